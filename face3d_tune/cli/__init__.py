@@ -1,0 +1,61 @@
+"""The command line: parse, call one function, print, exit code. Every failure leaves as one line and a hint."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from face3d_tune import __version__
+from face3d_tune.cli.base import Group, example
+from face3d_tune.cli.data import data
+from face3d_tune.errors import TuneError
+
+
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=example("face3d-tune run --trials 50"),
+)
+@click.version_option(__version__, prog_name="face3d-tune")
+def cli() -> None:
+    """Find better hyperparameters for the side-view to frontal face embedding Transformer."""
+
+
+for command in (data,):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command line and exit: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    state: dict[str, Any] = {}
+    try:
+        code = cli.main(args=arguments, prog_name="face3d-tune", standalone_mode=False, obj=state)
+    except Exception as error:
+        if state.get("debug"):
+            raise
+        code = _explain(error)
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: Exception) -> int:
+    """Print an error in one line, with what to do next, and return the exit code."""
+    match error:
+        case TuneError():
+            message, hint, code = error.message, error.hint, error.exit_code
+        case click.ClickException():
+            message, code = error.format_message(), 2
+            context = getattr(error, "ctx", None)
+            hint = f"see `{context.command_path} --help`" if context else None
+        case click.Abort():
+            message, hint, code = "interrupted", None, 130
+        case _:
+            message = f"unexpected {type(error).__name__}: {error}"
+            hint, code = "run the same command with --debug for the traceback, and report it", 1
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+    return code

@@ -1,0 +1,145 @@
+"""What every command shares: how it fails, how it prints, and the options that mean the same everywhere.
+
+Commands import the rest of the package inside their functions, so that `--help` does not pay for torch.
+"""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import click
+
+DEFAULT_STORAGE = "sqlite:///face3d_tune.db"
+
+
+def example(text: str) -> str:
+    """An epilog that click prints as typed: a runnable example below the options."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in text.strip().splitlines())
+
+
+class Command(click.Command):
+    """A command whose help ends with an example and that knows `--debug`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.context_settings.setdefault("help_option_names", ["-h", "--help"])
+        self.params.append(
+            click.Option(
+                ["--debug"],
+                is_flag=True,
+                expose_value=False,
+                is_eager=True,
+                callback=_remember_debug,
+                help="Show the traceback of an error.",
+            )
+        )
+
+
+def _remember_debug(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.find_root().ensure_object(dict)["debug"] = True
+
+
+class Group(click.Group):
+    """A group of commands that answers a mistyped one with the nearest."""
+
+    command_class = Command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            raise click.UsageError(f"{ctx.command_path}: no command named {name!r}{did_you_mean(name, self.commands)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def did_you_mean(word: str, known: Any) -> str:
+    """`; did you mean 'run'?`, or nothing if nothing is near."""
+    near = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def storage_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--storage`, also from the environment."""
+    return click.option(
+        "--storage",
+        metavar="URL",
+        default=DEFAULT_STORAGE,
+        show_default=True,
+        envvar="FACE3D_TUNE_STORAGE",
+        show_envvar=True,
+        help="Database of the studies: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME.",
+    )(function)
+
+
+def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--data-dir`, `--split`, `--min-yaw`, `--max-yaw`: which pairs, and who validates."""
+    for option in reversed(
+        (
+            click.option(
+                "--data-dir",
+                type=click.Path(path_type=Path),
+                metavar="DIR",
+                envvar="FACE3D_TUNE_DATA_DIR",
+                show_envvar=True,
+                help="Folder with the six data files; without it the bundled sample, faces160.",
+            ),
+            click.option(
+                "--split",
+                type=click.Choice(["person", "none"]),
+                default="person",
+                show_default=True,
+                help="Validate on people never trained on, or (none) on the training pairs themselves.",
+            ),
+            click.option(
+                "--min-yaw",
+                type=click.FloatRange(0, 180),
+                default=0.0,
+                metavar="DEGREES",
+                help="Use only views turned at least this far.  [default: 0]",
+            ),
+            click.option(
+                "--max-yaw",
+                type=click.FloatRange(0, 180),
+                metavar="DEGREES",
+                help="Use only views turned at most this far.  [default: no limit]",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--device` and `--amp`: where a training runs and in which precision."""
+    for option in reversed(
+        (
+            click.option(
+                "--device",
+                default="auto",
+                show_default=True,
+                metavar="auto|cpu|cuda|cuda:N|mps",
+                help="Where to train; auto takes a GPU if there is one.",
+            ),
+            click.option(
+                "--amp",
+                type=click.Choice(["auto", "fp16", "bf16", "off"]),
+                default="auto",
+                show_default=True,
+                help="Mixed precision of the trials that ask for it; auto is fp16 on CUDA and off elsewhere.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+layout_option = click.option(
+    "--layout",
+    type=click.Choice(["keypoint", "pose"]),
+    default="keypoint",
+    show_default=True,
+    help="Layout of the model: with landmarks (the one the guide tuned), or pose only.",
+)

@@ -1,0 +1,139 @@
+"""What one training is made of: a frozen record of every value, checked once, when it is built.
+
+Field names are the flags of the users' `train_3d.py` (CONTRACT section 5), so that a name means one thing everywhere.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from face3d_tune.errors import ConfigError
+
+Layout = Literal["keypoint", "pose"]
+PoseUnit = Literal["degrees", "radians"]
+LossType = Literal["combined", "mse", "cosine"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialConfig:
+    """Everything that a training depends on, besides the data, the seed and the device.
+
+    Raises ConfigError, naming the field, if a value is outside the range stated beside it.
+    """
+
+    d_model: int  # a multiple of nhead
+    dim_feedforward: int  # >= 1
+    layout: Layout = "keypoint"
+    nhead: int = 8  # >= 1
+    num_layers: int = 4  # >= 1
+    dropout: float = 0.1  # [0, 1)
+    use_spatial_attention: bool = False  # keypoint layout only
+    use_pose_attention: bool = False
+    pose_unit: PoseUnit = "degrees"
+    batch_size: int = 32  # >= 2: batch normalisation needs two
+    epochs: int = 100  # >= 1
+    lr: float = 1e-4  # > 0
+    weight_decay: float = 1e-5  # >= 0
+    mse_weight: float = 0.5  # >= 0
+    cosine_weight: float = 0.5  # >= 0
+    loss_type: LossType = "combined"
+    scheduler_factor: float = 0.5  # (0, 1)
+    scheduler_patience: int = 5  # epochs, >= 0
+    scheduler_min_lr: float = 0.0  # >= 0
+    early_stopping_patience: int = 0  # epochs, 0 = off
+    early_stopping_min_delta: float = 1e-5  # of validation loss, >= 0
+    use_mixed_precision: bool = False
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            check_type(field.name, getattr(self, field.name))
+        at_least = {
+            "d_model": 1,
+            "dim_feedforward": 1,
+            "nhead": 1,
+            "num_layers": 1,
+            "batch_size": 2,
+            "epochs": 1,
+            "weight_decay": 0,
+            "mse_weight": 0,
+            "cosine_weight": 0,
+            "scheduler_patience": 0,
+            "scheduler_min_lr": 0,
+            "early_stopping_patience": 0,
+            "early_stopping_min_delta": 0,
+            "dropout": 0,
+        }
+        for name, low in at_least.items():
+            value = getattr(self, name)
+            if not low <= value < float("inf"):
+                raise ConfigError(f"{name} = {value!r} is out of range; expected a number of at least {low}")
+        if not 0 < self.lr < float("inf"):
+            raise ConfigError(f"lr = {self.lr!r} is out of range; expected a number above 0")
+        if not self.dropout < 1:
+            raise ConfigError(f"dropout = {self.dropout!r} is out of range; expected at least 0 and below 1")
+        if not 0 < self.scheduler_factor < 1:
+            raise ConfigError(
+                f"scheduler_factor = {self.scheduler_factor!r} is out of range; expected above 0 and below 1"
+            )
+        if self.loss_type == "combined" and self.mse_weight + self.cosine_weight == 0:
+            raise ConfigError("mse_weight and cosine_weight are both 0; at least one must be above 0")
+        if self.d_model % self.nhead:
+            divisors = [n for n in range(1, min(self.d_model, 64) + 1) if self.d_model % n == 0]
+            raise ConfigError(
+                f"nhead = {self.nhead} does not divide d_model = {self.d_model}",
+                f"use one of {', '.join(map(str, divisors))}",
+            )
+        if self.layout == "pose" and self.use_spatial_attention:
+            raise ConfigError("use_spatial_attention = true needs layout = keypoint: the pose layout has no such part")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values, ready for JSON; `TrialConfig(**config.to_dict())` is the same config."""
+        return asdict(self)
+
+
+# Settings of a whole run: every trial of a study shares them, so a study file or preset does not set them.
+RUN_SETTINGS = ("epochs", "layout")
+
+# What a study file may search or fix and what a preset may set, with the type of each. `width` is d_model as a
+# multiple of the data's feature size, so that one study file fits embeddings of any size.
+PARAMETERS: dict[str, Any] = {
+    **{field.name: field.type for field in fields(TrialConfig) if field.name not in RUN_SETTINGS},
+    "width": float,
+}
+
+
+def check_type(name: str, value: object) -> None:
+    """Raise ConfigError unless `value` has the type of the parameter or run setting `name`; an int may stand for a
+    float, a bool never for a number."""
+    expected = {**{field.name: field.type for field in fields(TrialConfig)}, **PARAMETERS}[name]
+    if choices := get_args(expected):
+        if value not in choices or isinstance(value, bool):
+            raise ConfigError(f"{name} = {value!r} is unknown; expected one of {', '.join(choices)}")
+        return
+    fits = isinstance(value, (int, float) if expected is float else expected)
+    if not fits or (isinstance(value, bool) and expected is not bool):
+        word = {bool: "true or false", int: "a whole number", float: "a number"}[expected]
+        raise ConfigError(f"{name} = {value!r} has the wrong type; expected {word}")
+
+
+def resolve(values: Mapping[str, Any], *, feature_size: int, epochs: int, layout: Layout) -> TrialConfig:
+    """Complete parameter values for data of `feature_size` numbers per embedding.
+
+    d_model follows the data unless given, directly or through `width`; dim_feedforward is 4 · d_model unless given;
+    mse_weight is 1 − cosine_weight unless given. Raises ConfigError.
+    """
+    complete = dict(values)
+    for name, value in complete.items():
+        check_type(name, value)
+        if PARAMETERS[name] is float:
+            complete[name] = float(value)
+    width = complete.pop("width", None)
+    if "d_model" not in complete:
+        nhead = complete.get("nhead", 8)
+        complete["d_model"] = feature_size if width is None else max(1, round(width * feature_size / nhead)) * nhead
+    elif width is not None:
+        raise ConfigError("width and d_model are both set; one follows from the other, so set one")
+    complete.setdefault("dim_feedforward", 4 * complete["d_model"])
+    if "cosine_weight" in complete:
+        complete.setdefault("mse_weight", 1.0 - complete["cosine_weight"])
+    return TrialConfig(**complete, epochs=epochs, layout=layout)

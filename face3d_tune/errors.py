@@ -1,0 +1,60 @@
+"""Every error that a user can cause or meet, as one tree, so that a caller catches at the height it needs.
+
+    TuneError                 anything this package raises on purpose
+    ├── ConfigError           a value that no training can use
+    ├── DataError             the six data files are missing, broken or do not fit together
+    ├── StudyFileError        a study file cannot be read or contradicts itself
+    ├── StorageError          the database cannot be reached, created or used
+    ├── StudyError            a study or trial is missing, or was made under other conditions
+    ├── ExportError           a trial cannot be said in the flags of the user's script
+    └── TrainingError         a training that started could not be finished
+        └── NonFiniteError    its loss or metric was NaN or infinite
+"""
+
+
+class TuneError(Exception):
+    """What went wrong, in one line for the person who typed the command, and what to do about it."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[type["TuneError"], tuple[str, str | None]]:
+        return type(self), (self.message, self.hint)
+
+
+class ConfigError(TuneError):
+    """A value that no training can use."""
+
+
+class DataError(TuneError):
+    """The six data files are missing, broken or do not fit together."""
+
+
+class StudyFileError(TuneError):
+    """A study file cannot be read or contradicts itself."""
+
+
+class StorageError(TuneError):
+    """The database cannot be reached, created or used."""
+
+
+class StudyError(TuneError):
+    """A study or trial is missing, or was made under other conditions."""
+
+
+class ExportError(TuneError):
+    """A trial cannot be said in the flags of the user's script."""
+
+
+class TrainingError(TuneError):
+    """A training that started could not be finished."""
+
+    exit_code = 1
+
+
+class NonFiniteError(TrainingError):
+    """A loss or metric was NaN or infinite."""
