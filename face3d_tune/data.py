@@ -1,0 +1,191 @@
+"""From the six files to what a training needs: pairs of rows, filtered by yaw and split by person (CONTRACT 2)."""
+
+import hashlib
+import json
+import math
+import shlex
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face3d_tune.config import PoseUnit
+from face3d_tune.data_files import DataFiles, read_files
+from face3d_tune.data_pairs import (
+    PARTS,
+    Pairs,
+    Part,
+    Selection,
+    Split,
+    find_too_few,
+    find_unmatched,
+    in_degrees,
+    make_pairs,
+    split_pairs,
+)
+from face3d_tune.data_problems import Problem
+from face3d_tune.errors import DataError
+
+YAW_BANDS: Mapping[str, tuple[float, float]] = {"0-15": (0.0, 15.0), "15-45": (15.0, 45.0), "45-90": (45.0, math.inf)}
+
+SAMPLE = Path(__file__).with_name("faces160.zip")
+SAMPLE_NAME = "faces160 (bundled sample)"
+NO_SPLIT_WARNING = (
+    "split = none: validation on the training pairs themselves; such values say nothing about people never seen"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FaceData:
+    """Valid data, ready to train on. A pair is (front row, video row) of one person."""
+
+    source: str  # the folder as it was given, or SAMPLE_NAME
+    front_features: NDArray[np.float32]  # [N, feature size]
+    video_features: NDArray[np.float32]  # [M, feature size]
+    landmarks: NDArray[np.float32]  # [M, 5, 3], of the video rows
+    poses: NDArray[np.float64]  # [M, 3]: yaw, pitch, roll of the video rows in degrees, whatever the file's unit
+    parts: Mapping[Part, Pairs]  # [pairs, 2], ordered by front row, then video row
+    people: Mapping[Part, tuple[str, ...]]
+    file_pose_unit: PoseUnit
+    pose_unit_recorded: bool
+    split: Split
+    min_yaw: float  # degrees
+    max_yaw: float | None  # degrees; None = no limit
+    landmark_source: str  # in words
+    warnings: tuple[str, ...]
+
+    @property
+    def feature_size(self) -> int:
+        """Numbers per embedding."""
+        return int(self.front_features.shape[1])
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with any number, pair or name a training sees, not with the folder."""
+        settings = [self.split, self.min_yaw, self.max_yaw, [self.people[part] for part in PARTS]]
+        digest = hashlib.sha256(json.dumps(settings).encode())
+        arrays: list[NDArray[Any]] = [self.front_features, self.video_features, self.landmarks, self.poses]
+        for array in arrays + [self.parts[part] for part in PARTS]:
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
+
+    def no_model_cosines(self, part: Part) -> NDArray[np.float32]:
+        """[pairs]: cosine of each pair's view and front embedding as they are, in [-1, 1]."""
+        front, video = self.parts[part].T
+        cosines: NDArray[np.float32] = np.einsum(
+            "ij,ij->i", _unit(self.front_features)[front], _unit(self.video_features)[video]
+        )
+        return cosines
+
+    def no_model_cosine(self, part: Part) -> float:
+        """What doing nothing reaches: the mean of `no_model_cosines`; NaN for a part without pairs."""
+        cosines = self.no_model_cosines(part)
+        return float(cosines.mean(dtype=np.float64)) if len(cosines) else math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Inspection:
+    """The data, if no problem is an error, and every problem."""
+
+    source: str
+    data: FaceData | None
+    problems: tuple[Problem, ...]
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The problems that keep the data from being used."""
+        return tuple(problem for problem in self.problems if problem.severity == "error")
+
+
+def load(
+    folder: Path | None, *, split: Split = "person", min_yaw: float = 0.0, max_yaw: float | None = None
+) -> FaceData:
+    """Load the six files in `folder`, or the bundled sample.
+
+    Only views with min_yaw <= |yaw| <= max_yaw (degrees) make pairs. Raises DataError if anything is wrong with them.
+    """
+    inspection = inspect(folder, split=split, min_yaw=min_yaw, max_yaw=max_yaw)
+    if inspection.data is None:
+        first, *others = inspection.errors
+        more = f" (and {len(others)} more problem{'s' * (len(others) > 1)})" if others else ""
+        lists_them = f"`face3d-tune data check {shlex.quote(inspection.source)}` lists every problem"
+        raise DataError(f"{first}{more}", first.hint or lists_them)
+    return inspection.data
+
+
+def inspect(
+    folder: Path | None, *, split: Split = "person", min_yaw: float = 0.0, max_yaw: float | None = None
+) -> Inspection:
+    """Load the six files in `folder`, or the bundled sample, and find everything that is wrong with them."""
+    selection = Selection(split, min_yaw, max_yaw)
+    if folder is None:
+        source = SAMPLE_NAME
+        with zipfile.ZipFile(SAMPLE) as archive:
+            files = read_files(zipfile.Path(archive))
+    else:
+        source = str(folder)
+        files = read_files(folder)
+    problems = [*files.problems, *find_unmatched(files)]
+    pairs = make_pairs(files, selection)
+    if pairs is not None:
+        problems += find_too_few(files, pairs, selection)
+    usable = not any(problem.severity == "error" for problem in problems)
+    data = _assemble(source, files, pairs, selection, problems) if usable and pairs is not None else None
+    return Inspection(source=source, data=data, problems=tuple(problems))
+
+
+def yaw_band(poses: NDArray[np.float64]) -> NDArray[np.int64]:
+    """[rows]: the band of YAW_BANDS, by position, that holds |yaw| of each pose ([rows, 3], degrees)."""
+    inner_edges = [low for low, _ in YAW_BANDS.values()][1:]
+    return np.digitize(np.abs(poses[:, 0]), inner_edges).astype(np.int64)
+
+
+def _assemble(source: str, files: DataFiles, pairs: Pairs, selection: Selection, warnings: list[Problem]) -> FaceData:
+    """The data of files without errors."""
+    front, video = files.front, files.video
+    unit = video.metadata.pose_unit
+    if front.features is None or video.features is None or video.metadata.poses is None:
+        raise ValueError("files without errors have every array")
+    landmarks, landmark_source = _landmarks(files)
+    parts, people = split_pairs(files, pairs, selection)
+    return FaceData(
+        source=source,
+        front_features=front.features,
+        video_features=video.features,
+        landmarks=landmarks,
+        poses=in_degrees(video.metadata.poses, unit),
+        parts=parts,
+        people=people,
+        file_pose_unit=unit or "degrees",
+        pose_unit_recorded=unit is not None,
+        split=selection.split,
+        min_yaw=selection.min_yaw,
+        max_yaw=selection.max_yaw,
+        landmark_source=landmark_source,
+        warnings=(*map(str, warnings), *([NO_SPLIT_WARNING] if selection.split == "none" else [])),
+    )
+
+
+def _landmarks(files: DataFiles) -> tuple[NDArray[np.float32], str]:
+    """The model's landmark input of every video row, [M, 5, 3], and where it comes from (CONTRACT section 2)."""
+    video, scale = files.video, files.front.metadata.standard_scale
+    points = video.metadata.landmarks
+    if points is not None:
+        factor = 1.0 if scale is None else scale
+        centred = (points - points.mean(axis=1, keepdims=True)) * factor
+        source = "landmarks_3d_original, centred, times " + ("1 (no standard_scale)" if scale is None else f"{scale:g}")
+        return centred.astype(np.float32), source
+    if video.keypoints is None:
+        raise ValueError("files without errors have every array")
+    gaps = video.metadata.landmark_gaps
+    why = "no landmarks_3d_original" if gaps is None else f"{gaps} rows without landmarks_3d_original"
+    return video.keypoints, f"video_keypoints.npy ({why})"
+
+
+def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    unit: NDArray[np.float32] = features / np.linalg.norm(features, axis=1, keepdims=True)
+    return unit

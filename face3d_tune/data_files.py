@@ -1,0 +1,183 @@
+"""Read the six data files and check all that can be said of one file, or of two side by side.
+
+Nothing here raises for a broken file: every fault becomes a `Problem`, so that a user mends all of them at once.
+"""
+
+import io
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face3d_tune.config import PoseUnit
+from face3d_tune.data_metadata import LANDMARK_SHAPE, Metadata, read_metadata
+from face3d_tune.data_problems import Problem
+
+SIDES: tuple[Literal["front", "video"], ...] = ("front", "video")
+CONTENTS = ("feature.npy", "keypoints.npy", "metadata.json")
+FILES = tuple(f"{side}_{content}" for side in SIDES for content in CONTENTS)
+
+LIKE_RADIANS = (0.1, 3.2)  # the largest |angle| of a file of views is between these: radians, surely
+
+Root: TypeAlias = Path | zipfile.Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Side:
+    """The front or the video half of the files; an array that could not be read or has the wrong shape is None."""
+
+    features: NDArray[np.float32] | None  # [rows, feature size]
+    keypoints: NDArray[np.float32] | None  # [rows, 5, 3]
+    metadata: Metadata
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DataFiles:
+    """All that could be read of the six files, and every problem met. Without errors, no array is None."""
+
+    front: Side
+    video: Side
+    problems: tuple[Problem, ...]
+
+
+def read_files(root: Root, *, unit_if_unrecorded: PoseUnit | None = None) -> DataFiles:
+    """Read and check the six files in a folder or archive.
+
+    `unit_if_unrecorded` is the user's word on poses whose unit no file records; without it, such poses are taken for
+    degrees, and are an error if they look like radians.
+    """
+    problems: list[Problem] = []
+    if root.is_dir():
+        front, video = (_read_side(root, side, problems) for side in SIDES)
+        _check_feature_sizes(front, video, problems)
+        _check_pose_units(front.metadata, video.metadata, unit_if_unrecorded, problems)
+    else:
+        front = video = Side(features=None, keypoints=None, metadata=Metadata())
+        what = "not a folder" if root.exists() else "no such folder"
+        problems.append(Problem(file=str(root), what=what, expected=f"a folder with {', '.join(FILES)}"))
+    return DataFiles(front=front, video=video, problems=tuple(problems))
+
+
+def read_bytes(root: Root, file: str) -> bytes:
+    """The content of one file; OSError if it cannot be read."""
+    with (root / file).open("rb") as stream:
+        content: bytes = stream.read()
+    return content
+
+
+def _read_side(root: Root, side: Literal["front", "video"], problems: list[Problem]) -> Side:
+    feature_file, keypoint_file, metadata_file = (f"{side}_{content}" for content in CONTENTS)
+    features = _read_array(root, feature_file, (None, None), problems)
+    keypoints = _read_array(root, keypoint_file, (None, *LANDMARK_SHAPE), problems)
+    data = _try_read(root, metadata_file, problems)
+    metadata = Metadata() if data is None else read_metadata(metadata_file, data, problems)
+    if features is not None:
+        zero = np.flatnonzero(np.linalg.norm(features, axis=1) == 0)
+        _report_rows(problems, feature_file, "a zero vector", "an embedding with a direction", zero)
+    arrays = [(feature_file, features), (keypoint_file, keypoints)]
+    counts: list[tuple[str, str | None, int]] = [
+        (file, None, len(array)) for file, array in arrays if array is not None
+    ]
+    counts += [(metadata_file, key, count) for key, count in metadata.counts]
+    _check_counts(counts, problems)
+    return Side(features=features, keypoints=keypoints, metadata=metadata)
+
+
+def _try_read(root: Root, file: str, problems: list[Problem]) -> bytes | None:
+    try:
+        return read_bytes(root, file)
+    except FileNotFoundError:
+        problems.append(Problem(file=file, what="missing", expected="one of the six data files"))
+    except OSError as error:
+        problems.append(Problem(file=file, what=error.strerror or str(error), expected="a readable file"))
+    return None
+
+
+def _read_array(
+    root: Root, file: str, shape: tuple[int | None, ...], problems: list[Problem]
+) -> NDArray[np.float32] | None:
+    """The float array in a file, as float32; None after a problem that leaves nothing to use. `shape`: None is any."""
+    data = _try_read(root, file, problems)
+    if data is None:
+        return None
+    array = _parse_array(file, data, problems)
+    if array is None:
+        return None
+    fits = array.ndim == len(shape) and all(
+        size > 0 if wanted is None else size == wanted for size, wanted in zip(array.shape, shape, strict=True)
+    )
+    if not fits:
+        expected = "[rows, numbers per embedding]" if len(shape) == 2 else f"[rows, {shape[1]}, {shape[2]}]"
+        problems.append(Problem(file=file, what=f"shape {list(array.shape)}", expected=f"{expected}, none of them 0"))
+        return None
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+        problems.append(Problem(file=file, what=f"dtype {array.dtype}", expected="float16, float32 or float64"))
+        return None
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity, which the next line finds
+        numbers = array.astype(np.float32)
+    finite = np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1)
+    _report_rows(problems, file, "NaN or infinity", "finite numbers", np.flatnonzero(~finite))
+    return numbers
+
+
+def _parse_array(file: str, data: bytes, problems: list[Problem]) -> NDArray[Any] | None:
+    expected = "a NumPy array saved by numpy.save"
+    if data[:6] != b"\x93NUMPY":
+        what = "a pickled object, which is never opened" if data[:1] == b"\x80" else "not a .npy file"
+        problems.append(Problem(file=file, what=what, expected=expected))
+        return None
+    try:
+        array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, MemoryError, OverflowError) as error:
+        what = f"damaged ({error})"
+        if "Object arrays" in str(error):
+            what, expected = "an array of pickled objects, which are never opened", "an array of numbers"
+        problems.append(Problem(file=file, what=what, expected=expected))
+        return None
+    return array
+
+
+def _check_counts(counts: list[tuple[str, str | None, int]], problems: list[Problem]) -> None:
+    """Every list of one side must be as long as the first that could be read."""
+    for file, key, count in counts[1:]:
+        first_file, first_key, rows = counts[0]
+        if count != rows:
+            expected = f"{rows}, as many as in {first_key or first_file}"
+            problems.append(Problem(file=file, key=key, what=f"{count} rows", expected=expected))
+
+
+def _check_feature_sizes(front: Side, video: Side, problems: list[Problem]) -> None:
+    if front.features is not None and video.features is not None:
+        wanted, found = front.features.shape[1], video.features.shape[1]
+        if wanted != found:
+            expected = f"{wanted}, as in front_feature.npy"
+            problems.append(Problem(file="video_feature.npy", what=f"{found} numbers per embedding", expected=expected))
+
+
+def _check_pose_units(
+    front: Metadata, video: Metadata, unit_if_unrecorded: PoseUnit | None, problems: list[Problem]
+) -> None:
+    file, key = "video_metadata.json", "pose_unit"
+    if front.pose_unit != video.pose_unit:
+        what: str = video.pose_unit or "not recorded"
+        expected = f"{front.pose_unit or 'none recorded'}, as in front_metadata.json"
+        problems.append(Problem(file=file, key=key, what=what, expected=expected))
+    elif video.pose_unit is None and unit_if_unrecorded is None and video.poses is not None:
+        low, high = LIKE_RADIANS
+        largest = np.abs(video.poses).max(initial=0)
+        if low < largest <= high:
+            what = f"not recorded, and no angle exceeds {largest:.3g}: these look like radians"
+            hint = (
+                "`face3d-tune data convert DIR OUT --from radians --pose-unit radians` writes a copy that records it"
+                " (`--from degrees --pose-unit degrees` if they are degrees)"
+            )
+            problems.append(Problem(file=file, key=key, what=what, expected="degrees, or their unit said", hint=hint))
+
+
+def _report_rows(problems: list[Problem], file: str, what: str, expected: str, rows: Iterable[np.int64]) -> None:
+    if affected := tuple(int(row) for row in rows):
+        problems.append(Problem(file=file, what=what, expected=expected, rows=affected))

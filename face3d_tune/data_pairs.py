@@ -1,0 +1,139 @@
+"""Who is paired with whom, and who trains, validates and tests (CONTRACT section 2)."""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face3d_tune.config import PoseUnit
+from face3d_tune.data_files import DataFiles
+from face3d_tune.data_problems import Problem, listed
+from face3d_tune.errors import ConfigError
+
+Part = Literal["train", "validation", "test"]
+Split = Literal["person", "none"]
+Pairs = NDArray[np.int64]
+
+PARTS: tuple[Part, ...] = get_args(Part)
+SPLIT_SEED = 42
+TRAIN_SHARE, VALIDATION_SHARE = 0.6, 0.3  # the rest is test
+FEWEST_PEOPLE = 4  # the fewest of whom int(0.3 · n) is one
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which views make pairs, min_yaw <= |yaw| <= max_yaw, and how the pairs are split. Raises ConfigError."""
+
+    split: Split = "person"
+    min_yaw: float = 0.0  # degrees
+    max_yaw: float | None = None  # degrees; None = no limit
+
+    def __post_init__(self) -> None:
+        if self.split not in get_args(Split):
+            raise ConfigError(f"split = {self.split!r} is unknown; expected one of {', '.join(get_args(Split))}")
+
+    @property
+    def yaw_limits(self) -> tuple[float, float]:
+        """Both limits, in degrees."""
+        return self.min_yaw, math.inf if self.max_yaw is None else self.max_yaw
+
+
+def split_people(people: Sequence[str]) -> dict[Part, tuple[str, ...]]:
+    """Who trains, validates and tests; `people` in order of first appearance in the front file."""
+    shuffled = list(people)
+    random.Random(SPLIT_SEED).shuffle(shuffled)
+    train = int(len(shuffled) * TRAIN_SHARE)
+    validation = train + int(len(shuffled) * VALIDATION_SHARE)
+    return {
+        "train": tuple(shuffled[:train]),
+        "validation": tuple(shuffled[train:validation]),
+        "test": tuple(shuffled[validation:]),
+    }
+
+
+def split_pairs(
+    files: DataFiles, pairs: Pairs, selection: Selection
+) -> tuple[dict[Part, Pairs], dict[Part, tuple[str, ...]]]:
+    """The pairs and the people of each part; with split none, everything both trains and validates."""
+    names = _front_names(files, pairs)
+    people = list(dict.fromkeys(names))
+    if selection.split == "none":
+        everyone = tuple(people)
+        return {"train": pairs, "validation": pairs, "test": pairs[:0]}, {
+            "train": everyone,
+            "validation": everyone,
+            "test": (),
+        }
+    split = split_people(people)
+    home = {name: part for part, members in split.items() for name in members}
+    homes = np.array([home[name] for name in names])
+    return {part: pairs[homes == part] for part in PARTS}, split
+
+
+def in_degrees(poses: NDArray[np.float64], unit: PoseUnit | None) -> NDArray[np.float64]:
+    """Poses in degrees; from radians rounded to 1e-12 degrees, so that 30 comes back as 30 and not beside it."""
+    return np.round(np.rad2deg(poses), 12).astype(np.float64) if unit == "radians" else poses
+
+
+def find_unmatched(files: DataFiles) -> list[Problem]:
+    """A warning for people of one side whom the other does not know."""
+    sides = {"front": files.front.metadata.names, "video": files.video.metadata.names}
+    problems = []
+    for side, other, word in (("front", "video", "person without views"), ("video", "front", "unknown person")):
+        names, known = sides[side], sides[other]
+        if names is None or known is None:
+            continue
+        strangers = set(names) - set(known) - {None}
+        if rows := tuple(row for row, name in enumerate(names) if name in strangers):
+            who = listed(str(names[row]) for row in rows)
+            what, expected = f"{word}: {who}; left out", f"everyone in {other}_metadata.json too"
+            file = f"{side}_metadata.json"
+            problems.append(
+                Problem(file=file, key="metadata", rows=rows, what=what, expected=expected, severity="warning")
+            )
+    return problems
+
+
+def make_pairs(files: DataFiles, selection: Selection) -> Pairs | None:
+    """[pairs, 2]: every front and video row of one person within the yaw limits; None if that cannot be told."""
+    front, video = files.front.metadata, files.video.metadata
+    if front.names is None or video.names is None or video.poses is None or len(video.poses) != len(video.names):
+        return None
+    yaw = np.abs(in_degrees(video.poses, video.pose_unit)[:, 0])
+    low, high = selection.yaw_limits
+    wanted = (yaw >= low) & (yaw <= high)
+    views: dict[str, list[int]] = {}
+    for row, name in enumerate(video.names):
+        if name is not None and wanted[row]:
+            views.setdefault(name, []).append(row)
+    pairs = [np.zeros((0, 2), dtype=np.int64)]
+    for row, name in enumerate(front.names):
+        if name in views:
+            rows = np.array(views[name], dtype=np.int64)
+            pairs.append(np.column_stack((np.full_like(rows, row), rows)))
+    return np.concatenate(pairs)
+
+
+def find_too_few(files: DataFiles, pairs: Pairs, selection: Selection) -> list[Problem]:
+    """An error if no pair is left, or too few people to split."""
+    known = set(files.front.metadata.names or []) - {None}
+    if not len(pairs) and not known.isdisjoint(files.video.metadata.names or []):
+        low, high = selection.yaw_limits
+        what = f"no view is left with |yaw| from {low:g} to {high:g} degrees"
+        return [Problem(file="video_metadata.json", key="poses", what=what, expected="wider yaw limits")]
+    people = len(set(_front_names(files, pairs)))
+    fewest = FEWEST_PEOPLE if selection.split == "person" else 1
+    if people < fewest:
+        what = f"{people} people with a front row and a view, too few to train and validate"
+        return [Problem(file="front_metadata.json", key="metadata", what=what, expected=f"at least {fewest}")]
+    return []
+
+
+def _front_names(files: DataFiles, pairs: Pairs) -> list[str]:
+    """The person of each pair."""
+    names = files.front.metadata.names or []
+    return [str(names[row]) for row in pairs[:, 0]]

@@ -1,0 +1,38 @@
+"""What can be wrong with data files, as records: where it is, what is there and what should be."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+LISTED = 5  # rows or names spelled out per problem; the rest is a count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One kind of fault in one file; `str()` of it is one line.
+
+    An `error` keeps the data from being used; after a `warning` they are used without the rows it names.
+    """
+
+    file: str
+    what: str
+    expected: str
+    key: str | None = None  # of a JSON file
+    rows: tuple[int, ...] = ()  # all that are affected, from 0; empty if the whole file or key is
+    severity: Literal["error", "warning"] = "error"
+    hint: str | None = None  # what to do about it, if that is more than to mend the file
+
+    def __str__(self) -> str:
+        place = [self.file, *([self.key] if self.key else [])]
+        if self.rows:
+            more = len(self.rows) - LISTED
+            listed = ", ".join(map(str, self.rows[:LISTED])) + (f" and {more} more rows" if more > 0 else "")
+            place.append(f"row {listed}" if len(self.rows) == 1 else f"rows {listed}")
+        return f"{': '.join(place)}: {self.what}; expected {self.expected}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """`'张伟', 'Eve' and 312 more`: the distinct names in order of appearance, at most LISTED of them."""
+    distinct = list(dict.fromkeys(names))
+    more = len(distinct) - LISTED
+    return ", ".join(map(repr, distinct[:LISTED])) + (f" and {more} more" if more > 0 else "")
