@@ -30,6 +30,8 @@ from face3d_tune.data_pairs import (
 from face3d_tune.data_problems import Problem
 from face3d_tune.errors import DataError
 
+__all__ = ["PARTS", "YAW_BANDS", "FaceData", "Inspection", "Pairs", "Part", "Split", "inspect", "load", "yaw_band"]
+
 YAW_BANDS: Mapping[str, tuple[float, float]] = {"0-15": (0.0, 15.0), "15-45": (15.0, 45.0), "45-90": (45.0, math.inf)}
 
 SAMPLE = Path(__file__).with_name("faces160.zip")
@@ -121,7 +123,7 @@ def inspect(
     folder: Path | None, *, split: Split = "person", min_yaw: float = 0.0, max_yaw: float | None = None
 ) -> Inspection:
     """Load the six files in `folder`, or the bundled sample, and find everything that is wrong with them."""
-    selection = Selection(split, min_yaw, max_yaw)
+    selection = Selection(split, float(min_yaw), None if max_yaw is None else float(max_yaw))
     if folder is None:
         source = SAMPLE_NAME
         with zipfile.ZipFile(SAMPLE) as archive:

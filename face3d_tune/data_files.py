@@ -79,11 +79,8 @@ def _read_side(root: Root, side: Literal["front", "video"], problems: list[Probl
         zero = np.flatnonzero(np.linalg.norm(features, axis=1) == 0)
         _report_rows(problems, feature_file, "a zero vector", "an embedding with a direction", zero)
     arrays = [(feature_file, features), (keypoint_file, keypoints)]
-    counts: list[tuple[str, str | None, int]] = [
-        (file, None, len(array)) for file, array in arrays if array is not None
-    ]
-    counts += [(metadata_file, key, count) for key, count in metadata.counts]
-    _check_counts(counts, problems)
+    array_counts = [(file, None, len(array)) for file, array in arrays if array is not None]
+    _check_counts([*array_counts, *((metadata_file, key, count) for key, count in metadata.counts)], problems)
     return Side(features=features, keypoints=keypoints, metadata=metadata)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 NAMES = ("张伟", "Zoë", "محمد", "Ольга", 'O\'Brien, "Pat"')
+FACE = np.array([[-3, 3, 0], [3, 3, 0], [0, 0, 2], [-2, -3, 0], [2, -3, 0]])  # eyes, nose, mouth corners
 
 
 def write_data(folder: Path, *, people: int = 12, views: int = 6, feature_size: int = 16, seed: int = 0) -> Path:
@@ -17,7 +18,7 @@ def write_data(folder: Path, *, people: int = 12, views: int = 6, feature_size: 
     random = np.random.default_rng(seed)
     front = unit(random.normal(size=(people, feature_size)))
     names = [NAMES[person] if person < len(NAMES) else f"person {person}" for person in range(people)]
-    shape = random.normal(size=(people, 5, 3)) + [[-3, 3, 0], [3, 3, 0], [0, 0, 2], [-2, -3, 0], [2, -3, 0]]
+    shape = FACE + random.normal(size=(people, 5, 3))
 
     rows = np.repeat(np.arange(people), views)
     poses = np.column_stack(
@@ -29,7 +30,7 @@ def write_data(folder: Path, *, people: int = 12, views: int = 6, feature_size: 
     )
     sine = np.sin(np.deg2rad(poses[:, :1]))
     common = unit(random.normal(size=(1, feature_size)))
-    video = unit(front[rows] + 0.8 * sine * common + 0.1 * random.normal(size=(len(rows), feature_size)))
+    video = unit(front[rows] + 1.5 * sine * common + 0.1 * random.normal(size=(len(rows), feature_size)))
     turned = shape[rows] * np.stack([np.sqrt(1 - sine**2), np.ones_like(sine), np.ones_like(sine)], axis=2)
 
     folder.mkdir(parents=True, exist_ok=True)
