@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import shlex
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,8 +26,7 @@ from face3d_tune.data_pairs import (
     make_pairs,
     split_pairs,
 )
-from face3d_tune.data_problems import Problem
-from face3d_tune.errors import DataError
+from face3d_tune.data_problems import Problem, errors_among, first_of
 
 __all__ = ["PARTS", "YAW_BANDS", "FaceData", "Inspection", "Pairs", "Part", "Split", "inspect", "load", "yaw_band"]
 
@@ -100,7 +98,7 @@ class Inspection:
     @property
     def errors(self) -> tuple[Problem, ...]:
         """The problems that keep the data from being used."""
-        return tuple(problem for problem in self.problems if problem.severity == "error")
+        return errors_among(self.problems)
 
 
 def load(
@@ -112,10 +110,7 @@ def load(
     """
     inspection = inspect(folder, split=split, min_yaw=min_yaw, max_yaw=max_yaw)
     if inspection.data is None:
-        first, *others = inspection.errors
-        more = f" (and {len(others)} more problem{'s' * (len(others) > 1)})" if others else ""
-        lists_them = f"`face3d-tune data check {shlex.quote(inspection.source)}` lists every problem"
-        raise DataError(f"{first}{more}", first.hint or lists_them)
+        raise first_of(inspection.errors, inspection.source)
     return inspection.data
 
 
@@ -135,8 +130,9 @@ def inspect(
     pairs = make_pairs(files, selection)
     if pairs is not None:
         problems += find_too_few(files, pairs, selection)
-    usable = not any(problem.severity == "error" for problem in problems)
-    data = _assemble(source, files, pairs, selection, problems) if usable and pairs is not None else None
+    data = None
+    if pairs is not None and not errors_among(problems):
+        data = _assemble(source, files, pairs, selection, problems)
     return Inspection(source=source, data=data, problems=tuple(problems))
 
 

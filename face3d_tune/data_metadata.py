@@ -100,7 +100,7 @@ class _Reader:
         entries = self._list(key)
         if entries is None:
             return None, None
-        rows = [row for row, entry in enumerate(entries) if entry]
+        rows = [row for row, entry in enumerate(entries) if entry is not None and entry != []]
         present = [entries[row] for row in rows]
         expected = "five points of three finite numbers, or null"
         table = self._table(key, present, LANDMARK_SHAPE, expected, rows)

@@ -1,8 +1,11 @@
 """What can be wrong with data files, as records: where it is, what is there and what should be."""
 
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from face3d_tune.errors import DataError
 
 LISTED = 5  # rows or names spelled out per problem; the rest is a count
 
@@ -36,3 +39,15 @@ def listed(names: Iterable[str]) -> str:
     distinct = list(dict.fromkeys(names))
     more = len(distinct) - LISTED
     return ", ".join(map(repr, distinct[:LISTED])) + (f" and {more} more" if more > 0 else "")
+
+
+def errors_among(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """The problems that keep the data from being used."""
+    return tuple(problem for problem in problems if problem.severity == "error")
+
+
+def first_of(errors: Sequence[Problem], source: str) -> DataError:
+    """The first of some errors as an exception that says how many more there are and how to see them."""
+    more = f" (and {len(errors) - 1} more problem{'s' * (len(errors) > 2)})" if len(errors) > 1 else ""
+    lists_them = f"`face3d-tune data check {shlex.quote(source)}` lists every problem"
+    return DataError(f"{errors[0]}{more}", errors[0].hint or lists_them)

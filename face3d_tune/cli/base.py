@@ -51,7 +51,9 @@ class Group(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
-            raise click.UsageError(f"{ctx.command_path}: no command named {name!r}{did_you_mean(name, self.commands)}", ctx)
+            raise click.UsageError(
+                f"{ctx.command_path}: no command named {name!r}{did_you_mean(name, self.commands)}", ctx
+            )
         return super().resolve_command(ctx, args)
 
 
@@ -75,17 +77,21 @@ def storage_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--data-dir`, `--split`, `--min-yaw`, `--max-yaw`: which pairs, and who validates."""
+    """`--data-dir` and the pair options: which data, which pairs, and who validates."""
+    return click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        envvar="FACE3D_TUNE_DATA_DIR",
+        show_envvar=True,
+        help="Folder with the six data files; without it the bundled sample, faces160.",
+    )(pair_options(function))
+
+
+def pair_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--split`, `--min-yaw`, `--max-yaw`: which pairs, and who validates."""
     for option in reversed(
         (
-            click.option(
-                "--data-dir",
-                type=click.Path(path_type=Path),
-                metavar="DIR",
-                envvar="FACE3D_TUNE_DATA_DIR",
-                show_envvar=True,
-                help="Folder with the six data files; without it the bundled sample, faces160.",
-            ),
             click.option(
                 "--split",
                 type=click.Choice(["person", "none"]),

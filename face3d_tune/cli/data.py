@@ -1,0 +1,116 @@
+"""`face3d-tune data`: look at the six data files before trusting a search to them."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from face3d_tune.cli.base import Group, example, pair_options
+from face3d_tune.errors import DataError
+
+if TYPE_CHECKING:
+    from face3d_tune.data import FaceData
+
+BIN = 15  # degrees of yaw per bar
+BAR = 40  # characters of the longest bar
+
+UNITS = click.Choice(["degrees", "radians"])
+FOLDER = click.Path(path_type=Path)
+
+
+@click.group(cls=Group, epilog=example("face3d-tune data check path/to/files"))
+def data() -> None:
+    """Check, write or convert the six data files."""
+
+
+@data.command(epilog=example("face3d-tune data check path/to/files --max-yaw 60"))
+@click.argument("folder", metavar="[DIR]", type=FOLDER, required=False, envvar="FACE3D_TUNE_DATA_DIR")
+@pair_options
+def check(folder: Path | None, **selection: Any) -> None:
+    """Show what is in DIR (or the bundled sample) and all that is wrong."""
+    from face3d_tune.data import inspect
+
+    inspection = inspect(folder, **selection)
+    click.echo(f"data         {inspection.source}")
+    if inspection.data is not None:
+        _describe(inspection.data)
+        for warning in inspection.data.warnings:
+            click.echo(f"warning: {warning}")
+        return
+    for problem in inspection.problems:
+        click.echo(f"{problem.severity}: {problem}")
+        if problem.hint:
+            click.echo(f"  hint: {problem.hint}")
+    count = len(inspection.errors)
+    raise DataError(f"{count} problem{'s' * (count > 1)} in {inspection.source}")
+
+
+@data.command(epilog=example("face3d-tune data sample path/to/new/folder"))
+@click.argument("folder", metavar="DIR", type=FOLDER)
+def sample(folder: Path) -> None:
+    """Write the six files of the bundled sample, faces160, into DIR."""
+    from face3d_tune.data_copy import write_sample
+
+    write_sample(folder)
+    click.echo(f"wrote the six files of faces160 to {folder}")
+
+
+@data.command(epilog=example("face3d-tune data convert path/to/files path/to/copy --pose-unit radians"))
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("out", metavar="OUT", type=FOLDER)
+@click.option("--pose-unit", type=UNITS, required=True, help="Unit of the poses in the copy, which records it.")
+@click.option(
+    "--from", "unit_if_unrecorded", type=UNITS, help="Unit of the poses in DIR, if its files do not record it."
+)
+def convert(folder: Path, out: Path, pose_unit: Any, unit_if_unrecorded: Any) -> None:
+    """Copy DIR to OUT with the poses in degrees or radians."""
+    from face3d_tune.data_copy import convert as write_copy
+
+    old_unit = write_copy(folder, out, unit=pose_unit, unit_if_unrecorded=unit_if_unrecorded)
+    change = f"still in {pose_unit}" if old_unit == pose_unit else f"from {old_unit} to {pose_unit}"
+    click.echo(f"wrote {out}: poses {change}, pose_unit recorded")
+
+
+def _describe(data: "FaceData") -> None:
+    """Print what valid data hold."""
+    import numpy as np
+
+    from face3d_tune.data import PARTS
+
+    views = np.unique(np.concatenate([pairs[:, 1] for pairs in data.parts.values()]))
+    people = {name for names in data.people.values() for name in names}
+    pairs = {pair for part in data.parts.values() for pair in map(tuple, part.tolist())}
+    limit = "" if data.max_yaw is None else f" to {data.max_yaw:g}"
+    limits = f", |yaw| from {data.min_yaw:g}{limit} degrees" if data.min_yaw or limit else ""
+    click.echo(f"people       {len(people)}")
+    click.echo(f"pairs        {len(pairs)} ({len(views)} of {len(data.poses)} views{limits})")
+    click.echo(f"features     {data.feature_size} numbers per embedding")
+    click.echo(f"pose unit    {data.file_pose_unit} ({'recorded' if data.pose_unit_recorded else 'not recorded'})")
+    click.echo(f"landmarks    {data.landmark_source}")
+    click.echo(f"fingerprint  {data.fingerprint()}")
+    click.echo(f"split        {data.split}")
+    for part in PARTS:
+        cosine = data.no_model_cosine(part)
+        without = "" if part == "train" or math.isnan(cosine) else f"   no-model cosine {cosine:.3f}"
+        click.echo(f"  {part:<10} {len(data.people[part]):>5} people {len(data.parts[part]):>7} pairs{without}")
+    click.echo("yaw, degrees      views")
+    for line in _histogram(data.poses[views, 0].tolist()):
+        click.echo(f"  {line}")
+
+
+def _histogram(yaw: list[float]) -> list[str]:
+    """One line with a bar per BIN degrees; what lies beyond ±90 is counted in one bar on each side."""
+    last = 90 // BIN
+    counts = dict.fromkeys(range(-last - 1, last + 1), 0)
+    for angle in yaw:
+        counts[max(-last - 1, min(last, math.floor(angle / BIN)))] += 1
+    used = [index for index, count in counts.items() if count]
+    longest = max(counts.values())
+    lines = []
+    for index in range(used[0], used[-1] + 1):
+        low, high = index * BIN, (index + 1) * BIN
+        label = "below -90" if index < -last else "90 and above" if index == last else f"{low:>3} to {high:>3}"
+        bar = "#" * math.ceil(BAR * counts[index] / longest)
+        lines.append(f"{label:<13} {counts[index]:>7} {bar}".rstrip())
+    return lines

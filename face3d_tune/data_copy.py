@@ -1,0 +1,82 @@
+"""Write the six files anew: the bundled sample, or a copy of a folder with its poses in another unit."""
+
+import json
+import os
+import secrets
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face3d_tune.config import PoseUnit
+from face3d_tune.data import SAMPLE
+from face3d_tune.data_files import FILES, read_bytes, read_files
+from face3d_tune.data_metadata import parse_json
+from face3d_tune.data_problems import errors_among, first_of
+from face3d_tune.errors import DataError
+
+
+def write_sample(folder: Path) -> None:
+    """Write the bundled sample into `folder`, which is made if need be.
+
+    Raises DataError if one of the six files is there already; then nothing is written.
+    """
+    with zipfile.ZipFile(SAMPLE) as archive:
+        _write(folder, {file: archive.read(file) for file in FILES})
+
+
+def convert(source: Path, out: Path, *, unit: PoseUnit, unit_if_unrecorded: PoseUnit | None = None) -> PoseUnit:
+    """Copy the files in `source` to `out` with their poses in `unit`, and record it in both metadata files.
+
+    Returns the unit that the poses had. Everything else stays as it is. Raises DataError if `source` has an error,
+    records another unit than `unit_if_unrecorded`, or records none and looks like radians; and if `out` has one of
+    the files already. Then nothing is written.
+    """
+    files = read_files(source, unit_if_unrecorded=unit_if_unrecorded)
+    if errors := errors_among(files.problems):
+        raise first_of(errors, str(source))
+    recorded = files.video.metadata.pose_unit
+    if recorded and unit_if_unrecorded and recorded != unit_if_unrecorded:
+        raise DataError(f"{source} records its poses in {recorded}, not {unit_if_unrecorded}", "leave out --from")
+    old_unit: PoseUnit = recorded or unit_if_unrecorded or "degrees"
+    contents = {file: read_bytes(source, file) for file in FILES}
+    for file in contents:
+        if file.endswith(".json"):
+            contents[file] = _rescale(contents[file], old_unit, unit)
+    _write(out, contents)
+    return old_unit
+
+
+def _rescale(metadata: bytes, old_unit: PoseUnit, unit: PoseUnit) -> bytes:
+    content = parse_json(metadata)
+    if unit != old_unit:
+        poses: NDArray[np.float64] = np.asarray(content["poses"], dtype=np.float64)
+        content["poses"] = (np.deg2rad(poses) if unit == "radians" else np.rad2deg(poses)).tolist()
+    content["pose_unit"] = unit
+    text = json.dumps(content, ensure_ascii=metadata.isascii())
+    # Half of a surrogate pair, which JSON allows and UTF-8 does not, is written as JSON's own escape.
+    return text.encode("utf-8", errors="backslashreplace")
+
+
+def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write all files or, if one exists or cannot be written, none."""
+    if taken := [file for file in contents if os.path.lexists(folder / file)]:
+        raise DataError(f"{folder} already has {', '.join(taken)}; nothing was written", "name another folder")
+    # Beside the new folder or inside the old one, so that the files can be renamed into place.
+    unfinished = (folder if folder.exists() else folder.parent) / f".unfinished-{secrets.token_hex(4)}"
+    try:
+        unfinished.mkdir(parents=True)
+        for file, content in contents.items():
+            (unfinished / file).write_bytes(content)
+        if folder.exists():
+            for file in contents:
+                (unfinished / file).rename(folder / file)
+        else:
+            unfinished.rename(folder)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
