@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,11 @@ from face3d_tune.data_pairs import (
 )
 from face3d_tune.data_problems import Problem, errors_among, first_of
 
-__all__ = ["PARTS", "YAW_BANDS", "FaceData", "Inspection", "Pairs", "Part", "Split", "inspect", "load", "yaw_band"]
+__all__ = ["PARTS", "YAW_BANDS", "FaceData", "Inspection", "Pairs", "Part", "Split", "inspect", "load", "mean_by_yaw", "yaw_band"]
 
 YAW_BANDS: Mapping[str, tuple[float, float]] = {"0-15": (0.0, 15.0), "15-45": (15.0, 45.0), "45-90": (45.0, math.inf)}
+
+Number = TypeVar("Number", np.float32, np.float64)
 
 SAMPLE = Path(__file__).with_name("faces160.zip")
 SAMPLE_NAME = "faces160 (bundled sample)"
@@ -85,6 +87,10 @@ class FaceData:
         """What doing nothing reaches: the mean of `no_model_cosines`; NaN for a part without pairs."""
         cosines = self.no_model_cosines(part)
         return float(cosines.mean(dtype=np.float64)) if len(cosines) else math.nan
+
+    def no_model_by_yaw(self, part: Part) -> dict[str, float | None]:
+        """The same by |yaw| band."""
+        return mean_by_yaw(self.no_model_cosines(part), self.poses[self.parts[part][:, 1]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -142,20 +148,25 @@ def yaw_band(poses: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.digitize(np.abs(poses[:, 0]), inner_edges).astype(np.int64)
 
 
+def mean_by_yaw(values: NDArray[Any], poses: NDArray[np.float64]) -> dict[str, float | None]:
+    """The mean of `values` ([pairs]) in each band of YAW_BANDS by `poses` ([pairs, 3], degrees); None if it is empty."""
+    band = yaw_band(poses)
+    held = {name: values[band == position] for position, name in enumerate(YAW_BANDS)}
+    return {name: float(part.mean(dtype=np.float64)) if len(part) else None for name, part in held.items()}
+
+
 def _assemble(source: str, files: DataFiles, pairs: Pairs, selection: Selection, warnings: list[Problem]) -> FaceData:
     """The data of files without errors."""
     front, video = files.front, files.video
     unit = video.metadata.pose_unit
-    if front.features is None or video.features is None or video.metadata.poses is None:
-        raise ValueError("files without errors have every array")
     landmarks, landmark_source = _landmarks(files)
     parts, people = split_pairs(files, pairs, selection)
     return FaceData(
         source=source,
-        front_features=front.features,
-        video_features=video.features,
+        front_features=_present(front.features),
+        video_features=_present(video.features),
         landmarks=landmarks,
-        poses=in_degrees(video.metadata.poses, unit),
+        poses=in_degrees(_present(video.metadata.poses), unit),
         parts=parts,
         people=people,
         file_pose_unit=unit or "degrees",
@@ -177,11 +188,16 @@ def _landmarks(files: DataFiles) -> tuple[NDArray[np.float32], str]:
         centred = (points - points.mean(axis=1, keepdims=True)) * factor
         source = "landmarks_3d_original, centred, times " + ("1 (no standard_scale)" if scale is None else f"{scale:g}")
         return centred.astype(np.float32), source
-    if video.keypoints is None:
-        raise ValueError("files without errors have every array")
-    gaps = video.metadata.landmark_gaps
-    why = "no landmarks_3d_original" if gaps is None else f"{gaps} rows without landmarks_3d_original"
-    return video.keypoints, f"video_keypoints.npy ({why})"
+    keypoints, gaps = _present(video.keypoints), video.metadata.landmark_gaps
+    where = "" if gaps is None else f" from {gaps} of {len(keypoints)} rows"
+    return keypoints, f"video_keypoints.npy (landmarks_3d_original is missing{where})"
+
+
+def _present(array: NDArray[Number] | None) -> NDArray[Number]:
+    """An array that files without errors always have."""
+    if array is None:
+        raise ValueError("an array is missing, and no problem says so")
+    return array
 
 
 def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:

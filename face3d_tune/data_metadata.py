@@ -149,12 +149,13 @@ class _Reader:
             return np.zeros((0, *shape))
         table = _numbers(entries)
         if table is None or table.shape[1:] != shape:
-            fits = [(array := _numbers(entry)) is not None and array.shape == shape for entry in entries]
-            bad = [index for index, fit in enumerate(fits) if not fit]
-            if bad:
+            arrays = [_numbers(entry) for entry in entries]
+            fits = [array is not None and array.shape == shape for array in arrays]
+            if bad := [index for index, fit in enumerate(fits) if not fit]:
                 found = reprlib.repr(entries[bad[0]])
                 self._report(key, f"wrong shape or not numbers: {found}", expected, [rows[index] for index in bad])
-            return None
+                return None
+            table = np.array(arrays, dtype=np.float64)  # whole numbers too large to share a type
         finite = np.isfinite(table).reshape(len(table), -1).all(axis=1)
         if not finite.all():
             self._report(key, "NaN or infinity", expected, [rows[index] for index in np.flatnonzero(~finite).tolist()])
