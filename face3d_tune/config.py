@@ -104,7 +104,8 @@ PARAMETERS: dict[str, Any] = {
 
 def check_type(name: str, value: object) -> None:
     """Raise ConfigError unless `value` has the type of the parameter or run setting `name`; an int may stand for a
-    float, a bool never for a number."""
+    float, a bool never for a number.
+    """
     expected = {**{field.name: field.type for field in fields(TrialConfig)}, **PARAMETERS}[name]
     if choices := get_args(expected):
         if value not in choices or isinstance(value, bool):

@@ -28,7 +28,19 @@ from face3d_tune.data_pairs import (
 )
 from face3d_tune.data_problems import Problem, errors_among, first_of
 
-__all__ = ["PARTS", "YAW_BANDS", "FaceData", "Inspection", "Pairs", "Part", "Split", "inspect", "load", "mean_by_yaw", "yaw_band"]
+__all__ = [
+    "PARTS",
+    "YAW_BANDS",
+    "FaceData",
+    "Inspection",
+    "Pairs",
+    "Part",
+    "Split",
+    "inspect",
+    "load",
+    "mean_by_yaw",
+    "yaw_band",
+]
 
 YAW_BANDS: Mapping[str, tuple[float, float]] = {"0-15": (0.0, 15.0), "15-45": (15.0, 45.0), "45-90": (45.0, math.inf)}
 
@@ -149,7 +161,7 @@ def yaw_band(poses: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def mean_by_yaw(values: NDArray[Any], poses: NDArray[np.float64]) -> dict[str, float | None]:
-    """The mean of `values` ([pairs]) in each band of YAW_BANDS by `poses` ([pairs, 3], degrees); None if it is empty."""
+    """The mean of `values` ([pairs]) in each of YAW_BANDS, by `poses` ([pairs, 3], degrees); None for an empty one."""
     band = yaw_band(poses)
     held = {name: values[band == position] for position, name in enumerate(YAW_BANDS)}
     return {name: float(part.mean(dtype=np.float64)) if len(part) else None for name, part in held.items()}

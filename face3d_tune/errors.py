@@ -1,14 +1,14 @@
 """Every error that a user can cause or meet, as one tree, so that a caller catches at the height it needs.
 
-    TuneError                 anything this package raises on purpose
-    ├── ConfigError           a value that no training can use
-    ├── DataError             the six data files are missing, broken or do not fit together
-    ├── StudyFileError        a study file cannot be read or contradicts itself
-    ├── StorageError          the database cannot be reached, created or used
-    ├── StudyError            a study or trial is missing, or was made under other conditions
-    ├── ExportError           a trial cannot be said in the flags of the user's script
-    └── TrainingError         a training that started could not be finished
-        └── NonFiniteError    its loss or metric was NaN or infinite
+TuneError                 anything this package raises on purpose
+├── ConfigError           a value that no training can use
+├── DataError             the six data files are missing, broken or do not fit together
+├── StudyFileError        a study file cannot be read or contradicts itself
+├── StorageError          the database cannot be reached, created or used
+├── StudyError            a study or trial is missing, or was made under other conditions
+├── ExportError           a trial cannot be said in the flags of the user's script
+└── TrainingError         a training that started could not be finished
+    └── NonFiniteError    its loss or metric was NaN or infinite
 """
 
 

@@ -6,9 +6,12 @@ Commands import the rest of the package inside their functions, so that `--help`
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from face3d_tune.storage import Storage
 
 DEFAULT_STORAGE = "sqlite:///face3d_tune.db"
 
@@ -49,6 +52,7 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that `args` begin with."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             raise click.UsageError(
@@ -74,6 +78,13 @@ def storage_option(function: Callable[..., Any]) -> Callable[..., Any]:
         show_envvar=True,
         help="Database of the studies: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME.",
     )(function)
+
+
+def storage_words(storage: "Storage") -> list[str]:
+    """The words that name this storage again on a command line, if any are needed; a password is never among them."""
+    context = click.get_current_context()
+    given = context.get_parameter_source("storage") == click.core.ParameterSource.COMMANDLINE
+    return ["--storage", str(storage)] if given else []
 
 
 def data_options(function: Callable[..., Any]) -> Callable[..., Any]:

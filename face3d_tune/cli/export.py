@@ -1,0 +1,174 @@
+"""`face3d-tune export` and `face3d-tune presets`: the way back to the users' own script."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from face3d_tune.cli.base import Command, did_you_mean, example, storage_option
+
+if TYPE_CHECKING:
+    from face3d_tune.config import TrialConfig
+    from face3d_tune.export import DataUse
+
+SAMPLE_FOLDER = "faces160"
+
+
+def command_options(function: Any) -> Any:
+    """`--script`, `--shell`, `--partial`: how a training command is said."""
+    for option in reversed(
+        (
+            click.option(
+                "--script",
+                type=click.Path(path_type=Path),
+                metavar="PATH",
+                help="Your copy of the training script; it is read, never run, and only its flags are used.",
+            ),
+            click.option(
+                "--shell",
+                type=click.Choice(["bash", "powershell", "cmd"]),
+                default="bash",
+                show_default=True,
+                help="Quote for this shell.",
+            ),
+            click.option(
+                "--partial", is_flag=True, help="Print the command even if it leaves out what the script cannot do."
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+@click.command(
+    cls=Command,
+    epilog=example("face3d-tune export\nface3d-tune export --trial 12 --script train_transformer3D/train_3d.py"),
+)
+@storage_option
+@click.option("--study-name", metavar="NAME", help="The study; may be left out if the storage holds only one.")
+@click.option("--trial", "number", type=click.IntRange(0), metavar="N", help="A trial by number.  [default: the best]")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["command", "json", "toml"]),
+    default="command",
+    show_default=True,
+    help="A command, all values as JSON, or a preset for a study file.",
+)
+@click.option("--data-dir", metavar="DIR", help="Folder to name in the command.  [default: the study's]")
+@command_options
+def export(
+    storage: str, study_name: str | None, number: int | None, form: str, data_dir: str | None, **how: Any
+) -> None:
+    """Print the best trial's parameters as a training command."""
+    import optuna
+
+    from face3d_tune.data import SAMPLE_NAME
+    from face3d_tune.export import DataUse, to_json, to_toml
+    from face3d_tune.results import find_study, kept_cosine, pick_trial, repeatable_config
+    from face3d_tune.storage import Storage
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    place = Storage.parse(storage)
+    opened = place.open()
+    with place.explained():
+        study = find_study(opened, study_name)
+        trial = pick_trial(study, number)
+    config, data = repeatable_config(trial), study.user_attrs["data"]
+    if data_dir is None and data["source"] == SAMPLE_NAME:
+        data_dir = SAMPLE_FOLDER
+        click.echo(
+            f"note: the study used the bundled sample; `face3d-tune data sample {SAMPLE_FOLDER}` writes it", err=True
+        )
+    use = DataUse(
+        data_dir=data_dir or data["source"],
+        feature_size=data["feature_size"],
+        file_pose_unit=data["pose_unit"],
+        min_yaw=data["min_yaw"],
+        max_yaw=data["max_yaw"],
+    )
+    if trial.state != optuna.trial.TrialState.COMPLETE:
+        click.echo(f"note: trial {trial.number} is {trial.state.name.lower()}, not completed", err=True)
+    match form:
+        case "json":
+            origin = {"study": study.study_name, "trial": trial.number, "value": kept_cosine(trial)}
+            click.echo(to_json(config, use, {**origin, "seed": trial.user_attrs["seed"]}))
+        case "toml":
+            click.echo(to_toml(f"{study.study_name}-trial-{trial.number}", config, use.feature_size), nl=False)
+        case _:
+            _print_commands(config, use, **how)
+
+
+@click.command(cls=Command, epilog=example("face3d-tune presets\nface3d-tune presets recommended"))
+@click.argument("name", required=False)
+@click.option("--data-dir", default="train/datas/file", show_default=True, metavar="DIR", help="Folder to name in it.")
+@click.option(
+    "--feature-size",
+    type=click.IntRange(1),
+    default=512,
+    show_default=True,
+    metavar="F",
+    help="Numbers per embedding in that folder; d_model follows from it.",
+)
+@command_options
+def presets(name: str | None, data_dir: str, feature_size: int, **how: Any) -> None:
+    """List the tuning guide's presets, or print the training command of one."""
+    from face3d_tune.config import resolve
+    from face3d_tune.errors import StudyError
+    from face3d_tune.export import DataUse
+    from face3d_tune.presets import PRESETS
+
+    if name is None:
+        _list_presets()
+        return
+    if name not in PRESETS:
+        raise StudyError(f"no preset named {name!r}{did_you_mean(name, PRESETS)}", f"there are {', '.join(PRESETS)}")
+    config = resolve(PRESETS[name], feature_size=feature_size, epochs=100, layout="keypoint")
+    _print_commands(config, DataUse(data_dir=data_dir, feature_size=feature_size, file_pose_unit="degrees"), **how)
+
+
+def _print_commands(config: "TrialConfig", use: "DataUse", script: Path | None, shell: Any, partial: bool) -> None:
+    """The commands alone on stdout; what they leave out on stderr, as an error unless `partial`."""
+    from face3d_tune.errors import ExportError
+    from face3d_tune.export import commands, quote
+    from face3d_tune.script import DOCUMENTED, read_script
+
+    exported = commands(config, use, read_script(script) if script else DOCUMENTED)
+    for note in exported.notes:
+        click.echo(f"note: {note}", err=True)
+    if exported.missing and not partial:
+        raise ExportError(
+            f"{script or 'the documented script'} cannot express {'; '.join(exported.missing)}",
+            "`face3d-tune train` trains it here; --partial prints the command without",
+        )
+    for line in exported.missing:
+        click.echo(f"warning: not expressed: {line}", err=True)
+    for command in exported.commands:
+        click.echo(quote(command, shell))
+
+
+def _list_presets() -> None:
+    """Every preset a line, with the values in which they differ."""
+    from rich.table import Table
+
+    from face3d_tune.cli.table import results_console
+    from face3d_tune.presets import PRESETS
+
+    table = Table(box=None, pad_edge=False)
+    for header in ("preset", "lr", "mse / cosine", "factor", "patience", "min lr", "early stop", "AMP", "attention"):
+        table.add_column(header)
+    for name, preset in PRESETS.items():
+        attention = [kind for kind in ("spatial", "pose") if preset[f"use_{kind}_attention"]]
+        table.add_row(
+            name,
+            f"{preset['lr']:g}",
+            f"{preset['mse_weight']} / {preset['cosine_weight']}",
+            str(preset["scheduler_factor"]),
+            str(preset["scheduler_patience"]),
+            f"{preset['scheduler_min_lr']:g}",
+            str(preset["early_stopping_patience"] or "off"),
+            "yes" if preset["use_mixed_precision"] else "no",
+            " + ".join(attention) or "none",
+        )
+    results_console().print(table)
+    click.echo("\nbatch 32, 100 epochs; `face3d-tune presets NAME` prints the training command of one")

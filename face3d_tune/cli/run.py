@@ -1,0 +1,207 @@
+"""`face3d-tune run`: the main job."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from face3d_tune.cli.base import (
+    Command,
+    data_options,
+    device_options,
+    example,
+    layout_option,
+    storage_option,
+    storage_words,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from face3d_tune.search import Search
+    from face3d_tune.storage import Storage
+
+
+class Duration(click.ParamType[float]):
+    """`90` or `90s`, `30m`, `8h`, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds, above 0."""
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip())
+        seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+        if seconds <= 0:
+            self.fail(f"{value!r} is no duration; expected seconds, or a number with s, m or h, such as 8h", param, ctx)
+        return seconds
+
+
+@click.command(
+    cls=Command,
+    epilog=example(
+        "face3d-tune run --trials 50\nface3d-tune run --data-dir train/datas/file --study stage1-lr --timeout 8h"
+    ),
+)
+@click.option(
+    "--study",
+    "study_name_or_file",
+    default="default",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="Study file: a built-in name (default, stage1-lr, …) or a path ending in .toml.",
+)
+@click.option(
+    "--study-name", metavar="NAME", help="Name of the study in the storage.  [default: the study file's name]"
+)
+@storage_option
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Finished trials the study shall hold in the end.  [default: the study file's budget]",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Longest training of one trial.  [default: the study file's budget]",
+)
+@click.option("--timeout", type=Duration(), metavar="TIME", help="Start no trial after this time, e.g. 90s, 30m, 8h.")
+@click.option(
+    "--target",
+    type=click.FloatRange(-1, 1),
+    metavar="COSINE",
+    help="End the search when a trial reaches this validation cosine, e.g. 0.85.",
+)
+@click.option("--seed", type=click.IntRange(0), metavar="N", help="Seed of the search and its trials.  [default: 42]")
+@data_options
+@device_options
+@layout_option
+def run(
+    study_name_or_file: str,
+    study_name: str | None,
+    storage: str,
+    trials: int | None,
+    epochs: int | None,
+    timeout: float | None,
+    target: float | None,
+    seed: int | None,
+    data_dir: Path | None,
+    split: Any,
+    min_yaw: float,
+    max_yaw: float | None,
+    device: str,
+    amp: Any,
+    layout: Any,
+) -> None:
+    """Search for better hyperparameters, or continue a search, until it holds the trials asked for."""
+    import math
+    import time
+
+    import optuna
+    from rich.console import Console
+
+    from face3d_tune import study_file
+    from face3d_tune.cli.progress import SearchProgress
+    from face3d_tune.data import load
+    from face3d_tune.device import choose_device, choose_precision, leave_a_core
+    from face3d_tune.objective import Run
+    from face3d_tune.results import best_value
+    from face3d_tune.search import Search, Settings
+    from face3d_tune.storage import Storage
+
+    started = time.monotonic()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    leave_a_core()
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    file = study_file.read(study_name_or_file)
+    place = Storage.parse(storage)
+    chosen_device = choose_device(device)
+    precision, notice = choose_precision(amp, chosen_device)
+    data = load(data_dir, split=split, min_yaw=min_yaw, max_yaw=max_yaw)
+    for line in (*data.warnings, *([notice] if notice else [])):
+        console.print(f"warning: {line}")
+    settings = Settings(layout, epochs or file.epochs, seed)
+    shared = Run(data, chosen_device, precision, use_amp=amp != "off", target=target)
+    goal = trials or file.trials
+    with place.searching(), place.explained():
+        search = Search(place.open(create=True), study_name or file.name, file, settings, shared)
+        _introduce(console, search, place, goal)
+        if place.sqlite_file and (abandoned := search.take_back_abandoned()):
+            console.print(f"{abandoned} trial(s) of a run that was killed: queued again")
+        finished = search.finished()
+        if finished >= goal or search.target_reached():
+            _print_nothing_to_do(search, goal, target)
+        else:
+            search.enqueue_presets()
+            progress = SearchProgress(
+                console, finished=finished, trials=goal, epochs=settings.epochs, best=best_value(search.study)
+            )
+            try:
+                with progress.shown():
+                    search.run(goal, progress, deadline=math.inf if timeout is None else started + timeout)
+            except KeyboardInterrupt:
+                done = f"{search.finished()} of {goal} finished trials"
+                console.print(
+                    f"study {search.study.study_name!r} holds {done}; the one that was running is queued again"
+                )
+                console.print("hint: the same command goes on from there")
+                raise
+        _conclude(search, console, place, data_dir, goal, time.monotonic() - started)
+
+
+def _introduce(console: "Console", search: "Search", place: "Storage", goal: int) -> None:
+    """Say what will happen, and where everything comes from."""
+    from face3d_tune.search import describe_data, device_name
+
+    run_, file, study = search.run_, search.file, search.study
+    no_model = study.user_attrs["no_model_cosine"]
+    console.print(f"data     {describe_data(study.user_attrs)}; poses in {run_.data.file_pose_unit}")
+    console.print(
+        f"study    {study.study_name} ({file.path.name}) in {place}; {search.finished()} of {goal} trials done"
+    )
+    console.print(
+        f"trials   {file.sampler.name} over {', '.join(file.space)}; {file.pruner.name} pruner; "
+        f"up to {search.settings.epochs} epochs each"
+    )
+    console.print(f"presets  {', '.join(file.presets) or 'none'}")
+    console.print(f"device   {device_name(run_.device)}, mixed precision {run_.precision}; seed {search.seed}")
+    console.print(f"goal     mean validation cosine; without a model it is {no_model:.4f}\n")
+
+
+def _print_nothing_to_do(search: "Search", goal: int, target: float | None) -> None:
+    name, finished = search.study.study_name, search.finished()
+    if search.target_reached():
+        click.echo(f"nothing to do: study {name!r} has reached the target, {target}")
+    else:
+        click.echo(
+            f"nothing to do: study {name!r} holds {finished} finished trials, {goal} were asked for; "
+            f"for more: --trials {finished + 50}"
+        )
+
+
+def _conclude(
+    search: "Search", console: "Console", place: "Storage", data_dir: Path | None, goal: int, seconds: float
+) -> None:
+    """The guide's before/after table, measured, and what to type next."""
+    from face3d_tune.cli.table import before_and_after
+    from face3d_tune.results import best_trial
+
+    before_and_after(search.study)
+    console.print(f"{search.finished()} of {goal} trials finished; this run took {seconds / 60:.1f} minutes")
+    if best_trial(search.study) is None:
+        return
+    storage = storage_words(place)
+    study = [*storage, "--study-name", search.study.study_name]
+    data = ["--data-dir", str(data_dir)] if data_dir else []
+    click.echo("\nNext:")
+    for words, why in (
+        (["export", *study], "the training command of the best trial"),
+        (["train", *study, *data], "train it here: checkpoint, history, curve, test people"),
+        (["dashboard", *storage], "look at every trial in the browser"),
+    ):
+        click.echo(f"  face3d-tune {shlex.join(words):<40}  # {why}")

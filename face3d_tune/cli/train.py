@@ -1,0 +1,214 @@
+"""`face3d-tune train`: one full training, kept on disk."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from face3d_tune.cli.base import (
+    Command,
+    data_options,
+    device_options,
+    did_you_mean,
+    example,
+    layout_option,
+    storage_option,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from face3d_tune.config import TrialConfig
+    from face3d_tune.data import FaceData
+    from face3d_tune.full_training import Trained
+
+
+@click.command(
+    cls=Command, epilog=example("face3d-tune train\nface3d-tune train --preset recommended --out trained/recommended")
+)
+@storage_option
+@click.option("--study-name", metavar="NAME", help="The study; may be left out if the storage holds only one.")
+@click.option("--trial", "number", type=click.IntRange(0), metavar="N", help="A trial by number.  [default: the best]")
+@click.option("--preset", metavar="NAME", help="Train a documented preset instead of a trial.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder to write to.  [default: trained/STUDY-trial-N or trained/PRESET]",
+)
+@click.option("--force", is_flag=True, help="Write over an earlier training in that folder.")
+@click.option("--epochs", type=click.IntRange(1), metavar="N", help="Longest training.  [default: the trial's, or 100]")
+@click.option("--seed", type=click.IntRange(0), metavar="N", help="Seed.  [default: the trial's, or 42]")
+@data_options
+@device_options
+@layout_option
+def train(
+    storage: str,
+    study_name: str | None,
+    number: int | None,
+    preset: str | None,
+    out: Path | None,
+    force: bool,
+    epochs: int | None,
+    seed: int | None,
+    data_dir: Path | None,
+    device: str,
+    amp: Any,
+    **pairs: Any,
+) -> None:
+    """Train the best trial of a study, another trial, or a preset, and keep the checkpoint."""
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from face3d_tune.device import choose_device, choose_precision, leave_a_core
+    from face3d_tune.full_training import FILES, train_fully
+
+    if preset is not None and (study_name is not None or number is not None):
+        raise click.UsageError("--preset goes without --study-name and --trial", click.get_current_context())
+    if preset is not None:
+        config, data, trial_seed, name, expected = _preset(preset, data_dir, **pairs)
+    else:
+        config, data, trial_seed, name, expected = _trial(storage, study_name, number, data_dir)
+    config = replace(config, epochs=epochs or config.epochs)
+    if amp == "off":
+        config = replace(config, use_mixed_precision=False)
+    out = out or Path("trained") / name
+    if not force and any((out / file).exists() for file in FILES):
+        raise click.UsageError(
+            f"{out} holds an earlier training; use --force, or another --out", click.get_current_context()
+        )
+    leave_a_core()
+    chosen = choose_device(device)
+    precision, notice = choose_precision(amp, chosen)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for line in (*data.warnings, *([notice] if notice else [])):
+        console.print(f"warning: {line}")
+    console.print(f"training {name} into {out} on {data.source}")
+    trained = _train_shown(
+        console,
+        lambda after_epoch: train_fully(
+            config,
+            data,
+            out,
+            seed=trial_seed if seed is None else seed,
+            device=chosen,
+            precision=precision,
+            after_epoch=after_epoch,
+            notice=console.print,
+        ),
+        config.epochs,
+    )
+    _print_result(data, trained, expected)
+    click.echo(f"\nwrote {', '.join(str(out / file) for file in FILES)}")
+
+
+def _preset(
+    name: str, data_dir: Path | None, split: Any, min_yaw: float, max_yaw: float | None, layout: Any
+) -> tuple["TrialConfig", "FaceData", int, str, float | None]:
+    """What to train for a documented preset: config, data, seed, name, expected cosine."""
+    from face3d_tune.config import resolve
+    from face3d_tune.data import load
+    from face3d_tune.errors import StudyError
+    from face3d_tune.presets import PRESETS
+
+    if name not in PRESETS:
+        raise StudyError(f"no preset named {name!r}{did_you_mean(name, PRESETS)}", f"there are {', '.join(PRESETS)}")
+    data = load(data_dir, split=split, min_yaw=min_yaw, max_yaw=max_yaw)
+    values = dict(PRESETS[name])
+    if layout == "pose":
+        values["use_spatial_attention"] = False  # this layout has no such part
+    return resolve(values, feature_size=data.feature_size, epochs=100, layout=layout), data, 42, name, None
+
+
+def _trial(
+    storage: str, study_name: str | None, number: int | None, data_dir: Path | None
+) -> tuple["TrialConfig", "FaceData", int, str, float | None]:
+    """The same for a trial; pairs and layout are those of its study."""
+    import optuna
+
+    from face3d_tune.data import SAMPLE_NAME, load
+    from face3d_tune.errors import StudyError
+    from face3d_tune.results import find_study, kept_cosine, pick_trial, repeatable_config
+    from face3d_tune.storage import Storage
+
+    context = click.get_current_context()
+    for option in ("split", "min_yaw", "max_yaw", "layout"):
+        if context.get_parameter_source(option) == click.core.ParameterSource.COMMANDLINE:
+            flag = "--" + option.replace("_", "-")
+            raise click.UsageError(f"{flag} goes with --preset only; a trial has its study's", context)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    place = Storage.parse(storage)
+    opened = place.open()
+    with place.explained():
+        study = find_study(opened, study_name)
+        trial = pick_trial(study, number)
+    held = study.user_attrs["data"]
+    if data_dir is None and held["source"] != SAMPLE_NAME:
+        data_dir = Path(held["source"])
+    data = load(data_dir, split=held["split"], min_yaw=held["min_yaw"], max_yaw=held["max_yaw"])
+    if data.fingerprint() != study.user_attrs["data_fingerprint"]:
+        raise StudyError(
+            f"study {study.study_name!r} was made on other data ({study.user_attrs['data_fingerprint']}) "
+            f"than {data.source} ({data.fingerprint()})",
+            "give the study's data with --data-dir",
+        )
+    name = f"{study.study_name}-trial-{trial.number}"
+    return repeatable_config(trial), data, trial.user_attrs["seed"], name, kept_cosine(trial)
+
+
+def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":
+    """Run `training` with a line per epoch: live on a terminal, every tenth where not."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from face3d_tune.cli.progress import Interrupt
+    from face3d_tune.trainer import EpochResult
+
+    interrupt = Interrupt(console)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with (
+        interrupt.caught(),
+        Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars,
+    ):
+        task = bars.add_task("", total=epochs)
+
+        def after_epoch(result: EpochResult) -> None:
+            losses = f"{result.train_loss:.4f} / {result.val_loss:.4f}"
+            line = f"loss {losses}  cosine {result.val_cosine:.4f}  lr {result.lr:.1e}"
+            bars.update(task, completed=result.epoch, description=line)
+            if not console.is_terminal and (result.epoch == 1 or result.epoch % 10 == 0):
+                console.print(f"epoch {result.epoch:>3}  {line}")
+            interrupt.check()
+
+        trained: Trained = training(after_epoch)
+    return trained
+
+
+def _print_result(data: "FaceData", trained: "Trained", expected: float | None) -> None:
+    """Validation and test people apart, each beside what no model reaches."""
+    from rich.table import Table
+
+    from face3d_tune.cli.table import add_band_columns, bands, results_console
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("mean cosine")
+    for header in ("people", "pairs", "no model", "trained"):
+        table.add_column(header, justify="right")
+    add_band_columns(table)
+    for part, evaluation in (("validation", trained.validation), ("test", trained.test)):
+        if evaluation is None:
+            table.add_row(part, "0", "0")
+            continue
+        table.add_row(
+            part,
+            str(len(data.people[part])),  # type: ignore[index]
+            str(len(data.parts[part])),  # type: ignore[index]
+            f"{data.no_model_cosine(part):.4f}",  # type: ignore[arg-type]
+            f"{evaluation.cosine:.4f}",
+            *bands(evaluation.cosine_by_yaw),
+        )
+    results_console().print(table)
+    click.echo(f"kept epoch {trained.best.epoch} of {trained.epochs_run}")
+    if expected is not None:
+        same = abs(trained.validation.cosine - expected) < 5e-5
+        click.echo(f"the study's trial reached {expected:.4f} on validation{': the same' if same else ''}")

@@ -1,0 +1,55 @@
+"""Where a training runs and in which precision; a request that cannot be met is answered here, once."""
+
+import os
+from typing import Literal
+
+import torch
+
+from face3d_tune.errors import ConfigError
+
+Amp = Literal["auto", "fp16", "bf16", "off"]
+Precision = Literal["off", "fp16", "bf16"]
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the first GPU, if there is one. Raises ConfigError for a device that is not here."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch says it in all three ways
+        raise ConfigError(
+            f"--device {name} cannot be used: {str(error).splitlines()[0]}", "try --device auto"
+        ) from error
+    return device
+
+
+def choose_precision(amp: Amp, device: torch.device) -> tuple[Precision, str | None]:
+    """The mixed precision that trials which ask for it get on `device`, and a notice if it is not what was asked."""
+    match amp, device.type:
+        case (("auto" | "fp16"), "cuda"):
+            return "fp16", None
+        case "auto", _:
+            return "off", None
+        case "fp16", kind:
+            return "off", f"--amp fp16 needs CUDA; training in float32 on {kind} (a CPU can do --amp bf16)"
+        case "bf16", "mps":
+            return "off", "--amp bf16 is not available on mps; training in float32"
+        case "bf16", "cuda" if not torch.cuda.is_bf16_supported():
+            return "off", "--amp bf16 is not supported by this GPU; training in float32"
+        case "bf16", _:
+            return "bf16", None
+        case _:
+            return "off", None
+
+
+def leave_a_core() -> None:
+    """Let torch use all cores but one.
+
+    Its threads wait for each other by spinning; when they outnumber the free cores, a step can take seconds instead
+    of milliseconds, and a dashboard or a browser is enough for that.
+    """
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))

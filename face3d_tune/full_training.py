@@ -1,0 +1,111 @@
+"""One full training that is kept: checkpoint, history and curve in a folder, and a look at the test people.
+
+best_model.pth   the epoch with the lowest validation loss, in the users' format (CONTRACT section 4)
+history.json     every epoch, the config, seed, device and data, and the final means
+curve.png        losses and cosine by epoch
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from face3d_tune import checkpoint
+from face3d_tune.config import TrialConfig
+from face3d_tune.curve import save_curve
+from face3d_tune.data import FaceData
+from face3d_tune.device import Precision
+from face3d_tune.errors import NonFiniteError, TrainingError
+from face3d_tune.export import DataUse, checkpoint_args
+from face3d_tune.trainer import EpochResult, Evaluation, Trainer
+
+FILES = ("best_model.pth", "history.json", "curve.png")
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a full training gave: means of the kept checkpoint over validation and test pairs."""
+
+    best: EpochResult
+    epochs_run: int
+    validation: Evaluation
+    test: Evaluation | None  # None if the split has no test people
+
+
+def train_fully(
+    config: TrialConfig,
+    data: FaceData,
+    out: Path,
+    *,
+    seed: int,
+    device: torch.device,
+    precision: Precision,
+    after_epoch: Callable[[EpochResult], None],
+    notice: Callable[[str], None],
+) -> Trained:
+    """Train to the end or to early stopping, writing into `out` as it goes, so that an interrupt keeps the best so far.
+
+    Training starts over without mixed precision if that led to NaN. Raises NonFiniteError if it does so without.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    while True:
+        trainer = Trainer(config, data, seed=seed, device=device, precision=precision)
+        try:
+            _train(trainer, out, after_epoch)
+            break
+        except NonFiniteError as error:
+            if trainer.precision == "off":
+                raise
+            notice(f"{error.message}: starting again without mixed precision")
+            precision = "off"
+    return _conclude(trainer, out)
+
+
+def _train(trainer: Trainer, out: Path, after_epoch: Callable[[EpochResult], None]) -> None:
+    data = trainer.data
+    use = DataUse(
+        data_dir=data.source,
+        feature_size=data.feature_size,
+        file_pose_unit=data.file_pose_unit,
+        min_yaw=data.min_yaw,
+        max_yaw=data.max_yaw,
+    )
+    args = {**checkpoint_args(trainer.config, use), "save_dir": str(out), "device": str(trainer.device)}
+    while trainer.stop_reason is None:
+        result = trainer.train_epoch()
+        if result.is_best:
+            checkpoint.save(trainer.checkpoint(args), out / "best_model.pth")
+        _write_history(trainer, out, {})
+        after_epoch(result)
+
+
+def _conclude(trainer: Trainer, out: Path) -> Trained:
+    """Judge the kept checkpoint, not the last epoch."""
+    if trainer.best is None:
+        raise TrainingError("no epoch was trained")
+    trainer.model.load_state_dict(checkpoint.load(out / "best_model.pth")["model_state_dict"])
+    validation = trainer.evaluate(trainer.validation)
+    test = trainer.evaluate_test() if len(trainer.data.parts["test"]) else None
+    means: dict[str, Any] = {"best_epoch": trainer.best.epoch, "stop_reason": trainer.stop_reason}
+    means |= {"validation": asdict(validation), "test": asdict(test) if test else None}
+    _write_history(trainer, out, means)
+    save_curve(trainer.history, trainer.data.no_model_cosine("validation"), out / "curve.png")
+    return Trained(trainer.best, len(trainer.history), validation, test)
+
+
+def _write_history(trainer: Trainer, out: Path, means: dict[str, Any]) -> None:
+    content = {
+        "config": trainer.config.to_dict(),
+        "seed": trainer.seed,
+        "device": str(trainer.device),
+        "amp": trainer.precision,
+        "data": {"source": trainer.data.source, "fingerprint": trainer.data.fingerprint()},
+        **means,
+        "epochs": [asdict(result) for result in trainer.history],
+    }
+    partial = out / "history.json.partial"
+    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    partial.replace(out / "history.json")

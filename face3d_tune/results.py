@@ -1,0 +1,131 @@
+"""Reading a study: which trials there are, which is best, what each was trained with. Nothing here writes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from face3d_tune.config import TrialConfig
+from face3d_tune.errors import StudyError
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the guide's before/after table, measured. `trial` is None where there is none yet."""
+
+    name: str
+    trial: FrozenTrial | None
+    same_as: str | None = None  # another preset with equal values, which was trained for both
+
+
+def find_study(storage: BaseStorage, name: str | None) -> optuna.Study:
+    """The study of that name; without a name the only one. Raises StudyError."""
+    names = sorted(study.study_name for study in optuna.get_all_study_summaries(storage, include_best_trial=False))
+    if name is None and len(names) == 1:
+        name = names[0]
+    listed = (
+        f"this storage holds {', '.join(names)}"
+        if names
+        else "this storage holds no study yet; make one with `face3d-tune run`"
+    )
+    if name is None:
+        raise StudyError(f"which study? {listed}", "name one with --study-name" if names else None)
+    if name not in names:
+        near = get_close_matches(name, names, n=1)
+        raise StudyError(f"no study named {name!r}{f'; did you mean {near[0]!r}?' if near else ''}", listed)
+    study = optuna.load_study(study_name=name, storage=storage)
+    if "settings" not in study.user_attrs:
+        raise StudyError(f"study {name!r} was not made by face3d-tune", "name another with --study-name")
+    return study
+
+
+def best_trial(study: optuna.Study) -> FrozenTrial | None:
+    """The completed trial with the highest value; None if none has completed."""
+    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return max(completed, key=lambda trial: trial.value or float("-inf"), default=None)
+
+
+def best_value(study: optuna.Study) -> float | None:
+    """The best trial's mean validation cosine."""
+    best = best_trial(study)
+    return best.value if best else None
+
+
+def kept_cosine(trial: FrozenTrial) -> float | None:
+    """The mean validation cosine of the checkpoint that training kept, for a pruned trial too."""
+    if trial.state == TrialState.COMPLETE:
+        return trial.value
+    return trial.intermediate_values.get(trial.user_attrs.get("best_epoch", 0))
+
+
+def pick_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
+    """A trial by number, or the best one. Raises StudyError if there is none, or if it never had a configuration."""
+    if number is None:
+        best = best_trial(study)
+        if best is None:
+            raise StudyError(
+                f"study {study.study_name!r} has no completed trial yet", "let `face3d-tune run` complete one first"
+            )
+        return best
+    trials = study.get_trials(deepcopy=False)
+    if not 0 <= number < len(trials):
+        held = f"it holds 0 to {len(trials) - 1}" if trials else "it holds none yet"
+        raise StudyError(f"study {study.study_name!r} has no trial {number}", held)
+    if "config" not in trials[number].user_attrs:
+        raise StudyError(f"trial {number} has not started, so there is nothing to train", "see `face3d-tune status`")
+    return trials[number]
+
+
+def config_of(trial: FrozenTrial) -> TrialConfig:
+    """What a trial set out to train with."""
+    return TrialConfig(**trial.user_attrs["config"])
+
+
+def repeatable_config(trial: FrozenTrial) -> TrialConfig:
+    """What to train with to get the trial's value again: without the mixed precision that failed, and no further than
+    the epoch at which reaching the target ended it.
+    """
+    config, attrs = config_of(trial), trial.user_attrs
+    if attrs.get("retried_without_amp"):
+        config = replace(config, use_mixed_precision=False)
+    if attrs.get("stop_reason") == "target":
+        config = replace(config, epochs=attrs["epochs_run"])
+    return config
+
+
+def preset_rows(study: optuna.Study) -> list[Row]:
+    """Every preset of a study with its latest trial, in the order in which they were queued."""
+    trials: dict[str, FrozenTrial] = {}
+    for trial in study.get_trials(deepcopy=False):
+        if preset := trial.user_attrs.get("preset"):
+            trials[preset] = trial  # a later one is the retry of an earlier one
+    aliases: Mapping[str, str] = study.user_attrs.get("preset_aliases", {})
+    rows = [Row(name, trial) for name, trial in trials.items()]
+    return rows + [Row(name, trials.get(first), first) for name, first in aliases.items()]
+
+
+def count_states(study: optuna.Study) -> dict[str, int]:
+    """Trials by state, every state named: complete, pruned, fail, running, waiting."""
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING)
+    return {state.name.lower(): states.count(state) for state in order}
+
+
+def summary(study: optuna.Study) -> dict[str, Any]:
+    """What `status` tells about a study, as plain values."""
+    best = best_trial(study)
+    return {
+        "study": study.study_name,
+        "states": count_states(study),
+        "best_value": best.value if best else None,
+        "best_trial": best.number if best else None,
+        "best_preset": best.user_attrs.get("preset") if best else None,
+        "no_model_cosine": study.user_attrs.get("no_model_cosine"),
+        "data": study.user_attrs.get("data"),
+    }

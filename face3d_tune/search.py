@@ -1,0 +1,314 @@
+"""A search: open or continue a study, try its presets, then ask Optuna and tell it, until the budget is spent.
+
+This is the only module that changes a study. A trial ends in one place, `_tell`, whatever ended it.
+"""
+
+import json
+import math
+import platform
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import optuna
+import torch
+from optuna.distributions import distribution_to_json
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+import face3d_tune
+from face3d_tune import seeds
+from face3d_tune.algorithms import make_pruner, make_sampler
+from face3d_tune.config import Layout, TrialConfig
+from face3d_tune.data import PARTS
+from face3d_tune.errors import StudyError, TrainingError
+from face3d_tune.objective import Outcome, Run, train_trial
+from face3d_tune.results import FINISHED, best_value
+from face3d_tune.space import suggest
+from face3d_tune.study_file import SeedTrial, StudyFile
+from face3d_tune.trainer import EpochResult
+
+METRIC = "val_cosine"
+DEFAULT_SEED = 42
+PUT_BACK = "put_back"  # user attribute of a trial whose parameters were queued again
+_FAILURES_IN_A_ROW = 5  # after so many the cause is not the configuration
+
+
+class Watcher(Protocol):
+    """Someone who watches a search: a terminal, or a test."""
+
+    def trial_started(self, number: int, preset: str | None, config: TrialConfig) -> None:
+        """A trial begins to train."""
+
+    def epoch_ended(self, number: int, result: EpochResult) -> None:
+        """One epoch is trained and validated. What this raises interrupts the trial."""
+
+    def trial_ended(self, trial: FrozenTrial) -> None:
+        """A trial has been told to Optuna."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What all trials of a study share; a study is refused to go on under other settings."""
+
+    layout: Layout
+    epochs: int
+    seed: int | None  # None: the study's own, or DEFAULT_SEED for a new one
+
+
+class Search:
+    """One study with the file that defines it and the data it is about.
+
+    Opening creates the study if it is new. Raises StudyError if it was made under other conditions, StudyFileError or
+    ConfigError if the file does not fit; then nothing has been stored.
+    """
+
+    def __init__(self, storage: BaseStorage, name: str, file: StudyFile, settings: Settings, run: Run) -> None:
+        self.file, self.settings, self.run_ = file.for_layout(settings.layout), settings, run
+        self._seed_trials, self._aliases = self._distinct_presets()
+        pruner = make_pruner(self.file)
+        make_sampler(self.file, 0)
+        attrs = self._study_attrs()
+        known = {study.study_name for study in optuna.get_all_study_summaries(storage, include_best_trial=False)}
+        if name in known:
+            self.study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
+            self._check_same_conditions(attrs)
+        else:
+            self.study = optuna.create_study(
+                study_name=name, storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                self.study.set_metric_names([METRIC])
+            for key, value in attrs.items():
+                self.study.set_user_attr(key, value)
+        self.seed: int = self.study.user_attrs["settings"]["seed"]
+
+    def finished(self) -> int:
+        """Trials that count towards the budget: completed or pruned."""
+        return len(self.study.get_trials(deepcopy=False, states=FINISHED))
+
+    def target_reached(self) -> bool:
+        """Whether a completed trial has reached the target."""
+        value = best_value(self.study)
+        return self.run_.target is not None and value is not None and value >= self.run_.target
+
+    def take_back_abandoned(self) -> int:
+        """Fail every RUNNING trial and put it in the queue again; how many there were.
+
+        Only for a caller that knows no other process is searching, so that whoever ran them is dead.
+        """
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        for trial in running:
+            self._put_back(trial, "its process ended without a word")
+        return len(running)
+
+    def enqueue_presets(self) -> None:
+        """Put every preset that the study does not hold yet in the queue, in the order of the study file."""
+        held = {trial.user_attrs.get("preset") for trial in self.study.get_trials(deepcopy=False)}
+        for seed_trial in self._seed_trials:
+            if seed_trial.name not in held:
+                attrs = {"preset": seed_trial.name, "overrides": dict(seed_trial.overrides)}
+                self.study.enqueue_trial(dict(seed_trial.params), user_attrs=attrs)
+
+    def run(self, trials: int, watcher: Watcher, *, deadline: float = math.inf) -> None:
+        """Search until the study holds `trials` finished trials, the target is reached, or no time is left.
+
+        The trial that runs at `deadline` (of time.monotonic) is still finished. An interrupt puts the running trial
+        back in the queue and goes on to the caller. Raises TrainingError if several trials in a row fail.
+        """
+        failures = 0
+        while self.finished() < trials and not self.target_reached() and time.monotonic() < deadline:
+            ended = self._one_trial(watcher)
+            failures = failures + 1 if ended.state == TrialState.FAIL else 0
+            if failures == _FAILURES_IN_A_ROW:
+                raise TrainingError(
+                    f"{failures} trials in a row failed; the last: {ended.user_attrs.get('error', 'no reason given')}",
+                    "mend the cause and run the same command again; finished trials are kept",
+                )
+
+    def _one_trial(self, watcher: Watcher) -> FrozenTrial:
+        """Ask for one trial, train it and tell how it ended."""
+        self.study.sampler = make_sampler(self.file, seeds.derive(self.seed, "sampler", self._ordinal()))
+        trial = self.study.ask()
+        try:
+            outcome = self._train(trial, watcher)
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            reason = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
+            self._put_back(self.study.get_trials(deepcopy=False)[trial.number], reason)
+            raise
+        ended = self._tell(trial, outcome)
+        watcher.trial_ended(ended)
+        return ended
+
+    def _train(self, trial: optuna.Trial, watcher: Watcher) -> Outcome:
+        """Sample what no preset has set, and train."""
+        preset, overrides = trial.user_attrs.get("preset"), trial.user_attrs.get("overrides", {})
+        seed = trial.user_attrs.get("seed", self._trial_seed(trial.number))
+        params = {name: suggest(trial, name, row) for name, row in self.file.space.items() if name not in overrides}
+        config = self._config(params, overrides)
+        device = device_name(self.run_.device)
+        _set_attrs(trial, {"preset": preset, "config": config.to_dict(), "seed": seed, "device": device})
+        watcher.trial_started(trial.number, preset, config)
+        started = time.monotonic()
+        outcome = train_trial(
+            config,
+            self.run_,
+            seed=seed,
+            judge=trial,
+            after_epoch=lambda result: watcher.epoch_ended(trial.number, result),
+        )
+        outcome.attrs["seconds"] = round(time.monotonic() - started, 3)
+        return outcome
+
+    def _tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
+        _set_attrs(trial, outcome.attrs)
+        match outcome.stop_reason:
+            case "pruned":
+                return self.study.tell(trial, state=TrialState.PRUNED)
+            case "non_finite" | "error":
+                return self.study.tell(trial, state=TrialState.FAIL)
+            case _:
+                return self.study.tell(trial, outcome.value)
+
+    def _put_back(self, trial: FrozenTrial, reason: str) -> None:
+        """Fail a trial and queue the same parameters and seed again, so that its successor ends as it would have.
+
+        In this order a crash in between leaves a RUNNING trial with a successor, which the next run recognises.
+        """
+        params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        successors = {other.user_attrs.get("retry_of") for other in self.study.get_trials(deepcopy=False)}
+        if params and trial.number not in successors:
+            attrs: dict[str, Any] = {"seed": self._trial_seed(trial.number), "retry_of": trial.number}
+            inherited = ("preset", "overrides", "seed")
+            attrs |= {key: trial.user_attrs[key] for key in inherited if key in trial.user_attrs}
+            self.study.enqueue_trial(params, user_attrs=attrs)
+        mark = {"stop_reason": "error", "error": reason, PUT_BACK: True}
+        for key, value in mark.items():  # Optuna has no public way to write to a trial that another process asked for
+            self.study._storage.set_trial_user_attr(trial._trial_id, key, value)
+        self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _trial_seed(self, number: int) -> int:
+        return seeds.derive(self.seed, "trial", self._ordinal(before=number))
+
+    def _ordinal(self, before: int | None = None) -> int:
+        """How many trials there are (before a number), those not counted that were put back.
+
+        Seeds follow from it, so an interrupted study goes on as if it had not been interrupted. (A sampler that
+        started from one seed after each interruption would repeat its first suggestions.)
+        """
+        return sum(PUT_BACK not in trial.user_attrs for trial in self.study.get_trials(deepcopy=False)[:before])
+
+    def _config(self, params: Mapping[str, Any], overrides: Mapping[str, Any]) -> TrialConfig:
+        config = self.file.config(
+            params,
+            overrides,
+            feature_size=self.run_.data.feature_size,
+            epochs=self.settings.epochs,
+            layout=self.settings.layout,
+        )
+        return config if self.run_.use_amp else replace(config, use_mixed_precision=False)
+
+    def _distinct_presets(self) -> tuple[list[SeedTrial], dict[str, str]]:
+        """The presets without those that equal an earlier one, and for these the name of the earlier one."""
+        first_of: dict[TrialConfig, str] = {}
+        distinct, aliases = [], {}
+        for seed_trial in self.file.seed_trials():
+            config = self._config(seed_trial.params, seed_trial.overrides)
+            if config in first_of:
+                aliases[seed_trial.name] = first_of[config]
+            else:
+                first_of[config] = seed_trial.name
+                distinct.append(seed_trial)
+        return distinct, aliases
+
+    def _study_attrs(self) -> dict[str, Any]:
+        """What is stored with a new study, and compared when it goes on."""
+        data, file, settings = self.run_.data, self.file, self.settings
+        return {
+            "data_fingerprint": data.fingerprint(),
+            "data": {
+                "source": data.source,
+                "feature_size": data.feature_size,
+                "pose_unit": data.file_pose_unit,
+                "split": data.split,
+                "min_yaw": data.min_yaw,
+                "max_yaw": data.max_yaw,
+                "people": {part: len(data.people[part]) for part in PARTS},
+                "pairs": {part: len(data.parts[part]) for part in PARTS},
+            },
+            "no_model_cosine": data.no_model_cosine("validation"),
+            "no_model_by_yaw": data.no_model_by_yaw("validation"),
+            "settings": {
+                "study_file": file.name,
+                "layout": settings.layout,
+                "epochs": settings.epochs,
+                "seed": DEFAULT_SEED if settings.seed is None else settings.seed,
+                "fixed": dict(file.fixed),
+                "space": {name: json.loads(distribution_to_json(row)) for name, row in file.space.items()},
+            },
+            "preset_aliases": self._aliases,
+            "versions": {
+                "face3d_tune": face3d_tune.__version__,
+                "optuna": optuna.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+    def _check_same_conditions(self, wanted: Mapping[str, Any]) -> None:
+        """Refuse to mix trials that cannot be compared."""
+        name, held = self.study.study_name, self.study.user_attrs
+        another = "start another study with --study-name NEW"
+        if "settings" not in held:
+            raise StudyError(f"study {name!r} was not made by face3d-tune", another)
+        if held["data_fingerprint"] != wanted["data_fingerprint"]:
+            raise StudyError(
+                f"study {name!r} was made on other data: {describe_data(held)}; now {describe_data(wanted)}",
+                f"give the data it was made on, or {another}",
+            )
+        major = {attrs["versions"]["optuna"].split(".")[0] for attrs in (held, wanted)}
+        if len(major) > 1:
+            raise StudyError(
+                f"study {name!r} was made with Optuna {held['versions']['optuna']}, this is {optuna.__version__}",
+                another,
+            )
+        ours = wanted["settings"]
+        for key, value in held["settings"].items():
+            if key == "study_file" or (key == "seed" and self.settings.seed is None) or ours[key] == value:
+                continue
+            if isinstance(value, dict):
+                key, value, now = next(
+                    (f"{key}.{inner}", value.get(inner), ours[key].get(inner))
+                    for inner in (*value, *ours[key])
+                    if value.get(inner) != ours[key].get(inner)
+                )
+            else:
+                now = ours[key]
+            raise StudyError(f"study {name!r} was made with {key} = {value}, now it is {now}", another)
+
+
+def device_name(device: torch.device) -> str:
+    """`cpu (8 threads)`, or the GPU's own name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+
+
+def _set_attrs(trial: optuna.Trial, attrs: Mapping[str, Any]) -> None:
+    for key, value in attrs.items():
+        trial.set_user_attr(key, value)
+
+
+def describe_data(attrs: Mapping[str, Any]) -> str:
+    """The data of a study in one phrase."""
+    data = attrs["data"]
+    people, pairs = (
+        sum(data[key].values()) if data["split"] == "person" else data[key]["train"] for key in ("people", "pairs")
+    )
+    yaw = "" if data["min_yaw"] == 0 and data["max_yaw"] is None else f", |yaw| {data['min_yaw']}–{data['max_yaw']}"
+    return f"{data['source']}, {people} people, {pairs} pairs, split {data['split']}{yaw} ({attrs['data_fingerprint']})"

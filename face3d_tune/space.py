@@ -1,0 +1,82 @@
+"""The search space: a distribution for each searched parameter, and how one row of a study file becomes one."""
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from face3d_tune.config import PARAMETERS, check_type
+from face3d_tune.errors import ConfigError
+
+Space = Mapping[str, BaseDistribution]
+
+
+def parse(name: str, row: Any) -> BaseDistribution:
+    """A list is a choice; a table {low, high, scale = "linear" | "log"} is a range of the parameter's own type.
+
+    Raises ConfigError.
+    """
+    if isinstance(row, list):
+        if not row:
+            raise ConfigError(f"{name} = [] has no choice; expected at least one value")
+        for value in row:
+            check_type(name, value)
+        return CategoricalDistribution(tuple(row))
+    kind = PARAMETERS[name]
+    if not isinstance(row, dict):
+        raise ConfigError(f"{name} = {row!r} is no range; expected {{ low = …, high = … }} or a list of choices")
+    if unknown := set(row) - {"low", "high", "scale"}:
+        raise ConfigError(f"{name}: unknown key {min(unknown)!r}; expected low, high, scale")
+    if kind is bool or get_args(kind):
+        raise ConfigError(f"{name} has no order, so no range; expected a list of choices")
+    if missing := {"low", "high"} - set(row):
+        raise ConfigError(f"{name}: {min(missing)} is missing; expected {{ low = …, high = … }}")
+    low, high, scale = row["low"], row["high"], row.get("scale", "linear")
+    check_type(name, low)
+    check_type(name, high)
+    if scale not in ("linear", "log"):
+        raise ConfigError(f"{name}: scale = {scale!r} is unknown; expected linear or log")
+    if not low <= high:
+        raise ConfigError(f"{name}: low = {low} is above high = {high}")
+    if scale == "log" and low <= 0:
+        raise ConfigError(f"{name}: low = {low} is not above 0, which a log scale needs")
+    distribution = IntDistribution if kind is int else FloatDistribution
+    return distribution(low, high, log=scale == "log")
+
+
+def contains(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a preset's value can be an outcome. (Optuna only warns about one that cannot.)"""
+    match distribution:
+        case CategoricalDistribution():
+            return any(value == choice and type(value) is type(choice) for choice in distribution.choices)
+        case IntDistribution() | FloatDistribution():
+            return bool(distribution.low <= value <= distribution.high)
+        case _:
+            raise TypeError(f"no such distribution in a study file: {distribution}")
+
+
+def suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
+    """Ask `trial` for one parameter."""
+    match distribution:
+        case CategoricalDistribution():
+            return trial.suggest_categorical(name, distribution.choices)
+        case IntDistribution():
+            return trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log)
+        case FloatDistribution():
+            return trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
+        case _:
+            raise TypeError(f"no such distribution in a study file: {distribution}")
+
+
+def describe(distribution: BaseDistribution) -> str:
+    """One cell of a table: `1e-05 … 0.003 (log)` or `degrees | radians`."""
+    match distribution:
+        case CategoricalDistribution():
+            return " | ".join(
+                str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in distribution.choices
+            )
+        case IntDistribution() | FloatDistribution():
+            return f"{distribution.low} … {distribution.high}{' (log)' if distribution.log else ''}"
+        case _:
+            raise TypeError(f"no such distribution in a study file: {distribution}")

@@ -1,0 +1,152 @@
+"""The database behind a study: its URL, opened with words a person can act on, and never its password."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from filelock import FileLock, Timeout
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+
+from face3d_tune.errors import StorageError
+
+_SQLITE_LOCK_WAIT = 60  # seconds to wait for a dashboard or backup that holds the file
+_CONNECT_WAIT = 10  # seconds for a PostgreSQL server to answer
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Storage:
+    """Where studies live. Printing it, in an error as in a log, shows no password."""
+
+    url: URL
+
+    @classmethod
+    def parse(cls, text: str) -> "Storage":
+        """Read `sqlite:///FILE` or `postgresql://…`. Raises StorageError."""
+        hint = "use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+        try:
+            url = make_url(text.strip())
+        except (ArgumentError, ValueError) as error:
+            raise StorageError("the storage is not a database URL", hint) from error  # the text may hold a password
+        kind = url.get_backend_name()
+        if kind == "postgres":
+            kind = "postgresql"
+        if kind == "postgresql":
+            return cls(url.set(drivername="postgresql+psycopg"))
+        if kind != "sqlite":
+            raise StorageError(f"storage {url.drivername!r} is not supported", hint)
+        if not url.database or url.database == ":memory:":
+            raise StorageError(f"storage {text} is in memory: its studies would be lost", hint)
+        return cls(url)
+
+    def __str__(self) -> str:
+        return self.url.render_as_string(hide_password=True)
+
+    __repr__ = __str__
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The file of a SQLite storage; None for a server."""
+        return Path(self.url.database) if self.url.get_backend_name() == "sqlite" and self.url.database else None
+
+    def open(self, *, create: bool = False) -> RDBStorage:
+        """Connect. Without `create`, a storage that holds no studies is an error and nothing is written.
+
+        Raises StorageError if the database is missing, down, refuses us, is of a newer Optuna, or is no database.
+        """
+        if not create:
+            self._require_studies()
+        elif self.sqlite_file and not self.sqlite_file.parent.is_dir():
+            raise StorageError(f"storage {self}: folder {self.sqlite_file.parent} does not exist", "create it first")
+        with self.explained():
+            return RDBStorage(self._full_url, engine_kwargs=self._engine_options())
+
+    def _require_studies(self) -> None:
+        hint = "make one with `face3d-tune run`, or name another with --storage"
+        if self.sqlite_file and not self.sqlite_file.is_file():
+            raise StorageError(f"storage {self}: file does not exist", hint)
+        with self.explained():
+            engine = sqlalchemy.create_engine(self.url, **self._engine_options())
+            try:
+                if not sqlalchemy.inspect(engine).has_table("studies"):
+                    raise StorageError(f"storage {self} holds no studies", hint)
+            finally:
+                engine.dispose()
+
+    @property
+    def _full_url(self) -> str:
+        return self.url.render_as_string(hide_password=False)
+
+    def _engine_options(self) -> dict[str, Any]:
+        if self.sqlite_file:
+            return {"connect_args": {"timeout": _SQLITE_LOCK_WAIT}}
+        # Without the ping a server that restarts between two reports would end the search.
+        return {"pool_pre_ping": True, "pool_size": 2, "connect_args": {"connect_timeout": _CONNECT_WAIT}}
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn what a driver or Optuna throws into one line about this storage."""
+        try:
+            yield
+        except (ImportError, NoSuchModuleError) as error:
+            raise StorageError(
+                f"storage {self} needs psycopg, which is not installed", "pip install 'face3d-tune[postgres]'"
+            ) from error
+        except StorageInternalError as error:  # Optuna's wrapping of a driver's error; its own text misleads
+            cause = error.__cause__
+            reason = self._reason(cause) if isinstance(cause, DBAPIError) else "the database failed"
+            raise StorageError(f"storage {self} failed: {reason}", self._reach_hint()) from error
+        except OperationalError as error:
+            raise StorageError(
+                f"storage {self} cannot be reached: {self._reason(error)}", self._reach_hint()
+            ) from error
+        except DBAPIError as error:
+            raise StorageError(f"storage {self} cannot be used: {self._reason(error)}") from error
+        except RuntimeError as error:
+            if "version" not in str(error):  # Optuna compares the schema's version with its own
+                raise
+            raise StorageError(
+                f"storage {self} was made by another version of Optuna",
+                "use the version that made it (pip install -U face3d-tune), or `optuna storage upgrade`",
+            ) from error
+
+    def _reach_hint(self) -> str:
+        if self.sqlite_file:
+            return "check the path, and that the file and its folder may be written"
+        return "check that the server runs, and host, port, user, password and database name"
+
+    def _reason(self, error: DBAPIError) -> str:
+        """The driver's first line, without a password that it might repeat."""
+        text = next(iter(str(error.orig).strip().splitlines()), type(error).__name__)
+        return text.replace(str(self.url.password), "***") if self.url.password else text
+
+    @contextmanager
+    def searching(self) -> Iterator[None]:
+        """Hold the right to ask for trials. SQLite gives it to one process at a time, PostgreSQL to any number.
+
+        (On SQLite two askers can claim the same trial: it has no SELECT … FOR UPDATE.) Raises StorageError.
+        """
+        if not self.sqlite_file:
+            yield
+            return
+        path = self.sqlite_file.with_name(self.sqlite_file.name + ".lock")
+        lock = FileLock(path)  # the operating system lets go of it when the process dies, however it dies
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise StorageError(
+                f"storage {self}: another `face3d-tune run` is searching in this file",
+                "wait until it ends, or give this search a file of its own: --storage sqlite:///other.db",
+            ) from error
+        except OSError as error:
+            raise StorageError(f"storage {self}: cannot write {path}: {os.strerror(error.errno or 0)}") from error
+        try:
+            yield
+        finally:
+            lock.release()
