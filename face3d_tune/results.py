@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StudyError
+from face3d_tune.storage import Storage
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -22,6 +23,22 @@ class Row:
     name: str
     trial: FrozenTrial | None
     same_as: str | None = None  # another preset with equal values, which was trained for both
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTrial:
+    """A trial with what its study knows about data and settings."""
+
+    study: str
+    study_attrs: Mapping[str, Any]
+    trial: FrozenTrial
+
+
+def read_trial(place: Storage, study_name: str | None, number: int | None) -> StoredTrial:
+    """A trial of a study, or its best, read from a storage. Raises StorageError and StudyError."""
+    with place.opened() as storage:
+        study = find_study(storage, study_name)
+        return StoredTrial(study.study_name, study.user_attrs, pick_trial(study, number))
 
 
 def find_study(storage: BaseStorage, name: str | None) -> optuna.Study:

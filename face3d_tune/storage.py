@@ -55,33 +55,45 @@ class Storage:
         """The file of a SQLite storage; None for a server."""
         return Path(self.url.database) if self.url.get_backend_name() == "sqlite" and self.url.database else None
 
-    def open(self, *, create: bool = False) -> RDBStorage:
-        """Connect. Without `create`, a storage that holds no studies is an error and nothing is written.
+    @contextmanager
+    def opened(self, *, create: bool = False) -> Iterator[RDBStorage]:
+        """Connect until the block ends. Without `create`, a storage that holds no studies is an error, not a new file.
 
-        Raises StorageError if the database is missing, down, refuses us, is of a newer Optuna, or is no database.
+        Raises StorageError, from the block too, if the database is missing, down, refuses us, is of a newer Optuna, or
+        is no database.
         """
         if not create:
             self._require_studies()
         elif self.sqlite_file and not self.sqlite_file.parent.is_dir():
             raise StorageError(f"storage {self}: folder {self.sqlite_file.parent} does not exist", "create it first")
-        with self.explained():
-            return RDBStorage(self._full_url, engine_kwargs=self._engine_options())
+        with self._explained():
+            storage = self._connect()
+            try:
+                yield storage
+            finally:
+                storage.remove_session()
+                storage.engine.dispose()
+
+    def _connect(self) -> RDBStorage:
+        try:
+            return RDBStorage(self.url.render_as_string(hide_password=False), engine_kwargs=self._engine_options())
+        except RuntimeError as error:  # Optuna compares the schema's version with its own
+            raise StorageError(
+                f"storage {self} was made by another version of Optuna",
+                "use the version that made it (pip install -U face3d-tune), or `optuna storage upgrade`",
+            ) from error
 
     def _require_studies(self) -> None:
         hint = "make one with `face3d-tune run`, or name another with --storage"
         if self.sqlite_file and not self.sqlite_file.is_file():
             raise StorageError(f"storage {self}: file does not exist", hint)
-        with self.explained():
+        with self._explained():
             engine = sqlalchemy.create_engine(self.url, **self._engine_options())
             try:
                 if not sqlalchemy.inspect(engine).has_table("studies"):
                     raise StorageError(f"storage {self} holds no studies", hint)
             finally:
                 engine.dispose()
-
-    @property
-    def _full_url(self) -> str:
-        return self.url.render_as_string(hide_password=False)
 
     def _engine_options(self) -> dict[str, Any]:
         if self.sqlite_file:
@@ -90,7 +102,7 @@ class Storage:
         return {"pool_pre_ping": True, "pool_size": 2, "connect_args": {"connect_timeout": _CONNECT_WAIT}}
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         """Turn what a driver or Optuna throws into one line about this storage."""
         try:
             yield
@@ -108,13 +120,6 @@ class Storage:
             ) from error
         except DBAPIError as error:
             raise StorageError(f"storage {self} cannot be used: {self._reason(error)}") from error
-        except RuntimeError as error:
-            if "version" not in str(error):  # Optuna compares the schema's version with its own
-                raise
-            raise StorageError(
-                f"storage {self} was made by another version of Optuna",
-                "use the version that made it (pip install -U face3d-tune), or `optuna storage upgrade`",
-            ) from error
 
     def _reach_hint(self) -> str:
         if self.sqlite_file:

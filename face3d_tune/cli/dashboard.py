@@ -28,7 +28,7 @@ def dashboard(storage: str, host: str, port: int, browser: bool) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = Storage.parse(storage)
-    with make_dashboard(place.open(), host, port) as server:
+    with place.opened() as opened, make_dashboard(opened, host, port) as server:
         url = f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/"
         click.echo(f"dashboard of {place} at {url} (Ctrl-C ends it)")
         if host not in ("127.0.0.1", "localhost", "::1"):

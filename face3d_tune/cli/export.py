@@ -65,16 +65,13 @@ def export(
 
     from face3d_tune.data import SAMPLE_NAME
     from face3d_tune.export import DataUse, to_json, to_toml
-    from face3d_tune.results import find_study, kept_cosine, pick_trial, repeatable_config
+    from face3d_tune.results import kept_cosine, read_trial, repeatable_config
     from face3d_tune.storage import Storage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    place = Storage.parse(storage)
-    opened = place.open()
-    with place.explained():
-        study = find_study(opened, study_name)
-        trial = pick_trial(study, number)
-    config, data = repeatable_config(trial), study.user_attrs["data"]
+    stored = read_trial(Storage.parse(storage), study_name, number)
+    trial, data = stored.trial, stored.study_attrs["data"]
+    config = repeatable_config(trial)
     if data_dir is None and data["source"] == SAMPLE_NAME:
         data_dir = SAMPLE_FOLDER
         click.echo(
@@ -91,10 +88,10 @@ def export(
         click.echo(f"note: trial {trial.number} is {trial.state.name.lower()}, not completed", err=True)
     match form:
         case "json":
-            origin = {"study": study.study_name, "trial": trial.number, "value": kept_cosine(trial)}
+            origin = {"study": stored.study, "trial": trial.number, "value": kept_cosine(trial)}
             click.echo(to_json(config, use, {**origin, "seed": trial.user_attrs["seed"]}))
         case "toml":
-            click.echo(to_toml(f"{study.study_name}-trial-{trial.number}", config, use.feature_size), nl=False)
+            click.echo(to_toml(f"{stored.study}-trial-{trial.number}", config, use.feature_size), nl=False)
         case _:
             _print_commands(config, use, **how)
 

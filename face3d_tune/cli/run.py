@@ -128,8 +128,8 @@ def run(
     settings = Settings(layout, epochs or file.epochs, seed)
     shared = Run(data, chosen_device, precision, use_amp=amp != "off", target=target)
     goal = trials or file.trials
-    with place.searching(), place.explained():
-        search = Search(place.open(create=True), study_name or file.name, file, settings, shared)
+    with place.searching(), place.opened(create=True) as opened:
+        search = Search(opened, study_name or file.name, file, settings, shared)
         _introduce(console, search, place, goal)
         if place.sqlite_file and (abandoned := search.take_back_abandoned()):
             console.print(f"{abandoned} trial(s) of a run that was killed: queued again")

@@ -19,8 +19,7 @@ def status(storage: str, as_json: bool) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = Storage.parse(storage)
-    opened = place.open()
-    with place.explained():
+    with place.opened() as opened:
         names = sorted(study.study_name for study in optuna.get_all_study_summaries(opened, include_best_trial=False))
         studies = [summary(optuna.load_study(study_name=name, storage=opened)) for name in names]
     where = str(place.sqlite_file.resolve()) if place.sqlite_file else str(place)

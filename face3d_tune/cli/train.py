@@ -129,7 +129,7 @@ def _trial(
 
     from face3d_tune.data import SAMPLE_NAME, load
     from face3d_tune.errors import StudyError
-    from face3d_tune.results import find_study, kept_cosine, pick_trial, repeatable_config
+    from face3d_tune.results import kept_cosine, read_trial, repeatable_config
     from face3d_tune.storage import Storage
 
     context = click.get_current_context()
@@ -138,22 +138,17 @@ def _trial(
             flag = "--" + option.replace("_", "-")
             raise click.UsageError(f"{flag} goes with --preset only; a trial has its study's", context)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    place = Storage.parse(storage)
-    opened = place.open()
-    with place.explained():
-        study = find_study(opened, study_name)
-        trial = pick_trial(study, number)
-    held = study.user_attrs["data"]
+    stored = read_trial(Storage.parse(storage), study_name, number)
+    trial, held, fingerprint = stored.trial, stored.study_attrs["data"], stored.study_attrs["data_fingerprint"]
     if data_dir is None and held["source"] != SAMPLE_NAME:
         data_dir = Path(held["source"])
     data = load(data_dir, split=held["split"], min_yaw=held["min_yaw"], max_yaw=held["max_yaw"])
-    if data.fingerprint() != study.user_attrs["data_fingerprint"]:
+    if data.fingerprint() != fingerprint:
         raise StudyError(
-            f"study {study.study_name!r} was made on other data ({study.user_attrs['data_fingerprint']}) "
-            f"than {data.source} ({data.fingerprint()})",
+            f"study {stored.study!r} was made on other data ({fingerprint}) than {data.source} ({data.fingerprint()})",
             "give the study's data with --data-dir",
         )
-    name = f"{study.study_name}-trial-{trial.number}"
+    name = f"{stored.study}-trial-{trial.number}"
     return repeatable_config(trial), data, trial.user_attrs["seed"], name, kept_cosine(trial)
 
 
