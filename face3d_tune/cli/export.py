@@ -109,7 +109,7 @@ def export(
 )
 @command_options
 def presets(name: str | None, data_dir: str, feature_size: int, **how: Any) -> None:
-    """List the tuning guide's presets, or print the training command of one."""
+    """Show the guide's presets, or print the command of one."""
     from face3d_tune.config import resolve
     from face3d_tune.errors import StudyError
     from face3d_tune.export import DataUse

@@ -98,7 +98,7 @@ def run(
     amp: Any,
     layout: Any,
 ) -> None:
-    """Search for better hyperparameters, or continue a search, until it holds the trials asked for."""
+    """Search for better hyperparameters, or continue a search."""
     import math
     import time
 
@@ -117,7 +117,7 @@ def run(
     started = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     leave_a_core()
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     file = study_file.read(study_name_or_file)
     place = Storage.parse(storage)
     chosen_device = choose_device(device)
@@ -135,7 +135,7 @@ def run(
             console.print(f"{abandoned} trial(s) of a run that was killed: queued again")
         finished = search.finished()
         if finished >= goal or search.target_reached():
-            _print_nothing_to_do(search, goal, target)
+            click.echo(_nothing_to_do(search, goal, target))
         else:
             search.enqueue_presets()
             progress = SearchProgress(
@@ -151,7 +151,9 @@ def run(
                 )
                 console.print("hint: the same command goes on from there")
                 raise
-        _conclude(search, console, place, data_dir, goal, time.monotonic() - started)
+            minutes = (time.monotonic() - started) / 60
+            console.print(f"\n{search.finished()} of {goal} trials finished; this run took {minutes:.1f} minutes")
+        _conclude(search, place, data_dir)
 
 
 def _introduce(console: "Console", search: "Search", place: "Storage", goal: int) -> None:
@@ -173,26 +175,20 @@ def _introduce(console: "Console", search: "Search", place: "Storage", goal: int
     console.print(f"goal     mean validation cosine; without a model it is {no_model:.4f}\n")
 
 
-def _print_nothing_to_do(search: "Search", goal: int, target: float | None) -> None:
+def _nothing_to_do(search: "Search", goal: int, target: float | None) -> str:
     name, finished = search.study.study_name, search.finished()
     if search.target_reached():
-        click.echo(f"nothing to do: study {name!r} has reached the target, {target}")
-    else:
-        click.echo(
-            f"nothing to do: study {name!r} holds {finished} finished trials, {goal} were asked for; "
-            f"for more: --trials {finished + 50}"
-        )
+        return f"nothing to do: study {name!r} has reached the target, {target}\n"
+    held = f"study {name!r} holds {finished} finished trials, {goal} were asked for"
+    return f"nothing to do: {held}; for more: --trials {finished + 50}\n"
 
 
-def _conclude(
-    search: "Search", console: "Console", place: "Storage", data_dir: Path | None, goal: int, seconds: float
-) -> None:
+def _conclude(search: "Search", place: "Storage", data_dir: Path | None) -> None:
     """The guide's before/after table, measured, and what to type next."""
     from face3d_tune.cli.table import before_and_after
     from face3d_tune.results import best_trial
 
     before_and_after(search.study)
-    console.print(f"{search.finished()} of {goal} trials finished; this run took {seconds / 60:.1f} minutes")
     if best_trial(search.study) is None:
         return
     storage = storage_words(place)

@@ -11,7 +11,7 @@ from face3d_tune.cli.base import Command, example, storage_option
 @storage_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def status(storage: str, as_json: bool) -> None:
-    """Show the studies of a storage: trials by state, best value, which trial and preset it came from."""
+    """Show the studies of a storage and how far they are."""
     import optuna
 
     from face3d_tune.results import summary

@@ -15,8 +15,8 @@ _BANDS = ("<15°", "<45°", ">45°")  # of |yaw|
 
 def results_console() -> Console:
     """For tables on stdout: as wide as the terminal, or wide enough for every table if there is none."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=_WIDTH)
 
 
 def before_and_after(study: optuna.Study) -> None:

@@ -56,7 +56,7 @@ def train(
     amp: Any,
     **pairs: Any,
 ) -> None:
-    """Train the best trial of a study, another trial, or a preset, and keep the checkpoint."""
+    """Train the best trial, or another one or a preset, and keep it."""
     from dataclasses import replace
 
     from rich.console import Console
@@ -81,7 +81,7 @@ def train(
     leave_a_core()
     chosen = choose_device(device)
     precision, notice = choose_precision(amp, chosen)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     for line in (*data.warnings, *([notice] if notice else [])):
         console.print(f"warning: {line}")
     console.print(f"training {name} into {out} on {data.source}")
