@@ -56,10 +56,10 @@ class Pairs:
 
     def __init__(self, data: FaceData, part: Part, pose_unit: PoseUnit, device: torch.device) -> None:
         front, video = data.parts[part].T
-        poses = data.poses if pose_unit == "degrees" else np.deg2rad(data.poses)
+        poses = (data.poses if pose_unit == "degrees" else np.deg2rad(data.poses)).astype(np.float32)
         self.src = torch.from_numpy(data.video_features[video]).to(device)  # [pairs, F]
         self.landmarks = torch.from_numpy(data.landmarks[video]).to(device)  # [pairs, 5, 3]
-        self.poses = torch.from_numpy(poses[video]).to(device, torch.float32)  # [pairs, 3]
+        self.poses = torch.from_numpy(poses[video]).to(device)  # [pairs, 3]
         self.target = torch.from_numpy(data.front_features[front]).to(device)  # [pairs, F]
         self.degrees = data.poses[video]  # [pairs, 3]
 

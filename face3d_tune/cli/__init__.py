@@ -1,5 +1,6 @@
 """The command line: parse, call one function, print, exit code. Every failure leaves as one line and a hint."""
 
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -33,16 +34,22 @@ for command in (run, status, dashboard, export, train, presets, data):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command line and exit: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the console's code page lacks must not end a search
+            stream.reconfigure(errors="backslashreplace")
     state: dict[str, Any] = {}
     try:
         code = cli.main(args=arguments, prog_name="face3d-tune", standalone_mode=False, obj=state)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.message)
+        code = 0
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        code = 130
     except Exception as error:
         if state.get("debug"):
             raise
         code = _explain(error)
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        code = 130
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -55,8 +62,6 @@ def _explain(error: Exception) -> int:
             message, code = error.format_message(), 2
             context = getattr(error, "ctx", None)
             hint = f"see `{context.command_path} --help`" if context else None
-        case click.Abort():
-            message, hint, code = "interrupted", None, 130
         case _:
             message = f"unexpected {type(error).__name__}: {error}"
             hint, code = "run the same command with --debug for the traceback, and report it", 1
