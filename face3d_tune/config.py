@@ -129,8 +129,10 @@ def resolve(values: Mapping[str, Any], *, feature_size: int, epochs: int, layout
         if PARAMETERS[name] is float:
             complete[name] = float(value)
     width = complete.pop("width", None)
+    if width is not None and not 0 < width < float("inf"):
+        raise ConfigError(f"width = {width!r} is out of range; expected a number above 0")
     if "d_model" not in complete:
-        nhead = complete.get("nhead", 8)
+        nhead = max(1, complete.get("nhead", 8))  # TrialConfig refuses a smaller one by its own name
         complete["d_model"] = feature_size if width is None else max(1, round(width * feature_size / nhead)) * nhead
     elif width is not None:
         raise ConfigError("width and d_model are both set; one follows from the other, so set one")

@@ -19,7 +19,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()  # there and back: torch also has devices that hold no numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch says it in all three ways
         raise ConfigError(
             f"--device {name} cannot be used: {str(error).splitlines()[0]}", "try --device auto"
