@@ -2,6 +2,7 @@
 
 import io
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,24 +49,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 130
     except Exception as error:
         if state.get("debug"):
-            raise
-        code = _explain(error)
+            traceback.print_exc()
+        code = _explain(error, state.get("command", "face3d-tune"))
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: Exception, command: str) -> int:
     """Print an error in one line, with what to do next, and return the exit code."""
     match error:
         case TuneError():
             message, hint, code = error.message, error.hint, error.exit_code
         case click.ClickException():
-            message, code = error.format_message(), 2
+            message, hint, code = error.format_message(), None, 2
             context = getattr(error, "ctx", None)
-            hint = f"see `{context.command_path} --help`" if context else None
+            command = context.command_path if context else command
         case _:
             message = f"unexpected {type(error).__name__}: {error}"
             hint, code = "run the same command with --debug for the traceback, and report it", 1
     click.echo(f"error: {' '.join(message.split())}", err=True)
-    if hint:
-        click.echo(f"hint: {hint}", err=True)
+    click.echo(f"hint: {hint or f'see `{command} --help`'}", err=True)
     return code

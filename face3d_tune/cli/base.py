@@ -3,6 +3,7 @@
 Commands import the rest of the package inside their functions, so that `--help` does not pay for torch.
 """
 
+import math
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -38,6 +39,11 @@ class Command(click.Command):
             )
         )
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, and remember its name for the hint of an error."""
+        ctx.find_root().ensure_object(dict)["command"] = ctx.command_path
+        return super().invoke(ctx)
+
 
 def _remember_debug(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
@@ -63,6 +69,17 @@ class Group(click.Group):
                 f"{ctx.command_path}: no command named {name!r}{did_you_mean(name, self.commands)}", ctx
             )
         return super().resolve_command(ctx, args)
+
+
+class Number(click.FloatRange):
+    """A range of numbers; NaN, which is neither below nor above any limit, is not in it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is no number", param, ctx)
+        return number
 
 
 def did_you_mean(word: str, known: Any) -> str:
@@ -116,14 +133,14 @@ def pair_options(function: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--min-yaw",
-                type=click.FloatRange(0, 180),
+                type=Number(0, 180),
                 default=0.0,
                 metavar="DEGREES",
                 help="Use only views turned at least this far.  [default: 0]",
             ),
             click.option(
                 "--max-yaw",
-                type=click.FloatRange(0, 180),
+                type=Number(0, 180),
                 metavar="DEGREES",
                 help="Use only views turned at most this far.  [default: no limit]",
             ),

@@ -9,6 +9,7 @@ import click
 
 from face3d_tune.cli.base import (
     Command,
+    Number,
     data_options,
     device_options,
     example,
@@ -73,7 +74,7 @@ class Duration(click.ParamType[float]):
 @click.option("--timeout", type=Duration(), metavar="TIME", help="Start no trial after this time, e.g. 90s, 30m, 8h.")
 @click.option(
     "--target",
-    type=click.FloatRange(-1, 1),
+    type=Number(-1, 1),
     metavar="COSINE",
     help="End the search when a trial reaches this validation cosine, e.g. 0.85.",
 )

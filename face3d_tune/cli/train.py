@@ -1,5 +1,6 @@
 """`face3d-tune train`: one full training, kept on disk."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,7 @@ def train(
         raise click.UsageError(
             f"{out} holds an earlier training; use --force, or another --out", click.get_current_context()
         )
+    _require_writable(out)
     leave_a_core()
     chosen = choose_device(device)
     precision, notice = choose_precision(amp, chosen)
@@ -101,6 +103,16 @@ def train(
     )
     _print_result(data, trained, expected)
     click.echo(f"\nwrote {', '.join(str(out / file) for file in FILES)}")
+
+
+def _require_writable(out: Path) -> None:
+    """Raise ConfigError now, not after the first epoch, if no folder `out` can be made or written to."""
+    from face3d_tune.errors import ConfigError
+
+    nearest = next(path for path in (out, *out.parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        reason = "may not be written to" if nearest.is_dir() else "is no folder"
+        raise ConfigError(f"--out {out} cannot be used: {nearest} {reason}", "name another folder with --out")
 
 
 def _preset(
