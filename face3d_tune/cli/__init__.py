@@ -67,5 +67,8 @@ def _explain(error: Exception, command: str) -> int:
             message = f"unexpected {type(error).__name__}: {error}"
             hint, code = "run the same command with --debug for the traceback, and report it", 1
     click.echo(f"error: {' '.join(message.split())}", err=True)
-    click.echo(f"hint: {hint or f'see `{command} --help`'}", err=True)
+    if hint is None:
+        hint = f"see `{command} --help`"
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
     return code

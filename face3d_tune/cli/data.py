@@ -43,9 +43,7 @@ def check(folder: Path | None, **selection: Any) -> None:
         if problem.hint:
             click.echo(f"  hint: {problem.hint}")
     count = len(inspection.errors)
-    raise DataError(
-        f"{count} problem{'s' * (count > 1)} in {inspection.source}", "mend what is listed above, then check again"
-    )
+    raise DataError(f"{count} problem{'s' * (count > 1)} in {inspection.source}", hint="")  # each has its own above
 
 
 @data.command(epilog=example("face3d-tune data sample path/to/new/folder"))
