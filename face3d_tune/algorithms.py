@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import Any
 
 from optuna import pruners, samplers
@@ -23,6 +24,8 @@ _PRUNERS: Mapping[str, type[pruners.BasePruner]] = {
     "successive_halving": pruners.SuccessiveHalvingPruner,
     "hyperband": pruners.HyperbandPruner,
 }
+_NEEDS = {"gp": ("scipy",), "cmaes": ("cmaes",)}  # packages that Optuna imports in mid-search
+_WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
 
 
 def make_sampler(file: StudyFile, seed: int) -> samplers.BaseSampler:
@@ -44,20 +47,36 @@ def _make(file: StudyFile, table: str, component: Component, known: Mapping[str,
         raise StudyFileError(
             f"{file.path}: {table}.name = {component.name!r} is unknown{question}", f"known are {', '.join(known)}"
         )
+    for package in _NEEDS.get(component.name, ()):
+        if find_spec(package) is None:
+            raise StudyFileError(
+                f"{file.path}: {table}.name = {component.name!r} needs {package}, which is not installed",
+                f"pip install {package}",
+            )
     kind = known[component.name]
-    options = [name for name in inspect.signature(kind).parameters if name not in ours]
-    for key in component.options:
+    options = {name: p for name, p in inspect.signature(kind).parameters.items() if name not in ours}
+    for key, value in component.options.items():
         if key not in options:
             near = get_close_matches(key, options, n=1)
             question = f"; did you mean {near[0]!r}?" if near else ""
             raise StudyFileError(f"{file.path}: {table}.{key} is unknown{question}", f"known are {', '.join(options)}")
+        _check_type(f"{file.path}: {table}.{key}", value, options[key].annotation)
     try:
         return kind(**component.options, **ours)
-    except ImportError as error:
-        package = str(error).split("'")[1] if "'" in str(error) else str(error)
-        raise StudyFileError(
-            f"{file.path}: {table}.name = {component.name!r} needs a package that is not installed: {package}",
-            f"pip install {package}",
-        ) from error
     except (TypeError, ValueError) as error:
         raise StudyFileError(f"{file.path}: [{table}]: {error}") from error
+
+
+def _check_type(place: str, value: Any, annotation: Any) -> None:
+    """Hold a value against Optuna's own annotation, such as `bool | None`: it looks at some options in mid-search only.
+
+    An int may stand for a float.
+    """
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    kinds, kind = {part.strip() for part in text.split("|")}, type(value).__name__
+    if kind in kinds or (kind == "int" and "float" in kinds):
+        return
+    words = [word for name, word in _WORDS.items() if name in kinds]
+    if not words:
+        raise StudyFileError(f"{place} cannot be set in a study file: Optuna expects {text}")
+    raise StudyFileError(f"{place} = {value!r} has the wrong type; expected {' or '.join(words)}")

@@ -22,7 +22,7 @@ def parse(name: str, row: Any) -> BaseDistribution:
             raise ConfigError(f"{name} = [] has no choice; expected at least one value")
         for value in row:
             check_type(name, value)
-        return CategoricalDistribution(tuple(row))
+        return CategoricalDistribution(tuple(exact(name, value) for value in row))
     kind = PARAMETERS[name]
     if not isinstance(row, dict):
         raise ConfigError(f"{name} = {row!r} is no range; expected {{ low = …, high = … }} or a list of choices")
@@ -45,6 +45,11 @@ def parse(name: str, row: Any) -> BaseDistribution:
     return distribution(low, high, log=scale == "log")
 
 
+def exact(name: str, value: Any) -> Any:
+    """A checked value in the type of its parameter, since Optuna tells the choices 0 and 0.0 apart."""
+    return float(value) if PARAMETERS[name] is float else value
+
+
 def contains(distribution: BaseDistribution, value: Any) -> bool:
     """Whether a preset's value can be an outcome. (Optuna only warns about one that cannot.)"""
     match distribution:
@@ -52,6 +57,17 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
             return any(value == choice and type(value) is type(choice) for choice in distribution.choices)
         case IntDistribution() | FloatDistribution():
             return bool(distribution.low <= value <= distribution.high)
+        case _:
+            raise TypeError(f"no such distribution in a study file: {distribution}")
+
+
+def ends(distribution: BaseDistribution) -> tuple[Any, ...]:
+    """Every choice, or both ends of a range."""
+    match distribution:
+        case CategoricalDistribution():
+            return distribution.choices
+        case IntDistribution() | FloatDistribution():
+            return distribution.low, distribution.high
         case _:
             raise TypeError(f"no such distribution in a study file: {distribution}")
 

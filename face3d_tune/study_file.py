@@ -3,8 +3,9 @@
 Every mistake in a file raises StudyFileError, naming file and key.
 """
 
+import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -71,6 +72,10 @@ class StudyFile:
         def without(values: Mapping[str, Any]) -> dict[str, Any]:
             return {name: value for name, value in values.items() if name != "use_spatial_attention"}
 
+        if not without(self.space):
+            raise StudyFileError(
+                f"{self.path}: [space] holds only use_spatial_attention, which the {layout} layout does not have"
+            )
         presets = {name: without(preset) for name, preset in self.presets.items()}
         return replace(self, fixed=without(self.fixed), space=without(self.space), presets=presets)
 
@@ -80,6 +85,41 @@ class StudyFile:
         """What trains: the fixed values, under a preset's own, under the searched ones. Raises ConfigError."""
         values = {**self.fixed, **overrides, **params}
         return resolve(values, feature_size=feature_size, epochs=epochs, layout=layout)
+
+    def check(
+        self, feature_size: int | None = None, layout: Layout = "keypoint", training_pairs: float = math.inf
+    ) -> None:
+        """Build a config for every end, choice and preset, so that an impossible value is found before the first trial.
+
+        Without a `feature_size`, for embeddings that any nhead divides. Raises StudyFileError.
+        """
+        for place, params, overrides in self._corners():
+            nhead = {"nhead": 8, **self.fixed, **overrides, **params}["nhead"]
+            size = max(1, nhead) if feature_size is None else feature_size
+            try:
+                config = self.config(params, overrides, feature_size=size, epochs=self.epochs, layout=layout)
+                if config.batch_size > training_pairs:
+                    raise ConfigError(
+                        f"batch_size = {config.batch_size} is more than the {training_pairs} training pairs"
+                    )
+            except ConfigError as error:
+                key = error.message.split()[0]
+                tables = {place: {**overrides, **params}, "fixed": self.fixed}
+                table = next((f"{table}." for table, keys in tables.items() if key in keys), f"{place}: ")
+                raise StudyFileError(f"{self.path}: {table}{error.message}", error.hint) from error
+
+    def _corners(self) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+        """Both ends of the whole space, each end or choice of each parameter, and the presets: name, params, overrides.
+
+        Values in between cannot fail, but for nhead and d_model chosen together.
+        """
+        ends = {name: space_module.ends(row) for name, row in self.space.items()}
+        low, high = ({name: values[end] for name, values in ends.items()} for end in (0, -1))
+        yield from (("space", low, {}), ("space", high, {}))
+        for name, values in ends.items():
+            yield from (("space", {**low, name: value}, {}) for value in values)
+        for seed_trial in self.seed_trials():
+            yield f"presets.{seed_trial.name}", seed_trial.params, seed_trial.overrides
 
     def seed_trials(self) -> list[SeedTrial]:
         """Every preset, cut into searched and other values.
@@ -163,6 +203,7 @@ def _parse(path: Path, tables: dict[str, Any]) -> StudyFile:
         if name in space:
             raise StudyFileError(f"{path}: {name} is both in [fixed] and in [space]; keep one")
         _at(path, "fixed", check_type, name, value)
+        tables["fixed"][name] = space_module.exact(name, value)
     if "width" in space and "d_model" in {**space, **tables["fixed"]}:
         raise StudyFileError(f"{path}: d_model follows from space.width; keep one of them")
     file = StudyFile(
@@ -177,8 +218,7 @@ def _parse(path: Path, tables: dict[str, Any]) -> StudyFile:
         space=space,
         presets=_presets(path, tables),
     )
-    file.seed_trials()  # refuse a preset outside the space now, not in the middle of a night
-    _check_values(file)
+    file.check()
     return file
 
 
@@ -197,25 +237,8 @@ def _presets(path: Path, tables: dict[str, Any]) -> dict[str, Preset]:
         _known(path, f"presets.{name}.", preset, tuple(PARAMETERS))
         for key, value in preset.items():
             _at(path, f"presets.{name}", check_type, key, value)
+            preset[key] = space_module.exact(key, value)
     return {**{name: PRESETS[name] for name in listed}, **own}
-
-
-def _check_values(file: StudyFile) -> None:
-    """Build a config at both ends of every range, and one per preset, so that an impossible value is found here."""
-    lows = {name: getattr(row, "low", None) for name, row in file.space.items()}
-    highs = {name: getattr(row, "high", None) for name, row in file.space.items()}
-    for name, row in file.space.items():
-        if choices := getattr(row, "choices", None):
-            lows[name], highs[name] = choices[0], choices[-1]
-    corners: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {"low": (lows, {}), "high": (highs, {})}
-    for seed_trial in file.seed_trials():
-        corners[seed_trial.name] = (seed_trial.params, seed_trial.overrides)
-    for name, (params, overrides) in corners.items():
-        place = f"presets.{name}" if name in file.presets else f"the {name} end of [space]"
-        try:
-            file.config(params, overrides, feature_size=512, epochs=file.epochs, layout="keypoint")
-        except ConfigError as error:
-            raise StudyFileError(f"{file.path}: {place}: {error.message}", error.hint) from error
 
 
 def _at(path: Path, table: str, check: Any, name: str, value: Any) -> Any:
