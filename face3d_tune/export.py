@@ -210,13 +210,14 @@ def to_json(config: TrialConfig, use: DataUse, extra: Mapping[str, Any]) -> str:
 def to_toml(name: str, config: TrialConfig, feature_size: int) -> str:
     """A table `presets.NAME` for a study file that resolves to `config` on data of `feature_size`.
 
-    d_model and dim_feedforward are left out where they follow from the data, so that the preset fits other data too.
+    d_model is said as a `width`, and dim_feedforward and a width of 1 are left out, so that the preset fits other data.
     """
     values = {key: value for key, value in config.to_dict().items() if key in PARAMETERS}
     if config.dim_feedforward == 4 * config.d_model:
         del values["dim_feedforward"]
-    if config.d_model == feature_size:
-        del values["d_model"]
+    del values["d_model"]
+    if config.d_model != feature_size:
+        values["width"] = config.d_model / feature_size
     run = f'# Trained with epochs = {config.epochs} and layout = "{config.layout}", which a preset does not set.\n'
     return run + tomli_w.dumps({"presets": {name: values}})
 

@@ -459,7 +459,7 @@ def test_a_toml_preset_fixes_no_size_that_follows_from_the_data():
 def test_a_toml_preset_fixes_sizes_of_its_own():
     config = preset("recommended", d_model=768, dim_feedforward=1024)
     values = tomllib.loads(to_toml("best", config, 512))["presets"]["best"]
-    assert (values["d_model"], values["dim_feedforward"]) == (768, 1024)
+    assert (values["width"], values["dim_feedforward"]) == (1.5, 1024)
 
 
 def test_a_toml_preset_tells_the_settings_of_its_run_in_a_comment():
