@@ -1,0 +1,52 @@
+"""Calling the program as a user types it: in this process where that is enough, in a process of its own where not."""
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import face3d_tune
+from face3d_tune.cli import main
+
+# Environment variables of the person who runs the tests, which must not change them.
+THEIRS = ("FACE3D_TUNE_", "FORCE_COLOR", "NO_COLOR", "TTY_", "COLUMNS")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+def call(*words: object, cwd: Path, **environment: str) -> Answer:
+    """Run `face3d-tune WORDS` in the folder `cwd`, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(THEIRS)}
+    with (
+        mock.patch.dict(os.environ, {**clean, **environment}, clear=True),
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main([str(word) for word in words])
+        except SystemExit as ending:
+            code = ending.code
+    return Answer(code, out.getvalue(), err.getvalue())
+
+
+def start(*words: object, cwd: Path, **options: object) -> subprocess.Popen:
+    """Start `python -m face3d_tune WORDS` with its output in pipes."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(THEIRS)}
+    environment["PYTHONPATH"] = str(Path(face3d_tune.__file__).parent.parent)  # also where it is not installed
+    environment["PYTHONUNBUFFERED"] = "1"
+    command = [sys.executable, "-W", "error", "-m", "face3d_tune", *map(str, words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"}
+    return subprocess.Popen(command, cwd=cwd, env=environment, **pipes, **options)
