@@ -121,7 +121,8 @@ class Trainer:
         train_loss = self._train_all_batches(epoch)
         val = self.evaluate(self.validation)
         val_loss = losses.combine(self.config, val.mse, val.cosine)
-        for name, value in (("training loss", train_loss), ("validation loss", val_loss), ("cosine", val.cosine)):
+        finite = {"training loss": train_loss, "validation loss": val_loss, "cosine": val.cosine, "MSE": val.mse}
+        for name, value in finite.items():
             if not math.isfinite(value):
                 raise NonFiniteError(f"{name} is {value} in epoch {epoch}")
         result = EpochResult(

@@ -199,7 +199,7 @@ def test_width_beside_d_model_is_refused():
 
 @pytest.mark.parametrize("width", [0.0, -1.0, NAN, INFINITY])
 def test_a_width_out_of_range_is_refused_by_name(width):
-    with pytest.raises(ConfigError, match="^width = .* is out of range"):
+    with pytest.raises(ConfigError, match=r"^width = .* is out of range"):
         completed({"width": width})
 
 

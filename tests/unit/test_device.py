@@ -57,7 +57,7 @@ def test_whichever_way_torch_says_that_a_device_is_missing_it_becomes_one_line(m
         raise error("no NVIDIA driver\nlong trace")
 
     monkeypatch.setattr(torch, "zeros", refuse)
-    with pytest.raises(ConfigError, match="^--device cuda cannot be used: no NVIDIA driver$"):
+    with pytest.raises(ConfigError, match=r"^--device cuda cannot be used: no NVIDIA driver$"):
         choose_device("cuda")
 
 
