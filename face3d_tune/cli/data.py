@@ -50,7 +50,7 @@ def check(folder: Path | None, **selection: Any) -> None:
 @click.argument("folder", metavar="DIR", type=FOLDER)
 def sample(folder: Path) -> None:
     """Write the six files of the bundled sample, faces160, into DIR."""
-    from face3d_tune.data_copy import write_sample
+    from face3d_tune.data.copy import write_sample
 
     write_sample(folder)
     click.echo(f"wrote the six files of faces160 to {folder}")
@@ -65,7 +65,7 @@ def sample(folder: Path) -> None:
 )
 def convert(folder: Path, out: Path, pose_unit: Any, unit_if_unrecorded: Any) -> None:
     """Copy DIR to OUT with the poses in degrees or radians."""
-    from face3d_tune.data_copy import convert as write_copy
+    from face3d_tune.data.copy import convert as write_copy
 
     old_unit = write_copy(folder, out, unit=pose_unit, unit_if_unrecorded=unit_if_unrecorded)
     change = f"still in {pose_unit}" if old_unit == pose_unit else f"from {old_unit} to {pose_unit}"

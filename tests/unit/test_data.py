@@ -12,7 +12,7 @@ import pytest
 from fake_data import NAMES, write_data
 
 from face3d_tune.data import PARTS, SAMPLE_NAME, YAW_BANDS, inspect, load, yaw_band
-from face3d_tune.data_pairs import split_people
+from face3d_tune.data.pairs import split_people
 from face3d_tune.errors import ConfigError, DataError
 
 

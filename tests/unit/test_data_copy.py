@@ -9,8 +9,8 @@ import pytest
 from fake_data import write_data
 
 from face3d_tune.data import load
-from face3d_tune.data_copy import convert, write_sample
-from face3d_tune.data_files import FILES
+from face3d_tune.data.copy import convert, write_sample
+from face3d_tune.data.files import FILES
 from face3d_tune.errors import DataError
 
 

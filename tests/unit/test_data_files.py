@@ -11,7 +11,7 @@ import pytest
 from fake_data import write_data
 
 from face3d_tune.data import inspect, load
-from face3d_tune.data_problems import Problem
+from face3d_tune.data.problems import Problem
 from face3d_tune.errors import DataError
 
 Break = Callable[[Path], object]

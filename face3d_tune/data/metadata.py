@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face3d_tune.config import PoseUnit
-from face3d_tune.data_problems import Problem
+from face3d_tune.data.problems import Problem
 
 LANDMARK_SHAPE = (5, 3)
 

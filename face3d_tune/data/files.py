@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face3d_tune.config import PoseUnit
-from face3d_tune.data_metadata import LANDMARK_SHAPE, Metadata, read_metadata
-from face3d_tune.data_problems import Problem
+from face3d_tune.data.metadata import LANDMARK_SHAPE, Metadata, read_metadata
+from face3d_tune.data.problems import Problem
 
 SIDES: tuple[Literal["front", "video"], ...] = ("front", "video")
 CONTENTS = ("feature.npy", "keypoints.npy", "metadata.json")

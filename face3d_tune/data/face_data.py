@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face3d_tune.config import PoseUnit
-from face3d_tune.data_files import DataFiles, read_files
-from face3d_tune.data_pairs import (
+from face3d_tune.data.files import DataFiles, read_files
+from face3d_tune.data.pairs import (
     PARTS,
     Pairs,
     Part,
@@ -26,21 +26,7 @@ from face3d_tune.data_pairs import (
     make_pairs,
     split_pairs,
 )
-from face3d_tune.data_problems import Problem, errors_among, first_of
-
-__all__ = [
-    "PARTS",
-    "YAW_BANDS",
-    "FaceData",
-    "Inspection",
-    "Pairs",
-    "Part",
-    "Split",
-    "inspect",
-    "load",
-    "mean_by_yaw",
-    "yaw_band",
-]
+from face3d_tune.data.problems import Problem, errors_among, first_of
 
 YAW_BANDS: Mapping[str, tuple[float, float]] = {"0-15": (0.0, 15.0), "15-45": (15.0, 45.0), "45-90": (45.0, math.inf)}
 

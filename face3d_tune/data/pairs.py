@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face3d_tune.config import PoseUnit
-from face3d_tune.data_files import DataFiles
-from face3d_tune.data_problems import Problem, listed
+from face3d_tune.data.files import DataFiles
+from face3d_tune.data.problems import Problem, listed
 from face3d_tune.errors import ConfigError
 
 Part = Literal["train", "validation", "test"]

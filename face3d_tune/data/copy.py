@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face3d_tune.config import PoseUnit
-from face3d_tune.data import SAMPLE
-from face3d_tune.data_files import FILES, read_bytes, read_files
-from face3d_tune.data_metadata import parse_json
-from face3d_tune.data_problems import errors_among, first_of
+from face3d_tune.data.face_data import SAMPLE
+from face3d_tune.data.files import FILES, read_bytes, read_files
+from face3d_tune.data.metadata import parse_json
+from face3d_tune.data.problems import errors_among, first_of
 from face3d_tune.errors import DataError
 
 

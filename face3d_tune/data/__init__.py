@@ -1,0 +1,38 @@
+"""The six data files (CONTRACT section 2): read, checked, paired, split by person, copied. Import from here.
+
+files ← metadata     what is in the six files, and every problem with them
+pairs                who is paired with whom; who trains, validates and tests
+face_data            all of it together, ready to train on
+copy                 the files written anew: the sample, or another pose unit
+"""
+
+from face3d_tune.data.face_data import (
+    NO_SPLIT_WARNING,
+    SAMPLE,
+    SAMPLE_NAME,
+    YAW_BANDS,
+    FaceData,
+    Inspection,
+    inspect,
+    load,
+    mean_by_yaw,
+    yaw_band,
+)
+from face3d_tune.data.pairs import PARTS, Pairs, Part, Split
+
+__all__ = [
+    "NO_SPLIT_WARNING",
+    "PARTS",
+    "SAMPLE",
+    "SAMPLE_NAME",
+    "YAW_BANDS",
+    "FaceData",
+    "Inspection",
+    "Pairs",
+    "Part",
+    "Split",
+    "inspect",
+    "load",
+    "mean_by_yaw",
+    "yaw_band",
+]
