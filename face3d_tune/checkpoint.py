@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -24,7 +23,10 @@ def save(checkpoint: Mapping[str, Any], path: Path) -> None:
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, without running any code that may be in it. Raises TrainingError."""
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        raise TrainingError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the bytes of a file that is none can raise anything, also without a word
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise TrainingError(f"{path} is not a readable checkpoint: {reason}") from error
+    if not isinstance(checkpoint, dict):
+        raise TrainingError(f"{path} is not a checkpoint: it holds a {type(checkpoint).__name__}")
     return checkpoint

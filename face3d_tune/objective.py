@@ -54,23 +54,23 @@ def train_trial(
 ) -> Outcome:
     """Train until the end, early stopping, pruning or the target; with mixed precision off if it led to NaN.
 
-    `after_epoch` is called when an epoch is reported; whatever it raises ends the trial there.
+    `after_epoch` is called after each epoch, those of a second attempt as well; whatever it raises ends the trial.
     """
-    precision, notes, reported = run.precision, list[str](), 0
+    precision, notes, reported, retried = run.precision, list[str](), 0, False
     while True:
         trainer = None
         try:
             trainer = Trainer(config, run.data, seed=seed, device=run.device, precision=precision)
             while (ending := _next_epoch(trainer, run.target, judge, reported, after_epoch)) is None:
                 pass
-            return _outcome(trainer, ending, notes)
+            return _outcome(trainer, ending, notes, retried)
         except NonFiniteError as error:
             notes.append(f"{error.message} (mixed precision: {trainer.precision if trainer else precision})")
             if trainer is None or trainer.precision == "off":
-                return _outcome(trainer, "non_finite", notes)
-            precision, reported = "off", len(trainer.history)
+                return _outcome(trainer, "non_finite", notes, retried)
+            precision, reported, retried = "off", len(trainer.history), True
         except (TrainingError, RuntimeError, MemoryError) as error:  # torch reports a full GPU as RuntimeError
-            return _outcome(trainer, "error", [*notes, f"{type(error).__name__}: {error}"])
+            return _outcome(trainer, "error", [*notes, f"{type(error).__name__}: {error}"], retried)
 
 
 def _next_epoch(
@@ -90,7 +90,7 @@ def _next_epoch(
     return trainer.stop_reason or ("pruned" if judge.should_prune() else None)
 
 
-def _outcome(trainer: Trainer | None, stop_reason: StopReason, notes: list[str]) -> Outcome:
+def _outcome(trainer: Trainer | None, stop_reason: StopReason, notes: list[str], retried: bool) -> Outcome:
     """Collect what is stored about a trial; `trainer` is None if it could not even be built."""
     attrs: dict[str, Any] = {"stop_reason": stop_reason}
     if notes:
@@ -102,7 +102,7 @@ def _outcome(trainer: Trainer | None, stop_reason: StopReason, notes: list[str])
         "lr_decays": trainer.lr_decays,
         "lr_final": trainer.lr,
         "amp": trainer.precision,
-        "retried_without_amp": bool(notes) and stop_reason != "non_finite" and trainer.precision == "off",
+        "retried_without_amp": retried,
     }
     best = trainer.best
     if best is None:

@@ -1,0 +1,332 @@
+"""One trial: what it is worth, what it reports, and how it ends, with a judge in place of Optuna's."""
+
+import json
+from dataclasses import replace
+from types import MappingProxyType
+
+import pytest
+import torch
+from reference_model import ReferenceModel
+
+from face3d_tune.config import TrialConfig
+from face3d_tune.errors import NonFiniteError, TrainingError
+from face3d_tune.objective import Outcome, Run, train_trial
+from face3d_tune.trainer import Evaluation, Trainer
+
+CPU = torch.device("cpu")
+SMALL = TrialConfig(
+    d_model=16, dim_feedforward=32, nhead=2, num_layers=1, batch_size=8, epochs=4, lr=1e-3, mse_weight=0.3
+)
+MIXED = replace(SMALL, use_mixed_precision=True)
+ALWAYS = {"stop_reason", "epochs_run", "lr_decays", "lr_final", "amp", "retried_without_amp"}
+OF_THE_BEST = {"best_epoch", "val_loss", "val_loss_equal", "train_loss", "gap", "cosine_by_yaw"}
+
+
+class Judge:
+    """Records what a trial reports; prunes from the step `prune_from` on."""
+
+    def __init__(self, prune_from=None):
+        self.reports, self.asked, self.prune_from = [], [], prune_from
+
+    def report(self, value, step):
+        self.reports.append((step, value))
+
+    def should_prune(self):
+        step = self.reports[-1][0]
+        self.asked.append(step)
+        return self.prune_from is not None and step >= self.prune_from
+
+    @property
+    def steps(self):
+        return [step for step, _ in self.reports]
+
+
+class Trial:
+    """A trial that has been trained: its outcome, its judge, and the epochs seen by `after_epoch`."""
+
+    def __init__(self, data, config=SMALL, *, judge=None, precision="off", target=None, seed=3):
+        self.judge, self.epochs = judge or Judge(), []
+        self.outcome = train_trial(
+            config,
+            Run(data, CPU, precision, target=target),
+            seed=seed,
+            judge=self.judge,
+            after_epoch=self.epochs.append,
+        )
+        self.attrs = self.outcome.attrs
+
+
+@pytest.fixture
+def scripted(data, monkeypatch):
+    """Train with (validation loss, cosine) of each epoch from a list."""
+
+    def run(script, config=SMALL, **settings):
+        values = iter(script)
+
+        def evaluate(self, pairs):
+            loss, cosine = next(values)
+            return Evaluation(loss, cosine, MappingProxyType({"0-15": None, "15-45": cosine}))
+
+        monkeypatch.setattr(Trainer, "evaluate", evaluate)
+        return Trial(data, replace(config, loss_type="mse", epochs=len(script)), **settings)
+
+    return run
+
+
+def fail_in(monkeypatch, epoch, error, *, if_precision=("off", "bf16", "fp16")):
+    """Let the training of that epoch raise; returns the list of (precision, epoch) begun."""
+    begun, train_epoch = [], Trainer.train_epoch
+
+    def failing(self):
+        begun.append((self.precision, len(self.history) + 1))
+        if begun[-1][1] == epoch and self.precision in if_precision:
+            raise error
+        return train_epoch(self)
+
+    monkeypatch.setattr(Trainer, "train_epoch", failing)
+    return begun
+
+
+# What a trial is worth
+
+
+def test_the_value_is_the_cosine_of_the_epoch_with_the_lowest_validation_loss_not_the_highest_cosine(scripted):
+    trial = scripted([(1.0, 0.5), (0.5, 0.4), (0.75, 0.9), (0.5, 0.7)])
+    assert trial.outcome.value == 0.4
+    assert (trial.attrs["best_epoch"], trial.attrs["epochs_run"]) == (2, 4)
+    assert trial.judge.reports == [(1, 0.5), (2, 0.4), (3, 0.9), (4, 0.7)]
+
+
+def recomputed_cosine(config, data, seed, best_epoch):
+    """The mean validation cosine, by the reference model, of the checkpoint after `best_epoch`."""
+    trainer = Trainer(config, data, seed=seed, device=CPU)
+    for _ in range(best_epoch):
+        trainer.train_epoch()
+    names = ("d_model", "nhead", "num_layers", "dim_feedforward", "dropout", "layout")
+    flags = ("use_spatial_attention", "use_pose_attention")
+    model = ReferenceModel(
+        feature_size=data.feature_size, **{name: getattr(config, name) for name in (*names, *flags)}
+    ).eval()
+    model.load_state_dict(trainer.checkpoint({})["model_state_dict"])
+    front, video = data.parts["validation"].T
+    poses = torch.from_numpy(data.poses[video]).float()
+    with torch.no_grad():
+        out = model(torch.from_numpy(data.video_features[video]), torch.from_numpy(data.landmarks[video]), poses)
+    target = torch.from_numpy(data.front_features[front])
+    return ((out * target).sum(1) / out.norm(dim=1) / target.norm(dim=1)).mean().item()
+
+
+def test_loss_weights_cannot_rescale_the_value(data):
+    """With both weights ten times smaller the loss is, and the value is still the cosine of the kept checkpoint."""
+    scaled = replace(SMALL, mse_weight=0.1 * SMALL.mse_weight, cosine_weight=0.1 * SMALL.cosine_weight)
+    trials = [Trial(data, config) for config in (SMALL, scaled)]
+    for config, trial in zip((SMALL, scaled), trials, strict=True):
+        expected = recomputed_cosine(config, data, 3, trial.attrs["best_epoch"])
+        assert trial.outcome.value == pytest.approx(expected, abs=1e-6)
+        assert trial.outcome.value != pytest.approx(recomputed_cosine(config, data, 3, 1), abs=1e-6)
+    plain, small = trials
+    assert small.attrs["val_loss"] == pytest.approx(0.1 * plain.attrs["val_loss"], rel=0.1)
+    assert small.outcome.value == pytest.approx(plain.outcome.value, abs=0.05)
+    assert small.attrs["val_loss_equal"] == pytest.approx(plain.attrs["val_loss_equal"], abs=0.05)
+
+
+def test_a_trial_repeats_exactly_from_its_config_and_seed(data):
+    one, again, other = Trial(data), Trial(data), Trial(data, seed=4)
+    assert one.outcome == again.outcome
+    assert one.judge.reports == again.judge.reports
+    assert one.outcome.value != other.outcome.value
+
+
+# What it tells
+
+
+def test_every_epoch_is_reported_once_in_order_and_then_told(data):
+    trial = Trial(data)
+    assert trial.judge.reports == [(result.epoch, result.val_cosine) for result in trial.epochs]
+    assert trial.judge.steps == [1, 2, 3, 4]
+
+
+def test_a_finished_trial_has_all_promised_attributes_as_plain_values(data):
+    trial = Trial(data)
+    attrs, best = trial.attrs, trial.epochs[trial.attrs["best_epoch"] - 1]
+    assert attrs.keys() == ALWAYS | OF_THE_BEST
+    assert json.loads(json.dumps(attrs, allow_nan=False)) == attrs
+    assert best == min(trial.epochs, key=lambda result: result.val_loss)
+    assert attrs == {
+        "stop_reason": "finished",
+        "epochs_run": 4,
+        "lr_decays": 0,
+        "lr_final": SMALL.lr,
+        "amp": "off",
+        "retried_without_amp": False,
+        "best_epoch": best.epoch,
+        "val_loss": best.val_loss,
+        "val_loss_equal": best.val_loss_equal,
+        "train_loss": best.train_loss,
+        "gap": best.val_loss - best.train_loss,
+        "cosine_by_yaw": best.cosine_by_yaw,
+    }
+    assert trial.outcome == Outcome("finished", best.val_cosine, attrs)
+
+
+def test_decays_of_the_learning_rate_are_told_with_the_last_one(scripted):
+    config = replace(SMALL, lr=0.4, scheduler_patience=0, scheduler_factor=0.5, scheduler_min_lr=0.15)
+    trial = scripted([(1, 0.5), (1, 0.5), (0.5, 0.5), (0.5, 0.5)], config)
+    assert trial.attrs["lr_decays"] == 2
+    assert trial.attrs["lr_final"] == pytest.approx(0.15)
+
+
+def test_the_precision_that_was_used_is_told(data):
+    assert Trial(data, MIXED, precision="bf16").attrs["amp"] == "bf16"
+    assert Trial(data, SMALL, precision="bf16").attrs["amp"] == "off"
+
+
+# How it ends
+
+
+def test_a_judge_that_says_so_prunes_a_trial_and_its_best_so_far_is_kept(scripted):
+    trial = scripted([(1, 0.5), (0.5, 0.6), (0.75, 0.7), (0.25, 0.8)], judge=Judge(prune_from=3))
+    assert trial.outcome.stop_reason == trial.attrs["stop_reason"] == "pruned"
+    assert (trial.outcome.value, trial.attrs["best_epoch"], trial.attrs["epochs_run"]) == (0.6, 2, 3)
+    assert trial.judge.steps == [1, 2, 3]
+
+
+def test_a_trial_that_is_over_is_not_pruned(scripted):
+    script = [(1, 0.5), (1, 0.5), (1, 0.5), (1, 0.5)]
+    finished = scripted(script, judge=Judge(prune_from=4))
+    assert (finished.outcome.stop_reason, finished.judge.asked) == ("finished", [1, 2, 3])
+    config = replace(SMALL, early_stopping_patience=2)
+    stopped = scripted(script, config, judge=Judge(prune_from=3))
+    assert (stopped.outcome.stop_reason, stopped.judge.asked) == ("early_stopping", [1, 2])
+    reached = scripted([(1, 0.5), (0.5, 0.9), (1, 0.5)], judge=Judge(prune_from=2), target=0.9)
+    assert (reached.outcome.stop_reason, reached.judge.asked) == ("target", [1])
+
+
+def test_the_target_ends_a_trial_when_the_kept_checkpoint_reaches_it(scripted):
+    # Epoch 2 reaches it, but is not the checkpoint that training would keep.
+    trial = scripted([(0.5, 0.5), (0.75, 0.9), (0.25, 0.8), (0.125, 0.9)], target=0.8)
+    assert (trial.outcome.stop_reason, trial.outcome.value, trial.attrs["epochs_run"]) == ("target", 0.8, 3)
+    assert scripted([(0.5, 0.5), (0.25, 0.79)], target=0.8).outcome.stop_reason == "finished"
+
+
+def test_early_stopping_ends_a_trial(scripted):
+    trial = scripted([(1, 0.5), (2, 0.5), (3, 0.5), (4, 0.5)], replace(SMALL, early_stopping_patience=1))
+    assert (trial.outcome.stop_reason, trial.attrs["epochs_run"]) == ("early_stopping", 2)
+
+
+# How it fails
+
+
+def test_mixed_precision_that_leads_to_nan_is_tried_once_more_without(data, monkeypatch):
+    plain = Trial(data, MIXED, precision="off")
+    mixed = Trial(data, MIXED, precision="bf16")
+    begun = fail_in(monkeypatch, 3, NonFiniteError("training loss is nan in epoch 3"), if_precision=("bf16",))
+    trial = Trial(data, MIXED, precision="bf16")
+    assert begun == [("bf16", 1), ("bf16", 2), ("bf16", 3), *(("off", epoch) for epoch in (1, 2, 3, 4))]
+    assert (trial.outcome.stop_reason, trial.outcome.value) == ("finished", plain.outcome.value)
+    assert (trial.attrs["retried_without_amp"], trial.attrs["amp"]) == (True, "off")
+    assert trial.attrs["error"] == "training loss is nan in epoch 3 (mixed precision: bf16)"
+    ours = {"retried_without_amp", "error"}
+    assert {key: value for key, value in trial.attrs.items() if key not in ours} == {
+        key: value for key, value in plain.attrs.items() if key not in ours
+    }
+    # Optuna takes each step once, so the first two values are those of the first attempt.
+    assert trial.judge.reports == mixed.judge.reports[:2] + plain.judge.reports[2:]
+    assert mixed.judge.reports[0] != plain.judge.reports[0]
+
+
+def test_nan_in_the_first_epoch_of_mixed_precision_is_tried_once_more_too(data, monkeypatch):
+    fail_in(monkeypatch, 1, NonFiniteError("training loss is nan in epoch 1"), if_precision=("bf16",))
+    trial = Trial(data, MIXED, precision="bf16")
+    assert (trial.outcome.stop_reason, trial.judge.steps) == ("finished", [1, 2, 3, 4])
+
+
+def test_nan_in_both_attempts_ends_a_trial(data, monkeypatch):
+    begun = fail_in(monkeypatch, 2, NonFiniteError("cosine is nan in epoch 2"))
+    trial = Trial(data, MIXED, precision="bf16")
+    assert begun == [("bf16", 1), ("bf16", 2), ("off", 1), ("off", 2)]
+    assert trial.outcome.stop_reason == "non_finite"
+    assert trial.attrs["retried_without_amp"] is True
+    assert trial.attrs["error"] == (
+        "cosine is nan in epoch 2 (mixed precision: bf16); cosine is nan in epoch 2 (mixed precision: off)"
+    )
+    assert trial.judge.steps == [1]
+
+
+@pytest.mark.parametrize(
+    ("config", "precision"), [(SMALL, "off"), (MIXED, "off"), (SMALL, "bf16")], ids=["neither", "machine", "config"]
+)
+def test_nan_without_mixed_precision_ends_a_trial_at_once_with_its_best_so_far(data, monkeypatch, config, precision):
+    begun = fail_in(monkeypatch, 3, NonFiniteError("validation loss is nan in epoch 3"))
+    trial = Trial(data, config, precision=precision)
+    assert begun == [("off", 1), ("off", 2), ("off", 3)]
+    assert trial.outcome.stop_reason == trial.attrs["stop_reason"] == "non_finite"
+    assert trial.attrs["error"] == "validation loss is nan in epoch 3 (mixed precision: off)"
+    assert trial.attrs["retried_without_amp"] is False
+    assert trial.outcome.value == trial.epochs[trial.attrs["best_epoch"] - 1].val_cosine
+    assert trial.attrs["epochs_run"] == 2
+
+
+def test_a_real_overflow_in_the_first_epoch_has_no_value(data):
+    trial = Trial(replace(data, video_features=data.video_features * 1e30))
+    assert (trial.outcome.stop_reason, trial.outcome.value) == ("non_finite", None)
+    assert trial.attrs.keys() == ALWAYS | {"error"}
+    assert "in epoch 1" in trial.attrs["error"]
+    assert trial.judge.reports == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("out of memory"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError("no more"),
+        TrainingError("the disk is full"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("precision", ["off", "bf16"])
+def test_any_other_failure_of_a_training_ends_it_as_an_error_without_a_second_attempt(
+    data, monkeypatch, error, precision
+):
+    begun = fail_in(monkeypatch, 2, error)
+    trial = Trial(data, MIXED, precision=precision)
+    assert begun == [(precision, 1), (precision, 2)]
+    assert trial.outcome.stop_reason == trial.attrs["stop_reason"] == "error"
+    assert trial.attrs["error"] == f"{type(error).__name__}: {error}"
+    assert trial.attrs["retried_without_amp"] is False
+    assert (trial.attrs["best_epoch"], trial.outcome.value) == (1, trial.epochs[0].val_cosine)
+
+
+def test_a_failure_in_the_second_attempt_names_both_reasons(data, monkeypatch):
+    fail_in(monkeypatch, 2, NonFiniteError("training loss is nan in epoch 2"), if_precision=("bf16",))
+    fail_in(monkeypatch, 3, RuntimeError("out of memory"), if_precision=("off",))
+    trial = Trial(data, MIXED, precision="bf16")
+    assert trial.outcome.stop_reason == "error"
+    assert trial.attrs["retried_without_amp"] is True
+    nan = "training loss is nan in epoch 2 (mixed precision: bf16)"
+    assert trial.attrs["error"] == f"{nan}; RuntimeError: out of memory"
+
+
+def test_a_model_that_cannot_even_be_built_is_an_error_with_its_reason(data, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("not enough memory: you tried to allocate 4000000000000 bytes")
+
+    monkeypatch.setattr("face3d_tune.trainer.Model", refuse)
+    trial = Trial(data)
+    assert (trial.outcome.stop_reason, trial.outcome.value) == ("error", None)
+    assert trial.attrs.keys() == {"stop_reason", "error"}
+    assert "4000000000000 bytes" in trial.attrs["error"]
+
+
+def test_an_interrupt_goes_through(data):
+    judge, seen = Judge(), []
+
+    def interrupt(result):
+        seen.append(result.epoch)
+        if result.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_trial(SMALL, Run(data, CPU, "off"), seed=3, judge=judge, after_epoch=interrupt)
+    assert seen == judge.steps == [1, 2]  # the epoch was reported before
