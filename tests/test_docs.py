@@ -1,0 +1,129 @@
+"""README, CHANGELOG and docker-compose.yml say what is true."""
+
+import re
+import shlex
+import tomllib
+from itertools import chain
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+import face3d_tune
+from face3d_tune.cli import cli, main
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+PAGES = {page: (ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")}
+TYPED = [
+    line.strip().removeprefix("$ ").split("  #")[0]
+    for page in PAGES.values()
+    for line in page.splitlines()
+    if re.match(r"(    |      )(\$ )?face3d-tune ", line)
+]
+
+
+def parse(words):
+    """Resolve and parse one command line as the program would, without running it."""
+    command, context = cli, cli.make_context("face3d-tune", list(words), resilient_parsing=False)
+    while isinstance(command, click.Group):
+        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        context = command.make_context(name, rest, parent=context)
+    return context
+
+
+def test_the_readme_begins_with_the_two_commands():
+    commands = re.findall(r"^    (.+)$", README, flags=re.MULTILINE)[:2]
+    assert commands == [
+        "pip install -c constraints.txt -e . && face3d-tune run --trials 50",
+        'pip install -c constraints.txt -e ".[test]" && pytest',
+    ]
+
+
+def test_ci_runs_the_readmes_test_command():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert 'install -q -c constraints.txt -e ".[test]"' in script
+    assert "\npython -m pytest\n" in script
+
+
+def test_there_are_commands_to_check():
+    assert len(TYPED) > 5
+
+
+@pytest.mark.parametrize("line", TYPED)
+def test_every_command_in_the_documentation_is_one_the_program_takes(line):
+    parse(shlex.split(line.partition(" && ")[0])[1:])
+
+
+def test_a_command_that_the_program_does_not_take_would_be_noticed():
+    with pytest.raises(click.UsageError):
+        parse(["run", "--trails", "50"])
+
+
+def test_the_presets_table_is_what_the_program_prints(capsys):
+    with pytest.raises(SystemExit):
+        main(["presets"])
+    for line in capsys.readouterr().out.rstrip().splitlines():
+        assert line.rstrip() in README
+
+
+def test_every_module_is_in_the_readmes_table():
+    modules = {path.stem for path in (ROOT / "face3d_tune").glob("*.py")} - {"__init__", "__main__"}
+    modules |= {path.name for path in (ROOT / "face3d_tune").iterdir() if (path / "__init__.py").exists()}
+    assert set(re.findall(r"^\| `(\w+)/?` \|", README, flags=re.MULTILINE)) == modules
+
+
+def test_links_inside_the_repository_lead_somewhere():
+    for name, page in PAGES.items():
+        for target in re.findall(r"\]\(([^)#]+)\)", page):
+            assert target.startswith("https://") or (ROOT / target).exists(), (name, target)
+
+
+def test_the_changelog_ends_at_this_version():
+    newest = re.search(r"^## \[(\d+\.\d+\.\d+)\]", PAGES["CHANGELOG.md"], flags=re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == face3d_tune.__version__
+
+
+def test_constraints_pin_every_dependency_of_the_package():
+    pinned = {
+        line.partition("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    names = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in wanted}
+    assert names - {"face3d-tune"} <= pinned
+
+
+def test_compose_publishes_ports_on_loopback_only():
+    published = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
+    assert len(published) == 2
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_compose_takes_the_password_from_the_environment_and_has_no_default():
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    assert COMPOSE["services"]["postgres"]["environment"]["POSTGRES_PASSWORD"].startswith("${POSTGRES_PASSWORD:?")
+    assert "POSTGRES_PASSWORD:-" not in text
+
+
+def test_compose_waits_for_a_healthy_database():
+    assert "healthcheck" in COMPOSE["services"]["postgres"]
+    for name in ("worker", "dashboard"):
+        assert COMPOSE["services"][name]["depends_on"]["postgres"]["condition"] == "service_healthy"
+
+
+@pytest.mark.parametrize("name", ["worker", "dashboard"])
+def test_compose_starts_commands_the_program_takes_with_variables_it_reads(name):
+    service = COMPOSE["services"][name]
+    words = [re.sub(r"\$\{\w+:-(.*)\}", r"\1", word) for word in service["command"]]
+    command = parse(words).command
+    read = {option.envvar for option in command.params if option.envvar}
+    assert {key for key in service["environment"] if key.startswith("FACE3D_TUNE_")} <= read
+    inline = service["build"]["dockerfile_inline"]
+    for source in re.findall(r"^COPY (.+) \S+$", inline, flags=re.MULTILINE):
+        assert all((ROOT / path).exists() for path in source.split())
