@@ -28,7 +28,7 @@ def data() -> None:
 @click.argument("folder", metavar="[DIR]", type=FOLDER, required=False, envvar="FACE3D_TUNE_DATA_DIR")
 @pair_options
 def check(folder: Path | None, **selection: Any) -> None:
-    """Show what is in DIR (or the bundled sample) and all that is wrong."""
+    """Show what is in DIR, or in the sample, and all that is wrong."""
     from face3d_tune.data import inspect
 
     inspection = inspect(folder, **selection)
