@@ -65,7 +65,7 @@ def find_study(storage: BaseStorage, name: str | None) -> optuna.Study:
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
     """The completed trial with the highest value; None if none has completed."""
     completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return max(completed, key=lambda trial: trial.value or float("-inf"), default=None)
+    return max(completed, key=lambda trial: float("-inf") if trial.value is None else trial.value, default=None)
 
 
 def best_value(study: optuna.Study) -> float | None:

@@ -11,13 +11,15 @@ import sqlalchemy
 from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from face3d_tune.errors import StorageError
 
 _SQLITE_LOCK_WAIT = 60  # seconds to wait for a dashboard or backup that holds the file
 _CONNECT_WAIT = 10  # seconds for a PostgreSQL server to answer
+_LOCK_KEY = 0x6661636533640000  # "face3d": ours among all users of the server's advisory locks
+_SECRETS = ("password", "sslpassword")  # in the query part of a URL
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -32,8 +34,8 @@ class Storage:
         hint = "use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
         try:
             url = make_url(text.strip())
-        except (ArgumentError, ValueError) as error:
-            raise StorageError("the storage is not a database URL", hint) from error  # the text may hold a password
+        except (ArgumentError, ValueError):  # whose text may hold a piece of the password
+            raise StorageError("the storage is not a database URL", hint) from None
         kind = url.get_backend_name()
         if kind == "postgres":
             kind = "postgresql"
@@ -46,7 +48,12 @@ class Storage:
         return cls(url)
 
     def __str__(self) -> str:
-        return self.url.render_as_string(hide_password=True)
+        as_typed = f"{self.url.drivername}:///{self.url.database}"
+        if self.sqlite_file and make_url(as_typed) == self.url:  # SQLAlchemy would write 结果.db as %E7%BB%93…
+            return as_typed
+        hidden = {key: "***" for key in _SECRETS if key in self.url.query}
+        text = self.url.update_query_dict(hidden).render_as_string(hide_password=True)
+        return text.replace("%2A%2A%2A", "***")
 
     __repr__ = __str__
 
@@ -64,36 +71,57 @@ class Storage:
         """
         if not create:
             self._require_studies()
-        elif self.sqlite_file and not self.sqlite_file.parent.is_dir():
-            raise StorageError(f"storage {self}: folder {self.sqlite_file.parent} does not exist", "create it first")
+        else:
+            self._require_folder()
         with self._explained():
             storage = self._connect()
             try:
+                self._require_our_version(storage)
                 yield storage
             finally:
                 storage.remove_session()
                 storage.engine.dispose()
 
     def _connect(self) -> RDBStorage:
+        url, options = self.url.render_as_string(hide_password=False), self._engine_options()
+        engine = self._engine()
         try:
-            return RDBStorage(self.url.render_as_string(hide_password=False), engine_kwargs=self._engine_options())
-        except RuntimeError as error:  # Optuna compares the schema's version with its own
+            with one_at_a_time(engine):  # or two who find no tables both create them
+                return RDBStorage(url, engine_kwargs=options, skip_compatibility_check=True)
+        finally:
+            engine.dispose()
+
+    def _require_our_version(self, storage: RDBStorage) -> None:
+        """Optuna's own check, which would leave the connection open."""
+        if storage.get_current_version() != storage.get_head_version():
             raise StorageError(
                 f"storage {self} was made by another version of Optuna",
                 "use the version that made it (pip install -U face3d-tune), or `optuna storage upgrade`",
-            ) from error
+            )
+
+    def _require_folder(self) -> None:
+        if self.sqlite_file and not self.sqlite_file.parent.is_dir():
+            raise StorageError(f"storage {self}: folder {self.sqlite_file.parent} does not exist", "create it first")
 
     def _require_studies(self) -> None:
         hint = "make one with `face3d-tune run`, or name another with --storage"
         if self.sqlite_file and not self.sqlite_file.is_file():
             raise StorageError(f"storage {self}: file does not exist", hint)
         with self._explained():
-            engine = sqlalchemy.create_engine(self.url, **self._engine_options())
+            engine = self._engine()
             try:
                 if not sqlalchemy.inspect(engine).has_table("studies"):
                     raise StorageError(f"storage {self} holds no studies", hint)
             finally:
                 engine.dispose()
+
+    def _engine(self) -> Engine:
+        try:
+            return sqlalchemy.create_engine(self.url, **self._engine_options())
+        except (ImportError, NoSuchModuleError) as error:
+            raise StorageError(
+                f"storage {self} needs psycopg, which is not installed", "pip install 'face3d-tune[postgres]'"
+            ) from error
 
     def _engine_options(self) -> dict[str, Any]:
         if self.sqlite_file:
@@ -106,10 +134,6 @@ class Storage:
         """Turn what a driver or Optuna throws into one line about this storage."""
         try:
             yield
-        except (ImportError, NoSuchModuleError) as error:
-            raise StorageError(
-                f"storage {self} needs psycopg, which is not installed", "pip install 'face3d-tune[postgres]'"
-            ) from error
         except StorageInternalError as error:  # Optuna's wrapping of a driver's error; its own text misleads
             cause = error.__cause__
             reason = self._reason(cause) if isinstance(cause, DBAPIError) else "the database failed"
@@ -129,7 +153,10 @@ class Storage:
     def _reason(self, error: DBAPIError) -> str:
         """The driver's first line, without a password that it might repeat."""
         text = next(iter(str(error.orig).strip().splitlines()), type(error).__name__)
-        return text.replace(str(self.url.password), "***") if self.url.password else text
+        for secret in (self.url.password, *(self.url.query.get(key) for key in _SECRETS)):
+            if secret:
+                text = text.replace(str(secret), "***")
+        return text
 
     @contextmanager
     def searching(self) -> Iterator[None]:
@@ -140,6 +167,7 @@ class Storage:
         if not self.sqlite_file:
             yield
             return
+        self._require_folder()  # filelock would create it, mistyped or not
         path = self.sqlite_file.with_name(self.sqlite_file.name + ".lock")
         lock = FileLock(path)  # the operating system lets go of it when the process dies, however it dies
         try:
@@ -155,3 +183,20 @@ class Storage:
             yield
         finally:
             lock.release()
+
+
+@contextmanager
+def one_at_a_time(engine: Engine) -> Iterator[None]:
+    """Keep other processes out of the same block on the same PostgreSQL database; on SQLite `searching` does that.
+
+    The server lets go when the connection ends, however it ends.
+    """
+    if engine.dialect.name != "postgresql":
+        yield
+        return
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sqlalchemy.text("select pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
+        try:
+            yield
+        finally:
+            connection.execute(sqlalchemy.text("select pg_advisory_unlock(:key)"), {"key": _LOCK_KEY})

@@ -456,7 +456,7 @@ def test_a_mistake_is_refused_with_file_key_and_what_is_expected(tmp_path, text,
 
 
 def test_broken_toml_is_refused_with_its_line(tmp_path):
-    assert re.match(r"not valid TOML: .*line 3", message_of(tmp_path, "[space]\nlr = [1e-4]\nlr = [[[\n[pruner]\n"))
+    assert re.match(r"not valid TOML: .*line 3", message_of(tmp_path, "[space]\nlr = [1e-4]\nbudget = = 3\n[pruner]\n"))
 
 
 def test_bytes_that_are_not_utf8_are_refused_with_their_place(tmp_path):

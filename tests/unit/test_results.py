@@ -1,0 +1,277 @@
+"""Reading a study: which trial is best, which one is meant, what would train it again."""
+
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+
+from face3d_tune.config import TrialConfig
+from face3d_tune.errors import StorageError, StudyError
+from face3d_tune.results import (
+    Row,
+    best_trial,
+    best_value,
+    config_of,
+    count_states,
+    find_study,
+    kept_cosine,
+    pick_trial,
+    preset_rows,
+    read_trial,
+    repeatable_config,
+    summary,
+)
+from face3d_tune.storage import Storage
+
+CONFIG = TrialConfig(d_model=16, dim_feedforward=64, epochs=40, use_mixed_precision=True)
+CURVE = {1: 0.1, 2: 0.6, 3: 0.4}
+
+
+@pytest.fixture
+def storage():
+    return optuna.storages.InMemoryStorage()
+
+
+@pytest.fixture
+def study(storage):
+    return make_study(storage, "faces")
+
+
+def make_study(storage, name, **attrs):
+    study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
+    for key, value in ({"settings": {"seed": 42}} | attrs).items():
+        study.set_user_attr(key, value)
+    return study
+
+
+def add(study, state=TrialState.COMPLETE, value=None, *, curve=None, **attrs):
+    """Add a trial that ended so; returns it as the study holds it."""
+    if state in (TrialState.COMPLETE, TrialState.PRUNED) and "config" not in attrs:
+        attrs["config"] = CONFIG.to_dict()
+    study.add_trial(create_trial(state=state, value=value, user_attrs=attrs, intermediate_values=curve or {}))
+    return study.trials[-1]
+
+
+# The best trial
+
+
+def test_the_best_trial_is_the_completed_one_with_the_highest_cosine(study):
+    add(study, value=0.5)
+    add(study, value=0.7)
+    add(study, value=0.6)
+    assert best_trial(study).number == 1
+    assert best_value(study) == 0.7
+
+
+def test_a_pruned_or_failed_trial_is_never_the_best_whatever_its_curve_reached(study):
+    add(study, value=0.5)
+    add(study, TrialState.PRUNED, 0.9, curve={1: 0.9})
+    add(study, TrialState.FAIL, curve={1: 0.95})
+    add(study, TrialState.RUNNING, curve={1: 0.99})
+    add(study, TrialState.WAITING)
+    assert best_trial(study).number == 0
+
+
+def test_a_cosine_of_zero_is_better_than_one_below_zero(study):
+    add(study, value=-0.1)
+    add(study, value=0.0)
+    assert best_trial(study).number == 1
+
+
+def test_of_equal_trials_the_first_is_the_best(study):
+    add(study, value=0.5)
+    add(study, value=0.5)
+    assert best_trial(study).number == 0
+
+
+def test_a_study_in_which_nothing_has_completed_has_no_best_trial(study):
+    assert (best_trial(study), best_value(study)) == (None, None)
+    add(study, TrialState.PRUNED, 0.9, curve={1: 0.9})
+    assert (best_trial(study), best_value(study)) == (None, None)
+
+
+# Which trial is meant
+
+
+def test_without_a_number_the_best_trial_is_meant_and_with_one_that_trial(study):
+    add(study, value=0.5)
+    add(study, value=0.7)
+    add(study, TrialState.PRUNED, 0.1)
+    assert pick_trial(study, None).number == 1
+    assert [pick_trial(study, number).number for number in (0, 1, 2)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("number", [3, 99, -1])
+def test_a_number_that_no_trial_has_is_answered_with_those_there_are(study, number):
+    for value in (0.5, 0.6, 0.7):
+        add(study, value=value)
+    with pytest.raises(StudyError) as caught:
+        pick_trial(study, number)
+    assert caught.value.message == f"study 'faces' has no trial {number}"
+    assert caught.value.hint == "it holds 0 to 2"
+
+
+def test_an_empty_study_has_neither_a_best_trial_nor_any_number(study):
+    with pytest.raises(StudyError) as caught:
+        pick_trial(study, None)
+    assert caught.value.message == "study 'faces' has no completed trial yet"
+    assert caught.value.hint == "let `face3d-tune run` complete one first"
+    with pytest.raises(StudyError) as caught:
+        pick_trial(study, 0)
+    assert (caught.value.message, caught.value.hint) == ("study 'faces' has no trial 0", "it holds none yet")
+
+
+@pytest.mark.parametrize("state", [TrialState.WAITING, TrialState.FAIL])
+def test_a_trial_that_never_started_cannot_be_picked(study, state):
+    add(study, value=0.5)
+    add(study, state)
+    with pytest.raises(StudyError, match="trial 1 has not started") as caught:
+        pick_trial(study, 1)
+    assert caught.value.hint == "see `face3d-tune status`"
+
+
+# Which study is meant
+
+
+def test_the_only_study_need_not_be_named(storage, study):
+    assert find_study(storage, None).study_name == "faces"
+
+
+def test_of_several_studies_one_must_be_named(storage, study):
+    make_study(storage, "default")
+    assert find_study(storage, "faces").study_name == "faces"
+    with pytest.raises(StudyError) as caught:
+        find_study(storage, None)
+    assert caught.value.message == "which study? this storage holds default, faces"
+    assert caught.value.hint == "name one with --study-name"
+
+
+def test_a_storage_without_studies_says_how_to_make_one(storage):
+    with pytest.raises(StudyError) as caught:
+        find_study(storage, None)
+    assert "this storage holds no study yet; make one with `face3d-tune run`" in caught.value.message
+    with pytest.raises(StudyError) as caught:
+        find_study(storage, "faces")
+    assert caught.value.hint == "this storage holds no study yet; make one with `face3d-tune run`"
+
+
+@pytest.mark.parametrize(("name", "question"), [("face", "; did you mean 'faces'?"), ("zzz", "")])
+def test_a_mistyped_study_is_answered_with_the_nearest_and_all(storage, study, name, question):
+    with pytest.raises(StudyError) as caught:
+        find_study(storage, name)
+    assert caught.value.message == f"no study named {name!r}{question}"
+    assert caught.value.hint == "this storage holds faces"
+
+
+def test_a_study_of_something_else_is_refused(storage):
+    optuna.create_study(storage=storage, study_name="theirs")
+    for name in (None, "theirs"):
+        with pytest.raises(StudyError) as caught:
+            find_study(storage, name)
+        assert caught.value.message == "study 'theirs' was not made by face3d-tune"
+
+
+def test_a_trial_is_read_from_a_storage_with_what_its_study_knows(sqlite_url):
+    place = Storage.parse(sqlite_url)
+    with pytest.raises(StorageError, match="file does not exist"):
+        read_trial(place, None, None)
+    with place.opened(create=True) as storage:
+        study = make_study(storage, "faces", data={"source": "here"})
+        add(study, value=0.5)
+        add(study, value=0.7)
+    stored = read_trial(place, "faces", None)
+    assert (stored.study, stored.trial.number, stored.trial.value) == ("faces", 1, 0.7)
+    assert stored.study_attrs["data"] == {"source": "here"}
+    assert read_trial(place, None, 0).trial.value == 0.5
+
+
+# What a trial trained with
+
+
+def test_a_trials_config_is_the_one_it_set_out_with(study):
+    assert config_of(add(study, value=0.5)) == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("attrs", "epochs", "amp"),
+    [
+        ({"stop_reason": "finished", "epochs_run": 40}, 40, True),
+        ({"stop_reason": "early_stopping", "epochs_run": 12}, 40, True),  # its own patience will stop it there again
+        ({"stop_reason": "pruned", "epochs_run": 12}, 40, True),
+        ({"stop_reason": "target", "epochs_run": 12}, 12, True),
+        ({"stop_reason": "finished", "epochs_run": 40, "retried_without_amp": True}, 40, False),
+        ({"stop_reason": "target", "epochs_run": 7, "retried_without_amp": True}, 7, False),
+        ({"stop_reason": "finished", "epochs_run": 40, "retried_without_amp": False}, 40, True),
+        ({}, 40, True),
+    ],
+)
+def test_to_repeat_a_trial_is_to_stop_where_the_target_did_and_to_leave_out_the_amp_that_failed(
+    study, attrs, epochs, amp
+):
+    config = repeatable_config(add(study, value=0.5, **attrs))
+    assert (config.epochs, config.use_mixed_precision) == (epochs, amp)
+    assert {**config.to_dict(), "epochs": 40, "use_mixed_precision": True} == CONFIG.to_dict()
+
+
+# What a trial reached
+
+
+def test_a_pruned_trial_kept_the_cosine_of_its_best_epoch_not_of_its_last_or_highest(study):
+    trial = add(study, TrialState.PRUNED, 0.4, curve=CURVE, best_epoch=1)
+    assert trial.value == 0.4
+    assert kept_cosine(trial) == 0.1
+
+
+def test_a_completed_trial_kept_its_value(study):
+    assert kept_cosine(add(study, value=0.6, curve=CURVE, best_epoch=2)) == 0.6
+
+
+def test_a_trial_that_validated_no_epoch_kept_nothing(study):
+    assert kept_cosine(add(study, TrialState.FAIL, stop_reason="non_finite")) is None
+    assert kept_cosine(add(study, TrialState.WAITING)) is None
+
+
+# Tables
+
+
+def test_presets_stand_in_the_order_they_were_queued_each_with_its_latest_trial(storage):
+    study = make_study(storage, "faces", preset_aliases={"quickstart": "recommended"})
+    failed = add(study, TrialState.FAIL, preset="baseline", put_back=True)
+    recommended = add(study, value=0.5, preset="recommended")
+    add(study, value=0.6, preset=None)
+    retry = add(study, value=0.4, preset="baseline", retry_of=failed.number)
+    rows = preset_rows(study)
+    assert [(row.name, row.trial.number, row.same_as) for row in rows] == [
+        ("baseline", retry.number, None),
+        ("recommended", recommended.number, None),
+        ("quickstart", recommended.number, "recommended"),
+    ]
+
+
+def test_an_alias_whose_first_has_no_trial_yet_has_none_either(storage):
+    study = make_study(storage, "faces", preset_aliases={"quickstart": "recommended"})
+    assert preset_rows(study) == [Row("quickstart", None, "recommended")]
+
+
+def test_a_study_without_presets_has_no_rows(study):
+    add(study, value=0.6, preset=None)
+    assert preset_rows(study) == []
+
+
+def test_a_summary_counts_every_state_and_names_the_best(storage):
+    study = make_study(storage, "faces", no_model_cosine=0.3, data={"source": "here"})
+    assert summary(study) == {
+        "study": "faces",
+        "states": {"complete": 0, "pruned": 0, "fail": 0, "running": 0, "waiting": 0},
+        "best_value": None,
+        "best_trial": None,
+        "best_preset": None,
+        "no_model_cosine": 0.3,
+        "data": {"source": "here"},
+    }
+    for value, preset in ((0.5, "baseline"), (0.7, "aggressive"), (0.6, None)):
+        add(study, value=value, preset=preset)
+    for state in (TrialState.PRUNED, TrialState.FAIL, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING):
+        add(study, state, 0.1 if state == TrialState.PRUNED else None)
+    assert count_states(study) == {"complete": 3, "pruned": 1, "fail": 2, "running": 1, "waiting": 1}
+    held = summary(study)
+    assert (held["best_value"], held["best_trial"], held["best_preset"]) == (0.7, 1, "aggressive")
