@@ -94,6 +94,7 @@ def test_the_value_is_the_cosine_of_the_epoch_with_the_lowest_validation_loss_no
     trial = scripted([(1.0, 0.5), (0.5, 0.4), (0.75, 0.9), (0.5, 0.7)])
     assert trial.outcome.value == 0.4
     assert (trial.attrs["best_epoch"], trial.attrs["epochs_run"]) == (2, 4)
+    assert trial.attrs["train_loss"] == trial.epochs[1].train_loss != trial.epochs[3].train_loss
     assert trial.judge.reports == [(1, 0.5), (2, 0.4), (3, 0.9), (4, 0.7)]
 
 
