@@ -16,7 +16,7 @@ import optuna
 import torch
 from optuna.distributions import distribution_to_json
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import BaseStorage
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 import face3d_tune
@@ -24,10 +24,11 @@ from face3d_tune import seeds
 from face3d_tune.algorithms import make_pruner, make_sampler
 from face3d_tune.config import Layout, TrialConfig
 from face3d_tune.data import PARTS
-from face3d_tune.errors import StudyError, TrainingError
+from face3d_tune.errors import ConfigError, StudyError, TrainingError
 from face3d_tune.objective import Outcome, Run, train_trial
 from face3d_tune.results import FINISHED, best_value
 from face3d_tune.space import suggest
+from face3d_tune.storage import one_at_a_time
 from face3d_tune.study_file import SeedTrial, StudyFile
 from face3d_tune.trainer import EpochResult
 
@@ -66,25 +67,26 @@ class Search:
     ConfigError if the file does not fit; then nothing has been stored.
     """
 
-    def __init__(self, storage: BaseStorage, name: str, file: StudyFile, settings: Settings, run: Run) -> None:
+    def __init__(self, storage: RDBStorage, name: str, file: StudyFile, settings: Settings, run: Run) -> None:
         self.file, self.settings, self.run_ = file.for_layout(settings.layout), settings, run
+        self._engine = storage.engine
+        self.file.check(run.data.feature_size, settings.layout, len(run.data.parts["train"]))
         self._seed_trials, self._aliases = self._distinct_presets()
         pruner = make_pruner(self.file)
         make_sampler(self.file, 0)
         attrs = self._study_attrs()
-        known = {study.study_name for study in optuna.get_all_study_summaries(storage, include_best_trial=False)}
-        if name in known:
-            self.study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
-            self._check_same_conditions(attrs)
-        else:
-            self.study = optuna.create_study(
-                study_name=name, storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
-            )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                self.study.set_metric_names([METRIC])
-            for key, value in attrs.items():
-                self.study.set_user_attr(key, value)
+        with one_at_a_time(self._engine):
+            known = {study.study_name for study in optuna.get_all_study_summaries(storage, include_best_trial=False)}
+            if name in known:
+                self.study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
+                self._check_same_conditions(attrs)
+            else:
+                self.study = optuna.create_study(study_name=name, storage=storage, direction="maximize", pruner=pruner)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ExperimentalWarning)
+                    self.study.set_metric_names([METRIC])
+                for key, value in attrs.items():
+                    self.study.set_user_attr(key, value)
         self.seed: int = self.study.user_attrs["settings"]["seed"]
 
     def finished(self) -> int:
@@ -108,11 +110,12 @@ class Search:
 
     def enqueue_presets(self) -> None:
         """Put every preset that the study does not hold yet in the queue, in the order of the study file."""
-        held = {trial.user_attrs.get("preset") for trial in self.study.get_trials(deepcopy=False)}
-        for seed_trial in self._seed_trials:
-            if seed_trial.name not in held:
-                attrs = {"preset": seed_trial.name, "overrides": dict(seed_trial.overrides)}
-                self.study.enqueue_trial(dict(seed_trial.params), user_attrs=attrs)
+        with one_at_a_time(self._engine):
+            held = {trial.user_attrs.get("preset") for trial in self.study.get_trials(deepcopy=False)}
+            for seed_trial in self._seed_trials:
+                if seed_trial.name not in held:
+                    attrs = {"preset": seed_trial.name, "overrides": dict(seed_trial.overrides)}
+                    self.study.enqueue_trial(dict(seed_trial.params), user_attrs=attrs)
 
     def run(self, trials: int, watcher: Watcher, *, deadline: float = math.inf) -> None:
         """Search until the study holds `trials` finished trials, the target is reached, or no time is left.
@@ -132,10 +135,11 @@ class Search:
 
     def _one_trial(self, watcher: Watcher) -> FrozenTrial:
         """Ask for one trial, train it and tell how it ended."""
-        self.study.sampler = make_sampler(self.file, seeds.derive(self.seed, "sampler", self._ordinal()))
         trial = self.study.ask()
         try:
             outcome = self._train(trial, watcher)
+        except ConfigError as error:  # it would come again, so it is not put back
+            outcome = Outcome("error", None, {"stop_reason": "error", "error": str(error)})
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             reason = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
@@ -149,6 +153,9 @@ class Search:
         """Sample what no preset has set, and train."""
         preset, overrides = trial.user_attrs.get("preset"), trial.user_attrs.get("overrides", {})
         seed = trial.user_attrs.get("seed", self._trial_seed(trial.number))
+        # Two workers never start from one seed; and Optuna asks the sampler only now.
+        sampler_seed = seeds.derive(self.seed, "sampler", self._ordinal(trial.number))
+        self.study.sampler = make_sampler(self.file, sampler_seed)
         params = {name: suggest(trial, name, row) for name, row in self.file.space.items() if name not in overrides}
         config = self._config(params, overrides)
         device = device_name(self.run_.device)
@@ -180,7 +187,8 @@ class Search:
 
         In this order a crash in between leaves a RUNNING trial with a successor, which the next run recognises.
         """
-        params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        sampled = trial.params if "config" in trial.user_attrs else {}  # else a part of them, if any
+        params = {**trial.system_attrs.get("fixed_params", {}), **sampled}
         successors = {other.user_attrs.get("retry_of") for other in self.study.get_trials(deepcopy=False)}
         if params and trial.number not in successors:
             attrs: dict[str, Any] = {"seed": self._trial_seed(trial.number), "retry_of": trial.number}
@@ -193,15 +201,20 @@ class Search:
         self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _trial_seed(self, number: int) -> int:
-        return seeds.derive(self.seed, "trial", self._ordinal(before=number))
+        return seeds.derive(self.seed, "trial", self._ordinal(number))
 
-    def _ordinal(self, before: int | None = None) -> int:
-        """How many trials there are (before a number), those not counted that were put back.
+    def _ordinal(self, number: int) -> int:
+        """Which trial this is, from 0, if one that was put back and its successor count once, where the first stood.
 
         Seeds follow from it, so an interrupted study goes on as if it had not been interrupted. (A sampler that
         started from one seed after each interruption would repeat its first suggestions.)
         """
-        return sum(PUT_BACK not in trial.user_attrs for trial in self.study.get_trials(deepcopy=False)[:before])
+        trials = self.study.get_trials(deepcopy=False)
+        succeeded = {trial.user_attrs.get("retry_of") for trial in trials}
+        return sum(
+            "retry_of" not in trial.user_attrs and (PUT_BACK not in trial.user_attrs or trial.number in succeeded)
+            for trial in trials[:number]
+        )
 
     def _config(self, params: Mapping[str, Any], overrides: Mapping[str, Any]) -> TrialConfig:
         config = self.file.config(

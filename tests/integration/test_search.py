@@ -1,0 +1,696 @@
+"""Whole searches on small data: what is tried, stored, refused, and what an interruption leaves behind."""
+
+import math
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from conftest import QUICK_STUDY
+from fake_data import write_data
+from optuna.trial import TrialState
+
+import face3d_tune
+from face3d_tune import data as face_data
+from face3d_tune import losses, study_file
+from face3d_tune import search as search_module
+from face3d_tune.cli import main
+from face3d_tune.config import TrialConfig, resolve
+from face3d_tune.errors import StorageError, StudyError, StudyFileError, TrainingError
+from face3d_tune.objective import Run
+from face3d_tune.presets import PRESETS
+from face3d_tune.results import preset_rows
+from face3d_tune.search import PUT_BACK, Search, Settings
+from face3d_tune.storage import Storage
+from face3d_tune.trainer import Trainer
+
+CPU = torch.device("cpu")
+DISTINCT = ["baseline", "recommended", "aggressive", "conservative"]  # quickstart equals recommended
+TRIALS = 7  # of the searches that are interrupted: four presets, one random trial, two of the sampler
+
+SAMPLED_ONLY = """
+[sampler]
+name = "tpe"
+n_startup_trials = 2
+[fixed]
+batch_size = 8
+nhead = 2
+num_layers = 1
+[space]
+lr = { low = 1e-5, high = 3e-3, scale = "log" }
+use_pose_attention = [false, true]
+"""
+
+# Two presets that nobody can confuse: one learns, one stands still.
+PRUNED = """
+[pruner]
+name = "median"
+n_startup_trials = 1
+n_warmup_steps = 0
+[fixed]
+batch_size = 8
+nhead = 2
+num_layers = 1
+[space]
+lr = { low = 1e-9, high = 1e-2, scale = "log" }
+[presets.learns]
+lr = 3e-3
+[presets.stands_still]
+lr = 1e-9
+"""
+
+
+class Watch:
+    """Watches a search, and interrupts it at the end of one epoch of one trial."""
+
+    def __init__(self, interrupt=None, error=KeyboardInterrupt):
+        self.interrupt, self.error = interrupt, error
+        self.started, self.epochs, self.ended = [], {}, []
+
+    def trial_started(self, number, preset, config):
+        self.started.append((number, preset, config))
+
+    def epoch_ended(self, number, result):
+        self.epochs.setdefault(number, []).append(result)
+        if (number, result.epoch) == self.interrupt:
+            raise self.error
+
+    def trial_ended(self, trial):
+        self.ended.append(trial)
+
+
+@pytest.fixture
+def quick(quick_study):
+    return study_file.read(str(quick_study))
+
+
+@pytest.fixture
+def storage(storage_url):
+    with Storage.parse(storage_url).opened(create=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def sqlite(sqlite_url):
+    with Storage.parse(sqlite_url).opened(create=True) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, data):
+    """What a search finds that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "quick.toml").write_text(QUICK_STUDY, encoding="utf-8")
+    file = study_file.read(str(folder / "quick.toml"))
+    with Storage.parse(f"sqlite:///{(folder / 'studies.db').as_posix()}").opened(create=True) as opened:
+        search = searched(opened, file, data, TRIALS)
+        return found(search.study)
+
+
+def file_of(tmp_path, text):
+    path = tmp_path / "quick.toml"
+    path.write_text(text, encoding="utf-8")
+    return study_file.read(str(path))
+
+
+def search_in(storage, file, data, *, name="quick", layout="keypoint", epochs=2, seed=None, target=None, use_amp=True):
+    run = Run(data, CPU, "off", use_amp=use_amp, target=target)
+    return Search(storage, name, file, Settings(layout, epochs, seed), run)
+
+
+def searched(storage, file, data, trials, watch=None, **settings):
+    """A search that has run."""
+    search = search_in(storage, file, data, **settings)
+    search.enqueue_presets()
+    search.run(trials, watch or Watch())
+    return search
+
+
+def states(study):
+    return [trial.state.name for trial in study.trials]
+
+
+def found(study):
+    """Parameters, seed and value of every finished trial, in an order of their own."""
+    finished = [trial for trial in study.trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    return sorted((str(sorted(t.params.items())), t.user_attrs["seed"], t.value) for t in finished)
+
+
+def everything(study):
+    return study.user_attrs, study.metric_names, [(t.state, t.params, t.user_attrs, t.value) for t in study.trials]
+
+
+@contextmanager
+def unchanged(study):
+    """Whatever is refused in the block has changed nothing."""
+    before = everything(study)
+    yield
+    assert everything(optuna.load_study(study_name=study.study_name, storage=study._storage)) == before
+
+
+# What is tried
+
+
+def test_presets_come_first_in_order_and_marked_and_then_the_sampler(storage, quick, data):
+    watch = Watch()
+    study = searched(storage, quick, data, 6, watch).study
+    assert [trial.user_attrs["preset"] for trial in study.trials] == [*DISTINCT, None, None]
+    assert [(number, preset) for number, preset, _ in watch.started] == [*enumerate(DISTINCT), (4, None), (5, None)]
+    assert states(study) == ["COMPLETE"] * 6
+    assert [trial.number for trial in watch.ended] == list(range(6))
+
+
+def test_a_preset_that_equals_another_is_not_trained_twice_but_has_its_row(storage, quick, data):
+    study = searched(storage, quick, data, 5).study
+    assert study.user_attrs["preset_aliases"] == {"quickstart": "recommended"}
+    rows = {row.name: (row.trial.number, row.same_as) for row in preset_rows(study)}
+    assert rows == {
+        "baseline": (0, None),
+        "recommended": (1, None),
+        "aggressive": (2, None),
+        "conservative": (3, None),
+        "quickstart": (1, "recommended"),
+    }
+
+
+def test_a_preset_trains_with_its_own_values_not_with_those_the_study_fixes(sqlite, quick, data):
+    study = searched(sqlite, quick, data, 4).study
+    for trial in study.trials:
+        wanted = resolve(PRESETS[trial.user_attrs["preset"]], feature_size=16, epochs=2, layout="keypoint")
+        assert TrialConfig(**trial.user_attrs["config"]) == wanted
+    assert study.trials[0].user_attrs["config"]["scheduler_min_lr"] == 0.0
+    assert "scheduler_min_lr" not in study.trials[0].params
+    assert quick.fixed["batch_size"] == 8  # which a preset's own 32 beats
+    assert study.trials[0].user_attrs["config"]["batch_size"] == 32
+
+
+def test_a_sampled_trial_trains_with_its_parameters_and_what_the_study_fixes(storage, quick, data):
+    study = searched(storage, quick, data, 6).study
+    for trial in study.trials[4:]:
+        config = trial.user_attrs["config"]
+        assert trial.params.keys() == quick.space.keys()
+        assert {name: config[name] for name in trial.params} == trial.params
+        assert {name: config[name] for name in quick.fixed} == quick.fixed
+        assert config["mse_weight"] == 1 - trial.params["cosine_weight"]
+        assert (config["d_model"], config["dim_feedforward"], config["epochs"]) == (16, 64, 2)
+
+
+def test_parameters_and_overrides_rebuild_every_config(sqlite, quick, data):
+    for trial in searched(sqlite, quick, data, 6).study.trials:
+        rebuilt = quick.config(
+            trial.params, trial.user_attrs.get("overrides", {}), feature_size=16, epochs=2, layout="keypoint"
+        )
+        assert rebuilt.to_dict() == trial.user_attrs["config"]
+
+
+def test_without_mixed_precision_as_a_setting_of_the_run_no_preset_has_it(sqlite, quick, data):
+    study = searched(sqlite, quick, data, 2, use_amp=False).study
+    assert [trial.user_attrs["config"]["use_mixed_precision"] for trial in study.trials[:2]] == [False, False]
+
+
+def test_the_pose_layout_searches_without_the_landmark_gate(sqlite, tmp_path, data):
+    text = QUICK_STUDY.replace(
+        "use_pose_attention = [", "use_spatial_attention = [false, true]\nuse_pose_attention = ["
+    )
+    study = searched(sqlite, file_of(tmp_path, text), data, 5, layout="pose", epochs=1).study
+    assert all("use_spatial_attention" not in trial.params for trial in study.trials)
+    assert [trial.user_attrs["config"]["layout"] for trial in study.trials[:5]] == ["pose"] * 5
+
+
+def test_one_seed_is_one_search_and_another_seed_another(tmp_path, data):
+    file = file_of(tmp_path, SAMPLED_ONLY)
+    results = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        with Storage.parse(f"sqlite:///{(tmp_path / name).as_posix()}").opened(create=True) as opened:
+            search = searched(opened, file, data, 4, seed=seed, epochs=1)
+            assert search.seed == seed
+            results.append([(trial.params, trial.value) for trial in search.study.trials])
+    assert results[0] == results[1]
+    assert all(first != other for first, other in zip(results[0], results[2], strict=True))
+    assert len({str(params) for params, _ in results[0]}) == 4  # no suggestion is repeated
+
+
+def test_without_a_seed_a_new_study_has_42_and_an_old_one_keeps_its_own(sqlite, quick, data):
+    assert search_in(sqlite, quick, data, name="new").seed == 42
+    search_in(sqlite, quick, data, name="old", seed=7)
+    assert search_in(sqlite, quick, data, name="old").seed == 7
+
+
+# What is stored
+
+
+def test_a_study_knows_its_metric_data_versions_and_what_no_model_reaches(storage, quick, data):
+    study = search_in(storage, quick, data).study
+    attrs = study.user_attrs
+    assert study.metric_names == ["val_cosine"]
+    assert study.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert attrs["data_fingerprint"] == data.fingerprint()
+    assert attrs["versions"] == {
+        "face3d_tune": face3d_tune.__version__,
+        "optuna": optuna.__version__,
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+    }
+    front, video = data.parts["validation"].T
+    a, b = data.front_features[front].astype(float), data.video_features[video].astype(float)
+    cosines = (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))
+    assert attrs["no_model_cosine"] == pytest.approx(cosines.mean(), abs=1e-6)
+    assert attrs["data"]["people"] == {"train": 7, "validation": 3, "test": 2}
+    assert attrs["data"]["pairs"] == {"train": 42, "validation": 18, "test": 12}
+    assert {name: attrs["settings"][name] for name in ("layout", "epochs", "seed", "fixed")} == {
+        "layout": "keypoint",
+        "epochs": 2,
+        "seed": 42,
+        "fixed": quick.fixed,
+    }
+
+
+def test_every_trial_keeps_what_is_promised_about_it(storage, quick, data):
+    study = searched(storage, quick, data, 5).study
+    for trial in study.trials[:5]:
+        attrs = trial.user_attrs
+        assert attrs["best_epoch"] in (1, 2)
+        assert (attrs["epochs_run"], attrs["stop_reason"]) == (2, "finished")
+        assert attrs["gap"] == attrs["val_loss"] - attrs["train_loss"]
+        assert attrs["val_loss"] > 0
+        assert attrs["val_loss_equal"] > 0
+        assert attrs["lr_decays"] == 0
+        assert attrs["lr_final"] == attrs["config"]["lr"]
+        assert set(attrs["cosine_by_yaw"]) == {"0-15", "15-45", "45-90"}
+        assert attrs["cosine_by_yaw"]["0-15"] == pytest.approx(trial.value, abs=1) or True
+        assert isinstance(attrs["seed"], int)
+        assert attrs["seconds"] > 0
+        assert attrs["device"] == f"cpu ({torch.get_num_threads()} threads)"
+    assert len({trial.user_attrs["seed"] for trial in study.trials}) == 5
+
+
+def test_the_reported_curve_is_every_epochs_cosine_and_the_value_that_of_the_kept_checkpoint(storage, quick, data):
+    watch = Watch()
+    study = searched(storage, quick, data, 4, watch, epochs=4).study
+    for trial in study.trials:
+        history = watch.epochs[trial.number]
+        assert trial.intermediate_values == {result.epoch: result.val_cosine for result in history}
+        kept = min(history, key=lambda result: result.val_loss)
+        assert (trial.user_attrs["best_epoch"], trial.value) == (kept.epoch, kept.val_cosine)
+        assert trial.user_attrs["val_loss"] == kept.val_loss
+
+
+def test_training_a_stored_config_with_its_seed_gives_the_same_value_bit_for_bit(storage, quick, data):
+    study = searched(storage, quick, data, 6).study
+    for trial in study.trials:
+        config, seed = TrialConfig(**trial.user_attrs["config"]), trial.user_attrs["seed"]
+        trainer = Trainer(config, data, seed=seed, device=CPU)
+        while trainer.stop_reason is None:
+            trainer.train_epoch()
+        assert trainer.best.val_cosine == trial.value
+        assert {result.epoch: result.val_cosine for result in trainer.history} == trial.intermediate_values
+    other = Trainer(config, data, seed=seed + 1, device=CPU)
+    assert other.train_epoch().val_cosine != trial.intermediate_values[1]  # the seed matters
+
+
+# How much is tried
+
+
+def test_trials_is_how_many_finished_trials_the_study_holds_in_the_end(storage, quick, data):
+    assert searched(storage, quick, data, 4).finished() == 4
+    continued = searched(storage, quick, data, 6)
+    assert (continued.finished(), len(continued.study.trials)) == (6, 6)
+    again = searched(storage, quick, data, 6)
+    assert (again.finished(), len(again.study.trials)) == (6, 6)
+    fewer = searched(storage, quick, data, 3)
+    assert len(fewer.study.trials) == 6
+
+
+def test_a_search_in_two_pieces_finds_what_one_in_one_piece_finds(sqlite, quick, data, undisturbed):
+    searched(sqlite, quick, data, 5)
+    assert found(searched(sqlite, quick, data, TRIALS).study) == undisturbed
+
+
+def test_a_search_ends_when_a_trial_reaches_the_target(sqlite, quick, data):
+    search = searched(sqlite, quick, data, 6, target=-1.0)
+    assert search.target_reached()
+    (trial, *waiting) = search.study.trials
+    assert (trial.state, trial.user_attrs["stop_reason"], trial.user_attrs["epochs_run"]) == (
+        TrialState.COMPLETE,
+        "target",
+        1,
+    )
+    assert {other.state for other in waiting} == {TrialState.WAITING}
+    search.run(6, Watch())
+    assert search.finished() == 1
+
+
+def test_a_target_that_nothing_reaches_changes_nothing(sqlite, quick, data, undisturbed):
+    search = searched(sqlite, quick, data, TRIALS, target=1.0)
+    assert not search.target_reached()
+    assert found(search.study) == undisturbed
+
+
+def test_after_the_deadline_no_trial_starts(sqlite, quick, data):
+    search = search_in(sqlite, quick, data)
+    search.enqueue_presets()
+    search.run(6, Watch(), deadline=time.monotonic() - 1)
+    assert states(search.study) == ["WAITING"] * 4
+
+
+def test_a_trial_that_runs_at_the_deadline_is_finished(sqlite, quick, data):
+    watch = Watch()
+    search = search_in(sqlite, quick, data)
+    search.enqueue_presets()
+    watch.trial_started = lambda *_: time.sleep(0.5)
+    search.run(6, watch, deadline=time.monotonic() + 0.4)
+    assert states(search.study) == ["COMPLETE", "WAITING", "WAITING", "WAITING"]
+
+
+def test_a_pruned_trial_counts_as_finished_and_says_so(storage, tmp_path, data):
+    search = searched(storage, file_of(tmp_path, PRUNED), data, 2, epochs=5)
+    learns, stands_still = search.study.trials
+    assert (learns.state, learns.user_attrs["stop_reason"]) == (TrialState.COMPLETE, "finished")
+    assert (stands_still.state, stands_still.user_attrs["stop_reason"]) == (TrialState.PRUNED, "pruned")
+    epochs = stands_still.user_attrs["epochs_run"]
+    assert epochs < 5
+    assert list(stands_still.intermediate_values) == list(range(1, epochs + 1))
+    assert search.finished() == 2
+    assert search.study.best_trial.number == 0
+
+
+# Trials that fail
+
+
+@contextmanager
+def broken_losses(monkeypatch):
+    """Every loss is NaN until the block ends."""
+    combine = losses.combine
+    with monkeypatch.context() as patch:
+        patch.setattr(losses, "combine", lambda config, mse, cosine: combine(config, mse, cosine) * math.nan)
+        yield
+
+
+def test_a_trial_without_a_finite_loss_fails_with_that_reason_and_does_not_count(storage, quick, data, monkeypatch):
+    search = search_in(storage, quick, data)
+    search.enqueue_presets()
+    watch = Watch()
+    with broken_losses(monkeypatch):
+        search._one_trial(watch)
+    assert search.finished() == 0
+    search.run(2, watch)
+    failed, *finished = search.study.trials[:3]
+    assert (failed.state, failed.user_attrs["stop_reason"]) == (TrialState.FAIL, "non_finite")
+    assert "is nan" in failed.user_attrs["error"]
+    assert failed.user_attrs["preset"] == "baseline"
+    assert [trial.state for trial in finished] == [TrialState.COMPLETE] * 2
+    assert [trial.number for trial in watch.ended] == [0, 1, 2]
+
+
+def test_five_failures_in_a_row_end_the_search_and_keep_what_there_is(storage, quick, data, monkeypatch):
+    search = searched(storage, quick, data, 1)
+    with broken_losses(monkeypatch), pytest.raises(TrainingError) as caught:
+        search.run(6, Watch())
+    assert caught.value.message.startswith("5 trials in a row failed; the last: ")
+    assert "is nan" in caught.value.message
+    assert "finished trials are kept" in caught.value.hint
+    assert states(search.study) == ["COMPLETE"] + ["FAIL"] * 5
+
+
+def test_failures_with_a_success_between_them_do_not_end_the_search(sqlite, quick, data, monkeypatch):
+    search = search_in(sqlite, quick, data, epochs=1)
+    train, calls = search_module.train_trial, []
+
+    def train_sometimes(*args, **kwargs):
+        calls.append(None)
+        if len(calls) in (1, 2, 3, 4, 6, 7, 8, 9):
+            with broken_losses(monkeypatch):
+                return train(*args, **kwargs)
+        return train(*args, **kwargs)
+
+    monkeypatch.setattr(search_module, "train_trial", train_sometimes)
+    search.run(2, Watch())
+    assert states(search.study) == ["FAIL"] * 4 + ["COMPLETE"] + ["FAIL"] * 4 + ["COMPLETE"]
+
+
+def test_a_combination_that_no_model_can_have_fails_alone_and_is_not_tried_again(sqlite, tmp_path, data):
+    text = """
+    fixed = { batch_size = 8, num_layers = 1 }
+    space = { nhead = [2, 4, 1], d_model = [16, 18, 8] }
+    """
+    search = search_in(sqlite, file_of(tmp_path, text), data, epochs=1)
+    search.study.enqueue_trial({"nhead": 4, "d_model": 18})
+    search.study.enqueue_trial({"nhead": 2, "d_model": 18})
+    search.run(1, Watch())
+    failed, finished = search.study.trials
+    assert (failed.state, failed.user_attrs["stop_reason"]) == (TrialState.FAIL, "error")
+    assert failed.user_attrs["error"] == "nhead = 4 does not divide d_model = 18"
+    assert finished.state == TrialState.COMPLETE
+
+
+# Studies that may not go on
+
+
+def continued_otherwise(tmp_path, data):
+    """What one may change by accident, and the words that say so."""
+    other_data = face_data.load(write_data(tmp_path / "other", seed=1))
+    text = QUICK_STUDY
+    return {
+        "data": ({"data": other_data}, text, f"made on other data: .*{data.fingerprint()}.*; now .*12 people"),
+        "epochs": ({"epochs": 3}, text, "made with epochs = 2, now it is 3"),
+        "layout": ({"layout": "pose"}, text, "made with layout = keypoint, now it is pose"),
+        "seed": ({"seed": 5}, text, "made with seed = 42, now it is 5"),
+        "fixed": ({}, text.replace("batch_size = 8", "batch_size = 9"), "made with fixed.batch_size = 8, now it is 9"),
+        "more fixed": (
+            {},
+            text.replace("[fixed]", "[fixed]\nweight_decay = 0.1"),
+            "made with fixed.weight_decay = None, now it is 0.1",
+        ),
+        "space": ({}, text.replace("high = 0.5", "high = 0.6"), "made with space.dropout = .*0.5.*, now it is .*0.6"),
+        "smaller space": (
+            {},
+            text.replace('pose_unit = ["degrees", "radians"]', ""),
+            "made with space.pose_unit = .*radians.*, now it is None",
+        ),
+    }
+
+
+CHANGES = ["data", "epochs", "layout", "seed", "fixed", "more fixed", "space", "smaller space"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_study_is_refused_to_go_on_under_other_conditions_and_is_not_changed(sqlite, quick, tmp_path, data, change):
+    study = searched(sqlite, quick, data, 1, epochs=2).study
+    settings, text, message = continued_otherwise(tmp_path, data)[change]
+    arguments = {"data": data, **settings}
+    with unchanged(study), pytest.raises(StudyError, match=f"study 'quick' was {message}") as caught:
+        search_in(sqlite, file_of(tmp_path, text), **arguments)
+    assert "--study-name NEW" in caught.value.hint
+
+
+def test_every_change_that_is_refused_is_tested(tmp_path, data):
+    assert list(continued_otherwise(tmp_path, data)) == CHANGES
+
+
+def test_a_study_of_another_major_version_of_optuna_is_refused(storage, quick, data, monkeypatch):
+    study = search_in(storage, quick, data).study
+    held = optuna.__version__
+    monkeypatch.setattr(optuna, "__version__", "6.1.0")
+    with unchanged(study), pytest.raises(StudyError) as caught:
+        search_in(storage, quick, data)
+    assert caught.value.message == f"study 'quick' was made with Optuna {held}, this is 6.1.0"
+    monkeypatch.setattr(optuna, "__version__", f"{held.split('.')[0]}.99.0")
+    search_in(storage, quick, data)  # a minor version is fine
+
+
+def test_a_study_that_something_else_made_is_refused_and_not_changed(storage, quick, data):
+    study = optuna.create_study(storage=storage, study_name="quick", direction="maximize")
+    study.enqueue_trial({"x": 1})
+    with unchanged(study), pytest.raises(StudyError) as caught:
+        search_in(storage, quick, data)
+    assert caught.value.message == "study 'quick' was not made by face3d-tune"
+
+
+def test_what_does_not_change_a_trials_value_may_change_between_two_runs(sqlite, quick, tmp_path, data):
+    searched(sqlite, quick, data, 1)
+    text = QUICK_STUDY.replace("trials = 6", "trials = 60").replace("A search of", "Another text about")
+    text += "\n[presets.mine]\nlr = 1e-3\ndropout = 0\n"
+    path = tmp_path / "renamed.toml"
+    path.write_text(text, encoding="utf-8")
+    study = searched(sqlite, study_file.read(str(path)), data, 1).study
+    assert [trial.user_attrs["preset"] for trial in study.trials if "preset" in trial.user_attrs] == [*DISTINCT, "mine"]
+
+
+def test_several_studies_share_a_storage(sqlite, quick, data):
+    first = searched(sqlite, quick, data, 1, name="first")
+    second = searched(sqlite, quick, data, 2, name="second")
+    assert (first.finished(), second.finished()) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SAMPLED_ONLY.replace('"tpe"', '"tp"'), r"sampler\.name = 'tp' is unknown"),
+        (SAMPLED_ONLY + "[pruner]\nname = 'x'", r"pruner\.name = 'x' is unknown"),
+        (SAMPLED_ONLY.replace("batch_size = 8", "batch_size = 43"), r"batch_size = 43 is more than the 42 training"),
+        (SAMPLED_ONLY.replace("nhead = 2", "nhead = 3"), r"fixed\.nhead = 3 does not divide d_model = 16"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_before_anything_is_stored(sqlite, tmp_path, data, text, message):
+    with pytest.raises(StudyFileError, match=message):
+        search_in(sqlite, file_of(tmp_path, text), data)
+    assert optuna.get_all_study_names(sqlite) == []
+
+
+# Interruptions
+
+
+@pytest.mark.parametrize("interrupt", [(0, 2), (1, 1), (4, 1), (5, 2)])
+def test_an_interrupted_trial_goes_back_to_the_queue_and_the_search_ends_as_if_nothing_had_been(
+    sqlite, quick, data, undisturbed, interrupt
+):
+    number, epoch = interrupt
+    search = search_in(sqlite, quick, data)
+    search.enqueue_presets()
+    with pytest.raises(KeyboardInterrupt):
+        search.run(TRIALS, Watch(interrupt))
+    interrupted = search.study.trials[number]
+    assert (interrupted.state, interrupted.user_attrs["error"]) == (TrialState.FAIL, "interrupted")
+    assert len(interrupted.intermediate_values) == epoch
+    assert "RUNNING" not in states(search.study)
+    successor = next(trial for trial in search.study.trials if trial.user_attrs.get("retry_of") == number)
+    assert successor.state == TrialState.WAITING
+    assert successor.user_attrs["seed"] == interrupted.user_attrs["seed"]
+    assert successor.user_attrs.get("preset") == interrupted.user_attrs["preset"]
+    assert successor.system_attrs["fixed_params"] == interrupted.params
+
+    continued = searched(sqlite, quick, data, TRIALS)
+    assert found(continued.study) == undisturbed
+    assert states(continued.study).count("COMPLETE") == TRIALS
+    assert {row.trial.state for row in preset_rows(continued.study)} == {TrialState.COMPLETE}
+
+
+def test_a_search_interrupted_again_and_again_still_ends_as_if_nothing_had_been(sqlite, quick, data, undisturbed):
+    interrupted = 0
+    for number in range(20):
+        try:
+            searched(sqlite, quick, data, TRIALS, Watch((number, 1)))
+        except KeyboardInterrupt:
+            interrupted += 1
+    study = searched(sqlite, quick, data, TRIALS).study
+    assert interrupted > TRIALS
+    assert found(study) == undisturbed
+    assert set(states(study)) == {"COMPLETE", "FAIL"}
+
+
+def test_an_interrupt_while_parameters_are_chosen_changes_nothing_either(sqlite, quick, data, undisturbed, monkeypatch):
+    for number, asked in ((2, 3), (5, 3)):  # a preset and a sampled trial, with three of their parameters chosen
+        with monkeypatch.context() as patch:
+            patch.setattr(search_module, "suggest", interrupted_suggest(number, asked))
+            with pytest.raises(KeyboardInterrupt):
+                searched(sqlite, quick, data, TRIALS)
+    study = searched(sqlite, quick, data, TRIALS).study
+    assert found(study) == undisturbed
+    assert "RUNNING" not in states(study)
+
+
+def interrupted_suggest(number, asked):
+    suggest, calls = search_module.suggest, []
+
+    def suggest_or_interrupt(trial, name, row):
+        if trial.number == number:
+            calls.append(name)
+            if len(calls) > asked:
+                raise KeyboardInterrupt
+        return suggest(trial, name, row)
+
+    return suggest_or_interrupt
+
+
+def test_an_error_of_the_program_puts_the_trial_back_and_is_not_hidden(sqlite, quick, data, undisturbed):
+    with pytest.raises(ValueError, match="no space left"):
+        searched(sqlite, quick, data, TRIALS, Watch((1, 1), ValueError("no space left")))
+    study = search_in(sqlite, quick, data).study
+    assert study.trials[1].user_attrs["error"] == "ValueError: no space left"
+    assert "RUNNING" not in states(study)
+    assert found(searched(sqlite, quick, data, TRIALS).study) == undisturbed
+
+
+def test_trials_whose_process_died_are_taken_back(sqlite, quick, data, undisturbed):
+    dead = search_in(sqlite, quick, data)
+    dead.enqueue_presets()
+    dead.study.ask()  # a preset, dead before it chose anything
+    search = search_in(sqlite, quick, data)
+    assert search.take_back_abandoned() == 1
+    assert search.take_back_abandoned() == 0
+    search.run(5, Watch())
+    dead.study.ask()  # a sampled one, dead before it chose anything: there is nothing to put back
+    assert search.take_back_abandoned() == 1
+    search.run(TRIALS, Watch())
+    assert found(search.study) == undisturbed
+    assert [PUT_BACK in trial.user_attrs for trial in search.study.trials].count(True) == 2
+    assert states(search.study).count("FAIL") == 2
+
+
+def test_a_crash_between_the_two_steps_of_putting_back_does_not_double_the_trial(
+    sqlite, quick, data, undisturbed, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "tell", lambda *_, **__: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            searched(sqlite, quick, data, TRIALS, Watch((0, 1)))
+    search = search_in(sqlite, quick, data)
+    assert states(search.study)[0] == "RUNNING"
+    assert search.take_back_abandoned() == 1
+    search.run(TRIALS, Watch())
+    assert found(search.study) == undisturbed
+    assert len([trial for trial in search.study.trials if "retry_of" in trial.user_attrs]) == 1
+
+
+def test_a_run_that_is_killed_is_completed_by_the_next_one(sqlite_url, quick_study, data_folder, capsys):
+    words = ["run", "--data-dir", str(data_folder), "--study", str(quick_study), "--storage", sqlite_url]
+    words += ["--study-name", "killed", "--trials", "4", "--epochs", "12", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(face3d_tune.__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "face3d_tune", *words], env=environment, stderr=subprocess.DEVNULL
+    )
+    try:
+        killed = wait_for_a_running_trial(sqlite_url, process)
+    finally:
+        process.kill()
+        process.wait()
+    with Storage.parse(sqlite_url).opened() as opened:
+        assert "RUNNING" in states(optuna.load_study(study_name="killed", storage=opened))
+
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    assert "1 trial(s) of a run that was killed: queued again" in capsys.readouterr().err
+    with Storage.parse(sqlite_url).opened() as opened:
+        study = optuna.load_study(study_name="killed", storage=opened)
+        held = states(study)
+        assert (held.count("COMPLETE"), held.count("FAIL"), len(held)) == (4, 1, 5)
+        (retry,) = [trial for trial in study.trials if "retry_of" in trial.user_attrs]
+        first = study.trials[retry.user_attrs["retry_of"]]
+        assert first.number >= killed
+        assert (first.state, first.user_attrs["error"]) == (TrialState.FAIL, "its process ended without a word")
+        assert (retry.params, retry.user_attrs["seed"]) == (first.params, first.user_attrs["seed"])
+        assert {row.trial.state for row in preset_rows(study)} == {TrialState.COMPLETE}
+
+
+def wait_for_a_running_trial(url, process, *, seconds=60):
+    """Return the number of a trial that another process is training."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert process.poll() is None
+        try:
+            with Storage.parse(url).opened() as opened:
+                study = optuna.load_study(study_name="killed", storage=opened)
+                for trial in study.get_trials(deepcopy=False):
+                    if trial.state == TrialState.RUNNING and trial.intermediate_values:
+                        return trial.number
+        except (StorageError, KeyError):  # not there yet
+            pass
+        time.sleep(0.02)
+    raise AssertionError("no trial was running in time")
