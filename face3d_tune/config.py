@@ -137,6 +137,11 @@ def resolve(values: Mapping[str, Any], *, feature_size: int, epochs: int, layout
     elif width is not None:
         raise ConfigError("width and d_model are both set; one follows from the other, so set one")
     complete.setdefault("dim_feedforward", 4 * complete["d_model"])
-    if "cosine_weight" in complete:
-        complete.setdefault("mse_weight", 1.0 - complete["cosine_weight"])
+    if "cosine_weight" in complete and "mse_weight" not in complete:
+        if complete["cosine_weight"] > 1:
+            raise ConfigError(
+                f"cosine_weight = {complete['cosine_weight']} is above 1, so mse_weight cannot be 1 - cosine_weight",
+                "set mse_weight as well",
+            )
+        complete["mse_weight"] = 1.0 - complete["cosine_weight"]
     return TrialConfig(**complete, epochs=epochs, layout=layout)

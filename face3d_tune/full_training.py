@@ -6,7 +6,7 @@ curve.png        losses and cosine by epoch
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,12 @@ def _train(trainer: Trainer, out: Path, after_epoch: Callable[[EpochResult], Non
         max_yaw=data.max_yaw,
     )
     args = {**checkpoint_args(trainer.config, use), "save_dir": str(out), "device": str(trainer.device)}
+    facts = _facts(trainer)
     while trainer.stop_reason is None:
         result = trainer.train_epoch()
         if result.is_best:
             checkpoint.save(trainer.checkpoint(args), out / "best_model.pth")
-        _write_history(trainer, out, {})
+        _write_history(trainer, out, facts)
         after_epoch(result)
 
 
@@ -90,23 +91,26 @@ def _conclude(trainer: Trainer, out: Path) -> Trained:
     trainer.model.load_state_dict(checkpoint.load(out / "best_model.pth")["model_state_dict"])
     validation = trainer.evaluate(trainer.validation)
     test = trainer.evaluate_test() if len(trainer.data.parts["test"]) else None
-    means: dict[str, Any] = {"best_epoch": trainer.best.epoch, "stop_reason": trainer.stop_reason}
+    means = _facts(trainer) | {"best_epoch": trainer.best.epoch, "stop_reason": trainer.stop_reason}
     means |= {"validation": asdict(validation), "test": asdict(test) if test else None}
     _write_history(trainer, out, means)
     save_curve(trainer.history, trainer.data.no_model_cosine("validation"), out / "curve.png")
     return Trained(trainer.best, len(trainer.history), validation, test)
 
 
-def _write_history(trainer: Trainer, out: Path, means: dict[str, Any]) -> None:
-    content = {
+def _facts(trainer: Trainer) -> dict[str, Any]:
+    """What the history says beside the epochs."""
+    return {
         "config": trainer.config.to_dict(),
         "seed": trainer.seed,
         "device": str(trainer.device),
         "amp": trainer.precision,
         "data": {"source": trainer.data.source, "fingerprint": trainer.data.fingerprint()},
-        **means,
-        "epochs": [asdict(result) for result in trainer.history],
     }
+
+
+def _write_history(trainer: Trainer, out: Path, facts: Mapping[str, Any]) -> None:
+    content = {**facts, "epochs": [asdict(result) for result in trainer.history]}
     partial = out / "history.json.partial"
     partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
     partial.replace(out / "history.json")

@@ -290,3 +290,10 @@ def test_a_preset_names_the_same_parameters_as_every_other_and_only_parameters()
 def test_the_presets_cannot_be_replaced():
     with pytest.raises(TypeError):
         PRESETS["baseline"] = {}
+
+
+def test_a_cosine_weight_above_1_needs_an_mse_weight_beside_it():
+    with pytest.raises(ConfigError, match=r"cosine_weight = 1\.2 is above 1"):
+        resolve({"cosine_weight": 1.2}, feature_size=16, epochs=1, layout="keypoint")
+    both = resolve({"cosine_weight": 1.2, "mse_weight": 0.5}, feature_size=16, epochs=1, layout="keypoint")
+    assert (both.mse_weight, both.cosine_weight) == (0.5, 1.2)
