@@ -19,6 +19,7 @@ from face3d_tune.cli.base import Command, example, storage_option
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page in a browser.")
 def dashboard(storage: str, host: str, port: int, browser: bool) -> None:
     """Serve optuna-dashboard on a storage until Ctrl-C."""
+    import warnings
     import webbrowser
 
     import optuna
@@ -35,4 +36,6 @@ def dashboard(storage: str, host: str, port: int, browser: bool) -> None:
             click.echo("warning: anyone who reaches this address can change and delete studies", err=True)
         if browser:
             webbrowser.open(url)
-        server.serve_forever()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna has one for every plot of a young study
+            server.serve_forever()
