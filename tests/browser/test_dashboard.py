@@ -3,9 +3,11 @@
 import os
 import shutil
 import signal
+import socket
 import threading
 import urllib.request
 import warnings
+from unittest import mock
 
 import optuna
 import pytest
@@ -195,6 +197,24 @@ def test_the_command_serves_the_storage_and_ends_on_ctrl_c(place):
         assert process.returncode == 130
         assert err.split() == ["interrupted"]
     assert out == ""
+
+
+def test_the_command_opens_the_browser_and_warns_of_an_address_that_others_reach(place, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("socketserver.BaseServer.serve_forever", mock.Mock(side_effect=KeyboardInterrupt))
+    answer = call("dashboard", "--port", "0", "--host", "0.0.0.0", cwd=place)
+    assert answer.code == 130
+    assert opened == [answer.out.split()[4]]
+    assert answer.err.startswith("warning: anyone who reaches this address can change and delete studies\n")
+
+
+def test_the_command_listens_on_ipv6(place, monkeypatch):
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    monkeypatch.setattr("socketserver.BaseServer.serve_forever", mock.Mock(side_effect=KeyboardInterrupt))
+    answer = call("dashboard", "--port", "0", "--host", "::1", "--no-browser", cwd=place)
+    assert answer.out.split()[4].startswith("http://[::1]:")
 
 
 def test_a_mistyped_storage_is_an_error_and_not_a_new_file(place, tmp_path):

@@ -1,9 +1,11 @@
 """A user's session at the command line: search, look, export, train; every command that it advises runs."""
 
+import contextlib
 import json
 import re
 import shlex
 import shutil
+import sqlite3
 import tomllib
 from pathlib import Path
 
@@ -227,6 +229,49 @@ def test_status_json_holds_optunas_own_numbers(session):
     assert study["data"]["people"] == {"train": 7, "validation": 3, "test": 2}
 
 
+def test_status_tells_what_to_do_about_a_storage_without_results(session, tmp_path):
+    storage = f"sqlite:///{tmp_path / 'young.db'}"
+    optuna.storages.RDBStorage(storage).engine.dispose()
+    answer = session.call("status", "--storage", storage)
+    assert answer.out.endswith("no study yet; make one with `face3d-tune run`\n")
+    assert json.loads(session.call("status", "--json", "--storage", storage).out)["studies"] == []
+    session.call(*session.run, "--storage", storage, "--timeout", "0.001")
+    answer = session.call("status", "--storage", storage)
+    assert answer.out.endswith("study    quick: 5 waiting\n         no completed trial yet\n")
+
+
+# a trial that others' curves ended
+
+
+@pytest.fixture(scope="module")
+def pruned(session):
+    """The same studies, where trial 1 was pruned in its last epoch."""
+    shutil.copy(session.folder / "studies.db", session.folder / "pruned.db")
+    with contextlib.closing(sqlite3.connect(session.folder / "pruned.db")) as database, database:
+        (found,) = database.execute("select trial_id from trials where number = 1").fetchone()
+        database.execute("update trials set state = 'PRUNED' where trial_id = ?", (found,))
+        database.execute("delete from trial_values where trial_id = ?", (found,))
+    return ("--storage", "sqlite:///pruned.db")
+
+
+def test_a_pruned_trial_counts_and_is_marked_in_the_table(session, pruned):
+    answer = session.call(*session.run, *pruned)
+    assert answer.out.startswith(f"nothing to do: study 'quick' holds {TRIALS} finished trials")
+    value = f"{session.trials[1].value:.4f}"
+    assert f" {value} (pruned) " in answer.out
+    assert rows(answer.out)["quickstart"] == ["=", *rows(answer.out)["recommended"]]
+    assert "study    quick: 5 complete, 1 pruned\n" in session.call("status", *pruned).out
+
+
+def test_a_pruned_trial_is_exported_and_trained_when_asked_for(session, pruned, tmp_path):
+    exported = session.call("export", *pruned, "--trial", "1")
+    assert exported.code == 0
+    assert exported.err == "note: trial 1 is pruned, not completed\n"
+    assert exported.out == session.ask("export", "--trial", "1").out
+    trained = session.call("train", *pruned, "--trial", "1", "--device", "cpu", "--out", tmp_path / "out")
+    assert f"reached {session.trials[1].value:.4f} on validation: the same" in trained.out
+
+
 # presets
 
 
@@ -386,6 +431,23 @@ def test_a_trial_of_another_width_layout_and_selection_trains_here(session, wide
     assert checkpoint["args"]["max_yaw_angle"] == 50
 
 
+def test_a_search_on_the_bundled_sample_leads_to_the_sample_on_disk(session, tmp_path):
+    (tmp_path / "tiny.toml").write_text(
+        "[fixed]\nd_model = 8\nnhead = 1\nnum_layers = 1\n[space]\nlr = [1e-3]\n", encoding="utf-8"
+    )
+    words = ("run", "--study", "tiny.toml", "--trials", "1", "--epochs", "1", "--device", "cpu")
+    searched = call(*words, cwd=tmp_path)
+    assert searched.code == 0, searched.err
+    export, train, _ = next_commands(searched.out)
+    assert "--data-dir" not in train
+    exported = call(*export[1:], "--partial", cwd=tmp_path)
+    assert "note: the study used the bundled sample; `face3d-tune data sample faces160` writes it" in exported.err
+    assert build_old().parse_args(shlex.split(exported.out)[2:]).data_dir == "faces160"
+    assert call("data", "sample", "faces160", cwd=tmp_path).code == 0
+    trained = call(*train[1:], "--device", "cpu", "--data-dir", "faces160", cwd=tmp_path)
+    assert ": the same" in trained.out
+
+
 # train
 
 
@@ -399,7 +461,7 @@ def load_into_reference(out):
     return checkpoint
 
 
-@pytest.mark.parametrize("number", [None, *range(TRIALS)])
+@pytest.mark.parametrize("number", [None, 2, 4, 5], ids=["best", "aggressive", "radians", "sampled"])
 def test_training_a_trial_gives_its_value_again_exactly(session, number, tmp_path):
     which = () if number is None else ("--trial", number)
     answer = session.ask("train", *which, "--device", "cpu", "--out", tmp_path / "out")
@@ -458,3 +520,12 @@ def test_a_training_may_be_longer_and_of_another_seed_than_its_trial(session, tm
     history = json.loads((tmp_path / "out" / "history.json").read_text(encoding="utf-8"))
     assert (len(history["epochs"]), history["seed"]) == (3, 7)
     assert ": the same" not in answer.out
+
+
+def test_a_preset_is_trained_in_the_other_layout_and_without_mixed_precision(data_folder, tmp_path):
+    words = ("train", "--preset", "aggressive", "--epochs", "1", "--data-dir", data_folder, "--device", "cpu")
+    answer = call(*words, "--layout", "pose", "--amp", "off", cwd=tmp_path)
+    assert answer.code == 0, answer.err
+    args = load_into_reference(tmp_path / "trained" / "aggressive")["args"]
+    assert (args["layout"], args["use_spatial_attention"], args["use_pose_attention"]) == ("pose", False, True)
+    assert args["use_mixed_precision"] is False

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows cannot send the
 STUDY = """
 [budget]
 trials = 3
-epochs = 30
+epochs = 20
 
 [fixed]
 batch_size = 32
