@@ -27,6 +27,13 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """`cpu (8 threads)`, or the GPU's own name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+
+
 def choose_precision(amp: Amp, device: torch.device) -> tuple[Precision, str | None]:
     """The mixed precision that trials which ask for it get on `device`, and a notice if it is not what was asked."""
     match amp, device.type:

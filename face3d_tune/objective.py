@@ -30,7 +30,7 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Setup:
     """What every trial of a search shares: where it trains, on what, and when the search has what it wants."""
 
     data: FaceData
@@ -50,18 +50,18 @@ class Outcome:
 
 
 def train_trial(
-    config: TrialConfig, run: Run, *, seed: int, judge: Judge, after_epoch: Callable[[EpochResult], None]
+    config: TrialConfig, setup: Setup, *, seed: int, judge: Judge, after_epoch: Callable[[EpochResult], None]
 ) -> Outcome:
     """Train until the end, early stopping, pruning or the target; with mixed precision off if it led to NaN.
 
     `after_epoch` is called after each epoch, those of a second attempt as well; whatever it raises ends the trial.
     """
-    precision, notes, reported, retried = run.precision, list[str](), 0, False
+    precision, notes, reported, retried = setup.precision, list[str](), 0, False
     while True:
         trainer = None
         try:
-            trainer = Trainer(config, run.data, seed=seed, device=run.device, precision=precision)
-            while (ending := _next_epoch(trainer, run.target, judge, reported, after_epoch)) is None:
+            trainer = Trainer(config, setup.data, seed=seed, device=setup.device, precision=precision)
+            while (ending := _next_epoch(trainer, setup.target, judge, reported, after_epoch)) is None:
                 pass
             return _outcome(trainer, ending, notes, retried)
         except NonFiniteError as error:

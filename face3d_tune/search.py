@@ -3,29 +3,26 @@
 This is the only module that changes a study. A trial ends in one place, `_tell`, whatever ended it.
 """
 
-import json
 import math
-import platform
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import optuna
-import torch
-from optuna.distributions import distribution_to_json
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-import face3d_tune
 from face3d_tune import seeds
 from face3d_tune.algorithms import make_pruner, make_sampler
-from face3d_tune.config import Layout, TrialConfig
-from face3d_tune.data import PARTS
-from face3d_tune.errors import ConfigError, StudyError, TrainingError
-from face3d_tune.objective import Outcome, Run, train_trial
+from face3d_tune.conditions import Settings, check_same, study_attrs
+from face3d_tune.config import TrialConfig
+from face3d_tune.device import device_name
+from face3d_tune.errors import ConfigError, TrainingError
+from face3d_tune.objective import Outcome, Setup, train_trial
 from face3d_tune.results import FINISHED, best_value
 from face3d_tune.space import suggest
 from face3d_tune.storage import one_at_a_time
@@ -33,7 +30,6 @@ from face3d_tune.study_file import SeedTrial, StudyFile
 from face3d_tune.trainer import EpochResult
 
 METRIC = "val_cosine"
-DEFAULT_SEED = 42
 PUT_BACK = "put_back"  # user attribute of a trial whose parameters were queued again
 _FAILURES_IN_A_ROW = 5  # after so many the cause is not the configuration
 
@@ -51,15 +47,6 @@ class Watcher(Protocol):
         """A trial has been told to Optuna."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What all trials of a study share; a study is refused to go on under other settings."""
-
-    layout: Layout
-    epochs: int
-    seed: int | None  # None: the study's own, or DEFAULT_SEED for a new one
-
-
 class Search:
     """One study with the file that defines it and the data it is about.
 
@@ -67,27 +54,32 @@ class Search:
     ConfigError if the file does not fit; then nothing has been stored.
     """
 
-    def __init__(self, storage: RDBStorage, name: str, file: StudyFile, settings: Settings, run: Run) -> None:
-        self.file, self.settings, self.run_ = file.for_layout(settings.layout), settings, run
+    def __init__(self, storage: RDBStorage, name: str, file: StudyFile, settings: Settings, setup: Setup) -> None:
+        self.file, self.settings, self.setup = file.for_layout(settings.layout), settings, setup
         self._engine = storage.engine
-        self.file.check(run.data.feature_size, settings.layout, len(run.data.parts["train"]))
+        self.file.check(setup.data.feature_size, settings.layout, len(setup.data.parts["train"]))
         self._seed_trials, self._aliases = self._distinct_presets()
         pruner = make_pruner(self.file)
         make_sampler(self.file, 0)
-        attrs = self._study_attrs()
+        attrs = {"preset_aliases": self._aliases, **study_attrs(setup.data, self.file, settings)}
         with one_at_a_time(self._engine):
-            known = {study.study_name for study in optuna.get_all_study_summaries(storage, include_best_trial=False)}
-            if name in known:
-                self.study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
-                self._check_same_conditions(attrs)
-            else:
-                self.study = optuna.create_study(study_name=name, storage=storage, direction="maximize", pruner=pruner)
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", ExperimentalWarning)
-                    self.study.set_metric_names([METRIC])
-                for key, value in attrs.items():
-                    self.study.set_user_attr(key, value)
+            self.study = optuna.create_study(
+                study_name=name, storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
+            )
+            foreign = self.study.direction != StudyDirection.MAXIMIZE or self.study.get_trials(deepcopy=False)
+            if "settings" in self.study.user_attrs or foreign:
+                check_same(name, self.study.user_attrs, attrs, settings)
+            else:  # new, or whoever created it died before this was done
+                self._describe(attrs)
         self.seed: int = self.study.user_attrs["settings"]["seed"]
+
+    def _describe(self, attrs: Mapping[str, Any]) -> None:
+        """Say in a new study what it is about."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            self.study.set_metric_names([METRIC])
+        for key, value in attrs.items():
+            self.study.set_user_attr(key, value)
 
     def finished(self) -> int:
         """Trials that count towards the budget: completed or pruned."""
@@ -96,7 +88,7 @@ class Search:
     def target_reached(self) -> bool:
         """Whether a completed trial has reached the target."""
         value = best_value(self.study)
-        return self.run_.target is not None and value is not None and value >= self.run_.target
+        return self.setup.target is not None and value is not None and value >= self.setup.target
 
     def take_back_abandoned(self) -> int:
         """Fail every RUNNING trial and put it in the queue again; how many there were.
@@ -158,13 +150,13 @@ class Search:
         self.study.sampler = make_sampler(self.file, sampler_seed)
         params = {name: suggest(trial, name, row) for name, row in self.file.space.items() if name not in overrides}
         config = self._config(params, overrides)
-        device = device_name(self.run_.device)
+        device = device_name(self.setup.device)
         _set_attrs(trial, {"preset": preset, "config": config.to_dict(), "seed": seed, "device": device})
         watcher.trial_started(trial.number, preset, config)
         started = time.monotonic()
         outcome = train_trial(
             config,
-            self.run_,
+            self.setup,
             seed=seed,
             judge=trial,
             after_epoch=lambda result: watcher.epoch_ended(trial.number, result),
@@ -220,11 +212,11 @@ class Search:
         config = self.file.config(
             params,
             overrides,
-            feature_size=self.run_.data.feature_size,
+            feature_size=self.setup.data.feature_size,
             epochs=self.settings.epochs,
             layout=self.settings.layout,
         )
-        return config if self.run_.use_amp else replace(config, use_mixed_precision=False)
+        return config if self.setup.use_amp else replace(config, use_mixed_precision=False)
 
     def _distinct_presets(self) -> tuple[list[SeedTrial], dict[str, str]]:
         """The presets without those that equal an earlier one, and for these the name of the earlier one."""
@@ -239,89 +231,7 @@ class Search:
                 distinct.append(seed_trial)
         return distinct, aliases
 
-    def _study_attrs(self) -> dict[str, Any]:
-        """What is stored with a new study, and compared when it goes on."""
-        data, file, settings = self.run_.data, self.file, self.settings
-        return {
-            "data_fingerprint": data.fingerprint(),
-            "data": {
-                "source": data.source,
-                "feature_size": data.feature_size,
-                "pose_unit": data.file_pose_unit,
-                "split": data.split,
-                "min_yaw": data.min_yaw,
-                "max_yaw": data.max_yaw,
-                "people": {part: len(data.people[part]) for part in PARTS},
-                "pairs": {part: len(data.parts[part]) for part in PARTS},
-            },
-            "no_model_cosine": data.no_model_cosine("validation"),
-            "no_model_by_yaw": data.no_model_by_yaw("validation"),
-            "settings": {
-                "study_file": file.name,
-                "layout": settings.layout,
-                "epochs": settings.epochs,
-                "seed": DEFAULT_SEED if settings.seed is None else settings.seed,
-                "fixed": dict(file.fixed),
-                "space": {name: json.loads(distribution_to_json(row)) for name, row in file.space.items()},
-            },
-            "preset_aliases": self._aliases,
-            "versions": {
-                "face3d_tune": face3d_tune.__version__,
-                "optuna": optuna.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-        }
-
-    def _check_same_conditions(self, wanted: Mapping[str, Any]) -> None:
-        """Refuse to mix trials that cannot be compared."""
-        name, held = self.study.study_name, self.study.user_attrs
-        another = "start another study with --study-name NEW"
-        if "settings" not in held:
-            raise StudyError(f"study {name!r} was not made by face3d-tune", another)
-        if held["data_fingerprint"] != wanted["data_fingerprint"]:
-            raise StudyError(
-                f"study {name!r} was made on other data: {describe_data(held)}; now {describe_data(wanted)}",
-                f"give the data it was made on, or {another}",
-            )
-        major = {attrs["versions"]["optuna"].split(".")[0] for attrs in (held, wanted)}
-        if len(major) > 1:
-            raise StudyError(
-                f"study {name!r} was made with Optuna {held['versions']['optuna']}, this is {optuna.__version__}",
-                another,
-            )
-        ours = wanted["settings"]
-        for key, value in held["settings"].items():
-            if key == "study_file" or (key == "seed" and self.settings.seed is None) or ours[key] == value:
-                continue
-            if isinstance(value, dict):
-                key, value, now = next(
-                    (f"{key}.{inner}", value.get(inner), ours[key].get(inner))
-                    for inner in (*value, *ours[key])
-                    if value.get(inner) != ours[key].get(inner)
-                )
-            else:
-                now = ours[key]
-            raise StudyError(f"study {name!r} was made with {key} = {value}, now it is {now}", another)
-
-
-def device_name(device: torch.device) -> str:
-    """`cpu (8 threads)`, or the GPU's own name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
-
 
 def _set_attrs(trial: optuna.Trial, attrs: Mapping[str, Any]) -> None:
     for key, value in attrs.items():
         trial.set_user_attr(key, value)
-
-
-def describe_data(attrs: Mapping[str, Any]) -> str:
-    """The data of a study in one phrase."""
-    data = attrs["data"]
-    people, pairs = (
-        sum(data[key].values()) if data["split"] == "person" else data[key]["train"] for key in ("people", "pairs")
-    )
-    yaw = "" if data["min_yaw"] == 0 and data["max_yaw"] is None else f", |yaw| {data['min_yaw']}–{data['max_yaw']}"
-    return f"{data['source']}, {people} people, {pairs} pairs, split {data['split']}{yaw} ({attrs['data_fingerprint']})"

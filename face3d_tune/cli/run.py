@@ -108,11 +108,12 @@ def run(
 
     from face3d_tune import study_file
     from face3d_tune.cli.progress import SearchProgress
+    from face3d_tune.conditions import Settings
     from face3d_tune.data import load
     from face3d_tune.device import choose_device, choose_precision, leave_a_core
-    from face3d_tune.objective import Run
+    from face3d_tune.objective import Setup
     from face3d_tune.results import best_value
-    from face3d_tune.search import Search, Settings
+    from face3d_tune.search import Search
     from face3d_tune.storage import Storage
 
     started = time.monotonic()
@@ -127,10 +128,10 @@ def run(
     for line in (*data.warnings, *([notice] if notice else [])):
         console.print(f"warning: {line}")
     settings = Settings(layout, epochs or file.epochs, seed)
-    shared = Run(data, chosen_device, precision, use_amp=amp != "off", target=target)
+    setup = Setup(data, chosen_device, precision, use_amp=amp != "off", target=target)
     goal = trials or file.trials
     with place.searching(), place.opened(create=True) as opened:
-        search = Search(opened, study_name or file.name, file, settings, shared)
+        search = Search(opened, study_name or file.name, file, settings, setup)
         _introduce(console, search, place, goal)
         if place.sqlite_file and (abandoned := search.take_back_abandoned()):
             console.print(f"{abandoned} trial(s) of a run that was killed: queued again")
@@ -159,11 +160,12 @@ def run(
 
 def _introduce(console: "Console", search: "Search", place: "Storage", goal: int) -> None:
     """Say what will happen, and where everything comes from."""
-    from face3d_tune.search import describe_data, device_name
+    from face3d_tune.conditions import describe_data
+    from face3d_tune.device import device_name
 
-    run_, file, study = search.run_, search.file, search.study
+    setup, file, study = search.setup, search.file, search.study
     no_model = study.user_attrs["no_model_cosine"]
-    console.print(f"data     {describe_data(study.user_attrs)}; poses in {run_.data.file_pose_unit}")
+    console.print(f"data     {describe_data(study.user_attrs)}; poses in {setup.data.file_pose_unit}")
     console.print(
         f"study    {study.study_name} ({file.path.name}) in {place}; {search.finished()} of {goal} trials done"
     )
@@ -172,7 +174,7 @@ def _introduce(console: "Console", search: "Search", place: "Storage", goal: int
         f"up to {search.settings.epochs} epochs each"
     )
     console.print(f"presets  {', '.join(file.presets) or 'none'}")
-    console.print(f"device   {device_name(run_.device)}, mixed precision {run_.precision}; seed {search.seed}")
+    console.print(f"device   {device_name(setup.device)}, mixed precision {setup.precision}; seed {search.seed}")
     console.print(f"goal     mean validation cosine; without a model it is {no_model:.4f}\n")
 
 

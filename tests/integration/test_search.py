@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+import sqlalchemy
 import torch
 from conftest import QUICK_STUDY
 from fake_data import write_data
@@ -21,12 +22,13 @@ from face3d_tune import data as face_data
 from face3d_tune import losses, study_file
 from face3d_tune import search as search_module
 from face3d_tune.cli import main
+from face3d_tune.conditions import Settings
 from face3d_tune.config import TrialConfig, resolve
 from face3d_tune.errors import StorageError, StudyError, StudyFileError, TrainingError
-from face3d_tune.objective import Run
+from face3d_tune.objective import Setup
 from face3d_tune.presets import PRESETS
 from face3d_tune.results import preset_rows
-from face3d_tune.search import PUT_BACK, Search, Settings
+from face3d_tune.search import PUT_BACK, Search
 from face3d_tune.storage import Storage
 from face3d_tune.trainer import Trainer
 
@@ -102,15 +104,58 @@ def sqlite(sqlite_url):
         yield opened
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _sqlite_that_does_not_wait_for_the_disk():
+    """A commit then survives a killed process, though not a power cut, and takes no time."""
+
+    def relax(connection, _):
+        if type(connection).__module__.startswith("sqlite3"):
+            connection.execute("pragma synchronous = off")
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", relax)
+    yield
+    sqlalchemy.event.remove(sqlalchemy.Engine, "connect", relax)
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, data):
+def module_quick(tmp_path_factory):
+    return file_of(tmp_path_factory.mktemp("quick"), QUICK_STUDY)
+
+
+@pytest.fixture(scope="module")
+def sqlite_run(tmp_path_factory, module_quick, data):
+    url = f"sqlite:///{(tmp_path_factory.mktemp('sqlite') / 'studies.db').as_posix()}"
+    with Storage.parse(url).opened(create=True) as opened:
+        yield watched_run(opened, module_quick, data)
+
+
+@pytest.fixture(scope="module")
+def postgres_run(postgres_server, module_quick, data):
+    postgres_server.psql("create database finished;")
+    with Storage.parse(postgres_server.get_uri("finished")).opened(create=True) as opened:
+        yield watched_run(opened, module_quick, data)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def finished_run(request):
+    """A whole search that nothing interrupts and what its watcher saw, on each kind of storage. Only to read."""
+    return request.getfixturevalue(f"{request.param}_run")
+
+
+@pytest.fixture(scope="module")
+def finished(finished_run):
+    return finished_run[0]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(sqlite_run):
     """What a search finds that nothing interrupts."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "quick.toml").write_text(QUICK_STUDY, encoding="utf-8")
-    file = study_file.read(str(folder / "quick.toml"))
-    with Storage.parse(f"sqlite:///{(folder / 'studies.db').as_posix()}").opened(create=True) as opened:
-        search = searched(opened, file, data, TRIALS)
-        return found(search.study)
+    return found(sqlite_run[0])
+
+
+def watched_run(storage, file, data):
+    watch = Watch()
+    return searched(storage, file, data, TRIALS, watch).study, watch
 
 
 def file_of(tmp_path, text):
@@ -120,8 +165,8 @@ def file_of(tmp_path, text):
 
 
 def search_in(storage, file, data, *, name="quick", layout="keypoint", epochs=2, seed=None, target=None, use_amp=True):
-    run = Run(data, CPU, "off", use_amp=use_amp, target=target)
-    return Search(storage, name, file, Settings(layout, epochs, seed), run)
+    setup = Setup(data, CPU, "off", use_amp=use_amp, target=target)
+    return Search(storage, name, file, Settings(layout, epochs, seed), setup)
 
 
 def searched(storage, file, data, trials, watch=None, **settings):
@@ -157,19 +202,20 @@ def unchanged(study):
 # What is tried
 
 
-def test_presets_come_first_in_order_and_marked_and_then_the_sampler(storage, quick, data):
-    watch = Watch()
-    study = searched(storage, quick, data, 6, watch).study
-    assert [trial.user_attrs["preset"] for trial in study.trials] == [*DISTINCT, None, None]
-    assert [(number, preset) for number, preset, _ in watch.started] == [*enumerate(DISTINCT), (4, None), (5, None)]
-    assert states(study) == ["COMPLETE"] * 6
-    assert [trial.number for trial in watch.ended] == list(range(6))
+def test_presets_come_first_in_order_and_marked_and_then_the_sampler(finished_run):
+    study, watch = finished_run
+    assert [trial.user_attrs["preset"] for trial in study.trials] == [*DISTINCT, None, None, None]
+    assert [(number, preset) for number, preset, _ in watch.started] == [
+        *enumerate(DISTINCT),
+        *((number, None) for number in (4, 5, 6)),
+    ]
+    assert states(study) == ["COMPLETE"] * TRIALS
+    assert [trial.number for trial in watch.ended] == list(range(TRIALS))
 
 
-def test_a_preset_that_equals_another_is_not_trained_twice_but_has_its_row(storage, quick, data):
-    study = searched(storage, quick, data, 5).study
-    assert study.user_attrs["preset_aliases"] == {"quickstart": "recommended"}
-    rows = {row.name: (row.trial.number, row.same_as) for row in preset_rows(study)}
+def test_a_preset_that_equals_another_is_not_trained_twice_but_has_its_row(finished):
+    assert finished.user_attrs["preset_aliases"] == {"quickstart": "recommended"}
+    rows = {row.name: (row.trial.number, row.same_as) for row in preset_rows(finished)}
     assert rows == {
         "baseline": (0, None),
         "recommended": (1, None),
@@ -179,20 +225,18 @@ def test_a_preset_that_equals_another_is_not_trained_twice_but_has_its_row(stora
     }
 
 
-def test_a_preset_trains_with_its_own_values_not_with_those_the_study_fixes(sqlite, quick, data):
-    study = searched(sqlite, quick, data, 4).study
-    for trial in study.trials:
+def test_a_preset_trains_with_its_own_values_not_with_those_the_study_fixes(finished, quick):
+    for trial in finished.trials[:4]:
         wanted = resolve(PRESETS[trial.user_attrs["preset"]], feature_size=16, epochs=2, layout="keypoint")
         assert TrialConfig(**trial.user_attrs["config"]) == wanted
-    assert study.trials[0].user_attrs["config"]["scheduler_min_lr"] == 0.0
-    assert "scheduler_min_lr" not in study.trials[0].params
+    assert finished.trials[0].user_attrs["config"]["scheduler_min_lr"] == 0.0
+    assert "scheduler_min_lr" not in finished.trials[0].params
     assert quick.fixed["batch_size"] == 8  # which a preset's own 32 beats
-    assert study.trials[0].user_attrs["config"]["batch_size"] == 32
+    assert finished.trials[0].user_attrs["config"]["batch_size"] == 32
 
 
-def test_a_sampled_trial_trains_with_its_parameters_and_what_the_study_fixes(storage, quick, data):
-    study = searched(storage, quick, data, 6).study
-    for trial in study.trials[4:]:
+def test_a_sampled_trial_trains_with_its_parameters_and_what_the_study_fixes(finished, quick):
+    for trial in finished.trials[4:]:
         config = trial.user_attrs["config"]
         assert trial.params.keys() == quick.space.keys()
         assert {name: config[name] for name in trial.params} == trial.params
@@ -201,8 +245,8 @@ def test_a_sampled_trial_trains_with_its_parameters_and_what_the_study_fixes(sto
         assert (config["d_model"], config["dim_feedforward"], config["epochs"]) == (16, 64, 2)
 
 
-def test_parameters_and_overrides_rebuild_every_config(sqlite, quick, data):
-    for trial in searched(sqlite, quick, data, 6).study.trials:
+def test_parameters_and_overrides_rebuild_every_config(finished, quick):
+    for trial in finished.trials:
         rebuilt = quick.config(
             trial.params, trial.user_attrs.get("overrides", {}), feature_size=16, epochs=2, layout="keypoint"
         )
@@ -245,11 +289,10 @@ def test_without_a_seed_a_new_study_has_42_and_an_old_one_keeps_its_own(sqlite, 
 # What is stored
 
 
-def test_a_study_knows_its_metric_data_versions_and_what_no_model_reaches(storage, quick, data):
-    study = search_in(storage, quick, data).study
-    attrs = study.user_attrs
-    assert study.metric_names == ["val_cosine"]
-    assert study.direction == optuna.study.StudyDirection.MAXIMIZE
+def test_a_study_knows_its_metric_data_versions_and_what_no_model_reaches(finished, quick, data):
+    attrs = finished.user_attrs
+    assert finished.metric_names == ["val_cosine"]
+    assert finished.direction == optuna.study.StudyDirection.MAXIMIZE
     assert attrs["data_fingerprint"] == data.fingerprint()
     assert attrs["versions"] == {
         "face3d_tune": face3d_tune.__version__,
@@ -271,9 +314,8 @@ def test_a_study_knows_its_metric_data_versions_and_what_no_model_reaches(storag
     }
 
 
-def test_every_trial_keeps_what_is_promised_about_it(storage, quick, data):
-    study = searched(storage, quick, data, 5).study
-    for trial in study.trials[:5]:
+def test_every_trial_keeps_what_is_promised_about_it(finished):
+    for trial in finished.trials:
         attrs = trial.user_attrs
         assert attrs["best_epoch"] in (1, 2)
         assert (attrs["epochs_run"], attrs["stop_reason"]) == (2, "finished")
@@ -283,16 +325,17 @@ def test_every_trial_keeps_what_is_promised_about_it(storage, quick, data):
         assert attrs["lr_decays"] == 0
         assert attrs["lr_final"] == attrs["config"]["lr"]
         assert set(attrs["cosine_by_yaw"]) == {"0-15", "15-45", "45-90"}
-        assert attrs["cosine_by_yaw"]["0-15"] == pytest.approx(trial.value, abs=1) or True
+        bands = attrs["cosine_by_yaw"]  # the yaws of the data are 15, 45 and 75, a third of the pairs each
+        assert bands["0-15"] is None
+        assert (bands["15-45"] + 2 * bands["45-90"]) / 3 == pytest.approx(trial.value, abs=1e-6)
         assert isinstance(attrs["seed"], int)
         assert attrs["seconds"] > 0
         assert attrs["device"] == f"cpu ({torch.get_num_threads()} threads)"
-    assert len({trial.user_attrs["seed"] for trial in study.trials}) == 5
+    assert len({trial.user_attrs["seed"] for trial in finished.trials}) == TRIALS
 
 
-def test_the_reported_curve_is_every_epochs_cosine_and_the_value_that_of_the_kept_checkpoint(storage, quick, data):
-    watch = Watch()
-    study = searched(storage, quick, data, 4, watch, epochs=4).study
+def test_the_reported_curve_is_every_epochs_cosine_and_the_value_that_of_the_kept_checkpoint(finished_run):
+    study, watch = finished_run
     for trial in study.trials:
         history = watch.epochs[trial.number]
         assert trial.intermediate_values == {result.epoch: result.val_cosine for result in history}
@@ -301,9 +344,8 @@ def test_the_reported_curve_is_every_epochs_cosine_and_the_value_that_of_the_kep
         assert trial.user_attrs["val_loss"] == kept.val_loss
 
 
-def test_training_a_stored_config_with_its_seed_gives_the_same_value_bit_for_bit(storage, quick, data):
-    study = searched(storage, quick, data, 6).study
-    for trial in study.trials:
+def test_training_a_stored_config_with_its_seed_gives_the_same_value_bit_for_bit(finished, data):
+    for trial in finished.trials:
         config, seed = TrialConfig(**trial.user_attrs["config"]), trial.user_attrs["seed"]
         trainer = Trainer(config, data, seed=seed, device=CPU)
         while trainer.stop_reason is None:
@@ -317,19 +359,13 @@ def test_training_a_stored_config_with_its_seed_gives_the_same_value_bit_for_bit
 # How much is tried
 
 
-def test_trials_is_how_many_finished_trials_the_study_holds_in_the_end(storage, quick, data):
-    assert searched(storage, quick, data, 4).finished() == 4
-    continued = searched(storage, quick, data, 6)
-    assert (continued.finished(), len(continued.study.trials)) == (6, 6)
-    again = searched(storage, quick, data, 6)
-    assert (again.finished(), len(again.study.trials)) == (6, 6)
-    fewer = searched(storage, quick, data, 3)
-    assert len(fewer.study.trials) == 6
-
-
-def test_a_search_in_two_pieces_finds_what_one_in_one_piece_finds(sqlite, quick, data, undisturbed):
-    searched(sqlite, quick, data, 5)
-    assert found(searched(sqlite, quick, data, TRIALS).study) == undisturbed
+def test_trials_is_how_many_finished_trials_the_study_holds_in_the_end(storage, quick, data, undisturbed):
+    assert searched(storage, quick, data, 5).finished() == 5
+    continued = searched(storage, quick, data, TRIALS)
+    assert (continued.finished(), len(continued.study.trials)) == (TRIALS, TRIALS)
+    assert found(continued.study) == undisturbed  # in two pieces or in one
+    for fewer in (TRIALS, 3):
+        assert len(searched(storage, quick, data, fewer).study.trials) == TRIALS
 
 
 def test_a_search_ends_when_a_trial_reaches_the_target(sqlite, quick, data):
@@ -504,12 +540,43 @@ def test_a_study_of_another_major_version_of_optuna_is_refused(storage, quick, d
     search_in(storage, quick, data)  # a minor version is fine
 
 
-def test_a_study_that_something_else_made_is_refused_and_not_changed(storage, quick, data):
-    study = optuna.create_study(storage=storage, study_name="quick", direction="maximize")
-    study.enqueue_trial({"x": 1})
+@pytest.mark.parametrize(("direction", "trials"), [("maximize", 1), ("minimize", 0)])
+def test_a_study_that_something_else_made_is_refused_and_not_changed(storage, quick, data, direction, trials):
+    study = optuna.create_study(storage=storage, study_name="quick", direction=direction)
+    for _ in range(trials):
+        study.enqueue_trial({"x": 1})
     with unchanged(study), pytest.raises(StudyError) as caught:
         search_in(storage, quick, data)
     assert caught.value.message == "study 'quick' was not made by face3d-tune"
+
+
+@pytest.mark.parametrize("told", [0, 1, 6])
+def test_a_study_whose_maker_died_before_it_had_said_everything_about_it_goes_on(
+    sqlite, quick, data, monkeypatch, told
+):
+    set_attr, calls = optuna.Study.set_user_attr, []
+
+    def set_some(study, key, value):
+        calls.append(key)
+        if len(calls) > told:
+            raise SystemExit("killed")
+        set_attr(study, key, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "set_user_attr", set_some)
+        with pytest.raises(SystemExit):
+            search_in(sqlite, quick, data)
+    study = search_in(sqlite, quick, data).study
+    assert study.metric_names == ["val_cosine"]
+    assert set(study.user_attrs) == {
+        "data",
+        "data_fingerprint",
+        "no_model_by_yaw",
+        "no_model_cosine",
+        "preset_aliases",
+        "settings",
+        "versions",
+    }
 
 
 def test_what_does_not_change_a_trials_value_may_change_between_two_runs(sqlite, quick, tmp_path, data):
@@ -546,7 +613,7 @@ def test_a_file_that_does_not_fit_is_refused_before_anything_is_stored(sqlite, t
 # Interruptions
 
 
-@pytest.mark.parametrize("interrupt", [(0, 2), (1, 1), (4, 1), (5, 2)])
+@pytest.mark.parametrize("interrupt", [(1, 1), (5, 2)])
 def test_an_interrupted_trial_goes_back_to_the_queue_and_the_search_ends_as_if_nothing_had_been(
     sqlite, quick, data, undisturbed, interrupt
 ):
@@ -573,7 +640,7 @@ def test_an_interrupted_trial_goes_back_to_the_queue_and_the_search_ends_as_if_n
 
 def test_a_search_interrupted_again_and_again_still_ends_as_if_nothing_had_been(sqlite, quick, data, undisturbed):
     interrupted = 0
-    for number in range(20):
+    for number in range(TRIALS + 2):
         try:
             searched(sqlite, quick, data, TRIALS, Watch((number, 1)))
         except KeyboardInterrupt:

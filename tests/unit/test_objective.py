@@ -10,7 +10,7 @@ from reference_model import ReferenceModel
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import NonFiniteError, TrainingError
-from face3d_tune.objective import Outcome, Run, train_trial
+from face3d_tune.objective import Outcome, Setup, train_trial
 from face3d_tune.trainer import Evaluation, Trainer
 
 CPU = torch.device("cpu")
@@ -48,7 +48,7 @@ class Trial:
         self.judge, self.epochs = judge or Judge(), []
         self.outcome = train_trial(
             config,
-            Run(data, CPU, precision, target=target),
+            Setup(data, CPU, precision, target=target),
             seed=seed,
             judge=self.judge,
             after_epoch=self.epochs.append,
@@ -329,5 +329,5 @@ def test_an_interrupt_goes_through(data):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_trial(SMALL, Run(data, CPU, "off"), seed=3, judge=judge, after_epoch=interrupt)
+        train_trial(SMALL, Setup(data, CPU, "off"), seed=3, judge=judge, after_epoch=interrupt)
     assert seen == judge.steps == [1, 2]  # the epoch was reported before

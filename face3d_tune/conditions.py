@@ -1,0 +1,101 @@
+"""What all trials of a study share, so that they compare; stored with it and checked when it goes on."""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import torch
+from optuna.distributions import distribution_to_json
+
+from face3d_tune import __version__
+from face3d_tune.config import Layout
+from face3d_tune.data import PARTS, FaceData
+from face3d_tune.errors import StudyError
+from face3d_tune.study_file import StudyFile
+
+DEFAULT_SEED = 42
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user sets for a whole study."""
+
+    layout: Layout
+    epochs: int
+    seed: int | None  # None: the study's own, or DEFAULT_SEED for a new one
+
+
+def study_attrs(data: FaceData, file: StudyFile, settings: Settings) -> dict[str, Any]:
+    """The user attributes of a study. `settings` stands last: a study that has it has them all."""
+    return {
+        "data_fingerprint": data.fingerprint(),
+        "data": {
+            "source": data.source,
+            "feature_size": data.feature_size,
+            "pose_unit": data.file_pose_unit,
+            "split": data.split,
+            "min_yaw": data.min_yaw,
+            "max_yaw": data.max_yaw,
+            "people": {part: len(data.people[part]) for part in PARTS},
+            "pairs": {part: len(data.parts[part]) for part in PARTS},
+        },
+        "no_model_cosine": data.no_model_cosine("validation"),
+        "no_model_by_yaw": data.no_model_by_yaw("validation"),
+        "versions": {
+            "face3d_tune": __version__,
+            "optuna": optuna.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "settings": {
+            "study_file": file.name,
+            "layout": settings.layout,
+            "epochs": settings.epochs,
+            "seed": DEFAULT_SEED if settings.seed is None else settings.seed,
+            "fixed": dict(file.fixed),
+            "space": {name: json.loads(distribution_to_json(row)) for name, row in file.space.items()},
+        },
+    }
+
+
+def check_same(name: str, held: Mapping[str, Any], wanted: Mapping[str, Any], settings: Settings) -> None:
+    """Raise StudyError, naming what differs, unless study `name`, with attributes `held`, may go on as `wanted`."""
+    another = "start another study with --study-name NEW"
+    if "settings" not in held:
+        raise StudyError(f"study {name!r} was not made by face3d-tune", another)
+    if held["data_fingerprint"] != wanted["data_fingerprint"]:
+        raise StudyError(
+            f"study {name!r} was made on other data: {describe_data(held)}; now {describe_data(wanted)}",
+            f"give the data it was made on, or {another}",
+        )
+    # Times in the database mean different things to different major versions.
+    versions = [attrs["versions"]["optuna"] for attrs in (held, wanted)]
+    if len({version.split(".")[0] for version in versions}) > 1:
+        raise StudyError(f"study {name!r} was made with Optuna {versions[0]}, this is {versions[1]}", another)
+    before, now = (_flat(attrs["settings"]) for attrs in (held, wanted))
+    free = {"study_file"} | ({"seed"} if settings.seed is None else set())
+    for key in [key for key in (before | now) if key not in free]:
+        if before.get(key) != now.get(key):
+            values = f"{before.get(key)}, now it is {now.get(key)}"
+            raise StudyError(f"study {name!r} was made with {key} = {values}", another)
+
+
+def describe_data(attrs: Mapping[str, Any]) -> str:
+    """The data of a study in one phrase."""
+    data = attrs["data"]
+    parts = PARTS if data["split"] == "person" else PARTS[:1]
+    people, pairs = (sum(data[key][part] for part in parts) for key in ("people", "pairs"))
+    yaw = "" if data["min_yaw"] == 0 and data["max_yaw"] is None else f", |yaw| {data['min_yaw']}–{data['max_yaw']}"
+    return f"{data['source']}, {people} people, {pairs} pairs, split {data['split']}{yaw} ({attrs['data_fingerprint']})"
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"space": {"lr": …}}` as `{"space.lr": …}`."""
+    flat = {}
+    for key, value in settings.items():
+        inner = {f"{key}.{name}": row for name, row in value.items()} if isinstance(value, Mapping) else {key: value}
+        flat.update(inner)
+    return flat
