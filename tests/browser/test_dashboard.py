@@ -73,6 +73,9 @@ def storage(place):
 def trials(storage):
     found = optuna.load_study(study_name="curves", storage=storage).trials
     assert {trial.state for trial in found} == {TrialState.COMPLETE, TrialState.PRUNED}
+    for trial in found:
+        if trial.state == TrialState.COMPLETE:  # so what the curves show is the metric itself
+            assert trial.value == trial.intermediate_values[trial.user_attrs["best_epoch"]]
     return found
 
 
@@ -217,7 +220,8 @@ def test_the_command_listens_on_ipv6(place, monkeypatch):
     assert answer.out.split()[4].startswith("http://[::1]:")
 
 
-def test_a_mistyped_storage_is_an_error_and_not_a_new_file(place, tmp_path):
+def test_a_mistyped_storage_is_an_error_and_not_a_new_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("socketserver.BaseServer.serve_forever", mock.Mock(side_effect=KeyboardInterrupt))
     answer = call("dashboard", "--port", "0", "--no-browser", "--storage", "sqlite:///mistyped.db", cwd=tmp_path)
     assert answer.code == 2
     assert answer.err.startswith("error: storage sqlite:///mistyped.db: file does not exist\nhint: ")

@@ -181,6 +181,12 @@ def ports():
         yield {"occupied_port": occupied.getsockname()[1], "closed_port": closed_port}
 
 
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch):
+    """A dashboard that starts by mistake ends at once, where it would keep the tests waiting."""
+    monkeypatch.setattr("socketserver.BaseServer.serve_forever", lambda server: None)
+
+
 @pytest.fixture
 def type_in(place, ports):
     """Type a line; whatever it does, studies and files must be the same afterwards."""
