@@ -109,6 +109,7 @@ def _outcome(trainer: Trainer | None, stop_reason: StopReason, notes: list[str],
         return Outcome(stop_reason, None, attrs)
     attrs |= {
         "best_epoch": best.epoch,
+        "val_cosine": best.val_cosine,
         "val_loss": best.val_loss,
         "val_loss_equal": best.val_loss_equal,
         "train_loss": best.train_loss,

@@ -76,9 +76,8 @@ def best_value(study: optuna.Study) -> float | None:
 
 def kept_cosine(trial: FrozenTrial) -> float | None:
     """The mean validation cosine of the checkpoint that training kept, for a pruned trial too."""
-    if trial.state == TrialState.COMPLETE:
-        return trial.value
-    return trial.intermediate_values.get(trial.user_attrs.get("best_epoch", 0))
+    cosine: float | None = trial.user_attrs.get("val_cosine")  # to Optuna, a pruned trial's value is its last epoch's
+    return cosine
 
 
 def pick_trial(study: optuna.Study, number: int | None) -> FrozenTrial:

@@ -1,6 +1,7 @@
 """The package has one way down: every module imports from earlier layers only, and a few alone know each tool."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -25,7 +26,7 @@ LAYERS = (
     "data.copy",
     "space losses model export",
     "study_file",
-    "algorithms results",
+    "algorithms results conditions",
     "trainer",
     "objective curve",
     "search full_training",
@@ -45,8 +46,8 @@ ONLY = {
     "optuna_dashboard": "dashboard",
     "matplotlib": "curve",
     "tomli_w": "export",
-    "torch": "seeds device checkpoint losses model trainer objective search full_training",
-    "optuna": "storage dashboard space algorithms results search "
+    "torch": "seeds device checkpoint losses model conditions trainer objective full_training",
+    "optuna": "storage dashboard space algorithms results conditions search "
     "cli.table cli.progress cli.run cli.status cli.dashboard cli.export cli.train",
     "numpy": "data.metadata data.files data.pairs data.face_data data.copy export trainer cli.data",
 }
@@ -115,6 +116,15 @@ def test_every_module_has_a_place_and_every_place_a_module():
 def test_a_module_imports_from_earlier_layers_only(module):
     wrong = {name for name in ours(ast.walk(TREES[module])) if RANK[name] >= RANK[module]}
     assert not wrong
+
+
+def test_a_module_stands_in_the_readme_below_all_that_it_imports():
+    readme = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)/?` \|", readme, flags=re.MULTILINE)
+    assert "search" in rows
+    for module in set(rows) & set(TREES):
+        above = {*rows[: rows.index(module)], module, "__init__"}
+        assert {name.split(".")[0] for name in ours(ast.walk(TREES[module]))} <= above, module
 
 
 def test_only_the_face_of_the_data_package_is_known_outside():

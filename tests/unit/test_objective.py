@@ -19,7 +19,7 @@ SMALL = TrialConfig(
 )
 MIXED = replace(SMALL, use_mixed_precision=True)
 ALWAYS = {"stop_reason", "epochs_run", "lr_decays", "lr_final", "amp", "retried_without_amp"}
-OF_THE_BEST = {"best_epoch", "val_loss", "val_loss_equal", "train_loss", "gap", "cosine_by_yaw"}
+OF_THE_BEST = {"best_epoch", "val_cosine", "val_loss", "val_loss_equal", "train_loss", "gap", "cosine_by_yaw"}
 
 
 class Judge:

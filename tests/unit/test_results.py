@@ -23,7 +23,6 @@ from face3d_tune.results import (
 from face3d_tune.storage import Storage
 
 CONFIG = TrialConfig(d_model=16, dim_feedforward=64, epochs=40, use_mixed_precision=True)
-CURVE = {1: 0.1, 2: 0.6, 3: 0.4}
 
 
 @pytest.fixture
@@ -215,14 +214,12 @@ def test_to_repeat_a_trial_is_to_stop_where_the_target_did_and_to_leave_out_the_
 # What a trial reached
 
 
-def test_a_pruned_trial_kept_the_cosine_of_its_best_epoch_not_of_its_last_or_highest(study):
-    trial = add(study, TrialState.PRUNED, 0.4, curve=CURVE, best_epoch=1)
-    assert trial.value == 0.4
+@pytest.mark.parametrize(
+    ("state", "value"), [(TrialState.COMPLETE, 0.1), (TrialState.PRUNED, 0.4), (TrialState.FAIL, None)]
+)
+def test_a_trial_kept_the_cosine_of_its_best_epoch_not_of_its_last_or_highest(study, state, value):
+    trial = add(study, state, value, curve={1: 0.1, 2: 0.6, 3: 0.4}, best_epoch=1, val_cosine=0.1)
     assert kept_cosine(trial) == 0.1
-
-
-def test_a_completed_trial_kept_its_value(study):
-    assert kept_cosine(add(study, value=0.6, curve=CURVE, best_epoch=2)) == 0.6
 
 
 def test_a_trial_that_validated_no_epoch_kept_nothing(study):

@@ -124,7 +124,10 @@ def test_a_row_has_a_short_text_and_ends_that_can_be_checked(distribution, text,
     assert space.ends(distribution) == ends
 
 
-@pytest.mark.parametrize("ask", [space.describe, space.ends, lambda other: space.contains(other, 1)])
+@pytest.mark.parametrize(
+    "ask",
+    [space.describe, space.ends, lambda other: space.contains(other, 1), lambda other: space.suggest(None, "x", other)],
+)
 def test_a_distribution_that_no_study_file_can_name_is_an_error_of_the_programmer(ask):
     class Other(optuna.distributions.BaseDistribution):
         def to_internal_repr(self, value):
