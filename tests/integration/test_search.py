@@ -2,10 +2,11 @@
 
 import math
 import os
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from face3d_tune import search as search_module
 from face3d_tune.cli import main
 from face3d_tune.conditions import Settings
 from face3d_tune.config import TrialConfig, resolve
-from face3d_tune.errors import StorageError, StudyError, StudyFileError, TrainingError
+from face3d_tune.errors import StudyError, StudyFileError, TrainingError
 from face3d_tune.objective import Outcome, Setup
 from face3d_tune.presets import PRESETS
 from face3d_tune.results import preset_rows
@@ -735,7 +736,7 @@ def test_a_run_that_is_killed_is_completed_by_the_next_one(sqlite_url, quick_stu
         [sys.executable, "-m", "face3d_tune", *words], env=environment, stderr=subprocess.DEVNULL
     )
     try:
-        killed = wait_for_a_running_trial(sqlite_url, process)
+        killed = kill_in_a_trial(Storage.parse(sqlite_url).sqlite_file, process)
     finally:
         process.kill()
         process.wait()
@@ -758,18 +759,17 @@ def test_a_run_that_is_killed_is_completed_by_the_next_one(sqlite_url, quick_stu
         assert {row.trial.state for row in preset_rows(study)} == {TrialState.COMPLETE}
 
 
-def wait_for_a_running_trial(url, process):
-    """Return the number of a trial that another process is training."""
-    while True:
-        assert process.poll() is None
-        time.sleep(0.1)
+def kill_in_a_trial(file, process):
+    """Kill a searching process in the middle of a trial, and return the trial's number."""
+    query = "select number from trials natural join trial_intermediate_values where state = 'RUNNING'"
+    while process.poll() is None:
+        time.sleep(0.02)
         try:
-            with Storage.parse(url).opened() as opened:
-                study = optuna.load_study(study_name="killed", storage=opened)
-                while process.poll() is None:
-                    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                        if trial.intermediate_values:
-                            return trial.number
-                    time.sleep(0.02)
-        except (StorageError, KeyError):  # not there yet
-            pass
+            with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
+                row = connection.execute(query).fetchone()
+        except sqlite3.OperationalError:  # not there yet
+            continue
+        if row:
+            process.kill()
+            return row[0]
+    raise AssertionError("the search ended before it could be killed")

@@ -161,6 +161,7 @@ def test_a_finished_trial_has_all_promised_attributes_as_plain_values(data):
         "amp": "off",
         "retried_without_amp": False,
         "best_epoch": best.epoch,
+        "val_cosine": best.val_cosine,
         "val_loss": best.val_loss,
         "val_loss_equal": best.val_loss_equal,
         "train_loss": best.train_loss,
