@@ -50,10 +50,10 @@ def train_fully(
 
     Training starts over without mixed precision if that led to NaN. Raises NonFiniteError if it does so without.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "curve.png").unlink(missing_ok=True)  # an interrupt would leave an earlier training's beside the new files
     while True:
         trainer = Trainer(config, data, seed=seed, device=device, precision=precision)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "curve.png").unlink(missing_ok=True)  # an interrupt would leave an earlier one beside the new files
         try:
             _train(trainer, out, after_epoch)
             break

@@ -57,10 +57,9 @@ class Search:
     def __init__(self, storage: RDBStorage, name: str, file: StudyFile, settings: Settings, setup: Setup) -> None:
         self.file, self.settings, self.setup = file.for_layout(settings.layout), settings, setup
         self._engine = storage.engine
-        self.file.check(setup.data.feature_size, settings.layout, len(setup.data.parts["train"]))
+        check(file, settings, setup)
         self._seed_trials, self._aliases = self._distinct_presets()
         pruner = make_pruner(self.file)
-        make_sampler(self.file, 0)
         attrs = {"preset_aliases": self._aliases, **study_attrs(setup.data, self.file, settings)}
         with one_at_a_time(self._engine):
             self.study = optuna.create_study(
@@ -230,6 +229,14 @@ class Search:
                 first_of[config] = seed_trial.name
                 distinct.append(seed_trial)
         return distinct, aliases
+
+
+def check(file: StudyFile, settings: Settings, setup: Setup) -> None:
+    """Raise StudyFileError if the file cannot be searched on these data: before a storage is opened or made."""
+    file = file.for_layout(settings.layout)
+    file.check(setup.data.feature_size, settings.layout, len(setup.data.parts["train"]))
+    make_pruner(file)
+    make_sampler(file, 0)
 
 
 def _set_attrs(trial: optuna.Trial, attrs: Mapping[str, Any]) -> None:

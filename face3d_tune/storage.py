@@ -58,6 +58,11 @@ class Storage:
     __repr__ = __str__
 
     @property
+    def holds_secret(self) -> bool:
+        """Whether the URL contains a password, so that it must not be printed as it is."""
+        return bool(self.url.password) or any(key in self.url.query for key in _SECRETS)
+
+    @property
     def sqlite_file(self) -> Path | None:
         """The file of a SQLite storage; None for a server."""
         return Path(self.url.database) if self.url.get_backend_name() == "sqlite" and self.url.database else None
@@ -151,12 +156,10 @@ class Storage:
         return "check that the server runs, and host, port, user, password and database name"
 
     def _reason(self, error: DBAPIError) -> str:
-        """The driver's first line, without a password that it might repeat."""
+        """The driver's first line; nothing of it if a password is in it."""
         text = next(iter(str(error.orig).strip().splitlines()), type(error).__name__)
-        for secret in (self.url.password, *(self.url.query.get(key) for key in _SECRETS)):
-            if secret:
-                text = text.replace(str(secret), "***")
-        return text
+        secrets = (self.url.password, *(self.url.query.get(key) for key in _SECRETS))
+        return "the server refused" if any(str(secret) in text for secret in secrets if secret) else text
 
     @contextmanager
     def searching(self) -> Iterator[None]:

@@ -102,10 +102,10 @@ def storage_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def storage_words(storage: "Storage") -> list[str]:
-    """The words that name this storage again on a command line, if any are needed; a password is never among them."""
+    """The words that name this storage again on a command line, if any are needed."""
     context = click.get_current_context()
     given = context.get_parameter_source("storage") == click.core.ParameterSource.COMMANDLINE
-    return ["--storage", str(storage)] if given else []
+    return ["--storage", str(storage)] if given and not storage.holds_secret else []
 
 
 def data_options(function: Callable[..., Any]) -> Callable[..., Any]:

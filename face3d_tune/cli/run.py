@@ -108,12 +108,13 @@ def run(
 
     from face3d_tune import study_file
     from face3d_tune.cli.progress import SearchProgress
+    from face3d_tune.cli.table import before_and_after
     from face3d_tune.conditions import Settings
     from face3d_tune.data import load
     from face3d_tune.device import choose_device, choose_precision, leave_a_core
     from face3d_tune.objective import Setup
     from face3d_tune.results import best_value
-    from face3d_tune.search import Search
+    from face3d_tune.search import Search, check
     from face3d_tune.storage import Storage
 
     started = time.monotonic()
@@ -129,6 +130,7 @@ def run(
         console.print(f"warning: {line}")
     settings = Settings(layout, epochs or file.epochs, seed)
     setup = Setup(data, chosen_device, precision, use_amp=amp != "off", target=target)
+    check(file, settings, setup)
     goal = trials or file.trials
     with place.searching(), place.opened(create=True) as opened:
         search = Search(opened, study_name or file.name, file, settings, setup)
@@ -136,7 +138,8 @@ def run(
         if place.sqlite_file and (abandoned := search.take_back_abandoned()):
             console.print(f"{abandoned} trial(s) of a run that was killed: queued again")
         finished = search.finished()
-        if finished >= goal or search.target_reached():
+        done_before = finished >= goal or search.target_reached()
+        if done_before:
             click.echo(_nothing_to_do(search, goal, target))
         else:
             search.enqueue_presets()
@@ -153,9 +156,11 @@ def run(
                 )
                 console.print("hint: the same command goes on from there")
                 raise
+        before_and_after(search.study)
+        if not done_before:
             minutes = (time.monotonic() - started) / 60
-            console.print(f"\n{search.finished()} of {goal} trials finished; this run took {minutes:.1f} minutes")
-        _conclude(search, place, data_dir)
+            console.print(f"{search.finished()} of {goal} trials finished; this run took {minutes:.1f} minutes")
+        _say_what_is_next(search, place, data_dir)
 
 
 def _introduce(console: "Console", search: "Search", place: "Storage", goal: int) -> None:
@@ -186,18 +191,16 @@ def _nothing_to_do(search: "Search", goal: int, target: float | None) -> str:
     return f"nothing to do: {held}; for more: --trials {finished + 50}\n"
 
 
-def _conclude(search: "Search", place: "Storage", data_dir: Path | None) -> None:
-    """The guide's before/after table, measured, and what to type next."""
-    from face3d_tune.cli.table import before_and_after
+def _say_what_is_next(search: "Search", place: "Storage", data_dir: Path | None) -> None:
+    """What to type next, as it can be pasted."""
     from face3d_tune.results import best_trial
 
-    before_and_after(search.study)
     if best_trial(search.study) is None:
         return
     storage = storage_words(place)
     study = [*storage, "--study-name", search.study.study_name]
     data = ["--data-dir", str(data_dir)] if data_dir else []
-    click.echo("\nNext:")
+    click.echo("\nNext, with this storage's URL in FACE3D_TUNE_STORAGE:" if place.holds_secret else "\nNext:")
     for words, why in (
         (["export", *study], "the training command of the best trial"),
         (["train", *study, *data], "train it here: checkpoint, history, curve, test people"),

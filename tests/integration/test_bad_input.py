@@ -320,3 +320,11 @@ def test_a_study_of_another_program_is_named(type_in, place):
     answer = call("status", "--json", "--storage", "sqlite:///theirs.db", cwd=place)
     assert json.loads(answer.out)["studies"][0]["states"]["complete"] == 1
     (place / "theirs.db").unlink()
+
+
+def test_a_study_that_cannot_be_searched_makes_no_storage(tmp_path):
+    study = tmp_path / "bad.toml"
+    study.write_text('[sampler]\nname = "guess"\n[space]\nlr = { low = 1e-5, high = 1e-3 }\n', encoding="utf-8")
+    answer = call("run", "--study", str(study), "--storage", f"sqlite:///{tmp_path / 'new.db'}")
+    assert answer.code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.toml"]

@@ -61,6 +61,8 @@ def test_a_search_runs_on_a_server_and_is_read_from_it_and_no_password_is_printe
     printed = "".join(capfd.readouterr())
     assert "nothing to do" not in printed
     assert "postgresql+psycopg://postgres:***@" in printed
+    following = printed.partition("\nNext, with this storage's URL in FACE3D_TUNE_STORAGE:\n")[2]
+    assert "  face3d-tune export --study-name quick " in following  # can be pasted as it stands
     assert PASSWORD not in printed
     assert [path.name for path in tmp_path.iterdir()] == ["quick.toml"]  # no SQLite file beside it
 
