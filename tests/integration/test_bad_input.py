@@ -325,6 +325,6 @@ def test_a_study_of_another_program_is_named(type_in, place):
 def test_a_study_that_cannot_be_searched_makes_no_storage(tmp_path):
     study = tmp_path / "bad.toml"
     study.write_text('[sampler]\nname = "guess"\n[space]\nlr = { low = 1e-5, high = 1e-3 }\n', encoding="utf-8")
-    answer = call("run", "--study", str(study), "--storage", f"sqlite:///{tmp_path / 'new.db'}")
+    answer = call("run", "--study", "bad.toml", "--storage", "sqlite:///new.db", cwd=tmp_path)
     assert answer.code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["bad.toml"]
