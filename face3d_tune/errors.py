@@ -22,9 +22,6 @@ class TuneError(Exception):
         self.message = message
         self.hint = hint
 
-    def __reduce__(self) -> tuple[type["TuneError"], tuple[str, str | None]]:
-        return type(self), (self.message, self.hint)
-
 
 class ConfigError(TuneError):
     """A value that no training can use."""
