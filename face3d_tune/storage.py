@@ -13,6 +13,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.pool import NullPool
 
 from face3d_tune.errors import StorageError
 
@@ -130,7 +131,8 @@ class Storage:
 
     def _engine_options(self) -> dict[str, Any]:
         if self.sqlite_file:
-            return {"connect_args": {"timeout": _SQLITE_LOCK_WAIT}}
+            # No pool: Optuna leaves its engine behind where it refuses a file, and a pool would keep that open.
+            return {"poolclass": NullPool, "connect_args": {"timeout": _SQLITE_LOCK_WAIT}}
         # Without the ping a server that restarts between two reports would end the search.
         return {"pool_pre_ping": True, "pool_size": 2, "connect_args": {"connect_timeout": _CONNECT_WAIT}}
 

@@ -283,10 +283,17 @@ def test_a_storage_once_made_opens_without_create_and_keeps_its_studies(storage_
 
 
 def test_when_a_storage_is_closed_its_connections_are_too(storage_url):
-    with Storage.parse(storage_url).opened(create=True) as storage:
-        optuna.create_study(storage=storage)
-        assert storage.engine.pool.checkedin() + storage.engine.pool.checkedout() > 0
-    assert storage.engine.pool.checkedin() + storage.engine.pool.checkedout() == 0
+    opened, closed = [], []
+    listeners = (("connect", lambda *_: opened.append(1)), ("close", lambda *_: closed.append(1)))
+    for name, listener in listeners:
+        sqlalchemy.event.listen(sqlalchemy.pool.Pool, name, listener)
+    try:
+        with Storage.parse(storage_url).opened(create=True) as storage:
+            optuna.create_study(storage=storage)
+        assert len(opened) == len(closed) > 0
+    finally:
+        for name, listener in listeners:
+            sqlalchemy.event.remove(sqlalchemy.pool.Pool, name, listener)
 
 
 def test_many_who_open_one_empty_server_at_once_all_can(postgres_url):
