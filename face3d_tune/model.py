@@ -1,7 +1,7 @@
 """The Transformer of one trial, written to be read: CONTRACT section 3, step by step, names and arithmetic.
 
 State-dict names and shapes are those of the users' checkpoints, so theirs load here and ours there, strictly. All
-random numbers come from generators that the caller passes. Axes: B = batch, F = feature_size, d = d_model,
+random numbers come from generators and streams that the caller passes. Axes: B = batch, F = feature_size, d = d_model,
 h = nhead, ff = dim_feedforward.
 """
 
@@ -12,24 +12,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from face3d_tune.config import TrialConfig
+from face3d_tune.masks import MaskStream
 
 
 class Dropout(nn.Module):
-    """Inverted dropout whose random numbers come from `generator`, never from torch's global one."""
+    """Inverted dropout whose masks come from `masks`, never from torch's global generator."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
-        self.generator: torch.Generator | None = None
+        self.masks: MaskStream | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Zero each element with probability p and scale the others by 1 / (1 - p), while training."""
         if not self.training or self.p == 0:
             return x
-        if self.generator is None:
-            raise RuntimeError("training with dropout needs a generator: call Model.draw_from first")
-        keep = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator)
-        return x * keep.mul_(1 / (1 - self.p))
+        if self.masks is None:
+            raise RuntimeError("training with dropout needs masks: call Model.draw_from first")
+        return x * self.masks.draw(x.shape, self.p, like=x)
 
 
 class Attention(nn.Module):
@@ -225,11 +225,11 @@ class Model(nn.Module):
         out: Tensor = src + self.output_projection(x)  # 8: [B, F]
         return out
 
-    def draw_from(self, generator: torch.Generator) -> None:
-        """Take all dropout masks from `generator`, which lives on the model's device."""
+    def draw_from(self, masks: MaskStream) -> None:
+        """Take all dropout masks from a stream on the model's device."""
         for module in self.modules():
             if isinstance(module, Dropout):
-                module.generator = generator
+                module.masks = masks
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:

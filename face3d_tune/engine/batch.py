@@ -1,0 +1,286 @@
+"""Continuous batching: K trainings of one structure, an epoch at a time, each place refilled when its training ends.
+
+A training's numbers depend neither on K nor on its place nor on its neighbours. One model runs without the axis of
+models, which is the faster program on a CPU.
+"""
+
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD
+
+from face3d_tune import losses, seeds
+from face3d_tune.config import TrialConfig
+from face3d_tune.data import FaceData, mean_by_yaw
+from face3d_tune.device import Precision
+from face3d_tune.engine.network import Masks, Network, mask_length, mask_views
+from face3d_tune.engine.parameters import layout
+from face3d_tune.engine.state import State, adamw_step
+from face3d_tune.engine.table import Table, loss_gradient
+from face3d_tune.errors import NonFiniteError
+from face3d_tune.masks import MaskStream
+from face3d_tune.model import Model
+from face3d_tune.training import EVALUATION_BATCH, EpochResult, Evaluation, Training, check_batch
+
+_STRUCTURE = (
+    *("layout", "d_model", "dim_feedforward", "nhead", "num_layers", "batch_size"),
+    *("use_spatial_attention", "use_pose_attention"),
+)
+_LOWER = {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def structure(config: TrialConfig, precision: Precision) -> Hashable:
+    """What trainings must have in common to share a batch: all that decides the shape or type of a tensor."""
+    values = asdict(config)
+    return (precision if config.use_mixed_precision else "off", *(values[name] for name in _STRUCTURE))
+
+
+class Member(Training):
+    """One training in a batch."""
+
+    def __init__(self, batch: "Batch", config: TrialConfig, seed: int, precision: Precision) -> None:
+        rate = SGD([torch.zeros(1)], lr=config.lr)  # only holds the learning rate that the scheduler moves
+        super().__init__(config, seed, precision, rate)
+        self.batch = batch
+
+    def model_state(self) -> dict[str, Tensor]:
+        """The weights after the last epoch, under the names of the users' checkpoints."""
+        return self.batch.model_state(self)
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """AdamW's, as the users' script can load it."""
+        return self.batch.optimizer_state(self)
+
+
+class Data:
+    """The pairs as the programs of one device take them, shared by all batches there."""
+
+    def __init__(self, data: FaceData, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        self.source, self.device, self.dtype = data, device, dtype
+        self.train, self.validation = (Table(data, part, device, dtype) for part in ("train", "validation"))
+
+
+class Batch:
+    """Trainings of one structure; `config` is that of any of them."""
+
+    def __init__(self, config: TrialConfig, data: Data, precision: Precision) -> None:
+        check_batch(config, len(data.train))
+        self.config, self.data = config, data
+        self.precision: Precision = precision if config.use_mixed_precision else "off"
+        self.members: list[Member] = []
+        template = self._plain_model(config, 0)
+        self._template = {name: value.new_zeros(value.shape) for name, value in template.state_dict().items()}
+        self._parameters = [name for name, _ in template.named_parameters()]
+        self._live, self._dead, self._products = layout(config, {n: v.shape for n, v in self._template.items()})
+        like = torch.empty(0, device=data.device, dtype=data.dtype)
+        self.state = State.empty(self._live.length, self._dead.length, 256, like)
+
+    def _plain_model(self, config: TrialConfig, seed: int) -> Model:
+        return Model(config, self.data.source.feature_size, seeds.generator(seed, "weights"))
+
+    @torch.inference_mode()
+    def add(self, config: TrialConfig, seed: int, precision: Precision) -> Member:
+        """Begin a training in a new place. Raises RuntimeError if there is no memory; then nothing has changed."""
+        models = len(self.members)
+        state = self.state.resized(list(range(models)), models + 1)
+        self._use(state, len(state.weights))
+        member = Member(self, config, seed, precision)
+        self.members.append(member)
+        self._fill(models, member)
+        return member
+
+    @torch.inference_mode()
+    def replace(self, old: Member, config: TrialConfig, seed: int, precision: Precision) -> Member:
+        """Begin a training in the place of one that has ended; the neighbours do not notice."""
+        place = self.members.index(old)
+        self.members[place] = Member(self, config, seed, precision)
+        self._fill(place, self.members[place])
+        return self.members[place]
+
+    @torch.inference_mode()
+    def remove(self, *gone: Member) -> None:
+        """Close up the places of trainings that have ended."""
+        kept = [place for place, member in enumerate(self.members) if member not in gone]
+        self.members = [self.members[place] for place in kept]
+        self._use(self.state.resized(kept, len(kept)), len(kept))
+
+    def _fill(self, place: int, member: Member) -> None:
+        """Write a freshly initialised plain model into a place, whatever was there."""
+        fresh = self._plain_model(member.config, member.seed).state_dict()
+        self.state.begin(place)
+        self._live.write(self.state.weights[place], fresh)
+        self._dead.write(self.state.dead[place], fresh)
+        self._hyperparameters()
+
+    def _use(self, state: State, models: int) -> None:
+        """Build the program over these numbers."""
+        lower, products = _LOWER[self.precision], self._products
+        gradients = torch.zeros_like(state.weights)
+        masks = state.weights.new_ones(models, mask_length(self.config))
+        low = state.weights.new_empty(models, products, dtype=lower) if lower else None
+        self.state, self._gradients, self._masks, self._low = state, gradients, masks, low
+        self._low_gradients = torch.zeros_like(low) if low is not None else None
+        if models:
+            running = {"mean": self._alone(state.mean), "variance": self._alone(state.variance)}
+            views = [self._views(*both) for both in ((state.weights, low), (gradients, self._low_gradients))]
+            self._network = Network(self.config, views[0], views[1], running)
+            self._mask_views = mask_views(self.config, self._alone(masks))
+            self._hyperparameters()
+
+    def _alone(self, rows: Tensor) -> Tensor:
+        """Without the axis of models if there is one model."""
+        return rows[0] if len(rows) == 1 else rows
+
+    def _views(self, rows: Tensor, low: Tensor | None) -> dict[str, Tensor]:
+        """Every block by name, those of products in the lower precision if there is one."""
+        views = self._live.views(self._alone(rows))
+        if low is not None:
+            views |= self._live.views(self._alone(low), below=self._products)
+        return views
+
+    def _hyperparameters(self) -> None:
+        """Set what differs between the models."""
+        configs = [member.config for member in self.members]
+        if len(configs) < len(self.state.weights):
+            return  # the last place is being filled
+        weights = [_loss_weights(config) for config in configs]
+        both = torch.tensor(weights, device=self.data.device, dtype=self.data.dtype)  # [K, 2]
+        shape = (-1, 1, 1) if len(configs) > 1 else (1, 1)
+        self._mse_weight, self._cosine_weight = (column.reshape(shape) for column in both.unbind(1))
+        self._decays = [config.weight_decay for config in configs]
+        self._units = [config.pose_unit for config in configs]
+        for place, config in enumerate(configs):
+            if config.dropout == 0:
+                self._masks[place] = 1
+
+    def train_epoch(self, stop: Callable[[], bool] = lambda: False) -> list[EpochResult | NonFiniteError] | None:
+        """Train and validate every model for one epoch; a result or the reason why there is none, place by place.
+
+        Asks `stop` before every step; if it says so, returns None, and all these trainings are of no more use.
+        """
+        started = time.perf_counter()
+        with torch.inference_mode():  # cheaper than no_grad: nothing here ever meets autograd
+            train_losses = self._train(stop)
+            if train_losses is None:
+                return None
+            evaluations = self._evaluate(self.data.validation)
+        seconds = (time.perf_counter() - started) / len(self.members)
+        ended: list[EpochResult | NonFiniteError] = []
+        for member, train_loss, evaluation in zip(self.members, train_losses, evaluations, strict=True):
+            try:
+                ended.append(member.end_epoch(train_loss, evaluation, seconds))
+            except NonFiniteError as error:
+                ended.append(error)
+        return ended
+
+    def _train(self, stop: Callable[[], bool]) -> list[float] | None:
+        """One pass over the training pairs, each model in its own order; the mean losses."""
+        device, size, table = self.data.device, self.config.batch_size, self.data.train
+        batches = len(table) // size
+        orders = [
+            torch.randperm(len(table), generator=seeds.generator(member.seed, "order", member.epoch))
+            for member in self.members
+        ]
+        order = torch.stack(orders)[:, : batches * size].to(device).unflatten(1, (batches, size))
+        rates = torch.tensor([member.lr for member in self.members], dtype=torch.float64, device=device)
+        streams = [MaskStream(member.seed, member.epoch, device) for member in self.members]
+        before = self.state.steps.clone()
+        sums = self.state.weights.new_zeros(2, len(self.members))
+        for pairs in order.unbind(1):
+            if stop():
+                return None
+            for place, member in enumerate(self.members):
+                if member.config.dropout > 0:
+                    streams[place].fill(self._masks[place], member.config.dropout)
+            sums += self._step(self._alone(pairs), rates)
+        taken = (self.state.steps - before).tolist()
+        for place, member in enumerate(self.members):  # what AdamW does to a parameter without gradient
+            self.state.dead[place] *= (1 - member.lr * member.config.weight_decay) ** taken[place]
+        means = (sums / batches).T.tolist()
+        return [losses.combine(member.config, *mean) for member, mean in zip(self.members, means, strict=True)]
+
+    def _step(self, pairs: Tensor, rates: Tensor) -> Tensor:
+        """One optimiser step of every model; their mean squared errors and cosines before it, [2, K]."""
+        if self._low is not None:
+            self._low.copy_(self.state.weights[:, : self._products])
+        batch = self.data.train.batch(pairs, self._units)
+        masks: Masks = self._mask_views if any(member.config.dropout > 0 for member in self.members) else {}
+        prediction, pull = self._network(batch.inputs, masks, training=True)
+        gradient, mse, cosine = loss_gradient(prediction, batch, self._mse_weight, self._cosine_weight)
+        scaled = self.precision == "fp16"
+        pull(gradient * self.state.scales.view(self._mse_weight.shape) if scaled else gradient)
+        if self._low_gradients is not None:
+            self._gradients[:, : self._products] = self._low_gradients
+        adamw_step(self.state, self._gradients, rates, self._decays, scaled=scaled)
+        return torch.stack((mse, cosine)).view(2, -1)
+
+    def _evaluate(self, table: Table) -> list[Evaluation]:
+        """Every model on all pairs of a table; dropout off."""
+        if self._low is not None:
+            self._low.copy_(self.state.weights[:, : self._products])
+        squared_errors, cosines = [], []
+        for start in range(0, len(table), EVALUATION_BATCH):
+            batch = table.batch(slice(start, start + EVALUATION_BATCH), self._units)
+            prediction, _ = self._network(batch.inputs, {}, training=False)
+            squared_errors.append(losses.squared_errors(prediction, batch.target).view(len(self.members), -1))
+            cosines.append(losses.cosines(prediction, batch.target).view(len(self.members), -1))
+        mse = torch.cat(squared_errors, 1).cpu().double().mean(1).tolist()
+        cosine = torch.cat(cosines, 1).cpu().double()  # [K, pairs]
+        return [
+            Evaluation(mse[place], each.mean().item(), mean_by_yaw(each.numpy(), table.degrees))
+            for place, each in enumerate(cosine)
+        ]
+
+    def model_state(self, member: Member) -> dict[str, Tensor]:
+        """The full state dict of one model, as the plain model loads it strictly."""
+        state, place, numbers = self._zeros(), self.members.index(member), self.state
+        self._live.read(numbers.weights[place], state)
+        self._dead.read(numbers.dead[place], state)
+        if self.config.layout == "keypoint":
+            norm = "keypoint_encoder.1"
+            state[f"{norm}.running_mean"].copy_(numbers.mean[place])
+            state[f"{norm}.running_var"].copy_(numbers.variance[place])
+            batches = len(self.data.train) // self.config.batch_size
+            state[f"{norm}.num_batches_tracked"].fill_(len(member.history) * batches)
+        return state
+
+    def optimizer_state(self, member: Member) -> dict[str, Any]:
+        """AdamW's state of one model in the order of the plain model's parameters."""
+        place = self.members.index(member)
+        moments = []
+        for rows in (self.state.first, self.state.second):
+            moments.append(self._zeros())
+            self._live.read(rows[place], moments[-1])
+        parameters = [self._template[name] for name in self._parameters]
+        config = member.config
+        whole = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay).state_dict()
+        whole["param_groups"][0]["lr"] = member.lr
+        step = self.state.steps[place].cpu()
+        whole["state"] = {
+            index: {"step": step.clone(), "exp_avg": moments[0][name], "exp_avg_sq": moments[1][name]}
+            for index, name in enumerate(self._parameters)
+        }
+        return whole
+
+    def _zeros(self) -> dict[str, Tensor]:
+        """A state dict without content, where the rows are."""
+        device, dtype = self.data.device, self.data.dtype
+        return {
+            name: torch.zeros(value.shape, device=device, dtype=dtype if value.is_floating_point() else value.dtype)
+            for name, value in self._template.items()
+        }
+
+
+def _loss_weights(config: TrialConfig) -> tuple[float, float]:
+    """What multiplies the mean squared error and 1 − cosine."""
+    match config.loss_type:
+        case "mse":
+            return 1.0, 0.0
+        case "cosine":
+            return 0.0, 1.0
+        case "combined":
+            return config.mse_weight, config.cosine_weight

@@ -1,0 +1,143 @@
+"""The parts of K models at once: each computes its output, and pulls the gradient of its output back to its input.
+
+Axes: an optional K (models) first, then B = batch, then the numbers of a pair; without K the same lines run on plain
+matrices. A part holds views of its weights and of the gradients that its `pull` fills, so nothing is allocated,
+zeroed or added up that need not be. In mixed precision weights are of the lower type and inputs follow them.
+"""
+
+import torch
+from torch import Tensor
+
+_EPSILON = 1e-5  # of every normalisation, torch's default
+
+
+class Linear:
+    """y = x Wᵀ + b; weight [K, out, in], bias [K, out]."""
+
+    def __init__(self, weights: dict[str, Tensor], gradients: dict[str, Tensor], name: str) -> None:
+        self.weight, self.bias = weights[f"{name}.weight"], weights[f"{name}.bias"].unsqueeze(-2)
+        self.transposed, self.dtype = self.weight.mT, self.weight.dtype
+        self.weight_gradient, self.bias_gradient = gradients[f"{name}.weight"], gradients[f"{name}.bias"]
+        batched = self.weight.dim() == 3
+        self._product, self._sum_of = (torch.bmm, torch.baddbmm) if batched else (torch.mm, torch.addmm)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[K, B, in] to [K, B, out]."""
+        return self._sum_of(self.bias, in_type(x, self.dtype), self.transposed)
+
+    def pull(self, gradient: Tensor, x: Tensor, *, onto: Tensor | None = None) -> Tensor:
+        """The gradient of x, [K, B, in], added to `onto`; fills those of weight and bias."""
+        gradient = self.pull_weights(gradient, x)
+        if onto is None:
+            return self._product(gradient, self.weight)
+        if onto.dtype == gradient.dtype:
+            return self._sum_of(onto, gradient, self.weight)
+        return onto + self._product(gradient, self.weight)
+
+    def pull_weights(self, gradient: Tensor, x: Tensor) -> Tensor:
+        """Only fill the gradients of weight and bias: for an input that needs none."""
+        gradient = in_type(gradient, self.dtype)
+        self._product(gradient.mT, in_type(x, self.dtype), out=self.weight_gradient)
+        torch.sum(gradient, -2, out=self.bias_gradient)
+        return gradient
+
+
+class Score(Linear):
+    """A Linear with one output, by sums: a product with a single row rounds differently with and without models."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[K, B, in] to [K, B, 1]."""
+        return (in_type(x, self.dtype) * self.weight).sum(-1, keepdim=True) + self.bias
+
+    def pull(self, gradient: Tensor, x: Tensor, *, onto: Tensor | None = None) -> Tensor:
+        """The gradient of x, [K, B, in], added to `onto`; fills those of weight and bias."""
+        gradient = in_type(gradient, self.dtype)
+        torch.sum(gradient * in_type(x, self.dtype), -2, keepdim=True, out=self.weight_gradient)
+        torch.sum(gradient, -2, out=self.bias_gradient)
+        return gradient * self.weight if onto is None else onto + gradient * self.weight
+
+
+class LayerNorm:
+    """Layer normalisation over the last axis, weight and bias [K, d] (Ba et al., 2016)."""
+
+    def __init__(self, weights: dict[str, Tensor], gradients: dict[str, Tensor], name: str) -> None:
+        self.weight, self.bias = (weights[f"{name}.{kind}"].unsqueeze(-2) for kind in ("weight", "bias"))
+        self.weight_gradient, self.bias_gradient = (gradients[f"{name}.{kind}"] for kind in ("weight", "bias"))
+        self.shape = [self.weight.shape[-1]]
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """[K, B, d] to the same, and what `pull` needs."""
+        normal, mean, deviation = torch.native_layer_norm(x, self.shape, None, None, _EPSILON)
+        return torch.addcmul(self.bias, normal, self.weight), (x, normal, mean, deviation)
+
+    def pull(self, gradient: Tensor, kept: tuple[Tensor, ...]) -> Tensor:
+        """The gradient of x; fills those of weight and bias."""
+        x, normal, mean, deviation = kept
+        torch.sum(gradient, -2, out=self.bias_gradient)
+        torch.sum(gradient * normal, -2, out=self.weight_gradient)
+        out: Tensor = torch.ops.aten.native_layer_norm_backward(
+            gradient * self.weight, x, self.shape, mean, deviation, None, None, [True, False, False]
+        )[0]
+        return out
+
+
+class BatchNorm:
+    """Batch normalisation over B, with running means for evaluation (Ioffe & Szegedy, 2015); momentum 0.1."""
+
+    def __init__(
+        self, weights: dict[str, Tensor], gradients: dict[str, Tensor], name: str, running: dict[str, Tensor]
+    ) -> None:
+        self.weight, self.bias = (weights[f"{name}.{kind}"].unsqueeze(-2) for kind in ("weight", "bias"))
+        self.weight_gradient, self.bias_gradient = (gradients[f"{name}.{kind}"] for kind in ("weight", "bias"))
+        self.mean, self.variance = (running[kind].unsqueeze(-2) for kind in ("mean", "variance"))
+
+    def __call__(self, x: Tensor, *, training: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """[K, B, n] to the same, and what `pull` needs."""
+        x, pairs = x.to(self.mean.dtype), x.shape[-2]
+        if training:
+            variance, mean = torch.var_mean(x, -2, correction=0, keepdim=True)
+            self.mean.lerp_(mean, 0.1)
+            self.variance.lerp_(variance * (pairs / (pairs - 1)), 0.1)
+        else:
+            variance, mean = self.variance, self.mean
+        scale = (variance + _EPSILON).rsqrt()
+        normal = (x - mean) * scale
+        return torch.addcmul(self.bias, normal, self.weight), (normal, scale)
+
+    def pull(self, gradient: Tensor, kept: tuple[Tensor, ...]) -> Tensor:
+        """The gradient of x in training; fills those of weight and bias."""
+        normal, scale = kept
+        torch.sum(gradient, -2, out=self.bias_gradient)
+        torch.sum(gradient * normal, -2, out=self.weight_gradient)
+        pairs = gradient.shape[-2]
+        mean = (self.bias_gradient / pairs).unsqueeze(-2)
+        slope = (self.weight_gradient / pairs).unsqueeze(-2)
+        return (gradient - mean - normal * slope) * (self.weight * scale)
+
+
+def in_type(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x in a type; asking first is cheaper than a conversion that changes nothing."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
+def dropped(x: Tensor, mask: Tensor | None) -> Tensor:
+    """x times its dropout mask; None where nothing is dropped."""
+    return x if mask is None else x * mask
+
+
+def added(x: Tensor, branch: Tensor, mask: Tensor | None) -> Tensor:
+    """x plus a branch under dropout."""
+    return x + branch if mask is None else torch.addcmul(x, in_type(branch, x.dtype), mask)
+
+
+def dropped_heads(x: Tensor, mask: Tensor | None) -> Tensor:
+    """[K, B, d] times one number a head, [K, B, h]: what dropout of attention over one key comes to."""
+    if mask is None:
+        return x
+    return (x.unflatten(-1, (mask.shape[-1], -1)) * mask.unsqueeze(-1)).flatten(-2)
+
+
+def under_relu(gradient: Tensor, active: Tensor) -> Tensor:
+    """The gradient below a ReLU whose output was `active`."""
+    out: Tensor = torch.ops.aten.threshold_backward(gradient, active, 0)
+    return out

@@ -1,0 +1,99 @@
+"""The numbers of K trainings, model by model, and the AdamW step over all of them (Loshchilov & Hutter, 2019).
+
+Every model has its own rate, decay, step count, clipping and loss scale. Nothing here asks the device for a number while
+an epoch runs, so an accelerator never waits for the host.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from torch import Tensor
+
+MAX_NORM = 1.0  # of a model's gradient (CONTRACT section 4)
+FIRST_SCALE, GROWTH_INTERVAL = 2.0**16, 2000  # of the loss in fp16, as torch.amp.GradScaler has them
+_PIECE = 1024  # numbers summed up at once: float32 loses less in two short sums than in a long one
+
+
+@dataclass(slots=True)
+class State:
+    """What a model carries from step to step; every tensor has the models first. K models, rows of P and D numbers."""
+
+    weights: Tensor  # [K, P], live
+    dead: Tensor  # [K, D], without influence
+    first: Tensor  # [K, P], AdamW's first moments
+    second: Tensor  # [K, P], AdamW's second moments
+    mean: Tensor  # [K, 256], running, of the batch normalisation
+    variance: Tensor  # [K, 256]
+    steps: Tensor  # [K], optimiser steps taken
+    scales: Tensor  # [K], of the loss in fp16
+    since_overflow: Tensor  # [K], steps
+
+    @classmethod
+    def empty(cls, live: int, dead: int, hidden: int, like: Tensor) -> Self:
+        """Room for no model yet; `live`, `dead` and `hidden` are P, D and the width of the batch normalisation."""
+        widths = {"weights": live, "dead": dead, "first": live, "second": live, "mean": hidden, "variance": hidden}
+        rows = {name: like.new_zeros(0, width) for name, width in widths.items()}
+        counts = {name: like.new_zeros(0) for name in ("scales", "since_overflow")}
+        return cls(**rows, **counts, steps=torch.zeros(0, device=like.device))
+
+    def resized(self, kept: list[int], models: int) -> Self:
+        """A copy in which the models `kept` stand first and `models` have room."""
+        copies = {}
+        for field in fields(self):
+            held: Tensor = getattr(self, field.name)
+            copies[field.name] = held.new_zeros(models, *held.shape[1:])
+            copies[field.name][: len(kept)] = held[kept]
+        return type(self)(**copies)
+
+    def begin(self, model: int) -> None:
+        """Forget whatever was trained in this place; the weights are written by the caller."""
+        for row in (self.first, self.second, self.steps, self.since_overflow, self.mean):
+            row[model] = 0
+        self.variance[model] = 1
+        self.scales[model] = FIRST_SCALE
+
+
+def adamw_step(state: State, gradients: Tensor, rates: Tensor, decays: list[float], *, scaled: bool) -> None:
+    """Scale back, clip and apply the gradients [K, P], at the rates [K].
+
+    If losses were `scaled`, a model whose gradients overflowed skips the step and gets a smaller scale.
+    """
+    pieces = gradients.view(len(gradients), -1, _PIECE)
+    norms = torch.linalg.vector_norm(torch.linalg.vector_norm(pieces, dim=-1), dim=-1)
+    scales = state.scales if scaled else torch.ones_like(state.scales)
+    norms = norms / scales
+    factors = (MAX_NORM / (norms + 1e-6)).clamp(max=1.0) / scales
+    if gradients.device.type != "cpu" or not bool((factors == 1).all()):
+        gradients.mul_(factors.unsqueeze(-1))
+    overflowed = ~norms.isfinite()
+    skipped = overflowed.to(state.steps.dtype) if scaled else torch.zeros_like(state.steps)
+    state.steps += 1 - skipped
+    for model, decay in enumerate(decays):
+        torch._fused_adamw_(
+            [state.weights[model]],
+            [gradients[model]],
+            [state.first[model]],
+            [state.second[model]],
+            [],
+            [state.steps[model]],
+            lr=rates[model],
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=decay,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=False,
+            found_inf=skipped[model] if scaled else None,
+        )
+    if scaled:
+        _rescale(state, overflowed)
+
+
+def _rescale(state: State, overflowed: Tensor) -> None:
+    """Halve a scale after an overflow, double it after a long time without one."""
+    since = torch.where(overflowed, 0, state.since_overflow + 1)
+    due = since == GROWTH_INTERVAL
+    doubled = torch.where(due & (state.scales * 2).isfinite(), state.scales * 2, state.scales)
+    state.scales = torch.where(overflowed, state.scales / 2, doubled)
+    state.since_overflow = torch.where(due, 0, since)
