@@ -23,6 +23,7 @@ from face3d_tune.engine.layers import (
     dropped,
     dropped_heads,
     in_type,
+    steadily,
     under_relu,
 )
 from face3d_tune.masks import room
@@ -108,7 +109,7 @@ class Network:
             x = 0.7 * x + 0.3 * code
         x = torch.addcmul(x, self.angle_scale, in_type(angle, x.dtype))  # 5
         normal, kept = self.angle_norm(x)  # 6
-        scale = 1 + torch.sigmoid(scale)
+        scale = 1 + steadily(torch.sigmoid, scale)
         x = dropped(torch.addcmul(in_type(shift, normal.dtype), normal, scale), masks.get("input"))
         crosses, pull_crosses = self.crosses(batch.pose, masks)  # 7
         pulls = []
@@ -180,7 +181,7 @@ class _Spatial:
         code = self.code1(hidden)
         both = torch.cat((x, code), -1)
         gate_hidden = torch.relu(self.gate0(both))
-        gate = torch.sigmoid(self.gate1(gate_hidden))  # [K, B, 1]
+        gate = steadily(torch.sigmoid, self.gate1(gate_hidden))  # [K, B, 1]
         difference = code - x
 
         def pull(g: Tensor) -> Tensor:
@@ -289,13 +290,13 @@ class _Layer:
         x1, kept1 = self.norm1(added(x, self.out(heads), of_self))
         x2, kept2 = self.norm2(added(x1, cross, of_cross))
         before = self.linear1(x2)
-        hidden = dropped(functional.gelu(before), of_hidden)
+        hidden = dropped(steadily(functional.gelu, before), of_hidden)
         x3, kept3 = self.norm3(added(x2, self.linear2(hidden), of_out))
 
         def pull(g: Tensor) -> tuple[Tensor, Tensor]:
             g = self.norm3.pull(g, kept3)
             hidden_gradient = dropped(self.linear2.pull(dropped(g, of_out), hidden), of_hidden)
-            active = torch.ops.aten.gelu_backward(in_type(hidden_gradient, before.dtype), before)
+            active = steadily(torch.ops.aten.gelu_backward, in_type(hidden_gradient, before.dtype), before)
             g = self.norm2.pull(self.linear1.pull(active, x2, onto=g), kept2)
             cross_gradient = dropped(g, of_cross)
             g = self.norm1.pull(g, kept1)
