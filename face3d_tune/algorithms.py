@@ -30,7 +30,11 @@ _WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number",
 
 def make_sampler(file: StudyFile, seed: int) -> samplers.BaseSampler:
     """The sampler of a study file, seeded. Raises StudyFileError."""
-    sampler: samplers.BaseSampler = _make(file, "sampler", file.sampler, _SAMPLERS, {"seed": seed % 2**32})
+    options = dict(file.sampler.options)
+    if file.sampler.name == "tpe":  # several trials are in training at once: do not try the same point twice
+        options = {"constant_liar": True, **options}
+    component = Component(file.sampler.name, options)
+    sampler: samplers.BaseSampler = _make(file, "sampler", component, _SAMPLERS, {"seed": seed % 2**32})
     return sampler
 
 

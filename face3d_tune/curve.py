@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from face3d_tune.trainer import EpochResult
+from face3d_tune.training import EpochResult
 
 
 def save_curve(history: Sequence[EpochResult], no_model_cosine: float, path: Path) -> None:

@@ -53,10 +53,10 @@ def choose_precision(amp: Amp, device: torch.device) -> tuple[Precision, str | N
             return "off", None
 
 
-def leave_a_core() -> None:
-    """Let torch use all cores but one.
+def set_threads(count: int | None) -> None:
+    """Let torch use so many threads of this process; None is all cores but one.
 
     Its threads wait for each other by spinning; when they outnumber the free cores, a step can take seconds instead
     of milliseconds, and a dashboard or a browser is enough for that.
     """
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
+    torch.set_num_threads(count or max(1, (os.cpu_count() or 1) - 1))

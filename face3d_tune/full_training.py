@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -18,9 +18,11 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.curve import save_curve
 from face3d_tune.data import FaceData
 from face3d_tune.device import Precision
+from face3d_tune.engine import Member, alone
 from face3d_tune.errors import NonFiniteError, TrainingError
 from face3d_tune.export import DataUse, checkpoint_args
-from face3d_tune.trainer import EpochResult, Evaluation, Trainer
+from face3d_tune.trainer import Trainer
+from face3d_tune.training import EpochResult, Evaluation, Training
 
 FILES = ("best_model.pth", "history.json", "curve.png")
 
@@ -43,6 +45,7 @@ def train_fully(
     seed: int,
     device: torch.device,
     precision: Precision,
+    engine: Literal["plain", "batched"],
     after_epoch: Callable[[EpochResult], None],
     notice: Callable[[str], None],
 ) -> Trained:
@@ -51,22 +54,31 @@ def train_fully(
     Training starts over without mixed precision if that led to NaN. Raises NonFiniteError if it does so without.
     """
     while True:
-        trainer = Trainer(config, data, seed=seed, device=device, precision=precision)
+        trainer: Trainer | Member
+        if engine == "plain":
+            trainer = Trainer(config, data, seed=seed, device=device, precision=precision)
+        else:
+            trainer = alone(config, data, seed=seed, device=device, precision=precision)
         out.mkdir(parents=True, exist_ok=True)
         (out / "curve.png").unlink(missing_ok=True)  # an interrupt would leave an earlier one beside the new files
         try:
-            _train(trainer, out, after_epoch)
+            _train(trainer, data, out, device, after_epoch)
             break
         except NonFiniteError as error:
             if trainer.precision == "off":
                 raise
             notice(f"{error.message}: starting again without mixed precision")
             precision = "off"
-    return _conclude(trainer, out)
+    return _conclude(trainer, data, out, device)
 
 
-def _train(trainer: Trainer, out: Path, after_epoch: Callable[[EpochResult], None]) -> None:
-    data = trainer.data
+def _train(
+    trainer: Trainer | Member,
+    data: FaceData,
+    out: Path,
+    device: torch.device,
+    after_epoch: Callable[[EpochResult], None],
+) -> None:
     use = DataUse(
         data_dir=data.source,
         feature_size=data.feature_size,
@@ -74,8 +86,8 @@ def _train(trainer: Trainer, out: Path, after_epoch: Callable[[EpochResult], Non
         min_yaw=data.min_yaw,
         max_yaw=data.max_yaw,
     )
-    args = {**checkpoint_args(trainer.config, use), "save_dir": str(out), "device": str(trainer.device)}
-    facts = _facts(trainer)
+    args = {**checkpoint_args(trainer.config, use), "save_dir": str(out), "device": str(device)}
+    facts = _facts(trainer, data, device)
     while trainer.stop_reason is None:
         result = trainer.train_epoch()
         if result.is_best:
@@ -84,32 +96,34 @@ def _train(trainer: Trainer, out: Path, after_epoch: Callable[[EpochResult], Non
         after_epoch(result)
 
 
-def _conclude(trainer: Trainer, out: Path) -> Trained:
-    """Judge the kept checkpoint, not the last epoch."""
+def _conclude(trainer: Training, data: FaceData, out: Path, device: torch.device) -> Trained:
+    """Judge the kept checkpoint, not the last epoch, by the plain model."""
     if trainer.best is None:
         raise TrainingError("no epoch was trained")
-    trainer.model.load_state_dict(checkpoint.load(out / "best_model.pth")["model_state_dict"])
-    validation = trainer.evaluate(trainer.validation)
-    test = trainer.evaluate_test() if len(trainer.data.parts["test"]) else None
-    means = _facts(trainer) | {"best_epoch": trainer.best.epoch, "stop_reason": trainer.stop_reason}
+    plain = Trainer(trainer.config, data, seed=trainer.seed, device=device, precision=trainer.precision)
+    plain.model.load_state_dict(checkpoint.load(out / "best_model.pth")["model_state_dict"])
+    validation = plain.evaluate(plain.validation)
+    test = plain.evaluate_test() if len(data.parts["test"]) else None
+    means = _facts(trainer, data, device) | {"best_epoch": trainer.best.epoch, "stop_reason": trainer.stop_reason}
     means |= {"validation": asdict(validation), "test": asdict(test) if test else None}
     _write_history(trainer, out, means)
-    save_curve(trainer.history, trainer.data.no_model_cosine("validation"), out / "curve.png")
+    save_curve(trainer.history, data.no_model_cosine("validation"), out / "curve.png")
     return Trained(trainer.best, len(trainer.history), validation, test)
 
 
-def _facts(trainer: Trainer) -> dict[str, Any]:
+def _facts(trainer: Training, data: FaceData, device: torch.device) -> dict[str, Any]:
     """What the history says beside the epochs."""
     return {
         "config": trainer.config.to_dict(),
         "seed": trainer.seed,
-        "device": str(trainer.device),
+        "device": str(device),
+        "engine": "plain" if isinstance(trainer, Trainer) else "batched",
         "amp": trainer.precision,
-        "data": {"source": trainer.data.source, "fingerprint": trainer.data.fingerprint()},
+        "data": {"source": data.source, "fingerprint": data.fingerprint()},
     }
 
 
-def _write_history(trainer: Trainer, out: Path, facts: Mapping[str, Any]) -> None:
+def _write_history(trainer: Training, out: Path, facts: Mapping[str, Any]) -> None:
     content = {**facts, "epochs": [asdict(result) for result in trainer.history]}
     partial = out / "history.json.partial"
     partial.write_text(json.dumps(content, indent=1), encoding="utf-8")

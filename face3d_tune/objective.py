@@ -1,11 +1,11 @@
-"""One trial: train a config epoch by epoch, report its curve, and say how it ended.
+"""One trial: take its epochs as they come, report its curve, and say how it ended.
 
 The value of a trial is the mean validation cosine of the checkpoint that training keeps, the one with the lowest
 validation loss: what a user gets from the exported command. No searched loss weight can rescale it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -13,8 +13,8 @@ import torch
 from face3d_tune.config import TrialConfig
 from face3d_tune.data import FaceData
 from face3d_tune.device import Precision
-from face3d_tune.errors import NonFiniteError, TrainingError
-from face3d_tune.trainer import EpochResult, Trainer
+from face3d_tune.slots import Event, Failure, PlainSlot, Task
+from face3d_tune.training import EpochResult
 
 StopReason = Literal["finished", "early_stopping", "pruned", "target", "non_finite", "error"]
 
@@ -49,71 +49,92 @@ class Outcome:
     attrs: dict[str, Any]  # Optuna user attributes, ready for JSON
 
 
+class TrialRun:
+    """One trial while it trains: takes each event of its training, reports it, and says how the trial ended.
+
+    With mixed precision that leads to NaN, the training begins again without; Optuna takes each step once, so the steps
+    that the first attempt reported keep its values.
+    """
+
+    def __init__(self, number: int, config: TrialConfig, setup: Setup, *, seed: int, judge: Judge) -> None:
+        self._setup, self._judge = setup, judge
+        self.task = Task(number, config, seed, setup.precision if config.use_mixed_precision else "off")
+        self._history: list[EpochResult] = []
+        self._notes: list[str] = []
+        self._reported, self._retried = 0, False
+
+    def take(self, event: Event, after_epoch: Callable[[EpochResult], None]) -> Outcome | Task | None:
+        """How the trial ended, the task with which it begins again, or None if it goes on.
+
+        Whatever `after_epoch` raises ends the trial. A trial that its own curve stopped counts as completed, so pruning
+        is only asked for a trial that would go on.
+        """
+        given = event.given
+        if isinstance(given, Failure):
+            return self._failed(given)
+        self._history = [*self._history[: given.epoch - 1], given]
+        if given.epoch > self._reported:
+            self._judge.report(given.val_cosine, given.epoch)
+            self._reported = given.epoch
+        after_epoch(given)
+        best = self._best
+        if best is not None and self._setup.target is not None and best.val_cosine >= self._setup.target:
+            return self._outcome("target")
+        if given.stop_reason:
+            return self._outcome(given.stop_reason)
+        return self._outcome("pruned") if self._judge.should_prune() else None
+
+    def _failed(self, failure: Failure) -> Outcome | Task:
+        if not failure.non_finite:
+            self._notes.append(failure.message)
+            return self._outcome("error")
+        self._notes.append(f"{failure.message} (mixed precision: {self.task.precision})")
+        if self.task.precision == "off":
+            return self._outcome("non_finite")
+        self.task, self._retried, self._history = replace(self.task, precision="off"), True, []
+        return self.task
+
+    @property
+    def _best(self) -> EpochResult | None:
+        return next((result for result in reversed(self._history) if result.is_best), None)
+
+    def _outcome(self, stop_reason: StopReason) -> Outcome:
+        """Collect what is stored about the trial."""
+        attrs: dict[str, Any] = {"stop_reason": stop_reason}
+        if self._notes:
+            attrs["error"] = "; ".join(self._notes)
+        attrs |= {
+            "epochs_run": len(self._history),
+            "lr_decays": sum(result.next_lr < result.lr for result in self._history),
+            "lr_final": self._history[-1].next_lr if self._history else self.task.config.lr,
+            "amp": self.task.precision,
+            "retried_without_amp": self._retried,
+        }
+        best = self._best
+        if best is None:
+            return Outcome(stop_reason, None, attrs)
+        attrs |= {
+            "best_epoch": best.epoch,
+            "val_cosine": best.val_cosine,
+            "val_loss": best.val_loss,
+            "val_loss_equal": best.val_loss_equal,
+            "train_loss": best.train_loss,
+            "gap": best.val_loss - best.train_loss,
+            "cosine_by_yaw": dict(best.cosine_by_yaw),
+        }
+        return Outcome(stop_reason, best.val_cosine, attrs)
+
+
 def train_trial(
     config: TrialConfig, setup: Setup, *, seed: int, judge: Judge, after_epoch: Callable[[EpochResult], None]
 ) -> Outcome:
-    """Train until the end, early stopping, pruning or the target; with mixed precision off if it led to NaN.
-
-    `after_epoch` is called after each epoch, those of a second attempt as well; whatever it raises ends the trial.
-    """
-    precision, notes, reported, retried = setup.precision, list[str](), 0, False
+    """One trial alone in a plain slot: until the end, early stopping, pruning or the target."""
+    slot, run = PlainSlot(setup.data, setup.device), TrialRun(0, config, setup, seed=seed, judge=judge)
+    slot.start(run.task)
     while True:
-        trainer = None
-        try:
-            trainer = Trainer(config, setup.data, seed=seed, device=setup.device, precision=precision)
-            while (ending := _next_epoch(trainer, setup.target, judge, reported, after_epoch)) is None:
-                pass
-            return _outcome(trainer, ending, notes, retried)
-        except NonFiniteError as error:
-            notes.append(f"{error.message} (mixed precision: {trainer.precision if trainer else precision})")
-            if trainer is None or trainer.precision == "off":
-                return _outcome(trainer, "non_finite", notes, retried)
-            precision, reported, retried = "off", len(trainer.history), True
-        except (TrainingError, RuntimeError, MemoryError) as error:  # torch reports a full GPU as RuntimeError
-            return _outcome(trainer, "error", [*notes, f"{type(error).__name__}: {error}"], retried)
-
-
-def _next_epoch(
-    trainer: Trainer, target: float | None, judge: Judge, reported: int, after_epoch: Callable[[EpochResult], None]
-) -> StopReason | None:
-    """Train one epoch and say how the trial ended, or None if it goes on.
-
-    A trial that its own curve stopped counts as completed, so pruning is only asked for a trial that would go on.
-    Epochs up to `reported` were reported by an earlier attempt; Optuna takes each step once.
-    """
-    result = trainer.train_epoch()
-    if result.epoch > reported:
-        judge.report(result.val_cosine, result.epoch)
-    after_epoch(result)
-    if target is not None and trainer.best is not None and trainer.best.val_cosine >= target:
-        return "target"
-    return trainer.stop_reason or ("pruned" if judge.should_prune() else None)
-
-
-def _outcome(trainer: Trainer | None, stop_reason: StopReason, notes: list[str], retried: bool) -> Outcome:
-    """Collect what is stored about a trial; `trainer` is None if it could not even be built."""
-    attrs: dict[str, Any] = {"stop_reason": stop_reason}
-    if notes:
-        attrs["error"] = "; ".join(notes)
-    if trainer is None:
-        return Outcome(stop_reason, None, attrs)
-    attrs |= {
-        "epochs_run": len(trainer.history),
-        "lr_decays": trainer.lr_decays,
-        "lr_final": trainer.lr,
-        "amp": trainer.precision,
-        "retried_without_amp": retried,
-    }
-    best = trainer.best
-    if best is None:
-        return Outcome(stop_reason, None, attrs)
-    attrs |= {
-        "best_epoch": best.epoch,
-        "val_cosine": best.val_cosine,
-        "val_loss": best.val_loss,
-        "val_loss_equal": best.val_loss_equal,
-        "train_loss": best.train_loss,
-        "gap": best.val_loss - best.train_loss,
-        "cosine_by_yaw": dict(best.cosine_by_yaw),
-    }
-    return Outcome(stop_reason, best.val_cosine, attrs)
+        for event in slot.wait():
+            match run.take(event, after_epoch):
+                case Outcome() as outcome:
+                    return outcome
+                case Task() as again:
+                    slot.start(again)

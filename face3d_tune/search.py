@@ -1,13 +1,14 @@
 """A search: open or continue a study, try its presets, then ask Optuna and tell it, until the budget is spent.
 
-This is the only module that changes a study. A trial ends in one place, `_tell`, whatever ended it.
+This is the only module that changes a study. A trial ends in one place, `_tell`, whatever ended it. As many trials are
+in training as there are slots, and the next one is asked for when a slot is free.
 """
 
 import math
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import optuna
@@ -22,12 +23,13 @@ from face3d_tune.conditions import Settings, check_same, study_attrs
 from face3d_tune.config import TrialConfig
 from face3d_tune.device import device_name
 from face3d_tune.errors import ConfigError, TrainingError
-from face3d_tune.objective import Outcome, Setup, train_trial
+from face3d_tune.objective import Outcome, Setup, TrialRun
 from face3d_tune.results import FINISHED, best_value
+from face3d_tune.slots import Event, PlainSlot, Slots
 from face3d_tune.space import suggest
 from face3d_tune.storage import one_at_a_time
 from face3d_tune.study_file import SeedTrial, StudyFile
-from face3d_tune.trainer import EpochResult
+from face3d_tune.training import EpochResult
 
 METRIC = "val_cosine"
 PUT_BACK = "put_back"  # user attribute of a trial whose parameters were queued again
@@ -45,6 +47,21 @@ class Watcher(Protocol):
 
     def trial_ended(self, trial: FrozenTrial) -> None:
         """A trial has been told to Optuna."""
+
+
+@dataclass(slots=True)
+class _Running:
+    """A trial between ask and tell; `run` is None until its parameters are known."""
+
+    trial: optuna.Trial
+    run: TrialRun | None = None
+    started: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    trial: optuna.Trial
+    outcome: Outcome
 
 
 class Search:
@@ -108,60 +125,98 @@ class Search:
                     attrs = {"preset": seed_trial.name, "overrides": dict(seed_trial.overrides)}
                     self.study.enqueue_trial(dict(seed_trial.params), user_attrs=attrs)
 
-    def run(self, trials: int, watcher: Watcher, *, deadline: float = math.inf) -> None:
+    def run(
+        self, trials: int, watcher: Watcher, *, slots: Slots | None = None, deadline: float = math.inf
+    ) -> None:
         """Search until the study holds `trials` finished trials, the target is reached, or no time is left.
 
-        The trial that runs at `deadline` (of time.monotonic) is still finished. An interrupt puts the running trial
-        back in the queue and goes on to the caller. Raises TrainingError if several trials in a row fail.
+        Every free slot gets the next trial, as long as those in training could not be enough. Trials that run at
+        `deadline` (of time.monotonic) are still finished. Whatever interrupts, the target included, puts the running
+        trials back in the queue. Raises TrainingError if several trials in a row fail. Without `slots`, trials train
+        one after another with the plain trainer.
         """
+        slots = slots or PlainSlot(self.setup.data, self.setup.device)
+        running: dict[int, _Running] = {}
         failures = 0
-        while self.finished() < trials and not self.target_reached() and time.monotonic() < deadline:
-            ended = self._one_trial(watcher)
-            failures = failures + 1 if ended.state == TrialState.FAIL else 0
-            if failures == _FAILURES_IN_A_ROW:
-                raise TrainingError(
-                    f"{failures} trials in a row failed; the last: {ended.user_attrs.get('error', 'no reason given')}",
-                    "mend the cause and run the same command again; finished trials are kept",
-                )
-
-    def _one_trial(self, watcher: Watcher) -> FrozenTrial:
-        """Ask for one trial, train it and tell how it ended."""
-        trial = self.study.ask()
         try:
-            outcome = self._train(trial, watcher)
-        except ConfigError as error:  # it would come again, so it is not put back
-            outcome = Outcome("error", None, {"stop_reason": "error", "error": str(error)})
+            while True:
+                while len(running) < slots.count and self._wanted(trials, len(running), deadline):
+                    trial = self.study.ask()
+                    running[trial.number] = _Running(trial)
+                    if ended := self._begin(running[trial.number], slots, watcher):
+                        failures = self._end(ended, running, watcher, failures)
+                if not running:
+                    return
+                for event in slots.wait():
+                    if event.number in running and (ended := self._take(event, running[event.number], slots, watcher)):
+                        failures = self._end(ended, running, watcher, failures)
+                if self.target_reached():
+                    self._abandon(running, slots, "another trial reached the target")
+                    return
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
-            reason = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
-            self._put_back(self.study.get_trials(deepcopy=False)[trial.number], reason)
+            self._abandon(running, slots, "interrupted" if interrupted else f"{type(error).__name__}: {error}")
             raise
-        ended = self._tell(trial, outcome)
-        watcher.trial_ended(ended)
-        return ended
 
-    def _train(self, trial: optuna.Trial, watcher: Watcher) -> Outcome:
-        """Sample what no preset has set, and train."""
-        preset, overrides = trial.user_attrs.get("preset"), trial.user_attrs.get("overrides", {})
-        seed = trial.user_attrs.get("seed", self._trial_seed(trial.number))
-        # Two workers never start from one seed; and Optuna asks the sampler only now.
-        sampler_seed = seeds.derive(self.seed, "sampler", self._ordinal(trial.number))
-        self.study.sampler = make_sampler(self.file, sampler_seed)
-        params = {name: suggest(trial, name, row) for name, row in self.file.space.items() if name not in overrides}
-        config = self._config(params, overrides)
-        device = device_name(self.setup.device)
-        _set_attrs(trial, {"preset": preset, "config": config.to_dict(), "seed": seed, "device": device})
-        watcher.trial_started(trial.number, preset, config)
-        started = time.monotonic()
-        outcome = train_trial(
-            config,
-            self.setup,
-            seed=seed,
-            judge=trial,
-            after_epoch=lambda result: watcher.epoch_ended(trial.number, result),
+    def _wanted(self, trials: int, running: int, deadline: float) -> bool:
+        """Whether another trial should start beside those that run."""
+        return (
+            time.monotonic() < deadline and self.finished() + running < trials and not self.target_reached()
         )
-        outcome.attrs["seconds"] = round(time.monotonic() - started, 3)
-        return outcome
+
+    def _begin(self, entry: "_Running", slots: Slots, watcher: Watcher) -> "_Ended | None":
+        """Sample what no preset has set, and start to train; a config that cannot be trained ends the trial."""
+        trial, number = entry.trial, entry.trial.number
+        preset, overrides = trial.user_attrs.get("preset"), trial.user_attrs.get("overrides", {})
+        seed = trial.user_attrs.get("seed", self._trial_seed(number))
+        # Two workers never start from one seed; and Optuna asks the sampler only now.
+        self.study.sampler = make_sampler(self.file, seeds.derive(self.seed, "sampler", self._ordinal(number)))
+        params = {name: suggest(trial, name, row) for name, row in self.file.space.items() if name not in overrides}
+        try:
+            config = self._config(params, overrides)
+        except ConfigError as error:  # it would come again, so it is not put back
+            return _Ended(trial, Outcome("error", None, {"stop_reason": "error", "error": str(error)}))
+        device = device_name(self.setup.device)
+        attrs = {"preset": preset, "config": config.to_dict(), "seed": seed, "device": device, "engine": slots.engine}
+        _set_attrs(trial, attrs)
+        entry.run = TrialRun(number, config, self.setup, seed=seed, judge=trial)
+        watcher.trial_started(number, preset, config)
+        slots.start(entry.run.task)
+        return None
+
+    def _take(self, event: Event, entry: "_Running", slots: Slots, watcher: Watcher) -> "_Ended | None":
+        """Hand an event to its trial; what it says if the trial has ended."""
+        if entry.run is None:
+            return None
+        verdict = entry.run.take(event, lambda result: watcher.epoch_ended(event.number, result))
+        if isinstance(verdict, Outcome):
+            slots.drop(event.number)
+            verdict.attrs["seconds"] = round(time.monotonic() - entry.started, 3)
+            return _Ended(entry.trial, verdict)
+        if verdict is not None:
+            slots.drop(event.number)
+            slots.start(verdict)
+        return None
+
+    def _end(self, ended: "_Ended", running: "dict[int, _Running]", watcher: Watcher, failures: int) -> int:
+        """Tell Optuna how a trial ended; the number of trials that have now failed in a row."""
+        frozen = self._tell(ended.trial, ended.outcome)
+        del running[frozen.number]
+        watcher.trial_ended(frozen)
+        if frozen.state != TrialState.FAIL:
+            return 0
+        if failures + 1 == _FAILURES_IN_A_ROW:
+            raise TrainingError(
+                f"{failures + 1} trials in a row failed; the last: {frozen.user_attrs.get('error', 'no reason given')}",
+                "mend the cause and run the same command again; finished trials are kept",
+            )
+        return failures + 1
+
+    def _abandon(self, running: "dict[int, _Running]", slots: Slots, reason: str) -> None:
+        """Put back whatever still runs, in the order in which it was asked for."""
+        for number in sorted(running):
+            slots.drop(number)
+            self._put_back(self.study.get_trials(deepcopy=False)[number], reason)
 
     def _tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
         _set_attrs(trial, outcome.attrs)

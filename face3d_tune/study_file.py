@@ -108,6 +108,13 @@ class StudyFile:
                 table = next((f"{table}." for table, keys in tables.items() if key in keys), f"{place}: ")
                 raise StudyFileError(f"{self.path}: {table}{error.message}", error.hint) from error
 
+    def extreme_configs(self, feature_size: int, layout: Layout) -> list[TrialConfig]:
+        """Configs among which is the largest model that the search can meet."""
+        return [
+            self.config(params, overrides, feature_size=feature_size, epochs=self.epochs, layout=layout)
+            for _, params, overrides in self._corners()
+        ]
+
     def _corners(self) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
         """Both ends of the whole space, each end or choice of each parameter, and the presets: name, params, overrides.
 

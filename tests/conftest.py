@@ -52,6 +52,12 @@ def _one_thread():
     torch.set_num_threads(1)  # threads that spin for each other make small models slower, not faster
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _in_this_process():
+    """Starting other processes costs seconds a search; tests that are about them ask for the batched engine."""
+    os.environ["FACE3D_TUNE_ENGINE"] = "plain"
+
+
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory) -> Path:
     """Six small files: 12 people with 6 views each, 16 numbers per embedding. Do not write into it."""

@@ -174,6 +174,41 @@ def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(["auto", "plain", "batched"]),
+    default="auto",
+    show_default=True,
+    envvar="FACE3D_TUNE_ENGINE",
+    show_envvar=True,
+    help="What trains: the readable trainer, or the fast one with the same results.",
+)
+
+
+class SlotCount(click.ParamType[int]):
+    """`auto`, or a number of at least 1; None stands for auto."""
+
+    name = "slots"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or None."""
+        if value in ("auto", None):
+            return None
+        if isinstance(value, int) or (isinstance(value, str) and value.isdecimal() and int(value) > 0):
+            return int(value)
+        return self.fail(f"{value!r} is not in range; expected auto or a whole number of at least 1", param, ctx)
+
+
+slots_option = click.option(
+    "--slots",
+    type=SlotCount(),
+    metavar="auto|N",
+    envvar="FACE3D_TUNE_SLOTS",
+    show_envvar=True,
+    help="Trials in training at once.  [default: auto: from cores, memory, device and model size]",
+)
+
+
 layout_option = click.option(
     "--layout",
     type=click.Choice(["keypoint", "pose"]),

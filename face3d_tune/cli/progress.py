@@ -2,18 +2,17 @@
 
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.results import kept_cosine
-from face3d_tune.trainer import EpochResult
+from face3d_tune.training import EpochResult
 
 
 class Interrupt:
@@ -49,13 +48,11 @@ class Interrupt:
 
 
 class SearchProgress:
-    """Watches a search: one line per finished trial, and on a terminal a live line for the trial and the study."""
+    """Watches a search: one line per finished trial, and on a terminal a live line for the study and each running trial."""
 
-    def __init__(self, console: Console, *, finished: int, trials: int, epochs: int, best: float | None) -> None:
+    def __init__(self, console: Console, *, finished: int, trials: int, best: float | None) -> None:
         self._console, self._best = console, best
         self._interrupt = Interrupt(console)
-        self._name = ""
-        self._started = time.monotonic()
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -67,7 +64,7 @@ class SearchProgress:
             transient=True,
         )
         self._study = self._bars.add_task("trials", total=trials, completed=finished, note="")
-        self._trial = self._bars.add_task("epochs", total=epochs, note="")
+        self._running: dict[int, tuple[str, TaskID]] = {}
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -77,24 +74,27 @@ class SearchProgress:
 
     def trial_started(self, number: int, preset: str | None, config: TrialConfig) -> None:
         """Start a new live line."""
-        self._name = f"#{number} {preset or 'sampled'}"
-        self._bars.reset(self._trial, description=self._name, total=config.epochs, note="")
+        name = f"#{number} {preset or 'sampled'}"
+        self._running[number] = name, self._bars.add_task(name, total=config.epochs, note="")
 
     def epoch_ended(self, number: int, result: EpochResult) -> None:
-        """Move the live line on, and let an interrupt out."""
+        """Move the trial's live line on, and let an interrupt out."""
         note = f"cosine {result.val_cosine:.4f}  lr {result.lr:.1e}"
-        self._bars.update(self._trial, completed=result.epoch, note=note)
+        self._bars.update(self._running[number][1], completed=result.epoch, note=note)
         self._interrupt.check()
 
     def trial_ended(self, trial: FrozenTrial) -> None:
         """Print the trial's line."""
+        name, bar = self._running.pop(trial.number, (f"#{trial.number}", None))
+        if bar is not None:
+            self._bars.remove_task(bar)
         counted = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         improved = trial.state == TrialState.COMPLETE and (self._best is None or (trial.value or 0) > self._best)
         if improved:
             self._best = trial.value
         best = "" if self._best is None else f"best {self._best:.4f}"
         self._bars.update(self._study, advance=counted, note=best)
-        self._console.print(f"{self._name:<18} {_ending(trial)}{'  best so far' if improved else ''}", highlight=False)
+        self._console.print(f"{name:<18} {_ending(trial)}{'  best so far' if improved else ''}", highlight=False)
 
 
 def _ending(trial: FrozenTrial) -> str:

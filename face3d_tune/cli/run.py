@@ -12,8 +12,10 @@ from face3d_tune.cli.base import (
     Number,
     data_options,
     device_options,
+    engine_option,
     example,
     layout_option,
+    slots_option,
     storage_option,
     storage_words,
 )
@@ -21,6 +23,7 @@ from face3d_tune.cli.base import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from face3d_tune.plan import Plan
     from face3d_tune.search import Search
     from face3d_tune.storage import Storage
 
@@ -81,6 +84,8 @@ class Duration(click.ParamType[float]):
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Seed of the search and its trials.  [default: 42]")
 @data_options
 @device_options
+@engine_option
+@slots_option
 @layout_option
 def run(
     study_name_or_file: str,
@@ -97,11 +102,14 @@ def run(
     max_yaw: float | None,
     device: str,
     amp: Any,
+    engine: Any,
+    slots: int | None,
     layout: Any,
 ) -> None:
     """Search for better hyperparameters, or continue a search."""
     import math
     import time
+    from contextlib import closing
 
     import optuna
     from rich.console import Console
@@ -111,15 +119,15 @@ def run(
     from face3d_tune.cli.table import before_and_after
     from face3d_tune.conditions import Settings
     from face3d_tune.data import load
-    from face3d_tune.device import choose_device, choose_precision, leave_a_core
+    from face3d_tune.device import choose_device, choose_precision, set_threads
     from face3d_tune.objective import Setup
+    from face3d_tune.plan import choose
     from face3d_tune.results import best_value
     from face3d_tune.search import Search, check
     from face3d_tune.storage import Storage
 
     started = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    leave_a_core()
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     file = study_file.read(study_name_or_file)
     place = Storage.parse(storage)
@@ -131,10 +139,12 @@ def run(
     settings = Settings(layout, epochs or file.epochs, seed)
     setup = Setup(data, chosen_device, precision, use_amp=amp != "off", target=target)
     check(file, settings, setup)
+    plan = choose(engine, slots, chosen_device, data, file.extreme_configs(data.feature_size, layout))
+    set_threads(None)
     goal = trials or file.trials
     with place.searching(), place.opened(create=True) as opened:
         search = Search(opened, study_name or file.name, file, settings, setup)
-        _introduce(console, search, place, goal)
+        _introduce(console, search, place, goal, plan)
         if place.sqlite_file and (abandoned := search.take_back_abandoned()):
             console.print(f"{abandoned} trial(s) of a run that was killed: queued again")
         finished = search.finished()
@@ -144,15 +154,16 @@ def run(
         else:
             search.enqueue_presets()
             progress = SearchProgress(
-                console, finished=finished, trials=goal, epochs=settings.epochs, best=best_value(search.study)
+                console, finished=finished, trials=goal, best=best_value(search.study)
             )
             try:
-                with progress.shown():
-                    search.run(goal, progress, deadline=math.inf if timeout is None else started + timeout)
+                with closing(plan.open(data)) as opened_slots, progress.shown():
+                    deadline = math.inf if timeout is None else started + timeout
+                    search.run(goal, progress, slots=opened_slots, deadline=deadline)
             except KeyboardInterrupt:
                 done = f"{search.finished()} of {goal} finished trials"
                 console.print(
-                    f"study {search.study.study_name!r} holds {done}; the one that was running is queued again"
+                    f"study {search.study.study_name!r} holds {done}; what was running is queued again"
                 )
                 console.print("hint: the same command goes on from there")
                 raise
@@ -163,7 +174,7 @@ def run(
         _say_what_is_next(search, place, data_dir)
 
 
-def _introduce(console: "Console", search: "Search", place: "Storage", goal: int) -> None:
+def _introduce(console: "Console", search: "Search", place: "Storage", goal: int, plan: "Plan") -> None:
     """Say what will happen, and where everything comes from."""
     from face3d_tune.conditions import describe_data
     from face3d_tune.device import device_name
@@ -180,6 +191,7 @@ def _introduce(console: "Console", search: "Search", place: "Storage", goal: int
     )
     console.print(f"presets  {', '.join(file.presets) or 'none'}")
     console.print(f"device   {device_name(setup.device)}, mixed precision {setup.precision}; seed {search.seed}")
+    console.print(f"engine   {plan}")
     console.print(f"goal     mean validation cosine; without a model it is {no_model:.4f}\n")
 
 

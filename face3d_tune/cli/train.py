@@ -11,6 +11,7 @@ from face3d_tune.cli.base import (
     data_options,
     device_options,
     did_you_mean,
+    engine_option,
     example,
     layout_option,
     storage_option,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Seed.  [default: the trial's, or 42]")
 @data_options
 @device_options
+@engine_option
 @layout_option
 def train(
     storage: str,
@@ -55,6 +57,7 @@ def train(
     data_dir: Path | None,
     device: str,
     amp: Any,
+    engine: Any,
     **pairs: Any,
 ) -> None:
     """Train the best trial, or another one or a preset, and keep it."""
@@ -62,15 +65,17 @@ def train(
 
     from rich.console import Console
 
-    from face3d_tune.device import choose_device, choose_precision, leave_a_core
+    from face3d_tune.device import choose_device, choose_precision, set_threads
     from face3d_tune.full_training import FILES, train_fully
+    from face3d_tune.plan import choose
 
     if preset is not None and (study_name is not None or number is not None):
         raise click.UsageError("--preset goes without --study-name and --trial", click.get_current_context())
     if preset is not None:
         config, data, trial_seed, name, expected = _preset(preset, data_dir, **pairs)
+        its_engine = None
     else:
-        config, data, trial_seed, name, expected = _trial(storage, study_name, number, data_dir)
+        config, data, trial_seed, name, expected, its_engine = _trial(storage, study_name, number, data_dir)
     config = replace(config, epochs=epochs or config.epochs)
     if amp == "off":
         config = replace(config, use_mixed_precision=False)
@@ -80,8 +85,10 @@ def train(
             f"{out} holds an earlier training; use --force, or another --out", click.get_current_context()
         )
     _require_writable(out)
-    leave_a_core()
     chosen = choose_device(device)
+    if engine == "auto":
+        engine = its_engine or choose("auto", None, chosen, data, [config]).engine
+    set_threads(1 if engine == "batched" and chosen.type == "cpu" else None)
     precision, notice = choose_precision(amp, chosen)
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     for line in (*data.warnings, *([notice] if notice else [])):
@@ -96,6 +103,7 @@ def train(
             seed=trial_seed if seed is None else seed,
             device=chosen,
             precision=precision,
+            engine=engine,
             after_epoch=after_epoch,
             notice=console.print,
         ),
@@ -135,8 +143,8 @@ def _preset(
 
 def _trial(
     storage: str, study_name: str | None, number: int | None, data_dir: Path | None
-) -> tuple["TrialConfig", "FaceData", int, str, float | None]:
-    """The same for a trial; pairs and layout are those of its study."""
+) -> tuple["TrialConfig", "FaceData", int, str, float | None, str]:
+    """The same for a trial, and the engine that trained it; pairs and layout are those of its study."""
     import optuna
 
     from face3d_tune.data import SAMPLE_NAME, load
@@ -161,7 +169,9 @@ def _trial(
             "give the study's data with --data-dir",
         )
     name = f"{stored.study}-trial-{trial.number}"
-    return repeatable_config(trial), data, trial.user_attrs["seed"], name, kept_cosine(trial)
+    attrs = trial.user_attrs
+    engine = attrs.get("engine", "plain")  # a study from before there was another
+    return repeatable_config(trial), data, attrs["seed"], name, kept_cosine(trial), engine
 
 
 def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":
@@ -169,7 +179,7 @@ def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from face3d_tune.cli.progress import Interrupt
-    from face3d_tune.trainer import EpochResult
+    from face3d_tune.training import EpochResult
 
     interrupt = Interrupt(console)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())

@@ -5,7 +5,7 @@ models, which is the faster program on a CPU.
 """
 
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import asdict
 from typing import Any
 
@@ -46,6 +46,13 @@ class Member(Training):
         rate = SGD([torch.zeros(1)], lr=config.lr)  # only holds the learning rate that the scheduler moves
         super().__init__(config, seed, precision, rate)
         self.batch = batch
+
+    def train_epoch(self) -> EpochResult:
+        """Train and validate one epoch of a batch of one. Raises NonFiniteError."""
+        (result,) = self.batch.train_epoch() or ()
+        if isinstance(result, NonFiniteError):
+            raise result
+        return result
 
     def model_state(self) -> dict[str, Tensor]:
         """The weights after the last epoch, under the names of the users' checkpoints."""
@@ -152,7 +159,9 @@ class Batch:
         shape = (-1, 1, 1) if len(configs) > 1 else (1, 1)
         self._mse_weight, self._cosine_weight = (column.reshape(shape) for column in both.unbind(1))
         self._decays = [config.weight_decay for config in configs]
-        self._units = [config.pose_unit for config in configs]
+        radians = [config.pose_unit == "radians" for config in configs]
+        mixed = len(set(radians)) > 1
+        self._in_radians = torch.tensor(radians, device=self.data.device).view(shape) if mixed else radians[0]
         for place, config in enumerate(configs):
             if config.dropout == 0:
                 self._masks[place] = 1
@@ -186,7 +195,8 @@ class Batch:
             for member in self.members
         ]
         order = torch.stack(orders)[:, : batches * size].to(device).unflatten(1, (batches, size))
-        rates = torch.tensor([member.lr for member in self.members], dtype=torch.float64, device=device)
+        wide = torch.float64 if device.type == "cpu" else torch.float32  # what the fused kernel reads there
+        rates = torch.tensor([member.lr for member in self.members], dtype=wide, device=device)
         streams = [MaskStream(member.seed, member.epoch, device) for member in self.members]
         before = self.state.steps.clone()
         sums = self.state.weights.new_zeros(2, len(self.members))
@@ -207,7 +217,7 @@ class Batch:
         """One optimiser step of every model; their mean squared errors and cosines before it, [2, K]."""
         if self._low is not None:
             self._low.copy_(self.state.weights[:, : self._products])
-        batch = self.data.train.batch(pairs, self._units)
+        batch = self.data.train.batch(pairs, self._in_radians)
         masks: Masks = self._mask_views if any(member.config.dropout > 0 for member in self.members) else {}
         prediction, pull = self._network(batch.inputs, masks, training=True)
         gradient, mse, cosine = loss_gradient(prediction, batch, self._mse_weight, self._cosine_weight)
@@ -224,7 +234,7 @@ class Batch:
             self._low.copy_(self.state.weights[:, : self._products])
         squared_errors, cosines = [], []
         for start in range(0, len(table), EVALUATION_BATCH):
-            batch = table.batch(slice(start, start + EVALUATION_BATCH), self._units)
+            batch = table.batch(slice(start, start + EVALUATION_BATCH), self._in_radians)
             prediction, _ = self._network(batch.inputs, {}, training=False)
             squared_errors.append(losses.squared_errors(prediction, batch.target).view(len(self.members), -1))
             cosines.append(losses.cosines(prediction, batch.target).view(len(self.members), -1))
@@ -273,6 +283,11 @@ class Batch:
             name: torch.zeros(value.shape, device=device, dtype=dtype if value.is_floating_point() else value.dtype)
             for name, value in self._template.items()
         }
+
+
+def alone(config: TrialConfig, data: FaceData, *, seed: int, device: torch.device, precision: Precision) -> Member:
+    """One training by itself, in a batch of its own: what the plain `Trainer` is to the plain engine."""
+    return Batch(config, Data(data, device), precision).add(config, seed, precision)
 
 
 def _loss_weights(config: TrialConfig) -> tuple[float, float]:

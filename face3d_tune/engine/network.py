@@ -34,7 +34,10 @@ _BOTH = (-2, -1)  # pairs and numbers
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """A batch of pairs: src [K, B, F], landmarks [K, B, 15], their x and y [K, B, 10], pose and a one [K, B, 4]."""
+    """A batch of pairs: src [K, B, F], landmarks [K, B, 15], their x and y [K, B, 10], pose and a one [K, B, 4].
+
+    Without K they are the same for every model.
+    """
 
     src: Tensor
     landmarks: Tensor
@@ -97,6 +100,7 @@ class Network:
         self, batch: Inputs, masks: Masks, *, training: bool
     ) -> tuple[Tensor, Callable[[Tensor], None]]:
         """Predictions [K, B, F], and the function that turns their gradient into that of every weight."""
+        batch = self._for_every_model(batch)
         scale, shift, code, angle, value, pull_pose = self.pose(batch.pose[..., :3])
         x = self.input(batch.src)  # 1
         if self.spatial:
@@ -137,6 +141,12 @@ class Network:
             self.input.pull_weights(g, batch.src)
 
         return prediction, pull
+
+
+    def _for_every_model(self, batch: Inputs) -> Inputs:
+        models = self.angle_scale.shape[:-2]
+        every = (batch.src, batch.landmarks, batch.xy, batch.pose)
+        return batch if batch.pose.dim() > 2 else Inputs(*(each.expand(*models, *each.shape) for each in every))
 
 
 class _Pose:

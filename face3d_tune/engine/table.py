@@ -1,13 +1,11 @@
 """The pairs of one part of the people as one table, so that a batch of every model is one gather."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from face3d_tune.config import PoseUnit
 from face3d_tune.data import FaceData, Part
 from face3d_tune.engine.network import Inputs
 from face3d_tune.training import Pairs
@@ -44,21 +42,16 @@ class Table:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def batch(self, pairs: Tensor | slice, units: Sequence[PoseUnit]) -> Batch:
-        """The pairs with these indices [K, B] (or [B] for one model), the pose in each model's own unit.
+    def batch(self, pairs: Tensor | slice, in_radians: bool | Tensor) -> Batch:
+        """The pairs with these indices [K, B], or [B] for one model, the pose in radians where asked: [K, 1, 1] or all.
 
         A slice gives the same pairs to every model.
         """
         src, landmarks, xy, degrees, radians, target, length = self._rows[pairs].split(self._widths, -1)
-        if len(set(units)) == 1:
-            pose = radians if units[0] == "radians" else degrees
+        if isinstance(in_radians, Tensor):
+            pose = torch.where(in_radians, radians, degrees)
         else:
-            in_radians = torch.tensor([unit == "radians" for unit in units], device=src.device)
-            pose = torch.where(in_radians.view(-1, 1, 1), radians, degrees)
-        if isinstance(pairs, slice) and len(units) > 1:
-            src, landmarks, xy, pose = (
-                each.expand(len(units), *each.shape[-2:]) for each in (src, landmarks, xy, pose)
-            )
+            pose = radians if in_radians else degrees
         return Batch(Inputs(src, landmarks, xy, pose), target, length)
 
 

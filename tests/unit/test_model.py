@@ -8,8 +8,10 @@ import torch
 from reference_model import ReferenceModel, reference_forward
 
 from face3d_tune.config import TrialConfig
+from face3d_tune.masks import MaskStream
 from face3d_tune.model import Attention, Dropout, Model
 
+CPU = torch.device("cpu")
 STRUCTURES = [
     {"layout": layout, "use_spatial_attention": spatial, "use_pose_attention": pose}
     for layout, spatial, pose in product(("keypoint", "pose"), (False, True), (False, True))
@@ -143,14 +145,14 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
 def test_building_and_running_a_model_leaves_the_global_random_state_alone():
     before = torch.get_rng_state()
     model, _ = Model(TrialConfig(d_model=16, dim_feedforward=32), 16, torch.Generator().manual_seed(0)), None
-    model.draw_from(torch.Generator().manual_seed(1))
+    model.draw_from(MaskStream(1, 1, CPU))
     model(*[tensor.float() for tensor in as_tensors(batch({"feature_size": 16}))]).sum().backward()
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_dropout_keeps_one_minus_p_of_the_elements_and_scales_them():
     dropout = Dropout(0.25)
-    dropout.generator = torch.Generator().manual_seed(0)
+    dropout.masks = MaskStream(0, 1, CPU)
     out = dropout(torch.ones(200, 200))
     assert out.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert (out > 0).float().mean() == pytest.approx(0.75, abs=0.01)  # 4.6 standard deviations
@@ -169,8 +171,7 @@ def test_dropout_acts_at_every_site_of_the_reference():
     reference.load_state_dict(model.state_dict())
     arrays = as_tensors(batch(SIZES[0]))
     torch.testing.assert_close(model.eval()(*arrays), reference.eval()(*arrays))
-    draws = torch.Generator().manual_seed(0)
-    model.draw_from(draws)
+    model.draw_from(MaskStream(0, 1, CPU))
     torch.manual_seed(0)
     ours, theirs = (
         (torch.stack([m(*arrays).detach() for _ in range(3000)])) for m in (model.train(), reference.train())

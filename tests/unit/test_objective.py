@@ -317,7 +317,8 @@ def test_a_model_that_cannot_even_be_built_is_an_error_with_its_reason(data, mon
     monkeypatch.setattr("face3d_tune.trainer.Model", refuse)
     trial = Trial(data)
     assert (trial.outcome.stop_reason, trial.outcome.value) == ("error", None)
-    assert trial.attrs.keys() == {"stop_reason", "error"}
+    assert trial.attrs.keys() == ALWAYS | {"error"}
+    assert trial.attrs["epochs_run"] == 0
     assert "4000000000000 bytes" in trial.attrs["error"]
 
 

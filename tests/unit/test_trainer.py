@@ -23,7 +23,9 @@ from face3d_tune import seeds
 from face3d_tune import trainer as trainer_module
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import ConfigError, NonFiniteError
-from face3d_tune.trainer import Evaluation, Trainer
+from face3d_tune.masks import MaskStream
+from face3d_tune.trainer import Trainer
+from face3d_tune.training import Evaluation
 
 CPU = torch.device("cpu")
 SMALL = TrialConfig(
@@ -75,18 +77,9 @@ def assert_same_state(one, other):
 # A whole training, stated a second time
 
 
-class InDouble(Trainer):
+def in_double(data, config, seed):
     """The same training in float64, where rounding cannot hide a mistake."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.model.double()
-        for pairs in (self.train, self.validation):
-            for name in ("src", "landmarks", "poses", "target"):
-                setattr(pairs, name, getattr(pairs, name).double())
-
-    def _predict(self, pairs, batch):
-        return self.model(pairs.src[batch], pairs.landmarks[batch], pairs.poses[batch])
+    return Trainer(config, data, seed=seed, device=CPU, dtype=torch.float64)
 
 
 def restate(config, data, seed, state, *, optimizer_state=None, first_epoch=1, epochs=None, spoil=None):
@@ -158,7 +151,7 @@ def compare(trainer, rows, state):
     assert len(trainer.history) == len(rows)
     for result, (train_loss, val_loss, val_cosine, lr) in zip(trainer.history, rows, strict=True):
         assert result.lr == pytest.approx(lr, rel=1e-12)
-        assert result.train_loss == pytest.approx(train_loss, rel=1e-6)  # the trainer sums it up in float32
+        assert result.train_loss == pytest.approx(train_loss, rel=1e-9)
         assert result.val_loss == pytest.approx(val_loss, rel=1e-9)
         assert result.val_cosine == pytest.approx(val_cosine, rel=1e-9)
     for name, value in trainer.model.state_dict().items():
@@ -200,7 +193,7 @@ def start_and_train(trainer):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_whole_training_equals_its_second_statement(data, variant):
     config = replace(HARD, **VARIANTS[variant])
-    state, trainer = start_and_train(InDouble(config, data, seed=5, device=CPU))
+    state, trainer = start_and_train(in_double(data, config, 5))
     compare(trainer, *restate(config, data, 5, state))
 
 
@@ -212,7 +205,7 @@ SPOILS = [
 
 @pytest.fixture(scope="module")
 def hard_training(data):
-    state, trainer = start_and_train(InDouble(HARD, data, seed=6, device=CPU))
+    state, trainer = start_and_train(in_double(data, HARD, 6))
     assert trainer.lr == HARD.scheduler_min_lr  # or the comparison would not see the scheduler
     return state, trainer
 
@@ -266,8 +259,9 @@ def test_a_training_does_not_depend_on_what_else_draws_random_numbers(data):
     assert_same_state(among.model.state_dict(), alone.model.state_dict())
 
 
-def test_batch_order_and_dropout_of_every_epoch_have_their_own_seed(data):
-    trainer, firsts = make(data, replace(SMALL, dropout=0.5, lr=1e-30)), []
+def test_batch_order_and_dropout_of_every_epoch_have_their_own_seed(data, monkeypatch):
+    trainer, firsts, streams = make(data, replace(SMALL, dropout=0.5, lr=1e-30)), [], []
+    monkeypatch.setattr(trainer_module, "MaskStream", lambda *args: streams.append(args) or MaskStream(*args))
     trainer.model.register_forward_pre_hook(
         lambda model, inputs: firsts.append(inputs[0][0].tolist()) if model.training else None
     )
@@ -275,7 +269,7 @@ def test_batch_order_and_dropout_of_every_epoch_have_their_own_seed(data):
         trainer.train_epoch()
         order = torch.randperm(TRAINING_PAIRS, generator=seeds.generator(1, "order", epoch))
         assert firsts[5 * (epoch - 1)] == trainer.train.src[order[0]].tolist()
-        assert trainer.model.dropout.generator.initial_seed() == seeds.derive(1, "dropout", epoch)
+        assert streams == [(1, each, CPU) for each in range(1, epoch + 1)]
     assert len({result.train_loss for result in trainer.history}) == 3
 
 
@@ -384,7 +378,7 @@ def test_the_last_partial_batch_is_dropped_in_training_and_kept_in_validation(da
 def test_how_many_pairs_are_evaluated_at_a_time_changes_nothing(data, monkeypatch):
     trainer = train(data)
     whole, sizes = trainer.evaluate(trainer.validation), []
-    monkeypatch.setattr(trainer_module, "_EVALUATION_BATCH", 5)
+    monkeypatch.setattr(trainer_module, "EVALUATION_BATCH", 5)
     trainer.model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     cut = trainer.evaluate(trainer.validation)
     assert sizes == [5, 5, 5, 3]
@@ -523,25 +517,27 @@ def test_the_best_epoch_of_a_real_training_has_its_lowest_validation_loss_not_it
     assert trainer.best.epoch <= 2
 
 
-def test_the_learning_rate_decays_when_validation_loss_does_not_fall_and_decays_are_counted(scripted):
+def test_the_learning_rate_decays_when_validation_loss_does_not_fall(scripted):
     settings = {"lr": 1.0, "scheduler_factor": 0.5, "scheduler_patience": 1, "scheduler_min_lr": 0.2, "epochs": 100}
     # A decay follows the second epoch in a row without a fall: after epochs 3, 6, 8 (to min_lr, not 0.125).
     trainer = scripted([4, 4, 4, 3, 3, 3, 3, 3, 3, 3, 3], **settings)
     assert [result.lr for result in trainer.history] == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.2, 0.2, 0.2]
-    assert trainer.lr_decays == 3
+    assert [result.next_lr for result in trainer.history] == [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.2, 0.2, 0.2, 0.2]
     assert trainer.lr == 0.2
-    assert scripted([4, 3, 2, 1], **settings).lr_decays == 0
+    assert [result.next_lr for result in scripted([4, 3, 2, 1], **settings).history] == [1, 1, 1, 1]
 
 
 def test_the_learning_rate_of_an_epoch_is_the_one_it_trained_with(scripted):
     trainer = scripted([1, 1], lr=0.1, scheduler_patience=0, scheduler_factor=0.5)
     assert [result.lr for result in trainer.history] == [0.1, 0.1]
-    assert trainer.lr == pytest.approx(0.05)
+    assert [result.next_lr for result in trainer.history] == [0.1, pytest.approx(0.05)]
+    assert trainer.lr == trainer.history[-1].next_lr
 
 
 def test_early_stopping_ends_a_training_and_says_so(scripted):
     trainer = scripted([4, 3, 3.5, 3, 3], epochs=100, early_stopping_patience=3, early_stopping_min_delta=0.0)
     assert trainer.stop_reason == "early_stopping"
+    assert [result.stop_reason for result in trainer.history] == [None] * 4 + ["early_stopping"]
     assert (len(trainer.history), trainer.best.epoch) == (5, 2)
 
 
@@ -731,7 +727,7 @@ def test_the_users_model_predicts_the_same_from_a_checkpoint(saved, data):
 def test_the_optimizer_of_a_checkpoint_goes_on_in_the_users_script(data):
     """Its state is stored by position, so the parameters must be in the order of the users' model."""
     config = replace(HARD, use_spatial_attention=True, use_pose_attention=True, scheduler_patience=9)
-    trainer = InDouble(config, data, seed=5, device=CPU)
+    trainer = in_double(data, config, 5)
     for _ in range(2):
         trainer.train_epoch()
     file = io.BytesIO()

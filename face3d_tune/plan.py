@@ -1,0 +1,96 @@
+"""Which engine, and how many trainings at once: chosen from device, cores, memory and model size, or as asked for."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import psutil
+import torch
+
+from face3d_tune.config import TrialConfig
+from face3d_tune.data import FaceData
+from face3d_tune.errors import ConfigError
+from face3d_tune.processes import ProcessSlots
+from face3d_tune.slots import PlainSlot, Slots
+
+Engine = Literal["auto", "plain", "batched"]
+
+_PROCESS = 400 * 2**20  # bytes of Python and torch in a child, measured
+_COPIES = 8  # of the parameters: weights, gradients, two moments, masks, activations and some air
+_SHARE = 0.7  # of the free memory that trainings may take
+_MOST_ON_ACCELERATOR = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a search trains."""
+
+    engine: Literal["plain", "batched"]
+    slots: int
+    device: torch.device
+    reason: str
+
+    def open(self, data: FaceData) -> Slots:
+        """The slots, ready to take tasks."""
+        if self.engine == "plain":
+            return PlainSlot(data, self.device)
+        if self.device.type == "cpu":
+            return ProcessSlots(data, self.device, processes=self.slots)
+        return ProcessSlots(data, self.device, processes=1, each=self.slots)
+
+    def __str__(self) -> str:
+        if self.engine == "plain":
+            return f"plain, one trial after another ({self.reason})"
+        where = "in as many processes of one thread" if self.device.type == "cpu" else "in one process"
+        return f"batched, {self.slots} at once {where} ({self.reason})"
+
+
+def choose(
+    engine: Engine, slots: int | None, device: torch.device, data: FaceData, configs: Iterable[TrialConfig]
+) -> Plan:
+    """A plan; `slots` None chooses their number for the largest of the configs that the search may meet.
+
+    Raises ConfigError for slots that the engine does not have.
+    """
+    if engine == "plain":
+        if slots not in (None, 1):
+            raise ConfigError(f"--slots {slots} needs --engine batched: the plain engine trains one trial at a time")
+        return Plan("plain", 1, device, "--engine plain")
+    if engine == "auto" and device.type not in ("cpu", "cuda"):
+        return Plan("plain", 1, device, f"the batched engine has not been tried on {device.type}")
+    if slots is not None:
+        return Plan("batched", slots, device, f"--slots {slots}")
+    largest = max(_parameters(config, data.feature_size) for config in configs)
+    need = largest * 4 * _COPIES
+    words = f"models of up to {largest / 1e6:.1f} million parameters"
+    if device.type == "cpu":
+        cores, free = _cores(), psutil.virtual_memory().available
+        fit = math.floor(_SHARE * free / (need + _PROCESS + _bytes(data)))
+        return Plan("batched", max(1, min(cores, fit)), device, f"{cores} cores, {free / 2**30:.0f} GiB free, {words}")
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        fit = math.floor(_SHARE * (free - _bytes(data)) / need)
+        count = max(1, min(_MOST_ON_ACCELERATOR, fit))
+        return Plan("batched", count, device, f"{free / 2**30:.0f} GiB free on the GPU, {words}")
+    return Plan("batched", 1, device, f"memory of {device.type} cannot be asked for")
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    affinity = getattr(psutil.Process(), "cpu_affinity", None)  # macOS has none
+    return len(affinity()) if affinity else psutil.cpu_count() or 1
+
+
+def _parameters(config: TrialConfig, feature_size: int) -> int:
+    """About how many numbers a model has: its large matrices (CONTRACT section 3)."""
+    d, ff = config.d_model, config.dim_feedforward
+    layer = 8 * d * d + 2 * d * ff
+    head = 2 * feature_size * d + 2 * d * d + 512 * d + (2 * d * d + 128 * d) * config.use_spatial_attention
+    return config.num_layers * layer + head + d * d * config.use_pose_attention
+
+
+def _bytes(data: FaceData) -> int:
+    """What the tables of all pairs take in a process."""
+    pairs = sum(len(part) for part in data.parts.values())
+    return pairs * 4 * (2 * data.feature_size + 40) * 2

@@ -1,0 +1,118 @@
+"""Slots in other processes: this one asks and tells, they train; one that dies takes nothing with it but its trials.
+
+A child never waits for a verdict: it sends an epoch and begins the next, and gives that up when it is told to.
+"""
+
+import contextlib
+import multiprocessing
+import signal
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch
+
+from face3d_tune.data import FaceData
+from face3d_tune.device import set_threads
+from face3d_tune.slots import BatchedSlots, Event, Failure, Task
+
+_PATIENCE = 5.0  # seconds for a child to end by itself
+
+
+class _Child:
+    """One process with its pipe and the tasks it holds."""
+
+    def __init__(self, arguments: Sequence[Any]) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would inherit half of torch's threads
+        self.pipe, theirs = context.Pipe()
+        self.tasks: dict[int, Task] = {}
+        self.process: BaseProcess = context.Process(target=serve, args=(theirs, *arguments), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def send(self, *message: object) -> None:
+        with contextlib.suppress(OSError):  # it is dead, which `wait` will notice
+            self.pipe.send(message)
+
+    def how_it_ended(self) -> str:
+        self.process.join(_PATIENCE)
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            return f"its process was killed ({name}){', perhaps for want of memory' if name == 'SIGKILL' else ''}"
+        return f"its process ended with exit code {code}"
+
+    def end(self) -> None:
+        self.pipe.close()
+        self.process.join(_PATIENCE)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.process.close()
+
+
+class ProcessSlots:
+    """`processes` children with `each` slots; a child of a CPU trains with one thread."""
+
+    engine = "batched"
+
+    def __init__(self, data: FaceData, device: torch.device, *, processes: int, each: int = 1) -> None:
+        self.count = processes * each
+        self._each, self._arguments = each, (data, device, each)
+        self._children = [_Child(self._arguments) for _ in range(processes)]
+
+    def start(self, task: Task) -> None:
+        """Give a task to the child with the fewest."""
+        child = min(self._children, key=lambda child: len(child.tasks))
+        child.tasks[task.number] = task
+        child.send("start", task)
+
+    def drop(self, number: int) -> None:
+        """Tell the child, unless it knows."""
+        for child in self._children:
+            if child.tasks.pop(number, None):
+                child.send("drop", number)
+
+    def wait(self) -> list[Event]:
+        """What the children have sent; the tasks of a child that died have failed, and another takes its place."""
+        events: list[Event] = []
+        while not events:
+            ready = wait([child.pipe for child in self._children])
+            for index, child in enumerate(self._children):
+                if child.pipe in ready:
+                    try:
+                        events.append(child.pipe.recv())
+                    except (EOFError, OSError):
+                        failure = Failure(child.how_it_ended())
+                        events += [Event(number, failure) for number in child.tasks]
+                        child.end()
+                        self._children[index] = _Child(self._arguments)
+        return events
+
+    def close(self) -> None:
+        """Let every child end."""
+        for child in self._children:
+            child.pipe.close()
+        for child in self._children:
+            child.end()
+
+
+def serve(pipe: "Connection[Any, Any]", data: FaceData, device: torch.device, count: int) -> None:
+    """What a child does until its parent closes the pipe or dies."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides when to stop
+        signal.signal(number, signal.SIG_IGN)
+    if device.type == "cpu":
+        set_threads(1)
+    slots = BatchedSlots(data, device, count)
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            while pipe.poll(0 if slots.busy else None):
+                match pipe.recv():
+                    case "start", Task() as task:
+                        slots.start(task)
+                    case "drop", int() as number:
+                        slots.drop(number)
+            # A single training is given up in the middle of an epoch; several go on to its end.
+            for event in slots.wait(pipe.poll if count == 1 else lambda: False):
+                pipe.send(event)

@@ -1,0 +1,206 @@
+"""Where trainings run: slots that take a task each and give back one event an epoch, whatever engine fills them.
+
+`PlainSlot` and `BatchedSlots` train in this process; `processes` puts slots into other processes.
+"""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from face3d_tune.config import TrialConfig
+from face3d_tune.data import FaceData
+from face3d_tune.device import Precision
+from face3d_tune.engine import Batch, Data, Member, structure
+from face3d_tune.errors import ConfigError, NonFiniteError, TrainingError
+from face3d_tune.trainer import Trainer
+from face3d_tune.training import EpochResult
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One training: `number` is the trial's."""
+
+    number: int
+    config: TrialConfig
+    seed: int
+    precision: Precision
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a training gives no more epochs."""
+
+    message: str
+    non_finite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a training gave: an epoch, or the end of all hope."""
+
+    number: int
+    given: EpochResult | Failure
+
+
+class Slots(Protocol):
+    """Places for trainings. A training ends by its own stop_reason, by a failure, or because it is dropped."""
+
+    engine: str  # "plain" or "batched"
+    count: int  # trainings at once
+
+    def start(self, task: Task) -> None:
+        """Begin a training; the caller never starts more than `count`."""
+
+    def drop(self, number: int) -> None:
+        """Train this one no further; an event of it may still come."""
+
+    def wait(self) -> list[Event]:
+        """What has happened since; blocks until there is something."""
+
+    def close(self) -> None:
+        """End whatever still trains."""
+
+
+class PlainSlot:
+    """One plain trainer after another, in this process: the specification."""
+
+    engine, count = "plain", 1
+
+    def __init__(self, data: FaceData, device: torch.device) -> None:
+        self._data, self._device = data, device
+        self._task: Task | None = None
+        self._trainer: Trainer | None = None
+
+    def start(self, task: Task) -> None:
+        """Begin a training."""
+        self._task, self._trainer = task, None
+
+    def drop(self, number: int) -> None:
+        """Forget the training."""
+        self._task = self._trainer = None
+
+    def wait(self) -> list[Event]:
+        """Train one epoch."""
+        if self._task is None:
+            return []
+        task = self._task
+        try:
+            if self._trainer is None:
+                self._trainer = Trainer(
+                    task.config, self._data, seed=task.seed, device=self._device, precision=task.precision
+                )
+            return [Event(task.number, self._trainer.train_epoch())]
+        except (NonFiniteError, TrainingError, ConfigError, RuntimeError, MemoryError) as error:
+            return [Event(task.number, _failure(error))]
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class BatchedSlots:
+    """Up to `count` trainings in this process, those of one structure as one batch; the first in is the first out.
+
+    If memory runs out, `count` is halved and the trainings of this process begin again, those without a place later.
+    """
+
+    engine = "batched"
+
+    def __init__(self, data: FaceData, device: torch.device, count: int) -> None:
+        self.count = count
+        self._data, self._device = Data(data, device), device
+        self._waiting: list[Task] = []
+        self._tasks: dict[Member, Task] = {}
+        self._batches: dict[Hashable, Batch] = {}
+        self._ended: list[Member] = []  # still hold their place, for the next of their structure
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything trains or waits to."""
+        return bool(self._waiting or self._tasks)
+
+    def start(self, task: Task) -> None:
+        """Begin a training at the next epoch."""
+        self._waiting.append(task)
+
+    def drop(self, number: int) -> None:
+        """Free the place of a training."""
+        self._waiting = [task for task in self._waiting if task.number != number]
+        for member in [member for member, task in self._tasks.items() if task.number == number]:
+            self._end(member)
+
+    def wait(self, stop: Callable[[], bool] = lambda: False) -> list[Event]:
+        """Train one epoch of everything; nothing has happened if `stop` asked for the processor."""
+        try:
+            return self._place_waiting() or self._train(stop)
+        except (RuntimeError, MemoryError) as error:  # torch reports a full device as RuntimeError
+            tasks = [*self._tasks.values(), *self._waiting]
+            self._forget()
+            if len(tasks) == 1 or not _out_of_memory(error):
+                return [Event(task.number, _failure(error)) for task in tasks]
+            self._waiting, self.count = tasks, max(1, min(self.count, len(tasks)) // 2)
+            return []
+
+    def close(self) -> None:
+        """Free everything."""
+        self._forget()
+
+    def _place_waiting(self) -> list[Event]:
+        """Give free places to waiting tasks, those of ended trainings first; whoever cannot be built has failed."""
+        failed = []
+        while self._waiting and len(self._tasks) < self.count:
+            task = self._waiting[0]
+            key = structure(task.config, task.precision)
+            try:
+                batch = self._batches.get(key) or Batch(task.config, self._data, task.precision)
+                old = next((member for member in self._ended if member.batch is batch), None)
+                training = (task.config, task.seed, task.precision)
+                member = batch.add(*training) if old is None else batch.replace(old, *training)
+            except ConfigError as error:
+                failed.append(Event(task.number, _failure(error)))
+            else:
+                self._batches[key], self._tasks[member] = batch, task
+                if old is not None:
+                    self._ended.remove(old)
+            del self._waiting[0]
+        for batch in list(self._batches.values()):
+            if ended := [member for member in self._ended if member.batch is batch]:
+                batch.remove(*ended)
+        self._ended = []
+        self._batches = {key: batch for key, batch in self._batches.items() if batch.members}
+        return failed
+
+    def _train(self, stop: Callable[[], bool]) -> list[Event]:
+        """One epoch of every batch in turn."""
+        events = []
+        for batch in self._batches.values():
+            given = batch.train_epoch(stop)
+            if given is None:
+                return []
+            for member, result in zip(batch.members, given, strict=True):
+                failed = isinstance(result, NonFiniteError)
+                events.append(Event(self._tasks[member].number, _failure(result) if failed else result))
+                if failed or member.stop_reason:
+                    self._end(member)
+        return events
+
+    def _end(self, member: Member) -> None:
+        del self._tasks[member]
+        self._ended.append(member)
+
+    def _forget(self) -> None:
+        self._waiting, self._tasks, self._batches, self._ended = [], {}, {}, []
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, NonFiniteError | ConfigError):
+        return Failure(str(error), non_finite=isinstance(error, NonFiniteError))
+    return Failure(f"{type(error).__name__}: {error}")
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
