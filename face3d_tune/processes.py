@@ -100,8 +100,8 @@ class ProcessSlots:
 
 def serve(pipe: "Connection[Any, Any]", data: FaceData, device: torch.device, count: int) -> None:
     """What a child does until its parent closes the pipe or dies."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides when to stop
-        signal.signal(number, signal.SIG_IGN)
+    for each in (signal.SIGINT, signal.SIGTERM):  # the parent decides when to stop
+        signal.signal(each, signal.SIG_IGN)
     if device.type == "cpu":
         set_threads(1)
     slots = BatchedSlots(data, device, count)

@@ -125,9 +125,7 @@ class Search:
                     attrs = {"preset": seed_trial.name, "overrides": dict(seed_trial.overrides)}
                     self.study.enqueue_trial(dict(seed_trial.params), user_attrs=attrs)
 
-    def run(
-        self, trials: int, watcher: Watcher, *, slots: Slots | None = None, deadline: float = math.inf
-    ) -> None:
+    def run(self, trials: int, watcher: Watcher, *, slots: Slots | None = None, deadline: float = math.inf) -> None:
         """Search until the study holds `trials` finished trials, the target is reached, or no time is left.
 
         Every free slot gets the next trial, as long as those in training could not be enough. Trials that run at
@@ -160,9 +158,7 @@ class Search:
 
     def _wanted(self, trials: int, running: int, deadline: float) -> bool:
         """Whether another trial should start beside those that run."""
-        return (
-            time.monotonic() < deadline and self.finished() + running < trials and not self.target_reached()
-        )
+        return time.monotonic() < deadline and self.finished() + running < trials and not self.target_reached()
 
     def _begin(self, entry: "_Running", slots: Slots, watcher: Watcher) -> "_Ended | None":
         """Sample what no preset has set, and start to train; a config that cannot be trained ends the trial."""

@@ -179,9 +179,9 @@ class BatchedSlots:
             if given is None:
                 return []
             for member, result in zip(batch.members, given, strict=True):
-                failed = isinstance(result, NonFiniteError)
-                events.append(Event(self._tasks[member].number, _failure(result) if failed else result))
-                if failed or member.stop_reason:
+                outcome = _failure(result) if isinstance(result, NonFiniteError) else result
+                events.append(Event(self._tasks[member].number, outcome))
+                if outcome is not result or member.stop_reason:
                     self._end(member)
         return events
 
@@ -203,4 +203,3 @@ def _failure(error: Exception) -> Failure:
 
 def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-

@@ -15,6 +15,7 @@ PACKAGE = Path(face3d_tune.__file__).parent
 LAYERS = (
     "__init__ errors",
     "seeds stopping presets",  # numbers and values, by no one's leave
+    "masks",
     "config script",
     "storage dashboard device checkpoint",  # the machine: databases, ports, GPUs, files
     "data.problems",
@@ -27,9 +28,15 @@ LAYERS = (
     "space losses model export",
     "study_file",
     "algorithms results conditions",
-    "trainer",
-    "objective curve",
-    "search full_training",
+    "training",
+    "trainer engine.layers engine.parameters engine.state",
+    "engine.network",
+    "engine.table",
+    "engine.batch",
+    "engine",  # what the rest of the package sees of the engine
+    "slots curve full_training",
+    "processes objective",
+    "plan search",
     "cli.base",
     "cli.table cli.progress",
     "cli.run cli.status cli.dashboard cli.export cli.train cli.data",  # no command knows another
@@ -46,10 +53,12 @@ ONLY = {
     "optuna_dashboard": "dashboard",
     "matplotlib": "curve",
     "tomli_w": "export",
-    "torch": "seeds device checkpoint losses model conditions trainer objective full_training",
+    "torch": "seeds masks device checkpoint losses model conditions training trainer full_training objective "
+    "engine.layers engine.parameters engine.state engine.network engine.table engine.batch slots processes plan",
+    "psutil": "plan",
     "optuna": "storage dashboard space algorithms results conditions search "
     "cli.table cli.progress cli.run cli.status cli.dashboard cli.export cli.train",
-    "numpy": "data.metadata data.files data.pairs data.face_data data.copy export trainer cli.data",
+    "numpy": "masks data.metadata data.files data.pairs data.face_data data.copy export training engine.table cli.data",
 }
 
 HEAVY = ("torch", "optuna", "optuna_dashboard", "matplotlib", "sqlalchemy", "numpy", "rich")
@@ -127,9 +136,9 @@ def test_a_module_stands_in_the_readme_below_all_that_it_imports():
         assert {name.split(".")[0] for name in ours(ast.walk(TREES[module]))} <= above, module
 
 
-def test_only_the_face_of_the_data_package_is_known_outside():
-    outside = {module: tree for module, tree in TREES.items() if not module.startswith("data")}
-    inner = {name for tree in outside.values() for name in ours(ast.walk(tree)) if name.startswith("data.")}
+def test_only_the_faces_of_data_and_engine_are_known_outside():
+    outside = {module: tree for module, tree in TREES.items() if not module.startswith(("data", "engine"))}
+    inner = {name for tree in outside.values() for name in ours(ast.walk(tree)) if name.startswith(("data.", "engine."))}
     assert inner == {"data.copy"}
 
 

@@ -153,18 +153,14 @@ def run(
             click.echo(_nothing_to_do(search, goal, target))
         else:
             search.enqueue_presets()
-            progress = SearchProgress(
-                console, finished=finished, trials=goal, best=best_value(search.study)
-            )
+            progress = SearchProgress(console, finished=finished, trials=goal, best=best_value(search.study))
             try:
                 with closing(plan.open(data)) as opened_slots, progress.shown():
                     deadline = math.inf if timeout is None else started + timeout
                     search.run(goal, progress, slots=opened_slots, deadline=deadline)
             except KeyboardInterrupt:
                 done = f"{search.finished()} of {goal} finished trials"
-                console.print(
-                    f"study {search.study.study_name!r} holds {done}; what was running is queued again"
-                )
+                console.print(f"study {search.study.study_name!r} holds {done}; what was running is queued again")
                 console.print("hint: the same command goes on from there")
                 raise
         before_and_after(search.study)

@@ -49,7 +49,7 @@ class Member(Training):
 
     def train_epoch(self) -> EpochResult:
         """Train and validate one epoch of a batch of one. Raises NonFiniteError."""
-        (result,) = self.batch.train_epoch() or ()
+        result = (self.batch.train_epoch() or [])[0]
         if isinstance(result, NonFiniteError):
             raise result
         return result
@@ -194,7 +194,7 @@ class Batch:
             torch.randperm(len(table), generator=seeds.generator(member.seed, "order", member.epoch))
             for member in self.members
         ]
-        order = torch.stack(orders)[:, : batches * size].to(device).unflatten(1, (batches, size))
+        order = torch.stack(orders)[:, : batches * size].to(device).view(-1, batches, size)
         wide = torch.float64 if device.type == "cpu" else torch.float32  # what the fused kernel reads there
         rates = torch.tensor([member.lr for member in self.members], dtype=wide, device=device)
         streams = [MaskStream(member.seed, member.epoch, device) for member in self.members]

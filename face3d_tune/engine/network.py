@@ -51,8 +51,8 @@ def sites(config: TrialConfig) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {"keypoints": (batch, 256)} if config.layout == "keypoint" else {}
     found["input"] = (batch, d)
     for layer in range(config.num_layers):
-        found |= {f"{layer}.self_heads": (batch, heads), f"{layer}.self": (batch, d)}
-        found |= {f"{layer}.cross_heads": (batch, heads), f"{layer}.cross": (batch, d)}
+        found |= {f"{layer}.self_heads": (batch, heads, 1), f"{layer}.self": (batch, d)}
+        found |= {f"{layer}.cross_heads": (batch, heads, 1), f"{layer}.cross": (batch, d)}
         found |= {f"{layer}.hidden": (batch, config.dim_feedforward), f"{layer}.out": (batch, d)}
     return found
 
@@ -63,7 +63,7 @@ def mask_views(config: TrialConfig, numbers: Tensor) -> dict[str, Tensor | None]
     start = 0
     for name, shape in sites(config).items():
         elements = torch.Size(shape).numel()
-        views[name] = numbers[..., start : start + elements].unflatten(-1, shape)
+        views[name] = numbers[..., start : start + elements].view(*numbers.shape[:-1], *shape)
         start += room(elements)
     return views
 
@@ -96,9 +96,7 @@ class Network:
         self.crosses = _Crosses(config, weights, gradients)
         self.layers = [_Layer(layer, weights, gradients) for layer in range(config.num_layers)]
 
-    def __call__(
-        self, batch: Inputs, masks: Masks, *, training: bool
-    ) -> tuple[Tensor, Callable[[Tensor], None]]:
+    def __call__(self, batch: Inputs, masks: Masks, *, training: bool) -> tuple[Tensor, Callable[[Tensor], None]]:
         """Predictions [K, B, F], and the function that turns their gradient into that of every weight."""
         batch = self._for_every_model(batch)
         scale, shift, code, angle, value, pull_pose = self.pose(batch.pose[..., :3])
@@ -142,11 +140,12 @@ class Network:
 
         return prediction, pull
 
-
     def _for_every_model(self, batch: Inputs) -> Inputs:
         models = self.angle_scale.shape[:-2]
         every = (batch.src, batch.landmarks, batch.xy, batch.pose)
-        return batch if batch.pose.dim() > 2 else Inputs(*(each.expand(*models, *each.shape) for each in every))
+        if batch.src.dim() == self.angle_scale.dim():
+            return batch
+        return Inputs(*(each.expand(*models, *each.shape[-2:]) for each in every))
 
 
 class _Pose:
@@ -158,14 +157,15 @@ class _Pose:
         self.widths = [linear.weight.shape[-1] for linear in self.second]
         rest, d = self.first.weight.shape[-2] - sum(self.widths), self.widths[0]
         self.has_value = rest == 2 * d
+        self.hidden = sum(self.widths)
 
     def __call__(self, pose: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Callable[..., None]]:
         """Pose [K, B, 3] to scale (before its sigmoid), shift, code, angle, value or None, each [K, B, d]."""
-        products, hidden_width = self.first(pose), sum(self.widths)
-        hidden = torch.relu(products[..., :hidden_width])
-        inputs = hidden.split(self.widths, -1)
+        products = self.first(pose)
+        hidden = torch.relu(products[..., : self.hidden])
+        inputs = torch.split_with_sizes(hidden, self.widths, -1)
         scale, shift, code = (linear(x) for linear, x in zip(self.second, inputs, strict=True))
-        angle, *value = products[..., hidden_width:].split(self.widths[0], -1)
+        angle, *value = products[..., self.hidden :].chunk(2 if self.has_value else 1, -1)
 
         def pull(scale: Tensor, shift: Tensor, code: Tensor, angle: Tensor, value: Tensor) -> None:
             outputs = (scale, shift, code)
@@ -186,7 +186,7 @@ class _Spatial:
         self.gate1 = Score(weights, gradients, "spatial_gate1")
 
     def __call__(self, x: Tensor, xy: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """x [K, B, d] and xy [K, B, 10] to [K, B, d]."""
+        """Take x [K, B, d] and xy [K, B, 10] to [K, B, d]."""
         hidden = torch.relu(self.code0(xy))
         code = self.code1(hidden)
         both = torch.cat((x, code), -1)
@@ -210,9 +210,7 @@ class _Spatial:
 class _Keypoints:
     """Step 4 in the keypoint layout: the code of the landmarks, and the learned mix of three codes."""
 
-    def __init__(
-        self, weights: dict[str, Tensor], gradients: dict[str, Tensor], running: dict[str, Tensor]
-    ) -> None:
+    def __init__(self, weights: dict[str, Tensor], gradients: dict[str, Tensor], running: dict[str, Tensor]) -> None:
         self.first, self.second = (Linear(weights, gradients, name) for name in ("keypoints0", "keypoints1"))
         self.norm = BatchNorm(weights, gradients, "batch_norm", running)
         self.shares, self.share_gradients = weights["fusion_weights"], gradients["fusion_weights"]
@@ -220,13 +218,13 @@ class _Keypoints:
     def __call__(
         self, x: Tensor, pose_code: Tensor, landmarks: Tensor, masks: Masks, *, training: bool
     ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
-        """x and pose code [K, B, d], landmarks [K, B, 15] to [K, B, d]; pulls to x and pose code."""
+        """Take x and pose code [K, B, d], landmarks [K, B, 15] to [K, B, d]; pulls to x and pose code."""
         normal, kept = self.norm(self.first(landmarks), training=training)
         active = torch.relu(normal)
         hidden = dropped(active, masks.get("keypoints"))
         parts = (x, self.second(hidden), pose_code)
         shares = self.shares.softmax(-1)
-        share = [part.unsqueeze(-1) for part in shares.split(1, -1)]  # three times [K, 1, 1]
+        share = [part.unsqueeze(-1) for part in shares.chunk(3, -1)]  # three times [K, 1, 1]
 
         def pull(g: Tensor) -> tuple[Tensor, Tensor]:
             wanted = torch.stack([(g * part).sum(_BOTH) for part in parts], -1)
@@ -235,7 +233,7 @@ class _Keypoints:
             self.first.pull_weights(self.norm.pull(under_relu(gradient, active), kept), landmarks)
             return g * share[0], g * share[2]
 
-        return sum(part * value for part, value in zip(share, parts, strict=True)), pull  # type: ignore[return-value]
+        return parts[0] * share[0] + parts[1] * share[1] + parts[2] * share[2], pull
 
 
 class _Crosses:
@@ -251,9 +249,7 @@ class _Crosses:
         self.value_weight, self.value_bias = weights["cross_value.weight"], weights["cross_value.bias"]  # L·d rows
         self.gradients = gradients
 
-    def __call__(
-        self, pose: Tensor, masks: Masks
-    ) -> tuple[list[Tensor], Callable[[list[Tensor]], None]]:
+    def __call__(self, pose: Tensor, masks: Masks) -> tuple[list[Tensor], Callable[[list[Tensor]], None]]:
         """Pose and a one [K, B, 4] to the attention's output of each layer, [K, B, d]."""
         pose = in_type(pose, self.value_weight.dtype)
         memory = torch.cat((self.memory_weight, self.memory_bias), -2)  # [K, 4, d]
@@ -292,7 +288,7 @@ class _Layer:
     def __call__(
         self, x: Tensor, cross: Tensor, masks: Masks
     ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
-        """x and the cross-attention's output, [K, B, d], to [K, B, d]; pulls to both."""
+        """Take x and the cross-attention's output, [K, B, d], to [K, B, d]; pulls to both."""
         of_heads, of_self, of_cross, of_hidden, of_out = (
             masks.get(f"{self.name}.{site}") for site in ("self_heads", "self", "cross", "hidden", "out")
         )

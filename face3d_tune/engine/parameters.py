@@ -63,7 +63,7 @@ class Row:
     def views(self, numbers: Tensor, below: int | None = None) -> dict[str, Tensor]:
         """Each block as it lies in [..., length], or only those that start below an offset."""
         blocks = (block for block in self.blocks.values() if below is None or block.offset < below)
-        return {block.name: numbers[..., block.place].unflatten(-1, block.shape) for block in blocks}
+        return {block.name: numbers[..., block.place].view(*numbers.shape[:-1], *block.shape) for block in blocks}
 
     def write(self, numbers: Tensor, state: Mapping[str, Tensor]) -> None:
         """Copy the parts of a state dict into one row [length]."""
@@ -78,7 +78,7 @@ class Row:
     def _parts(self, numbers: Tensor) -> Iterator[tuple[Part, Tensor]]:
         for name, view in self.views(numbers).items():
             block = self.blocks[name]
-            yield from zip(block.parts, view.split(block.heights), strict=True)
+            yield from zip(block.parts, torch.split_with_sizes(view, block.heights), strict=True)
 
 
 def layout(config: TrialConfig, shapes: Mapping[str, torch.Size]) -> tuple[Row, Row, int]:

@@ -1,7 +1,7 @@
 """The numbers of K trainings, model by model, and the AdamW step over all of them (Loshchilov & Hutter, 2019).
 
-Every model has its own rate, decay, step count, clipping and loss scale. Nothing here asks the device for a number while
-an epoch runs, so an accelerator never waits for the host.
+Every model has its own rate, decay, step count, clipping and loss scale. Nothing here asks the device for a number,
+so an accelerator never waits for the host.
 """
 
 from dataclasses import dataclass, fields

@@ -35,7 +35,7 @@ class Table:
             "target": degrees.target,
             "length": torch.linalg.vector_norm(degrees.target, dim=1, keepdim=True).clamp(min=1e-8),
         }
-        self.degrees: np.ndarray[tuple[int, ...], np.dtype[np.floating]] = degrees.degrees  # [pairs, 3]
+        self.degrees: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = degrees.degrees  # [pairs, 3]
         self._rows = torch.cat(list(columns.values()), 1)
         self._widths = [column.shape[1] for column in columns.values()]
 
@@ -47,7 +47,12 @@ class Table:
 
         A slice gives the same pairs to every model.
         """
-        src, landmarks, xy, degrees, radians, target, length = self._rows[pairs].split(self._widths, -1)
+        if isinstance(pairs, slice):
+            rows = self._rows[pairs]
+        else:
+            rows = self._rows.index_select(0, pairs.flatten()).view(*pairs.shape, -1)
+        parts = torch.split_with_sizes(rows, self._widths, -1)
+        src, landmarks, xy, degrees, radians, target, length = parts
         if isinstance(in_radians, Tensor):
             pose = torch.where(in_radians, radians, degrees)
         else:
