@@ -34,8 +34,8 @@ LAYERS = (
     "engine.table",
     "engine.batch",
     "engine",  # what the rest of the package sees of the engine
-    "slots curve full_training",
-    "processes objective",
+    "slots curve",
+    "processes objective full_training",
     "plan search",
     "cli.base",
     "cli.table cli.progress",

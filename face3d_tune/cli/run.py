@@ -140,7 +140,7 @@ def run(
     setup = Setup(data, chosen_device, precision, use_amp=amp != "off", target=target)
     check(file, settings, setup)
     plan = choose(engine, slots, chosen_device, data, file.extreme_configs(data.feature_size, layout))
-    set_threads(None)
+    set_threads(1 if plan.engine == "batched" else None)  # others train
     goal = trials or file.trials
     with place.searching(), place.opened(create=True) as opened:
         search = Search(opened, study_name or file.name, file, settings, setup)

@@ -63,6 +63,7 @@ def test_the_dead_are_exactly_the_parameters_that_get_no_gradient_in_the_plain_m
     src, landmarks, pose, pull = (
         torch.randn(512, *shape, generator=draw, dtype=torch.float64) for shape in ((FEATURES,), (5, 3), (3,), (FEATURES,))
     )
+    pose *= 30  # so far that every unit under a ReLU is active for some pair
     model.train().draw_from(MaskStream(0, 1, torch.device("cpu")))
     (model(src, landmarks, pose) * pull).sum().backward()
     moved = {name: (value.grad != 0).double() for name, value in parameters.items()}

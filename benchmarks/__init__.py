@@ -1,0 +1,1 @@
+"""Measurements of speed; see README.md in this folder."""
