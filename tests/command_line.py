@@ -14,6 +14,7 @@ from face3d_tune.cli import main
 
 # Environment variables of the person who runs the tests, which must not change them.
 THEIRS = ("FACE3D_TUNE_", "FORCE_COLOR", "NO_COLOR", "TTY_", "COLUMNS")
+OURS = {"FACE3D_TUNE_ENGINE": "plain"}  # as in conftest
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def call(*words: object, cwd: Path, **environment: str) -> Answer:
     out, err = io.StringIO(), io.StringIO()
     clean = {key: value for key, value in os.environ.items() if not key.startswith(THEIRS)}
     with (
-        mock.patch.dict(os.environ, {**clean, **environment}, clear=True),
+        mock.patch.dict(os.environ, {**clean, **OURS, **environment}, clear=True),
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
@@ -45,6 +46,7 @@ def call(*words: object, cwd: Path, **environment: str) -> Answer:
 def start(*words: object, cwd: Path, **options: object) -> subprocess.Popen:
     """Start `python -m face3d_tune WORDS` with its output in pipes."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(THEIRS)}
+    environment |= OURS
     environment["PYTHONPATH"] = str(Path(face3d_tune.__file__).parent.parent)  # also where it is not installed
     environment["PYTHONUNBUFFERED"] = "1"
     command = [sys.executable, "-W", "error", "-m", "face3d_tune", *map(str, words)]

@@ -139,7 +139,8 @@ def run(
     settings = Settings(layout, epochs or file.epochs, seed)
     setup = Setup(data, chosen_device, precision, use_amp=amp != "off", target=target)
     check(file, settings, setup)
-    plan = choose(engine, slots, chosen_device, data, file.extreme_configs(data.feature_size, layout))
+    configs = file.for_layout(layout).extreme_configs(data.feature_size, layout)
+    plan = choose(engine, slots, chosen_device, data, configs)
     set_threads(1 if plan.engine == "batched" else None)  # others train
     goal = trials or file.trials
     with place.searching(), place.opened(create=True) as opened:

@@ -119,6 +119,7 @@ class Batch:
         """Write a freshly initialised plain model into a place, whatever was there."""
         fresh = self._plain_model(member.config, member.seed).state_dict()
         self.state.begin(place)
+        self._gradients[place] = 0  # between the blocks too, where a training that became NaN has left its mark
         self._live.write(self.state.weights[place], fresh)
         self._dead.write(self.state.dead[place], fresh)
         self._hyperparameters()

@@ -47,8 +47,8 @@ class State:
         return type(self)(**copies)
 
     def begin(self, model: int) -> None:
-        """Forget whatever was trained in this place; the weights are written by the caller."""
-        for row in (self.first, self.second, self.steps, self.since_overflow, self.mean):
+        """Forget whatever was trained in this place; the caller writes the weights."""
+        for row in (self.weights, self.first, self.second, self.steps, self.since_overflow, self.mean):
             row[model] = 0
         self.variance[model] = 1
         self.scales[model] = FIRST_SCALE

@@ -111,7 +111,7 @@ def test_a_signal_ends_the_search_after_the_epoch_and_the_same_command_goes_on(
     assert (stopped.user_attrs["stop_reason"], stopped.user_attrs["error"]) == ("error", "interrupted")
     assert again.system_attrs["fixed_params"] == stopped.params
     held = f"{len(done)} of 3"
-    assert f"study 'long' holds {held} finished trials; the one that was running is queued again" in err
+    assert f"study 'long' holds {held} finished trials; what was running is queued again" in err
 
     rest = call(*search(data_folder), cwd=place)
     assert rest.code == 0

@@ -101,5 +101,12 @@ def test_one_core_is_left_to_others_but_one_thread_always_remains(monkeypatch, c
     asked = []
     monkeypatch.setattr(device.os, "cpu_count", lambda: cores)
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    device.leave_a_core()
+    device.set_threads(None)
     assert asked == [threads]
+
+
+def test_a_number_of_threads_that_is_asked_for_is_what_torch_uses(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    device.set_threads(1)
+    assert asked == [1]

@@ -1,0 +1,263 @@
+"""Searches whose trials train in other processes: the same values as alone, and whatever happens to a process."""
+
+import os
+import signal
+from dataclasses import replace
+
+import optuna
+import psutil
+import pytest
+import torch
+from conftest import QUICK_STUDY
+from optuna.trial import TrialState
+
+from face3d_tune import study_file
+from face3d_tune.conditions import Settings
+from face3d_tune.config import TrialConfig
+from face3d_tune.engine import alone
+from face3d_tune.objective import Setup
+from face3d_tune.processes import ProcessSlots
+from face3d_tune.search import Search
+from face3d_tune.slots import Failure, Task
+from face3d_tune.storage import Storage
+
+CPU = torch.device("cpu")
+DISTINCT = ["baseline", "recommended", "aggressive", "conservative"]  # quickstart equals recommended
+ENDLESS = 1_000_000  # epochs, which no test waits for
+
+# Every trial stops itself after three epochs, but for the presets that would train for days.
+STUDY = """
+[fixed]
+batch_size = 8
+nhead = 2
+num_layers = 1
+early_stopping_patience = 2
+early_stopping_min_delta = 10.0
+[space]
+lr = { low = 1e-9, high = 1e-2, scale = "log" }
+"""
+NEVER = "early_stopping_patience = 0"
+
+
+@pytest.fixture(scope="module")
+def slots(data):
+    """Two processes, for all tests of this file."""
+    opened = ProcessSlots(data, CPU, processes=2)
+    yield opened
+    processes = pids(opened)
+    opened.close()
+    assert [pid for pid in processes if psutil.pid_exists(pid)] == []
+
+
+@pytest.fixture
+def storage(tmp_path):
+    with Storage.parse(f"sqlite:///{(tmp_path / 'studies.db').as_posix()}").opened(create=True) as opened:
+        yield opened
+
+
+class Watch:
+    """Watches a search, and does something at the end of an epoch."""
+
+    def __init__(self, at_epoch=lambda number, result: None):
+        self.at_epoch = at_epoch
+        self.started, self.epochs, self.ended = [], {}, []
+
+    def trial_started(self, number, preset, config):
+        self.started.append((number, preset))
+
+    def epoch_ended(self, number, result):
+        self.epochs.setdefault(number, []).append(result)
+        self.at_epoch(number, result)
+
+    def trial_ended(self, trial):
+        self.ended.append(trial.number)
+
+
+def search_in(storage, tmp_path, data, text, epochs):
+    path = tmp_path / "study.toml"
+    path.write_text(text, encoding="utf-8")
+    setup = Setup(data, CPU, "off")
+    search = Search(storage, "study", study_file.read(str(path)), Settings("keypoint", epochs, None), setup)
+    search.enqueue_presets()
+    return search
+
+
+def preset(name, lr, *lines):
+    return "\n".join((f"[presets.{name}]", f"lr = {lr}", *lines, ""))
+
+
+def pids(slots):
+    return [child.process.pid for child in slots._children]
+
+
+def whose(slots, number):
+    """The process that trains this trial."""
+    (child,) = [child for child in slots._children if number in child.tasks]
+    return child.process.pid
+
+
+def history_alone(trial, data):
+    config, seed = TrialConfig(**trial.user_attrs["config"]), trial.user_attrs["seed"]
+    training = alone(config, data, seed=seed, device=CPU, precision="off")
+    while training.stop_reason is None:
+        training.train_epoch()
+    return training.history
+
+
+def is_as_alone(trial, data):
+    """Its value and whole curve, bit for bit."""
+    history = history_alone(trial, data)
+    kept = min(history, key=lambda result: result.val_loss)
+    return (trial.value, trial.intermediate_values) == (
+        kept.val_cosine,
+        {result.epoch: result.val_cosine for result in history},
+    )
+
+
+def states(study):
+    return [trial.state.name for trial in study.trials]
+
+
+def test_a_search_in_two_processes_finishes_its_number_of_trials_each_as_it_is_alone(slots, storage, tmp_path, data):
+    watch = Watch()
+    search = search_in(storage, tmp_path, data, QUICK_STUDY, 2)
+    search.run(6, watch, slots=slots)
+    trials = search.study.trials
+    assert states(search.study) == ["COMPLETE"] * 6
+    assert watch.started == [*enumerate(DISTINCT), (4, None), (5, None)]
+    assert [trial.user_attrs["preset"] for trial in trials] == [*DISTINCT, None, None]
+    assert sorted(watch.ended) == list(range(6))
+    assert {trial.user_attrs["engine"] for trial in trials} == {"batched"}
+    assert len({trial.user_attrs["seed"] for trial in trials}) == 6
+    for trial in trials:
+        assert is_as_alone(trial, data)
+        seen = [replace(result, seconds=0) for result in watch.epochs[trial.number]]
+        assert seen == [replace(result, seconds=0) for result in history_alone(trial, data)]
+        assert trial.user_attrs["seconds"] > 0
+    search.run(6, watch, slots=slots)
+    assert len(search.study.trials) == 6  # there is nothing left to do
+    search.run(7, watch, slots=slots)
+    assert states(search.study) == ["COMPLETE"] * 7  # the same processes go on
+
+
+def test_a_pruned_trial_makes_room_at_once_and_one_that_stops_itself_is_complete(slots, storage, tmp_path, data):
+    text = STUDY + "[pruner]\nname = 'median'\nn_startup_trials = 1\nn_warmup_steps = 0\n"
+    text += preset("learns", 3e-3) + preset("still1", 1e-9, NEVER) + preset("still2", 2e-9, NEVER)
+    text += preset("last", 5e-3, "dropout = 0.2")
+    search = search_in(storage, tmp_path, data, text, ENDLESS)
+    search.run(1, Watch(), slots=slots)
+    search.run(4, Watch(), slots=slots)  # two of them would never leave their places by themselves
+    learns, *still, last = search.study.trials
+    for trial in (learns, last):
+        assert (trial.state, trial.user_attrs["stop_reason"]) == (TrialState.COMPLETE, "early_stopping")
+        assert trial.user_attrs["epochs_run"] == 3
+        assert is_as_alone(trial, data)
+    for trial in still:
+        assert (trial.state, trial.user_attrs["stop_reason"]) == (TrialState.PRUNED, "pruned")
+        assert trial.user_attrs["epochs_run"] == len(trial.intermediate_values) <= 3
+    assert search.finished() == 4
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_trial_whose_process_is_killed_fails_with_the_reason_and_the_rest_goes_on(slots, storage, tmp_path, data):
+    text = STUDY + preset("first", 1e-3) + preset("endless", 2e-3, NEVER) + preset("third", 3e-3)
+    search, before, killed = search_in(storage, tmp_path, data, text, ENDLESS), set(pids(slots)), []
+
+    def kill(number, result):
+        if number == 1 and not killed:
+            killed.append(whose(slots, 1))
+            os.kill(killed[0], signal.SIGKILL)
+
+    watch = Watch(kill)
+    search.run(4, watch, slots=slots)
+    victim = search.study.trials[1]
+    assert (victim.state, victim.user_attrs["stop_reason"]) == (TrialState.FAIL, "error")
+    assert victim.user_attrs["error"] == "its process was killed (SIGKILL), perhaps for want of memory"
+    others = [trial for trial in search.study.trials if trial.number != 1]
+    assert [trial.state.name for trial in others] == ["COMPLETE"] * 4
+    assert all(is_as_alone(trial, data) for trial in others)
+    after = set(pids(slots))
+    assert before - after == set(killed)
+    assert len(after) == 2
+    assert all(psutil.pid_exists(pid) for pid in after)
+    assert not psutil.pid_exists(killed[0])
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="only Linux can limit another process")
+def test_a_trial_that_finds_no_memory_fails_with_the_reason_and_its_process_goes_on(slots, storage, tmp_path, data):
+    text = STUDY + preset("first", 1e-3)
+    text += preset("huge", 1e-3, "d_model = 8192", "dim_feedforward = 32768") + preset("third", 3e-3)
+    search = search_in(storage, tmp_path, data, text, ENDLESS)
+    search.run(1, Watch(), slots=slots)  # both processes are up
+    processes = [psutil.Process(pid) for pid in pids(slots)]
+    for process in processes:
+        used = process.memory_info().vms
+        process.rlimit(psutil.RLIMIT_AS, (used + 256 * 2**20, psutil.RLIM_INFINITY))
+    try:
+        search.run(4, Watch(), slots=slots)
+    finally:
+        for process in processes:
+            if process.is_running():
+                process.rlimit(psutil.RLIMIT_AS, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
+    huge = next(trial for trial in search.study.trials if trial.user_attrs["preset"] == "huge")
+    assert (huge.state, huge.user_attrs["stop_reason"]) == (TrialState.FAIL, "error")
+    assert "can't allocate memory" in huge.user_attrs["error"]
+    others = [trial for trial in search.study.trials if trial.number != huge.number]
+    assert [trial.state.name for trial in others] == ["COMPLETE"] * 4
+    assert all(is_as_alone(trial, data) for trial in others)
+    assert pids(slots) == [process.pid for process in processes]
+
+
+def test_an_interrupted_search_leaves_the_processes_free_for_the_next_one(slots, storage, tmp_path, data):
+    text = STUDY + preset("endless1", 1e-3, NEVER) + preset("endless2", 2e-3, NEVER)
+    search = search_in(storage, tmp_path, data, text, ENDLESS)
+
+    def interrupt(number, result):
+        if number == 1 and result.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search.run(2, Watch(interrupt), slots=slots)
+    assert states(search.study) == ["FAIL", "FAIL", "WAITING", "WAITING"]
+    first, second, *again = search.study.trials
+    assert [trial.user_attrs["retry_of"] for trial in again] == [0, 1]
+    assert [trial.system_attrs["fixed_params"] for trial in again] == [first.params, second.params]
+    for name in ("seed", "preset"):
+        assert [trial.user_attrs[name] for trial in again] == [trial.user_attrs[name] for trial in (first, second)]
+    assert second.intermediate_values.keys() == {1, 2}
+    other = optuna.create_study()  # and a task that is nobody's trial
+    config = TrialConfig(d_model=16, dim_feedforward=16, nhead=2, num_layers=1, batch_size=8, epochs=2)
+    slots.start(Task(other.ask().number + 100, config, 1, "off"))
+    events = []
+    while len(events) < 2:
+        events += [event for event in slots.wait() if event.number == 100]
+    training = alone(config, data, seed=1, device=CPU, precision="off")
+    assert [event.given.val_loss for event in events] == [training.train_epoch().val_loss for _ in range(2)]
+    slots.drop(100)
+
+
+def test_several_trials_share_one_process_as_on_an_accelerator(storage, tmp_path, data):
+    text = STUDY + "".join(preset(f"p{number}", lr) for number, lr in enumerate((1e-3, 2e-3, 3e-3, 1e20)))
+    text = text.replace("high = 1e-2", "high = 1e20") + preset("large", 1e-3, "d_model = 24")
+    search = search_in(storage, tmp_path, data, text, 9)
+    opened = ProcessSlots(data, CPU, processes=1, each=3)
+    try:
+        assert (opened.count, len(pids(opened))) == (3, 1)
+        search.run(4, Watch(), slots=opened)
+        (pid,) = pids(opened)
+    finally:
+        opened.close()
+    assert not psutil.pid_exists(pid)
+    assert states(search.study) == ["COMPLETE"] * 3 + ["FAIL"] + ["COMPLETE"]
+    assert search.study.trials[3].user_attrs["stop_reason"] == "non_finite"
+    assert all(is_as_alone(trial, data) for trial in search.study.trials if trial.number != 3)
+
+
+def test_a_task_that_cannot_be_is_a_failure_from_another_process_too(slots):
+    config = TrialConfig(d_model=16, dim_feedforward=16, nhead=2, num_layers=1, batch_size=43)
+    slots.start(Task(200, config, 1, "off"))
+    events = []
+    while not events:
+        events = [event for event in slots.wait() if event.number == 200]
+    assert [event.given for event in events] == [Failure("batch_size = 43 is more than the 42 training pairs")]
+    slots.drop(200)
