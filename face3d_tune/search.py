@@ -103,8 +103,10 @@ class Search:
 
     def target_reached(self) -> bool:
         """Whether a completed trial has reached the target."""
+        if self.setup.target is None:
+            return False  # without reading the study
         value = best_value(self.study)
-        return self.setup.target is not None and value is not None and value >= self.setup.target
+        return value is not None and value >= self.setup.target
 
     def take_back_abandoned(self) -> int:
         """Fail every RUNNING trial and put it in the queue again; how many there were.

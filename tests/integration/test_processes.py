@@ -104,14 +104,20 @@ def history_alone(trial, data):
     return training.history
 
 
-def is_as_alone(trial, data):
-    """Its value and whole curve, bit for bit."""
+def what_it_gave(trial):
+    return trial.value, trial.intermediate_values
+
+
+def what_it_gives_alone(trial, data):
+    """Its value and whole curve."""
     history = history_alone(trial, data)
     kept = min(history, key=lambda result: result.val_loss)
-    return (trial.value, trial.intermediate_values) == (
-        kept.val_cosine,
-        {result.epoch: result.val_cosine for result in history},
-    )
+    return kept.val_cosine, {result.epoch: result.val_cosine for result in history}
+
+
+def check_as_alone(trials, data):
+    """Bit for bit."""
+    assert [what_it_gave(trial) for trial in trials] == [what_it_gives_alone(trial, data) for trial in trials]
 
 
 def states(study):
@@ -129,8 +135,8 @@ def test_a_search_in_two_processes_finishes_its_number_of_trials_each_as_it_is_a
     assert sorted(watch.ended) == list(range(6))
     assert {trial.user_attrs["engine"] for trial in trials} == {"batched"}
     assert len({trial.user_attrs["seed"] for trial in trials}) == 6
+    check_as_alone(trials, data)
     for trial in trials:
-        assert is_as_alone(trial, data)
         seen = [replace(result, seconds=0) for result in watch.epochs[trial.number]]
         assert seen == [replace(result, seconds=0) for result in history_alone(trial, data)]
         assert trial.user_attrs["seconds"] > 0
@@ -151,7 +157,7 @@ def test_a_pruned_trial_makes_room_at_once_and_one_that_stops_itself_is_complete
     for trial in (learns, last):
         assert (trial.state, trial.user_attrs["stop_reason"]) == (TrialState.COMPLETE, "early_stopping")
         assert trial.user_attrs["epochs_run"] == 3
-        assert is_as_alone(trial, data)
+    check_as_alone([learns, last], data)
     for trial in still:
         assert (trial.state, trial.user_attrs["stop_reason"]) == (TrialState.PRUNED, "pruned")
         assert trial.user_attrs["epochs_run"] == len(trial.intermediate_values) <= 3
@@ -175,7 +181,7 @@ def test_a_trial_whose_process_is_killed_fails_with_the_reason_and_the_rest_goes
     assert victim.user_attrs["error"] == "its process was killed (SIGKILL), perhaps for want of memory"
     others = [trial for trial in search.study.trials if trial.number != 1]
     assert [trial.state.name for trial in others] == ["COMPLETE"] * 4
-    assert all(is_as_alone(trial, data) for trial in others)
+    check_as_alone(others, data)
     after = set(pids(slots))
     assert before - after == set(killed)
     assert len(after) == 2
@@ -204,7 +210,7 @@ def test_a_trial_that_finds_no_memory_fails_with_the_reason_and_its_process_goes
     assert "can't allocate memory" in huge.user_attrs["error"]
     others = [trial for trial in search.study.trials if trial.number != huge.number]
     assert [trial.state.name for trial in others] == ["COMPLETE"] * 4
-    assert all(is_as_alone(trial, data) for trial in others)
+    check_as_alone(others, data)
     assert pids(slots) == [process.pid for process in processes]
 
 
@@ -250,7 +256,7 @@ def test_several_trials_share_one_process_as_on_an_accelerator(storage, tmp_path
     assert not psutil.pid_exists(pid)
     assert states(search.study) == ["COMPLETE"] * 3 + ["FAIL"] + ["COMPLETE"]
     assert search.study.trials[3].user_attrs["stop_reason"] == "non_finite"
-    assert all(is_as_alone(trial, data) for trial in search.study.trials if trial.number != 3)
+    check_as_alone([trial for trial in search.study.trials if trial.number != 3], data)
 
 
 def test_a_task_that_cannot_be_is_a_failure_from_another_process_too(slots):
