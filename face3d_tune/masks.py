@@ -45,5 +45,9 @@ class MaskStream:
             masks.bernoulli_(1 - p, generator=self._generator)
         else:
             numbers = torch.from_numpy(self._words.random_raw(len(masks) // _PER_WORD).view(np.int16))
-            torch.lt(numbers, round((1 - p) * 2**16) - 2**15, out=masks)
+            kept = round((1 - p) * 2**16)  # of all 16-bit numbers, the smallest
+            if kept:
+                torch.le(numbers, kept - 2**15 - 1, out=masks)
+            else:
+                masks.zero_()
         masks.mul_(1 / (1 - p))

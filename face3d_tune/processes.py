@@ -27,6 +27,7 @@ class _Child:
         context = multiprocessing.get_context("spawn")  # a fork would inherit half of torch's threads
         self.pipe, theirs = context.Pipe()
         self.tasks: dict[int, Task] = {}
+        self.dropping: list[int] = []  # what it still sends of these is of no more interest
         self.process: BaseProcess = context.Process(target=serve, args=(theirs, *arguments), daemon=True)
         self.process.start()
         theirs.close()
@@ -72,6 +73,7 @@ class ProcessSlots:
         """Tell the child, unless it knows."""
         for child in self._children:
             if child.tasks.pop(number, None):
+                child.dropping.append(number)
                 child.send("drop", number)
 
     def wait(self) -> list[Event]:
@@ -82,7 +84,11 @@ class ProcessSlots:
             for index, child in enumerate(self._children):
                 if child.pipe in ready:
                     try:
-                        events.append(child.pipe.recv())
+                        match child.pipe.recv():
+                            case int() as number:
+                                child.dropping.remove(number)
+                            case Event() as event if event.number not in child.dropping:
+                                events.append(event)
                     except (EOFError, OSError):
                         failure = Failure(child.how_it_ended())
                         events += [Event(number, failure) for number in child.tasks]
@@ -113,6 +119,7 @@ def serve(pipe: "Connection[Any, Any]", data: FaceData, device: torch.device, co
                         slots.start(task)
                     case "drop", int() as number:
                         slots.drop(number)
+                        pipe.send(number)  # every later event of this number is of another training
             # A single training is given up in the middle of an epoch; several go on to its end.
             for event in slots.wait(pipe.poll if count == 1 else lambda: False):
                 pipe.send(event)

@@ -102,7 +102,8 @@ class PlainSlot:
 class BatchedSlots:
     """Up to `count` trainings in this process, those of one structure as one batch; the first in is the first out.
 
-    If memory runs out, `count` is halved and the trainings of this process begin again, those without a place later.
+    If memory runs out in training, `count` is halved and the trainings of this process begin again, those without a
+    place later; one for which there is no room beside the others waits.
     """
 
     engine = "batched"
@@ -132,19 +133,12 @@ class BatchedSlots:
 
     def wait(self, stop: Callable[[], bool] = lambda: False) -> list[Event]:
         """Train one epoch of everything; nothing has happened if `stop` asked for the processor."""
-        try:
-            return self._place_waiting() or self._train(stop)
-        except (RuntimeError, MemoryError) as error:  # torch reports a full device as RuntimeError
-            tasks = [*self._tasks.values(), *self._waiting]
-            self._forget()
-            if len(tasks) == 1 or not _out_of_memory(error):
-                return [Event(task.number, _failure(error)) for task in tasks]
-            self._waiting, self.count = tasks, max(1, min(self.count, len(tasks)) // 2)
-            return []
+        return self._place_waiting() or self._train(stop)
 
     def close(self) -> None:
         """Free everything."""
-        self._forget()
+        self._waiting, self._tasks, self._batches, self._ended = [], {}, {}, []
+        self._free()
 
     def _place_waiting(self) -> list[Event]:
         """Give free places to waiting tasks, those of ended trainings first; whoever cannot be built has failed."""
@@ -157,7 +151,10 @@ class BatchedSlots:
                 old = next((member for member in self._ended if member.batch is batch), None)
                 training = (task.config, task.seed, task.precision)
                 member = batch.add(*training) if old is None else batch.replace(old, *training)
-            except ConfigError as error:
+            except (ConfigError, RuntimeError, MemoryError) as error:  # torch reports a full device as RuntimeError
+                if self._tasks and _out_of_memory(error):
+                    self.count = len(self._tasks)  # it waits until one of these ends
+                    break
                 failed.append(Event(task.number, _failure(error)))
             else:
                 self._batches[key], self._tasks[member] = batch, task
@@ -173,9 +170,13 @@ class BatchedSlots:
 
     def _train(self, stop: Callable[[], bool]) -> list[Event]:
         """One epoch of every batch in turn."""
-        events = []
+        events: list[Event] = []
         for batch in self._batches.values():
-            given = batch.train_epoch(stop)
+            try:
+                given = batch.train_epoch(stop)
+            except (RuntimeError, MemoryError) as error:
+                events += self._broken(batch, error)
+                break
             if given is None:
                 return []
             for member, result in zip(batch.members, given, strict=True):
@@ -185,12 +186,25 @@ class BatchedSlots:
                     self._end(member)
         return events
 
+    def _broken(self, batch: Batch, error: Exception) -> list[Event]:
+        """Trainings in mid-epoch have failed, unless they can begin again with more room."""
+        if _out_of_memory(error) and len(self._tasks) > 1:
+            self.count = max(1, min(self.count, len(self._tasks)) // 2)
+            self._waiting[:0] = self._tasks.values()
+            self._tasks, self._batches, self._ended = {}, {}, []
+            self._free()
+            return []
+        events = [Event(self._tasks.pop(member).number, _failure(error)) for member in batch.members]
+        self._batches = {key: other for key, other in self._batches.items() if other is not batch}
+        self._free()
+        return events
+
     def _end(self, member: Member) -> None:
         del self._tasks[member]
         self._ended.append(member)
 
-    def _forget(self) -> None:
-        self._waiting, self._tasks, self._batches, self._ended = [], {}, {}, []
+    def _free(self) -> None:
+        """Give memory back to the device."""
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -138,7 +138,9 @@ def test_a_module_stands_in_the_readme_below_all_that_it_imports():
 
 def test_only_the_faces_of_data_and_engine_are_known_outside():
     outside = {module: tree for module, tree in TREES.items() if not module.startswith(("data", "engine"))}
-    inner = {name for tree in outside.values() for name in ours(ast.walk(tree)) if name.startswith(("data.", "engine."))}
+    inner = {
+        name for tree in outside.values() for name in ours(ast.walk(tree)) if name.startswith(("data.", "engine."))
+    }
     assert inner == {"data.copy"}
 
 

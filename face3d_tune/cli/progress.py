@@ -48,7 +48,7 @@ class Interrupt:
 
 
 class SearchProgress:
-    """Watches a search: a line per finished trial; on a terminal also a live one for the study and each running trial."""
+    """Watches a search: a line a finished trial; on a terminal a live one for the study and each running trial."""
 
     def __init__(self, console: Console, *, finished: int, trials: int, best: float | None) -> None:
         self._console, self._best = console, best

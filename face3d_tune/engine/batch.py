@@ -92,20 +92,18 @@ class Batch:
     @torch.inference_mode()
     def add(self, config: TrialConfig, seed: int, precision: Precision) -> Member:
         """Begin a training in a new place. Raises RuntimeError if there is no memory; then nothing has changed."""
-        models = len(self.members)
-        state = self.state.resized(list(range(models)), models + 1)
-        self._use(state, len(state.weights))
-        member = Member(self, config, seed, precision)
-        self.members.append(member)
-        self._fill(models, member)
-        return member
+        models, fresh = len(self.members), self._plain_model(config, seed)
+        self._use(self.state.resized(list(range(models)), models + 1))
+        self.members.append(Member(self, config, seed, precision))
+        self._fill(models, fresh)
+        return self.members[models]
 
     @torch.inference_mode()
     def replace(self, old: Member, config: TrialConfig, seed: int, precision: Precision) -> Member:
         """Begin a training in the place of one that has ended; the neighbours do not notice."""
-        place = self.members.index(old)
+        place, fresh = self.members.index(old), self._plain_model(config, seed)
         self.members[place] = Member(self, config, seed, precision)
-        self._fill(place, self.members[place])
+        self._fill(place, fresh)
         return self.members[place]
 
     @torch.inference_mode()
@@ -113,25 +111,26 @@ class Batch:
         """Close up the places of trainings that have ended."""
         kept = [place for place, member in enumerate(self.members) if member not in gone]
         self.members = [self.members[place] for place in kept]
-        self._use(self.state.resized(kept, len(kept)), len(kept))
+        self._use(self.state.resized(kept, len(kept)))
 
-    def _fill(self, place: int, member: Member) -> None:
+    def _fill(self, place: int, model: Model) -> None:
         """Write a freshly initialised plain model into a place, whatever was there."""
-        fresh = self._plain_model(member.config, member.seed).state_dict()
+        fresh = model.state_dict()
         self.state.begin(place)
         self._gradients[place] = 0  # between the blocks too, where a training that became NaN has left its mark
         self._live.write(self.state.weights[place], fresh)
         self._dead.write(self.state.dead[place], fresh)
         self._hyperparameters()
 
-    def _use(self, state: State, models: int) -> None:
-        """Build the program over these numbers."""
-        lower, products = _LOWER[self.precision], self._products
+    def _use(self, state: State) -> None:
+        """Build the program over these numbers; if there is no memory for it, nothing has changed."""
+        models, lower, products = len(state.weights), _LOWER[self.precision], self._products
         gradients = torch.zeros_like(state.weights)
         masks = state.weights.new_ones(models, mask_length(self.config))
         low = state.weights.new_empty(models, products, dtype=lower) if lower else None
-        self.state, self._gradients, self._masks, self._low = state, gradients, masks, low
-        self._low_gradients = torch.zeros_like(low) if low is not None else None
+        low_gradients = torch.zeros_like(low) if low is not None else None
+        self.state, self._gradients, self._masks = state, gradients, masks
+        self._low, self._low_gradients = low, low_gradients
         if models:
             running = {"mean": self._alone(state.mean), "variance": self._alone(state.variance)}
             views = [self._views(*both) for both in ((state.weights, low), (gradients, self._low_gradients))]

@@ -4,7 +4,6 @@ import os
 import signal
 from dataclasses import replace
 
-import optuna
 import psutil
 import pytest
 import torch
@@ -23,6 +22,7 @@ from face3d_tune.storage import Storage
 
 CPU = torch.device("cpu")
 DISTINCT = ["baseline", "recommended", "aggressive", "conservative"]  # quickstart equals recommended
+SMALL = TrialConfig(d_model=16, dim_feedforward=16, nhead=2, num_layers=1, batch_size=8, epochs=2)
 ENDLESS = 1_000_000  # epochs, which no test waits for
 
 # Every trial stops itself after three epochs, but for the presets that would train for days.
@@ -40,13 +40,25 @@ NEVER = "early_stopping_patience = 0"
 
 
 @pytest.fixture(scope="module")
-def slots(data):
-    """Two processes, for all tests of this file."""
+def two_processes(data):
     opened = ProcessSlots(data, CPU, processes=2)
     yield opened
     processes = pids(opened)
     opened.close()
     assert [pid for pid in processes if psutil.pid_exists(pid)] == []
+
+
+@pytest.fixture
+def slots(two_processes):
+    """Two processes, for all tests of this file; nothing of an earlier test's trials, numbered alike, is on its way."""
+    yield two_processes
+    events = []
+    for number in (-1, -2):
+        two_processes.start(Task(number, replace(SMALL, epochs=1), 1, "off"))
+    while len(events) < 2:
+        events += [event for event in two_processes.wait() if event.number < 0]
+    for number in (-1, -2):
+        two_processes.drop(number)
 
 
 @pytest.fixture
@@ -231,13 +243,11 @@ def test_an_interrupted_search_leaves_the_processes_free_for_the_next_one(slots,
     for name in ("seed", "preset"):
         assert [trial.user_attrs[name] for trial in again] == [trial.user_attrs[name] for trial in (first, second)]
     assert second.intermediate_values.keys() == {1, 2}
-    other = optuna.create_study()  # and a task that is nobody's trial
-    config = TrialConfig(d_model=16, dim_feedforward=16, nhead=2, num_layers=1, batch_size=8, epochs=2)
-    slots.start(Task(other.ask().number + 100, config, 1, "off"))
+    slots.start(Task(100, SMALL, 1, "off"))
     events = []
     while len(events) < 2:
         events += [event for event in slots.wait() if event.number == 100]
-    training = alone(config, data, seed=1, device=CPU, precision="off")
+    training = alone(SMALL, data, seed=1, device=CPU, precision="off")
     assert [event.given.val_loss for event in events] == [training.train_epoch().val_loss for _ in range(2)]
     slots.drop(100)
 
@@ -260,8 +270,7 @@ def test_several_trials_share_one_process_as_on_an_accelerator(storage, tmp_path
 
 
 def test_a_task_that_cannot_be_is_a_failure_from_another_process_too(slots):
-    config = TrialConfig(d_model=16, dim_feedforward=16, nhead=2, num_layers=1, batch_size=43)
-    slots.start(Task(200, config, 1, "off"))
+    slots.start(Task(200, replace(SMALL, batch_size=43), 1, "off"))
     events = []
     while not events:
         events = [event for event in slots.wait() if event.number == 200]

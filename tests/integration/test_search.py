@@ -449,10 +449,15 @@ def test_a_trial_without_a_finite_loss_fails_with_that_reason_and_does_not_count
     search = search_in(sqlite, quick, data)
     search.enqueue_presets()
     watch = Watch()
-    with broken_losses(monkeypatch):
-        search._one_trial(watch)
-    assert search.finished() == 0
-    search.run(2, watch)
+    began, combine = [], losses.combine
+
+    def broken_for_the_first(config, mse, cosine):
+        began.append(config)
+        return combine(config, mse, cosine) * (math.nan if config == began[0] else 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(losses, "combine", broken_for_the_first)
+        search.run(2, watch)
     failed, *finished = search.study.trials[:3]
     assert (failed.state, failed.user_attrs["stop_reason"]) == (TrialState.FAIL, "non_finite")
     assert "is nan" in failed.user_attrs["error"]
@@ -475,7 +480,7 @@ def test_failures_with_a_success_between_them_do_not_end_the_search(sqlite, quic
     search = search_in(sqlite, quick, data)
     failed, finished = Outcome("error", None, {"stop_reason": "error"}), Outcome("finished", 0.5, {})
     outcomes = iter([failed] * 4 + [finished] + [failed] * 4 + [finished])
-    monkeypatch.setattr(search_module, "train_trial", lambda *_, **__: next(outcomes))
+    monkeypatch.setattr(search_module.TrialRun, "take", lambda *_: next(outcomes))
     search.run(2, Watch())
     assert states(search.study) == ["FAIL"] * 4 + ["COMPLETE"] + ["FAIL"] * 4 + ["COMPLETE"]
 

@@ -35,9 +35,9 @@ def numbered(parameters):
     """Every number of a model replaced by one of its own, from 1."""
     counts = [value.numel() for value in parameters.values()]
     numbers = torch.arange(1.0, sum(counts) + 1, dtype=torch.float64).split(counts)
-    return {
-        name: part.view(value.shape) for (name, value), part in zip(parameters.items(), numbers, strict=True)
-    }, sum(counts)
+    return {name: part.view(value.shape) for (name, value), part in zip(parameters.items(), numbers, strict=True)}, sum(
+        counts
+    )
 
 
 @everything
@@ -61,7 +61,8 @@ def test_the_dead_are_exactly_the_parameters_that_get_no_gradient_in_the_plain_m
     live, dead, _, parameters = rows_of(model)
     draw = torch.Generator().manual_seed(1)
     src, landmarks, pose, pull = (
-        torch.randn(512, *shape, generator=draw, dtype=torch.float64) for shape in ((FEATURES,), (5, 3), (3,), (FEATURES,))
+        torch.randn(512, *shape, generator=draw, dtype=torch.float64)
+        for shape in ((FEATURES,), (5, 3), (3,), (FEATURES,))
     )
     pose *= 30  # so far that every unit under a ReLU is active for some pair
     model.train().draw_from(MaskStream(0, 1, torch.device("cpu")))

@@ -84,7 +84,13 @@ def test_how_many_models_there_are_changes_nothing(models):
     few, all_three = start(models), start()
     for step in range(3):
         gradients = gradients_of(step)
-        adamw_step(few, gradients[:models].clone(), torch.tensor(RATES[:models], dtype=DOUBLE), list(DECAYS[:models]), scaled=False)
+        adamw_step(
+            few,
+            gradients[:models].clone(),
+            torch.tensor(RATES[:models], dtype=DOUBLE),
+            list(DECAYS[:models]),
+            scaled=False,
+        )
         adamw_step(all_three, gradients, torch.tensor(RATES, dtype=DOUBLE), list(DECAYS), scaled=False)
     assert torch.equal(few.weights, all_three.weights[:models])
 

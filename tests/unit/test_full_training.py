@@ -34,7 +34,7 @@ CONFIG = TrialConfig(
 MIXED = replace(CONFIG, use_mixed_precision=True)
 
 
-def train(data, out, config=CONFIG, *, precision="off", after_epoch=lambda result: None, notices=None):
+def train(data, out, config=CONFIG, *, precision="off", engine="plain", after_epoch=lambda result: None, notices=None):
     return train_fully(
         config,
         data,
@@ -42,6 +42,7 @@ def train(data, out, config=CONFIG, *, precision="off", after_epoch=lambda resul
         seed=4,
         device=CPU,
         precision=precision,
+        engine=engine,
         after_epoch=after_epoch,
         notice=(notices if notices is not None else []).append,
     )
@@ -71,11 +72,11 @@ def timeless(epochs):
     return [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in epochs]
 
 
-@pytest.fixture(scope="module")
-def done(data, tmp_path_factory):
+@pytest.fixture(scope="module", params=["plain", "batched"])
+def done(request, data, tmp_path_factory):
     """A finished training: its folder, result, and the epochs that were told."""
     folder, told = tmp_path_factory.mktemp("trained") / "not" / "there yet", []
-    result = train(data, folder, after_epoch=told.append)
+    result = train(data, folder, engine=request.param, after_epoch=told.append)
     return folder, result, told
 
 
@@ -128,6 +129,7 @@ def test_the_history_holds_all_that_is_needed_to_repeat_and_to_judge_a_training(
     folder, trained, told = done
     content = history(folder)
     assert TrialConfig(**content["config"]) == CONFIG
+    assert content.pop("engine") in ("plain", "batched")
     del content["config"]
     assert content == {
         "seed": 4,

@@ -336,8 +336,13 @@ def short_of_memory(monkeypatch, name, room, error=torch.OutOfMemoryError):
     monkeypatch.setattr(Batch, name, limited)
 
 
-@pytest.mark.parametrize("name", ["add", "train_epoch"])
-@pytest.mark.parametrize(("room", "left"), [(3, 2), (2, 2), (1, 1)])
+@pytest.mark.parametrize(
+    ("name", "room", "left"),
+    [
+        *(("add", 3, 3), ("add", 2, 2), ("add", 1, 1)),  # whoever finds no room waits, and the others go on
+        *(("train_epoch", 3, 2), ("train_epoch", 2, 2), ("train_epoch", 1, 1)),  # halved until they fit
+    ],
+)
 def test_when_memory_runs_out_fewer_train_at_once_and_all_end_as_alone(data, by_itself, monkeypatch, name, room, left):
     tasks = [task(number) for number in range(4)]
     expected = {each.number: by_itself(each) for each in tasks}
