@@ -63,7 +63,8 @@ def adamw_step(state: State, gradients: Tensor, rates: Tensor, decays: list[floa
     norms = torch.linalg.vector_norm(torch.linalg.vector_norm(pieces, dim=-1), dim=-1)
     scales = state.scales if scaled else torch.ones_like(state.scales)
     norms = norms / scales
-    factors = (MAX_NORM / (norms + 1e-6)).clamp(max=1.0) / scales
+    # Of an overflowed row 0, not NaN: numbers between the blocks are never written again, so they must stay 0.
+    factors = torch.where(norms.isfinite(), (MAX_NORM / (norms + 1e-6)).clamp(max=1.0) / scales, 0.0)
     if gradients.device.type != "cpu" or not bool((factors == 1).all()):
         gradients.mul_(factors.unsqueeze(-1))
     overflowed = ~norms.isfinite()

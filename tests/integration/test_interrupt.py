@@ -9,6 +9,7 @@ import threading
 import time
 
 import optuna
+import psutil
 import pytest
 from command_line import call, start
 from optuna.trial import TrialState
@@ -73,9 +74,14 @@ def finished(folder):
 
 def wait_for_second_trial(folder, process):
     """Return when the first trial is finished and the second has trained an epoch."""
+    wait_until(folder, process, lambda running: running.get(1, 0) > 0)
+
+
+def wait_until(folder, process, reached):
+    """Return when `reached` says so of the running trials: how many epochs each has reported, by its number."""
     question = (
-        "select count(*) from trials join trial_intermediate_values using (trial_id) "
-        "where trials.number = 1 and trials.state = 'RUNNING'"
+        "select number, count(step) from trials left join trial_intermediate_values using (trial_id) "
+        "where state = 'RUNNING' group by number"
     )
     url = f"file:{folder / 'face3d_tune.db'}?mode=ro"
     deadline = time.monotonic() + PATIENCE
@@ -84,7 +90,7 @@ def wait_for_second_trial(folder, process):
             contextlib.suppress(sqlite3.OperationalError),
             contextlib.closing(sqlite3.connect(url, uri=True)) as database,
         ):
-            if database.execute(question).fetchone()[0]:  # an error while there is no file or no table yet
+            if reached(dict(database.execute(question))):  # an error while there is no file or no table yet
                 return
         time.sleep(0.02)
     process.kill()
@@ -182,3 +188,132 @@ def test_signals_are_left_alone_in_a_thread_that_gets_none():
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+# Several trials at once, in processes of their own
+
+
+SLOTS = 4
+AT_ONCE = ("--engine", "batched", "--trials", "12", "--epochs", "60")
+
+
+@contextlib.contextmanager
+def searching(place, data_folder, slots, reached):
+    """A search in so many processes, in a group of its own as a shell starts it, and all its processes."""
+    words = (*search(data_folder), *AT_ONCE, "--slots", slots)
+    with start(*words, cwd=place, start_new_session=True) as process:
+        try:
+            wait_until(place, process, reached)
+            children = psutil.Process(process.pid).children(recursive=True)
+            assert len(children) >= slots
+            yield process, children
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def all_have_begun(running):
+    """While the processes still load torch."""
+    return len(running) == SLOTS
+
+
+def all_have_begun_and_some_have_trained(running):
+    return len(running) == SLOTS and sum(epochs > 0 for epochs in running.values()) > 1
+
+
+def still_there(processes):
+    """Those that have not ended within some time."""
+    deadline = time.monotonic() + 30
+    while processes and time.monotonic() < deadline:
+        processes = [process for process in processes if is_alive(process)]
+        time.sleep(0.05)
+    return processes
+
+
+def is_alive(process):
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def check_all_put_back(folder, reason):
+    """Four trials failed because of that alone, and wait again as they were, in their order."""
+    trials = read_trials(folder)
+    stopped = [trial for trial in trials if trial.state == TrialState.FAIL]
+    again = [trial for trial in trials if "retry_of" in trial.user_attrs]
+    assert {trial.state.name for trial in trials} <= {"COMPLETE", "FAIL", "WAITING"}
+    assert {trial.user_attrs["error"] for trial in stopped} == {reason}
+    assert {trial.state for trial in again} == {TrialState.WAITING}
+    assert [trial.user_attrs["retry_of"] for trial in again] == [trial.number for trial in stopped]
+    assert len(stopped) == SLOTS
+    for before, after in zip(stopped, again, strict=True):
+        assert after.system_attrs["fixed_params"] == before.params
+        for name in ("seed", "preset"):
+            assert after.user_attrs.get(name) == before.user_attrs[name]
+
+
+@pytest.mark.parametrize(
+    ("number", "reached"),
+    [(signal.SIGINT, all_have_begun), (signal.SIGTERM, all_have_begun_and_some_have_trained)],
+    ids=["Ctrl-C at the start", "SIGTERM in training"],
+)
+def test_a_signal_puts_all_running_trials_back_and_leaves_no_process(place, data_folder, number, reached):
+    with searching(place, data_folder, SLOTS, reached) as (process, children):
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does
+        else:
+            process.send_signal(number)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (130, "")
+    assert still_there(children) == []
+    assert "Traceback" not in err
+    assert err.split("\n\n")[-1].splitlines() == ["interrupted"]
+    assert "what was running is queued again" in err
+    check_all_put_back(place, "interrupted")
+
+    if number == signal.SIGINT:
+        rest = call(*search(data_folder), *AT_ONCE, "--slots", SLOTS, cwd=place)
+        assert rest.code == 0, rest.err
+        assert "12 of 12 trials finished" in rest.err
+        states = [trial.state.name for trial in read_trials(place)]
+        assert sorted(states) == ["COMPLETE"] * 12 + ["FAIL"] * SLOTS
+        assert [preset for preset, *_ in finished(place) if preset] == ["first"]
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_epoch(place, data_folder):
+    with searching(place, data_folder, SLOTS, all_have_begun) as (process, children):
+        os.killpg(process.pid, signal.SIGINT)
+        said = ""
+        while "once more to stop at once" not in said:
+            said += process.stderr.readline()
+            assert said.endswith("\n"), said
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert still_there(children) == []
+    assert "Traceback" not in said + err
+    check_all_put_back(place, "interrupted")
+    assert sum(len(trial.intermediate_values) for trial in read_trials(place)) == 0
+
+
+def test_the_processes_of_a_search_that_is_killed_end_by_themselves_and_the_next_one_takes_its_trials_back(
+    place, data_folder
+):
+    with searching(place, data_folder, SLOTS, all_have_begun_and_some_have_trained) as (process, children):
+        process.kill()
+        process.communicate(timeout=PATIENCE)
+    assert still_there(children) == []
+    running = [trial.number for trial in read_trials(place) if trial.state == TrialState.RUNNING]
+    assert len(running) == SLOTS
+
+    rest = call(*search(data_folder), "--epochs", 60, "--trials", 5, cwd=place)  # by the other engine
+    assert rest.code == 0, rest.err
+    assert f"{SLOTS} trial(s) of a run that was killed: queued again" in rest.err
+    trials = read_trials(place)
+    abandoned = [trial.number for trial in trials if trial.state == TrialState.FAIL]
+    assert abandoned == running
+    assert [trial.user_attrs["retry_of"] for trial in trials if "retry_of" in trial.user_attrs] == running
+    assert all(
+        trial.user_attrs["error"] == "its process ended without a word" for trial in trials if trial.number in running
+    )

@@ -167,8 +167,9 @@ def t_of(differences):
     return differences.mean().item() / spread if spread else math.copysign(math.inf, differences.sum().item())
 
 
-LEARNING = replace(SMALL, dropout=0.4, epochs=8, lr=3e-3, num_layers=1)
+LEARNING = replace(SMALL, dropout=0.4, epochs=8, lr=3e-3, num_layers=1, batch_size=14)
 SEEDS = range(20)
+OWN = 1000  # added to the seed of the engine's masks, so that it draws others, as it does on an accelerator
 
 
 @pytest.fixture(scope="module")
@@ -177,73 +178,67 @@ def cosines(data):
     return torch.tensor([plain(data, LEARNING, seed).history[-1].val_cosine for seed in SEEDS], dtype=torch.float64)
 
 
-def final_cosines(data, config=LEARNING):
-    batch, members = together(data, [config] * len(SEEDS))
-    train(batch)
-    return torch.tensor([member.history[-1].val_cosine for member in members], dtype=torch.float64)
+@pytest.fixture
+def final_cosines(data, monkeypatch):
+    """The same of the engine, with masks of seeds so much higher, changed by `spoil`."""
+
+    def run(apart, spoil=lambda masks, p: None):
+        def fill(self, masks, p):
+            original(self, masks, p)
+            spoil(masks, p)
+
+        original = MaskStream.fill
+        monkeypatch.setattr(MaskStream, "fill", fill)
+        monkeypatch.setattr(batch_module, "MaskStream", lambda seed, *rest: MaskStream(seed + apart, *rest))
+        batch, members = together(data, [LEARNING] * len(SEEDS))
+        train(batch)
+        return torch.tensor([member.history[-1].val_cosine for member in members], dtype=torch.float64)
+
+    return run
 
 
-def test_twenty_trainings_with_the_same_masks_end_where_the_plain_ones_end(data, cosines):
-    torch.testing.assert_close(final_cosines(data), cosines, rtol=0, atol=1e-4)
-
-
-def other_masks(monkeypatch):
-    """The engine draws masks of its own, as it does on an accelerator."""
-    monkeypatch.setattr(batch_module, "MaskStream", lambda seed, *rest: MaskStream(seed + 1000, *rest))
-
-
-def test_twenty_trainings_with_masks_of_their_own_end_no_better_and_no_worse_than_the_plain_ones(
-    data, cosines, monkeypatch
-):
-    """A paired t test over 20 seeds, which share weights and order: it objects beyond 3 standard errors.
+@pytest.mark.parametrize(("apart", "found"), [(0, 0.001), (OWN, 0.06)], ids=["the same masks", "masks of their own"])
+def test_twenty_trainings_end_no_better_and_no_worse_than_the_plain_ones(cosines, final_cosines, apart, found):
+    """A paired t test over 20 seeds in float32, which share weights and order: it objects beyond 3 standard errors.
 
     With 19 degrees of freedom right code is refused for 0.7 % of choices of seeds. A shift of 3.9 standard errors,
-    0.87 standard deviations of one difference, is found with a power of 80 %; the last line says what that is here.
+    0.87 standard deviations of one difference, is found with a power of 80 %; the last line bounds what that is in
+    validation cosine. With the same masks the two differ by rounding alone, so that a thousandth would be found.
     """
-    other_masks(monkeypatch)
-    differences = final_cosines(data) - cosines
-    assert differences.abs().min() > 0
+    differences = final_cosines(apart) - cosines
+    assert differences.abs().max() > 0
     assert abs(t_of(differences)) <= 3, t_of(differences)
-    assert 3.9 * differences.std().item() / math.sqrt(len(SEEDS)) < FOUND
+    assert 3.9 * differences.std().item() / math.sqrt(len(SEEDS)) < found
 
 
-FOUND = 0.02  # of the cosine: a shift as large as this would be found
+DROPOUT_SPOILS = {
+    "none at all": lambda masks, p: masks.fill_(1),
+    "without its scale": lambda masks, p: masks.mul_(1 - p),
+    "twice": lambda masks, p: masks.mul_(torch.rand(masks.shape, generator=torch.Generator().manual_seed(0)) > p),
+}
 
 
-@pytest.mark.parametrize("spoil", ["no dropout", "masks without their scale", "heads never dropped twice as often"])
-def test_that_test_objects_to_wrong_dropout(data, cosines, monkeypatch, spoil):
-    other_masks(monkeypatch)
-    fill = MaskStream.fill
-
-    def spoiled(self, masks, p):
-        fill(self, masks, p)
-        if spoil == "no dropout":
-            masks.fill_(1)
-        elif spoil == "masks without their scale":
-            masks.mul_(1 - p)
-        else:
-            masks.mul_(torch.rand(masks.shape, generator=torch.Generator().manual_seed(0)) > p)
-
-    monkeypatch.setattr(masks_module.MaskStream, "fill", spoiled)
-    assert abs(t_of(final_cosines(data) - cosines)) > 3
+@pytest.mark.parametrize(("apart", "spoil"), [*((0, spoil) for spoil in DROPOUT_SPOILS), (OWN, "none at all")], ids=str)
+def test_that_test_objects_to_wrong_dropout(cosines, final_cosines, apart, spoil):
+    assert abs(t_of(final_cosines(apart, DROPOUT_SPOILS[spoil]) - cosines)) > 3
 
 
 # Places
 
 
-REFILLED = replace(SMALL, lr=2e-3, weight_decay=0.4, mse_weight=2.0)
+NEIGHBOUR = replace(ALL, mse_weight=0.01, cosine_weight=0.01, epochs=2)  # never clipped
+REFILL = replace(ALL, lr=2e-3, weight_decay=0.4, mse_weight=2.0, epochs=2)  # always clipped
 
 
 def refilled(data, spoil=lambda batch, member: None):
     """A place refilled after an epoch, trained to its end beside a neighbour; `spoil` gets it before its first step."""
-    batch, (old, _) = together(data, [replace(ALL, lr=3e-2), ALL], dtype=torch.float64)
+    batch, (old, _) = together(data, [replace(ALL, lr=3e-2), NEIGHBOUR], dtype=torch.float64)
     batch.train_epoch()
-    config = replace(ALL, lr=2e-3, weight_decay=0.4, mse_weight=2.0, epochs=2)
-    member = batch.replace(old, config, 9, "off")
+    member = batch.replace(old, REFILL, 9, "off")
     with torch.inference_mode():
         spoil(batch, member)
     train(batch)
-    return member, plain(data, config, 9, dtype=torch.float64)
+    return member, plain(data, REFILL, 9, dtype=torch.float64)
 
 
 def set_state(name, value):
@@ -300,14 +295,16 @@ def test_that_comparison_objects_to_what_a_refill_can_do_wrong(data, spoil):
         assert_equal(member, trainer)
 
 
-def test_some_of_these_trainings_are_clipped_and_some_are_not(data, monkeypatch):
-    """Or nothing above would see whether each gradient is clipped alone."""
+def test_beside_a_training_that_is_clipped_one_that_is_not_is_not(data, monkeypatch):
     clip, norms = torch.nn.utils.clip_grad_norm_, []
     monkeypatch.setattr(
         torch.nn.utils, "clip_grad_norm_", lambda *args, **kw: norms.append(clip(*args, **kw).item()) or norms[-1]
     )
-    plain(data, replace(ALL, mse_weight=2.0), 9)
-    assert min(norms) < 1 < max(norms)
+    batch, members = together(data, [REFILL, NEIGHBOUR], dtype=torch.float64)
+    train(batch)
+    for seed, member in enumerate(members):
+        assert_equal(member, plain(data, member.config, seed, dtype=torch.float64))
+    assert max(norms[2 * STEPS :]) < 1 < min(norms[: 2 * STEPS])
 
 
 def test_places_close_up_and_no_bit_of_anything_handed_out_changes(data):
@@ -329,10 +326,10 @@ def test_places_close_up_and_no_bit_of_anything_handed_out_changes(data):
     assert batch.members == []
     again = batch.add(configs[0], 0, "off")
     train(batch)
-    assert_same_bits(again, members_alone(data, configs[0], 0))
+    assert_same_bits(again, by_itself(data, configs[0], 0))
 
 
-def members_alone(data, config, seed, precision="off"):
+def by_itself(data, config, seed, precision="off"):
     member = alone(config, data, seed=seed, device=CPU, precision=precision)
     while member.stop_reason is None:
         member.train_epoch()
@@ -354,12 +351,12 @@ def test_a_neighbour_that_diverges_is_named_and_changes_no_bit(data, leave):
     while left.stop_reason is None:
         batch.train_epoch()
     for member in (left, right):
-        assert_same_bits(member, members_alone(data, config, member.seed))
+        assert_same_bits(member, by_itself(data, config, member.seed))
 
 
 def test_a_training_alone_that_diverges_says_so(data):
     member = alone(replace(SMALL, lr=1e20), data, seed=1, device=CPU, precision="off")
-    with pytest.raises(NonFiniteError, match=" in epoch 1$"):
+    with pytest.raises(NonFiniteError, match=r" in epoch 1$"):
         member.train_epoch()
 
 
@@ -370,20 +367,28 @@ lower = pytest.mark.parametrize("precision", ["bf16", "fp16"])
 
 
 @lower
-@pytest.mark.parametrize("models", [1, 3])
-@pytest.mark.parametrize("flags", [FLAGS[3], FLAGS[4]], ids=str)
+@pytest.mark.parametrize(("models", "flags"), [(1, FLAGS[3]), (3, FLAGS[3]), (2, FLAGS[4])], ids=str)
 def test_mixed_precision_gives_about_what_the_plain_trainer_gives_in_it(data, precision, models, flags):
     configs = [replace(MIXED, **flags, lr=lr, dropout=p) for lr, p in ((1e-3, 0.2), (2e-3, 0.0), (5e-4, 0.4))][:models]
     batch, members = together(data, configs, precision=precision)
     train(batch)
     for seed, (config, member) in enumerate(zip(configs, members, strict=True)):
         assert member.precision == precision
-        exact, mixed = plain(data, config, seed), plain(data, config, seed, precision=precision)
-        for ours, theirs, full in zip(member.history, mixed.history, exact.history, strict=True):
+        mixed = plain(data, config, seed, precision=precision)
+        for ours, theirs in zip(member.history, mixed.history, strict=True):
             assert (ours.train_loss, ours.val_loss) == pytest.approx((theirs.train_loss, theirs.val_loss), rel=0.02)
             assert ours.val_cosine == pytest.approx(theirs.val_cosine, abs=0.01)
-            assert ours.val_loss != full.val_loss
-        assert {value.dtype for value in member.model_state().values()} == {torch.float32, torch.int64}
+        assert {value.dtype for value in member.model_state().values() if value.is_floating_point()} == {torch.float32}
+    assert numbers(members[0]) != numbers(by_itself(data, configs[0], 0))
+
+
+@lower
+def test_in_mixed_precision_no_bit_depends_on_the_number_of_models_either(data, precision):
+    configs = [replace(MIXED, lr=lr, d_model=24, nhead=3, batch_size=7, epochs=2) for lr in (1e-3, 3e-3, 2e-3)]
+    batch, members = together(data, configs, precision=precision)
+    train(batch)
+    for seed, (config, member) in enumerate(zip(configs, members, strict=True)):
+        assert_same_bits(member, by_itself(data, config, seed, precision))
 
 
 @lower
@@ -392,7 +397,7 @@ def test_a_config_without_mixed_precision_trains_in_float32_whatever_the_machine
     batch, (member,) = together(data, [config], precision=precision)
     assert (batch.precision, member.precision) == ("off", "off")
     train(batch)
-    assert_same_bits(member, members_alone(data, config, 0))
+    assert_same_bits(member, by_itself(data, config, 0))
 
 
 def test_each_model_has_a_loss_scale_of_its_own_and_the_neighbours_do_not_notice(data):
@@ -411,11 +416,21 @@ def test_each_model_has_a_loss_scale_of_its_own_and_the_neighbours_do_not_notice
     moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert moved == {f"keypoint_encoder.1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
     assert math.isfinite(wild.members[1].history[0].train_loss)
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_after_an_overflow_the_training_goes_on_with_a_scale_that_fits(data, models):
+    batch, (member, *_) = together(data, [MIXED] * models, precision="fp16")
     with torch.inference_mode():
-        wild.state.scales[1] = 2.0**10
-    wild.train_epoch()
-    assert wild.state.steps.tolist() == [2 * STEPS, STEPS, 2 * STEPS]
-    assert wild.state.scales[1] == 2.0**10
+        batch.state.scales[0] = 2.0**60
+    batch.train_epoch()
+    with torch.inference_mode():
+        batch.state.scales[0] = 2.0**10
+    before = member.model_state()["output_projection.weight"]
+    batch.train_epoch()
+    assert batch.state.steps[0] == STEPS
+    assert batch.state.scales[0] == 2.0**10
+    assert not torch.equal(member.model_state()["output_projection.weight"], before)
 
 
 def test_a_scale_grows_after_a_long_time_without_overflow(data, monkeypatch):
@@ -466,7 +481,7 @@ def test_a_checkpoint_loads_strictly_and_the_plain_trainer_goes_on_from_it(data,
 
 
 def test_an_optimizer_state_is_the_plain_trainers_in_every_setting(data):
-    config = replace(ALL, scheduler_patience=0, scheduler_factor=0.1, lr=0.03, epochs=5)
+    config = replace(ALL, scheduler_patience=0, scheduler_factor=0.1, lr=0.3, epochs=5)
     batch, (_, member) = together(data, [replace(config, lr=1e-3), config], dtype=torch.float64)
     train(batch)
     ours, theirs = member.optimizer_state(), plain(data, config, 1, dtype=torch.float64).optimizer_state()
@@ -478,7 +493,7 @@ def test_an_optimizer_state_is_the_plain_trainers_in_every_setting(data):
         {name: value for name, value in group.items() if name != "initial_lr"} | {"lr": 0}
         for group in theirs["param_groups"]
     ]
-    assert ours["param_groups"][0]["lr"] == theirs["param_groups"][0]["lr"] < config.lr
+    assert ours["param_groups"][0]["lr"] == theirs["param_groups"][0]["lr"]
 
 
 def test_what_is_handed_out_is_a_copy_and_can_be_trained(data):

@@ -250,3 +250,11 @@ def test_a_scale_never_grows_to_infinity():
     adamw_step(state, torch.zeros(1, P), torch.tensor(RATES[:1], dtype=DOUBLE), [0.0], scaled=True)
     assert state.scales.tolist() == [2.0**127]
     assert state.since_overflow.tolist() == [0]
+
+
+def test_an_overflow_leaves_the_zeros_between_the_blocks_which_nobody_writes_again():
+    state, gradients = start(2), gradients_of(0, 2)
+    gradients[:, 1000:] = 0
+    gradients[1, 5], gradients[0, 6] = torch.inf, torch.nan
+    adamw_step(state, gradients, torch.tensor(RATES[:2], dtype=DOUBLE), list(DECAYS[:2]), scaled=True)
+    assert not gradients[:, 1000:].any()

@@ -178,10 +178,10 @@ def test_an_interrupt_keeps_what_was_done_so_far(data, done, tmp_path, earlier):
         if result.epoch == 3:
             raise KeyboardInterrupt
 
+    folder, _, told = done
     with pytest.raises(KeyboardInterrupt):
-        train(data, tmp_path, after_epoch=interrupt)
+        train(data, tmp_path, engine=history(folder)["engine"], after_epoch=interrupt)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["best_model.pth", "history.json"]
-    _, _, told = done
     content = history(tmp_path)
     assert timeless(content["epochs"]) == timeless(asdict(result) for result in told[:3])
     assert "test" not in content
@@ -258,7 +258,7 @@ def test_nan_without_mixed_precision_is_an_error_and_keeps_what_was_done_so_far(
 
 def test_the_same_config_and_seed_give_the_same_files(data, done, tmp_path):
     folder, trained, _ = done
-    again = train(data, tmp_path)
+    again = train(data, tmp_path, engine=history(folder)["engine"])
     assert (again.validation, again.test) == (trained.validation, trained.test)
     assert isinstance(again.best, EpochResult)
     assert timeless(history(tmp_path)["epochs"]) == timeless(history(folder)["epochs"])

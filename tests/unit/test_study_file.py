@@ -544,6 +544,15 @@ def test_a_sampler_or_pruner_is_optunas_own_with_the_options_of_the_file(tmp_pat
     assert {name: getattr(made, name) for name in options} == options
 
 
+@pytest.mark.parametrize(
+    ("sampler", "liar"),
+    [("", True), ("name = 'tpe'", True), ("constant_liar = false", False), ("constant_liar = true", True)],
+)
+def test_tpe_counts_trials_in_training_as_tried_unless_the_file_says_otherwise(tmp_path, sampler, liar):
+    made = make_sampler(read(tmp_path, f"[space]\nlr = [1e-3]\n[sampler]\n{sampler}\n"), 1)
+    assert made._constant_liar is liar
+
+
 def test_samplers_with_one_seed_suggest_the_same_and_with_another_something_else(tmp_path):
     file = read(tmp_path, "space.lr = { low = 0.1, high = 1.0 }\nsampler.name = 'random'")
 

@@ -1,0 +1,154 @@
+"""Which engine, and how many trainings at once: what is asked for, or what cores, memory and models allow."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import torch
+
+from face3d_tune import plan, study_file
+from face3d_tune.config import TrialConfig
+from face3d_tune.errors import ConfigError
+from face3d_tune.model import Model
+from face3d_tune.plan import choose
+from face3d_tune.slots import PlainSlot
+
+CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
+GIB = 2**30
+SMALL = TrialConfig(d_model=16, dim_feedforward=32, nhead=2, num_layers=1)
+LARGE = replace(SMALL, d_model=2048, dim_feedforward=8192, num_layers=6)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretend to have this many cores and so much free memory."""
+
+    def pretend(*, cores=4, memory=64 * GIB, gpu=64 * GIB):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=memory))
+        affinity = SimpleNamespace(cpu_affinity=lambda: list(range(cores)))
+        monkeypatch.setattr(psutil, "Process", lambda *_: affinity)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (gpu, 2 * gpu))
+
+    pretend()
+    return pretend
+
+
+def slots(data, *, device=CPU, config=SMALL, engine="auto", asked=None):
+    chosen = choose(engine, asked, device, data, [config])
+    assert chosen.engine == "batched"
+    return chosen.slots
+
+
+@pytest.mark.parametrize("cores", [1, 2, 7, 64])
+@pytest.mark.parametrize("engine", ["auto", "batched"])
+def test_a_cpu_trains_as_many_small_models_as_it_has_cores(machine, data, cores, engine):
+    machine(cores=cores)
+    assert slots(data, engine=engine) == cores
+
+
+def test_the_cores_of_a_system_that_knows_no_affinity_are_counted(machine, data, monkeypatch):
+    monkeypatch.setattr(psutil, "Process", lambda *_: SimpleNamespace())
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 5)
+    assert slots(data) == 5
+    monkeypatch.setattr(psutil, "cpu_count", lambda: None)
+    assert slots(data) == 1
+
+
+def test_little_memory_allows_fewer_trainings_than_cores_but_always_one(machine, data):
+    found = []
+    for memory in (64, 3, 2, 1, 0.1):
+        machine(cores=8, memory=int(memory * GIB))
+        found.append(slots(data))
+    assert found[0] == 8
+    assert found == sorted(found, reverse=True)
+    assert 1 <= found[2] < 8
+    assert found[-2:] == [1, 1]
+
+
+def test_what_all_trainings_take_together_is_less_than_what_is_free(machine, data):
+    weights = 6 * (2 * 4 * 2048**2 + 2 * 2048 * 8192)  # of two attentions and two linear layers, six times
+    for device in (CPU, CUDA):
+        machine(cores=64, memory=48 * GIB, gpu=48 * GIB)
+        count = slots(data, device=device, config=LARGE)
+        # weights, gradients and the two moments of AdamW, 4 bytes each, are the least that a training needs
+        assert 1 < count * weights * 4 * 4 < 48 * GIB
+
+
+@pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
+def test_the_largest_model_of_the_search_decides(machine, data, device):
+    machine(cores=16, memory=60 * GIB, gpu=60 * GIB)
+    found = [slots(data, device=device, config=replace(LARGE, num_layers=layers)) for layers in (1, 3, 6, 12)]
+    assert found == sorted(set(found), reverse=True)
+    both = choose("auto", None, device, data, [SMALL, replace(LARGE, num_layers=6), SMALL])
+    assert both.slots == found[2]
+
+
+def test_a_gpu_trains_at_most_16_at_once_and_fewer_if_it_is_small(machine, data):
+    assert slots(data, device=CUDA) == 16
+    machine(gpu=4 * 2**20)
+    assert 1 <= slots(data, device=CUDA) < 16
+    machine(gpu=1)
+    assert slots(data, device=CUDA) == 1
+
+
+@pytest.mark.parametrize("device", [CPU, CUDA, MPS], ids=str)
+@pytest.mark.parametrize("asked", [1, 3, 99])
+def test_slots_that_are_asked_for_win(machine, data, device, asked):
+    machine(cores=2, memory=1, gpu=1)
+    assert slots(data, device=device, config=LARGE, asked=asked, engine="batched") == asked
+
+
+def test_a_device_that_the_batched_engine_has_not_been_tried_on_gets_the_plain_one(machine, data):
+    chosen = choose("auto", None, MPS, data, [SMALL])
+    assert (chosen.engine, chosen.slots) == ("plain", 1)
+    assert str(chosen) == "plain, one trial after another (the batched engine has not been tried on mps)"
+    assert slots(data, device=MPS, engine="batched") == 1  # unless somebody insists
+
+
+@pytest.mark.parametrize("asked", [None, 1])
+def test_the_plain_engine_trains_one_trial_at_a_time(data, asked):
+    chosen = choose("plain", asked, CPU, data, [SMALL])
+    assert (chosen.engine, chosen.slots) == ("plain", 1)
+    assert str(chosen) == "plain, one trial after another (--engine plain)"
+    assert isinstance(chosen.open(data), PlainSlot)
+
+
+@pytest.mark.parametrize(("engine", "device"), [("plain", CPU), ("plain", CUDA)])
+def test_the_plain_engine_has_no_more_slots(data, engine, device):
+    with pytest.raises(ConfigError, match="--slots 2 needs --engine batched: the plain engine trains one trial"):
+        choose(engine, 2, device, data, [SMALL])
+
+
+def test_a_plan_says_what_was_chosen_and_why(machine, data):
+    machine(cores=4, memory=24 * GIB, gpu=40 * GIB)
+    one_million = replace(SMALL, d_model=256, dim_feedforward=1024)
+    on_cpu, on_gpu = (str(choose("auto", None, device, data, [one_million])) for device in (CPU, CUDA))
+    assert on_cpu.startswith("batched, 4 at once in as many processes of one thread (4 cores, 24 GiB free, models of")
+    assert on_gpu.startswith("batched, 16 at once in one process (40 GiB free on the GPU, models of up to ")
+    assert on_cpu.endswith(" million parameters)")
+    assert str(choose("auto", 3, CPU, data, [])) == (
+        "batched, 3 at once in as many processes of one thread (--slots 3)"
+    )
+
+
+def test_the_size_of_a_model_is_estimated_from_above_but_not_by_far(data):
+    for config in (
+        replace(SMALL, d_model=512, dim_feedforward=2048, num_layers=3, use_pose_attention=True),
+        replace(SMALL, d_model=256, dim_feedforward=1024, use_spatial_attention=True),
+    ):
+        weights = sum(each.numel() for each in Model(config, data.feature_size, torch.Generator()).parameters())
+        assert 0.7 < plan._parameters(config, data.feature_size) / weights < 1.3
+
+
+def test_the_largest_corner_of_a_study_file_is_among_those_that_decide(tmp_path):
+    path = tmp_path / "wide.toml"
+    path.write_text(
+        "[fixed]\nnhead = 2\n[space]\nwidth = [0.5, 2.0, 1.0]\nnum_layers = { low = 1, high = 5 }\n"
+        "[presets.deep]\nnum_layers = 3\ndim_feedforward = 999\n",
+        encoding="utf-8",
+    )
+    configs = study_file.read(str(path)).extreme_configs(16, "keypoint")
+    assert max((config.d_model, config.num_layers) for config in configs)[0] == 32
+    assert max(config.num_layers for config in configs) == 5
+    assert max(config.dim_feedforward for config in configs) == 999
