@@ -6,7 +6,8 @@ A child never waits for a verdict: it sends an epoch and begins the next, and gi
 import contextlib
 import multiprocessing
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -20,6 +21,20 @@ from face3d_tune.slots import BatchedSlots, Event, Failure, Task
 _PATIENCE = 5.0  # seconds for a child to end by itself
 
 
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let Ctrl-C wait: a child inherits that, and so hears none before it knows what to do with it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # it would let the signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Child:
     """One process with its pipe and the tasks it holds."""
 
@@ -29,7 +44,8 @@ class _Child:
         self.tasks: dict[int, Task] = {}
         self.dropping: list[int] = []  # what it still sends of these is of no more interest
         self.process: BaseProcess = context.Process(target=serve, args=(theirs, *arguments), daemon=True)
-        self.process.start()
+        with _signals_held():
+            self.process.start()
         theirs.close()
 
     def send(self, *message: object) -> None:

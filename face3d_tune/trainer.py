@@ -109,7 +109,7 @@ class Trainer(Training):
 
     def evaluate_test(self) -> Evaluation:
         """The same for the test people, who take no part in any decision."""
-        return self.evaluate(Pairs(self.data, "test", self.config.pose_unit, self.device))
+        return self.evaluate(Pairs(self.data, "test", self.config.pose_unit, self.device, self.train.src.dtype))
 
     def model_state(self) -> dict[str, Tensor]:
         """The weights after the last epoch, under the names of the users' checkpoints."""

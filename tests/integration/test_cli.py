@@ -21,6 +21,7 @@ from face3d_tune import study_file
 from face3d_tune.cli import cli
 from face3d_tune.config import TrialConfig
 from face3d_tune.data import load
+from face3d_tune.model import Model
 from face3d_tune.presets import PRESETS
 
 STORAGE = "sqlite:///studies.db"
@@ -473,6 +474,59 @@ def test_training_a_trial_gives_its_value_again_exactly(session, number, tmp_pat
     checkpoint = load_into_reference(tmp_path / "out")
     assert checkpoint["epoch"] == history["best_epoch"] - 1
     assert checkpoint["best_val_loss"] == trial.user_attrs["val_loss"]
+
+
+@pytest.fixture(scope="module")
+def batched(session, tmp_path_factory):
+    """A search by the batched engine, two trials at once, asked for by the environment; its answer and its URL."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('batched') / 'studies.db'}"
+    environment = {"FACE3D_TUNE_ENGINE": "batched", "FACE3D_TUNE_SLOTS": "2"}
+    answer = session.call(*session.run, "--storage", url, "--trials", 3, **environment)
+    assert answer.code == 0, answer.err
+    return answer, url
+
+
+def test_a_search_says_which_engine_trains_how_many_trials_at_once_and_why(session, batched):
+    assert "\nengine   plain, one trial after another (--engine plain)\n" in session.search.err
+    assert "\nengine   batched, 2 at once in as many processes of one thread (--slots 2)\n" in batched[0].err
+    assert "3 of 3 trials finished" in batched[0].err
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_training_a_trial_of_the_batched_engine_gives_its_value_again_exactly(session, batched, number, tmp_path):
+    out, url = tmp_path / "out", batched[1]
+    words = ("train", "--storage", url, "--trial", number, "--device", "cpu", "--out", out)
+    answer = session.call(*words, FACE3D_TUNE_ENGINE="auto")
+    assert answer.code == 0, answer.err
+    trial = optuna.load_study(study_name="quick", storage=url).trials[number]
+    history = json.loads((out / "history.json").read_text(encoding="utf-8"))
+    assert (history["engine"], trial.user_attrs["engine"]) == ("batched", "batched")
+    assert {each["epoch"]: each["val_cosine"] for each in history["epochs"]} == trial.intermediate_values
+    assert history["epochs"][history["best_epoch"] - 1]["val_cosine"] == trial.value
+    assert f"reached {trial.value:.4f} on validation: the same" in answer.out
+    # judged by the plain model, whose sums may be in another order
+    assert history["validation"]["cosine"] == pytest.approx(trial.value, abs=1e-6)
+    checkpoint = load_into_reference(out)
+    assert checkpoint["best_val_loss"] == trial.user_attrs["val_loss"]
+    Model(TrialConfig(**history["config"]), 16, torch.Generator()).load_state_dict(
+        checkpoint["model_state_dict"], strict=True
+    )
+
+
+@pytest.mark.parametrize("slots", ["0", "-1", "x", "1.5", ""])
+def test_a_number_of_slots_that_cannot_be_is_refused_in_one_line(session, slots):
+    answer = session.call(*session.run, "--slots", slots)
+    assert (answer.code, answer.out) == (2, "")
+    assert f"{slots!r} is not in range; expected auto or a whole number of at least 1" in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_several_slots_of_the_plain_engine_are_refused_before_anything_is_stored(session, tmp_path):
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    answer = session.call(*session.run, "--storage", url, "--engine", "plain", "--slots", 2)
+    assert (answer.code, answer.out) == (2, "")
+    assert "error: --slots 2 needs --engine batched: the plain engine trains one trial at a time" in answer.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_training_writes_three_files_and_judges_test_people_apart(session, tmp_path):

@@ -80,8 +80,9 @@ def wait_for_second_trial(folder, process):
 def wait_until(folder, process, reached):
     """Return when `reached` says so of the running trials: how many epochs each has reported, by its number."""
     question = (
-        "select number, count(step) from trials left join trial_intermediate_values using (trial_id) "
-        "where state = 'RUNNING' group by number"
+        "select number, count(step) from trials join trial_user_attributes using (trial_id) "
+        "left join trial_intermediate_values using (trial_id) "
+        "where state = 'RUNNING' and key = 'engine' group by number"  # the last that is said before it trains
     )
     url = f"file:{folder / 'face3d_tune.db'}?mode=ro"
     deadline = time.monotonic() + PATIENCE
@@ -193,32 +194,27 @@ def test_signals_are_left_alone_in_a_thread_that_gets_none():
 # Several trials at once, in processes of their own
 
 
-SLOTS = 4
 AT_ONCE = ("--engine", "batched", "--trials", "12", "--epochs", "60")
 
 
 @contextlib.contextmanager
-def searching(place, data_folder, slots, reached):
-    """A search in so many processes, in a group of its own as a shell starts it, and all its processes."""
+def searching(place, data_folder, slots, *, trained):
+    """A search and all its processes, in a group of their own as a shell starts it, when all slots have a trial.
+
+    So many of these have reported an epoch; if none, the processes are still loading torch.
+    """
     words = (*search(data_folder), *AT_ONCE, "--slots", slots)
     with start(*words, cwd=place, start_new_session=True) as process:
         try:
-            wait_until(place, process, reached)
+            wait_until(
+                place, process, lambda running: len(running) == slots and sum(map(bool, running.values())) >= trained
+            )
             children = psutil.Process(process.pid).children(recursive=True)
             assert len(children) >= slots
             yield process, children
         finally:
             if process.poll() is None:
                 process.kill()
-
-
-def all_have_begun(running):
-    """While the processes still load torch."""
-    return len(running) == SLOTS
-
-
-def all_have_begun_and_some_have_trained(running):
-    return len(running) == SLOTS and sum(epochs > 0 for epochs in running.values()) > 1
 
 
 def still_there(processes):
@@ -237,8 +233,8 @@ def is_alive(process):
         return False
 
 
-def check_all_put_back(folder, reason):
-    """Four trials failed because of that alone, and wait again as they were, in their order."""
+def check_all_put_back(folder, slots, reason):
+    """So many trials failed because of that alone, and wait again as they were, in their order."""
     trials = read_trials(folder)
     stopped = [trial for trial in trials if trial.state == TrialState.FAIL]
     again = [trial for trial in trials if "retry_of" in trial.user_attrs]
@@ -246,7 +242,7 @@ def check_all_put_back(folder, reason):
     assert {trial.user_attrs["error"] for trial in stopped} == {reason}
     assert {trial.state for trial in again} == {TrialState.WAITING}
     assert [trial.user_attrs["retry_of"] for trial in again] == [trial.number for trial in stopped]
-    assert len(stopped) == SLOTS
+    assert len(stopped) == slots
     for before, after in zip(stopped, again, strict=True):
         assert after.system_attrs["fixed_params"] == before.params
         for name in ("seed", "preset"):
@@ -254,12 +250,12 @@ def check_all_put_back(folder, reason):
 
 
 @pytest.mark.parametrize(
-    ("number", "reached"),
-    [(signal.SIGINT, all_have_begun), (signal.SIGTERM, all_have_begun_and_some_have_trained)],
+    ("number", "slots", "trained"),
+    [(signal.SIGINT, 4, 0), (signal.SIGTERM, 2, 2)],
     ids=["Ctrl-C at the start", "SIGTERM in training"],
 )
-def test_a_signal_puts_all_running_trials_back_and_leaves_no_process(place, data_folder, number, reached):
-    with searching(place, data_folder, SLOTS, reached) as (process, children):
+def test_a_signal_puts_all_running_trials_back_and_leaves_no_process(place, data_folder, number, slots, trained):
+    with searching(place, data_folder, slots, trained=trained) as (process, children):
         if number == signal.SIGINT:
             os.killpg(process.pid, number)  # as a terminal does
         else:
@@ -270,19 +266,19 @@ def test_a_signal_puts_all_running_trials_back_and_leaves_no_process(place, data
     assert "Traceback" not in err
     assert err.split("\n\n")[-1].splitlines() == ["interrupted"]
     assert "what was running is queued again" in err
-    check_all_put_back(place, "interrupted")
+    check_all_put_back(place, slots, "interrupted")
 
     if number == signal.SIGINT:
-        rest = call(*search(data_folder), *AT_ONCE, "--slots", SLOTS, cwd=place)
+        rest = call(*search(data_folder), *AT_ONCE, "--slots", 2, cwd=place)
         assert rest.code == 0, rest.err
         assert "12 of 12 trials finished" in rest.err
         states = [trial.state.name for trial in read_trials(place)]
-        assert sorted(states) == ["COMPLETE"] * 12 + ["FAIL"] * SLOTS
+        assert sorted(states) == ["COMPLETE"] * 12 + ["FAIL"] * slots
         assert [preset for preset, *_ in finished(place) if preset] == ["first"]
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_epoch(place, data_folder):
-    with searching(place, data_folder, SLOTS, all_have_begun) as (process, children):
+    with searching(place, data_folder, 2, trained=0) as (process, children):
         os.killpg(process.pid, signal.SIGINT)
         said = ""
         while "once more to stop at once" not in said:
@@ -293,23 +289,23 @@ def test_a_second_ctrl_c_does_not_wait_for_the_epoch(place, data_folder):
     assert process.returncode == 130
     assert still_there(children) == []
     assert "Traceback" not in said + err
-    check_all_put_back(place, "interrupted")
+    check_all_put_back(place, 2, "interrupted")
     assert sum(len(trial.intermediate_values) for trial in read_trials(place)) == 0
 
 
 def test_the_processes_of_a_search_that_is_killed_end_by_themselves_and_the_next_one_takes_its_trials_back(
     place, data_folder
 ):
-    with searching(place, data_folder, SLOTS, all_have_begun_and_some_have_trained) as (process, children):
+    with searching(place, data_folder, 2, trained=2) as (process, children):
         process.kill()
         process.communicate(timeout=PATIENCE)
     assert still_there(children) == []
     running = [trial.number for trial in read_trials(place) if trial.state == TrialState.RUNNING]
-    assert len(running) == SLOTS
+    assert len(running) == 2
 
     rest = call(*search(data_folder), "--epochs", 60, "--trials", 5, cwd=place)  # by the other engine
     assert rest.code == 0, rest.err
-    assert f"{SLOTS} trial(s) of a run that was killed: queued again" in rest.err
+    assert "2 trial(s) of a run that was killed: queued again" in rest.err
     trials = read_trials(place)
     abandoned = [trial.number for trial in trials if trial.state == TrialState.FAIL]
     assert abandoned == running
