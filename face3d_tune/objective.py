@@ -13,7 +13,7 @@ import torch
 from face3d_tune.config import TrialConfig
 from face3d_tune.data import FaceData
 from face3d_tune.device import Precision
-from face3d_tune.slots import Event, Failure, PlainSlot, Task
+from face3d_tune.slots import Event, Failure, Task
 from face3d_tune.training import EpochResult
 
 StopReason = Literal["finished", "early_stopping", "pruned", "target", "non_finite", "error"]
@@ -123,18 +123,3 @@ class TrialRun:
             "cosine_by_yaw": dict(best.cosine_by_yaw),
         }
         return Outcome(stop_reason, best.val_cosine, attrs)
-
-
-def train_trial(
-    config: TrialConfig, setup: Setup, *, seed: int, judge: Judge, after_epoch: Callable[[EpochResult], None]
-) -> Outcome:
-    """One trial alone in a plain slot: until the end, early stopping, pruning or the target."""
-    slot, run = PlainSlot(setup.data, setup.device), TrialRun(0, config, setup, seed=seed, judge=judge)
-    slot.start(run.task)
-    while True:
-        for event in slot.wait():
-            match run.take(event, after_epoch):
-                case Outcome() as outcome:
-                    return outcome
-                case Task() as again:
-                    slot.start(again)

@@ -53,12 +53,12 @@ def choose(
 
     Raises ConfigError for slots that the engine does not have.
     """
-    if engine == "plain":
+    untried = engine == "auto" and device.type not in ("cpu", "cuda")
+    if engine == "plain" or untried:
+        reason = f"the batched engine has not been tried on {device.type}" if untried else "--engine plain"
         if slots not in (None, 1):
             raise ConfigError(f"--slots {slots} needs --engine batched: the plain engine trains one trial at a time")
-        return Plan("plain", 1, device, "--engine plain")
-    if engine == "auto" and device.type not in ("cpu", "cuda"):
-        return Plan("plain", 1, device, f"the batched engine has not been tried on {device.type}")
+        return Plan("plain", 1, device, reason)
     if slots is not None:
         return Plan("batched", slots, device, f"--slots {slots}")
     largest = max(_parameters(config, data.feature_size) for config in configs)

@@ -43,13 +43,18 @@ class _Child:
         self.pipe, theirs = context.Pipe()
         self.tasks: dict[int, Task] = {}
         self.dropping: list[int] = []  # what it still sends of these is of no more interest
-        self.process: BaseProcess = context.Process(target=serve, args=(theirs, *arguments), daemon=True)
+        self.process: BaseProcess = context.Process(target=serve, args=(theirs,), daemon=True)
         with _signals_held():
             self.process.start()
         theirs.close()
+        self._arguments: Sequence[Any] | None = arguments
 
     def send(self, *message: object) -> None:
+        """Say something; before the first word it gets the data, when others have been started as well."""
         with contextlib.suppress(OSError):  # it is dead, which `wait` will notice
+            if self._arguments is not None:
+                self.pipe.send(self._arguments)
+                self._arguments = None
             self.pipe.send(message)
 
     def how_it_ended(self) -> str:
@@ -70,18 +75,25 @@ class _Child:
 
 
 class ProcessSlots:
-    """`processes` children with `each` slots; a child of a CPU trains with one thread."""
+    """`processes` children with `each` slots; a child of a CPU trains with one thread.
+
+    A child that died is replaced when there is a task for another, so that children which cannot live cost trials and
+    are noticed.
+    """
 
     engine = "batched"
 
     def __init__(self, data: FaceData, device: torch.device, *, processes: int, each: int = 1) -> None:
         self.count = processes * each
-        self._each, self._arguments = each, (data, device, each)
+        self._processes, self._arguments = processes, (data, device, each)
         self._children = [_Child(self._arguments) for _ in range(processes)]
 
     def start(self, task: Task) -> None:
-        """Give a task to the child with the fewest."""
-        child = min(self._children, key=lambda child: len(child.tasks))
+        """Give a task to the child with the fewest, or to a new one in the place of one that died."""
+        child = min(self._children, key=lambda child: len(child.tasks), default=None)
+        if child is None or (child.tasks and len(self._children) < self._processes):
+            child = _Child(self._arguments)
+            self._children.append(child)
         child.tasks[task.number] = task
         child.send("start", task)
 
@@ -93,23 +105,22 @@ class ProcessSlots:
                 child.send("drop", number)
 
     def wait(self) -> list[Event]:
-        """What the children have sent; the tasks of a child that died have failed, and another takes its place."""
+        """What the children have sent; the tasks of a child that died have failed."""
         events: list[Event] = []
-        while not events:
+        while not events and self._children:
             ready = wait([child.pipe for child in self._children])
-            for index, child in enumerate(self._children):
-                if child.pipe in ready:
-                    try:
-                        match child.pipe.recv():
-                            case int() as number:
-                                child.dropping.remove(number)
-                            case Event() as event if event.number not in child.dropping:
-                                events.append(event)
-                    except (EOFError, OSError):
-                        failure = Failure(child.how_it_ended())
-                        events += [Event(number, failure) for number in child.tasks]
-                        child.end()
-                        self._children[index] = _Child(self._arguments)
+            for child in [child for child in self._children if child.pipe in ready]:
+                try:
+                    match child.pipe.recv():
+                        case int() as number:
+                            child.dropping.remove(number)
+                        case Event() as event if event.number not in child.dropping:
+                            events.append(event)
+                except (EOFError, OSError):
+                    failure = Failure(child.how_it_ended())
+                    events += [Event(number, failure) for number in child.tasks]
+                    child.end()
+                    self._children.remove(child)
         return events
 
     def close(self) -> None:
@@ -118,16 +129,18 @@ class ProcessSlots:
             child.pipe.close()
         for child in self._children:
             child.end()
+        self._children = []
 
 
-def serve(pipe: "Connection[Any, Any]", data: FaceData, device: torch.device, count: int) -> None:
-    """What a child does until its parent closes the pipe or dies."""
+def serve(pipe: "Connection[Any, Any]") -> None:
+    """What a child does until its parent closes the pipe or dies; first it hears of data, device and slots."""
     for each in (signal.SIGINT, signal.SIGTERM):  # the parent decides when to stop
         signal.signal(each, signal.SIG_IGN)
-    if device.type == "cpu":
-        set_threads(1)
-    slots = BatchedSlots(data, device, count)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        data, device, count = pipe.recv()
+        if device.type == "cpu":
+            set_threads(1)
+        slots = BatchedSlots(data, device, count)
         while True:
             while pipe.poll(0 if slots.busy else None):
                 match pipe.recv():

@@ -214,7 +214,9 @@ class Search:
         """Put back whatever still runs, in the order in which it was asked for."""
         for number in sorted(running):
             slots.drop(number)
-            self._put_back(self.study.get_trials(deepcopy=False)[number], reason)
+            trial = self.study.get_trials(deepcopy=False)[number]
+            if trial.state == TrialState.RUNNING:  # not one that was being told when the interrupt came
+                self._put_back(trial, reason)
 
     def _tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
         _set_attrs(trial, outcome.attrs)

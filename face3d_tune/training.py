@@ -5,6 +5,7 @@ in how they train an epoch (CONTRACT section 4).
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -78,7 +79,7 @@ class Pairs:
         return len(self.src)
 
 
-class Training:
+class Training(ABC):
     """One training between its epochs: what it is made of, what it has given so far, and whether it goes on.
 
     Args:
@@ -145,13 +146,13 @@ class Training:
             self.best = result
         return result
 
+    @abstractmethod
     def model_state(self) -> dict[str, Tensor]:
         """The weights after the last epoch, under the names of the users' checkpoints."""
-        raise NotImplementedError
 
+    @abstractmethod
     def optimizer_state(self) -> dict[str, Any]:
         """AdamW's, as the users' script can load it."""
-        raise NotImplementedError
 
     def checkpoint(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """The state after the last epoch, in the users' format (CONTRACT section 4); `args` are the script's flags.

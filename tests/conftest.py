@@ -11,6 +11,8 @@ import torch
 from fake_data import write_data
 
 from face3d_tune import data as face_data
+from face3d_tune import study_file
+from face3d_tune.storage import Storage
 
 QUICK_STUDY = """
 [study]
@@ -112,3 +114,20 @@ def postgres_url(postgres_server) -> str:
 def storage_url(request) -> str:
     """Each kind of storage in turn."""
     return request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest.fixture
+def quick(quick_study):
+    return study_file.read(str(quick_study))
+
+
+@pytest.fixture
+def storage(storage_url):
+    with Storage.parse(storage_url).opened(create=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def sqlite(sqlite_url):
+    with Storage.parse(sqlite_url).opened(create=True) as opened:
+        yield opened

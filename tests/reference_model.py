@@ -6,10 +6,18 @@ the package.
 """
 
 import math
+from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+# Every layout with every combination of flags that it has.
+STRUCTURES = [
+    {"layout": layout, "use_spatial_attention": spatial, "use_pose_attention": pose}
+    for layout, spatial, pose in product(("keypoint", "pose"), (False, True), (False, True))
+    if not (layout == "pose" and spatial)
+]
 
 
 class SpatialFusion(nn.Module):

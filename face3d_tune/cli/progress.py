@@ -16,11 +16,14 @@ from face3d_tune.training import EpochResult
 
 
 class Interrupt:
-    """The first Ctrl-C (or SIGTERM) lets the epoch end; the second stops at once. Both leave as KeyboardInterrupt."""
+    """The first Ctrl-C (or SIGTERM) lets the epoch end; the second stops at once. Both leave as KeyboardInterrupt.
+
+    It leaves once: what must be put in order afterwards is not interrupted again.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._requested = False
+        self._requested = self._raised = False
 
     @contextmanager
     def caught(self) -> Iterator[None]:
@@ -38,10 +41,14 @@ class Interrupt:
     def check(self) -> None:
         """Raise KeyboardInterrupt if one was asked for."""
         if self._requested:
+            self._raised = True
             raise KeyboardInterrupt
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if self._raised:
+            return
         if self._requested:
+            self._raised = True
             raise KeyboardInterrupt
         self._requested = True
         self._console.print("stopping after this epoch; once more to stop at once")

@@ -80,7 +80,7 @@ class Batch:
         self.precision: Precision = precision if config.use_mixed_precision else "off"
         self.members: list[Member] = []
         template = self._plain_model(config, 0)
-        self._template = {name: value.new_zeros(value.shape) for name, value in template.state_dict().items()}
+        self._template = {name: value.to("meta") for name, value in template.state_dict().items()}
         self._parameters = [name for name, _ in template.named_parameters()]
         self._live, self._dead, self._products = layout(config, {n: v.shape for n, v in self._template.items()})
         like = torch.empty(0, device=data.device, dtype=data.dtype)
@@ -154,8 +154,9 @@ class Batch:
         configs = [member.config for member in self.members]
         if len(configs) < len(self.state.weights):
             return  # the last place is being filled
-        weights = [_loss_weights(config) for config in configs]
-        both = torch.tensor(weights, device=self.data.device, dtype=self.data.dtype)  # [K, 2]
+        # A loss is linear in the mean squared error and in 1 − cosine; these are its slopes.
+        slopes = [(losses.combine(config, 1.0, 1.0), losses.combine(config, 0.0, 0.0)) for config in configs]
+        both = torch.tensor(slopes, device=self.data.device, dtype=self.data.dtype)  # [K, 2]
         shape = (-1, 1, 1) if len(configs) > 1 else (1, 1)
         self._mse_weight, self._cosine_weight = (column.reshape(shape) for column in both.unbind(1))
         self._decays = [config.weight_decay for config in configs]
@@ -280,7 +281,7 @@ class Batch:
         """A state dict without content, where the rows are."""
         device, dtype = self.data.device, self.data.dtype
         return {
-            name: torch.zeros(value.shape, device=device, dtype=dtype if value.is_floating_point() else value.dtype)
+            name: torch.zeros_like(value, device=device, dtype=dtype if value.is_floating_point() else None)
             for name, value in self._template.items()
         }
 
@@ -288,14 +289,3 @@ class Batch:
 def alone(config: TrialConfig, data: FaceData, *, seed: int, device: torch.device, precision: Precision) -> Member:
     """One training by itself, in a batch of its own: what the plain `Trainer` is to the plain engine."""
     return Batch(config, Data(data, device), precision).add(config, seed, precision)
-
-
-def _loss_weights(config: TrialConfig) -> tuple[float, float]:
-    """What multiplies the mean squared error and 1 − cosine."""
-    match config.loss_type:
-        case "mse":
-            return 1.0, 0.0
-        case "cosine":
-            return 0.0, 1.0
-        case "combined":
-            return config.mse_weight, config.cosine_weight

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 _EPSILON = 1e-5  # of every normalisation, torch's default
+_SMALL = 400  # multiplications in a product; torch's own limit
 _VECTORS = 64  # elements; a multiple of what one turn of a vectorised loop takes, of any type on any CPU
 
 
@@ -22,27 +23,24 @@ class Linear:
         self.weight, self.bias = weights[f"{name}.weight"], weights[f"{name}.bias"].unsqueeze(-2)
         self.transposed, self.dtype = self.weight.mT, self.weight.dtype
         self.weight_gradient, self.bias_gradient = gradients[f"{name}.weight"], gradients[f"{name}.bias"]
-        batched = self.weight.dim() == 3
-        self._product: Callable[..., Tensor] = torch.bmm if batched else torch.mm
-        self._sum_of: Callable[..., Tensor] = torch.baddbmm if batched else torch.addmm
 
     def __call__(self, x: Tensor) -> Tensor:
         """[K, B, in] to [K, B, out]."""
-        return self._sum_of(self.bias, in_type(x, self.dtype), self.transposed)
+        return product(in_type(x, self.dtype), self.transposed, onto=self.bias)
 
     def pull(self, gradient: Tensor, x: Tensor, *, onto: Tensor | None = None) -> Tensor:
         """The gradient of x, [K, B, in], added to `onto`; fills those of weight and bias."""
         gradient = self.pull_weights(gradient, x)
         if onto is None:
-            return self._product(gradient, self.weight)
+            return product(gradient, self.weight)
         if onto.dtype == gradient.dtype:
-            return self._sum_of(onto, gradient, self.weight)
-        return onto + self._product(gradient, self.weight)
+            return product(gradient, self.weight, onto=onto)
+        return onto + product(gradient, self.weight)
 
     def pull_weights(self, gradient: Tensor, x: Tensor) -> Tensor:
         """Only fill the gradients of weight and bias: for an input that needs none."""
         gradient = in_type(gradient, self.dtype)
-        self._product(gradient.mT, in_type(x, self.dtype), out=self.weight_gradient)
+        product(gradient.mT, in_type(x, self.dtype), out=self.weight_gradient)
         torch.sum(gradient, -2, out=self.bias_gradient)
         return gradient
 
@@ -119,6 +117,20 @@ class BatchNorm:
         mean = (self.bias_gradient / pairs).unsqueeze(-2)
         slope = (self.weight_gradient / pairs).unsqueeze(-2)
         return (gradient - mean - normal * slope) * (self.weight * scale)
+
+
+def product(a: Tensor, b: Tensor, *, onto: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    """Multiply matrices, of every model or of one; the product is added to `onto`, or written to `out`.
+
+    Small products are made model by model: torch has a loop of its own for several of them, which rounds differently.
+    """
+    if a.dim() == 2:
+        return torch.mm(a, b, out=out) if onto is None else torch.addmm(onto, a, b)
+    if a.shape[-2] * a.shape[-1] * b.shape[-1] < _SMALL:
+        rows = zip(a, b, [None] * len(a) if onto is None else onto, strict=True)
+        each = torch.stack([product(x, y, onto=z) for x, y, z in rows])
+        return each if out is None else out.copy_(each)
+    return torch.bmm(a, b, out=out) if onto is None else torch.baddbmm(onto, a, b)
 
 
 def in_type(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -23,6 +23,7 @@ from face3d_tune.engine.layers import (
     dropped,
     dropped_heads,
     in_type,
+    product,
     steadily,
     under_relu,
 )
@@ -253,9 +254,9 @@ class _Crosses:
         """Pose and a one [K, B, 4] to the attention's output of each layer, [K, B, d]."""
         pose = in_type(pose, self.value_weight.dtype)
         memory = torch.cat((self.memory_weight, self.memory_bias), -2)  # [K, 4, d]
-        affine = memory @ self.value_weight.mT  # [K, 4, L·d]
+        affine = product(memory, self.value_weight.mT)  # [K, 4, L·d]
         affine[..., 3, :] += self.value_bias
-        values = (pose @ affine).chunk(len(self.out), -1)
+        values = product(pose, affine).chunk(len(self.out), -1)
         heads = [dropped_heads(value, masks.get(name)) for value, name in zip(values, self.names, strict=True)]
 
         def pull(gradients: list[Tensor]) -> None:
@@ -263,11 +264,10 @@ class _Crosses:
                 dropped_heads(linear.pull(g, x), masks.get(name))
                 for linear, g, x, name in zip(self.out, gradients, heads, self.names, strict=True)
             ]
-            affine_gradient = pose.mT @ in_type(torch.cat(through, -1), pose.dtype)  # [K, 4, L·d]
+            affine_gradient = product(pose.mT, in_type(torch.cat(through, -1), pose.dtype))  # [K, 4, L·d]
             self.gradients["cross_value.bias"].copy_(affine_gradient[..., 3, :])
-            product = torch.bmm if memory.dim() == 3 else torch.mm
             product(affine_gradient.mT, memory, out=self.gradients["cross_value.weight"])
-            memory_gradient = affine_gradient @ self.value_weight  # [K, 4, d]
+            memory_gradient = product(affine_gradient, self.value_weight)  # [K, 4, d]
             self.gradients["memory.weight"].copy_(memory_gradient[..., :3, :].mT)
             self.gradients["memory.bias"].copy_(memory_gradient[..., 3, :])
 

@@ -171,11 +171,20 @@ def test_the_first_signal_waits_for_the_epoch_and_the_second_does_not():
         interrupt.check()
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
-            interrupt.check()
-        with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert said.getvalue() == "stopping after this epoch; once more to stop at once\n"
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["after the epoch", "at once"])
+def test_what_is_put_in_order_after_an_interrupt_is_not_interrupted(twice):
+    interrupt = Interrupt(Console(file=io.StringIO()))
+    with interrupt.caught():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT) if twice else interrupt.check()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
 
 
 def test_signals_are_left_alone_in_a_thread_that_gets_none():

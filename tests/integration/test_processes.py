@@ -17,7 +17,7 @@ from face3d_tune.engine import alone
 from face3d_tune.objective import Setup
 from face3d_tune.processes import ProcessSlots
 from face3d_tune.search import Search
-from face3d_tune.slots import Failure, Task
+from face3d_tune.slots import Event, Failure, Task
 from face3d_tune.storage import Storage
 
 CPU = torch.device("cpu")
@@ -64,6 +64,12 @@ def slots(two_processes):
 @pytest.fixture
 def storage(tmp_path):
     with Storage.parse(f"sqlite:///{(tmp_path / 'studies.db').as_posix()}").opened(create=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def any_storage(storage_url):
+    with Storage.parse(storage_url).opened(create=True) as opened:
         yield opened
 
 
@@ -136,8 +142,10 @@ def states(study):
     return [trial.state.name for trial in study.trials]
 
 
-def test_a_search_in_two_processes_finishes_its_number_of_trials_each_as_it_is_alone(slots, storage, tmp_path, data):
-    watch = Watch()
+def test_a_search_in_two_processes_finishes_its_number_of_trials_each_as_it_is_alone(
+    slots, any_storage, tmp_path, data
+):
+    storage, watch = any_storage, Watch()
     search = search_in(storage, tmp_path, data, QUICK_STUDY, 2)
     search.run(6, watch, slots=slots)
     trials = search.study.trials
@@ -276,3 +284,15 @@ def test_a_task_that_cannot_be_is_a_failure_from_another_process_too(slots):
         events = [event for event in slots.wait() if event.number == 200]
     assert [event.given for event in events] == [Failure("batch_size = 43 is more than the 42 training pairs")]
     slots.drop(200)
+
+
+def test_processes_that_cannot_live_cost_trials_and_are_not_started_for_ever(capfd):
+    slots = ProcessSlots(None, CPU, processes=2)  # these data are none, so every process dies of them
+    try:
+        for number in range(3):
+            slots.start(Task(number, SMALL, 1, "off"))
+            (event,) = slots.wait()
+            assert event == Event(number, Failure("its process ended with exit code 1"))
+    finally:
+        slots.close()
+    assert "AttributeError" in capfd.readouterr().err  # what it died of is not hidden

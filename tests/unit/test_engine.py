@@ -10,7 +10,7 @@ from itertools import product
 
 import pytest
 import torch
-from reference_model import ReferenceModel
+from reference_model import STRUCTURES, ReferenceModel
 
 from face3d_tune import masks as masks_module
 from face3d_tune.config import TrialConfig
@@ -36,14 +36,9 @@ SMALL = TrialConfig(
     dropout=0.2,
     pose_unit="radians",
 )
-FLAGS = [
-    {"layout": layout, "use_spatial_attention": spatial, "use_pose_attention": pose}
-    for layout, spatial, pose in product(("keypoint", "pose"), (False, True), (False, True))
-    if not (layout == "pose" and spatial)
-]
 ALL = replace(SMALL, use_spatial_attention=True, use_pose_attention=True)
 STEPS = 5  # an epoch: 42 training pairs, 8 a batch, the last partial one dropped
-everything = pytest.mark.parametrize("flags", FLAGS, ids=str)
+everything = pytest.mark.parametrize("flags", STRUCTURES, ids=str)
 
 
 def together(data, configs, *, precision="off", dtype=torch.float32, seeds=None):
@@ -367,7 +362,7 @@ lower = pytest.mark.parametrize("precision", ["bf16", "fp16"])
 
 
 @lower
-@pytest.mark.parametrize(("models", "flags"), [(1, FLAGS[3]), (3, FLAGS[3]), (2, FLAGS[4])], ids=str)
+@pytest.mark.parametrize(("models", "flags"), [(1, STRUCTURES[3]), (3, STRUCTURES[3]), (2, STRUCTURES[4])], ids=str)
 def test_mixed_precision_gives_about_what_the_plain_trainer_gives_in_it(data, precision, models, flags):
     configs = [replace(MIXED, **flags, lr=lr, dropout=p) for lr, p in ((1e-3, 0.2), (2e-3, 0.0), (5e-4, 0.4))][:models]
     batch, members = together(data, configs, precision=precision)

@@ -1,10 +1,10 @@
 """The engine gives the plain trainer's results: in float64 to 1e-9, and the same bits wherever a training stands."""
 
 from dataclasses import replace
-from itertools import product
 
 import pytest
 import torch
+from reference_model import STRUCTURES
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.engine import Batch, Data
@@ -27,18 +27,13 @@ BASE = TrialConfig(
     scheduler_patience=0,
     pose_unit="radians",
 )
-FLAGS = [
-    {"layout": layout, "use_spatial_attention": spatial, "use_pose_attention": pose}
-    for layout, spatial, pose in product(("keypoint", "pose"), (False, True), (False, True))
-    if not (layout == "pose" and spatial)
-]
 FOUR = [  # what may differ inside a batch, all of it at once; the second is clipped, the last ends early
     {},
     {"lr": 3e-3, "pose_unit": "degrees", "weight_decay": 0.5, "scheduler_factor": 0.1},
     {"loss_type": "cosine", "cosine_weight": 0.9, "lr": 5e-4, "scheduler_min_lr": 4e-4},
     {"loss_type": "mse", "lr": 2e-3, "early_stopping_patience": 1, "early_stopping_min_delta": 1.0},
 ]
-everything = pytest.mark.parametrize("flags", FLAGS, ids=str)
+everything = pytest.mark.parametrize("flags", STRUCTURES, ids=str)
 with_and_without = pytest.mark.parametrize("dropout", [(0.0,) * 4, (0.1, 0.5, 0.0, 0.3)], ids=["no dropout", "dropout"])
 
 
@@ -126,7 +121,7 @@ def test_a_slot_refilled_midway_trains_as_if_it_were_fresh_and_its_neighbours_go
     ids=["wider than the embedding", "narrower"],
 )
 def test_sizes_that_fill_no_vector_make_no_difference(data, sizes):
-    configs = [replace(config, **sizes) for config in four(FLAGS[3], (0.1, 0.5, 0.0, 0.3))]
+    configs = [replace(config, **sizes) for config in four(STRUCTURES[3], (0.1, 0.5, 0.0, 0.3))]
     batch = Batch(configs[0], Data(data, CPU, torch.float64), "off")
     members = [batch.add(config, seed, "off") for seed, config in enumerate(configs)]
     states = train(batch)
@@ -262,8 +257,16 @@ def alone(data, config, seed):
     return member, train(batch)[member]
 
 
-@pytest.mark.parametrize("flags", FLAGS, ids=str)
-@pytest.mark.parametrize("sizes", [{}, {"d_model": 24, "dim_feedforward": 40, "nhead": 3, "batch_size": 7}], ids=str)
+@pytest.mark.parametrize("flags", STRUCTURES, ids=str)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {},
+        {"d_model": 24, "dim_feedforward": 40, "nhead": 3, "batch_size": 7},
+        {"d_model": 24, "dim_feedforward": 40, "nhead": 3, "num_layers": 1, "batch_size": 4},  # some tiny products
+    ],
+    ids=str,
+)
 def test_not_a_bit_depends_on_the_number_of_models_the_slot_or_the_neighbours(data, flags, sizes):
     configs = [replace(config, **sizes) for config in four(flags, (0.1, 0.5, 0.0, 0.3))]
     expected = [alone(data, config, seed) for seed, config in enumerate(configs)]

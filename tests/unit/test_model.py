@@ -1,22 +1,15 @@
 """The model against two independent statements of CONTRACT section 3: a torch module tree and a numpy function."""
 
-from itertools import product
-
 import numpy as np
 import pytest
 import torch
-from reference_model import ReferenceModel, reference_forward
+from reference_model import STRUCTURES, ReferenceModel, reference_forward
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.masks import MaskStream
 from face3d_tune.model import Attention, Dropout, Model
 
 CPU = torch.device("cpu")
-STRUCTURES = [
-    {"layout": layout, "use_spatial_attention": spatial, "use_pose_attention": pose}
-    for layout, spatial, pose in product(("keypoint", "pose"), (False, True), (False, True))
-    if not (layout == "pose" and spatial)
-]
 SIZES = [{"feature_size": 24, "d_model": 24}, {"feature_size": 20, "d_model": 32}]
 everything = pytest.mark.parametrize("structure", STRUCTURES, ids=str)
 sizes = pytest.mark.parametrize("size", SIZES, ids=["F = d", "F ≠ d"])

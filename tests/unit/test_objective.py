@@ -10,7 +10,8 @@ from reference_model import ReferenceModel
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import NonFiniteError, TrainingError
-from face3d_tune.objective import Outcome, Setup, train_trial
+from face3d_tune.objective import Outcome, Setup, TrialRun
+from face3d_tune.slots import PlainSlot
 from face3d_tune.trainer import Evaluation, Trainer
 
 CPU = torch.device("cpu")
@@ -39,6 +40,19 @@ class Judge:
     @property
     def steps(self):
         return [step for step, _ in self.reports]
+
+
+def train_trial(config, setup, *, seed, judge, after_epoch):
+    """One trial alone in a plain slot, as a search drives it."""
+    slot, run = PlainSlot(setup.data, setup.device), TrialRun(0, config, setup, seed=seed, judge=judge)
+    slot.start(run.task)
+    while True:
+        for event in slot.wait():
+            verdict = run.take(event, after_epoch)
+            if isinstance(verdict, Outcome):
+                return verdict
+            if verdict is not None:
+                slot.start(verdict)
 
 
 class Trial:

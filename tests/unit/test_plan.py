@@ -114,7 +114,9 @@ def test_the_plain_engine_trains_one_trial_at_a_time(data, asked):
     assert isinstance(chosen.open(data), PlainSlot)
 
 
-@pytest.mark.parametrize(("engine", "device"), [("plain", CPU), ("plain", CUDA)])
+@pytest.mark.parametrize(
+    ("engine", "device"), [("plain", CPU), ("plain", CUDA), ("auto", torch.device("mps"))], ids=str
+)
 def test_the_plain_engine_has_no_more_slots(data, engine, device):
     with pytest.raises(ConfigError, match="--slots 2 needs --engine batched: the plain engine trains one trial"):
         choose(engine, 2, device, data, [SMALL])

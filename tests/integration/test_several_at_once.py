@@ -1,0 +1,305 @@
+"""A search with several trials in training, in slots that only pretend to train: what starts, ends and is put back."""
+
+import random
+from dataclasses import replace
+from types import SimpleNamespace
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from searches import DISTINCT, SAMPLED_ONLY, Watch, file_of, search_in, states
+
+from face3d_tune import search as search_module
+from face3d_tune.errors import TrainingError
+from face3d_tune.results import preset_rows
+from face3d_tune.search import PUT_BACK
+from face3d_tune.slots import Event, Failure
+from face3d_tune.training import EpochResult
+
+
+class Scripted:
+    """Slots whose trainings give what a script says: `play(task, epoch)` is a cosine, the last one, or a failure."""
+
+    engine = "scripted"
+
+    def __init__(self, count, play, strangers=()):
+        self.count, self.play, self.strangers = count, play, list(strangers)
+        self.tasks, self.epochs = {}, {}
+        self.started, self.dropped, self.most = [], [], 0
+
+    def start(self, task):
+        assert task.number not in self.tasks
+        self.tasks[task.number], self.epochs[task.number] = task, 0
+        self.started.append(task)
+        self.most = max(self.most, len(self.tasks))
+        assert self.most <= self.count
+
+    def drop(self, number):
+        self.dropped.append(number)
+        self.tasks.pop(number, None)
+
+    def wait(self):
+        assert self.tasks, "nothing trains, so this would wait for ever"
+        events = list(self.strangers)
+        for number, task in list(self.tasks.items()):
+            self.epochs[number] += 1
+            given = self.play(task, self.epochs[number])
+            given = given if isinstance(given, Failure) else epoch(self.epochs[number], *given)
+            if isinstance(given, Failure) or given.stop_reason:
+                del self.tasks[number]
+            events.append(Event(number, given))
+        return events
+
+
+def epoch(number, cosine, stop_reason=None):
+    """An epoch that is better than those before it if its cosine is."""
+    return EpochResult(
+        epoch=number,
+        lr=1e-3,
+        train_loss=0.5,
+        val_loss=1 - cosine,
+        val_loss_equal=1 - cosine,
+        val_cosine=cosine,
+        cosine_by_yaw={},
+        is_best=True,
+        next_lr=1e-3,
+        stop_reason=stop_reason,
+        seconds=0.1,
+    )
+
+
+def two_epochs(task, number):
+    return (0.1 * number, "finished" if number == 2 else None)
+
+
+def endless(task, number):
+    return (0.0,)
+
+
+@pytest.fixture
+def scripted(sqlite, tmp_path, data):
+    """Run a search of one parameter in scripted slots; returns it."""
+    made = search_in(
+        sqlite, file_of(tmp_path, SAMPLED_ONLY.replace('"tpe"', '"random"').replace("n_startup_trials = 2", "")), data
+    )
+
+    def run(slots, trials, watch=None, **options):
+        made.run(trials, watch or Watch(), slots=slots, **options)
+        return made
+
+    run.search = made
+    return run
+
+
+def check_put_back(study, numbers, reason):
+    """These trials failed for that reason, and others with their parameters, seeds and presets wait in their order."""
+    again = [trial for trial in study.trials if trial.state == TrialState.WAITING and "retry_of" in trial.user_attrs]
+    assert [trial.user_attrs["retry_of"] for trial in again] == list(numbers)
+    for number, successor in zip(numbers, again, strict=True):
+        trial = study.trials[number]
+        assert (trial.state, trial.user_attrs["error"]) == (TrialState.FAIL, reason)
+        assert trial.user_attrs[PUT_BACK] is True
+        assert successor.system_attrs["fixed_params"] == trial.params
+        for name in ("seed", "preset"):
+            assert successor.user_attrs.get(name) == trial.user_attrs[name]
+    assert "RUNNING" not in states(study)
+
+
+@pytest.mark.parametrize("chance", range(6))
+def test_no_more_trials_run_than_there_are_slots_nor_than_could_be_needed(scripted, chance):
+    dice = random.Random(chance)
+    count, goal = dice.randint(1, 5), dice.randint(1, 8)
+    lengths = {number: dice.randint(1, 6) for number in range(50)}
+    failing = {number for number in range(50) if dice.random() < 0.25}
+
+    def play(task, number):
+        if task.number in failing:
+            return Failure("bad luck")
+        return 0.1, "finished" if number == lengths[task.number] else None
+
+    slots, study = Scripted(count, play), scripted.search.study
+
+    def never_too_many(*_):
+        held = states(study)
+        assert held.count("RUNNING") <= min(count, goal - held.count("COMPLETE"))
+
+    watch = Watch()
+    watch.trial_started = watch.trial_ended = never_too_many
+    assert scripted(slots, goal, watch).finished() == goal
+    assert states(study).count("COMPLETE") == goal
+    assert set(states(study)) <= {"COMPLETE", "FAIL"}
+    assert len(study.trials) == goal + states(study).count("FAIL")
+    assert slots.most == min(count, goal)
+    assert slots.tasks == {}
+    seeds = [task.seed for task in slots.started]
+    assert seeds == [trial.user_attrs["seed"] for trial in study.trials]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_presets_start_first_and_together_and_each_trial_says_which_engine_trained_it(sqlite, quick, data):
+    search, watch, slots = search_in(sqlite, quick, data), Watch(), Scripted(3, two_epochs)
+    search.enqueue_presets()
+    search.run(5, watch, slots=slots)
+    assert [preset for _, preset, _ in watch.started] == [*DISTINCT, None]
+    assert {trial.user_attrs["engine"] for trial in search.study.trials} == {"scripted"}
+    for trial in search.study.trials:
+        assert (trial.value, trial.intermediate_values) == (0.2, {1: 0.1, 2: 0.2})
+
+
+def test_at_the_deadline_no_trial_starts_and_all_that_run_are_finished(scripted, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(search_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def play(task, number):
+        clock.now += 1
+        return 0.1, "finished" if number == 4 + task.number else None
+
+    search = scripted(Scripted(3, play), 10, deadline=6.0)
+    assert states(search.study) == ["COMPLETE"] * 3
+    assert [trial.user_attrs["epochs_run"] for trial in search.study.trials] == [4, 5, 6]
+
+
+def test_a_target_puts_the_other_running_trials_back(sqlite, tmp_path, data):
+    search = search_in(sqlite, file_of(tmp_path, SAMPLED_ONLY), data, target=0.8)
+    slots = Scripted(4, lambda task, number: (0.9 if (task.number, number) == (1, 2) else 0.5,))
+    search.run(10, Watch(), slots=slots)
+    assert states(search.study) == ["FAIL", "COMPLETE", "FAIL", "FAIL"] + ["WAITING"] * 3
+    assert search.study.trials[1].user_attrs["stop_reason"] == "target"
+    check_put_back(search.study, [0, 2, 3], "another trial reached the target")
+    assert slots.tasks == {}
+
+
+def test_five_failures_in_a_row_put_back_whatever_else_runs(scripted):
+    slots = Scripted(7, lambda task, number: Failure(f"reason {task.number}") if task.number < 5 else (0.1,))
+    with pytest.raises(TrainingError, match=r"^5 trials in a row failed; the last: reason 4$"):
+        scripted(slots, 10)
+    study = scripted.search.study
+    assert [trial.user_attrs["error"] for trial in study.trials[:5]] == [f"reason {number}" for number in range(5)]
+    check_put_back(study, [5, 6], "TrainingError: 5 trials in a row failed; the last: reason 4")
+    assert slots.tasks == {}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), ValueError("no space left")], ids=repr)
+@pytest.mark.parametrize("when", ["trial_started", "epoch_ended", "trial_ended"])
+def test_whatever_a_watcher_raises_puts_all_running_trials_back_in_their_order(sqlite, quick, data, error, when):
+    search, watch = search_in(sqlite, quick, data), Watch()
+    search.enqueue_presets()
+    calls = []
+
+    def fail(*_):
+        calls.append(None)
+        if len(calls) == 3:
+            raise error
+
+    setattr(watch, when, fail)
+    slots = Scripted(4, lambda task, number: (0.1, "finished" if number == 1 + task.number % 2 else None))
+    with pytest.raises(type(error)):
+        search.run(9, watch, slots=slots)
+    ran = {"trial_started": [0, 1, 2], "epoch_ended": [1, 2, 3], "trial_ended": [3, 4, 5]}[when]
+    reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+    check_put_back(search.study, ran, reason)
+    assert slots.tasks == {}
+    search.run(9, Watch(), slots=Scripted(4, two_epochs))
+    assert search.finished() == 9
+    assert {row.trial.state for row in preset_rows(search.study)} == {TrialState.COMPLETE}
+
+
+def test_an_event_of_a_training_that_nobody_waits_for_is_ignored(scripted):
+    strangers = [Event(99, epoch(1, 0.9)), Event(98, Failure("late")), Event(0, epoch(7, 0.3))]
+    slots = Scripted(2, lambda task, number: (0.1, "finished" if number == 1 else None), strangers[:2])
+    search = scripted(slots, 3)
+    assert states(search.study) == ["COMPLETE"] * 3
+    assert [trial.value for trial in search.study.trials] == [0.1] * 3
+
+
+class Pruner(optuna.pruners.BasePruner):
+    """Prunes these trials at their second epoch."""
+
+    def __init__(self, *numbers):
+        self.numbers = numbers
+
+    def prune(self, study, trial):
+        return trial.number in self.numbers and trial.last_step == 2
+
+
+def test_a_pruned_trial_leaves_its_slot_to_the_next_one_at_once_and_its_last_events_count_no_more(scripted):
+    scripted.search.study.pruner = Pruner(0)
+
+    def play(task, number):
+        return 0.1 * number, "finished" if number == 5 else None
+
+    slots = Scripted(2, play)
+    late = []
+    wait = slots.wait
+
+    def wait_and_send_what_was_on_its_way():
+        events = wait()
+        if slots.dropped and not late:
+            late.append(Event(0, epoch(3, 0.9, "finished")))
+            events = late + events
+        return events
+
+    slots.wait = wait_and_send_what_was_on_its_way
+    search = scripted(slots, 3)
+    assert states(search.study) == ["PRUNED", "COMPLETE", "COMPLETE"]
+    assert (search.study.trials[0].intermediate_values, slots.dropped[0]) == ({1: 0.1, 2: 0.2}, 0)
+    assert slots.most == 2
+    assert late
+
+
+def test_a_training_that_begins_again_reports_no_epoch_twice(scripted):
+    """As it does when memory ran out in its process, or without mixed precision."""
+    given = iter([epoch(1, 0.1), epoch(2, 0.2), epoch(1, 0.3), epoch(2, 0.4), epoch(3, 0.5, "finished")])
+    slots = Scripted(1, endless)
+    slots.wait = lambda: [Event(0, next(given))]
+    watch = Watch()
+    search = scripted(slots, 1, watch)
+    (trial,) = search.study.trials
+    assert trial.intermediate_values == {1: 0.1, 2: 0.2, 3: 0.5}
+    assert (trial.value, trial.user_attrs["epochs_run"], trial.user_attrs["best_epoch"]) == (0.5, 3, 3)
+    assert [result.val_cosine for result in watch.epochs[0]] == [0.1, 0.2, 0.3, 0.4, 0.5]
+
+
+def test_a_trial_that_becomes_nan_in_mixed_precision_begins_again_in_its_slot(sqlite, quick, data):
+    search = search_in(sqlite, quick, data)
+    object.__setattr__(search.setup, "precision", "bf16")
+
+    def play(task, number):
+        mixed = task.precision == "bf16" and number == 2
+        return Failure("nan in epoch 2", non_finite=True) if mixed else two_epochs(task, number)
+
+    slots = Scripted(2, play)
+    search.run(3, Watch(), slots=slots)
+    assert states(search.study) == ["COMPLETE"] * 3
+    assert [(task.number, task.precision) for task in slots.started].count((1, "off")) == 1
+    by_number = {number: [t for t in slots.started if t.number == number] for number in range(3)}
+    for first, again in by_number.values():
+        assert again == replace(first, precision="off")
+    for trial in search.study.trials:
+        assert (trial.user_attrs["amp"], trial.user_attrs["retried_without_amp"]) == ("off", True)
+        assert trial.user_attrs["error"] == "nan in epoch 2 (mixed precision: bf16)"
+
+
+def test_a_config_that_no_model_can_have_takes_no_slot(sqlite, tmp_path, data):
+    text = "fixed = { batch_size = 8, num_layers = 1 }\nspace = { nhead = [2, 4, 1], d_model = [16, 18, 8] }"
+    search = search_in(sqlite, file_of(tmp_path, text), data)
+    for nhead, d_model in ((4, 18), (2, 18), (4, 18), (1, 8)):
+        search.study.enqueue_trial({"nhead": nhead, "d_model": d_model})
+    slots = Scripted(2, two_epochs)
+    search.run(2, Watch(), slots=slots)
+    assert states(search.study) == ["FAIL", "COMPLETE", "FAIL", "COMPLETE"]
+    assert [task.number for task in slots.started] == [1, 3]
+
+
+def test_an_interrupt_while_a_trial_is_told_leaves_it_told_and_puts_the_others_back(scripted, monkeypatch):
+    tell = scripted.search._tell
+
+    def told_and_interrupted(*arguments):
+        tell(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scripted.search, "_tell", told_and_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        scripted(Scripted(3, lambda task, number: (0.1, "finished" if task.number == 1 else None)), 9)
+    assert states(scripted.search.study)[:3] == ["FAIL", "COMPLETE", "FAIL"]
+    check_put_back(scripted.search.study, [0, 2], "interrupted")
