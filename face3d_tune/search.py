@@ -23,6 +23,7 @@ from face3d_tune.conditions import Settings, check_same, study_attrs
 from face3d_tune.config import TrialConfig
 from face3d_tune.device import device_name
 from face3d_tune.errors import ConfigError, TrainingError
+from face3d_tune.judge import CompletedTrials, TrialJudge
 from face3d_tune.objective import Outcome, Setup, TrialRun
 from face3d_tune.results import FINISHED, best_value
 from face3d_tune.slots import Event, PlainSlot, Slots
@@ -88,6 +89,7 @@ class Search:
             else:  # new, or whoever created it died before this was done
                 self._describe(attrs)
         self.seed: int = self.study.user_attrs["settings"]["seed"]
+        self._completed = CompletedTrials(self.study)
 
     def _describe(self, attrs: Mapping[str, Any]) -> None:
         """Say in a new study what it is about."""
@@ -177,7 +179,8 @@ class Search:
         device = device_name(self.setup.device)
         attrs = {"preset": preset, "config": config.to_dict(), "seed": seed, "device": device, "engine": slots.engine}
         _set_attrs(trial, attrs)
-        entry.run = TrialRun(number, config, self.setup, seed=seed, judge=trial)
+        judge = TrialJudge(trial, self._completed)
+        entry.run = TrialRun(number, config, self.setup, seed=seed, judge=judge)
         watcher.trial_started(number, preset, config)
         slots.start(entry.run.task)
         return None
@@ -199,6 +202,7 @@ class Search:
     def _end(self, ended: "_Ended", running: "dict[int, _Running]", watcher: Watcher, failures: int) -> int:
         """Tell Optuna how a trial ended; the number of trials that have now failed in a row."""
         frozen = self._tell(ended.trial, ended.outcome)
+        self._completed.forget()
         del running[frozen.number]
         watcher.trial_ended(frozen)
         if frozen.state != TrialState.FAIL:

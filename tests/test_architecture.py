@@ -25,7 +25,7 @@ LAYERS = (
     "data.face_data",
     "data",  # what the rest of the package sees of data
     "data.copy",
-    "space losses model export",
+    "space losses model export judge",
     "study_file",
     "algorithms results conditions",
     "training",
@@ -56,7 +56,7 @@ ONLY = {
     "torch": "seeds masks device checkpoint losses model conditions training trainer full_training objective "
     "engine.layers engine.parameters engine.state engine.network engine.table engine.batch slots processes plan",
     "psutil": "plan",
-    "optuna": "storage dashboard space algorithms results conditions search "
+    "optuna": "storage dashboard space judge algorithms results conditions search "
     "cli.table cli.progress cli.run cli.status cli.dashboard cli.export cli.train",
     "numpy": "masks data.metadata data.files data.pairs data.face_data data.copy export training engine.table cli.data",
 }
