@@ -17,8 +17,9 @@ from face3d_tune import losses, seeds
 from face3d_tune.config import TrialConfig
 from face3d_tune.data import FaceData, mean_by_yaw
 from face3d_tune.device import Precision
-from face3d_tune.engine.network import Masks, Network, mask_length, mask_views
+from face3d_tune.engine.network import Network
 from face3d_tune.engine.parameters import layout
+from face3d_tune.engine.sites import Masks, mask_length, mask_views
 from face3d_tune.engine.state import State, adamw_step
 from face3d_tune.engine.table import Table, loss_gradient
 from face3d_tune.errors import NonFiniteError

@@ -6,7 +6,7 @@ cross-attention is an affine function of the pose, so its matrix is multiplied b
 of by the batch. Axes as in `layers`; L = layers, h = heads.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,9 +27,8 @@ from face3d_tune.engine.layers import (
     steadily,
     under_relu,
 )
-from face3d_tune.masks import room
+from face3d_tune.engine.sites import Masks
 
-Masks = Mapping[str, Tensor | None]
 _BOTH = (-2, -1)  # pairs and numbers
 
 
@@ -44,34 +43,6 @@ class Inputs:
     landmarks: Tensor
     xy: Tensor
     pose: Tensor
-
-
-def sites(config: TrialConfig) -> dict[str, tuple[int, ...]]:
-    """Every dropout of the model in the order in which it draws: name and shape of the mask."""
-    batch, d, heads = config.batch_size, config.d_model, config.nhead
-    found: dict[str, tuple[int, ...]] = {"keypoints": (batch, 256)} if config.layout == "keypoint" else {}
-    found["input"] = (batch, d)
-    for layer in range(config.num_layers):
-        found |= {f"{layer}.self_heads": (batch, heads, 1), f"{layer}.self": (batch, d)}
-        found |= {f"{layer}.cross_heads": (batch, heads, 1), f"{layer}.cross": (batch, d)}
-        found |= {f"{layer}.hidden": (batch, config.dim_feedforward), f"{layer}.out": (batch, d)}
-    return found
-
-
-def mask_views(config: TrialConfig, numbers: Tensor) -> dict[str, Tensor | None]:
-    """The mask of each site as it lies in [K, mask_length]."""
-    views: dict[str, Tensor | None] = {}
-    start = 0
-    for name, shape in sites(config).items():
-        elements = torch.Size(shape).numel()
-        views[name] = numbers[..., start : start + elements].view(*numbers.shape[:-1], *shape)
-        start += room(elements)
-    return views
-
-
-def mask_length(config: TrialConfig) -> int:
-    """How many numbers all masks of one step take."""
-    return sum(room(torch.Size(shape).numel()) for shape in sites(config).values())
 
 
 class Network:

@@ -17,7 +17,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.engine import Batch, Data, alone, structure
 from face3d_tune.engine import batch as batch_module
 from face3d_tune.engine import state as state_module
-from face3d_tune.engine.network import mask_length, sites
+from face3d_tune.engine.sites import mask_length, sites
 from face3d_tune.errors import ConfigError, NonFiniteError
 from face3d_tune.masks import MaskStream
 from face3d_tune.trainer import Trainer

@@ -9,7 +9,7 @@ from reference_model import STRUCTURES
 from face3d_tune.config import TrialConfig
 from face3d_tune.engine import Batch, Data
 from face3d_tune.engine import batch as batch_module
-from face3d_tune.engine.network import sites
+from face3d_tune.engine.sites import sites
 from face3d_tune.errors import NonFiniteError
 from face3d_tune.trainer import Trainer
 
