@@ -54,7 +54,8 @@ ONLY = {
     "matplotlib": "curve",
     "tomli_w": "export",
     "torch": "seeds masks device checkpoint losses model conditions training trainer full_training objective "
-    "engine.layers engine.parameters engine.sites engine.state engine.network engine.table engine.batch slots processes plan",
+    "engine.layers engine.parameters engine.sites engine.state engine.network engine.table engine.batch "
+    "slots processes plan",
     "psutil": "plan",
     "optuna": "storage dashboard space judge algorithms results conditions search "
     "cli.table cli.progress cli.run cli.status cli.dashboard cli.export cli.train",
