@@ -50,6 +50,16 @@ class Window:
     def trial_ended(self, trial: FrozenTrial) -> None:
         """Nothing to note."""
 
+    def trial_lost(self, number: int) -> None:
+        """Nothing to note."""
+
+    def note(self, line: str) -> None:
+        """Nothing to note."""
+
+    def stopping(self) -> bool:
+        """It never asks for that."""
+        return False
+
 
 class Waited:
     """Slots that know how long they were waited for: the rest of the time the parent samples, stores and prunes."""

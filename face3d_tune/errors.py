@@ -5,6 +5,7 @@ TuneError                 anything this package raises on purpose
 ├── DataError             the six data files are missing, broken or do not fit together
 ├── StudyFileError        a study file cannot be read or contradicts itself
 ├── StorageError          the database cannot be reached, created or used
+│   └── StorageAwayError  it went away while a search ran, for longer than that waits
 ├── StudyError            a study or trial is missing, or was made under other conditions
 ├── ExportError           a trial cannot be said in the flags of the user's script
 └── TrainingError         a training that started could not be finished
@@ -37,6 +38,12 @@ class StudyFileError(TuneError):
 
 class StorageError(TuneError):
     """The database cannot be reached, created or used."""
+
+
+class StorageAwayError(StorageError):
+    """The database went away while a search ran; a supervisor may start the same command again."""
+
+    exit_code = 1
 
 
 class StudyError(TuneError):

@@ -5,12 +5,21 @@ beside training. A median or percentile pruner looks at completed trials only, a
 """
 
 import time
-from collections.abc import Container
+from collections import deque
+from collections.abc import Callable, Container
+from typing import Any
 
 import optuna
 from optuna.pruners import NopPruner, PercentilePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+
+Attempt = Callable[[Callable[[], Any]], Any]  # calls something that needs the database, if that is there
+
+
+def _at_once(action: Callable[[], Any]) -> Any:
+    return action()
+
 
 _FRESH = 10.0  # seconds for which completed trials of other workers may be unknown
 
@@ -37,19 +46,33 @@ class CompletedTrials:
 
 
 class TrialJudge:
-    """Takes the curve of one trial and asks the study's pruner about it (`objective.Judge`)."""
+    """Takes the curve of one trial and asks the study's pruner about it (`objective.Judge`).
 
-    def __init__(self, trial: optuna.Trial, completed: CompletedTrials) -> None:
-        self._trial, self._completed = trial, completed
+    What cannot be stored while the database is away is kept, in order; until it is stored nothing is pruned.
+    """
+
+    def __init__(self, trial: optuna.Trial, completed: CompletedTrials, attempt: Attempt = _at_once) -> None:
+        self._trial, self._completed, self._attempt = trial, completed, attempt
         self._curve: dict[int, float] = {}
+        self._waiting: deque[tuple[float, int]] = deque()
 
     def report(self, value: float, step: int) -> None:
         """Store the validation cosine of an epoch (the step, from 1)."""
-        self._trial.report(value, step)
         self._curve[step] = value
+        self._waiting.append((value, step))
+        self._attempt(self.deliver)
+
+    def deliver(self) -> None:
+        """Store what waits."""
+        while self._waiting:
+            self._trial.report(*self._waiting[0])
+            self._waiting.popleft()
 
     def should_prune(self) -> bool:
         """Whether other trials' curves make this one hopeless: what `Trial.should_prune` answers."""
+        return not self._waiting and bool(self._attempt(self._asked))
+
+    def _asked(self) -> bool:
         pruner = self._trial.study.pruner
         if isinstance(pruner, NopPruner):
             return False

@@ -1,8 +1,9 @@
 """The database behind a study: its URL, opened with words a person can act on, and never its password."""
 
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,25 @@ import sqlalchemy
 from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from sqlalchemy import text
 from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    NoSuchModuleError,
+    OperationalError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool
 
 from face3d_tune.errors import StorageError
 
 _SQLITE_LOCK_WAIT = 60  # seconds to wait for a dashboard or backup that holds the file
 _CONNECT_WAIT = 10  # seconds for a PostgreSQL server to answer
+_LOCK_WAIT = 60  # seconds to wait for the other workers to ask and tell
+_FROZEN = 15  # seconds that a worker may be silent while it keeps the others from asking and telling
 _LOCK_KEY = 0x6661636533640000  # "face3d": ours among all users of the server's advisory locks
 _SECRETS = ("password", "sslpassword")  # in the query part of a URL
 
@@ -30,11 +42,11 @@ class Storage:
     url: URL
 
     @classmethod
-    def parse(cls, text: str) -> "Storage":
+    def parse(cls, typed: str) -> "Storage":
         """Read `sqlite:///FILE` or `postgresql://…`. Raises StorageError."""
         hint = "use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
         try:
-            url = make_url(text.strip())
+            url = make_url(typed.strip())
         except (ArgumentError, ValueError):  # whose text may hold a piece of the password
             raise StorageError("the storage is not a database URL", hint) from None
         kind = url.get_backend_name()
@@ -45,7 +57,7 @@ class Storage:
         if kind != "sqlite":
             raise StorageError(f"storage {url.drivername!r} is not supported", hint)
         if not url.database or url.database == ":memory:":
-            raise StorageError(f"storage {text} is in memory: its studies would be lost", hint)
+            raise StorageError(f"storage {typed} is in memory: its studies would be lost", hint)
         return cls(url)
 
     def __str__(self) -> str:
@@ -53,8 +65,8 @@ class Storage:
         if self.sqlite_file and make_url(as_typed) == self.url:  # SQLAlchemy would write 结果.db as %E7%BB%93…
             return as_typed
         hidden = {key: "***" for key in _SECRETS if key in self.url.query}
-        text = self.url.update_query_dict(hidden).render_as_string(hide_password=True)
-        return text.replace("%2A%2A%2A", "***")
+        shown = self.url.update_query_dict(hidden).render_as_string(hide_password=True)
+        return shown.replace("%2A%2A%2A", "***")
 
     __repr__ = __str__
 
@@ -133,8 +145,11 @@ class Storage:
         if self.sqlite_file:
             # No pool: Optuna leaves its engine behind where it refuses a file, and a pool would keep that open.
             return {"poolclass": NullPool, "connect_args": {"timeout": _SQLITE_LOCK_WAIT}}
-        # Without the ping a server that restarts between two reports would end the search.
-        return {"pool_pre_ping": True, "pool_size": 2, "connect_args": {"connect_timeout": _CONNECT_WAIT}}
+        # Without the ping a server that restarts between two reports would end the search; without keepalives a
+        # server that vanished from the network would be waited for.
+        connect = {"connect_timeout": _CONNECT_WAIT, "keepalives_idle": 10, "keepalives_interval": 5}
+        connect |= {"keepalives_count": 3, "tcp_user_timeout": 20_000}
+        return {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 0, "connect_args": connect}
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -159,9 +174,9 @@ class Storage:
 
     def _reason(self, error: DBAPIError) -> str:
         """The driver's first line; nothing of it if a password is in it."""
-        text = next(iter(str(error.orig).strip().splitlines()), type(error).__name__)
+        line = reason_of(error)
         secrets = (self.url.password, *(self.url.query.get(key) for key in _SECRETS))
-        return "the server refused" if any(str(secret) in text for secret in secrets if secret) else text
+        return "the server refused" if any(str(secret) in line for secret in secrets if secret) else line
 
     @contextmanager
     def searching(self) -> Iterator[None]:
@@ -190,18 +205,44 @@ class Storage:
             lock.release()
 
 
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that the database does not answer, or not now: down, restarting, full, locked, read-only.
+
+    Whoever meets one may try the same again; a mistake in what was asked is no such error.
+    """
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    return isinstance(cause, OperationalError | InterfaceError | InternalError | PoolTimeout)
+
+
+def reason_of(error: BaseException) -> str:
+    """The driver's own first line."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    said = str(cause.orig if isinstance(cause, DBAPIError) else cause)
+    return next(iter(said.strip().splitlines()), type(cause).__name__)
+
+
+_in_this_process = threading.RLock()  # or one thread could wait for the server's lock on the other's connection
+
+
 @contextmanager
 def one_at_a_time(engine: Engine) -> Iterator[None]:
     """Keep other processes out of the same block on the same PostgreSQL database; on SQLite `searching` does that.
 
-    The server lets go when the connection ends, however it ends.
+    The server lets go when the connection ends, however it ends, and of a process that was frozen in the block after
+    a while: what follows in the block must then fail by itself.
     """
-    if engine.dialect.name != "postgresql":
-        yield
-        return
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(sqlalchemy.text("select pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
-        try:
+    with _in_this_process:
+        if engine.dialect.name != "postgresql":
             yield
-        finally:
-            connection.execute(sqlalchemy.text("select pg_advisory_unlock(:key)"), {"key": _LOCK_KEY})
+            return
+        with ExitStack() as stack:
+            connection = stack.enter_context(engine.connect())
+            for setting, seconds in (("idle_in_transaction_session_timeout", _FROZEN), ("lock_timeout", _LOCK_WAIT)):
+                connection.execute(text(f"set local {setting} = '{seconds}s'"))
+            connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+            try:
+                yield
+            finally:
+                with suppress(DBAPIError):  # what was done in the block is stored, whatever became of this connection
+                    connection.rollback()
+                    stack.close()

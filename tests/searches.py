@@ -29,7 +29,7 @@ class Watch:
 
     def __init__(self, interrupt=None, error=KeyboardInterrupt):
         self.interrupt, self.error = interrupt, error
-        self.started, self.epochs, self.ended = [], {}, []
+        self.started, self.epochs, self.ended, self.lost, self.notes = [], {}, [], [], []
 
     def trial_started(self, number, preset, config):
         self.started.append((number, preset, config))
@@ -41,6 +41,15 @@ class Watch:
 
     def trial_ended(self, trial):
         self.ended.append(trial)
+
+    def trial_lost(self, number):
+        self.lost.append(number)
+
+    def note(self, line):
+        self.notes.append(line)
+
+    def stopping(self):
+        return False
 
 
 def file_of(tmp_path, text):

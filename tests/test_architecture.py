@@ -18,6 +18,7 @@ LAYERS = (
     "masks",
     "config script",
     "storage dashboard device checkpoint",  # the machine: databases, ports, GPUs, files
+    "workers outage",
     "data.problems",
     "data.metadata",
     "data.files",
@@ -36,6 +37,8 @@ LAYERS = (
     "engine",  # what the rest of the package sees of the engine
     "slots curve",
     "processes objective full_training",
+    "ledger",
+    "loop",
     "plan search",
     "cli.base",
     "cli.table cli.progress",
@@ -48,7 +51,7 @@ LAYERS = (
 ONLY = {
     "click": "cli cli.base cli.run cli.status cli.dashboard cli.export cli.train cli.data",
     "rich": "cli.table cli.progress cli.run cli.export cli.train",
-    "sqlalchemy": "storage",
+    "sqlalchemy": "storage workers ledger",
     "filelock": "storage",
     "optuna_dashboard": "dashboard",
     "matplotlib": "curve",
@@ -57,7 +60,7 @@ ONLY = {
     "engine.layers engine.parameters engine.sites engine.state engine.network engine.table engine.batch "
     "slots processes plan",
     "psutil": "plan",
-    "optuna": "storage dashboard space judge algorithms results conditions search "
+    "optuna": "storage dashboard space judge algorithms results conditions ledger loop search "
     "cli.table cli.progress cli.run cli.status cli.dashboard cli.export cli.train",
     "numpy": "masks data.metadata data.files data.pairs data.face_data data.copy export training engine.table cli.data",
 }

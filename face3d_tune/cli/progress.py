@@ -38,6 +38,11 @@ class Interrupt:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    @property
+    def requested(self) -> bool:
+        """Whether one was asked for."""
+        return self._requested
+
     def check(self) -> None:
         """Raise KeyboardInterrupt if one was asked for."""
         if self._requested:
@@ -85,10 +90,24 @@ class SearchProgress:
         self._running[number] = name, self._bars.add_task(name, total=config.epochs, note="")
 
     def epoch_ended(self, number: int, result: EpochResult) -> None:
-        """Move the trial's live line on, and let an interrupt out."""
+        """Move the trial's live line on."""
         note = f"cosine {result.val_cosine:.4f}  lr {result.lr:.1e}"
         self._bars.update(self._running[number][1], completed=result.epoch, note=note)
-        self._interrupt.check()
+
+    def stopping(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self._interrupt.requested
+
+    def note(self, line: str) -> None:
+        """Print a line above the live ones."""
+        self._console.print(line, highlight=False)
+
+    def trial_lost(self, number: int) -> None:
+        """Remove its live line."""
+        name, bar = self._running.pop(number, (f"#{number}", None))
+        if bar is not None:
+            self._bars.remove_task(bar)
+        self.note(f"{name:<18} given to another worker, as this one had been silent for too long")
 
     def trial_ended(self, trial: FrozenTrial) -> None:
         """Print the trial's line."""

@@ -82,6 +82,18 @@ class Duration(click.ParamType[float]):
     help="End the search when a trial reaches this validation cosine, e.g. 0.85.",
 )
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Seed of the search and its trials.  [default: 42]")
+@click.option(
+    "--worker-timeout",
+    type=Duration(),
+    metavar="TIME",
+    help="Without a sign of life for so long, this worker's trials go to others.  [default: 60s]",
+)
+@click.option(
+    "--storage-timeout",
+    type=Duration(),
+    metavar="TIME",
+    help="How long to wait for a database that went away.  [default: 10m]",
+)
 @data_options
 @device_options
 @engine_option
@@ -96,6 +108,8 @@ def run(
     timeout: float | None,
     target: float | None,
     seed: int | None,
+    worker_timeout: float | None,
+    storage_timeout: float | None,
     data_dir: Path | None,
     split: Any,
     min_yaw: float,
@@ -121,10 +135,12 @@ def run(
     from face3d_tune.data import load
     from face3d_tune.device import choose_device, choose_precision, set_threads
     from face3d_tune.objective import Setup
+    from face3d_tune.outage import DEFAULT_TIMEOUT
     from face3d_tune.plan import choose
     from face3d_tune.results import best_value
     from face3d_tune.search import Search, check
     from face3d_tune.storage import Storage
+    from face3d_tune.workers import DEFAULT_SILENCE
 
     started = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -144,9 +160,17 @@ def run(
     set_threads(1 if plan.engine == "batched" else None)  # others train
     goal = trials or file.trials
     with place.searching(), place.opened(create=True) as opened:
-        search = Search(opened, study_name or file.name, file, settings, setup)
+        search = Search(
+            opened,
+            study_name or file.name,
+            file,
+            settings,
+            setup,
+            silence=worker_timeout or DEFAULT_SILENCE,
+            storage_timeout=storage_timeout or DEFAULT_TIMEOUT,
+        )
         _introduce(console, search, place, goal, plan)
-        if place.sqlite_file and (abandoned := search.take_back_abandoned()):
+        if abandoned := search.take_back_abandoned():
             console.print(f"{abandoned} trial(s) of a run that was killed: queued again")
         finished = search.finished()
         done_before = finished >= goal or search.target_reached()

@@ -78,7 +78,7 @@ class Watch:
 
     def __init__(self, at_epoch=lambda number, result: None):
         self.at_epoch = at_epoch
-        self.started, self.epochs, self.ended = [], {}, []
+        self.started, self.epochs, self.ended, self.lost, self.notes = [], {}, [], [], []
 
     def trial_started(self, number, preset, config):
         self.started.append((number, preset))
@@ -89,6 +89,15 @@ class Watch:
 
     def trial_ended(self, trial):
         self.ended.append(trial.number)
+
+    def trial_lost(self, number):
+        self.lost.append(number)
+
+    def note(self, line):
+        self.notes.append(line)
+
+    def stopping(self):
+        return False
 
 
 def search_in(storage, tmp_path, data, text, epochs):

@@ -1,0 +1,173 @@
+"""Every change to the trials of a study: queued, asked for, told, put back. Nothing else changes a trial's state.
+
+Each change is made under `storage.one_at_a_time` and by the worker that claims the trial, in an order in which a crash
+between two steps leaves something that the next worker recognises. So the number of finished trials is exact, however
+many workers there are, and every trial has one owner.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import text
+
+from face3d_tune.objective import Outcome
+from face3d_tune.results import FINISHED
+from face3d_tune.storage import one_at_a_time
+from face3d_tune.study_file import SeedTrial
+from face3d_tune.workers import Orphan, Worker
+
+PUT_BACK = "put_back"  # user attribute of a trial whose parameters were queued again
+RETRIES = 3  # of a trial whose workers died
+_INHERITED = ("preset", "overrides", "seed", "ordinal", "deaths", "lineage")
+
+
+class TrialLost(Exception):
+    """Another worker took the trial, since this one seemed dead: it slept, or the database did not hear of it."""
+
+
+class Ledger:
+    """The trials of one study, as this worker may change them; `note` is told of trials taken from the dead."""
+
+    def __init__(self, study: optuna.Study, storage: RDBStorage, worker: Worker) -> None:
+        self.study, self.worker = study, worker
+        self.note: Callable[[str], object] = lambda line: None
+        self._engine = storage.engine
+
+    def counts(self) -> dict[TrialState, int]:
+        """Trials by state, without reading them."""
+        question = text("select state, count(*) from trials where study_id = :study group by state")
+        with self._engine.connect() as database:
+            rows = database.execute(question, {"study": self.study._study_id}).all()
+        return {TrialState[state]: count for state, count in rows}
+
+    def finished(self) -> int:
+        """Trials that count towards the budget: completed or pruned."""
+        counts = self.counts()
+        return sum(counts.get(state, 0) for state in FINISHED)
+
+    def enqueue(self, presets: Iterable[SeedTrial]) -> None:
+        """Put every preset that the study does not hold yet in the queue, in this order."""
+        with one_at_a_time(self._engine):
+            held = {trial.user_attrs.get("preset") for trial in self._trials()}
+            for preset in presets:
+                if preset.name not in held:
+                    attrs = {"preset": preset.name, "overrides": dict(preset.overrides)}
+                    self.study.enqueue_trial(dict(preset.params), user_attrs=attrs)
+
+    def ask(self, budget: int) -> optuna.Trial | None:
+        """The next trial, claimed; None if the finished ones and those in training may be enough for `budget`."""
+        with one_at_a_time(self._engine):
+            self._take_back_orphans()
+            counts = self.counts()
+            if sum(counts.get(state, 0) for state in (*FINISHED, TrialState.RUNNING)) >= budget:
+                return None
+            trial = self.study.ask()
+            self.worker.claim(trial._trial_id)
+            if "ordinal" not in trial.user_attrs:
+                trial.set_user_attr("ordinal", self._next_ordinal())
+            return trial
+
+    def tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
+        """End a trial. Told again after the database went away in between, it changes nothing. Raises TrialLost."""
+        with one_at_a_time(self._engine):
+            held = self.study._storage.get_trial(trial._trial_id)
+            if held.state not in FINISHED:  # which nobody else would have made it
+                if not self.worker.holds(trial._trial_id):
+                    raise TrialLost
+                if not held.state.is_finished():
+                    held = self._tell(trial, outcome)
+            self.worker.release(trial._trial_id)
+            return held
+
+    def _tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
+        try:
+            for key, value in outcome.attrs.items():
+                trial.set_user_attr(key, value)
+            match outcome.stop_reason:
+                case "pruned":
+                    return self.study.tell(trial, state=TrialState.PRUNED)
+                case "non_finite" | "error":
+                    return self.study.tell(trial, state=TrialState.FAIL)
+                case _:
+                    return self.study.tell(trial, outcome.value)
+        except UpdateFinishedTrialError as error:  # this process was frozen in this very block
+            raise TrialLost from error
+
+    def put_back(self, trial: optuna.Trial, reason: str) -> None:
+        """Fail a trial of this worker and queue it again. Raises TrialLost."""
+        with one_at_a_time(self._engine):
+            held = self.study._storage.get_trial(trial._trial_id)
+            if held.state.is_finished():  # it was being told when the interrupt came
+                self.worker.release(trial._trial_id)
+            elif not self.worker.holds(trial._trial_id):
+                raise TrialLost
+            else:
+                self._put_back(held, reason, died=False)
+                self.worker.release(trial._trial_id)
+
+    def take_back_orphans(self) -> list[Orphan]:
+        """Put back every trial that runs without a living worker; which these were."""
+        if not self.worker.orphans():
+            return []
+        with one_at_a_time(self._engine):
+            return self._take_back_orphans()
+
+    def _take_back_orphans(self) -> list[Orphan]:
+        orphans = self.worker.orphans()
+        for orphan in orphans:
+            self.worker.release(orphan.trial_id)  # first: from now on its worker, if it only slept, can tell it no more
+            trial = self.study._storage.get_trial(orphan.trial_id)
+            if trial.state == TrialState.RUNNING:
+                self._put_back(trial, orphan.reason, died=True)
+                self.note(f"trial {orphan.number} was left running: {orphan.reason}")
+        return orphans
+
+    def _put_back(self, trial: FrozenTrial, reason: str, *, died: bool) -> None:
+        """Fail a trial and queue the same parameters and seed again, so that its successor ends as it would have.
+
+        In this order a crash in between leaves a running trial with a successor, which whoever comes next recognises.
+        After RETRIES deaths there is no successor: the trial may be what kills.
+        """
+        sampled = trial.params if "config" in trial.user_attrs else {}  # else a part of them, if any
+        params = {**trial.system_attrs.get("fixed_params", {}), **sampled}
+        deaths = trial.user_attrs.get("deaths", 0) + died
+        again = deaths <= RETRIES
+        succeeded = {other.user_attrs.get("retry_of") for other in self._trials()}
+        if again and params and trial.number not in succeeded:
+            attrs = {key: trial.user_attrs[key] for key in _INHERITED if key in trial.user_attrs}
+            attrs |= {"retry_of": trial.number, "deaths": deaths, "lineage": lineage(trial)}
+            attrs.setdefault("ordinal", self._next_ordinal())  # it died before it was given one
+            self.study.enqueue_trial(params, user_attrs=attrs)
+        reason = reason if again else f"{reason}; that was the last of {RETRIES} retries"
+        mark: dict[str, Any] = {"stop_reason": "error", "error": reason, **({PUT_BACK: True} if again else {})}
+        storage = self.study._storage  # Optuna has no public way to write to a trial that another process asked for
+        for key, value in mark.items():
+            storage.set_trial_user_attr(trial._trial_id, key, value)
+        storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    def _next_ordinal(self) -> int:
+        """The first that no trial has; one that was put back without a successor has left its own.
+
+        Seeds follow from it, so a study that was interrupted goes on as if it had not been. (A sampler that started
+        from one seed after each interruption would repeat its first suggestions.)
+        """
+        trials = self._trials()
+        succeeded = {trial.user_attrs.get("retry_of") for trial in trials}
+        used = {
+            trial.user_attrs.get("ordinal")
+            for trial in trials
+            if PUT_BACK not in trial.user_attrs or trial.number in succeeded
+        }
+        return next(ordinal for ordinal in range(len(used) + 1) if ordinal not in used)
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+
+def lineage(trial: FrozenTrial) -> int:
+    """The number of the trial that this one continues, through all its retries; its own if it continues none."""
+    return int(trial.user_attrs.get("lineage", trial.number))
