@@ -76,6 +76,10 @@ class Waited:
         """As the slots do."""
         self._slots.drop(number)
 
+    def save_next(self) -> None:
+        """As the slots do."""
+        self._slots.save_next()
+
     def wait(self) -> list[Event]:
         """As the slots do, on the clock."""
         started = time.monotonic()
