@@ -9,7 +9,8 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Column, Connection, Float, Integer, MetaData, String, Table, inspect, text
@@ -64,6 +65,10 @@ class WorkerRow:
     alive: bool
     trials: tuple[int, ...]  # numbers of those it claims and that run
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "trials": list(self.trials)}
+
 
 class Worker:
     """This process among the workers of a study.
@@ -89,7 +94,7 @@ class Worker:
             with engine.begin() as database:
                 self._check_versions(database)
                 self._prune(database)
-                self._last = self._join(database)
+                self._last = _clock(database)
         # A network that was away may have come back for this worker first; the others get time for a sign of life.
         self._steady = self._last - silence + 2 * self.interval
 
@@ -111,20 +116,16 @@ class Worker:
         running = "select trial_id from trials where state = 'RUNNING'"
         database.execute(text(f"delete from face3d_tune_claims where trial_id not in ({running})"))
 
-    def _join(self, database: Connection) -> float:
-        now = _clock(database)
-        values = {"worker": self.name, "study_id": self._study_id, "host": socket.gethostname(), "pid": os.getpid()}
-        values |= {"version": __version__, "started": now, "seen": now, "silence": self.silence}
-        database.execute(_tables.tables["face3d_tune_workers"].insert(), values)
-        return now
-
     def beat(self) -> None:
-        """Give a sign of life."""
+        """Give a sign of life; the first one, here or in an older copy of the database, is joining."""
         with self._engine.begin() as database:
             now = _clock(database)
             sign = text("update face3d_tune_workers set seen = :now where worker = :me")
             if not database.execute(sign, {"now": now, "me": self.name}).rowcount:
-                self._join(database)  # the database is an older copy of itself
+                values = {"worker": self.name, "study_id": self._study_id, "version": __version__}
+                values |= {"host": socket.gethostname(), "pid": os.getpid()}
+                values |= {"started": now, "seen": now, "silence": self.silence}
+                database.execute(_tables.tables["face3d_tune_workers"].insert(), values)
         if now - self._last > 2 * self.interval:
             self._steady = now  # whatever kept this worker silent may have kept the others
         self._last = now
@@ -176,7 +177,7 @@ class Worker:
         return found
 
     def leave(self) -> None:
-        """Be no worker any more."""
+        """Be no worker any more: what it still claims is free."""
         with self._engine.begin() as database:
             database.execute(text("delete from face3d_tune_workers where worker = :me"), {"me": self.name})
 
@@ -195,12 +196,18 @@ class Pulse(threading.Thread):
         self._over = threading.Event()
 
     def __enter__(self) -> "Pulse":
+        self._worker.beat()
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self.join()
+        try:
+            self._worker.leave()
+        except Exception as error:
+            if not is_away(error):
+                raise
 
     def run(self) -> None:
         """Beat."""

@@ -1,44 +1,87 @@
-"""`face3d-tune status`: what a storage holds."""
+"""`face3d-tune status`: what a storage holds, and who is working on it."""
 
 import json
+import time
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from face3d_tune.cli.base import Command, example, storage_option
 
+if TYPE_CHECKING:
+    from face3d_tune.storage import Storage
 
-@click.command(cls=Command, epilog=example("face3d-tune status\nface3d-tune status --json"))
+_EVERY = 2.0  # seconds between two looks
+
+
+@click.command(cls=Command, epilog=example("face3d-tune status\nface3d-tune status --watch\nface3d-tune status --json"))
 @storage_option
+@click.option("--watch", is_flag=True, help="Look again every two seconds, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-def status(storage: str, as_json: bool) -> None:
-    """Show the studies of a storage and how far they are."""
+def status(storage: str, watch: bool, as_json: bool) -> None:
+    """Show studies, how far they are, and who works on them."""
+    import optuna
+
+    from face3d_tune.errors import StorageError
+    from face3d_tune.storage import Storage
+
+    if watch and as_json:
+        raise click.UsageError("--watch is for people, --json for scripts; give one of them")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    place = Storage.parse(storage)
+    shown = _shown(place, as_json)
+    while True:
+        if watch:
+            click.clear()  # nothing where there is no terminal
+        click.echo(shown)
+        if not watch:
+            return
+        time.sleep(_EVERY)
+        try:
+            shown = _shown(place, as_json)
+        except StorageError as error:  # it may come back
+            shown = f"{error.message}\n{shown}" if not shown.startswith(error.message) else shown
+
+
+def _shown(place: "Storage", as_json: bool) -> str:
+    """One look at the storage. Raises StorageError."""
     import optuna
 
     from face3d_tune.results import summary
-    from face3d_tune.storage import Storage
+    from face3d_tune.workers import read_workers
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    place = Storage.parse(storage)
     with place.opened() as opened:
-        names = sorted(study.study_name for study in optuna.get_all_study_summaries(opened, include_best_trial=False))
-        studies = [summary(optuna.load_study(study_name=name, storage=opened)) for name in names]
+        studies = []
+        for each in sorted(optuna.get_all_study_summaries(opened, include_best_trial=False), key=_name):
+            study = optuna.load_study(study_name=each.study_name, storage=opened)
+            workers = [row.to_dict() for row in read_workers(opened.engine, study._study_id)]
+            studies.append({**summary(study), "workers": workers})
     where = str(place.sqlite_file.resolve()) if place.sqlite_file else str(place)
     if as_json:
-        click.echo(
-            json.dumps({"storage": str(place), "where": where, "studies": studies}, indent=2, ensure_ascii=False)
-        )
-        return
-    click.echo(f"storage  {where}")
-    for study in studies:
-        states = ", ".join(f"{count} {state}" for state, count in study["states"].items() if count) or "no trials"
-        click.echo(f"study    {study['study']}: {states}")
-        if study["best_value"] is None:
-            click.echo("         no completed trial yet")
-        else:
-            origin = study["best_preset"] or "sampled"
-            no_model = study["no_model_cosine"]
-            beside = "" if no_model is None else f"; without a model {no_model:.4f}"
-            best = f"{study['best_value']:.4f}, trial {study['best_trial']} ({origin})"
-            click.echo(f"         best validation cosine {best}{beside}")
-    if not studies:
-        click.echo("no study yet; make one with `face3d-tune run`")
+        return json.dumps({"storage": str(place), "where": where, "studies": studies}, indent=2, ensure_ascii=False)
+    lines = [f"storage  {where}", *(line for study in studies for line in _lines(study))]
+    return "\n".join(lines if studies else [*lines, "no study yet; make one with `face3d-tune run`"])
+
+
+def _name(study: Any) -> str:
+    return str(study.study_name)
+
+
+def _lines(study: dict[str, Any]) -> list[str]:
+    """A study for people."""
+    states = ", ".join(f"{count} {state}" for state, count in study["states"].items() if count) or "no trials"
+    lines = [f"study    {study['study']}: {states}"]
+    if study["best_value"] is None:
+        lines.append("         no completed trial yet")
+    else:
+        origin = study["best_preset"] or "sampled"
+        no_model = study["no_model_cosine"]
+        beside = "" if no_model is None else f"; without a model {no_model:.4f}"
+        best = f"{study['best_value']:.4f}, trial {study['best_trial']} ({origin})"
+        lines.append(f"         best validation cosine {best}{beside}")
+    for worker in study["workers"]:
+        trials = ", ".join(f"#{number}" for number in worker["trials"]) or "no trial"
+        sign = f"last sign of life {worker['silent']:.0f} s ago"
+        verdict = "" if worker["alive"] else ", taken for dead"
+        lines.append(f"worker   {worker['host']}:{worker['pid']}: {trials}; {sign}{verdict}")
+    return lines

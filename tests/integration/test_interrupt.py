@@ -2,8 +2,11 @@
 
 import contextlib
 import io
+import json
 import os
+import re
 import signal
+import socket
 import sqlite3
 import threading
 import time
@@ -148,6 +151,33 @@ def test_a_second_search_in_the_same_file_is_refused_and_a_killed_one_is_taken_u
     assert "1 trial(s) of a run that was killed: queued again" in rest.err
     assert finished(place) == uninterrupted
     assert [trial.number for trial in read_trials(place) if not trial.state.is_finished()] == []
+
+
+def test_status_shows_the_worker_and_its_trial_and_later_that_it_left(place, data_folder):
+    with start(*search(data_folder), "--epochs", 5000, cwd=place) as process:
+        wait_until(place, process, lambda running: running.get(0, 0) > 0)
+        shown = json.loads(call("status", "--json", cwd=place).out)
+        lines = call("status", cwd=place).out.splitlines()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+    (worker,) = shown["studies"][0]["workers"]
+    assert (worker["host"], worker["pid"], worker["alive"]) == (socket.gethostname(), process.pid, True)
+    assert worker["trials"] == [0]
+    assert 0 <= worker["silent"] <= 15 + worker["age"]
+    pattern = rf"worker   {re.escape(worker['host'])}:{process.pid}: #0; last sign of life \d+ s ago"
+    assert re.fullmatch(pattern, lines[-1]), lines
+    assert json.loads(call("status", "--json", cwd=place).out)["studies"][0]["workers"] == []
+
+
+def test_status_watches_until_ctrl_c(place, data_folder):
+    call(*search(data_folder), "--trials", 1, "--epochs", 1, cwd=place)
+    with start("status", "--watch", cwd=place) as process:
+        seen = [process.stdout.readline() for _ in range(6)]  # two looks of three lines
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert seen[:3] == seen[3:]
+    assert seen[0].startswith("storage  ")
+    assert (process.returncode, err.strip()) == (130, "interrupted")
 
 
 def test_a_training_that_is_stopped_keeps_the_best_checkpoint_so_far(place, data_folder):
