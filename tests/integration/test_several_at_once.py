@@ -1,16 +1,19 @@
 """A search with several trials in training, in slots that only pretend to train: what starts, ends and is put back."""
 
 import random
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.trial import TrialState
 from searches import DISTINCT, SAMPLED_ONLY, Watch, file_of, search_in, states
+from sqlalchemy.exc import OperationalError
 
 from face3d_tune import loop as loop_module
-from face3d_tune.errors import TrainingError
+from face3d_tune.errors import StorageAwayError, TrainingError
 from face3d_tune.ledger import PUT_BACK
 from face3d_tune.results import preset_rows
 from face3d_tune.slots import Event, Failure
@@ -306,3 +309,139 @@ def test_an_interrupt_while_a_trial_is_told_leaves_it_told_and_puts_the_others_b
         scripted(Scripted(3, lambda task, number: (0.1, "finished" if task.number == 1 else None)), 9)
     assert states(scripted.search.study)[:3] == ["FAIL", "COMPLETE", "FAIL"]
     check_put_back(scripted.search.study, [0, 2], "interrupted")
+
+
+def test_a_stop_lets_every_epoch_end_saves_it_and_puts_the_trials_back(scripted):
+    watch, slots = (
+        Watch(),
+        Scripted(3, lambda task, number: (0.1, "finished" if (task.number, number) == (1, 4) else None)),
+    )
+    watch.stopping = lambda: len(watch.epochs.get(0, [])) >= 3
+    with pytest.raises(KeyboardInterrupt):
+        scripted(slots, 9, watch)
+    study = scripted.search.study
+    assert slots.saves is True
+    assert states(study) == ["FAIL", "COMPLETE", "FAIL", "WAITING", "WAITING"]  # the one that ended by itself counts
+    check_put_back(study, [0, 2], "interrupted")
+    assert [len(trial.intermediate_values) for trial in study.trials[:3]] == [4, 4, 4]
+    assert slots.tasks == {}
+
+
+def away(monkeypatch, search, *, when):
+    """The database of this search is away while `when()` says so; returns how often it was asked in vain."""
+    engine, vain = search.ledger._engine, []
+
+    def refuse(*_):
+        if when():
+            vain.append(None)
+            raise OperationalError("select 1", {}, Exception("connection refused"))
+
+    sqlalchemy.event.listen(engine, "engine_connect", refuse)
+    monkeypatch.setattr("face3d_tune.outage._PAUSES", (0.0, 0.0))
+    return vain
+
+
+def test_while_the_database_is_away_training_goes_on_and_the_reports_arrive_later_in_order(scripted, monkeypatch):
+    search, watch = scripted.search, Watch()
+
+    def play(task, number):
+        return 0.01 * number, "finished" if number == 10 + task.number else None
+
+    slots = Scripted(2, play)
+    vain = away(monkeypatch, search, when=lambda: slots.epochs.get(0, 0) >= 3 and slots.epochs.get(1, 0) < 8)
+    scripted(slots, 2, watch)
+    assert len(vain) > 5
+    for trial in search.study.trials:
+        assert trial.state == TrialState.COMPLETE
+        assert trial.intermediate_values == {step: 0.01 * step for step in range(1, 11 + trial.number)}
+    gone, back = watch.notes
+    assert gone == "the storage does not answer (connection refused); training goes on, its results are kept here"
+    assert back.startswith("the storage answers again after ")
+
+
+def test_a_trial_that_ends_while_the_database_is_away_is_told_when_it_is_back(scripted, monkeypatch):
+    slots = Scripted(2, lambda task, number: (0.1, "finished" if number == (2, 9)[task.number] else None))
+    away(monkeypatch, scripted.search, when=lambda: 2 <= slots.epochs.get(1, 0) < 7)
+    scripted(slots, 2)
+    assert states(scripted.search.study) == ["COMPLETE"] * 2
+    assert slots.most == 2
+
+
+def test_a_database_that_stays_away_ends_the_search_after_the_epochs_are_saved(sqlite, tmp_path, data, monkeypatch):
+    search = search_in(sqlite, file_of(tmp_path, SAMPLED_ONLY), data)
+    search._storage_timeout = 0.2
+    slots, gone = Scripted(2, endless), []
+    away(monkeypatch, search, when=lambda: gone or (slots.epochs.get(1, 0) >= 3 and gone.append(True) is None))
+
+    slots_wait = slots.wait
+
+    def slow_wait():
+        time.sleep(0.02)
+        return slots_wait()
+
+    slots.wait = slow_wait
+    with pytest.raises(StorageAwayError, match="the storage did not answer for"):
+        search.run(9, Watch(), slots=slots)
+    assert slots.saves is True
+    gone.clear()  # back again: the next run takes over what was left
+
+
+def test_a_trial_that_another_worker_took_is_dropped_and_the_search_goes_on(scripted):
+    search, watch = scripted.search, Watch()
+
+    def given_away(number, result):
+        if (number, result.epoch) == (1, 2):
+            trial = search.study.trials[1]
+            search.ledger.worker.release(trial._trial_id)
+            search.study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    watch.epoch_ended = given_away
+    slots = Scripted(2, lambda task, number: (0.1, "finished" if number == 5 else None))
+    scripted(slots, 3, watch)
+    assert watch.lost == [1]
+    assert states(search.study) == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert search.study.trials[1].intermediate_values.keys() == {1, 2}
+
+
+def test_a_trial_that_lost_its_claim_is_not_told(scripted):
+    """Whoever took it may have died before failing it."""
+    search, watch = scripted.search, Watch()
+    ids = []
+
+    def released(number, result):
+        if (number, result.epoch) == (0, 4):
+            ids.append(search.study.trials[0]._trial_id)
+            search.ledger.worker.release(ids[0])
+
+    watch.epoch_ended = released
+    slots = Scripted(1, lambda task, number: (0.1, "finished" if number == 5 else None))
+    scripted(slots, 1, watch)
+    assert watch.lost == [0]
+    first, again = search.study.trials
+    assert (first.state, again.state) == (TrialState.FAIL, TrialState.COMPLETE)
+    assert first.user_attrs["error"] == "its process ended without a word"
+    assert again.user_attrs["retry_of"] == 0
+    assert (again.params, again.user_attrs["seed"]) == (first.params, first.user_attrs["seed"])
+
+
+def test_a_trial_whose_workers_die_is_tried_again_three_times_and_then_fails_for_good(scripted):
+    search, watch = scripted.search, Watch()
+    died = []
+
+    def dies(number, result):
+        if len(died) < 4:
+            died.append(number)
+            search.ledger.worker.release(search.study.trials[number]._trial_id)
+            raise SystemExit
+
+    watch.epoch_ended = dies
+    for _ in range(4):
+        with pytest.raises(SystemExit):
+            scripted(Scripted(1, two_epochs), 1, watch)
+    scripted(Scripted(1, two_epochs), 1, watch)
+    trials = search.study.trials
+    assert [trial.user_attrs.get("deaths", 0) for trial in trials] == [0, 1, 2, 3, 0]
+    assert states(search.study) == ["FAIL"] * 4 + ["COMPLETE"]
+    assert [trial.user_attrs.get("retry_of") for trial in trials] == [None, 0, 1, 2, None]
+    assert trials[3].user_attrs["error"].endswith("; that was the last of 3 retries")
+    assert trials[4].params != trials[3].params
