@@ -1,5 +1,10 @@
-"""Checkpoint files in the users' format (CONTRACT section 4), written so that a crash never leaves half a file."""
+"""Checkpoint files in the users' format (CONTRACT section 4), written so that a crash never leaves half a file.
 
+And sealed ones: bytes that carry their own checksum, for places where a file may be torn all the same.
+"""
+
+import hashlib
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +13,9 @@ from typing import Any
 import torch
 
 from face3d_tune.errors import TrainingError
+
+_MAGIC = b"face3d-tune training 1\n"  # 1 is the version of what is inside
+_HEAD = len(_MAGIC) + hashlib.sha256().digest_size
 
 
 def save(checkpoint: Mapping[str, Any], path: Path) -> None:
@@ -30,3 +38,22 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict):
         raise TrainingError(f"{path} is not a checkpoint: it holds a {type(checkpoint).__name__}")
     return checkpoint
+
+
+def seal(content: Mapping[str, Any]) -> memoryview:
+    """Tensors and plain values as bytes: who wrote them, their SHA-256, and a torch file."""
+    buffer = io.BytesIO()
+    buffer.write(bytes(_HEAD))
+    torch.save(dict(content), buffer)
+    whole = buffer.getbuffer()
+    whole[:_HEAD] = _MAGIC + hashlib.sha256(whole[_HEAD:]).digest()
+    return whole
+
+
+def unseal(sealed: bytes) -> dict[str, Any]:
+    """What `seal` was given, on the CPU. Raises TrainingError if a single bit is not as it was written."""
+    view = memoryview(sealed)
+    if view[:_HEAD] != _MAGIC + hashlib.sha256(view[_HEAD:]).digest():
+        raise TrainingError("it is torn, or of another version")
+    content: dict[str, Any] = torch.load(io.BytesIO(view[_HEAD:]), map_location="cpu", weights_only=True)
+    return content

@@ -6,6 +6,7 @@ TuneError                 anything this package raises on purpose
 ├── StudyFileError        a study file cannot be read or contradicts itself
 ├── StorageError          the database cannot be reached, created or used
 │   └── StorageAwayError  it went away while a search ran, for longer than that waits
+├── ArtifactError         the folder or bucket for checkpoints cannot be reached or used
 ├── StudyError            a study or trial is missing, or was made under other conditions
 ├── ExportError           a trial cannot be said in the flags of the user's script
 └── TrainingError         a training that started could not be finished
@@ -44,6 +45,10 @@ class StorageAwayError(StorageError):
     """The database went away while a search ran; a supervisor may start the same command again."""
 
     exit_code = 1
+
+
+class ArtifactError(TuneError):
+    """The folder or bucket for checkpoints cannot be reached or used."""
 
 
 class StudyError(TuneError):

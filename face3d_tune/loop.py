@@ -19,7 +19,7 @@ from face3d_tune.judge import CompletedTrials, TrialJudge
 from face3d_tune.ledger import Ledger, TrialLost
 from face3d_tune.objective import Outcome, TrialRun
 from face3d_tune.outage import Outage
-from face3d_tune.slots import Event, Slots
+from face3d_tune.slots import Slots
 from face3d_tune.storage import is_away
 from face3d_tune.training import EpochResult
 

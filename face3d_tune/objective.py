@@ -13,7 +13,7 @@ import torch
 from face3d_tune.config import TrialConfig
 from face3d_tune.data import FaceData
 from face3d_tune.device import Precision
-from face3d_tune.slots import Event, Failure, Task
+from face3d_tune.tasks import Event, Failure, Note, Resumed, Task
 from face3d_tune.training import EpochResult
 
 StopReason = Literal["finished", "early_stopping", "pruned", "target", "non_finite", "error"]
@@ -54,11 +54,34 @@ class TrialRun:
 
     With mixed precision that leads to NaN, the training begins again without; Optuna takes each step once, so the steps
     that the first attempt reported keep its values.
+
+    Args:
+        number: Of the trial.
+        config: What it trains.
+        setup: What it shares with all others.
+        seed: Of its training.
+        judge: Takes its curve.
+        key: Under which its checkpoints are kept; None: nowhere.
+        retry: Whether somebody has begun it before, so that there should be one.
+        say: Takes what a person should know and no trial ends by.
     """
 
-    def __init__(self, number: int, config: TrialConfig, setup: Setup, *, seed: int, judge: Judge) -> None:
-        self._setup, self._judge = setup, judge
-        self.task = Task(number, config, seed, setup.precision if config.use_mixed_precision else "off")
+    def __init__(
+        self,
+        number: int,
+        config: TrialConfig,
+        setup: Setup,
+        *,
+        seed: int,
+        judge: Judge,
+        key: str | None = None,
+        retry: bool = False,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._setup, self._judge, self._say = setup, judge, say
+        precision: Precision = setup.precision if config.use_mixed_precision else "off"
+        self.task = Task(number, config, seed, precision, key, retry)
+        self._resumed: Resumed | None = None
         self._history: list[EpochResult] = []
         self._notes: list[str] = []
         self._reported, self._retried = 0, False
@@ -69,19 +92,43 @@ class TrialRun:
         Whatever `after_epoch` raises ends the trial. A trial that its own curve stopped counts as completed, so pruning
         is only asked for a trial that would go on.
         """
-        given = event.given
-        if isinstance(given, Failure):
-            return self._failed(given)
-        self._history = [*self._history[: given.epoch - 1], given]
-        if given.epoch > self._reported:
-            self._judge.report(given.val_cosine, given.epoch)
-            self._reported = given.epoch
-        after_epoch(given)
+        match event.given:
+            case Failure() as failure:
+                return self._failed(failure)
+            case Note(text):
+                self._say(text)
+                return None
+            case Resumed() as resumed:
+                return self._go_on(resumed, after_epoch)
+            case result:
+                self._report(result)
+                return self._judged(result, after_epoch)
+
+    def _go_on(self, resumed: Resumed, after_epoch: Callable[[EpochResult], None]) -> Outcome | None:
+        """Take over the epochs of whoever trained it before; the last may not have been judged."""
+        if resumed.note:
+            self._say(resumed.note)
+        if resumed.precision != self.task.precision:  # the other has led to NaN before
+            self.task, self._retried = replace(self.task, precision=resumed.precision), True
+        self._resumed, self._history = resumed, []
+        for result in resumed.results:
+            self._report(result)
+        return self._judged(resumed.results[-1], after_epoch) if resumed.results else None
+
+    def _report(self, result: EpochResult) -> None:
+        self._history = [*self._history[: result.epoch - 1], result]
+        if result.epoch > self._reported:
+            self._judge.report(result.val_cosine, result.epoch)
+            self._reported = result.epoch
+
+    def _judged(self, result: EpochResult, after_epoch: Callable[[EpochResult], None]) -> Outcome | None:
+        """How the trial ended with this epoch, if it did."""
+        after_epoch(result)
         best = self._best
         if best is not None and self._setup.target is not None and best.val_cosine >= self._setup.target:
             return self._outcome("target")
-        if given.stop_reason:
-            return self._outcome(given.stop_reason)
+        if result.stop_reason:
+            return self._outcome(result.stop_reason)
         return self._outcome("pruned") if self._judge.should_prune() else None
 
     def _failed(self, failure: Failure) -> Outcome | Task:
@@ -91,7 +138,8 @@ class TrialRun:
         self._notes.append(f"{failure.message} (mixed precision: {self.task.precision})")
         if self.task.precision == "off":
             return self._outcome("non_finite")
-        self.task, self._retried, self._history = replace(self.task, precision="off"), True, []
+        self.task = replace(self.task, precision="off", retry=False)  # of this there is no checkpoint yet
+        self._retried, self._history = True, []
         return self.task
 
     @property
@@ -110,6 +158,10 @@ class TrialRun:
             "amp": self.task.precision,
             "retried_without_amp": self._retried,
         }
+        if self._resumed is not None:
+            attrs["resumed_epochs"] = len(self._resumed.results)
+            if self._resumed.note:
+                attrs["resume_note"] = self._resumed.note
         best = self._best
         if best is None:
             return Outcome(stop_reason, None, attrs)

@@ -12,6 +12,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.data import FaceData
 from face3d_tune.errors import ConfigError
 from face3d_tune.processes import ProcessSlots
+from face3d_tune.resume import Checkpoints
 from face3d_tune.slots import PlainSlot, Slots
 
 Engine = Literal["auto", "plain", "batched"]
@@ -31,13 +32,12 @@ class Plan:
     device: torch.device
     reason: str
 
-    def open(self, data: FaceData) -> Slots:
-        """The slots, ready to take tasks."""
+    def open(self, data: FaceData, checkpoints: Checkpoints | None = None) -> Slots:
+        """The slots, ready to take tasks; with `checkpoints` they go on from those and write them."""
         if self.engine == "plain":
-            return PlainSlot(data, self.device)
-        if self.device.type == "cpu":
-            return ProcessSlots(data, self.device, processes=self.slots)
-        return ProcessSlots(data, self.device, processes=1, each=self.slots)
+            return PlainSlot(data, self.device, checkpoints)
+        processes, each = (self.slots, 1) if self.device.type == "cpu" else (1, self.slots)
+        return ProcessSlots(data, self.device, processes=processes, each=each, checkpoints=checkpoints)
 
     def __str__(self) -> str:
         if self.engine == "plain":

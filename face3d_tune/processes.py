@@ -6,6 +6,7 @@ A child never waits for a verdict: it sends an epoch and begins the next, and gi
 import contextlib
 import multiprocessing
 import signal
+from collections import deque
 from collections.abc import Iterator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -16,7 +17,9 @@ import torch
 
 from face3d_tune.data import FaceData
 from face3d_tune.device import set_threads
-from face3d_tune.slots import BatchedSlots, Event, Failure, Task
+from face3d_tune.resume import Checkpoints
+from face3d_tune.slots import BatchedSlots
+from face3d_tune.tasks import Event, Failure, Task
 
 _PATIENCE = 5.0  # seconds for a child to end by itself
 
@@ -83,9 +86,17 @@ class ProcessSlots:
 
     engine = "batched"
 
-    def __init__(self, data: FaceData, device: torch.device, *, processes: int, each: int = 1) -> None:
+    def __init__(
+        self,
+        data: FaceData,
+        device: torch.device,
+        *,
+        processes: int,
+        each: int = 1,
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
         self.count = processes * each
-        self._processes, self._arguments = processes, (data, device, each)
+        self._processes, self._arguments = processes, (data, device, each, checkpoints)
         self._children = [_Child(self._arguments) for _ in range(processes)]
 
     def start(self, task: Task) -> None:
@@ -123,6 +134,11 @@ class ProcessSlots:
                     self._children.remove(child)
         return events
 
+    def save_next(self) -> None:
+        """Tell the children that train now."""
+        for child in self._children:
+            child.send("save_next")
+
     def close(self) -> None:
         """Let every child end."""
         for child in self._children:
@@ -137,18 +153,35 @@ def serve(pipe: "Connection[Any, Any]") -> None:
     for each in (signal.SIGINT, signal.SIGTERM):  # the parent decides when to stop
         signal.signal(each, signal.SIG_IGN)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        data, device, count = pipe.recv()
+        data, device, count, checkpoints = pipe.recv()
         if device.type == "cpu":
             set_threads(1)
-        slots = BatchedSlots(data, device, count)
+        slots = BatchedSlots(data, device, count, checkpoints)
+        heard: deque[tuple[Any, ...]] = deque()
+
+        def listen() -> None:
+            match message := pipe.recv():
+                case ("save_next",):  # no reason to give an epoch up
+                    slots.save_next()
+                case _:
+                    heard.append(message)
+
+        def interrupted() -> bool:
+            """Whether there is news for which a training is given up in the middle of an epoch."""
+            while pipe.poll():
+                listen()
+            return bool(heard)
+
         while True:
-            while pipe.poll(0 if slots.busy else None):
-                match pipe.recv():
+            while not (interrupted() or slots.busy):
+                listen()
+            while heard:
+                match heard.popleft():
                     case "start", Task() as task:
                         slots.start(task)
                     case "drop", int() as number:
                         slots.drop(number)
                         pipe.send(number)  # every later event of this number is of another training
             # A single training is given up in the middle of an epoch; several go on to its end.
-            for event in slots.wait(pipe.poll if count == 1 else lambda: False):
+            for event in slots.wait(interrupted if count == 1 else lambda: False):
                 pipe.send(event)

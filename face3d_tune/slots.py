@@ -1,47 +1,24 @@
 """Where trainings run: slots that take a task each and give back one event an epoch, whatever engine fills them.
 
+A training of which there is a checkpoint goes on where that was written, and says so before anything else.
+
 `PlainSlot` and `BatchedSlots` train in this process; `processes` puts slots into other processes.
 """
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 
-from face3d_tune.config import TrialConfig
 from face3d_tune.data import FaceData
-from face3d_tune.device import Precision
 from face3d_tune.engine import Batch, Data, Member, structure
 from face3d_tune.errors import ConfigError, NonFiniteError, TrainingError
+from face3d_tune.resume import Checkpoints, Saver
+from face3d_tune.tasks import Event, Failure, Note, Resumed, Task
 from face3d_tune.trainer import Trainer
-from face3d_tune.training import EpochResult
 
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One training: `number` is the trial's."""
-
-    number: int
-    config: TrialConfig
-    seed: int
-    precision: Precision
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a training gives no more epochs."""
-
-    message: str
-    non_finite: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What a training gave: an epoch, or the end of all hope."""
-
-    number: int
-    given: EpochResult | Failure
+__all__ = ["BatchedSlots", "Event", "Failure", "Note", "PlainSlot", "Resumed", "Slots", "Task"]
 
 
 class Slots(Protocol):
@@ -59,6 +36,9 @@ class Slots(Protocol):
     def wait(self) -> list[Event]:
         """What has happened since; blocks until there is something."""
 
+    def save_next(self) -> None:
+        """From now on save a checkpoint at the end of every epoch, however long the last one is ago."""
+
     def close(self) -> None:
         """End whatever still trains."""
 
@@ -68,8 +48,8 @@ class PlainSlot:
 
     engine, count = "plain", 1
 
-    def __init__(self, data: FaceData, device: torch.device) -> None:
-        self._data, self._device = data, device
+    def __init__(self, data: FaceData, device: torch.device, checkpoints: Checkpoints | None = None) -> None:
+        self._data, self._device, self._saver = data, device, Saver(checkpoints)
         self._task: Task | None = None
         self._trainer: Trainer | None = None
 
@@ -80,37 +60,54 @@ class PlainSlot:
     def drop(self, number: int) -> None:
         """Forget the training."""
         self._task = self._trainer = None
+        self._saver.forget(number)
 
     def wait(self) -> list[Event]:
-        """Train one epoch."""
+        """Take the training up where it was, or train one epoch."""
         if self._task is None:
             return []
         task = self._task
         try:
             if self._trainer is None:
-                self._trainer = Trainer(
-                    task.config, self._data, seed=task.seed, device=self._device, precision=task.precision
-                )
-            return [Event(task.number, self._trainer.train_epoch())]
+                self._trainer, resumed = self._begin(task)
+                if resumed:
+                    return resumed
+            result = self._trainer.train_epoch()
+            return [*self._saver.after_epoch(task, self._trainer), Event(task.number, result)]
         except (NonFiniteError, TrainingError, ConfigError, RuntimeError, MemoryError) as error:
             return [Event(task.number, _failure(error))]
 
+    def save_next(self) -> None:
+        """From now on save at the end of every epoch."""
+        self._saver.save_next()
+
     def close(self) -> None:
         """Nothing to end."""
+
+    def _begin(self, task: Task) -> tuple[Trainer, list[Event]]:
+        loaded = self._saver.find(task)
+        precision = loaded.precision if loaded else task.precision
+
+        def afresh() -> Trainer:
+            return Trainer(task.config, self._data, seed=task.seed, device=self._device, precision=precision)
+
+        return self._saver.resume(task, loaded, afresh(), afresh)
 
 
 class BatchedSlots:
     """Up to `count` trainings in this process, those of one structure as one batch; the first in is the first out.
 
-    If memory runs out in training, `count` is halved and the trainings of this process begin again, those without a
-    place later; one for which there is no room beside the others waits.
+    If memory runs out in training, `count` is halved and the trainings of this process begin again, or go on from their
+    checkpoints, those without a place later; one for which there is no room beside the others waits.
     """
 
     engine = "batched"
 
-    def __init__(self, data: FaceData, device: torch.device, count: int) -> None:
+    def __init__(
+        self, data: FaceData, device: torch.device, count: int, checkpoints: Checkpoints | None = None
+    ) -> None:
         self.count = count
-        self._data, self._device = Data(data, device), device
+        self._data, self._device, self._saver = Data(data, device), device, Saver(checkpoints)
         self._waiting: list[Task] = []
         self._tasks: dict[Member, Task] = {}
         self._batches: dict[Hashable, Batch] = {}
@@ -135,38 +132,51 @@ class BatchedSlots:
         """Train one epoch of everything; nothing has happened if `stop` asked for the processor."""
         return self._place_waiting() or self._train(stop)
 
+    def save_next(self) -> None:
+        """From now on save at the end of every epoch."""
+        self._saver.save_next()
+
     def close(self) -> None:
         """Free everything."""
         self._waiting, self._tasks, self._batches, self._ended = [], {}, {}, []
         self._free()
 
     def _place_waiting(self) -> list[Event]:
-        """Give free places to waiting tasks, those of ended trainings first; whoever cannot be built has failed."""
-        failed = []
+        """Give free places to waiting tasks, those of ended trainings first.
+
+        What comes of it are those that go on from a checkpoint, and those that cannot be built, which have failed.
+        """
+        events = []
         while self._waiting and len(self._tasks) < self.count:
             task = self._waiting[0]
-            key = structure(task.config, task.precision)
+            loaded = self._saver.find(task)
+            training = (task.config, task.seed, loaded.precision if loaded else task.precision)
+            key = structure(task.config, training[2])
             try:
-                batch = self._batches.get(key) or Batch(task.config, self._data, task.precision)
+                batch = self._batches.get(key) or Batch(task.config, self._data, training[2])
                 old = next((member for member in self._ended if member.batch is batch), None)
-                training = (task.config, task.seed, task.precision)
                 member = batch.add(*training) if old is None else batch.replace(old, *training)
+                afresh = partial(batch.replace, member, *training)
+                member, resumed = self._saver.resume(task, loaded, member, afresh)
             except (ConfigError, RuntimeError, MemoryError) as error:  # torch reports a full device as RuntimeError
                 if self._tasks and _out_of_memory(error):
                     self.count = len(self._tasks)  # it waits until one of these ends
                     break
-                failed.append(Event(task.number, _failure(error)))
+                events.append(Event(task.number, _failure(error)))
             else:
                 self._batches[key], self._tasks[member] = batch, task
                 if old is not None:
                     self._ended.remove(old)
+                events += resumed
+                if member.stop_reason:  # there is nothing left to train
+                    self._end(member)
             del self._waiting[0]
         for batch in list(self._batches.values()):
             if ended := [member for member in self._ended if member.batch is batch]:
                 batch.remove(*ended)
         self._ended = []
         self._batches = {key: batch for key, batch in self._batches.items() if batch.members}
-        return failed
+        return events
 
     def _train(self, stop: Callable[[], bool]) -> list[Event]:
         """One epoch of every batch in turn."""
@@ -180,9 +190,10 @@ class BatchedSlots:
             if given is None:
                 return []
             for member, result in zip(batch.members, given, strict=True):
-                outcome = _failure(result) if isinstance(result, NonFiniteError) else result
-                events.append(Event(self._tasks[member].number, outcome))
-                if outcome is not result or member.stop_reason:
+                task, failed = self._tasks[member], isinstance(result, NonFiniteError)
+                events += [] if failed else self._saver.after_epoch(task, member)
+                events.append(Event(task.number, _failure(result) if isinstance(result, NonFiniteError) else result))
+                if failed or member.stop_reason:
                     self._end(member)
         return events
 
@@ -194,13 +205,15 @@ class BatchedSlots:
             self._tasks, self._batches, self._ended = {}, {}, []
             self._free()
             return []
-        events = [Event(self._tasks.pop(member).number, _failure(error)) for member in batch.members]
+        events = [Event(self._tasks[member].number, _failure(error)) for member in batch.members]
+        for member in batch.members:
+            self._saver.forget(self._tasks.pop(member).number)
         self._batches = {key: other for key, other in self._batches.items() if other is not batch}
         self._free()
         return events
 
     def _end(self, member: Member) -> None:
-        del self._tasks[member]
+        self._saver.forget(self._tasks.pop(member).number)
         self._ended.append(member)
 
     def _free(self) -> None:

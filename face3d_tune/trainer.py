@@ -5,6 +5,7 @@ follows from (seed, purpose, epoch), so the same config and seed give the same r
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -35,6 +36,8 @@ class Trainer(Training):
         ConfigError: The batch size is larger than the number of training pairs.
         NonFiniteError: From `train_epoch`: a loss or metric was NaN or infinite.
     """
+
+    engine = "plain"
 
     def __init__(
         self,
@@ -118,3 +121,16 @@ class Trainer(Training):
     def optimizer_state(self) -> dict[str, Any]:
         """The optimiser's, as the users' script can load it."""
         return self.optimizer.state_dict()
+
+    def scale_state(self) -> dict[str, Any]:
+        """GradScaler's two numbers that change."""
+        state = self.scaler.state_dict()  # empty if it does not scale
+        return {"scale": state.get("scale", 1.0), "since_overflow": state.get("_growth_tracker", 0)}
+
+    def load_numbers(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Any], scale: Mapping[str, Any]) -> None:
+        """Take what a trainer or a batch gave."""
+        self.model.load_state_dict(model)
+        self.optimizer.load_state_dict(dict(optimizer))
+        if own := self.scaler.state_dict():
+            changed = {"scale": scale["scale"], "_growth_tracker": scale["since_overflow"]}
+            self.scaler.load_state_dict({**own, **changed})

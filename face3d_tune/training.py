@@ -7,8 +7,8 @@ in how they train an epoch (CONTRACT section 4).
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -89,6 +89,8 @@ class Training(ABC):
         optimizer: Holds the learning rate that the scheduler moves.
     """
 
+    engine: ClassVar[Literal["plain", "batched"]]
+
     def __init__(self, config: TrialConfig, seed: int, precision: Precision, optimizer: Optimizer) -> None:
         self.config, self.seed = config, seed
         self.precision: Precision = precision if config.use_mixed_precision else "off"
@@ -153,6 +155,46 @@ class Training(ABC):
     @abstractmethod
     def optimizer_state(self) -> dict[str, Any]:
         """AdamW's, as the users' script can load it."""
+
+    @abstractmethod
+    def scale_state(self) -> dict[str, Any]:
+        """`scale` of the loss in fp16 (a float), and `since_overflow`, the steps since it last changed."""
+
+    @abstractmethod
+    def load_numbers(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Any], scale: Mapping[str, Any]) -> None:
+        """Take what the three methods above gave, in either engine."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on, besides config, seed and data: tensors and plain values.
+
+        Random streams and the order of the pairs follow from seed and epoch. Tensors may be those in training, so they
+        are to be written or copied before the next epoch.
+        """
+        history = [replace(result, cosine_by_yaw=dict(result.cosine_by_yaw)) for result in self.history]
+        return {
+            "engine": self.engine,
+            "model": self.model_state(),
+            "optimizer": self.optimizer_state(),
+            "scale": self.scale_state(),
+            "scheduler": self.scheduler.state_dict(),
+            "early_stopping": asdict(self.early_stopping),
+            "history": [asdict(result) for result in history],
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Go on where the training that gave `snapshot` was; this one has the same config and seed and has just begun.
+
+        On a CPU every later number is what it would have been, bit for bit, if the same engine gave the snapshot; the
+        other engine's is as good. Raises KeyError, TypeError, ValueError or RuntimeError if something is missing or
+        does not fit; then this training is of no more use.
+        """
+        self.load_numbers(snapshot["model"], snapshot["optimizer"], snapshot["scale"])
+        self.optimizer.param_groups[0]["lr"] = snapshot["optimizer"]["param_groups"][0]["lr"]
+        self.scheduler.load_state_dict(snapshot["scheduler"])
+        self.early_stopping = EarlyStopping(**snapshot["early_stopping"])
+        self.history = [EpochResult(**result) for result in snapshot["history"]]
+        self.best = next((result for result in reversed(self.history) if result.is_best), None)
+        self.stop_reason = self.history[-1].stop_reason if self.history else None
 
     def checkpoint(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """The state after the last epoch, in the users' format (CONTRACT section 4); `args` are the script's flags.

@@ -17,7 +17,7 @@ LAYERS = (
     "seeds stopping presets",  # numbers and values, by no one's leave
     "masks",
     "config script",
-    "storage dashboard device checkpoint",  # the machine: databases, ports, GPUs, files
+    "storage dashboard device checkpoint artifacts",  # the machine: databases, ports, GPUs, files
     "workers outage",
     "data.problems",
     "data.metadata",
@@ -35,7 +35,9 @@ LAYERS = (
     "engine.table",
     "engine.batch",
     "engine",  # what the rest of the package sees of the engine
-    "slots curve",
+    "tasks curve",
+    "resume",
+    "slots",
     "processes objective full_training",
     "ledger",
     "loop",
@@ -58,7 +60,7 @@ ONLY = {
     "tomli_w": "export",
     "torch": "seeds masks device checkpoint losses model conditions training trainer full_training objective "
     "engine.layers engine.parameters engine.sites engine.state engine.network engine.table engine.batch "
-    "slots processes plan",
+    "resume slots processes plan",
     "psutil": "plan",
     "optuna": "storage dashboard space judge algorithms results conditions ledger loop search "
     "cli.table cli.progress cli.run cli.status cli.dashboard cli.export cli.train",

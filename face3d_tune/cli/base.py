@@ -4,6 +4,7 @@ Commands import the rest of the package inside their functions, so that `--help`
 """
 
 import math
+import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -207,6 +208,60 @@ slots_option = click.option(
     show_envvar=True,
     help="Trials in training at once.  [default: auto: from cores, memory, device and model size]",
 )
+
+
+class Duration(click.ParamType[float]):
+    """`90` or `90s`, `30m`, `8h`, as seconds; `0` if it may be."""
+
+    name = "duration"
+
+    def __init__(self, *, zero: bool = False) -> None:
+        self._zero = zero
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds."""
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip())
+        seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else -1.0
+        if seconds < 0 or (seconds == 0 and not self._zero):
+            self.fail(f"{value!r} is no duration; expected seconds, or a number with s, m or h, such as 8h", param, ctx)
+        return seconds
+
+
+def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--artifacts`, `--checkpoint-every`, `--keep-checkpoints`: what is kept of trials, and where; None is nowhere."""
+    for option in reversed(
+        (
+            click.option(
+                "--artifacts",
+                metavar="DIR|s3://BUCKET/PREFIX",
+                default="face3d_tune_artifacts",
+                show_default=True,
+                envvar="FACE3D_TUNE_ARTIFACTS",
+                show_envvar=True,
+                callback=lambda context, parameter, value: None if value == "none" else value,
+                help="Where checkpoints lie; several machines need one that all reach. none keeps no checkpoints.",
+            ),
+            click.option(
+                "--checkpoint-every",
+                type=Duration(zero=True),
+                default=0.0,
+                metavar="TIME",
+                help="Save a trial's state only so often, e.g. 60s.  [default: after every epoch]",
+            ),
+            click.option(
+                "--keep-checkpoints",
+                type=click.IntRange(0),
+                default=10,
+                show_default=True,
+                metavar="N",
+                help="Keep the best weights of so many finished trials.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
 
 
 layout_option = click.option(

@@ -5,7 +5,7 @@ models, which is the faster program on a CPU.
 """
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -43,6 +43,8 @@ def structure(config: TrialConfig, precision: Precision) -> Hashable:
 class Member(Training):
     """One training in a batch."""
 
+    engine = "batched"
+
     def __init__(self, batch: "Batch", config: TrialConfig, seed: int, precision: Precision) -> None:
         rate = SGD([torch.zeros(1)], lr=config.lr)  # only holds the learning rate that the scheduler moves
         super().__init__(config, seed, precision, rate)
@@ -62,6 +64,14 @@ class Member(Training):
     def optimizer_state(self) -> dict[str, Any]:
         """AdamW's, as the users' script can load it."""
         return self.batch.optimizer_state(self)
+
+    def scale_state(self) -> dict[str, Any]:
+        """The scale of its loss and the steps since that last changed."""
+        return self.batch.scale_state(self)
+
+    def load_numbers(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Any], scale: Mapping[str, Any]) -> None:
+        """Write them into its place."""
+        self.batch.load_numbers(self, model, optimizer, scale)
 
 
 class Data:
@@ -277,6 +287,29 @@ class Batch:
             for index, name in enumerate(self._parameters)
         }
         return whole
+
+    def scale_state(self, member: Member) -> dict[str, Any]:
+        """The scale of one model's loss and the steps since that last changed."""
+        place, numbers = self.members.index(member), self.state
+        return {"scale": numbers.scales[place].item(), "since_overflow": int(numbers.since_overflow[place].item())}
+
+    @torch.inference_mode()
+    def load_numbers(
+        self, member: Member, model: Mapping[str, Tensor], optimizer: Mapping[str, Any], scale: Mapping[str, Any]
+    ) -> None:
+        """Write what the three methods above gave into the place of a training that has just begun."""
+        place, numbers = self.members.index(member), self.state
+        self._live.write(numbers.weights[place], model)
+        self._dead.write(numbers.dead[place], model)
+        if self.config.layout == "keypoint":
+            numbers.mean[place] = model["keypoint_encoder.1.running_mean"]
+            numbers.variance[place] = model["keypoint_encoder.1.running_var"]
+        if held := optimizer["state"]:  # nothing, while every step overflowed
+            for rows, kind in ((numbers.first, "exp_avg"), (numbers.second, "exp_avg_sq")):
+                moments = {name: held[index][kind] for index, name in enumerate(self._parameters)}
+                self._live.write(rows[place], moments)
+            numbers.steps[place] = held[0]["step"]
+        numbers.scales[place], numbers.since_overflow[place] = scale["scale"], scale["since_overflow"]
 
     def _zeros(self) -> dict[str, Tensor]:
         """A state dict without content, where the rows are."""
