@@ -41,9 +41,14 @@ def read_trial(place: Storage, study_name: str | None, number: int | None) -> St
         return StoredTrial(study.study_name, study.user_attrs, pick_trial(study, number))
 
 
-def find_study(storage: BaseStorage, name: str | None) -> optuna.Study:
-    """The study of that name; without a name the only one. Raises StudyError."""
-    names = sorted(study.study_name for study in optuna.get_all_study_summaries(storage, include_best_trial=False))
+def study_names(storage: BaseStorage) -> list[str]:
+    """The names of all studies, of others' too, in the order of the alphabet."""
+    return sorted(optuna.get_all_study_names(storage))
+
+
+def existing_name(storage: BaseStorage, name: str | None) -> str:
+    """That name if a study has it; without a name the only study's. Raises StudyError."""
+    names = study_names(storage)
     if name is None and len(names) == 1:
         name = names[0]
     listed = (
@@ -56,6 +61,12 @@ def find_study(storage: BaseStorage, name: str | None) -> optuna.Study:
     if name not in names:
         near = get_close_matches(name, names, n=1)
         raise StudyError(f"no study named {name!r}{f'; did you mean {near[0]!r}?' if near else ''}", listed)
+    return name
+
+
+def find_study(storage: BaseStorage, name: str | None) -> optuna.Study:
+    """The study of that name; without a name the only one. Raises StudyError."""
+    name = existing_name(storage, name)
     study = optuna.load_study(study_name=name, storage=storage)
     if "settings" not in study.user_attrs:
         raise StudyError(f"study {name!r} was not made by face3d-tune", "name another with --study-name")

@@ -41,19 +41,19 @@ LAYERS = (
     "processes objective full_training",
     "ledger",
     "loop",
-    "plan search",
+    "plan search copying",
     "cli.base",
     "cli.table cli.progress",
-    "cli.run cli.status cli.dashboard cli.export cli.train cli.data",  # no command knows another
+    "cli.run cli.status cli.dashboard cli.export cli.train cli.data cli.copy",  # no command knows another
     "cli",
     "__main__",
 )
 
 # Which modules may use a package that is not ours; every other package is for any module.
 ONLY = {
-    "click": "cli cli.base cli.run cli.status cli.dashboard cli.export cli.train cli.data",
+    "click": "cli cli.base cli.run cli.status cli.dashboard cli.export cli.train cli.data cli.copy",
     "rich": "cli.table cli.progress cli.run cli.export cli.train",
-    "sqlalchemy": "storage workers ledger",
+    "sqlalchemy": "storage workers ledger copying",
     "filelock": "storage",
     "optuna_dashboard": "dashboard",
     "matplotlib": "curve",
@@ -62,8 +62,8 @@ ONLY = {
     "engine.layers engine.parameters engine.sites engine.state engine.network engine.table engine.batch "
     "resume slots processes plan",
     "psutil": "plan",
-    "optuna": "storage dashboard space judge algorithms results conditions ledger loop search "
-    "cli.table cli.progress cli.run cli.status cli.dashboard cli.export cli.train",
+    "optuna": "storage dashboard space judge algorithms results conditions ledger loop search copying "
+    "cli.table cli.progress cli.run cli.status cli.dashboard cli.export cli.train cli.copy",
     "numpy": "masks data.metadata data.files data.pairs data.face_data data.copy export training engine.table cli.data",
 }
 

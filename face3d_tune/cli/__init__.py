@@ -10,6 +10,7 @@ import click
 
 from face3d_tune import __version__
 from face3d_tune.cli.base import Group, example
+from face3d_tune.cli.copy import copy
 from face3d_tune.cli.dashboard import dashboard
 from face3d_tune.cli.data import data
 from face3d_tune.cli.export import export, presets
@@ -29,7 +30,7 @@ def cli() -> None:
     """Find better hyperparameters for the side-view to frontal face embedding Transformer."""
 
 
-for command in (run, status, dashboard, export, train, presets, data):
+for command in (run, status, dashboard, export, train, presets, data, copy):
     cli.add_command(command)
 
 

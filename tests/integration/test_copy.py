@@ -1,0 +1,279 @@
+"""`face3d-tune copy`: every row of a study arrives as it stood, or none does."""
+
+import math
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import optuna
+import psycopg
+import pytest
+from command_line import call
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+import face3d_tune
+from face3d_tune.storage import Storage
+
+OF_STUDIES = ("study_directions", "study_user_attributes", "study_system_attributes")
+OF_TRIALS = (
+    "trial_heartbeats",
+    "trial_intermediate_values",
+    "trial_params",
+    "trial_system_attributes",
+    "trial_user_attributes",
+    "trial_values",
+)
+
+DIES = """
+import os, signal, sys
+from face3d_tune import copying
+from face3d_tune.storage import Storage
+whole = copying._copy_rows
+def until(reading, writing, table, *rest):
+    if table.name == "trial_values":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(reading, writing, table, *rest)
+copying._copy_rows = until
+copying.copy(*map(Storage.parse, sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def two_urls(request, tmp_path):
+    """Storages of the kinds that the test names, the first to copy from; the second one is empty."""
+    kinds = request.param.split("-to-")
+    files = iter(("from.db", "to.db"))
+    return [
+        request.getfixturevalue("postgres_url")
+        if kind == "postgresql"
+        else f"sqlite:///{(tmp_path / next(files)).as_posix()}"
+        for kind in kinds
+    ]
+
+
+EVERY_WAY = pytest.mark.parametrize(
+    "two_urls", ["sqlite-to-sqlite", "sqlite-to-postgresql", "postgresql-to-sqlite"], indirect=True
+)
+
+
+def query(url, statement):
+    """What a database says without SQLAlchemy and Optuna between: rows as dictionaries."""
+    if url.startswith("sqlite"):
+        connection = sqlite3.connect(url.removeprefix("sqlite:///"))
+    else:
+        connection = psycopg.connect(url.replace("+psycopg", ""))
+    try:
+        cursor = connection.execute(statement)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    finally:
+        connection.close()
+
+
+def plain(row):
+    """A row without ids, with what the two databases write differently written the same."""
+    ids = re.compile(r"(param|\w*_value|\w*_attribute|\w*heartbeat|\w*direction|study|trial)_id")
+    shown = {}
+    for name, value in row.items():
+        if name.startswith(("datetime", "heartbeat")) and isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        if not ids.fullmatch(name):
+            shown[name] = repr(value)
+    return shown
+
+
+def everything(url, name):
+    """All that a storage holds about a study, in the order in which it was stored."""
+    (study,) = query(url, f"select * from studies where study_name = '{name}'")
+    mine = f"study_id = {study['study_id']}"
+    held = {table: query(url, f"select * from {table} where {mine} order by 1") for table in OF_STUDIES}
+    held["trials"] = query(url, f"select * from trials where {mine} order by trial_id")
+    for table in OF_TRIALS:
+        held[table] = query(
+            url,
+            f"select number as of_trial, {table}.* from {table} join trials using (trial_id) where {mine} order by 2",
+        )
+    return {table: [plain(row) for row in rows] for table, rows in held.items()}
+
+
+def fill(url, *names):
+    """Studies with everything that Optuna can store about one."""
+    with Storage.parse(url).opened(create=True) as storage:
+        for name in names:
+            study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
+            study.set_metric_names(["val_cosine"])
+            study.set_user_attr("数据", {"path": "faces/人", "nested": [1, 2.5, None, "é"]})
+            study.set_user_attr("settings", {"seed": 42})
+            storage.set_study_system_attr(study._study_id, "dashboard:note", "# A note\n")
+            for trial in every_kind_of_trial():
+                study.add_trial(trial)
+            study.enqueue_trial({"lr": 0.1}, user_attrs={"preset": "baseline"})
+            running = study.ask()
+            running.suggest_float("lr", 1e-5, 1e-1, log=True)
+            running.report(0.1 + 0.2, 7)
+            study.enqueue_trial({"lr": 0.01 / 3})
+            storage.record_heartbeat(running._trial_id)
+
+
+def every_kind_of_trial():
+    space = {
+        "lr": FloatDistribution(1e-5, 3e-3, log=True),
+        "dropout": FloatDistribution(0.0, 0.5, step=0.1),
+        "patience": IntDistribution(1, 8),
+        "unit": CategoricalDistribution(["degrees", "radians"]),
+        "flag": CategoricalDistribution([False, True, None]),
+    }
+    params = {"lr": 0.1 / 300, "dropout": 0.30000000000000004, "patience": 3, "unit": "radians", "flag": None}
+    curve = {0: 1 / 3, 2: math.nan, 1: math.inf, 10: -math.inf, 3: 5e-324}
+    attrs = {"user_attrs": {"config": {"lr": 1e-7}, "名": "值"}, "system_attrs": {"fixed_params": params}}
+    for state, value in (("COMPLETE", 0.1), ("COMPLETE", -math.inf), ("PRUNED", math.inf), ("FAIL", None)):
+        known = {} if state == "FAIL" else {"params": params, "distributions": space}
+        yield create_trial(state=TrialState[state], value=value, intermediate_values=curve, **known, **attrs)
+
+
+def number_of_studies(url):
+    return query(url, "select count(*) as number from studies")[0]["number"]
+
+
+@EVERY_WAY
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_copy_holds_everything_that_the_study_holds(two_urls, tmp_path):
+    source, target = two_urls
+    fill(source, "other", "mine")
+    fill(target, "theirs")  # so that no id is the same
+    before = everything(source, "mine")
+    assert [trial["state"] for trial in before["trials"]] == [
+        repr(state) for state in ("COMPLETE", "COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
+    ]
+    assert all(before.values())
+    answer = call("copy", source, target, "--study-name", "mine", cwd=tmp_path)
+    assert answer.code == 0, answer.err
+    assert answer.out == f"copied study mine: 6 trials, to {Storage.parse(target)}\n"
+    assert answer.err.startswith("warning: 1 trial(s) were in training; ")
+    assert everything(target, "mine") == before == everything(source, "mine")
+    with Storage.parse(source).opened() as one, Storage.parse(target).opened() as two:
+        ours, copied = (optuna.load_study(study_name="mine", storage=storage) for storage in (one, two))
+        assert [trial.number for trial in copied.trials] == list(range(6))
+        for trial, other in zip(ours.trials, copied.trials, strict=True):
+            assert repr(trial.distributions) == repr(other.distributions)
+            assert trial.params == other.params
+        assert copied.ask().number == 5  # the one that waits
+        assert copied.ask().number == 6
+
+
+@EVERY_WAY
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_without_a_name_every_study_is_copied_and_a_round_trip_changes_nothing(two_urls, tmp_path):
+    source, target = two_urls
+    fill(source, "a", "b")
+    back = f"sqlite:///{(tmp_path / 'back.db').as_posix()}"
+    for words in ((source, target), (target, back)):
+        assert call("copy", *words, cwd=tmp_path).code == 0
+    for name in ("a", "b"):
+        assert everything(back, name) == everything(source, name)
+    assert number_of_studies(back) == number_of_studies(target) == 2
+
+
+@EVERY_WAY
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_name_that_is_taken_stops_the_copy_of_every_study(two_urls, tmp_path):
+    source, target = two_urls
+    fill(source, "a", "taken")
+    fill(target, "taken")
+    before = everything(target, "taken")
+    answer = call("copy", source, target, cwd=tmp_path)
+    assert answer.code == 2
+    assert answer.err == (
+        f"error: storage {Storage.parse(target)} already holds a study named 'taken'\n"
+        "hint: nothing was copied; name another storage, or another study with --study-name\n"
+    )
+    assert number_of_studies(target) == 1
+    assert everything(target, "taken") == before
+
+
+def test_a_storage_is_not_copied_onto_itself(sqlite, sqlite_url, tmp_path):
+    optuna.create_study(storage=sqlite, study_name="s")
+    answer = call("copy", sqlite_url, sqlite_url, cwd=tmp_path)
+    assert answer.code == 2
+    assert "already holds a study named 's'" in answer.err
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no kill -9")
+@EVERY_WAY
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_copy_that_is_killed_in_the_middle_leaves_nothing_and_can_be_done_again(two_urls, tmp_path):
+    source, target = two_urls
+    fill(source, "a", "b")
+    environment = {**os.environ, "PYTHONPATH": str(Path(face3d_tune.__file__).parents[1])}
+    killed = subprocess.run([sys.executable, "-c", DIES, source, target], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert number_of_studies(target) == 0
+    assert query(target, "select * from trials") == []
+    assert call("copy", source, target, cwd=tmp_path).code == 0
+    assert everything(target, "b") == everything(source, "b")
+
+
+def test_a_file_in_which_a_search_runs_is_not_copied_and_the_other_storage_is_not_made(sqlite, sqlite_url, tmp_path):
+    optuna.create_study(storage=sqlite, study_name="s")
+    with Storage.parse(sqlite_url).searching():
+        answer = call("copy", sqlite_url, f"sqlite:///{(tmp_path / 'to.db').as_posix()}", cwd=tmp_path)
+    assert answer.code == 2
+    assert answer.err == (
+        f"error: storage {sqlite_url}: another `face3d-tune run` is searching in this file\n"
+        "hint: end it first; Ctrl-C loses nothing\n"
+    )
+    assert not (tmp_path / "to.db").exists()
+
+
+def test_what_is_not_there_is_named_and_nothing_is_made(sqlite, sqlite_url, tmp_path):
+    target = f"sqlite:///{(tmp_path / 'to.db').as_posix()}"
+    missing = call("copy", "sqlite:///typo.db", target, cwd=tmp_path)
+    assert missing.code == 2
+    assert missing.err.startswith("error: storage sqlite:///typo.db: file does not exist\n")
+    optuna.create_study(storage=sqlite, study_name="default")
+    mistyped = call("copy", sqlite_url, target, "--study-name", "defualt", cwd=tmp_path)
+    assert mistyped.code == 2
+    assert "no study named 'defualt'; did you mean 'default'?" in mistyped.err
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(("typo", "to"))]
+
+
+def test_a_lock_that_cannot_be_written_is_said_to_be_the_reason(sqlite, sqlite_url, tmp_path):
+    optuna.create_study(storage=sqlite, study_name="s")
+    (tmp_path / "studies.db.lock").mkdir()
+    answer = call("copy", sqlite_url, "sqlite:///to.db", cwd=tmp_path)
+    assert answer.code == 2
+    assert f"cannot write {tmp_path / 'studies.db.lock'}" in answer.err
+
+
+def test_a_storage_without_a_study_has_nothing_to_copy(sqlite, sqlite_url, tmp_path):
+    answer = call("copy", sqlite_url, "sqlite:///to.db", cwd=tmp_path)
+    assert (answer.code, answer.out) == (0, f"{sqlite_url} holds no study yet: nothing to copy\n")
+
+
+def test_no_password_is_printed(sqlite, sqlite_url, postgres_url, tmp_path):
+    optuna.create_study(storage=sqlite, study_name="s")
+    secret = postgres_url.replace("postgres:@", "postgres:tops3cret@").replace("postgres@", "postgres:tops3cret@")
+    assert "tops3cret" in secret
+    for code in (0, 2):
+        answer = call("copy", sqlite_url, secret, cwd=tmp_path)
+        assert answer.code == code
+        assert "***" in answer.out + answer.err
+        assert "tops3cret" not in answer.out + answer.err
+
+
+def test_a_copied_search_goes_on_where_it_stood(data_folder, quick_study, tmp_path, postgres_url):
+    words = ["run", "--data-dir", data_folder, "--study", quick_study, "--device", "cpu", "--epochs", "1"]
+    assert call(*words, "--trials", "2", cwd=tmp_path).code == 0
+    assert call("copy", "sqlite:///face3d_tune.db", postgres_url, cwd=tmp_path).code == 0
+    answer = call(*words, "--trials", "3", "--storage", postgres_url, cwd=tmp_path)
+    assert answer.code == 0
+    assert "2 of 3 trials done" in answer.err
+    with Storage.parse(postgres_url).opened() as storage:
+        trials = optuna.load_study(study_name="quick", storage=storage).trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 3 + ["WAITING"]
