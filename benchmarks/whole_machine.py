@@ -33,7 +33,8 @@ from face3d_tune.device import set_threads
 from face3d_tune.objective import Setup
 from face3d_tune.plan import choose
 from face3d_tune.search import Search
-from face3d_tune.slots import Slots, Task
+from face3d_tune.slots import Slots
+from face3d_tune.tasks import Task
 from face3d_tune.storage import Storage
 
 TARGETS = {"d512": "4", "sample": "6"}

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from optuna.trial import FrozenTrial
 
 from face3d_tune.config import TrialConfig
-from face3d_tune.slots import Event, Slots, Task
+from face3d_tune.slots import Slots
+from face3d_tune.tasks import Event, Task
 from face3d_tune.training import EpochResult
 
 

@@ -21,6 +21,7 @@ from face3d_tune.objective import Outcome, TrialRun
 from face3d_tune.outage import Outage
 from face3d_tune.slots import Slots
 from face3d_tune.storage import is_away
+from face3d_tune.tasks import Event
 from face3d_tune.training import EpochResult
 
 _FAILURES_IN_A_ROW = 5  # after so many the cause is not the configuration

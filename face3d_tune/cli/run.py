@@ -1,6 +1,5 @@
 """`face3d-tune run`: the main job."""
 
-import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,9 @@ import click
 
 from face3d_tune.cli.base import (
     Command,
+    Duration,
     Number,
+    checkpoint_options,
     data_options,
     device_options,
     engine_option,
@@ -26,22 +27,6 @@ if TYPE_CHECKING:
     from face3d_tune.plan import Plan
     from face3d_tune.search import Search
     from face3d_tune.storage import Storage
-
-
-class Duration(click.ParamType[float]):
-    """`90` or `90s`, `30m`, `8h`, as seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds, above 0."""
-        if isinstance(value, float):
-            return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip())
-        seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
-        if seconds <= 0:
-            self.fail(f"{value!r} is no duration; expected seconds, or a number with s, m or h, such as 8h", param, ctx)
-        return seconds
 
 
 @click.command(
@@ -82,6 +67,7 @@ class Duration(click.ParamType[float]):
     help="End the search when a trial reaches this validation cosine, e.g. 0.85.",
 )
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Seed of the search and its trials.  [default: 42]")
+@checkpoint_options
 @click.option(
     "--worker-timeout",
     type=Duration(),
@@ -108,6 +94,9 @@ def run(
     timeout: float | None,
     target: float | None,
     seed: int | None,
+    artifacts: str | None,
+    checkpoint_every: float,
+    keep_checkpoints: int,
     worker_timeout: float | None,
     storage_timeout: float | None,
     data_dir: Path | None,

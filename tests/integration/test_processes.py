@@ -17,7 +17,7 @@ from face3d_tune.engine import alone
 from face3d_tune.objective import Setup
 from face3d_tune.processes import ProcessSlots
 from face3d_tune.search import Search
-from face3d_tune.slots import Event, Failure, Task
+from face3d_tune.tasks import Event, Failure, Task
 from face3d_tune.storage import Storage
 
 CPU = torch.device("cpu")

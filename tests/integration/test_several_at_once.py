@@ -16,7 +16,7 @@ from face3d_tune import loop as loop_module
 from face3d_tune.errors import StorageAwayError, TrainingError
 from face3d_tune.ledger import PUT_BACK
 from face3d_tune.results import preset_rows
-from face3d_tune.slots import Event, Failure
+from face3d_tune.tasks import Event, Failure
 from face3d_tune.training import EpochResult
 
 

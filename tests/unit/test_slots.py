@@ -10,7 +10,8 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.engine import Batch, alone
 from face3d_tune.errors import NonFiniteError
 from face3d_tune.objective import Outcome, Setup, TrialRun
-from face3d_tune.slots import BatchedSlots, Failure, PlainSlot, Task
+from face3d_tune.slots import BatchedSlots, PlainSlot
+from face3d_tune.tasks import Failure, Task
 from face3d_tune.trainer import Trainer
 from face3d_tune.training import Training
 
