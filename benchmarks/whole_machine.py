@@ -34,8 +34,8 @@ from face3d_tune.objective import Setup
 from face3d_tune.plan import choose
 from face3d_tune.search import Search
 from face3d_tune.slots import Slots
-from face3d_tune.tasks import Task
 from face3d_tune.storage import Storage
+from face3d_tune.tasks import Task
 
 TARGETS = {"d512": "4", "sample": "6"}
 CPU = torch.device("cpu")

@@ -9,12 +9,13 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import tomli_w
 
 from face3d_tune.config import PARAMETERS, PoseUnit, TrialConfig
+from face3d_tune.data import FaceData
 from face3d_tune.errors import ExportError
 from face3d_tune.script import DOCUMENTED, UNKNOWN, Flag, Script
 
@@ -50,6 +51,17 @@ class DataUse:
     file_pose_unit: PoseUnit  # of the poses as they stand in data_dir
     min_yaw: float = 0.0  # degrees, of |yaw|; 0 = no limit
     max_yaw: float | None = None  # degrees, of |yaw|
+
+    @classmethod
+    def of(cls, data: FaceData) -> Self:
+        """Data as they were read."""
+        return cls(
+            data_dir=data.source,
+            feature_size=data.feature_size,
+            file_pose_unit=data.file_pose_unit,
+            min_yaw=data.min_yaw,
+            max_yaw=data.max_yaw,
+        )
 
 
 @dataclass(frozen=True, slots=True)

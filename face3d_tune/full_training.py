@@ -79,14 +79,7 @@ def _train(
     device: torch.device,
     after_epoch: Callable[[EpochResult], None],
 ) -> None:
-    use = DataUse(
-        data_dir=data.source,
-        feature_size=data.feature_size,
-        file_pose_unit=data.file_pose_unit,
-        min_yaw=data.min_yaw,
-        max_yaw=data.max_yaw,
-    )
-    args = {**checkpoint_args(trainer.config, use), "save_dir": str(out), "device": str(device)}
+    args = {**checkpoint_args(trainer.config, DataUse.of(data)), "save_dir": str(out), "device": str(device)}
     facts = _facts(trainer, data, device)
     while trainer.stop_reason is None:
         result = trainer.train_epoch()

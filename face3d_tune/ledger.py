@@ -168,6 +168,6 @@ class Ledger:
         return self.study.get_trials(deepcopy=False)
 
 
-def lineage(trial: FrozenTrial) -> int:
+def lineage(trial: FrozenTrial | optuna.Trial) -> int:
     """The number of the trial that this one continues, through all its retries; its own if it continues none."""
     return int(trial.user_attrs.get("lineage", trial.number))

@@ -82,6 +82,7 @@ class Loop:
         budget: Finished trials that the study shall hold.
         deadline: Of time.monotonic; no trial starts after it.
         target_reached: Whether the search has what it wants.
+        file_away: Called with every trial that has ended; what went wrong, if anything.
     """
 
     def __init__(
@@ -95,9 +96,11 @@ class Loop:
         budget: int,
         deadline: float,
         target_reached: Callable[[], bool],
+        file_away: Callable[[FrozenTrial], str | None],
     ) -> None:
         self._ledger, self._begin, self._slots, self._watcher, self._outage = ledger, begin, slots, watcher, outage
         self._budget, self._deadline, self._target_reached = budget, deadline, target_reached
+        self._file_away = file_away
         self._completed = CompletedTrials(ledger.study)
         self._running: dict[int, _Running] = {}
         self._failures = 0  # in a row
@@ -188,6 +191,8 @@ class Loop:
         self._completed.forget()
         del self._running[trial.number]
         self._watcher.trial_ended(trial)
+        if said := self._file_away(trial):
+            self._watcher.note(said)
         self._failures = self._failures + 1 if trial.state == TrialState.FAIL else 0
         if self._failures == _FAILURES_IN_A_ROW:
             reason = trial.user_attrs.get("error", "no reason given")

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -16,16 +17,20 @@ from optuna.study import StudyDirection
 
 from face3d_tune import seeds
 from face3d_tune.algorithms import make_pruner, make_sampler
+from face3d_tune.archive import DEFAULT_KEEP, Archive
+from face3d_tune.artifacts import Artifacts
 from face3d_tune.conditions import Settings, check_same, study_attrs
 from face3d_tune.config import TrialConfig
 from face3d_tune.device import device_name
 from face3d_tune.errors import ConfigError
+from face3d_tune.export import DataUse
 from face3d_tune.judge import TrialJudge
 from face3d_tune.ledger import Ledger
 from face3d_tune.loop import Loop, Watcher
 from face3d_tune.objective import Outcome, Setup, TrialRun
 from face3d_tune.outage import DEFAULT_TIMEOUT, Outage
 from face3d_tune.results import best_value
+from face3d_tune.resume import Checkpoints
 from face3d_tune.slots import PlainSlot, Slots
 from face3d_tune.space import suggest
 from face3d_tune.storage import one_at_a_time
@@ -52,6 +57,9 @@ class Search:
         *,
         silence: float = DEFAULT_SILENCE,
         storage_timeout: float = DEFAULT_TIMEOUT,
+        artifacts: Artifacts | None = None,
+        checkpoint_every: float = 0.0,
+        keep_checkpoints: int = DEFAULT_KEEP,
     ) -> None:
         self.file, self.settings, self.setup = file.for_layout(settings.layout), settings, setup
         self._storage_timeout = storage_timeout
@@ -68,10 +76,17 @@ class Search:
                 check_same(name, self.study.user_attrs, attrs, settings)
             else:  # new, or whoever created it died before this was done
                 self._describe(attrs)
+            if "id" not in self.study.user_attrs:  # tells its artifacts from those of a study with the same name
+                self.study.set_user_attr("id", uuid4().hex)
         self.seed: int = self.study.user_attrs["settings"]["seed"]
         alone = storage.engine.dialect.name == "sqlite"
         self.worker = Worker(storage.engine, self.study._study_id, silence=silence, alone=alone)
         self.ledger = Ledger(self.study, storage, self.worker)
+        checkpoints = None
+        if artifacts is not None:
+            unique = f"{name} {self.study.user_attrs['id']}"
+            checkpoints = Checkpoints(artifacts, unique, checkpoint_every, DataUse.of(setup.data))
+        self.archive = Archive(self.study, checkpoints, keep_checkpoints)
 
     def _describe(self, attrs: Mapping[str, Any]) -> None:
         """Say in a new study what it is about."""
@@ -112,20 +127,23 @@ class Search:
         """
         slots = slots or PlainSlot(self.setup.data, self.setup.device)
         self.ledger.note = watcher.note
+        if said := self.archive.tidy():
+            watcher.note(said)
         loop = Loop(
             self.ledger,
-            lambda trial, judge: self._begin(trial, judge, slots.engine),
+            lambda trial, judge: self._begin(trial, judge, slots.engine, watcher),
             slots,
             watcher,
             Outage(self._storage_timeout, watcher.note),
             budget=trials,
             deadline=deadline,
             target_reached=self.target_reached,
+            file_away=self.archive.take,
         )
         with Pulse(self.worker, self.ledger.take_back_orphans, watcher.note):
             loop.run()
 
-    def _begin(self, trial: optuna.Trial, judge: TrialJudge, engine: str) -> TrialRun | Outcome:
+    def _begin(self, trial: optuna.Trial, judge: TrialJudge, engine: str, watcher: Watcher) -> TrialRun | Outcome:
         """Sample what no preset has set; a config that cannot be trained ends the trial."""
         preset, overrides = trial.user_attrs.get("preset"), trial.user_attrs.get("overrides", {})
         ordinal: int = trial.user_attrs["ordinal"]
@@ -142,7 +160,16 @@ class Search:
         attrs |= {"device": device_name(self.setup.device), "engine": engine, "preset": preset}
         for key, value in {**attrs, "config": config.to_dict()}.items():  # who has a config has all of these
             trial.set_user_attr(key, value)
-        return TrialRun(trial.number, config, self.setup, seed=seed, judge=judge)
+        return TrialRun(
+            trial.number,
+            config,
+            self.setup,
+            seed=seed,
+            judge=judge,
+            key=self.archive.key(trial),
+            retry="retry_of" in trial.user_attrs,
+            say=lambda said: watcher.note(f"trial {trial.number}: {said}"),
+        )
 
     def _config(self, params: Mapping[str, Any], overrides: Mapping[str, Any]) -> TrialConfig:
         config = self.file.config(

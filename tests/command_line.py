@@ -14,7 +14,7 @@ from face3d_tune.cli import main
 
 # Environment variables of the person who runs the tests, which must not change them.
 THEIRS = ("FACE3D_TUNE_", "FORCE_COLOR", "NO_COLOR", "TTY_", "COLUMNS")
-OURS = {"FACE3D_TUNE_ENGINE": "plain"}  # as in conftest
+OURS = {"FACE3D_TUNE_ENGINE": "plain", "FACE3D_TUNE_ARTIFACTS": "none"}  # as in conftest
 
 
 @dataclass(frozen=True)

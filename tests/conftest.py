@@ -56,8 +56,12 @@ def _one_thread():
 
 @pytest.fixture(scope="session", autouse=True)
 def _in_this_process():
-    """Starting other processes costs seconds a search; tests that are about them ask for the batched engine."""
+    """Starting other processes costs seconds a search; tests that are about them ask for the batched engine.
+
+    Nor is anything kept of trials, but where that is what a test is about.
+    """
     os.environ["FACE3D_TUNE_ENGINE"] = "plain"
+    os.environ["FACE3D_TUNE_ARTIFACTS"] = "none"
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ LAYERS = (
     "slots",
     "processes objective full_training",
     "ledger",
-    "loop",
+    "archive loop",
     "plan search copying",
     "cli.base",
     "cli.table cli.progress",
@@ -62,7 +62,7 @@ ONLY = {
     "engine.layers engine.parameters engine.sites engine.state engine.network engine.table engine.batch "
     "resume slots processes plan",
     "psutil": "plan",
-    "optuna": "storage dashboard space judge algorithms results conditions ledger loop search copying "
+    "optuna": "storage dashboard space judge algorithms results conditions ledger archive loop search copying "
     "cli.table cli.progress cli.run cli.status cli.dashboard cli.export cli.train cli.copy",
     "numpy": "masks data.metadata data.files data.pairs data.face_data data.copy export training engine.table cli.data",
 }

@@ -118,6 +118,7 @@ def run(
     from rich.console import Console
 
     from face3d_tune import study_file
+    from face3d_tune.artifacts import Artifacts
     from face3d_tune.cli.progress import SearchProgress
     from face3d_tune.cli.table import before_and_after
     from face3d_tune.conditions import Settings
@@ -148,6 +149,7 @@ def run(
     plan = choose(engine, slots, chosen_device, data, configs)
     set_threads(1 if plan.engine == "batched" else None)  # others train
     goal = trials or file.trials
+    kept = None if artifacts is None else Artifacts.parse(artifacts)
     with place.searching(), place.opened(create=True) as opened:
         search = Search(
             opened,
@@ -157,6 +159,9 @@ def run(
             setup,
             silence=worker_timeout or DEFAULT_SILENCE,
             storage_timeout=storage_timeout or DEFAULT_TIMEOUT,
+            artifacts=kept,
+            checkpoint_every=checkpoint_every,
+            keep_checkpoints=keep_checkpoints,
         )
         _introduce(console, search, place, goal, plan)
         if abandoned := search.take_back_abandoned():
@@ -169,7 +174,7 @@ def run(
             search.enqueue_presets()
             progress = SearchProgress(console, finished=finished, trials=goal, best=best_value(search.study))
             try:
-                with closing(plan.open(data)) as opened_slots, progress.shown():
+                with closing(plan.open(data, search.archive.checkpoints)) as opened_slots, progress.shown():
                     deadline = math.inf if timeout is None else started + timeout
                     search.run(goal, progress, slots=opened_slots, deadline=deadline)
             except KeyboardInterrupt:

@@ -17,8 +17,8 @@ from face3d_tune.engine import alone
 from face3d_tune.objective import Setup
 from face3d_tune.processes import ProcessSlots
 from face3d_tune.search import Search
-from face3d_tune.tasks import Event, Failure, Task
 from face3d_tune.storage import Storage
+from face3d_tune.tasks import Event, Failure, Task
 
 CPU = torch.device("cpu")
 DISTINCT = ["baseline", "recommended", "aggressive", "conservative"]  # quickstart equals recommended
