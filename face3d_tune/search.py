@@ -84,7 +84,7 @@ class Search:
         self.ledger = Ledger(self.study, storage, self.worker)
         checkpoints = None
         if artifacts is not None:
-            unique = f"{name} {self.study.user_attrs['id']}"
+            unique = f"{name} {self.study.user_attrs['id'][:8]}"
             checkpoints = Checkpoints(artifacts, unique, checkpoint_every, DataUse.of(setup.data))
         self.archive = Archive(self.study, checkpoints, keep_checkpoints)
 
