@@ -114,6 +114,19 @@ def postgres_url(postgres_server) -> str:
     return postgres_server.get_uri(name)
 
 
+@pytest.fixture
+def documented_server(postgres_server) -> str:
+    """The folder of the server's socket; it has the user and the databases that the documentation makes."""
+    databases = ("face3d_tune", "face3d_tune_restored")
+    postgres_server.psql("create role face3d_tune login;")
+    for database in databases:
+        postgres_server.psql(f"create database {database} owner face3d_tune;")
+    yield str(postgres_server.pgdata)
+    for database in databases:
+        postgres_server.psql(f"drop database {database} with (force);")
+    postgres_server.psql("drop role face3d_tune;")
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def storage_url(request) -> str:
     """Each kind of storage in turn."""

@@ -1,7 +1,10 @@
-"""README, CHANGELOG and docker-compose.yml say what is true."""
+"""README, CHANGELOG, docs and docker-compose.yml say what is true."""
 
+import configparser
 import re
 import shlex
+import shutil
+import subprocess
 import tomllib
 from itertools import chain
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import click
 import compose_file
 import pytest
+import yaml
 
 import face3d_tune
 from face3d_tune.cli import cli, main
@@ -16,12 +20,20 @@ from face3d_tune.cli import cli, main
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SERVICES = compose_file.read({"POSTGRES_PASSWORD": "x"})
-PAGES = {page: (ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")}
+PATHS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/many-machines.md")
+PAGES = {page: (ROOT / page).read_text(encoding="utf-8") for page in PATHS}
+FENCED = re.findall(r"^```(\w+)\n(.*?)^```", "\n".join(PAGES.values()), flags=re.MULTILINE | re.DOTALL)
 TYPED = [
     line.strip().removeprefix("$ ").split("  #")[0]
     for page in PAGES.values()
     for line in page.splitlines()
     if re.match(r"(    |      )(\$ )?face3d-tune ", line)
+]
+TYPED += [
+    f"face3d-tune {words}"
+    for kind, text in FENCED
+    if kind in ("bash", "powershell", "ini")
+    for words in re.findall(r"^(?:exec |\w+=\S*/)?face3d-tune (.*)$", text, re.M)
 ]
 
 
@@ -62,6 +74,51 @@ def test_a_command_that_the_program_does_not_take_would_be_noticed():
         parse(["run", "--trails", "50"])
 
 
+def test_commands_in_scripts_and_units_are_among_those():
+    assert sum(line.startswith("face3d-tune run --data-dir train/datas/file --trials 200") for line in TYPED) == 4
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash to check its syntax")
+@pytest.mark.parametrize("script", [text for kind, text in FENCED if kind == "bash"])
+def test_bash_understands_every_script_in_the_documentation(script):
+    checked = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("unit", [text for kind, text in FENCED if kind == "ini"])
+def test_a_worker_as_a_service_is_started_again_when_it_fails_and_not_when_it_is_stopped(unit):
+    parser = configparser.RawConfigParser(strict=False)  # a unit repeats Environment=
+    parser.read_string(unit)
+    service = parser["Service"] if "Service" in parser else parser["program:face3d-tune"]
+    assert (service.get("Restart") or service["autorestart"]) in ("on-failure", "unexpected")
+    assert "130" in (service.get("SuccessExitStatus") or service["exitcodes"])
+    assert int(service.get("TimeoutStopSec") or service["stopwaitsecs"]) == 300
+
+
+def test_the_kubernetes_job_holds_together():
+    (job,) = (yaml.safe_load(text) for kind, text in FENCED if kind == "yaml")
+    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
+    assert "completions" not in job["spec"]  # with it, every worker that ends well would be replaced by another
+    assert job["spec"]["parallelism"] > 1
+    pod = job["spec"]["template"]["spec"]
+    assert pod["restartPolicy"] == "Never"  # which a podFailurePolicy needs
+    (worker,) = pod["containers"]
+    command = parse(worker["args"]).command
+    read = {option.envvar for option in command.params if option.envvar} | {"PGPASSWORD"}
+    assert {variable["name"] for variable in worker["env"]} <= read
+    (password,) = (variable for variable in worker["env"] if variable["name"] == "PGPASSWORD")
+    assert set(password["valueFrom"]["secretKeyRef"]) == {"name", "key"}
+    assert {mount["name"] for mount in worker["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    assert pod["securityContext"]["runAsUser"] == 1000
+    assert "useradd --uid 1000 " in SERVICES["worker"]["build"]["dockerfile_inline"]
+
+
+def test_no_url_in_the_documentation_of_many_machines_holds_a_password():
+    urls = re.findall(r"postgresql://([^/\s\"]+)", PAGES["docs/many-machines.md"])
+    assert urls
+    assert all(":" not in url for url in urls)
+
+
 def test_the_presets_table_is_what_the_program_prints(capsys):
     with pytest.raises(SystemExit):
         main(["presets"])
@@ -78,7 +135,7 @@ def test_every_module_is_in_the_readmes_table():
 def test_links_inside_the_repository_lead_somewhere():
     for name, page in PAGES.items():
         for target in re.findall(r"\]\(([^)#]+)\)", page):
-            assert target.startswith("https://") or (ROOT / target).exists(), (name, target)
+            assert target.startswith("https://") or (ROOT / name).parent.joinpath(target).exists(), (name, target)
 
 
 def test_the_changelog_ends_at_this_version():

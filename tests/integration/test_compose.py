@@ -81,19 +81,16 @@ class Container:
 
 
 @pytest.fixture
-def host(postgres_server):
-    """The folder of a server's socket, with the file's user and database, which asks for the password."""
-    rules = Path(postgres_server.pgdata) / "pg_hba.conf"
+def host(documented_server, postgres_server):
+    """The folder of the server's socket, which now asks for the password."""
+    rules = Path(documented_server) / "pg_hba.conf"
     before = rules.read_text(encoding="utf-8")
-    rules.write_text(f"local face3d_tune face3d_tune scram-sha-256\n{before}", encoding="utf-8")
-    postgres_server.psql(f"create role face3d_tune login password '{PASSWORD}';")
-    postgres_server.psql("create database face3d_tune owner face3d_tune;")
+    rules.write_text(f"local all face3d_tune scram-sha-256\n{before}", encoding="utf-8")
+    postgres_server.psql(f"alter role face3d_tune password '{PASSWORD}';")
     postgres_server.psql("select pg_reload_conf();")
-    yield str(postgres_server.pgdata)
+    yield documented_server
     rules.write_text(before, encoding="utf-8")
     postgres_server.psql("select pg_reload_conf();")
-    postgres_server.psql("drop database face3d_tune with (force);")
-    postgres_server.psql("drop role face3d_tune;")
 
 
 def free_port():
