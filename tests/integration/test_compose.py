@@ -168,7 +168,7 @@ def test_the_file_for_cuda_changes_only_the_workers_torch_and_reserves_the_gpu()
     assert cuda["dashboard"] == cpu["dashboard"]
     worker = cuda["worker"]
     assert worker["command"] == cpu["worker"]["command"]
-    assert worker["build"]["args"]["TORCH_INDEX"] == worker["build"]["args"]["PIP_INDEX_URL"]
+    assert worker["build"]["args"]["TORCH_INDEX"] == ""
     assert worker["image"] != cpu["worker"]["image"]
     (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
