@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -55,5 +56,8 @@ def unseal(sealed: bytes) -> dict[str, Any]:
     view = memoryview(sealed)
     if view[:_HEAD] != _MAGIC + hashlib.sha256(view[_HEAD:]).digest():
         raise TrainingError("it is torn, or of another version")
-    content: dict[str, Any] = torch.load(io.BytesIO(view[_HEAD:]), map_location="cpu", weights_only=True)
+    try:
+        content: dict[str, Any] = torch.load(io.BytesIO(view[_HEAD:]), map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise TrainingError(f"it is of another version: {str(error).splitlines()[0]}") from error
     return content

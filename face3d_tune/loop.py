@@ -21,7 +21,7 @@ from face3d_tune.objective import Outcome, TrialRun
 from face3d_tune.outage import Outage
 from face3d_tune.slots import Slots
 from face3d_tune.storage import is_away
-from face3d_tune.tasks import Event
+from face3d_tune.tasks import Event, Note
 from face3d_tune.training import EpochResult
 
 _FAILURES_IN_A_ROW = 5  # after so many the cause is not the configuration
@@ -220,7 +220,7 @@ class Loop:
             for event in self._slots.wait():
                 self._take(event)
                 for entry in training:
-                    if entry.trial.number == event.number and entry.training:
+                    if entry.trial.number == event.number and entry.training and not isinstance(event.given, Note):
                         entry.stopped = True
                         self._slots.drop(event.number)
         while not self._outage.attempt(self._settle):
@@ -246,7 +246,7 @@ class Loop:
         """Return when everything in training has ended an epoch, and so has been saved."""
         awaited = {number for number, entry in self._running.items() if entry.training}
         while awaited:
-            awaited -= {event.number for event in self._slots.wait()}
+            awaited -= {event.number for event in self._slots.wait() if not isinstance(event.given, Note)}
 
     def _abandon(self, reason: str) -> None:
         """Put back at once whatever still runs; what the database does not take is found by the next worker."""

@@ -27,7 +27,7 @@ from face3d_tune.export import DataUse, checkpoint_args
 from face3d_tune.tasks import Event, Note, Resumed, Task
 from face3d_tune.training import EpochResult, Training
 
-_UNSAVABLE = (ArtifactError, RuntimeError, MemoryError)  # torch reports a want of memory as RuntimeError
+_TROUBLE = (ArtifactError, RuntimeError, MemoryError)  # torch reports a want of memory as RuntimeError
 _PAUSE = 30.0  # seconds after a checkpoint could not be saved, which may itself have taken long
 _AGAIN = "begins again at epoch 1: "
 
@@ -74,7 +74,7 @@ class Checkpoints:
             for name, epoch in epochs.items():  # a later one is of somebody who has taken this trial from us
                 if epoch < before or not name.startswith(stem):
                     self.artifacts.remove(name)
-        except _UNSAVABLE as error:
+        except _TROUBLE as error:
             return f"could not save a checkpoint: {_reason(error)}"
         return None
 
@@ -111,13 +111,13 @@ class Checkpoints:
             if not names:
                 return None
             content, note = self._newest(sorted(names, key=lambda name: (".off." in name, _epoch(name)), reverse=True))
-            if content is not None:
+            if content is not None:  # else they stay: it may have been the place that could not be read
                 whole = io.BytesIO()
                 torch.save(self._in_users_format(content), whole)
                 self.artifacts.write(self.best_name(name), whole.getbuffer())
+                self._remove(names)
                 note = None
-            self._remove(names)
-        except _UNSAVABLE as error:
+        except _TROUBLE as error:
             note = _reason(error)
         return note and f"could not keep the best weights of {name}: {note}"
 
@@ -181,8 +181,8 @@ class Checkpoints:
                 sealed = self.artifacts.read(name)
                 if sealed is not None:  # else somebody has just removed it
                     return checkpoint.unseal(sealed), "; ".join(torn) or None
-            except (TrainingError, ArtifactError) as error:
-                torn.append(f"the checkpoint of epoch {_epoch(name)} cannot be used, {error.message}")
+            except (TrainingError, *_TROUBLE) as error:
+                torn.append(f"the checkpoint of epoch {_epoch(name)} cannot be used, {_reason(error)}")
         return None, "; ".join(torn) or "its checkpoints have been removed"
 
     def _in_users_format(self, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,8 +222,6 @@ def _epoch(name: str) -> int:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, ArtifactError):
-        return error.message
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
@@ -292,7 +290,7 @@ class Saver:
             try:
                 weights = training.model_state()
                 entry.best = {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
-            except _UNSAVABLE as error:
+            except _TROUBLE as error:
                 said = f"could not keep the weights of the best epoch in memory: {_reason(error)}"
         if said is None or said in self._said:
             return []

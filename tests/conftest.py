@@ -6,9 +6,11 @@ import warnings
 from pathlib import Path
 from uuid import uuid4
 
+import boto3
 import pytest
 import torch
 from fake_data import write_data
+from moto.server import ThreadedMotoServer
 
 from face3d_tune import data as face_data
 from face3d_tune import study_file
@@ -47,6 +49,9 @@ dropout = { low = 0.0, high = 0.5 }
 use_pose_attention = [false, true]
 pose_unit = ["degrees", "radians"]
 """
+
+
+BUCKET = "checkpoints"  # of the S3 that imitates one
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -148,3 +153,35 @@ def storage(storage_url):
 def sqlite(sqlite_url):
     with Storage.parse(sqlite_url).opened(create=True) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """An S3 that keeps everything in memory, and the environment that leads boto3 to it."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch):
+    """One bucket, with nothing in it."""
+    for name, value in {
+        "AWS_ENDPOINT_URL_S3": s3_server,
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": "nothing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=BUCKET)
+    yield client
+    while items := client.list_objects_v2(Bucket=BUCKET).get("Contents"):
+        for item in items:
+            client.delete_object(Bucket=BUCKET, Key=item["Key"])
+    client.delete_bucket(Bucket=BUCKET)
+    client.close()

@@ -11,12 +11,18 @@ from conftest import QUICK_STUDY
 from optuna.trial import TrialState
 
 from face3d_tune import study_file
+from face3d_tune.artifacts import Artifacts
 from face3d_tune.conditions import Settings
 from face3d_tune.config import TrialConfig
 from face3d_tune.engine import alone
 from face3d_tune.objective import Setup
 from face3d_tune.processes import ProcessSlots
+from face3d_tune.resume import Checkpoints
 from face3d_tune.search import Search
+<<<<<<< HEAD
+=======
+from face3d_tune.slots import Event, Failure, Note, Resumed, Task
+>>>>>>> a35b875 (Check places for checkpoints, also on S3 as a server imitates it, and that children, trials and options know of them)
 from face3d_tune.storage import Storage
 from face3d_tune.tasks import Event, Failure, Task
 
@@ -309,3 +315,78 @@ def test_processes_that_cannot_live_cost_trials_and_are_not_started_for_ever(cap
     finally:
         slots.close()
     assert "AttributeError" in capfd.readouterr().err  # what it died of is not hidden
+
+
+def until(slots, number, epoch):
+    """Everything that a training gives until it has trained this epoch."""
+    given = []
+    while not given or getattr(given[-1], "epoch", 0) < epoch:
+        given += [event.given for event in slots.wait() if event.number == number]
+    return given
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_training_whose_process_is_killed_goes_on_in_another_as_if_nothing_had_been(tmp_path, data):
+    config = replace(SMALL, epochs=12, dropout=0.3, lr=1e-2)
+    whole = alone(config, data, seed=1, device=CPU, precision="off")
+    while whole.stop_reason is None:
+        whole.train_epoch()
+    checkpoints = Checkpoints(Artifacts.parse(str(tmp_path)), "study")
+    slots = ProcessSlots(data, CPU, processes=1, checkpoints=checkpoints)
+    try:
+        slots.start(Task(7, config, 1, "off", "trial-7"))
+        before = until(slots, 7, 3)
+        os.kill(whose(slots, 7), signal.SIGKILL)
+        while not isinstance(before[-1], Failure):
+            before += [event.given for event in slots.wait()]
+        slots.start(Task(9, config, 1, "off", "trial-7", retry=True))
+        resumed, *after = until(slots, 9, 12)
+    finally:
+        slots.close()
+    assert isinstance(resumed, Resumed)
+    assert resumed.note is None
+    assert len(resumed.results) >= len(before) - 1  # an epoch is saved before anybody hears of it
+    assert [replace(result, seconds=0) for result in (*resumed.results, *after)] == [
+        replace(result, seconds=0) for result in whole.history
+    ]
+    assert checkpoints.finish("trial-7", "trial-9") is None
+    assert checkpoints.artifacts.names("") == [checkpoints.best_name("trial-9")]
+
+
+def test_before_a_stop_every_child_saves_without_giving_its_epoch_up(tmp_path, data):
+    checkpoints = Checkpoints(Artifacts.parse(str(tmp_path)), "study", every=1e9)
+    slots = ProcessSlots(data, CPU, processes=1, checkpoints=checkpoints)
+    try:
+        slots.save_next()  # also to one that has nothing to do yet
+        slots.start(Task(1, replace(SMALL, epochs=ENDLESS), 1, "off", "trial-1"))
+        first = until(slots, 1, 2)
+        assert [result.epoch for result in first] == [1, 2]
+        assert checkpoints.artifacts.names("")
+    finally:
+        slots.close()
+    slots = ProcessSlots(data, CPU, processes=1, checkpoints=checkpoints)
+    try:
+        slots.start(Task(2, replace(SMALL, epochs=ENDLESS), 2, "off", "trial-2"))
+        until(slots, 2, 2)
+        assert not [name for name in checkpoints.artifacts.names("") if "trial-2" in name]
+        slots.save_next()
+        epochs = [given.epoch for given in until(slots, 2, 60)]
+        assert epochs == list(range(3, 3 + len(epochs)))
+        assert [name for name in checkpoints.artifacts.names("") if "trial-2" in name]
+    finally:
+        slots.close()
+
+
+def test_what_a_child_cannot_save_reaches_the_parent_once(tmp_path, data):
+    checkpoints = Checkpoints(Artifacts.parse(str(tmp_path / "kept")), "study")
+    (tmp_path / "kept").rmdir()
+    (tmp_path / "kept").write_text("a file where the folder was")
+    slots = ProcessSlots(data, CPU, processes=1, checkpoints=checkpoints)
+    try:
+        slots.start(Task(1, replace(SMALL, epochs=4), 1, "off", "trial-1"))
+        given = until(slots, 1, 4)
+    finally:
+        slots.close()
+    (note,) = [each for each in given if isinstance(each, Note)]
+    assert note.text.startswith(f"could not save a checkpoint: cannot write to {tmp_path / 'kept'}: ")
+    assert [each.epoch for each in given if each is not note] == [1, 2, 3, 4]

@@ -11,7 +11,7 @@ from reference_model import ReferenceModel
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import NonFiniteError, TrainingError
 from face3d_tune.objective import Outcome, Setup, TrialRun
-from face3d_tune.slots import PlainSlot
+from face3d_tune.slots import Event, Failure, Note, PlainSlot, Resumed, Task
 from face3d_tune.trainer import Evaluation, Trainer
 
 CPU = torch.device("cpu")
@@ -347,3 +347,96 @@ def test_an_interrupt_goes_through(data):
     with pytest.raises(KeyboardInterrupt):
         train_trial(SMALL, Setup(data, CPU, "off"), seed=3, judge=judge, after_epoch=interrupt)
     assert seen == judge.steps == [1, 2]  # the epoch was reported before
+
+
+# A trial that somebody has begun before
+
+
+def begun(data, config=SMALL, precision="off"):
+    """Epochs of a training, as a checkpoint holds them."""
+    trainer = Trainer(config, data, seed=3, device=CPU, precision=precision)
+    while trainer.stop_reason is None:
+        trainer.train_epoch()
+    return trainer.history
+
+
+def resuming(data, results, *, config=SMALL, judge, precision="off", in_precision=None, note=None, target=None):
+    """A trial run that has taken these epochs over: itself, its verdict, what it said, the epochs others saw."""
+    said, seen = [], []
+    setup = Setup(data, CPU, precision, target=target)
+    run = TrialRun(4, config, setup, seed=3, judge=judge, key="trial-1", retry=True, say=said.append)
+    verdict = run.take(Event(4, Resumed(tuple(results), in_precision or precision, note)), seen.append)
+    return run, verdict, said, seen
+
+
+def test_the_task_of_a_trial_says_where_its_checkpoints_are_and_whether_there_should_be_one(data):
+    run = TrialRun(4, SMALL, Setup(data, CPU, "off"), seed=3, judge=Judge(), key="trial-1", retry=True)
+    assert run.task == Task(4, SMALL, 3, "off", "trial-1", True)
+
+
+def test_of_a_resumed_trial_every_epoch_is_reported_but_only_the_last_is_judged_and_shown(data):
+    history, judge = begun(data), Judge()
+    run, verdict, said, seen = resuming(data, history[:3], judge=judge)
+    assert (verdict, said, seen) == (None, [], [history[2]])
+    assert judge.reports == [(result.epoch, result.val_cosine) for result in history[:3]]
+    assert judge.asked == [3]
+    outcome = run.take(Event(4, history[3]), seen.append)
+    best = min(history, key=lambda result: result.val_loss)
+    assert (outcome.stop_reason, outcome.value) == ("finished", best.val_cosine)
+    assert (outcome.attrs["epochs_run"], outcome.attrs["best_epoch"]) == (4, best.epoch)
+    assert outcome.attrs["resumed_epochs"] == 3
+    assert outcome.attrs.keys() == ALWAYS | OF_THE_BEST | {"resumed_epochs"}
+
+
+def test_a_resumed_trial_is_pruned_by_its_last_epoch(data):
+    _, outcome, _, _ = resuming(data, begun(data)[:2], judge=Judge(prune_from=2))
+    assert (outcome.stop_reason, outcome.attrs["epochs_run"]) == ("pruned", 2)
+
+
+def test_a_resumed_trial_that_had_ended_or_reached_the_target_is_told_at_once(data):
+    history = begun(data)
+    _, outcome, _, _ = resuming(data, history, judge=Judge())
+    assert outcome.stop_reason == "finished"
+    _, outcome, _, _ = resuming(data, history[:2], judge=Judge(), target=-1.0)
+    assert outcome.stop_reason == "target"
+
+
+def test_a_trial_that_begins_again_says_why_and_records_it(data):
+    history, why = begun(data), "begins again at epoch 1: its checkpoints are torn"
+    run, verdict, said, seen = resuming(data, [], judge=Judge(), note=why)
+    assert (verdict, said, seen) == (None, [why], [])
+    for result in history:
+        outcome = run.take(Event(4, result), seen.append)
+    assert (outcome.attrs["resumed_epochs"], outcome.attrs["resume_note"]) == (0, why)
+    assert outcome.attrs["epochs_run"] == 4
+
+
+def test_a_trial_resumed_in_its_second_attempt_stays_without_mixed_precision(data):
+    history = begun(data, MIXED)
+    run, _, _, _ = resuming(data, history[:2], config=MIXED, judge=Judge(), precision="bf16", in_precision="off")
+    assert run.task == Task(4, MIXED, 3, "off", "trial-1", True)
+    outcome = run.take(Event(4, Failure("loss is nan", non_finite=True)), lambda _: None)
+    assert (outcome.stop_reason, outcome.attrs["amp"]) == ("non_finite", "off")
+    assert outcome.attrs["retried_without_amp"]
+
+
+def test_a_resumed_trial_that_becomes_nan_begins_again_without_expecting_a_checkpoint_of_that(data):
+    run, _, _, _ = resuming(data, begun(data, MIXED)[:1], config=MIXED, judge=Judge(), precision="bf16")
+    again = run.take(Event(4, Failure("loss is nan", non_finite=True)), lambda _: None)
+    assert again == run.task == Task(4, MIXED, 3, "off", "trial-1", False)
+
+
+def test_steps_that_are_known_are_not_reported_again_when_a_training_is_resumed_within_one_run(data):
+    history, judge = begun(data), Judge()
+    run = TrialRun(4, SMALL, Setup(data, CPU, "off"), seed=3, judge=judge, key="trial-4")
+    for result in history[:2]:
+        run.take(Event(4, result), lambda _: None)
+    run.take(Event(4, Resumed(tuple(history[:3]), "off", None)), lambda _: None)
+    assert judge.steps == [1, 2, 3]
+
+
+def test_a_note_is_said_and_ends_nothing(data):
+    said = []
+    run = TrialRun(4, SMALL, Setup(data, CPU, "off"), seed=3, judge=Judge(), say=said.append)
+    assert run.take(Event(4, Note("could not save a checkpoint")), lambda _: None) is None
+    assert said == ["could not save a checkpoint"]

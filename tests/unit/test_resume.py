@@ -1,12 +1,14 @@
 """Going on where a training was: bit for bit what it would have been, and what is done where that cannot be."""
 
 import copy
+import hashlib
 import pickle
 import random
 from dataclasses import replace
 
 import pytest
 import torch
+from conftest import BUCKET
 
 from face3d_tune import checkpoint, resume
 from face3d_tune.artifacts import Artifacts
@@ -364,6 +366,32 @@ def test_a_sealed_checkpoint_holds_tensors_and_plain_values_only(data):
         checkpoint.unseal(b"")
 
 
+def test_a_bucket_of_s3_does_as_well_as_a_folder(data, s3, checkpoints):
+    checkpoints = replace(checkpoints, artifacts=Artifacts.parse(f"s3://{BUCKET}/face3d"))
+    expected = saved(checkpoints, make("batched", data), 3)
+    epochs = [name.rpartition(".")[2] for name in checkpoints.artifacts.names("")]
+    assert epochs == ["000002", "000003"]
+    newest = checkpoints.artifacts.names("")[-1]
+    checkpoints.artifacts.write(newest, checkpoints.artifacts.read(newest)[:-1])
+    loaded, held = found(pickle.loads(pickle.dumps(checkpoints)), data, TASK)
+    assert same(held, expected[1])
+    assert "epoch 3" in loaded.note
+    assert checkpoints.finish("trial-1", "trial-1") is None
+    assert checkpoints.artifacts.names("") == [checkpoints.best_name("trial-1")]
+    assert checkpoints.keep_best(["trial-1"], 0) is None
+    assert checkpoints.artifacts.names("") == []
+
+
+def test_a_file_that_says_it_is_whole_and_is_none_of_ours_is_not_used(data, checkpoints, tmp_path):
+    expected = saved(checkpoints, make("batched", data), 2)
+    body = b"not a torch file"
+    head = checkpoint._MAGIC + hashlib.sha256(body).digest()
+    running(tmp_path)[-1].write_bytes(head + body)
+    loaded, held = found(checkpoints, data, TASK)
+    assert same(held, expected[0])
+    assert "epoch 2" in loaded.note
+
+
 # The best weights
 
 
@@ -451,7 +479,9 @@ def test_best_weights_that_cannot_be_kept_are_said_and_end_nothing(data, checkpo
     for path in running(tmp_path):
         path.write_bytes(b"torn")
     assert "the checkpoint of epoch 2 cannot be used" in checkpoints.finish("trial-1", "trial-1")
-    assert not running(tmp_path)
+    assert len(running(tmp_path)) == 2  # it may have been the disk that could not be read
+    assert checkpoints.discard("trial-1") is None
+    assert not files(tmp_path)
 
 
 # In slots

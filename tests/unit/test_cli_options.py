@@ -1,0 +1,49 @@
+"""Options that several commands share."""
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from face3d_tune.cli.base import checkpoint_options
+
+
+@click.command()
+@checkpoint_options
+def command(**options):
+    click.echo(repr(options))
+
+
+def given(*words, **environment):
+    result = CliRunner().invoke(command, words, env=environment)
+    return eval(result.output) if result.exit_code == 0 else result.output
+
+
+def test_checkpoints_are_kept_of_every_epoch_in_a_folder_here():
+    expected = {"artifacts": "face3d_tune_artifacts", "checkpoint_every": 0.0, "keep_checkpoints": 10}
+    assert given() == expected
+
+
+def test_another_place_also_from_the_environment():
+    assert given("--artifacts", "s3://b/p")["artifacts"] == "s3://b/p"
+    assert given(FACE3D_TUNE_ARTIFACTS="elsewhere")["artifacts"] == "elsewhere"
+    assert given("--artifacts", "here", FACE3D_TUNE_ARTIFACTS="elsewhere")["artifacts"] == "here"
+
+
+def test_none_keeps_no_checkpoints():
+    assert given("--artifacts", "none")["artifacts"] is None
+    assert given(FACE3D_TUNE_ARTIFACTS="none")["artifacts"] is None
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0", 0.0), ("90", 90.0), ("1.5s", 1.5), ("2m", 120.0), ("1h", 3600.0)])
+def test_the_time_between_checkpoints_is_a_duration_or_nothing(text, seconds):
+    assert given("--checkpoint-every", text)["checkpoint_every"] == seconds
+
+
+@pytest.mark.parametrize("text", ["-1", "often", "nan", ""])
+def test_another_time_is_refused(text):
+    assert "is no duration; expected seconds" in given("--checkpoint-every", text)
+
+
+def test_how_many_best_weights_are_kept():
+    assert given("--keep-checkpoints", "0")["keep_checkpoints"] == 0
+    assert "is not in the range" in given("--keep-checkpoints", "-1")
