@@ -19,12 +19,8 @@ from face3d_tune.objective import Setup
 from face3d_tune.processes import ProcessSlots
 from face3d_tune.resume import Checkpoints
 from face3d_tune.search import Search
-<<<<<<< HEAD
-=======
-from face3d_tune.slots import Event, Failure, Note, Resumed, Task
->>>>>>> a35b875 (Check places for checkpoints, also on S3 as a server imitates it, and that children, trials and options know of them)
 from face3d_tune.storage import Storage
-from face3d_tune.tasks import Event, Failure, Task
+from face3d_tune.tasks import Event, Failure, Note, Resumed, Task
 
 CPU = torch.device("cpu")
 DISTINCT = ["baseline", "recommended", "aggressive", "conservative"]  # quickstart equals recommended
