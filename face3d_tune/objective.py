@@ -108,6 +108,8 @@ class TrialRun:
         """Take over the epochs of whoever trained it before; the last may not have been judged."""
         if resumed.note:
             self._say(resumed.note)
+        if resumed.results:
+            self._say(f"goes on after epoch {len(resumed.results)}")
         if resumed.precision != self.task.precision:  # the other has led to NaN before
             self.task, self._retried = replace(self.task, precision=resumed.precision), True
         self._resumed, self._history = resumed, []

@@ -3,6 +3,7 @@
 import math
 import re
 import sqlite3
+from contextlib import closing
 from datetime import datetime
 
 import optuna
@@ -23,18 +24,24 @@ OF_TRIALS = (
 )
 
 
-def query(url, statement):
-    """What a database says without SQLAlchemy and Optuna between: rows as dictionaries."""
+def connect(url):
     if url.startswith("sqlite"):
-        connection = sqlite3.connect(url.removeprefix("sqlite:///"))
-    else:
-        connection = psycopg.connect(url.replace("+psycopg", ""))
-    try:
+        return closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=0.1))
+    return closing(psycopg.connect(url))
+
+
+def query(url, statement):
+    """Rows as dictionaries."""
+    with connect(url) as connection:
         cursor = connection.execute(statement)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-    finally:
-        connection.close()
+
+
+def write(url, statement):
+    with connect(url) as connection:
+        connection.execute(statement)
+        connection.commit()
 
 
 def plain(row):

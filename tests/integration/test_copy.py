@@ -2,16 +2,19 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import optuna
 import pytest
 from command_line import call
-from stored import everything, fill, number_of_studies, query
+from stored import everything, fill, number_of_studies, query, write
 
 import face3d_tune
+from face3d_tune import copying
 from face3d_tune.storage import Storage
 
 DIES = """
@@ -100,6 +103,26 @@ def test_a_name_that_is_taken_stops_the_copy_of_every_study(two_urls, tmp_path):
     )
     assert number_of_studies(target) == 1
     assert everything(target, "taken") == before
+
+
+@EVERY_WAY
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_copy_is_the_state_of_one_moment_whatever_is_written_meanwhile(two_urls, monkeypatch):
+    source, target = two_urls
+    fill(source, "s")
+    before, whole, disturbed = everything(source, "s"), copying._copy_rows, []
+
+    def disturb(reading, writing, table, *rest):
+        if table.name == "trials":
+            with pytest.raises(sqlite3.OperationalError) if source.startswith("sqlite") else nullcontext():
+                write(source, "update trial_user_attributes set value_json = '1'")  # a file makes it wait
+            disturbed.append(table)
+        return whole(reading, writing, table, *rest)
+
+    monkeypatch.setattr(copying, "_copy_rows", disturb)
+    copying.copy(Storage.parse(source), Storage.parse(target))
+    assert disturbed
+    assert everything(target, "s") == before
 
 
 def test_a_storage_is_not_copied_onto_itself(sqlite, sqlite_url, tmp_path):

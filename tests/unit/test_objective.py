@@ -377,7 +377,7 @@ def test_the_task_of_a_trial_says_where_its_checkpoints_are_and_whether_there_sh
 def test_of_a_resumed_trial_every_epoch_is_reported_but_only_the_last_is_judged_and_shown(data):
     history, judge = begun(data), Judge()
     run, verdict, said, seen = resuming(data, history[:3], judge=judge)
-    assert (verdict, said, seen) == (None, [], [history[2]])
+    assert (verdict, said, seen) == (None, ["goes on after epoch 3"], [history[2]])
     assert judge.reports == [(result.epoch, result.val_cosine) for result in history[:3]]
     assert judge.asked == [3]
     outcome = run.take(Event(4, history[3]), seen.append)
