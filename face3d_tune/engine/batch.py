@@ -314,8 +314,9 @@ class Batch:
     def _zeros(self) -> dict[str, Tensor]:
         """A state dict without content, where the rows are."""
         device, dtype = self.data.device, self.data.dtype
+        # Not zeros_like, which takes several times as long for a template without content.
         return {
-            name: torch.zeros_like(value, device=device, dtype=dtype if value.is_floating_point() else None)
+            name: torch.zeros(value.shape, device=device, dtype=dtype if value.is_floating_point() else value.dtype)
             for name, value in self._template.items()
         }
 
