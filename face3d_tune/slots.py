@@ -15,10 +15,8 @@ from face3d_tune.data import FaceData
 from face3d_tune.engine import Batch, Data, Member, structure
 from face3d_tune.errors import ConfigError, NonFiniteError, TrainingError
 from face3d_tune.resume import Checkpoints, Saver
-from face3d_tune.tasks import Event, Failure, Note, Resumed, Task
+from face3d_tune.tasks import Event, Failure, Task
 from face3d_tune.trainer import Trainer
-
-__all__ = ["BatchedSlots", "Event", "Failure", "Note", "PlainSlot", "Resumed", "Slots", "Task"]
 
 
 class Slots(Protocol):

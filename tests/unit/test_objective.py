@@ -11,7 +11,8 @@ from reference_model import ReferenceModel
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import NonFiniteError, TrainingError
 from face3d_tune.objective import Outcome, Setup, TrialRun
-from face3d_tune.slots import Event, Failure, Note, PlainSlot, Resumed, Task
+from face3d_tune.slots import PlainSlot
+from face3d_tune.tasks import Event, Failure, Note, Resumed, Task
 from face3d_tune.trainer import Evaluation, Trainer
 
 CPU = torch.device("cpu")

@@ -19,7 +19,8 @@ from face3d_tune.export import DataUse
 from face3d_tune.model import Model
 from face3d_tune.resume import Checkpoints
 from face3d_tune.seeds import generator
-from face3d_tune.slots import BatchedSlots, Note, PlainSlot, Resumed, Task
+from face3d_tune.slots import BatchedSlots, PlainSlot
+from face3d_tune.tasks import Note, Resumed, Task
 from face3d_tune.trainer import Trainer
 
 CPU = torch.device("cpu")
