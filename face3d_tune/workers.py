@@ -22,6 +22,7 @@ from face3d_tune.storage import is_away, one_at_a_time
 
 DEFAULT_SILENCE = 60.0  # seconds without a sign of life after which a worker is dead
 _BEATS = 6  # signs of life in that time
+_LAST_BEAT = 5.0  # seconds to wait at the end for a sign of life on its way
 _FORGOTTEN = 24 * 3600.0  # seconds after which a dead worker is no longer listed
 
 _tables = MetaData()
@@ -202,7 +203,7 @@ class Pulse(threading.Thread):
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self.join()
+        self.join(_LAST_BEAT)
         try:
             self._worker.leave()
         except Exception as error:
