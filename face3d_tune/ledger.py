@@ -60,15 +60,19 @@ class Ledger:
 
     def ask(self, budget: int) -> optuna.Trial | None:
         """The next trial, claimed; None if the finished ones and those in training may be enough for `budget`."""
-        with one_at_a_time(self._engine):
+        with one_at_a_time(self._engine) as still_alone:
             self._take_back_orphans()
             counts = self.counts()
             if sum(counts.get(state, 0) for state in (*FINISHED, TrialState.RUNNING)) >= budget:
                 return None
             trial = self.study.ask()
-            self.worker.claim(trial._trial_id)
-            if "ordinal" not in trial.user_attrs:
-                trial.set_user_attr("ordinal", self._next_ordinal())
+            try:
+                if "ordinal" not in trial.user_attrs:
+                    trial.set_user_attr("ordinal", self._next_ordinal())
+            except UpdateFinishedTrialError:  # this process was frozen in this very block, and taken for dead
+                return None
+            still_alone()  # or what was counted is no more true; nobody claims the trial, so it is taken back
+            self.worker.claim(trial._trial_id)  # last: whoever dies before is recognised at once
             return trial
 
     def tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:

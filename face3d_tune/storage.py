@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,15 +225,16 @@ _in_this_process = threading.RLock()  # or one thread could wait for the server'
 
 
 @contextmanager
-def one_at_a_time(engine: Engine) -> Iterator[None]:
+def one_at_a_time(engine: Engine) -> Iterator[Callable[[], object]]:
     """Keep other processes out of the same block on the same PostgreSQL database; on SQLite `searching` does that.
 
     The server lets go when the connection ends, however it ends, and of a process that was frozen in the block after
-    a while: what follows in the block must then fail by itself.
+    a while: what follows in the block must then fail by itself, or call what the block is given, which raises an error
+    that `is_away` knows.
     """
     with _in_this_process:
         if engine.dialect.name != "postgresql":
-            yield
+            yield lambda: None
             return
         with ExitStack() as stack:
             connection = stack.enter_context(engine.connect())
@@ -241,7 +242,7 @@ def one_at_a_time(engine: Engine) -> Iterator[None]:
                 connection.execute(text(f"set local {setting} = '{seconds}s'"))
             connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
             try:
-                yield
+                yield lambda: connection.execute(text("select 1"))
             finally:
                 with suppress(DBAPIError):  # what was done in the block is stored, whatever became of this connection
                     connection.rollback()

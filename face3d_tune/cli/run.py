@@ -182,6 +182,8 @@ def run(
                 console.print(f"study {search.study.study_name!r} holds {done}; what was running is queued again")
                 console.print("hint: the same command goes on from there")
                 raise
+        if said := search.archive.tidy():  # now that nothing trains any more
+            console.print(said)
         before_and_after(search.study)
         if not done_before:
             minutes = (time.monotonic() - started) / 60

