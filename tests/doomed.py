@@ -1,4 +1,4 @@
-"""Runs of the program that are killed at an exact moment, or live by another clock, without a word of it in the program.
+"""Runs that are killed at an exact moment, or live by another clock, without a word of it in the program.
 
 One process loads everything and forks for each run; it reads a JSON line a run and answers with its exit code.
 """
@@ -140,7 +140,8 @@ def _one_run(order):
 
 
 def _serve():
-    # What `run` loads late, so that it is loaded once.
+    # What `run` loads late, and torch as it makes its first optimiser, so that it is loaded once.
+    import torch
     from searches import disk_not_waited_for
 
     import face3d_tune.cli.progress
@@ -148,6 +149,8 @@ def _serve():
     import face3d_tune.plan
     import face3d_tune.search  # noqa: F401
 
+    torch.set_num_threads(1)
+    torch.optim.AdamW([torch.zeros(1)])
     with disk_not_waited_for():
         for line in sys.stdin:
             child = os.fork()
