@@ -70,7 +70,7 @@ def test_a_search_killed_at_any_moment_ends_as_if_nothing_had_been(
 ):
     run = words(tmp_path, data_folder, storage_url)
     assert grim.run(*run, moment=moment, trial=1) == -9  # a preset
-    assert grim.run(*run, moment=moment, trial=2) == -9  # a sampled one, or the preset again
+    assert grim.run(*run, moment=moment, trial=1 if moment in TOLD else 2) == -9  # a sampled one, or the preset again
     rest = call(*run, cwd=tmp_path)
     assert rest.code == 0, rest.err
     trials = trials_of(storage_url)

@@ -1,0 +1,220 @@
+"""A search to which everything happens: workers are killed, frozen and thawed, and the database crashes.
+
+    python -m benchmarks.chaos
+
+Real workers on a real PostgreSQL with a cheap real training. Triggers write down what happens to every trial; at the
+end `history.violations` has to find nothing, and trials trained again from their config and seed have to give, bit for
+bit, what the study holds. Ends with exit code 1 if anything is wrong.
+"""
+
+import argparse
+import contextlib
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import optuna
+import sqlalchemy
+import torch
+from fake_data import write_data
+from history import read, record, violations
+from optuna.trial import FrozenTrial
+from servers import Server, server
+from sqlalchemy.exc import OperationalError
+
+from face3d_tune import data as face_data
+from face3d_tune import study_file
+from face3d_tune.conditions import Settings
+from face3d_tune.config import TrialConfig
+from face3d_tune.objective import Setup
+from face3d_tune.results import FINISHED
+from face3d_tune.search import Search
+from face3d_tune.storage import Storage
+from face3d_tune.trainer import Trainer
+
+CPU = torch.device("cpu")
+EPOCHS = 3
+SILENCE = 3.0  # seconds without a sign of life
+STUDY = """
+[study]
+presets = ["baseline", "recommended"]
+[budget]
+epochs = 3
+[sampler]
+name = "random"
+[fixed]
+batch_size = 8
+nhead = 2
+num_layers = 1
+[space]
+lr = { low = 1e-5, high = 3e-3, scale = "log" }
+dropout = { low = 0.0, high = 0.5 }
+scheduler_min_lr = { low = 1e-8, high = 1e-5, scale = "log" }
+"""
+
+
+@dataclass(slots=True)
+class Report:
+    """What was done to a search, and what became of it."""
+
+    kills: int = 0
+    restarts: int = 0
+    freezes: int = 0
+    started: int = 0  # workers
+    seconds: float = 0.0
+    trials: list[FrozenTrial] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+
+def _work(words: list[str], log: str) -> None:
+    """One worker, in a process of its own."""
+    from face3d_tune.cli import main
+
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.environ["FACE3D_TUNE_ENGINE"] = "plain"
+    main(words)
+
+
+class Chaos:
+    """Workers of one study, whatever happens to them."""
+
+    def __init__(self, folder: Path, host: Server, workers: int, total: int, dice: random.Random) -> None:
+        self.report, self.log, self._host, self._dice, self._total = Report(), folder / "log", host, dice, total
+        write_data(folder / "data")
+        (folder / "study.toml").write_text(STUDY, encoding="utf-8")
+        self.url = host.new_database()
+        self.data = face_data.load(folder / "data")
+        with Storage.parse(self.url).opened(create=True) as storage:  # whose tables are there to be watched
+            file, setup = study_file.read(str(folder / "study.toml")), Setup(self.data, CPU, "off")
+            Search(storage, "study", file, Settings("keypoint", EPOCHS, None), setup)
+            record(storage.engine)
+        self._words = ["run", "--study", folder / "study.toml", "--data-dir", folder / "data", "--storage", self.url]
+        self._words += ["--trials", total, "--slots", 1, "--device", "cpu", "--worker-timeout", f"{SILENCE}s"]
+        self._words += ["--artifacts", folder / "artifacts"]
+        self._engine = sqlalchemy.create_engine(self.url.replace("postgresql:", "postgresql+psycopg:"))
+        self._context = multiprocessing.get_context("forkserver")
+        preload = ["torch._dynamo", "face3d_tune.search", "face3d_tune.plan", "face3d_tune.cli.progress"]
+        self._context.set_forkserver_preload([*preload, "face3d_tune.cli.table"])
+        self._workers: list[BaseProcess | None] = [None] * workers
+        self._frozen: dict[int, float] = {}  # place of a worker, and when it is thawed
+
+    def run(self, kills: int, restarts: int, freezes: int) -> Report:
+        """Search to the end, and see what the history says."""
+        began, finished = time.monotonic(), 0
+        while finished < self._total or any(worker and worker.is_alive() for worker in self._workers):
+            self._thaw()
+            if finished < self._total:
+                self._replace_dead()
+                done = finished / self._total
+                if self.report.restarts < restarts * done:
+                    self._host.restart("immediate")
+                    self.report.restarts += 1
+                elif self.report.freezes < freezes * done and not self._frozen:
+                    self._freeze()
+                elif self.report.kills <= kills * done:
+                    self._kill()
+            time.sleep(self._dice.uniform(0.05, 0.4))
+            finished = self._finished(finished)
+        self.report.seconds = time.monotonic() - began
+        self._judge()
+        return self.report
+
+    def _replace_dead(self) -> None:
+        for place, worker in enumerate(self._workers):
+            if worker is None or not worker.is_alive():
+                self._workers[place] = self._context.Process(
+                    target=_work, args=([str(w) for w in self._words], self.log)
+                )
+                self._workers[place].start()
+                self.report.started += 1
+
+    def _any(self) -> int | None:
+        awake = [place for place, worker in enumerate(self._workers) if worker and worker.is_alive()]
+        awake = [place for place in awake if place not in self._frozen]
+        return self._dice.choice(awake) if awake else None
+
+    def _kill(self) -> None:
+        if (place := self._any()) is not None:
+            self._workers[place].kill()
+            self._workers[place].join()
+            self.report.kills += 1
+
+    def _freeze(self) -> None:
+        if (place := self._any()) is not None:
+            os.kill(self._workers[place].pid, signal.SIGSTOP)
+            self._frozen[place] = time.monotonic() + 2 * SILENCE
+            self.report.freezes += 1
+
+    def _thaw(self) -> None:
+        for place in [place for place, until in self._frozen.items() if time.monotonic() > until]:
+            os.kill(self._workers[place].pid, signal.SIGCONT)
+            del self._frozen[place]
+
+    def _finished(self, before: int) -> int:
+        states = ", ".join(f"'{state.name}'" for state in FINISHED)
+        with contextlib.suppress(OperationalError), self._engine.connect() as database:
+            question = sqlalchemy.text(f"select count(*) from trials where state in ({states})")
+            return int(database.execute(question).scalar_one())
+        return before  # it is restarting
+
+    def _judge(self) -> None:
+        with Storage.parse(self.url).opened() as storage:
+            self.report.trials = optuna.load_study(study_name="study", storage=storage).trials
+            self.report.wrong += violations(read(storage.engine), self.report.trials, self._total)
+        finished = [trial for trial in self.report.trials if trial.state in FINISHED]
+        retried = [trial for trial in finished if "retry_of" in trial.user_attrs]
+        for trial in {trial.number: trial for trial in (*retried[:10], *self._dice.sample(finished, 10))}.values():
+            trainer = Trainer(
+                TrialConfig(**trial.user_attrs["config"]), self.data, seed=trial.user_attrs["seed"], device=CPU
+            )
+            while trainer.stop_reason is None:
+                trainer.train_epoch()
+            curve = {result.epoch: result.val_cosine for result in trainer.history}
+            if (trial.value, trial.intermediate_values) != (trainer.best.val_cosine, curve):
+                self.report.wrong.append(f"trial {trial.number} gives another curve when it is trained again")
+        self._engine.dispose()
+
+
+def chaos(*, trials: int, workers: int, kills: int, restarts: int, freezes: int, seed: int) -> tuple[Report, str]:
+    """Let it happen; the report, and what the workers printed."""
+    with server() as host, tempfile.TemporaryDirectory() as folder:
+        made = Chaos(Path(folder), host, workers, trials, random.Random(seed))
+        report = made.run(kills, restarts, freezes)
+        return report, made.log.read_text(encoding="utf-8")
+
+
+def main() -> int:
+    """Print what happened; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("trials", 200), ("workers", 4), ("kills", 60), ("restarts", 5), ("freezes", 5), ("seed", 1)):
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"[{default}]")
+    parser.add_argument("--log", type=Path, help="write what the workers print into this file")
+    given = vars(parser.parse_args())
+    path = given.pop("log")
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    report, log = chaos(**given)
+    if path:
+        path.write_text(log, encoding="utf-8")
+    states = [trial.state.name.lower() for trial in report.trials]
+    counted = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+    resumed = sum(trial.user_attrs.get("resumed_epochs", 0) > 0 for trial in report.trials)
+    deaths = max((trial.user_attrs.get("deaths", 0) for trial in report.trials), default=0)
+    print(f"done to it   {report.kills} kills, {report.restarts} crashes of the database, {report.freezes} freezes")
+    print(f"workers      {given['workers']} at a time, {report.started} started, {report.seconds:.0f} s")
+    print(f"trials       {counted}; {resumed} went on at a later epoch; {deaths} deaths at most")
+    print(f"wrong        {len(report.wrong)}", *report.wrong, sep="\n             ")
+    return 1 if report.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
