@@ -154,7 +154,7 @@ def measure(host: Server, folder: Path, held: int, workers: int, more: int) -> s
         process.start()
     took: dict[str, list[float]] = {"ask": [], "sample": [], "tell": []}
     for _ in processes:
-        for key, seconds in results.get().items():
+        for key, seconds in results.get(timeout=300).items():
             took[key] += seconds
     for process in processes:
         process.join()

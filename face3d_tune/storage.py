@@ -29,8 +29,8 @@ from face3d_tune.errors import StorageError
 
 _SQLITE_LOCK_WAIT = 60  # seconds to wait for a dashboard or backup that holds the file
 _CONNECT_WAIT = 10  # seconds for a PostgreSQL server to answer
-_LOCK_WAIT = 60  # seconds to wait for the other workers to ask and tell
-_FROZEN = 15  # seconds that a worker may be silent while it keeps the others from asking and telling
+_LOCK_WAIT = 600  # seconds to wait for the other workers, of whom one after the other gets its turn
+_FROZEN = 30  # seconds that a worker may be silent while it keeps the others from asking and telling
 _LOCK_KEY = 0x6661636533640000  # "face3d": ours among all users of the server's advisory locks
 _SECRETS = ("password", "sslpassword")  # in the query part of a URL
 
