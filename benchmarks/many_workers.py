@@ -142,7 +142,7 @@ def measure(host: Server, folder: Path, held: int, workers: int, more: int) -> s
 
     def watch() -> None:
         nonlocal most
-        others = "datname = current_database() and pid <> pg_backend_pid()"
+        others = "datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'"
         question = text(f"select count(*) from pg_stat_activity where {others}")
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as database:
             while not over.wait(0.05):

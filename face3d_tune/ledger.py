@@ -60,6 +60,7 @@ class Ledger:
 
     def ask(self, budget: int) -> optuna.Trial | None:
         """The next trial, claimed; None if the finished ones and those in training may be enough for `budget`."""
+        self._trials()  # so that little is left to read while the others wait
         with one_at_a_time(self._engine) as still_alone:
             self._take_back_orphans()
             counts = self.counts()
@@ -77,29 +78,30 @@ class Ledger:
 
     def tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
         """End a trial. Told again after the database went away in between, it changes nothing. Raises TrialLost."""
-        with one_at_a_time(self._engine):
-            held = self.study._storage.get_trial(trial._trial_id)
-            if held.state not in FINISHED:  # which nobody else would have made it
-                if not self.worker.holds(trial._trial_id):
-                    raise TrialLost
-                if not held.state.is_finished():
-                    held = self._tell(trial, outcome)
-            self.worker.release(trial._trial_id)
-            return held
+        try:
+            if not self.study._storage.get_trial(trial._trial_id).state.is_finished():
+                for key, value in outcome.attrs.items():  # many small writes, for which nobody else has to wait
+                    trial.set_user_attr(key, value)
+            with one_at_a_time(self._engine):
+                held = self.study._storage.get_trial(trial._trial_id)
+                if held.state not in FINISHED:  # which nobody else would have made it
+                    if not self.worker.holds(trial._trial_id):
+                        raise TrialLost
+                    if not held.state.is_finished():
+                        held = self._tell(trial, outcome)
+                self.worker.release(trial._trial_id)
+                return held
+        except UpdateFinishedTrialError as error:
+            raise TrialLost from error
 
     def _tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
-        try:
-            for key, value in outcome.attrs.items():
-                trial.set_user_attr(key, value)
-            match outcome.stop_reason:
-                case "pruned":
-                    return self.study.tell(trial, state=TrialState.PRUNED)
-                case "non_finite" | "error":
-                    return self.study.tell(trial, state=TrialState.FAIL)
-                case _:
-                    return self.study.tell(trial, outcome.value)
-        except UpdateFinishedTrialError as error:  # this process was frozen in this very block
-            raise TrialLost from error
+        match outcome.stop_reason:
+            case "pruned":
+                return self.study.tell(trial, state=TrialState.PRUNED)
+            case "non_finite" | "error":
+                return self.study.tell(trial, state=TrialState.FAIL)
+            case _:
+                return self.study.tell(trial, outcome.value)
 
     def put_back(self, trial: optuna.Trial, reason: str) -> None:
         """Fail a trial of this worker and queue it again. Raises TrialLost."""
