@@ -9,6 +9,8 @@ from face3d_tune import study_file
 from face3d_tune.conditions import Settings
 from face3d_tune.objective import Setup
 from face3d_tune.search import Search
+from face3d_tune.tasks import Event, Failure
+from face3d_tune.training import EpochResult
 
 CPU = torch.device("cpu")
 DISTINCT = ["baseline", "recommended", "aggressive", "conservative"]  # quickstart equals recommended
@@ -53,6 +55,60 @@ class Watch:
 
     def stopping(self):
         return False
+
+
+class Scripted:
+    """Slots whose trainings give what a script says: `play(task, epoch)` is a cosine, the last one, or a failure."""
+
+    engine = "scripted"
+
+    def __init__(self, count, play, strangers=()):
+        self.count, self.play, self.strangers = count, play, list(strangers)
+        self.tasks, self.epochs = {}, {}
+        self.started, self.dropped, self.most = [], [], 0
+
+    def start(self, task):
+        assert task.number not in self.tasks
+        self.tasks[task.number], self.epochs[task.number] = task, 0
+        self.started.append(task)
+        self.most = max(self.most, len(self.tasks))
+        assert self.most <= self.count
+
+    def drop(self, number):
+        self.dropped.append(number)
+        self.tasks.pop(number, None)
+
+    def save_next(self):
+        self.saves = True
+
+    def wait(self):
+        assert self.tasks, "nothing trains, so this would wait for ever"
+        events = list(self.strangers)
+        for number, task in list(self.tasks.items()):
+            self.epochs[number] += 1
+            given = self.play(task, self.epochs[number])
+            given = given if isinstance(given, Failure) else epoch(self.epochs[number], *given)
+            if isinstance(given, Failure) or given.stop_reason:
+                del self.tasks[number]
+            events.append(Event(number, given))
+        return events
+
+
+def epoch(number, cosine, stop_reason=None):
+    """An epoch that is better than those before it if its cosine is."""
+    return EpochResult(
+        epoch=number,
+        lr=1e-3,
+        train_loss=0.5,
+        val_loss=1 - cosine,
+        val_loss_equal=1 - cosine,
+        val_cosine=cosine,
+        cosine_by_yaw={},
+        is_best=True,
+        next_lr=1e-3,
+        stop_reason=stop_reason,
+        seconds=0.1,
+    )
 
 
 def file_of(tmp_path, text):

@@ -9,7 +9,7 @@ import optuna
 import pytest
 import sqlalchemy
 from optuna.trial import TrialState
-from searches import DISTINCT, SAMPLED_ONLY, Watch, file_of, search_in, states
+from searches import DISTINCT, SAMPLED_ONLY, Scripted, Watch, epoch, file_of, search_in, states
 from sqlalchemy.exc import OperationalError
 
 from face3d_tune import loop as loop_module
@@ -17,61 +17,6 @@ from face3d_tune.errors import StorageAwayError, TrainingError
 from face3d_tune.ledger import PUT_BACK
 from face3d_tune.results import preset_rows
 from face3d_tune.tasks import Event, Failure
-from face3d_tune.training import EpochResult
-
-
-class Scripted:
-    """Slots whose trainings give what a script says: `play(task, epoch)` is a cosine, the last one, or a failure."""
-
-    engine = "scripted"
-
-    def __init__(self, count, play, strangers=()):
-        self.count, self.play, self.strangers = count, play, list(strangers)
-        self.tasks, self.epochs = {}, {}
-        self.started, self.dropped, self.most = [], [], 0
-
-    def start(self, task):
-        assert task.number not in self.tasks
-        self.tasks[task.number], self.epochs[task.number] = task, 0
-        self.started.append(task)
-        self.most = max(self.most, len(self.tasks))
-        assert self.most <= self.count
-
-    def drop(self, number):
-        self.dropped.append(number)
-        self.tasks.pop(number, None)
-
-    def save_next(self):
-        self.saves = True
-
-    def wait(self):
-        assert self.tasks, "nothing trains, so this would wait for ever"
-        events = list(self.strangers)
-        for number, task in list(self.tasks.items()):
-            self.epochs[number] += 1
-            given = self.play(task, self.epochs[number])
-            given = given if isinstance(given, Failure) else epoch(self.epochs[number], *given)
-            if isinstance(given, Failure) or given.stop_reason:
-                del self.tasks[number]
-            events.append(Event(number, given))
-        return events
-
-
-def epoch(number, cosine, stop_reason=None):
-    """An epoch that is better than those before it if its cosine is."""
-    return EpochResult(
-        epoch=number,
-        lr=1e-3,
-        train_loss=0.5,
-        val_loss=1 - cosine,
-        val_loss_equal=1 - cosine,
-        val_cosine=cosine,
-        cosine_by_yaw={},
-        is_best=True,
-        next_lr=1e-3,
-        stop_reason=stop_reason,
-        seconds=0.1,
-    )
 
 
 def two_epochs(task, number):
