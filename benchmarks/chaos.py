@@ -114,13 +114,13 @@ class Chaos:
             self._thaw()
             if finished < self._total:
                 self._replace_dead()
-                done = finished / self._total
+                done = min(1.0, 1.25 * finished / self._total)  # the last trials are left in peace
                 if self.report.restarts < restarts * done:
                     self._host.restart("immediate")
                     self.report.restarts += 1
                 elif self.report.freezes < freezes * done and not self._frozen:
                     self._freeze()
-                elif self.report.kills <= kills * done:
+                elif self.report.kills < kills and self.report.kills <= kills * done:
                     self._kill()
             time.sleep(self._dice.uniform(0.05, 0.4))
             finished = self._finished(finished)

@@ -132,8 +132,10 @@ class Worker:
         self._last = now
 
     def claim(self, trial_id: int) -> None:
-        """Take a trial that was just asked for."""
+        """Take a trial that was just asked for: a sign of life, or a worker that slept would lose it at once."""
         with self._engine.begin() as database:
+            sign = f"update face3d_tune_workers set seen = {_now(database)} where worker = :me"
+            database.execute(text(sign), {"me": self.name})
             database.execute(text("delete from face3d_tune_claims where trial_id = :trial"), {"trial": trial_id})
             database.execute(_tables.tables["face3d_tune_claims"].insert(), {"trial_id": trial_id, "worker": self.name})
         self._held.add(trial_id)

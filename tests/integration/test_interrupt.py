@@ -85,7 +85,7 @@ def wait_until(folder, process, reached):
     question = (
         "select number, count(step) from trials join trial_user_attributes using (trial_id) "
         "left join trial_intermediate_values using (trial_id) "
-        "where state = 'RUNNING' and key = 'engine' group by number"  # the last that is said before it trains
+        "where state = 'RUNNING' and key = 'config' group by number"  # the last that is said before it trains
     )
     url = f"file:{folder / 'face3d_tune.db'}?mode=ro"
     deadline = time.monotonic() + PATIENCE

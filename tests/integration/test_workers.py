@@ -348,7 +348,8 @@ def test_a_server_that_stays_away_ends_the_search_and_the_next_worker_takes_over
     with worker_of(url, quick, data, silence=1.0) as search:
         search.run(total, Watch(), slots=Scripted(2, lasting(0.02)))
         finished = [trial for trial in search.study.trials if trial.state in FINISHED]
-        assert sorted(trial.user_attrs.get("deaths", 0) for trial in finished) == [0, 1, 1]
+        # The two presets that had waited come first, then one of those that were in training.
+        assert sorted(trial.user_attrs.get("deaths", 0) for trial in finished) == [0, 0, 1]
         assert states(search.study)[:2] == ["FAIL", "FAIL"]
         check(search, total)
 
