@@ -506,6 +506,7 @@ def test_a_study_whose_maker_died_before_it_had_said_everything_about_it_goes_on
     assert set(study.user_attrs) == {
         "data",
         "data_fingerprint",
+        "id",
         "no_model_by_yaw",
         "no_model_cosine",
         "preset_aliases",
