@@ -304,6 +304,23 @@ def test_while_the_database_is_away_training_goes_on_and_the_reports_arrive_late
     assert back.startswith("the storage answers again after ")
 
 
+def test_a_full_disk_is_waited_for_and_nothing_is_lost(scripted, monkeypatch):
+    engine, watch = scripted.search.ledger._engine, Watch()
+    slots = Scripted(1, lambda task, number: (number / 1000, "finished" if number == 900 else None))
+
+    def no_more_pages(connection, _):
+        if 3 <= slots.epochs.get(0, 0) < 800:
+            (held,) = connection.execute("pragma page_count").fetchone()
+            connection.execute(f"pragma max_page_count = {held}")
+
+    sqlalchemy.event.listen(engine, "connect", no_more_pages)
+    monkeypatch.setattr("face3d_tune.outage._PAUSES", (0.0, 0.0))
+    scripted(slots, 1, watch)
+    assert scripted.search.study.trials[0].intermediate_values == {step: step / 1000 for step in range(1, 901)}
+    assert watch.notes[0].startswith("the storage does not answer (database or disk is full); training goes on")
+    assert watch.notes[-1].startswith("the storage answers again")
+
+
 def test_a_trial_that_ends_while_the_database_is_away_is_told_when_it_is_back(scripted, monkeypatch):
     slots = Scripted(2, lambda task, number: (0.1, "finished" if number == (2, 9)[task.number] else None))
     away(monkeypatch, scripted.search, when=lambda: 2 <= slots.epochs.get(1, 0) < 7)
