@@ -14,7 +14,7 @@ def command(**options):
 
 
 def given(*words, **environment):
-    result = CliRunner().invoke(command, words, env=environment)
+    result = CliRunner().invoke(command, words, env={"FACE3D_TUNE_ARTIFACTS": None, **environment})
     return eval(result.output) if result.exit_code == 0 else result.output
 
 
