@@ -14,6 +14,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 
+from face3d_tune import history
 from face3d_tune.objective import Outcome
 from face3d_tune.results import FINISHED
 from face3d_tune.storage import one_at_a_time
@@ -82,6 +83,7 @@ class Ledger:
             if not self.study._storage.get_trial(trial._trial_id).state.is_finished():
                 for key, value in outcome.attrs.items():  # many small writes, for which nobody else has to wait
                     trial.set_user_attr(key, value)
+                self.study._storage.set_trial_system_attr(trial._trial_id, history.ATTR, outcome.history)
             with one_at_a_time(self._engine):
                 held = self.study._storage.get_trial(trial._trial_id)
                 if held.state not in FINISHED:  # which nobody else would have made it

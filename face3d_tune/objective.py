@@ -5,7 +5,7 @@ validation loss: what a user gets from the exported command. No searched loss we
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -13,6 +13,7 @@ import torch
 from face3d_tune.config import TrialConfig
 from face3d_tune.data import FaceData
 from face3d_tune.device import Precision
+from face3d_tune.history import pack
 from face3d_tune.tasks import Event, Failure, Note, Resumed, Task
 from face3d_tune.training import EpochResult
 
@@ -47,6 +48,7 @@ class Outcome:
     stop_reason: StopReason
     value: float | None
     attrs: dict[str, Any]  # Optuna user attributes, ready for JSON
+    history: dict[str, Any] = field(default_factory=dict)  # as `history.pack` gives it
 
 
 class TrialRun:
@@ -164,9 +166,9 @@ class TrialRun:
             attrs["resumed_epochs"] = len(self._resumed.results)
             if self._resumed.note:
                 attrs["resume_note"] = self._resumed.note
-        best = self._best
+        best, history = self._best, pack(self._history)
         if best is None:
-            return Outcome(stop_reason, None, attrs)
+            return Outcome(stop_reason, None, attrs, history)
         attrs |= {
             "best_epoch": best.epoch,
             "val_cosine": best.val_cosine,
@@ -176,4 +178,4 @@ class TrialRun:
             "gap": best.val_loss - best.train_loss,
             "cosine_by_yaw": dict(best.cosine_by_yaw),
         }
-        return Outcome(stop_reason, best.val_cosine, attrs)
+        return Outcome(stop_reason, best.val_cosine, attrs, history)

@@ -26,6 +26,7 @@ LAYERS = (
     "data.face_data",
     "data",  # what the rest of the package sees of data
     "data.copy",
+    "importance",
     "space losses model export judge",
     "study_file",
     "algorithms results conditions",
@@ -35,10 +36,12 @@ LAYERS = (
     "engine.table",
     "engine.batch",
     "engine",  # what the rest of the package sees of the engine
+    "history",
     "tasks curve",
     "resume",
     "slots",
     "processes objective full_training",
+    "findings",
     "ledger",
     "archive loop",
     "plan search copying",
@@ -62,9 +65,10 @@ ONLY = {
     "engine.layers engine.parameters engine.sites engine.state engine.network engine.table engine.batch "
     "resume slots processes plan",
     "psutil": "plan",
-    "optuna": "storage dashboard space judge algorithms results conditions ledger archive loop search copying "
-    "cli.table cli.progress cli.run cli.status cli.dashboard cli.export cli.train cli.copy",
-    "numpy": "masks data.metadata data.files data.pairs data.face_data data.copy export training engine.table cli.data",
+    "optuna": "storage dashboard space judge algorithms results conditions history findings ledger archive loop "
+    "search copying cli.table cli.progress cli.run cli.status cli.dashboard cli.export cli.train cli.copy",
+    "numpy": "masks data.metadata data.files data.pairs data.face_data data.copy importance export training "
+    "engine.table cli.data",
 }
 
 HEAVY = ("torch", "optuna", "optuna_dashboard", "matplotlib", "sqlalchemy", "numpy", "rich")

@@ -10,6 +10,7 @@ from reference_model import ReferenceModel
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import NonFiniteError, TrainingError
+from face3d_tune.history import pack
 from face3d_tune.objective import Outcome, Setup, TrialRun
 from face3d_tune.slots import PlainSlot
 from face3d_tune.tasks import Event, Failure, Note, Resumed, Task
@@ -183,7 +184,7 @@ def test_a_finished_trial_has_all_promised_attributes_as_plain_values(data):
         "gap": best.val_loss - best.train_loss,
         "cosine_by_yaw": best.cosine_by_yaw,
     }
-    assert trial.outcome == Outcome("finished", best.val_cosine, attrs)
+    assert trial.outcome == Outcome("finished", best.val_cosine, attrs, pack(trial.epochs))
 
 
 def test_decays_of_the_learning_rate_are_told_with_the_last_one(scripted):

@@ -1,0 +1,158 @@
+"""What a study shows, worked out once for report, dashboard and terminal. Nothing here writes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import median
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from face3d_tune.importance import Importance, importances
+from face3d_tune.results import FINISHED, Row, best_trial, config_of, count_states, preset_rows
+
+_RUNNERS_UP = 4  # trials after the best that are worth a look
+
+
+@dataclass(frozen=True, slots=True)
+class Improvement:
+    """A trial that was the best so far when it completed."""
+
+    trial: int
+    finished: int  # trials by then, this one included
+    seconds: float  # of searching by then; pauses, in which no trial ran, left out
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """What was pruned, and what that saved: the epochs that completed trials had more, by their median."""
+
+    trials: int
+    epochs: int  # that the pruned trials trained
+    saved_epochs: int
+    saved_seconds: float  # of training, at each trial's own pace
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """One study at one moment."""
+
+    name: str
+    attrs: Mapping[str, Any]  # the study's user attributes
+    trials: Sequence[FrozenTrial]  # all of them, by number
+    states: Mapping[str, int]  # trials by state: complete, pruned, fail, running, waiting
+    best: FrozenTrial | None
+    presets: Sequence[Row]
+    runners_up: Sequence[FrozenTrial]  # the next best that no preset made, the best first
+    improvements: Sequence[Improvement]  # in the order of time
+    seconds: float  # of searching, pauses left out
+    epochs: int  # trained by finished trials
+    pruning: Pruning
+    importances: Sequence[Importance]  # of searched parameters, among completed trials; empty if they are too few
+
+    @property
+    def finished(self) -> int:
+        """Completed and pruned trials."""
+        return self.states["complete"] + self.states["pruned"]
+
+    @property
+    def no_model(self) -> float:
+        """Mean validation cosine of the side-view embeddings as they are."""
+        value: float = self.attrs["no_model_cosine"]
+        return value
+
+    @property
+    def best_preset(self) -> Row | None:
+        """The preset with the highest value: the one to beat."""
+        completed = [
+            (_value(row.trial), row) for row in self.presets if row.trial and row.trial.state == TrialState.COMPLETE
+        ]
+        return max(completed, key=lambda pair: pair[0])[1] if completed else None
+
+    @property
+    def notable(self) -> list[FrozenTrial]:
+        """Worth a word each: the best, the presets, the runners-up; each once, in this order."""
+        presets = [row.trial for row in self.presets if row.trial and row.same_as is None]
+        trials = [*([self.best] if self.best else []), *presets, *self.runners_up]
+        return list({trial.number: trial for trial in trials}.values())
+
+
+def find(study: optuna.Study) -> Findings:
+    """Read a study that face3d-tune made, once, and work out what it shows."""
+    trials = study.get_trials(deepcopy=False)
+    completed = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    best = best_trial(study)
+    sampled = [trial for trial in completed if trial is not best and "preset" not in trial.user_attrs]
+    searching = _searching(trials)
+    return Findings(
+        name=study.study_name,
+        attrs=study.user_attrs,
+        trials=trials,
+        states=count_states(study),
+        best=best,
+        presets=preset_rows(study),
+        runners_up=sorted(sampled, key=_value, reverse=True)[:_RUNNERS_UP],
+        improvements=_improvements(trials, searching),
+        seconds=sum((end - start).total_seconds() for start, end in searching),
+        epochs=sum(trial.user_attrs.get("epochs_run", 0) for trial in trials if trial.state in FINISHED),
+        pruning=_pruning(trials),
+        importances=importances(*searched(completed, study.user_attrs["settings"]["space"])),
+    )
+
+
+def searched(trials: Sequence[FrozenTrial], space: Mapping[str, Any]) -> tuple[dict[str, list[Any]], list[float]]:
+    """The values of every searched parameter in each trial, and the trials' cosines.
+
+    A preset's value outside the space counts as what it is; a trial that lacks a parameter is left out.
+    """
+    settings = [
+        {**config_of(trial).to_dict(), **trial.user_attrs.get("overrides", {}), **trial.params} for trial in trials
+    ]
+    whole = [number for number, values in enumerate(settings) if space.keys() <= values.keys()]
+    return {name: [settings[number][name] for number in whole] for name in space}, [_value(trials[n]) for n in whole]
+
+
+def _value(trial: FrozenTrial) -> float:
+    return float("-inf") if trial.value is None else trial.value
+
+
+def _searching(trials: Sequence[FrozenTrial]) -> list[tuple[datetime, datetime]]:
+    """The spans of time in which some trial ran, in their order, none touching another."""
+    known = [(trial.datetime_start, trial.datetime_complete) for trial in trials]
+    spans: list[tuple[datetime, datetime]] = []
+    for start, end in sorted((start, end) for start, end in known if start and end):
+        if spans and start <= spans[-1][1]:
+            spans[-1] = spans[-1][0], max(spans[-1][1], end)
+        else:
+            spans.append((start, end))
+    return spans
+
+
+def _improvements(
+    trials: Sequence[FrozenTrial], searching: Sequence[tuple[datetime, datetime]]
+) -> tuple[Improvement, ...]:
+    ended = [(trial.datetime_complete, trial) for trial in trials if trial.state in FINISHED]
+    found: list[Improvement] = []
+    in_order = sorted(((when, trial) for when, trial in ended if when), key=lambda pair: (pair[0], pair[1].number))
+    for finished, (when, trial) in enumerate(in_order, 1):
+        if trial.state == TrialState.COMPLETE and _value(trial) > (found[-1].value if found else float("-inf")):
+            seconds = sum((min(end, when) - start).total_seconds() for start, end in searching if start < when)
+            found.append(Improvement(trial.number, finished, seconds, _value(trial)))
+    return tuple(found)
+
+
+def _pruning(trials: Sequence[FrozenTrial]) -> Pruning:
+    attrs = {state: [trial.user_attrs for trial in trials if trial.state == state] for state in FINISHED}
+    run = [held["epochs_run"] for held in attrs[TrialState.COMPLETE] if "epochs_run" in held]
+    pruned = [held for held in attrs[TrialState.PRUNED] if held.get("epochs_run")]
+    expected = median(run) if run else 0
+    saved = [max(0.0, expected - held["epochs_run"]) for held in pruned]
+    pace = [held.get("seconds", 0.0) / held["epochs_run"] for held in pruned]  # seconds an epoch
+    return Pruning(
+        trials=len(attrs[TrialState.PRUNED]),
+        epochs=sum(held["epochs_run"] for held in pruned),
+        saved_epochs=round(sum(saved)),
+        saved_seconds=sum(epochs * each for epochs, each in zip(saved, pace, strict=True)),
+    )

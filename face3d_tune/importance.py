@@ -1,0 +1,101 @@
+"""Which parameters the differences between trials go with, and what chance alone would give.
+
+Measured is the share of variance between groups of trials (the correlation ratio of Pearson, 1905): trials are cut into
+four groups of equal size by the parameter's value, or into its choices. Chance is measured by dealing the trials'
+cosines out again at random. Optuna's own importances were tried on a search of the sample whose answer is known, the
+unit of the poses (on average 0.62 in radians, 0.55 in degrees): PED-ANOVA gave it 0.00 to 0.05 and scheduler_min_lr
+0.63, fANOVA 0.01 to 0.11.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+FEWEST = 12  # trials; with fewer, four groups have two or three
+_GROUPS = 4
+_DEALS = 400  # of values at random
+_CHANCE = 0.95  # of the deals stay below what is called chance
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The trials with values of one parameter from `low` to `high`, both included; equal for a choice."""
+
+    low: Any
+    high: Any
+    trials: int
+    mean: float  # of their validation cosines
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """One parameter: which share of the variance of the trials' cosines goes with it, 0 to 1."""
+
+    name: str
+    share: float
+    chance: float  # the share that the luckiest of all parameters stays below in 95 of 100 studies without any effect
+    groups: tuple[Group, ...]  # by value, the lowest first; choices by name
+
+    @property
+    def sure(self) -> bool:
+        """Whether chance is an unlikely explanation. (That it goes with another parameter may still be one.)"""
+        return self.share > self.chance
+
+
+def importances(columns: Mapping[str, Sequence[Any]], cosines: Sequence[float]) -> list[Importance]:
+    """The most important first; without parameters that had one value only. Empty for fewer than FEWEST trials.
+
+    Args:
+        columns: For each parameter its value in each trial; numbers, or anything else as choices.
+        cosines: Of each trial.
+    """
+    values = np.asarray(cosines, dtype=float)  # [trials]
+    if len(values) < FEWEST or np.ptp(values) == 0:
+        return []
+    cuts = {name: _cut(column) for name, column in columns.items()}
+    cuts = {name: cut for name, cut in cuts.items() if cut.max() > 0}
+    random = np.random.default_rng(0)
+    dealt = np.stack([random.permutation(values) for _ in range(_DEALS)])  # [deals, trials]
+    luckiest = np.max([_share(cut, dealt) for cut in cuts.values()], axis=0, initial=0.0)  # [deals]
+    chance = float(np.quantile(luckiest, _CHANCE))
+    found = [
+        Importance(name, float(_share(cut, values[None])[0]), chance, _groups(columns[name], cut, values))
+        for name, cut in cuts.items()
+    ]
+    return sorted(found, key=lambda importance: -importance.share)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cut(column: Sequence[Any]) -> np.ndarray:
+    """The group of each trial, [trials], from 0 without gaps. Equal values are in one group."""
+    if not all(_is_number(value) for value in column):
+        names = [str(value) for value in column]
+        return np.unique(names, return_inverse=True)[1]
+    distinct = np.unique(column)
+    if len(distinct) <= _GROUPS:
+        return np.searchsorted(distinct, column)
+    edges = np.quantile(column, np.arange(1, _GROUPS) / _GROUPS, method="nearest")
+    return np.unique(np.searchsorted(edges, column, side="left"), return_inverse=True)[1]
+
+
+def _share(cut: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Variance between groups over all variance, of each row of `values` [rows, trials]."""
+    centred = values - values.mean(axis=1, keepdims=True)
+    member = cut[:, None] == np.arange(cut.max() + 1)  # [trials, groups]
+    between = (centred @ member) ** 2 / member.sum(axis=0)
+    share: np.ndarray = between.sum(axis=1) / (centred**2).sum(axis=1)
+    return share
+
+
+def _groups(column: Sequence[Any], cut: np.ndarray, values: np.ndarray) -> tuple[Group, ...]:
+    found = []
+    for group in range(cut.max() + 1):
+        held = [value for value, own in zip(column, cut, strict=True) if own == group]
+        low, high = (min(held), max(held)) if _is_number(held[0]) else (held[0], held[0])
+        found.append(Group(low, high, len(held), float(values[cut == group].mean())))
+    return tuple(found)
