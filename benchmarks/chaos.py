@@ -23,8 +23,8 @@ from pathlib import Path
 import optuna
 import sqlalchemy
 import torch
+from changes import read, record, violations
 from fake_data import write_data
-from history import read, record, violations
 from optuna.trial import FrozenTrial
 from servers import Server, server
 from sqlalchemy.exc import OperationalError

@@ -79,7 +79,7 @@ def _cut(column: Sequence[Any]) -> np.ndarray:
     distinct = np.unique(column)
     if len(distinct) <= _GROUPS:
         return np.searchsorted(distinct, column)
-    edges = np.quantile(column, np.arange(1, _GROUPS) / _GROUPS, method="nearest")
+    edges = np.quantile(column, np.arange(1, _GROUPS) / _GROUPS, method="lower")
     return np.unique(np.searchsorted(edges, column, side="left"), return_inverse=True)[1]
 
 

@@ -25,6 +25,7 @@ from face3d_tune import search as search_module
 from face3d_tune.cli import main
 from face3d_tune.config import TrialConfig, resolve
 from face3d_tune.errors import StudyError, StudyFileError, TrainingError
+from face3d_tune.history import History
 from face3d_tune.ledger import PUT_BACK
 from face3d_tune.objective import Outcome
 from face3d_tune.presets import PRESETS
@@ -263,6 +264,9 @@ def test_the_reported_curve_is_every_epochs_cosine_and_the_value_that_of_the_kep
         assert trial.intermediate_values == {result.epoch: result.val_cosine for result in history}
         kept = min(history, key=lambda result: result.val_loss)
         assert (trial.user_attrs["best_epoch"], trial.value) == (kept.epoch, kept.val_cosine)
+        held = History.of(trial)
+        assert held.lr == pytest.approx([result.lr for result in history], rel=1e-5)
+        assert held.train_loss == pytest.approx([result.train_loss for result in history], rel=1e-5)
         assert trial.user_attrs["val_loss"] == kept.val_loss
 
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 import psycopg
 import pytest
 import sqlalchemy
+from changes import read, record, violations
 from doomed import doomed
 from fake_data import write_data
-from history import read, record, violations
 from optuna.trial import TrialState
 from searches import CPU, DISTINCT, Scripted, Watch, states
 

@@ -1,4 +1,4 @@
-"""A recorder of what happens to the trials of a study on PostgreSQL, and the rules that every such history keeps.
+"""A recorder of what happens to the trials of a study on PostgreSQL, and the rules that every such record keeps.
 
 Triggers write down each change of a trial's state and of its claim, in the order in which the server made them.
 Afterwards `violations` says what is wrong with it all; it needs no database.
