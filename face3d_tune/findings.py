@@ -84,7 +84,7 @@ def find(study: optuna.Study) -> Findings:
     trials = study.get_trials(deepcopy=False)
     completed = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     best = best_trial(study)
-    sampled = [trial for trial in completed if trial is not best and "preset" not in trial.user_attrs]
+    sampled = [trial for trial in completed if trial is not best and not trial.user_attrs.get("preset")]
     searching = _searching(trials)
     return Findings(
         name=study.study_name,

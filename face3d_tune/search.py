@@ -127,6 +127,7 @@ class Search:
         """
         slots = slots or PlainSlot(self.setup.data, self.setup.device)
         self.ledger.note = watcher.note
+        self._remember_effort(trials)
         if said := self.archive.tidy():
             watcher.note(said)
         loop = Loop(
@@ -142,6 +143,13 @@ class Search:
         )
         with Pulse(self.worker, self.ledger.take_back_orphans, watcher.note):
             loop.run()
+
+    def _remember_effort(self, trials: int) -> None:
+        """Store how this run searches; unlike its conditions it may be another in the next run."""
+        names = {"sampler": self.file.sampler.name, "pruner": self.file.pruner.name}
+        effort = {"trials": trials, "target": self.setup.target, **names}
+        if self.study.user_attrs.get("effort") != effort:
+            self.study.set_user_attr("effort", effort)
 
     def _begin(self, trial: optuna.Trial, judge: TrialJudge, engine: str, watcher: Watcher) -> TrialRun | Outcome:
         """Sample what no preset has set; a config that cannot be trained ends the trial."""

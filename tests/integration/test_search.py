@@ -234,6 +234,7 @@ def test_a_study_knows_its_metric_data_versions_and_what_no_model_reaches(finish
         "seed": 42,
         "fixed": quick.fixed,
     }
+    assert attrs["effort"] == {"trials": TRIALS, "target": None, "sampler": "tpe", "pruner": "none"}
 
 
 def test_every_trial_keeps_what_is_promised_about_it(finished):

@@ -81,7 +81,7 @@ def test_pruning_saved_what_completed_trials_trained_longer():
 
 def test_the_notable_trials_are_the_best_the_presets_and_the_next_best_each_once():
     presets = [trial("COMPLETE", 0.60, 0, 1, preset="baseline"), trial("PRUNED", 0.1, 0, 1, preset="recommended")]
-    others = [trial("COMPLETE", value, 0, 1) for value in (0.3, 0.4, 0.62, 0.61, 0.59, 0.58)]
+    others = [trial("COMPLETE", value, 0, 1, preset=None) for value in (0.3, 0.4, 0.62, 0.61, 0.59, 0.58)]
     found = find(study_of(*presets, *others, preset_aliases={"quickstart": "recommended"}))
     assert [trial.number for trial in found.notable] == [4, 0, 1, 5, 6, 7, 3]
     assert [trial.value for trial in found.runners_up] == [0.61, 0.59, 0.58, 0.4]
