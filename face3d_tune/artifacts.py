@@ -4,8 +4,10 @@ Optuna and boto3 are loaded when they are used: a process that only trains, into
 """
 
 import contextlib
+import hashlib
 import io
 import os
+import re
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -29,8 +31,8 @@ class Artifacts(ABC):
     """
 
     @staticmethod
-    def parse(text: str) -> "Artifacts":
-        """A folder, made if need be, or `s3://BUCKET/PREFIX`; one that can be written to. Raises ArtifactError."""
+    def parse(text: str, *, to_write: bool = True) -> "Artifacts":
+        """A folder or `s3://BUCKET/PREFIX`; to write, it is tried out, and the folder made. Raises ArtifactError."""
         place: Artifacts
         if text.startswith("s3://"):
             place = _Bucket(*text.removeprefix("s3://").partition("/")[::2])
@@ -39,7 +41,8 @@ class Artifacts(ABC):
             raise ArtifactError(f"cannot keep artifacts in {scheme}://…", "use a folder or s3://BUCKET/PREFIX")
         else:
             place = _Folder(text)
-        place._try_out()
+        if to_write:
+            place._try_out()
         return place
 
     @abstractmethod
@@ -229,6 +232,22 @@ class _Prefixed:
 
     def remove(self, artifact_id: str) -> None:
         self._store.remove(f"{self._prefix}/{artifact_id}")
+
+
+def unique_name(study: str, study_id: str) -> str:
+    """A study's name with the beginning of its user attribute `id`, which tells it from another of the same name."""
+    return f"{study} {study_id[:8]}"
+
+
+def study_folder(unique: str) -> str:
+    """The folder of a study's artifacts: a name that every file system takes, also one that ignores case."""
+    words = re.sub(r"[^a-z0-9]+", "-", unique.lower()).strip("-")[:40]
+    return f"{words}-{hashlib.sha256(unique.encode()).hexdigest()[:12]}".lstrip("-")
+
+
+def best_weights(unique: str, trial: str) -> str:
+    """The name of the best weights of a trial, `trial-N`, in the users' format (CONTRACT section 4)."""
+    return f"{study_folder(unique)}/best/{trial}.pth"
 
 
 def _checked(name: str) -> str:

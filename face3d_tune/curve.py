@@ -1,30 +1,30 @@
 """A picture of one training: losses and cosine by epoch."""
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from matplotlib.figure import Figure
 
-from face3d_tune.training import EpochResult
+from face3d_tune.history import History
 
 
-def save_curve(history: Sequence[EpochResult], no_model_cosine: float, path: Path) -> None:
-    """Draw training and validation loss, the validation cosine beside the no-model line, and the kept epoch; a PNG."""
-    epochs = [result.epoch for result in history]
-    kept = [result for result in history if result.is_best][-1]
+def save_curve(history: History, kept: int, no_model_cosine: float, target: Path | BinaryIO) -> None:
+    """Draw training and validation loss, if known, the cosine beside the no-model line, and the kept epoch; a PNG."""
+    epochs = range(1, len(history.cosine) + 1)
     figure = Figure(figsize=(10, 4), layout="constrained")
-    loss, cosine = figure.subplots(1, 2)
-    loss.plot(epochs, [result.train_loss for result in history], color="tab:blue", label="training")
-    loss.plot(epochs, [result.val_loss for result in history], color="tab:orange", label="validation")
-    loss.set(xlabel="epoch", ylabel="loss (the trial's own weights)", title="Loss")
-    cosine.plot(epochs, [result.val_cosine for result in history], color="tab:orange", label="validation")
+    *losses, cosine = figure.subplots(1, 2) if history.val_loss else [figure.subplots()]
+    for loss in losses:
+        if history.train_loss:
+            loss.plot(epochs, history.train_loss, color="tab:blue", label="training")
+        loss.plot(epochs, history.val_loss, color="tab:orange", label="validation")
+        loss.set(xlabel="epoch", ylabel="loss (the trial's own weights)", title="Loss")
+    cosine.plot(epochs, history.cosine, color="tab:orange", label="validation")
     cosine.axhline(no_model_cosine, color="0.5", linestyle="--", label=f"no model, {no_model_cosine:.3f}")
-    cosine.plot(
-        kept.epoch, kept.val_cosine, "o", color="black", label=f"kept: epoch {kept.epoch}, {kept.val_cosine:.3f}"
-    )
+    value = history.cosine[kept - 1]
+    cosine.plot(kept, value, "o", color="black", label=f"kept: epoch {kept}, {value:.3f}")
     cosine.set(xlabel="epoch", ylabel="mean cosine similarity", title="Validation cosine")
-    for axes in (loss, cosine):
-        axes.axvline(kept.epoch, color="0.8", linewidth=1, zorder=0)
+    for axes in (*losses, cosine):
+        axes.axvline(kept, color="0.8", linewidth=1, zorder=0)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    figure.savefig(target, dpi=120, format="png")

@@ -15,11 +15,12 @@ import numpy as np
 import tomli_w
 
 from face3d_tune.config import PARAMETERS, PoseUnit, TrialConfig
-from face3d_tune.data import FaceData
+from face3d_tune.data import SAMPLE_NAME, FaceData
 from face3d_tune.errors import ExportError
 from face3d_tune.script import DOCUMENTED, UNKNOWN, Flag, Script
 
 Shell = Literal["bash", "powershell", "cmd"]
+SAMPLE_FOLDER = "faces160"
 
 # Flags that no trial sets and whose defaults do it no harm; the last two mean nothing to `plateau` without warm-up.
 _HARMLESS = (
@@ -61,6 +62,18 @@ class DataUse:
             file_pose_unit=data.file_pose_unit,
             min_yaw=data.min_yaw,
             max_yaw=data.max_yaw,
+        )
+
+    @classmethod
+    def of_study(cls, attrs: Mapping[str, Any], data_dir: str | None = None) -> Self:
+        """The `data` attribute of a study; the bundled sample under the name that `data sample` is told to write."""
+        source = SAMPLE_FOLDER if attrs["source"] == SAMPLE_NAME else attrs["source"]
+        return cls(
+            data_dir=data_dir or source,
+            feature_size=attrs["feature_size"],
+            file_pose_unit=attrs["pose_unit"],
+            min_yaw=attrs["min_yaw"],
+            max_yaw=attrs["max_yaw"],
         )
 
 

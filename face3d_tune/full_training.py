@@ -21,6 +21,7 @@ from face3d_tune.device import Precision
 from face3d_tune.engine import Member, alone
 from face3d_tune.errors import NonFiniteError, TrainingError
 from face3d_tune.export import DataUse, checkpoint_args
+from face3d_tune.history import History
 from face3d_tune.trainer import Trainer
 from face3d_tune.training import EpochResult, Evaluation, Training
 
@@ -100,7 +101,8 @@ def _conclude(trainer: Training, data: FaceData, out: Path, device: torch.device
     means = _facts(trainer, data, device) | {"best_epoch": trainer.best.epoch, "stop_reason": trainer.stop_reason}
     means |= {"validation": asdict(validation), "test": asdict(test) if test else None}
     _write_history(trainer, out, means)
-    save_curve(trainer.history, data.no_model_cosine("validation"), out / "curve.png")
+    history = History.of_epochs(trainer.history)
+    save_curve(history, trainer.best.epoch, data.no_model_cosine("validation"), out / "curve.png")
     return Trained(trainer.best, len(trainer.history), validation, test)
 
 

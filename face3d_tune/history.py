@@ -34,6 +34,11 @@ class History:
         steps = trial.intermediate_values
         return cls(tuple(steps[step] for step in sorted(steps)))
 
+    @classmethod
+    def of_epochs(cls, epochs: "Iterable[EpochResult]") -> "History":
+        """Of a training in this process, with as many digits as are stored."""
+        return cls(**{name: tuple(values) for name, values in pack(epochs).items()})
+
 
 def pack(epochs: "Iterable[EpochResult]") -> dict[str, Any]:
     """Epochs in training order, as `History.of` reads them."""

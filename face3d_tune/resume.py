@@ -9,7 +9,6 @@ STUDY/best/NAME.pth   the weights that a finished trial is worth, in the users' 
 import hashlib
 import io
 import json
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from face3d_tune import checkpoint
-from face3d_tune.artifacts import Artifacts
+from face3d_tune.artifacts import Artifacts, best_weights, study_folder
 from face3d_tune.config import TrialConfig
 from face3d_tune.device import Precision
 from face3d_tune.errors import ArtifactError, TrainingError
@@ -157,13 +156,11 @@ class Checkpoints:
 
     def best_name(self, name: str) -> str:
         """The artifact with the best weights of a trial."""
-        return f"{self._folder}/best/{name}.pth"
+        return best_weights(self.study, name)
 
     @property
     def _folder(self) -> str:
-        """A name that every file system takes and tells from others, also one that ignores case."""
-        words = re.sub(r"[^a-z0-9]+", "-", self.study.lower()).strip("-")[:40]
-        return f"{words}-{hashlib.sha256(self.study.encode()).hexdigest()[:12]}".lstrip("-")
+        return study_folder(self.study)
 
     def _stem(self, key: str, config: TrialConfig, seed: int, precision: Precision) -> str:
         """What the names of all checkpoints of one training begin with; their epoch follows."""

@@ -18,7 +18,7 @@ from optuna.study import StudyDirection
 from face3d_tune import seeds
 from face3d_tune.algorithms import make_pruner, make_sampler
 from face3d_tune.archive import DEFAULT_KEEP, Archive
-from face3d_tune.artifacts import Artifacts
+from face3d_tune.artifacts import Artifacts, unique_name
 from face3d_tune.conditions import Settings, check_same, study_attrs
 from face3d_tune.config import TrialConfig
 from face3d_tune.device import device_name
@@ -84,7 +84,7 @@ class Search:
         self.ledger = Ledger(self.study, storage, self.worker)
         checkpoints = None
         if artifacts is not None:
-            unique = f"{name} {self.study.user_attrs['id'][:8]}"
+            unique = unique_name(name, self.study.user_attrs["id"])
             checkpoints = Checkpoints(artifacts, unique, checkpoint_every, DataUse.of(setup.data))
         self.archive = Archive(self.study, checkpoints, keep_checkpoints)
 

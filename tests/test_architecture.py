@@ -17,7 +17,7 @@ LAYERS = (
     "seeds stopping presets",  # numbers and values, by no one's leave
     "masks",
     "config script",
-    "storage dashboard device checkpoint artifacts",  # the machine: databases, ports, GPUs, files
+    "storage device checkpoint artifacts",  # the machine: databases, ports, GPUs, files
     "workers outage",
     "data.problems",
     "data.metadata",
@@ -42,6 +42,10 @@ LAYERS = (
     "slots",
     "processes objective full_training",
     "findings",
+    "dashboard.guard dashboard.figures dashboard.notes",
+    "dashboard.enrich",
+    "dashboard.server",
+    "dashboard",  # what the commands see of it
     "ledger",
     "archive loop",
     "plan search copying",
@@ -58,15 +62,16 @@ ONLY = {
     "rich": "cli.table cli.progress cli.run cli.export cli.train",
     "sqlalchemy": "storage workers ledger copying",
     "filelock": "storage",
-    "optuna_dashboard": "dashboard",
+    "optuna_dashboard": "dashboard.server",
     "matplotlib": "curve",
     "tomli_w": "export",
     "torch": "seeds masks device checkpoint losses model conditions training trainer full_training objective "
     "engine.layers engine.parameters engine.sites engine.state engine.network engine.table engine.batch "
     "resume slots processes plan",
     "psutil": "plan",
-    "optuna": "storage dashboard space judge algorithms results conditions history findings ledger archive loop "
-    "search copying cli.table cli.progress cli.run cli.status cli.dashboard cli.export cli.train cli.copy",
+    "optuna": "storage space judge algorithms results conditions history findings ledger archive loop search copying "
+    "dashboard.figures dashboard.notes dashboard.enrich dashboard.server "
+    "cli.table cli.progress cli.run cli.status cli.dashboard cli.export cli.train cli.copy",
     "numpy": "masks data.metadata data.files data.pairs data.face_data data.copy importance export training "
     "engine.table cli.data",
 }

@@ -229,20 +229,23 @@ class Duration(click.ParamType[float]):
         return seconds
 
 
+artifacts_option = click.option(
+    "--artifacts",
+    metavar="DIR|s3://BUCKET/PREFIX",
+    default="face3d_tune_artifacts",
+    show_default=True,
+    envvar="FACE3D_TUNE_ARTIFACTS",
+    show_envvar=True,
+    callback=lambda context, parameter, value: None if value == "none" else value,
+    help="Where checkpoints lie; several machines need one that all reach. none keeps no checkpoints.",
+)
+
+
 def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """`--artifacts`, `--checkpoint-every`, `--keep-checkpoints`: what is kept of trials, and where; None is nowhere."""
     for option in reversed(
         (
-            click.option(
-                "--artifacts",
-                metavar="DIR|s3://BUCKET/PREFIX",
-                default="face3d_tune_artifacts",
-                show_default=True,
-                envvar="FACE3D_TUNE_ARTIFACTS",
-                show_envvar=True,
-                callback=lambda context, parameter, value: None if value == "none" else value,
-                help="Where checkpoints lie; several machines need one that all reach. none keeps no checkpoints.",
-            ),
+            artifacts_option,
             click.option(
                 "--checkpoint-every",
                 type=Duration(zero=True),

@@ -2,11 +2,16 @@
 
 import click
 
-from face3d_tune.cli.base import Command, example, storage_option
+from face3d_tune.cli.base import Command, artifacts_option, example, storage_option
+
+TOKEN_VARIABLE = "FACE3D_TUNE_TOKEN"
 
 
-@click.command(cls=Command, epilog=example("face3d-tune dashboard --port 0"))
+@click.command(
+    cls=Command, epilog=example("face3d-tune dashboard --port 0\nface3d-tune dashboard --host 0.0.0.0 --token auto")
+)
 @storage_option
+@artifacts_option
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on.")
 @click.option(
     "--port",
@@ -16,24 +21,51 @@ from face3d_tune.cli.base import Command, example, storage_option
     metavar="N",
     help="Port to listen on; 0 takes a free one.",
 )
+@click.option(
+    "--token",
+    envvar=TOKEN_VARIABLE,
+    show_envvar=True,
+    metavar="TEXT",
+    help="What visitors must show, as ?token=TEXT once; needed beyond this machine. `auto` makes one up.",
+)
+@click.option("--allow-changes", is_flag=True, help="Let visitors change and delete studies.")
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page in a browser.")
-def dashboard(storage: str, host: str, port: int, browser: bool) -> None:
-    """Serve optuna-dashboard on a storage until Ctrl-C."""
+def dashboard(
+    storage: str, artifacts: str | None, host: str, port: int, token: str | None, allow_changes: bool, browser: bool
+) -> None:
+    """Serve optuna-dashboard on a storage until Ctrl-C: read-only, for this machine only, if not told otherwise."""
+    import logging
+    import secrets
     import warnings
     import webbrowser
 
     import optuna
 
+    from face3d_tune.artifacts import Artifacts
     from face3d_tune.dashboard import make_dashboard
     from face3d_tune.storage import Storage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     place = Storage.parse(storage)
-    with place.opened() as opened, make_dashboard(opened, host, port) as server:
-        url = f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/"
+    kept = None if artifacts is None else Artifacts.parse(artifacts, to_write=False)
+    if token == "auto":
+        token = secrets.token_hex(16)
+
+    def warn(line: str) -> None:
+        click.echo(f"warning: {line}", err=True)
+
+    with (
+        place.opened() as opened,
+        make_dashboard(
+            opened, host, port, allow_changes=allow_changes, token=token, artifacts=kept, say=warn
+        ) as server,
+    ):
+        name = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        url = f"http://{name}:{server.server_port}/" + (f"?token={token}" if token else "")
         click.echo(f"dashboard of {place} at {url} (Ctrl-C ends it)")
-        if host not in ("127.0.0.1", "localhost", "::1"):
-            click.echo("warning: anyone who reaches this address can change and delete studies", err=True)
+        if allow_changes:
+            warn("visitors can change and delete studies")
         if browser:
             webbrowser.open(url)
         with warnings.catch_warnings():

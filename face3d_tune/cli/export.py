@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from face3d_tune.config import TrialConfig
     from face3d_tune.export import DataUse
 
-SAMPLE_FOLDER = "faces160"
-
 
 def command_options(function: Any) -> Any:
     """`--script`, `--shell`, `--partial`: how a training command is said."""
@@ -64,7 +62,7 @@ def export(
     import optuna
 
     from face3d_tune.data import SAMPLE_NAME
-    from face3d_tune.export import DataUse, to_json, to_toml
+    from face3d_tune.export import SAMPLE_FOLDER, DataUse, to_json, to_toml
     from face3d_tune.results import kept_cosine, read_trial, repeatable_config
     from face3d_tune.storage import Storage
 
@@ -73,17 +71,10 @@ def export(
     trial, data = stored.trial, stored.study_attrs["data"]
     config = repeatable_config(trial)
     if data_dir is None and data["source"] == SAMPLE_NAME:
-        data_dir = SAMPLE_FOLDER
         click.echo(
             f"note: the study used the bundled sample; `face3d-tune data sample {SAMPLE_FOLDER}` writes it", err=True
         )
-    use = DataUse(
-        data_dir=data_dir or data["source"],
-        feature_size=data["feature_size"],
-        file_pose_unit=data["pose_unit"],
-        min_yaw=data["min_yaw"],
-        max_yaw=data["max_yaw"],
-    )
+    use = DataUse.of_study(data, data_dir)
     if trial.state != optuna.trial.TrialState.COMPLETE:
         click.echo(f"note: trial {trial.number} is {trial.state.name.lower()}, not completed", err=True)
     match form:

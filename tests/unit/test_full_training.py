@@ -15,6 +15,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.curve import save_curve
 from face3d_tune.errors import NonFiniteError
 from face3d_tune.full_training import FILES, train_fully
+from face3d_tune.history import History
 from face3d_tune.trainer import EpochResult, Trainer
 
 CPU = torch.device("cpu")
@@ -164,7 +165,7 @@ def test_the_curve_is_a_picture_with_both_losses_in_it(done):
 
 def test_a_curve_can_be_drawn_of_a_single_epoch(done, tmp_path):
     _, _, told = done
-    save_curve(told[:1], 0.5, tmp_path / "curve.png")
+    save_curve(History.of_epochs(told[:1]), 1, 0.5, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 1000
 
 

@@ -1,0 +1,220 @@
+"""What we know of a study, added to what optuna-dashboard says of it: notes, figures, artifacts, numbers to sort by.
+
+Nothing of it is stored. It is worked out from the study when somebody looks, so it is never stale, is there for studies
+that others, or earlier versions, made with us, and needs neither a right to write nor room in the database.
+"""
+
+import io
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_URL, uuid5
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+
+from face3d_tune.artifacts import Artifacts, best_weights, unique_name
+from face3d_tune.curve import save_curve
+from face3d_tune.dashboard.figures import figures
+from face3d_tune.dashboard.notes import command, study_note, trial_note
+from face3d_tune.errors import ArtifactError
+from face3d_tune.findings import Findings, find
+from face3d_tune.history import History
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+_STUDY = re.compile(r"/api/studies/(\d+)")
+_ARTIFACT = re.compile(r"/artifacts/(\d+)/\d+/([0-9a-f-]+)")
+_FRESH = 5.0  # seconds that what was worked out is shown again, at least
+_SHARE = 20  # and so many times as long as it took: a twentieth of one core goes into it at most
+_UNSHOWN = ("config", "overrides", "cosine_by_yaw")  # too long for a table, or shown number by number
+_drawing = threading.Lock()  # matplotlib is not made for threads
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file of a trial that is made, or fetched, when somebody asks for it."""
+
+    filename: str
+    mimetype: str
+    read: Callable[[], bytes]
+
+
+@dataclass(slots=True)
+class View:
+    """What is added to one study; trials by number, artifacts by id."""
+
+    note: str = ""
+    figures: list[dict[str, str]] = field(default_factory=list)
+    trial_notes: dict[int, str] = field(default_factory=dict)
+    trial_artifacts: dict[int, dict[str, Artifact]] = field(default_factory=dict)
+    stale_at: float = 0.0  # of time.monotonic
+
+    def artifact(self, key: str) -> Artifact | None:
+        """The one of that id."""
+        return next((held[key] for held in self.trial_artifacts.values() if key in held), None)
+
+
+class Enriched:
+    """A WSGI application around optuna-dashboard's own.
+
+    Args:
+        app: optuna-dashboard.
+        storage: The one that it shows.
+        artifacts: Where best weights were kept, if anywhere.
+        say: Told once what could not be worked out; then the study is shown as Optuna shows it.
+    """
+
+    def __init__(
+        self, app: "WSGIApplication", storage: BaseStorage, artifacts: Artifacts | None, say: Callable[[str], object]
+    ) -> None:
+        self._app, self._storage, self._artifacts, self._say = app, storage, artifacts, say
+        self._views: dict[int, View] = {}
+        self._working = threading.Lock()
+        self._said: set[str] = set()
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer with what Optuna answers, and more."""
+        path = environ.get("PATH_INFO", "").rstrip("/")
+        if environ["REQUEST_METHOD"] == "GET":
+            if study := _STUDY.fullmatch(path):
+                number = int(study[1])
+                return self._changed(environ, start_response, lambda answer: self._enrich(number, answer))
+            if path == "/api/meta":
+                return self._changed(environ, start_response, lambda meta: meta | {"artifact_is_available": True})
+            if (file := _ARTIFACT.fullmatch(path)) and (found := self.view(int(file[1])).artifact(file[2])):
+                return self._send(found, start_response)
+        return self._app(environ, start_response)
+
+    def view(self, study_id: int) -> View:
+        """What is added to a study, worked out anew if that was a while ago."""
+        with self._working:  # one at a time: whoever comes second finds it done
+            held = self._views.get(study_id)
+            if held is None or held.stale_at < time.monotonic():
+                started = time.monotonic()
+                held = self._views[study_id] = self._work_out(study_id)
+                ended = time.monotonic()
+                held.stale_at = ended + max(_FRESH, _SHARE * (ended - started))
+            return held
+
+    def _work_out(self, study_id: int) -> View:
+        name = "?"
+        try:
+            name = self._storage.get_study_name_from_id(study_id)
+            study = optuna.load_study(study_name=name, storage=self._storage)
+            if "settings" not in study.user_attrs:
+                return View()  # not one of ours
+            found = find(study)
+            return View(
+                note=study_note(found),
+                figures=[{"id": key, "graph_object": json.dumps(drawn)} for key, drawn in figures(found).items()],
+                trial_notes={trial.number: trial_note(found, trial) for trial in found.notable},
+                trial_artifacts={trial.number: self._files(study_id, found, trial) for trial in found.notable},
+            )
+        except Exception as error:  # whatever it is, the dashboard itself is not to go down with it
+            self._tell(f"study {name}: notes and figures could not be made: {type(error).__name__}: {error}")
+            return View()
+
+    def _files(self, study_id: int, found: Findings, trial: FrozenTrial) -> dict[str, Artifact]:
+        files = []
+        if "best_epoch" in trial.user_attrs and History.of(trial).cosine:
+            files.append(Artifact("learning-curve.png", "image/png", lambda: _picture(found, trial)))
+        if said := command(found, trial):
+            files.append(Artifact("command.txt", "text/plain", said.encode))
+        if weights := self._weights(found, trial):
+            files.append(weights)
+        return {str(uuid5(NAMESPACE_URL, f"{study_id}/{trial.number}/{file.filename}")): file for file in files}
+
+    def _weights(self, found: Findings, trial: FrozenTrial) -> Artifact | None:
+        if self._artifacts is None or "id" not in found.attrs:
+            return None
+        artifacts, name = (
+            self._artifacts,
+            best_weights(unique_name(found.name, found.attrs["id"]), f"trial-{trial.number}"),
+        )
+        try:
+            if not artifacts.names(name):
+                return None
+        except ArtifactError as error:
+            self._tell(error.message)
+            return None
+        return Artifact("best_model.pth", "application/octet-stream", lambda: artifacts.read(name) or b"")
+
+    def _tell(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self._say(line)
+
+    def _changed(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse", change: Callable[[Any], Any]
+    ) -> list[bytes]:
+        """The JSON that Optuna answers, changed; anything else as it is."""
+        began: list[Any] = []
+
+        def start(status: str, headers: list[tuple[str, str]], *_: Any) -> Any:
+            began[:] = status, headers
+
+        body = b"".join(self._app(environ, start))
+        status, headers = began
+        if status.startswith("200"):
+            body = json.dumps(change(json.loads(body))).encode()
+            headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
+            headers.append(("Content-Length", str(len(body))))
+        start_response(status, headers)
+        return [body]
+
+    def _enrich(self, study_id: int, answer: dict[str, Any]) -> dict[str, Any]:
+        view = self.view(study_id)
+        if not view.note:
+            return answer
+        if not answer["note"]["body"]:  # what a person wrote stays; version 0 lets them write over ours
+            answer["note"] = {"version": answer["note"]["version"], "body": view.note}
+        answer["plotly_graph_objects"] += view.figures
+        for trial in answer["trials"] + answer["best_trials"]:
+            if not trial["note"]["body"] and (note := view.trial_notes.get(trial["number"])):
+                trial["note"] = {"version": trial["note"]["version"], "body": note}
+            trial["artifacts"] += [
+                {"artifact_id": key, "filename": file.filename, "mimetype": file.mimetype, "encoding": None}
+                for key, file in view.trial_artifacts.get(trial["number"], {}).items()
+            ]
+            trial["user_attrs"] = _shown(trial["user_attrs"])
+        columns = {column["key"]: column for column in answer["union_user_attrs"] if column["key"] not in _UNSHOWN}
+        bands = {attr["key"] for trial in answer["trials"] for attr in trial["user_attrs"]} - columns.keys()
+        columns |= {key: {"key": key, "sortable": True} for key in sorted(bands)}
+        answer["union_user_attrs"] = list(columns.values())
+        return answer
+
+    def _send(self, artifact: Artifact, start_response: "StartResponse") -> list[bytes]:
+        try:
+            content = artifact.read()
+        except ArtifactError as error:
+            start_response("502 Bad Gateway", [("Content-Type", "text/plain")])
+            return [error.message.encode()]
+        headers = {"Content-Type": artifact.mimetype, "Content-Length": str(len(content))}
+        headers["Content-Disposition"] = f'inline; filename="{artifact.filename}"'
+        start_response("200 OK", list(headers.items()))
+        return [content]
+
+
+def _shown(attrs: list[dict[str, str]]) -> list[dict[str, str]]:
+    """User attributes of a trial as a table can show them: numbers and short texts."""
+    shown = [attr for attr in attrs if attr["key"] not in _UNSHOWN and attr["value"] != "null"]
+    by_yaw: dict[str, float | None] = next(
+        (json.loads(attr["value"]) for attr in attrs if attr["key"] == "cosine_by_yaw"), {}
+    )
+    known = {band: value for band, value in by_yaw.items() if value is not None}
+    bands = [{"key": f"cosine |yaw| {band}°", "value": str(value)} for band, value in known.items()]
+    return shown + bands
+
+
+def _picture(found: Findings, trial: FrozenTrial) -> bytes:
+    buffer = io.BytesIO()
+    with _drawing:
+        save_curve(History.of(trial), trial.user_attrs["best_epoch"], found.no_model, buffer)
+    return buffer.getvalue()

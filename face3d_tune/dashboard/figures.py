@@ -1,0 +1,173 @@
+"""What a study shows, as Plotly figures: plain JSON, which the browser draws. Readable on white and on black."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from face3d_tune.findings import Findings
+from face3d_tune.history import History
+
+Figure = dict[str, Any]
+
+# Colours of Okabe and Ito (2008), which people tell apart whatever colours they see.
+_BEST, _NO_MODEL, _FAINT, _TEXT = "#0072B2", "#888888", "rgba(136,136,136,0.45)", "#808080"
+_PRESETS = ("#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
+_MOST_PRUNED = 100  # curves; more are a grey wall
+_BANDS = {"0-15": "below 15°", "15-45": "15° to 45°", "45-90": "above 45°"}
+_COSINE = "mean cosine, validation people"
+
+
+def figures(found: Findings) -> dict[str, Figure]:
+    """Every figure that the study has something for, by a name that may be an id in a page."""
+    drawn = {
+        "learning-curves": _curves(found),
+        "best-value": _progress(found),
+        "cosine-by-yaw": _by_yaw(found),
+        "importance": _importance(found),
+    }
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def _curves(found: Findings) -> Figure | None:
+    """Best and presets by name, the pruned ones as one faint trace with gaps."""
+    pruned = [trial for trial in found.trials if trial.state == TrialState.PRUNED][-_MOST_PRUNED:]
+    traces = []
+    if pruned:
+        x: list[int | None] = []
+        y: list[float | None] = []
+        for trial in pruned:
+            curve = History.of(trial).cosine
+            x += [*range(1, len(curve) + 1), None]
+            y += [*curve, None]
+        traces.append(_line(f"pruned ({found.states['pruned']})", x, y, _FAINT, width=1))
+    for (name, trial), colour in zip(_presets(found), _PRESETS * 9, strict=False):
+        traces.append(_curve(name, trial, colour, width=2))
+    if found.best is not None:
+        traces.append(_curve(f"best, trial {found.best.number}", found.best, _BEST, width=4))
+    longest = max((len(trace["x"]) for trace in traces), default=0)
+    if not longest:
+        return None
+    last = max(step for trace in traces for step in trace["x"] if step)
+    layout = _layout("Learning curves: best, presets, pruned", "epoch", _COSINE)
+    return {"data": [*traces, _level("no model", found.no_model, 1, last)], "layout": layout}
+
+
+def _progress(found: Findings) -> Figure | None:
+    """The best value so far, by finished trials on the left and by time on the right."""
+    steps = found.improvements
+    if not steps:
+        return None
+    unit, length = ("minutes", 60.0) if found.seconds < 2 * 3600 else ("hours", 3600.0)
+    halves = (
+        ("x", [step.finished for step in steps], found.finished, "finished trials"),
+        ("x2", [step.seconds / length for step in steps], found.seconds / length, f"{unit} of searching"),
+    )
+    values, traces = [step.value for step in steps], []
+    for axis, at, end, _ in halves:
+        first = axis == "x"
+        best = _line("best so far", [*at, end], [*values, values[-1]], _BEST, width=3, mode="lines+markers")
+        best |= {"line": {**best["line"], "shape": "hv"}, "marker": {"size": [8] * len(at) + [0]}}
+        levels = [_level("no model", found.no_model, 0, end)]
+        if found.best_preset is not None and found.best_preset.trial is not None:
+            levels.append(
+                _level(f"best preset: {found.best_preset.name}", found.best_preset.trial.value, 0, end, "dot")
+            )
+        traces += [{**trace, "xaxis": axis, "showlegend": first} for trace in (best, *levels)]
+    layout = _layout("Best value so far", halves[0][3], _COSINE)
+    layout["xaxis"] |= {"domain": [0, 0.47], "rangemode": "tozero"}
+    layout["xaxis2"] = {**layout["xaxis"], "title": {"text": halves[1][3]}, "domain": [0.53, 1], "anchor": "y"}
+    return {"data": traces, "layout": layout}
+
+
+def _by_yaw(found: Findings) -> Figure | None:
+    """Bars by band of |yaw|."""
+    rows = [("no model", found.attrs["no_model_by_yaw"], _NO_MODEL)]
+    presets = [(name, trial) for name, trial in _presets(found) if "cosine_by_yaw" in trial.user_attrs]
+    rows += [
+        (name, trial.user_attrs["cosine_by_yaw"], colour)
+        for (name, trial), colour in zip(presets, _PRESETS * 9, strict=False)
+    ]
+    if found.best is None and not presets:
+        return None
+    if found.best is not None and "cosine_by_yaw" in found.best.user_attrs:
+        rows.append((f"best, trial {found.best.number}", found.best.user_attrs["cosine_by_yaw"], _BEST))
+    bars = [
+        {
+            "type": "bar",
+            "name": name,
+            "x": [_BANDS.get(band, band) for band in cosines],
+            "y": list(cosines.values()),
+            "marker": {"color": colour},
+            "hovertemplate": "%{y:.4f}",
+        }
+        for name, cosines, colour in rows
+    ]
+    return {"data": bars, "layout": _layout("Cosine by head turn", "|yaw| of the side view", _COSINE)}
+
+
+def _importance(found: Findings) -> Figure | None:
+    """Horizontal bars with the line of chance, the most important on top."""
+    if not found.importances:
+        return None
+    rows = found.importances[::-1]
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "name": "share",
+        "x": [100 * row.share for row in rows],
+        "y": [row.name for row in rows],
+        "marker": {"color": [_BEST if row.sure else _FAINT for row in rows]},
+        "hovertemplate": "%{x:.0f} %",
+        "showlegend": False,
+    }
+    layout = _layout("Which parameters the differences between trials go with", "share of their variance, %", "")
+    layout["yaxis"]["automargin"] = True
+    layout["xaxis"]["rangemode"] = "tozero"
+    chance, upright = 100 * rows[0].chance, {"yref": "paper", "y0": 0, "y1": 1}
+    dashes = _stroke(_NO_MODEL, 2, "dash")
+    layout["shapes"] = [{"type": "line", "x0": chance, "x1": chance, **upright, "line": dashes}]
+    word = {"text": " chance alone stays left of this", "showarrow": False, "xanchor": "left"}
+    layout["annotations"] = [{"x": chance, "y": 0.02, "yref": "paper", **word}]
+    return {"data": [bars], "layout": layout}
+
+
+def _presets(found: Findings) -> list[tuple[str, FrozenTrial]]:
+    """Those that trained, the best trial left out."""
+    best = found.best.number if found.best else None
+    rows = [(row.name, row.trial) for row in found.presets if row.trial is not None and row.same_as is None]
+    return [(name, trial) for name, trial in rows if trial.number != best and History.of(trial).cosine]
+
+
+def _curve(name: str, trial: FrozenTrial, colour: str, width: int) -> Figure:
+    curve = History.of(trial).cosine
+    return _line(name, list(range(1, len(curve) + 1)), list(curve), colour, width)
+
+
+def _line(
+    name: str, x: Sequence[Any], y: Sequence[Any], colour: str, width: int, mode: str = "lines", dash: str = "solid"
+) -> Figure:
+    line = _stroke(colour, width, dash)
+    return {"type": "scatter", "mode": mode, "name": name, "x": list(x), "y": list(y), "line": line}
+
+
+def _level(name: str, value: float | None, start: float, end: float, dash: str = "dash") -> Figure:
+    return _line(name, [start, end], [value, value], _NO_MODEL, 2, dash=dash)
+
+
+def _stroke(colour: str, width: int, dash: str = "solid") -> Figure:
+    return {"color": colour, "width": width, "dash": dash}
+
+
+def _layout(title: str, x: str, y: str) -> Figure:
+    grid = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.5)"}
+    return {
+        "title": {"text": title, "x": 0.02, "font": {"size": 18}},
+        "xaxis": {"title": {"text": x}, **grid},
+        "yaxis": {"title": {"text": y}, **grid},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"color": _TEXT, "size": 13},
+        "legend": {"orientation": "h", "y": -0.2},
+        "margin": {"l": 70, "r": 20, "t": 50, "b": 60},
+    }

@@ -1,0 +1,173 @@
+"""Who may do what with the dashboard. Optuna's own asks nobody: whoever reaches its port may delete studies.
+
+A browser also brings requests that its user knows nothing of: a page from elsewhere may send them, under a name that it
+had resolved to this machine (DNS rebinding). So every request says a name that we go by, only reading is allowed unless
+the person who started us says otherwise, and nothing that a study holds runs as a part of the page.
+"""
+
+import hmac
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.cookies import CookieError, SimpleCookie
+from ipaddress import ip_address
+from socket import gethostname
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+HEALTH = "/healthz"
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_READING = ("GET", "HEAD")
+_SHOWN = (  # artifacts that a browser may show; nothing in them runs
+    *("image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp"),
+    *("text/plain", "text/csv", "text/tab-separated-values", "text/markdown", "application/json"),
+)
+_EVERYWHERE = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",  # an address may hold the token
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on `host`."""
+    return host in _LOOPBACK or _is_address(host, lambda address: address.is_loopback)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What is allowed, as the person who started the dashboard decided."""
+
+    host: str  # that we listen on: a name or an address
+    port: int
+    allow_changes: bool = False
+    token: str | None = None  # who does not show it sees nothing
+
+    def knows(self, host: str) -> bool:
+        """Whether a request to that host means us.
+
+        Listening on all addresses we cannot know what we are called; but an address, unlike a name, cannot be made to
+        mean us by anybody else.
+        """
+        if host in (*_LOOPBACK, self.host):
+            return True
+        everywhere = _is_address(self.host, lambda address: address.is_unspecified)
+        return everywhere and (host == gethostname().lower() or _is_address(host, lambda address: True))
+
+
+class Guard:
+    """A WSGI application in front of another.
+
+    Args:
+        app: The dashboard.
+        access: What is allowed.
+        check: Raises an exception if the storage does not answer.
+    """
+
+    def __init__(self, app: "WSGIApplication", access: Access, check: Callable[[], object]) -> None:
+        self._app, self._access, self._check = app, access, check
+        self._cookie = f"face3d_tune_{access.port}"  # cookies are of a host, whatever its port
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer, or have it answered."""
+        method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
+        if path == HEALTH:
+            return self._healthy(start_response)
+        host = _host(environ.get("HTTP_HOST", ""))
+        if not self._access.knows(host):
+            reason = f"this dashboard does not go by the name {host!r}; start it with --host to give it that name"
+            return _refuse(start_response, HTTPStatus.MISDIRECTED_REQUEST, reason)
+        if self._access.token is not None and not self._shows_token(environ):
+            if method == "GET" and self._brings_token(environ):
+                return self._let_in(environ, start_response)
+            reason = "open the address that `face3d-tune dashboard` printed: it ends in ?token=…"
+            return _refuse(start_response, HTTPStatus.UNAUTHORIZED, reason)
+        if method not in _READING:
+            if not self._access.allow_changes:
+                reason = "nothing can be changed here; `face3d-tune dashboard --allow-changes` allows it"
+                return _refuse(start_response, HTTPStatus.FORBIDDEN, reason)
+            origin = environ.get("HTTP_ORIGIN")
+            if origin is not None and urlsplit(origin).netloc.lower() != environ.get("HTTP_HOST", "").lower():
+                return _refuse(start_response, HTTPStatus.FORBIDDEN, "another site may not change anything here")
+        return self._app(environ, _careful(start_response, path))
+
+    def _healthy(self, start_response: "StartResponse") -> list[bytes]:
+        """For whatever starts us again: says nothing about what we hold."""
+        try:
+            self._check()
+        except Exception as error:
+            return _answer(start_response, HTTPStatus.SERVICE_UNAVAILABLE, {"status": type(error).__name__})
+        return _answer(start_response, HTTPStatus.OK, {"status": "ok"})
+
+    def _shows_token(self, environ: "WSGIEnvironment") -> bool:
+        kind, _, bearer = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        try:
+            held = SimpleCookie(environ.get("HTTP_COOKIE", "")).get(self._cookie)
+        except CookieError:
+            held = None
+        return (kind.lower() == "bearer" and self._is_token(bearer)) or (
+            held is not None and self._is_token(held.value)
+        )
+
+    def _brings_token(self, environ: "WSGIEnvironment") -> bool:
+        return self._is_token(dict(parse_qsl(environ.get("QUERY_STRING", ""))).get("token", ""))
+
+    def _is_token(self, text: str) -> bool:
+        return hmac.compare_digest(text.encode(), (self._access.token or "").encode())
+
+    def _let_in(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
+        """Remember the token in the browser, and take it out of the address, which people copy."""
+        rest = [(key, value) for key, value in parse_qsl(environ.get("QUERY_STRING", "")) if key != "token"]
+        target = "/" + quote(environ.get("PATH_INFO", "").lstrip("/"))  # //name would be another site
+        cookie = f"{self._cookie}={self._access.token}; HttpOnly; SameSite=Strict; Path=/"
+        headers = {"Location": f"{target}?{urlencode(rest)}" if rest else target, "Set-Cookie": cookie}
+        return _answer(start_response, HTTPStatus.SEE_OTHER, {}, headers)
+
+
+def _careful(start_response: "StartResponse", path: str) -> "StartResponse":
+    """Give the answer headers that keep a browser from running what a study holds."""
+
+    def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+        given = {name.title(): value for name, value in headers}
+        given.pop("Access-Control-Allow-Origin", None)
+        given |= _EVERYWHERE
+        if path.startswith("/artifacts/"):
+            given["Content-Security-Policy"] = "sandbox; default-src 'none'"
+            if given.get("Content-Type", "").partition(";")[0].strip().lower() not in _SHOWN:
+                given |= {"Content-Type": "application/octet-stream", "Content-Disposition": "attachment"}
+        return start_response(status, list(given.items()), *rest)
+
+    return start
+
+
+def _refuse(start_response: "StartResponse", status: HTTPStatus, reason: str) -> list[bytes]:
+    return _answer(start_response, status, {"reason": reason})  # the dashboard's own pages show a `reason`
+
+
+def _answer(
+    start_response: "StartResponse", status: HTTPStatus, content: Any, headers: dict[str, str] | None = None
+) -> list[bytes]:
+    body = json.dumps(content).encode()
+    given = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Cache-Control": "no-store"}
+    start_response(f"{status.value} {status.phrase}", list((given | _EVERYWHERE | (headers or {})).items()))
+    return [body]
+
+
+def _host(header: str) -> str:
+    """The host in a Host header, without port and brackets; empty if there is none."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_address(host: str, which: Callable[[Any], bool]) -> bool:
+    try:
+        return which(ip_address(host))
+    except ValueError:
+        return False

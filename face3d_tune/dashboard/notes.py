@@ -1,0 +1,98 @@
+"""What a study shows, as the notes (Markdown) of the study and of its notable trials."""
+
+import re
+import shlex
+
+from optuna.trial import FrozenTrial, TrialState
+
+from face3d_tune.conditions import describe_data
+from face3d_tune.export import DataUse, commands, quote
+from face3d_tune.findings import Findings
+from face3d_tune.results import config_of, kept_cosine, repeatable_config
+
+_HEAD = "| | trial | cosine | gain | < 15° | 15° to 45° | > 45° |\n|---|--:|--:|--:|--:|--:|--:|\n"
+
+
+def study_note(found: Findings) -> str:
+    """Goal, data, budget, the best trial beside presets and no model, and what to do with it."""
+    settings, effort = found.attrs["settings"], found.attrs.get("effort", {})
+    states = ", ".join(f"{count} {state}" for state, count in found.states.items() if count) or "no trials yet"
+    budget = (
+        f"{found.finished} of {effort['trials']} finished trials" if effort else f"{found.finished} finished trials"
+    )
+    how = f"; {effort['sampler']} sampler, {effort['pruner']} pruner" if effort else ""
+    lines = [
+        f"## {_plain(found.name)}",
+        f"**Goal** the highest mean cosine between the model's output and the frontal embedding, on validation people; "
+        f"without a model it is {found.no_model:.4f}.",
+        f"**Data** {_plain(describe_data(found.attrs))}",
+        f"**Budget** {budget} ({states}) of at most {settings['epochs']} epochs{how}; seed {settings['seed']}.",
+    ]
+    if found.attrs["data"]["split"] == "none":
+        lines.append("**Measured on the training pairs**: this says nothing about people never seen.")
+    if found.best is None:
+        lines.append("No trial has completed yet.")
+        return "\n\n".join(lines)
+    rows = [_row("no model", None, found.no_model, found.attrs["no_model_by_yaw"], found)]
+    rows += [_trial_row(_plain(row.name), row.trial, found) for row in found.presets if row.trial is not None]
+    rows.append(_trial_row("**best trial**", found.best, found))
+    name = shlex.quote(found.name)
+    lines += [
+        _HEAD + "\n".join(rows),
+        "The best of many is a little flattered by having been chosen. Its note holds the training command.",
+        "Of the two pictures of importance, Optuna's asks which parameters lead into the best tenth of trials, ours "
+        "which ones the differences between all completed trials go with, and what chance would give.",
+        f"    face3d-tune export --study-name {name}\n    face3d-tune train --study-name {name}",
+    ]
+    return "\n\n".join(lines)
+
+
+def trial_note(found: Findings, trial: FrozenTrial) -> str:
+    """Why the trial is notable, how it did, and its training command."""
+    lines = [f"**{_reason(found, trial)}**"]
+    cosine, attrs = kept_cosine(trial), trial.user_attrs
+    if cosine is not None:
+        epochs = f"the checkpoint of epoch {attrs['best_epoch']} of {attrs['epochs_run']}"
+        lines.append(f"Validation cosine {cosine:.4f}, {cosine - found.no_model:+.4f} against no model; {epochs}.")
+    if said := command(found, trial):
+        lines.append("```\n" + said.rstrip().replace(" --", " \\\n  --") + "\n```")  # a line would be as wide as a wall
+    return "\n\n".join(lines)
+
+
+def command(found: Findings, trial: FrozenTrial) -> str | None:
+    """The training command of a trial for bash, with what it leaves out as comments; None if it was not sampled yet."""
+    if "config" not in trial.user_attrs:
+        return None
+    exported = commands(repeatable_config(trial), DataUse.of_study(found.attrs["data"]))
+    missing = [f"# not expressed: {line}" for line in exported.missing]
+    return "\n".join([*missing, *(quote(words, "bash") for words in exported.commands)]) + "\n"
+
+
+def _reason(found: Findings, trial: FrozenTrial) -> str:
+    names = [row.name for row in found.presets if row.trial is not None and row.trial.number == trial.number]
+    preset = f"preset {' = '.join(map(_plain, names))}" if names else ""
+    if found.best is not None and trial.number == found.best.number:
+        return f"The best trial{f', {preset}' if preset else ''}"
+    if preset:
+        return f"The guide's {preset}"
+    place = [other.number for other in found.runners_up].index(trial.number) + 1
+    return f"Runner-up {place}: {config_of(trial).pose_unit}, lr {config_of(trial).lr:.1e}"
+
+
+def _trial_row(name: str, trial: FrozenTrial, found: Findings) -> str:
+    cosine = kept_cosine(trial)
+    if cosine is None or not trial.state.is_finished():
+        return f"| {name} | {trial.number} | {trial.state.name.lower()} | | | | |"
+    pruned = " (pruned)" if trial.state == TrialState.PRUNED else ""
+    return _row(name + pruned, trial.number, cosine, trial.user_attrs["cosine_by_yaw"], found)
+
+
+def _row(name: str, number: int | None, cosine: float, by_yaw: dict[str, float | None], found: Findings) -> str:
+    bands = " | ".join("–" if value is None else f"{value:.3f}" for value in by_yaw.values())
+    gain = "" if number is None else f"{cosine - found.no_model:+.4f}"
+    return f"| {name} | {'' if number is None else number} | {cosine:.4f} | {gain} | {bands} |"
+
+
+def _plain(text: str) -> str:
+    """Text in which Markdown finds nothing to do."""
+    return re.sub(r"([\\`*_{}\[\]<>|#!])", r"\\\1", text)

@@ -1,0 +1,255 @@
+"""What is added to optuna-dashboard's answers: notes, figures, artifacts, columns; and what is left as it was."""
+
+import json
+import threading
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import optuna
+import optuna_dashboard
+import pytest
+from stored_study import add_trial, our_study
+
+from face3d_tune.artifacts import Artifacts, best_weights, unique_name
+from face3d_tune.dashboard import make_dashboard
+from face3d_tune.dashboard.figures import figures
+from face3d_tune.dashboard.notes import study_note, trial_note
+from face3d_tune.errors import ConfigError
+from face3d_tune.findings import find
+
+
+@pytest.fixture
+def study(sqlite):
+    """Two presets, a better trial, a pruned one and one that failed."""
+    study = our_study(sqlite, "faces <b>|*")
+    add_trial(study, "COMPLETE", [0.4, 0.6, 0.5], preset="baseline")
+    add_trial(study, "COMPLETE", [0.4, 0.58], preset="recommended")
+    add_trial(study, "COMPLETE", [0.5, 0.65], pose_unit="radians")
+    add_trial(study, "PRUNED", [0.2])
+    add_trial(study, "FAIL", [], error="no memory")
+    return study
+
+
+@pytest.fixture
+def served(sqlite, tmp_path):
+    """Gives (status, headers, content) of an address of a dashboard, and what it complained of."""
+    said = []
+    artifacts = Artifacts.parse(str(tmp_path / "kept"))
+    with make_dashboard(sqlite, artifacts=artifacts, say=said.append, allow_changes=True) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+
+        def get(path, method="GET", content=None):
+            data = None if content is None else json.dumps(content).encode()
+            request = Request(f"http://127.0.0.1:{server.server_port}{path}", data, method=method)
+            request.add_header("Content-Type", "application/json")
+            try:
+                with urlopen(request, timeout=30) as answer:
+                    return answer.status, dict(answer.headers), answer.read()
+            except HTTPError as error:
+                return error.code, dict(error.headers), error.read()
+
+        get.said, get.artifacts = said, artifacts
+        yield get
+        server.shutdown()
+        thread.join()
+
+
+def detail(served, study, after=0):
+    status, _, content = served(f"/api/studies/{study._study_id}?after={after}")
+    assert status == 200
+    return json.loads(content)
+
+
+# Notes
+
+
+def test_the_studys_note_says_goal_data_budget_and_the_best_trial_beside_presets_and_no_model(study):
+    note = study_note(find(study))
+    assert "without a model it is 0.5000" in note
+    assert "12 people" in note
+    assert (
+        "4 of 50 finished trials (3 complete, 1 pruned, 1 fail) of at most 100 epochs; tpe sampler, median pruner"
+        in note
+    )
+    assert "| no model |  | 0.5000 |  | 0.700 | 0.500 | – |" in note
+    assert "| baseline | 0 | 0.6000 | +0.1000 | 0.600 | 0.600 | – |" in note
+    assert "| **best trial** | 2 | 0.6500 | +0.1500 | 0.650 | 0.650 | – |" in note
+
+
+def test_a_name_cannot_change_what_a_note_looks_like(study):
+    assert "## faces \\<b\\>\\|\\*\n" in study_note(find(study))
+
+
+def test_a_study_without_a_split_says_that_it_means_nothing_for_people_never_seen(study):
+    study.set_user_attr("data", {**study.user_attrs["data"], "split": "none"})
+    assert "Measured on the training pairs" in study_note(find(study))
+
+
+def test_a_young_study_has_a_note_too(sqlite):
+    study = our_study(sqlite, "young")
+    assert "No trial has completed yet." in study_note(find(study))
+
+
+def test_a_trials_note_says_why_it_is_notable_and_how_to_train_it(study):
+    found = find(study)
+    notes = {trial.number: trial_note(found, trial) for trial in found.notable}
+    assert sorted(notes) == [0, 1, 2]
+    assert notes[2].startswith("**The best trial**")
+    assert "Validation cosine 0.6500, +0.1500 against no model; the checkpoint of epoch 2 of 2." in notes[2]
+    assert "face3d-tune data convert" in notes[2]  # it is in radians
+    assert notes[0].startswith("**The guide's preset baseline**")
+    assert "the checkpoint of epoch 2 of 3" in notes[0]
+
+
+# Figures
+
+
+def traces(figure):
+    return {trace["name"]: trace for trace in figure["data"]}
+
+
+def test_the_learning_curves_are_those_of_best_presets_and_pruned_trials_beside_no_model(study):
+    drawn = traces(figures(find(study))["learning-curves"])
+    assert list(drawn) == ["pruned (1)", "baseline", "recommended", "best, trial 2", "no model"]
+    assert (drawn["baseline"]["x"], drawn["baseline"]["y"]) == ([1, 2, 3], [0.4, 0.6, 0.5])
+    assert (drawn["pruned (1)"]["x"], drawn["pruned (1)"]["y"]) == ([1, None], [0.2, None])
+    assert (drawn["no model"]["x"], drawn["no model"]["y"]) == ([1, 3], [0.5, 0.5])
+
+
+def test_progress_is_a_staircase_against_trials_and_against_time(study):
+    left, right = (trace for trace in figures(find(study))["best-value"]["data"] if trace["name"] == "best so far")
+    assert (left["x"], left["y"], left["line"]["shape"]) == ([1, 3, 4], [0.6, 0.65, 0.65], "hv")
+    assert (right["x"], right["y"]) == ([1.0, 3.0, 5.0], [0.6, 0.65, 0.65])  # every trial took a minute
+    assert right["xaxis"] == "x2"
+
+
+def test_the_cosine_by_head_turn_stands_beside_no_model(study):
+    drawn = traces(figures(find(study))["cosine-by-yaw"])
+    assert list(drawn) == ["no model", "baseline", "recommended", "best, trial 2"]
+    assert drawn["no model"]["y"] == [0.7, 0.5, None]
+    assert drawn["best, trial 2"]["x"] == ["below 15°", "15° to 45°", "above 45°"]
+
+
+def test_importance_is_shown_with_what_chance_gives(sqlite):
+    study = our_study(sqlite, "many")
+    for number in range(20):
+        add_trial(study, "COMPLETE", [0.5 + 0.01 * number], lr=1e-4 * (number + 1))
+    figure = figures(find(study))["importance"]
+    (bars,) = figure["data"]
+    assert bars["y"] == ["lr"]
+    assert bars["x"] == [pytest.approx(100 * find(study).importances[0].share)]
+    assert figure["layout"]["shapes"][0]["x0"] == pytest.approx(100 * find(study).importances[0].chance)
+
+
+def test_every_axis_says_what_it_shows_and_in_what(study):
+    for figure in figures(find(study)).values():
+        assert figure["layout"]["xaxis"]["title"]["text"]
+        assert figure["layout"]["title"]["text"]
+
+
+def test_a_study_without_trials_has_no_figures(sqlite):
+    assert figures(find(our_study(sqlite, "young"))) == {}
+
+
+# What the dashboard answers
+
+
+def test_a_study_is_answered_with_note_figures_and_artifacts(study, served):
+    answer = detail(served, study)
+    assert answer["note"] == {"version": 0, "body": study_note(find(study))}
+    assert [json.loads(drawn["graph_object"])["layout"]["title"]["text"] for drawn in answer["plotly_graph_objects"]][
+        :1
+    ] == ["Learning curves: best, presets, pruned"]
+    names = {trial["number"]: [file["filename"] for file in trial["artifacts"]] for trial in answer["trials"]}
+    assert names == {number: ["learning-curve.png", "command.txt"] if number < 3 else [] for number in range(5)}
+    assert answer["best_trials"][0]["note"]["body"].startswith("**The best trial**")
+    assert served.said == []
+
+
+def test_later_trials_alone_are_answered_with_theirs(study, served):
+    (pruned, failed) = detail(served, study, after=3)["trials"]
+    assert (pruned["number"], failed["number"]) == (3, 4)
+
+
+def test_artifacts_are_there_when_they_are_asked_for(study, served):
+    best = next(trial for trial in detail(served, study)["trials"] if trial["number"] == 2)
+    found = {}
+    for file in best["artifacts"]:
+        path = f"/artifacts/{study._study_id}/{best['trial_id']}/{file['artifact_id']}"
+        status, headers, found[file["filename"]] = served(path)
+        assert (status, headers["Content-Type"]) == (200, file["mimetype"])
+    assert found["learning-curve.png"].startswith(b"\x89PNG")
+    assert b"python train_transformer3D/train_3d.py --data_dir" in found["command.txt"]
+
+
+def test_the_best_weights_are_a_download_where_they_were_kept(study, served):
+    served.artifacts.write(best_weights(unique_name(study.study_name, study.user_attrs["id"]), "trial-2"), b"weights")
+    best = next(trial for trial in detail(served, study)["trials"] if trial["number"] == 2)
+    (file,) = (file for file in best["artifacts"] if file["filename"] == "best_model.pth")
+    status, headers, content = served(f"/artifacts/{study._study_id}/{best['trial_id']}/{file['artifact_id']}")
+    assert (status, content, headers["Content-Disposition"]) == (200, b"weights", "attachment")
+
+
+def test_the_table_has_numbers_to_sort_by_and_no_long_texts(study, served):
+    answer = detail(served, study)
+    columns = {column["key"]: column["sortable"] for column in answer["union_user_attrs"]}
+    assert not {"config", "overrides", "cosine_by_yaw"} & columns.keys()
+    assert columns["val_cosine"] is columns["epochs_run"] is columns["cosine |yaw| 15-45°"] is True
+    best = next(trial for trial in answer["trials"] if trial["number"] == 2)
+    assert {"key": "cosine |yaw| 15-45°", "value": "0.65"} in best["user_attrs"]
+
+
+def test_what_a_person_wrote_stays(study, served):
+    optuna_dashboard.save_note(study, "mine")
+    assert detail(served, study)["note"] == {"version": 1, "body": "mine"}
+
+
+def test_a_person_may_write_over_our_note(study, served):
+    note = {"version": detail(served, study)["note"]["version"] + 1, "body": "mine"}
+    assert served(f"/api/studies/{study._study_id}/note", "PUT", note)[0] == 204
+    assert detail(served, study)["note"] == note
+
+
+def test_a_study_that_something_else_made_is_shown_as_it_is(sqlite, served):
+    study = optuna.create_study(storage=sqlite, study_name="theirs")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    answer = detail(served, study)
+    assert (answer["note"]["body"], answer["plotly_graph_objects"], len(answer["trials"])) == ("", [], 2)
+
+
+def test_what_cannot_be_worked_out_is_said_once_and_the_study_is_shown_without(study, served, monkeypatch):
+    monkeypatch.setattr("face3d_tune.dashboard.enrich.find", lambda study: 1 / 0)
+    monkeypatch.setattr("face3d_tune.dashboard.enrich._FRESH", 0.0)
+    assert [len(detail(served, study)["trials"]) for _ in range(2)] == [5, 5]
+    (line,) = served.said
+    assert line.endswith("notes and figures could not be made: ZeroDivisionError: division by zero")
+
+
+def test_a_study_that_is_gone_is_not_found(served):
+    assert served("/api/studies/77")[0] == 404
+
+
+def test_an_artifact_that_was_uploaded_is_answered_too(study, served, tmp_path):
+    (tmp_path / "page.html").write_text("<script>1</script>")
+    key = optuna.artifacts.upload_artifact(
+        artifact_store=served.artifacts.optuna_store, file_path=str(tmp_path / "page.html"), study_or_trial=study
+    )
+    status, headers, content = served(f"/artifacts/{study._study_id}/{key}")
+    assert (status, content) == (200, b"<script>1</script>")
+    assert (headers["Content-Type"], headers["Content-Disposition"]) == ("application/octet-stream", "attachment")
+
+
+# Who is let in
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_beyond_this_machine_it_listens_only_with_a_token(sqlite, host):
+    with pytest.raises(ConfigError, match="expected --token TEXT"):
+        make_dashboard(sqlite, host)
+
+
+@pytest.mark.parametrize("token", ["", "short", "0123456789abcde", "0123456789abcde;", "0123456789abcdeé"])
+def test_a_token_that_is_easy_to_guess_or_no_cookie_is_refused(sqlite, token):
+    with pytest.raises(ConfigError, match="--token"):
+        make_dashboard(sqlite, token=token)

@@ -1,0 +1,179 @@
+"""Who may do what with the dashboard: which requests reach the application behind the guard, and how it answers."""
+
+import json
+import socket
+from io import BytesIO
+from wsgiref.util import setup_testing_defaults
+
+import pytest
+
+from face3d_tune.dashboard.guard import HEALTH, Access, Guard, is_loopback
+
+TOKEN = "0123456789abcdef"
+SECRET = b"what studies hold"
+
+
+def answer_of(access, method="GET", path="/dashboard", *, query="", gives=None, check=lambda: None, **headers):
+    """(status, headers, body); headers as WSGI has them, and `gives` are those of the application."""
+    environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": query, "wsgi.input": BytesIO()}
+    environ["HTTP_HOST"] = f"127.0.0.1:{access.port}"
+    environ |= {f"HTTP_{name.upper()}": value for name, value in headers.items()}
+    environ = {name: value for name, value in environ.items() if value is not None}
+    setup_testing_defaults(environ)
+    if headers.get("host", "") is None:
+        del environ["HTTP_HOST"]
+    started = []
+
+    def app(environ, start_response):
+        start_response("200 OK", list((gives or {"Content-Type": "text/html"}).items()))
+        return [SECRET]
+
+    body = b"".join(Guard(app, access, check)(environ, lambda status, given, *_: started.append((status, dict(given)))))
+    ((status, given),) = started
+    return int(status.split()[0]), given, body
+
+
+HERE = Access("127.0.0.1", 8080)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_whoever_is_on_this_machine_may_look(method):
+    assert answer_of(HERE, method)[::2] == (200, SECRET)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "ANYTHING"])
+def test_nothing_can_be_changed_unless_it_was_allowed(method):
+    status, headers, body = answer_of(HERE, method)
+    assert (status, headers["Content-Type"]) == (403, "application/json")
+    assert "--allow-changes" in json.loads(body)["reason"]
+    assert answer_of(Access("127.0.0.1", 8080, allow_changes=True), method)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:9090", "https://127.0.0.1.evil.example"]
+)
+def test_another_site_may_change_nothing_even_where_changes_are_allowed(origin):
+    access = Access("127.0.0.1", 8080, allow_changes=True)
+    assert answer_of(access, "POST", origin=origin)[0] == 403
+    assert answer_of(access, "POST", origin="http://127.0.0.1:8080")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "192.168.0.7", "", None, "[", "::::"]
+)
+def test_a_request_to_another_name_is_refused_whatever_it_wants(host):
+    for path in ("/", "/api/studies", "/artifacts/1/1/ab", "/static/bundle.js"):
+        status, _, body = answer_of(HERE, path=path, host=host)
+        assert (status, SECRET in body) == (421, False)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8080", "localhost", "LOCALHOST:1234", "[::1]", "[::1]:8080"])
+def test_the_names_of_this_machine_for_itself_are_known_with_any_port(host):
+    assert answer_of(HERE, host=host)[0] == 200
+
+
+def test_the_name_that_it_listens_on_is_known():
+    access = Access("gpu-3.lab", 8080, token=TOKEN)
+    assert answer_of(access, host="gpu-3.lab:8080", authorization=f"Bearer {TOKEN}")[0] == 200
+    assert answer_of(access, host="gpu-4.lab:8080", authorization=f"Bearer {TOKEN}")[0] == 421
+
+
+@pytest.mark.parametrize("everywhere", ["0.0.0.0", "::"])
+def test_listening_everywhere_it_is_known_by_address_and_by_this_machines_name_only(everywhere):
+    access = Access(everywhere, 8080, token=TOKEN)
+    for host, status in {
+        "192.168.0.7:8080": 200,
+        "[fe80::1]:8080": 200,
+        f"{socket.gethostname()}:8080": 200,
+        "evil.example": 421,
+    }.items():
+        assert answer_of(access, host=host, authorization=f"Bearer {TOKEN}")[0] == status, host
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": "Bearer 0123456789abcdeX"},
+        {"authorization": f"Basic {TOKEN}"},
+        {"authorization": "Bearer "},
+        {"cookie": f"face3d_tune_9090={TOKEN}"},
+        {"cookie": "face3d_tune_8080="},
+        {"cookie": "=;;\x00="},
+        {"query": "token=wrong"},
+        {"query": "token=%ff%fe"},
+    ],
+)
+def test_without_the_token_nothing_is_shown(headers):
+    status, _, body = answer_of(Access("127.0.0.1", 8080, token=TOKEN), **headers)
+    assert (status, SECRET in body, TOKEN in body.decode()) == (401, False, False)
+
+
+def test_the_token_in_the_address_becomes_a_cookie_that_scripts_cannot_read_and_leaves_the_address():
+    access = Access("127.0.0.1", 8080, token=TOKEN)
+    status, headers, body = answer_of(access, path="/dashboard/studies/1", query=f"token={TOKEN}&a=b%20c")
+    assert (status, headers["Location"], SECRET in body) == (303, "/dashboard/studies/1?a=b+c", False)
+    cookie, *flags = headers["Set-Cookie"].split("; ")
+    assert {"HttpOnly", "SameSite=Strict"} <= set(flags)
+    assert answer_of(access, cookie=f"other=1; {cookie}")[0] == 200
+
+
+def test_an_address_with_a_token_does_not_lead_to_another_site():
+    _, headers, _ = answer_of(Access("127.0.0.1", 8080, token=TOKEN), path="//evil.example/", query=f"token={TOKEN}")
+    assert not headers["Location"].startswith("//")
+
+
+def test_a_script_may_show_the_token_as_bearer():
+    assert answer_of(Access("127.0.0.1", 8080, token=TOKEN), authorization=f"Bearer {TOKEN}")[::2] == (200, SECRET)
+
+
+def test_a_token_does_not_allow_changes():
+    access = Access("127.0.0.1", 8080, token=TOKEN)
+    assert answer_of(access, "DELETE", authorization=f"Bearer {TOKEN}")[0] == 403
+
+
+@pytest.mark.parametrize("path", ["/dashboard", "/api/studies", "/artifacts/1/1/ab"])
+def test_no_answer_may_be_framed_sniffed_or_read_by_another_site(path):
+    _, headers, _ = answer_of(HERE, path=path, gives={"access-control-allow-origin": "*", "content-type": "text/plain"})
+    assert (headers["X-Content-Type-Options"], headers["X-Frame-Options"]) == ("nosniff", "DENY")
+    assert "Access-Control-Allow-Origin" not in headers
+
+
+@pytest.mark.parametrize("kind", ["image/png", "text/plain", "text/csv; charset=utf-8", "IMAGE/JPEG"])
+def test_pictures_texts_and_tables_are_shown(kind):
+    _, headers, _ = answer_of(HERE, path="/artifacts/1/1/ab", gives={"Content-Type": kind})
+    assert headers["Content-Type"] == kind
+    assert "Content-Disposition" not in headers
+    assert headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/html", "image/svg+xml", "text/javascript", "application/xhtml+xml", "text/xml", ""]
+)
+def test_every_other_artifact_is_a_download_of_no_kind(kind):
+    _, headers, _ = answer_of(HERE, path="/artifacts/1/1/ab", gives={"Content-Type": kind})
+    assert (headers["Content-Type"], headers["Content-Disposition"]) == ("application/octet-stream", "attachment")
+
+
+def test_the_pages_own_scripts_keep_their_kind():
+    _, headers, _ = answer_of(HERE, path="/static/bundle.js", gives={"Content-Type": "text/javascript"})
+    assert headers["Content-Type"] == "text/javascript"
+
+
+def test_whether_it_is_well_is_told_to_anybody_and_nothing_else():
+    access = Access("0.0.0.0", 8080, token=TOKEN)
+    status, _, body = answer_of(access, path=HEALTH, host="10.1.2.3.probe")
+    assert (status, json.loads(body)) == (200, {"status": "ok"})
+
+
+def test_it_is_not_well_while_the_storage_is_away():
+    def away():
+        raise ConnectionError("postgresql://me:tops3cret@db")
+
+    status, _, body = answer_of(HERE, path=HEALTH, check=away)
+    assert (status, json.loads(body)) == (503, {"status": "ConnectionError"})
+
+
+def test_only_loopback_is_loopback():
+    assert all(map(is_loopback, ("127.0.0.1", "127.1.2.3", "localhost", "::1")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.7", "gpu-3.lab", "", "localhost.evil.example")))
