@@ -37,9 +37,9 @@ def our_study(storage, name, **attrs):
     return study
 
 
-def add_trial(study, state, cosines, *, preset=None, lr=1e-4, pose_unit="degrees", **attrs):
+def add_trial(study, state, cosines, *, preset=None, lr=1e-4, pose_unit="degrees", number=None, **attrs):
     """A trial of a minute, right after the one before it; its kept epoch is the one with the highest cosine."""
-    number = len(study.get_trials(deepcopy=False))
+    number = len(study.get_trials(deepcopy=False)) if number is None else number
     epochs = [epoch(step, cosine) for step, cosine in enumerate(cosines, 1)]
     config = TrialConfig(d_model=16, dim_feedforward=64, lr=lr, pose_unit=pose_unit)
     known = {"config": config.to_dict(), "preset": preset, "overrides": {}, "seed": number, "stop_reason": "finished"}

@@ -1,12 +1,15 @@
 """What a person sees in the browser: the real dashboard of a finished study, in a real Chromium."""
 
 import os
+import random
+import re
 import shutil
 import signal
 import socket
 import threading
 import urllib.request
 import warnings
+from contextlib import contextmanager
 from unittest import mock
 
 import optuna
@@ -14,7 +17,9 @@ import pytest
 from command_line import call, start
 from optuna.trial import TrialState
 from playwright.sync_api import expect, sync_playwright
+from stored_study import add_trial, our_study
 
+from face3d_tune.artifacts import Artifacts
 from face3d_tune.dashboard import make_dashboard
 from face3d_tune.storage import Storage
 
@@ -79,10 +84,10 @@ def trials(storage):
     return found
 
 
-@pytest.fixture(scope="module")
-def url(storage):
-    """The address of a real server, which serves until the tests end."""
-    with make_dashboard(storage, "127.0.0.1", 0) as server:
+@contextmanager
+def served(storage, **how):
+    """The address of a real server."""
+    with make_dashboard(storage, **how) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -91,8 +96,49 @@ def url(storage):
 
 
 @pytest.fixture(scope="module")
+def url(storage):
+    with served(storage) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def all_kinds(tmp_path_factory):
+    """The address of studies that are finished, running, empty, failed, large, and not ours; and their ids."""
+    folder = tmp_path_factory.mktemp("kinds")
+    artifacts = Artifacts.parse(str(folder / "kept"))
+    with Storage.parse(f"sqlite:///{(folder / 'kinds.db').as_posix()}").opened(create=True) as opened:
+        names = ("finished", "running", "empty", "failed", "large")
+        studies = {name: our_study(opened, name) for name in names}
+        for name in ("finished", "running"):
+            add_trial(studies[name], "COMPLETE", [0.4, 0.55, 0.6], preset="baseline")
+            add_trial(studies[name], "COMPLETE", [0.3, 0.6, 0.65], pose_unit="radians")
+            add_trial(studies[name], "PRUNED", [0.2, 0.3])
+        add_trial(studies["running"], "RUNNING", [0.4, 0.5])
+        for _ in range(3):
+            add_trial(studies["failed"], "FAIL", [], error="out of memory")
+        draw = random.Random(0)
+        for number in range(1000):
+            best, unit = draw.uniform(0.5, 0.65), draw.choice(["degrees", "radians"])
+            curve = [best - 0.2, best - 0.1, best]
+            state = "PRUNED" if number % 2 else "COMPLETE"
+            add_trial(studies["large"], state, curve, lr=10 ** draw.uniform(-5, -1), pose_unit=unit, number=number)
+        (folder / "page.html").write_text("<script>document.title = 'executed'</script>")
+        key = optuna.artifacts.upload_artifact(
+            artifact_store=artifacts.optuna_store,
+            file_path=str(folder / "page.html"),
+            study_or_trial=studies["finished"],
+        )
+        with served(opened, artifacts=artifacts) as address:
+            yield address, {name: f"/dashboard/studies/{study._study_id}" for name, study in studies.items()}, key
+
+
+def executable():
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+@pytest.fixture(scope="module")
 def browser():
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    found = executable()
     if found is None:
         missing = f"no browser: none of {', '.join(BROWSERS)} is installed"
         if os.environ.get("CI"):
@@ -105,8 +151,8 @@ def browser():
         running.close()
 
 
-@pytest.fixture
-def page(browser, url, tmp_path):
+@contextmanager
+def opened_page(browser, url):
     """A page that may not complain; SCREENSHOTS names a folder to look at what it showed."""
     context = browser.new_context(base_url=url, viewport={"width": 1400, "height": 2600}, reduced_motion="reduce")
     opened, complaints = context.new_page(), []
@@ -118,6 +164,20 @@ def page(browser, url, tmp_path):
         yield opened
     context.close()
     assert complaints == []
+
+
+@pytest.fixture
+def page(browser, url):
+    with opened_page(browser, url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def kinds_page(browser, all_kinds):
+    address, paths, _ = all_kinds
+    with opened_page(browser, address) as opened:
+        opened.paths = paths
+        yield opened
 
 
 def keep(page, name):
@@ -202,14 +262,138 @@ def test_the_command_serves_the_storage_and_ends_on_ctrl_c(place):
     assert out == ""
 
 
-def test_the_command_opens_the_browser_and_warns_of_an_address_that_others_reach(place, monkeypatch):
+def titles(page):
+    return page.locator(".js-plotly-plot .gtitle")
+
+
+def test_the_study_page_shows_our_figures_with_axes_that_say_what_and_in_what(kinds_page):
+    kinds_page.goto(kinds_page.paths["finished"])
+    expect(titles(kinds_page)).to_contain_text(
+        ["Learning curves: best, presets, pruned", "Best value so far", "Cosine by head turn"]
+    )
+    for axis in ("epoch", "finished trials", "minutes of searching", "|yaw| of the side view"):
+        expect(kinds_page.locator(".js-plotly-plot").get_by_text(axis, exact=True)).to_be_visible()
+    keep(kinds_page, "figures")
+
+
+def test_the_note_page_says_what_the_study_is_about(kinds_page):
+    kinds_page.goto(f"{kinds_page.paths['finished']}/note")
+    expect(kinds_page.get_by_role("cell", name="best trial")).to_be_visible()
+    expect(kinds_page.get_by_role("cell", name="+0.1500")).to_be_visible()
+    expect(kinds_page.get_by_text("without a model it is 0.5000")).to_be_visible()
+    keep(kinds_page, "note")
+
+
+def test_the_best_trials_page_has_its_command_its_curve_and_no_wider_than_the_window(kinds_page):
+    kinds_page.goto(f"{kinds_page.paths['finished']}/trials?numbers=1")
+    expect(kinds_page.get_by_text("The best trial", exact=True)).to_be_visible()
+    expect(kinds_page.get_by_text("python train_transformer3D/train_3d.py", exact=False)).to_be_visible()
+    expect(kinds_page.get_by_text("command.txt")).to_be_visible()
+    picture = kinds_page.locator("img[src*='/artifacts/'], [style*='/artifacts/']").first
+    expect(picture).to_be_visible()
+    assert kinds_page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    keep(kinds_page, "best-trial")
+
+
+def test_the_trial_table_sorts_by_our_numbers(kinds_page):
+    kinds_page.goto(f"{kinds_page.paths['finished']}/smartSelection")
+    for column in ("cosine |yaw| 15-45°", "epochs_run", "val_loss_equal"):
+        header = kinds_page.get_by_role("columnheader", name=f"UserAttribute {column}")
+        header.scroll_into_view_if_needed()
+        header.locator("span, div").first.click()
+    expect(kinds_page.get_by_role("columnheader", name="UserAttribute config")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("running", "3 of 50 finished trials (2 complete, 1 pruned, 1 running)"),
+        ("empty", "No trial has completed yet."),
+        ("failed", "0 of 50 finished trials (3 fail)"),
+        ("large", "1000 of 50 finished trials (500 complete, 500 pruned)"),
+    ],
+)
+def test_a_study_of_every_kind_has_a_page_and_a_note(kinds_page, kind, said):
+    kinds_page.goto(kinds_page.paths[kind])
+    expect(kinds_page.get_by_role("heading", name="History")).to_be_visible()
+    if kind in ("running", "large"):
+        expect(titles(kinds_page).first).to_contain_text("Learning curves")
+    keep(kinds_page, f"{kind}-study")
+    kinds_page.goto(f"{kinds_page.paths[kind]}/note")
+    expect(kinds_page.get_by_text(said, exact=False)).to_be_visible()
+
+
+def test_a_change_is_refused_and_the_page_says_so(browser, all_kinds):
+    address, paths, _ = all_kinds
+    page = browser.new_page(base_url=address, viewport={"width": 1400, "height": 1000})
+    page.goto(f"{paths['finished']}/note")
+    page.get_by_test_id("EditIcon").click()
+    page.get_by_role("textbox").first.fill("mine")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("nothing can be changed here", exact=False)).to_be_visible()
+    keep(page, "refused")
+    page.goto("/")
+    expect(page.get_by_role("link", name="finished")).to_be_visible()
+    status = page.evaluate("fetch('/api/studies/1', {method: 'DELETE'}).then(answer => answer.status)")
+    assert status == 403
+    page.close()
+
+
+def test_another_name_that_leads_to_this_machine_shows_nothing(all_kinds, browser):
+    address, _, _ = all_kinds
+    port = address.rpartition(":")[2]
+    rebound = browser.browser_type.launch(
+        executable_path=executable(),
+        args=[*QUIET, "--host-resolver-rules=MAP evil.example 127.0.0.1"],
+    )
+    page = rebound.new_page()
+    answer = page.goto(f"http://evil.example:{port}/api/studies")
+    assert answer.status == 421
+    expect(page.get_by_text("does not go by the name", exact=False)).to_be_visible()
+    rebound.close()
+
+
+def test_a_page_among_the_artifacts_is_not_executed_but_downloaded(browser, all_kinds):
+    address, paths, key = all_kinds
+    page = browser.new_page(base_url=address)
+    page.goto(paths["finished"])
+    with page.expect_download() as download:
+        page.evaluate(f"location.href = '/artifacts/1/{key}'")
+    assert "<script>" in download.value.path().read_text()
+    assert page.title() != "executed"
+    framed = page.evaluate(
+        f"""new Promise(done => {{
+            const frame = document.createElement('iframe');
+            frame.src = '/artifacts/1/{key}';
+            document.body.append(frame);
+            setTimeout(() => done(frame.contentDocument?.title ?? ''), 1000);
+        }})"""
+    )
+    assert framed != "executed"
+    page.close()
+
+
+def test_the_command_opens_the_browser_with_the_token_that_it_made_up(place, monkeypatch):
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     monkeypatch.setattr("socketserver.BaseServer.serve_forever", mock.Mock(side_effect=KeyboardInterrupt))
-    answer = call("dashboard", "--port", "0", "--host", "0.0.0.0", cwd=place)
+    answer = call("dashboard", "--port", "0", "--host", "0.0.0.0", "--token", "auto", cwd=place)
     assert answer.code == 130
     assert opened == [answer.out.split()[4]]
-    assert answer.err.startswith("warning: anyone who reaches this address can change and delete studies\n")
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[0-9a-f]{32}", opened[0])
+
+
+def test_the_command_says_that_others_would_get_in_without_a_token(place):
+    answer = call("dashboard", "--port", "0", "--host", "0.0.0.0", "--no-browser", cwd=place)
+    assert (answer.code, answer.out) == (2, "")
+    assert "everyone in the network" in answer.err
+    assert "--token auto" in answer.err
+
+
+def test_the_command_warns_where_changes_are_allowed(place, monkeypatch):
+    monkeypatch.setattr("socketserver.BaseServer.serve_forever", mock.Mock(side_effect=KeyboardInterrupt))
+    answer = call("dashboard", "--port", "0", "--no-browser", "--allow-changes", cwd=place)
+    assert answer.err.startswith("warning: visitors can change and delete studies\n")
 
 
 def test_the_command_listens_on_ipv6(place, monkeypatch):
