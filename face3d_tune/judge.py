@@ -54,18 +54,23 @@ class TrialJudge:
     def __init__(self, trial: optuna.Trial, completed: CompletedTrials, attempt: Attempt = _at_once) -> None:
         self._trial, self._completed, self._attempt = trial, completed, attempt
         self._curve: dict[int, float] = {}
-        self._waiting: deque[tuple[float, int]] = deque()
+        self._waiting: deque[tuple[float, int, float]] = deque()
+        self._lr: float | None = None  # that is stored
 
-    def report(self, value: float, step: int) -> None:
-        """Store the validation cosine of an epoch (the step, from 1)."""
+    def report(self, value: float, step: int, lr: float) -> None:
+        """Store the validation cosine of an epoch (the step, from 1), and a new learning rate."""
         self._curve[step] = value
-        self._waiting.append((value, step))
+        self._waiting.append((value, step, lr))
         self._attempt(self.deliver)
 
     def deliver(self) -> None:
         """Store what waits."""
         while self._waiting:
-            self._trial.report(*self._waiting[0])
+            value, step, lr = self._waiting[0]
+            self._trial.report(value, step)
+            if lr != self._lr:
+                self._trial.set_user_attr("lr_now", lr)
+                self._lr = lr
             self._waiting.popleft()
 
     def should_prune(self) -> bool:

@@ -23,8 +23,8 @@ StopReason = Literal["finished", "early_stopping", "pruned", "target", "non_fini
 class Judge(Protocol):
     """What the objective needs of an Optuna trial: take a curve point, and say whether it is worth going on."""
 
-    def report(self, value: float, step: int) -> None:
-        """Take the validation cosine of an epoch (the step, from 1)."""
+    def report(self, value: float, step: int, lr: float) -> None:
+        """Take the validation cosine of an epoch (the step, from 1), and the learning rate of the next one."""
 
     def should_prune(self) -> bool:
         """Whether other trials' curves make this one hopeless."""
@@ -122,7 +122,7 @@ class TrialRun:
     def _report(self, result: EpochResult) -> None:
         self._history = [*self._history[: result.epoch - 1], result]
         if result.epoch > self._reported:
-            self._judge.report(result.val_cosine, result.epoch)
+            self._judge.report(result.val_cosine, result.epoch, result.next_lr)
             self._reported = result.epoch
 
     def _judged(self, result: EpochResult, after_epoch: Callable[[EpochResult], None]) -> Outcome | None:

@@ -65,9 +65,9 @@ def choose(
     need = largest * 4 * _COPIES
     words = f"models of up to {largest / 1e6:.1f} million parameters"
     if device.type == "cpu":
-        cores, free = _cores(), psutil.virtual_memory().available
+        count, free = cores(), psutil.virtual_memory().available
         fit = math.floor(_SHARE * free / (need + _PROCESS + _bytes(data)))
-        return Plan("batched", max(1, min(cores, fit)), device, f"{cores} cores, {free / 2**30:.0f} GiB free, {words}")
+        return Plan("batched", max(1, min(count, fit)), device, f"{count} cores, {free / 2**30:.0f} GiB free, {words}")
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
         fit = math.floor(_SHARE * (free - _bytes(data)) / need)
@@ -76,7 +76,7 @@ def choose(
     return Plan("batched", 1, device, f"memory of {device.type} cannot be asked for")
 
 
-def _cores() -> int:
+def cores() -> int:
     """Those that this process may use."""
     affinity = getattr(psutil.Process(), "cpu_affinity", None)  # macOS has none
     return len(affinity()) if affinity else psutil.cpu_count() or 1

@@ -91,7 +91,7 @@ class Storage:
             self._require_studies()
         else:
             self._require_folder()
-        with self._explained():
+        with self.explained():
             storage = self._connect()
             try:
                 self._require_our_version(storage)
@@ -125,11 +125,17 @@ class Storage:
         hint = "make one with `face3d-tune run`, or name another with --storage"
         if self.sqlite_file and not self.sqlite_file.is_file():
             raise StorageError(f"storage {self}: file does not exist", hint)
-        with self._explained():
+        with self.connected() as engine:
+            if not sqlalchemy.inspect(engine).has_table("studies"):
+                raise StorageError(f"storage {self} holds no studies", hint)
+
+    @contextmanager
+    def connected(self) -> Iterator[Engine]:
+        """The bare database, whatever it holds, until the block ends. Raises StorageError."""
+        with self.explained():
             engine = self._engine()
             try:
-                if not sqlalchemy.inspect(engine).has_table("studies"):
-                    raise StorageError(f"storage {self} holds no studies", hint)
+                yield engine
             finally:
                 engine.dispose()
 
@@ -152,7 +158,7 @@ class Storage:
         return {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 0, "connect_args": connect}
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def explained(self) -> Iterator[None]:
         """Turn what a driver or Optuna throws into one line about this storage."""
         try:
             yield

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from face3d_tune import space as space_module
+from face3d_tune.builtin import STUDIES, builtin_names
 from face3d_tune.config import PARAMETERS, Layout, TrialConfig, check_type, resolve
 from face3d_tune.errors import ConfigError, StudyFileError
 from face3d_tune.presets import PRESETS, Preset
 from face3d_tune.space import Space
 
 # In the wheel the study files lie inside the package; in a checkout they lie beside it.
-_PACKAGE = Path(__file__).parent
-STUDIES = next(folder for folder in (_PACKAGE / "studies", _PACKAGE.parent / "studies") if folder.is_dir())
 
 _TABLES = {
     "study": ("description", "presets"),
@@ -161,11 +160,6 @@ def _script_default(name: str) -> Any:
     if name in ("d_model", "dim_feedforward"):
         return None  # follows the data; a range that searches it needs it in every preset
     return TrialConfig.__dataclass_fields__[name].default
-
-
-def builtin_names() -> list[str]:
-    """The study files that come with the package."""
-    return sorted(path.stem for path in STUDIES.glob("*.toml"))
 
 
 def read(name_or_path: str) -> StudyFile:

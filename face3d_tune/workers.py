@@ -95,7 +95,7 @@ class Worker:
             with engine.begin() as database:
                 self._check_versions(database)
                 self._prune(database)
-                self._last = _clock(database)
+                self._last = clock(database)
         # A network that was away may have come back for this worker first; the others get time for a sign of life.
         self._steady = self._last - silence + 2 * self.interval
 
@@ -120,7 +120,7 @@ class Worker:
     def beat(self) -> None:
         """Give a sign of life; the first one, here or in an older copy of the database, is joining."""
         with self._engine.begin() as database:
-            now = _clock(database)
+            now = clock(database)
             sign = text("update face3d_tune_workers set seen = :now where worker = :me")
             if not database.execute(sign, {"now": now, "me": self.name}).rowcount:
                 values = {"worker": self.name, "study_id": self._study_id, "version": __version__}
@@ -165,7 +165,7 @@ class Worker:
             "where t.study_id = :study and t.state = 'RUNNING' order by t.number"
         )
         with self._engine.connect() as database:
-            now, started = _clock(database), _server_start(database)
+            now, started = clock(database), _server_start(database)
             rows = database.execute(text(question), {"study": self._study_id}).all()
         found = []
         for number, trial_id, owner, host, pid, silence, seen in rows:
@@ -230,7 +230,7 @@ def read_workers(engine: Engine, study_id: int) -> list[WorkerRow]:
     if not inspect(engine).has_table("face3d_tune_workers"):
         return []
     with engine.connect() as database:
-        now = _clock(database)
+        now = clock(database)
         rows = database.execute(
             text(
                 "select worker, host, pid, started, seen, silence from face3d_tune_workers "
@@ -266,7 +266,8 @@ def _alive(database: Connection) -> str:
     return f"{_now(database)} - seen <= silence"
 
 
-def _clock(database: Connection) -> float:
+def clock(database: Connection) -> float:
+    """Seconds since 1970 by the database's clock."""
     return float(database.execute(text(f"select {_now(database)}")).scalar_one())
 
 

@@ -14,7 +14,7 @@ PACKAGE = Path(face3d_tune.__file__).parent
 # A module may import from every layer above its own line, and from no other.
 LAYERS = (
     "__init__ errors",
-    "seeds stopping presets",  # numbers and values, by no one's leave
+    "seeds stopping presets builtin pace",  # numbers and values, by no one's leave
     "masks",
     "config script",
     "storage device checkpoint artifacts",  # the machine: databases, ports, GPUs, files
@@ -49,17 +49,21 @@ LAYERS = (
     "ledger",
     "archive loop",
     "plan search copying",
+    "doctor",
     "cli.base",
-    "cli.table cli.progress",
-    "cli.run cli.status cli.dashboard cli.export cli.train cli.data cli.copy",  # no command knows another
+    "cli.table cli.live",
+    "cli.progress",
+    "cli.run cli.watch cli.status cli.dashboard cli.export cli.train cli.data cli.copy "
+    "cli.doctor cli.completion",  # no command knows another
     "cli",
     "__main__",
 )
 
 # Which modules may use a package that is not ours; every other package is for any module.
 ONLY = {
-    "click": "cli cli.base cli.run cli.status cli.dashboard cli.export cli.train cli.data cli.copy",
-    "rich": "cli.table cli.progress cli.run cli.export cli.train",
+    "click": "cli cli.base cli.run cli.watch cli.status cli.dashboard cli.export cli.train cli.data cli.copy "
+    "cli.doctor cli.completion",
+    "rich": "cli.table cli.live cli.progress cli.run cli.watch cli.export cli.train",
     "sqlalchemy": "storage workers ledger copying",
     "filelock": "storage",
     "optuna_dashboard": "dashboard.server",
@@ -68,16 +72,16 @@ ONLY = {
     "torch": "seeds masks device checkpoint losses model conditions training trainer full_training objective "
     "engine.layers engine.parameters engine.sites engine.state engine.network engine.table engine.batch "
     "resume slots processes plan",
-    "psutil": "plan",
+    "psutil": "plan doctor",
     "optuna": "storage space judge algorithms results conditions history findings ledger archive loop search copying "
     "dashboard.figures dashboard.notes dashboard.enrich dashboard.server "
-    "cli.table cli.progress cli.run cli.status cli.dashboard cli.export cli.train cli.copy",
+    "cli.table cli.progress cli.run cli.watch cli.status cli.dashboard cli.export cli.train cli.copy cli.doctor",
     "numpy": "masks data.metadata data.files data.pairs data.face_data data.copy importance export training "
     "engine.table cli.data",
 }
 
 HEAVY = ("torch", "optuna", "optuna_dashboard", "matplotlib", "sqlalchemy", "numpy", "rich")
-IMPORTED_LATE = ("cli.progress", "cli.table")  # by the commands, inside their functions
+IMPORTED_LATE = ("cli.progress", "cli.table", "cli.live")  # by the commands, inside their functions
 
 
 def name_of(path):

@@ -10,13 +10,16 @@ import click
 
 from face3d_tune import __version__
 from face3d_tune.cli.base import Group, example
+from face3d_tune.cli.completion import completion
 from face3d_tune.cli.copy import copy
 from face3d_tune.cli.dashboard import dashboard
 from face3d_tune.cli.data import data
+from face3d_tune.cli.doctor import doctor
 from face3d_tune.cli.export import export, presets
 from face3d_tune.cli.run import run
 from face3d_tune.cli.status import status
 from face3d_tune.cli.train import train
+from face3d_tune.cli.watch import watch
 from face3d_tune.errors import TuneError
 
 
@@ -30,7 +33,7 @@ def cli() -> None:
     """Find better hyperparameters for the side-view to frontal face embedding Transformer."""
 
 
-for command in (run, status, dashboard, export, train, presets, data, copy):
+for command in (run, watch, status, dashboard, export, train, presets, data, copy, doctor, completion):
     cli.add_command(command)
 
 

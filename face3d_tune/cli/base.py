@@ -3,19 +3,28 @@
 Commands import the rest of the package inside their functions, so that `--help` does not pay for torch.
 """
 
+import contextlib
 import math
+import os
 import re
+import sqlite3
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
+
+from face3d_tune.builtin import builtin_names
+from face3d_tune.presets import PRESETS
 
 if TYPE_CHECKING:
     from face3d_tune.storage import Storage
 
 DEFAULT_STORAGE = "sqlite:///face3d_tune.db"
+STORAGE_VARIABLE = "FACE3D_TUNE_STORAGE"
+ONLY_STUDY = "The study; may be left out if the storage holds only one."
 
 
 def example(text: str) -> str:
@@ -96,10 +105,42 @@ def storage_option(function: Callable[..., Any]) -> Callable[..., Any]:
         metavar="URL",
         default=DEFAULT_STORAGE,
         show_default=True,
-        envvar="FACE3D_TUNE_STORAGE",
+        envvar=STORAGE_VARIABLE,
         show_envvar=True,
         help="Database of the studies: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME.",
     )(function)
+
+
+def complete_study(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Names of studies for the shell's Tab key: of a SQLite file, read without loading what opens every storage."""
+    url = context.params.get("storage") or os.environ.get(STORAGE_VARIABLE) or DEFAULT_STORAGE
+    path = Path(url.removeprefix("sqlite:///"))
+    if not url.startswith("sqlite:///") or not path.is_file():
+        return []
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=0.2)
+        ) as database:
+            names = [name for (name,) in database.execute("select study_name from studies order by 1")]
+    except sqlite3.Error:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_study_file(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Built-in study files and those in reach."""
+    built_in = [CompletionItem(name) for name in builtin_names() if name.startswith(incomplete)]
+    return [*built_in, CompletionItem(incomplete, type="file")]
+
+
+def complete_preset(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """The guide's presets."""
+    return [name for name in PRESETS if name.startswith(incomplete)]
+
+
+def study_name_option(words: str) -> Callable[..., Any]:
+    """`--study-name`, with the shell's help."""
+    return click.option("--study-name", metavar="NAME", help=words, shell_complete=complete_study)
 
 
 def storage_words(storage: "Storage") -> list[str]:

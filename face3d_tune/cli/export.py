@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face3d_tune.cli.base import Command, did_you_mean, example, storage_option
+from face3d_tune.cli.base import (
+    ONLY_STUDY,
+    Command,
+    complete_preset,
+    did_you_mean,
+    example,
+    storage_option,
+    study_name_option,
+)
 
 if TYPE_CHECKING:
     from face3d_tune.config import TrialConfig
@@ -43,7 +51,7 @@ def command_options(function: Any) -> Any:
     epilog=example("face3d-tune export\nface3d-tune export --trial 12 --script train_transformer3D/train_3d.py"),
 )
 @storage_option
-@click.option("--study-name", metavar="NAME", help="The study; may be left out if the storage holds only one.")
+@study_name_option(ONLY_STUDY)
 @click.option("--trial", "number", type=click.IntRange(0), metavar="N", help="A trial by number.  [default: the best]")
 @click.option(
     "--format",
@@ -88,7 +96,7 @@ def export(
 
 
 @click.command(cls=Command, epilog=example("face3d-tune presets\nface3d-tune presets recommended"))
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_preset)
 @click.option("--data-dir", default="train/datas/file", show_default=True, metavar="DIR", help="Folder to name in it.")
 @click.option(
     "--feature-size",

@@ -1,17 +1,23 @@
 """What a person sees of a search while it runs, on stderr: live on a terminal, plain lines where there is none."""
 
+import json
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from types import FrameType
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.live import Live
 
+from face3d_tune.cli.live import InTraining, Picture, Standing, in_columns
 from face3d_tune.config import TrialConfig
-from face3d_tune.results import kept_cosine
+from face3d_tune.pace import time_left
+from face3d_tune.results import FINISHED, kept_cosine
 from face3d_tune.training import EpochResult
 
 
@@ -59,40 +65,83 @@ class Interrupt:
         self._console.print("stopping after this epoch; once more to stop at once")
 
 
-class SearchProgress:
-    """Watches a search: a line a finished trial; on a terminal a live one for the study and each running trial."""
+class Tally:
+    """Counts the trials of a study as they end.
 
-    def __init__(self, console: Console, *, finished: int, trials: int, best: float | None) -> None:
-        self._console, self._best = console, best
+    Args:
+        study: Its name.
+        goal: Finished trials that it shall hold; None if that is not known.
+        trials: Those that have ended already are counted.
+    """
+
+    def __init__(self, study: str, goal: int | None, trials: Iterable[FrozenTrial] = ()) -> None:
+        self.study, self.goal = study, goal
+        self.done = self.pruned = 0
+        self.best: tuple[float, int] | None = None  # value and trial
+        self.to_beat: tuple[str, float] | None = None  # the best preset and its value
+        self._seconds: list[float] = []  # that each finished trial took
+        for trial in trials:
+            self.add(trial)
+
+    def add(self, trial: FrozenTrial) -> bool:
+        """Count a trial that has ended; whether it is the best so far."""
+        if trial.state not in FINISHED:
+            return False
+        self.done += 1
+        self.pruned += trial.state == TrialState.PRUNED
+        if "seconds" in trial.user_attrs:
+            self._seconds.append(trial.user_attrs["seconds"])
+        if trial.state != TrialState.COMPLETE or trial.value is None:
+            return False
+        if (preset := trial.user_attrs.get("preset")) and (self.to_beat is None or trial.value > self.to_beat[1]):
+            self.to_beat = preset, trial.value
+        improved = self.best is None or trial.value > self.best[0]
+        if improved:
+            self.best = trial.value, trial.number
+        return improved
+
+    def standing(self, at_once: int, spent: float) -> Standing:
+        """With so many trials in training, which have taken `spent` seconds together."""
+        value, number = self.best or (None, None)
+        remaining = 0 if self.goal is None else self.goal - self.done
+        left = time_left(self._seconds, remaining, at_once, spent) if remaining > 0 else None
+        return Standing(self.study, self.done, self.pruned, self.goal, value, number, self.to_beat, left)
+
+    def __str__(self) -> str:
+        of = "" if self.goal is None else f" of {self.goal}"
+        said = f"{self.done}{of} trials finished, {self.pruned} of them pruned"
+        if self.best is None:
+            return said
+        value, number = self.best
+        beside = f", {value - self.to_beat[1]:+.4f} on {self.to_beat[0]}" if self.to_beat else ""
+        return f"{said}; best cosine {value:.4f}, trial {number}{beside}"
+
+
+class SearchProgress:
+    """Watches a search: a line a finished trial; on a terminal a live one for each trial in training and the study."""
+
+    def __init__(self, console: Console, tally: Tally) -> None:
+        self._console, self._tally = console, tally
         self._interrupt = Interrupt(console)
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
-        self._study = self._bars.add_task("trials", total=trials, completed=finished, note="")
-        self._running: dict[int, tuple[str, TaskID]] = {}
+        self._training: dict[int, InTraining] = {}
+        self._began: dict[int, float] = {}
+        self._live = live_on(console, self._picture)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Show it, and catch interrupts, until the block ends."""
-        with self._interrupt.caught(), self._bars:
+        with self._interrupt.caught(), self._live:
             yield
 
     def trial_started(self, number: int, preset: str | None, config: TrialConfig) -> None:
         """Start a new live line."""
-        name = f"#{number} {preset or 'sampled'}"
-        self._running[number] = name, self._bars.add_task(name, total=config.epochs, note="")
+        self._training[number] = InTraining(number, preset or "sampled", config.epochs, lr=config.lr)
+        self._began[number] = time.monotonic()
 
     def epoch_ended(self, number: int, result: EpochResult) -> None:
         """Move the trial's live line on."""
-        note = f"cosine {result.val_cosine:.4f}  lr {result.lr:.1e}"
-        self._bars.update(self._running[number][1], completed=result.epoch, note=note)
+        now = {"epoch": result.epoch, "cosine": result.val_cosine, "lr": result.next_lr}
+        self._training[number] = replace(self._training[number], **now)  # type: ignore[arg-type]
 
     def stopping(self) -> bool:
         """Whether Ctrl-C was pressed."""
@@ -104,23 +153,81 @@ class SearchProgress:
 
     def trial_lost(self, number: int) -> None:
         """Remove its live line."""
-        name, bar = self._running.pop(number, (f"#{number}", None))
-        if bar is not None:
-            self._bars.remove_task(bar)
-        self.note(f"{name:<18} given to another worker, as this one had been silent for too long")
+        name = self._forget(number)
+        self.note(f"{in_columns(name)} given to another worker, as this one had been silent for too long")
 
     def trial_ended(self, trial: FrozenTrial) -> None:
         """Print the trial's line."""
-        name, bar = self._running.pop(trial.number, (f"#{trial.number}", None))
-        if bar is not None:
-            self._bars.remove_task(bar)
-        counted = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        improved = trial.state == TrialState.COMPLETE and (self._best is None or (trial.value or 0) > self._best)
-        if improved:
-            self._best = trial.value
-        best = "" if self._best is None else f"best {self._best:.4f}"
-        self._bars.update(self._study, advance=counted, note=best)
-        self._console.print(f"{name:<18} {_ending(trial)}{'  best so far' if improved else ''}", highlight=False)
+        name = self._forget(trial.number)
+        self.note(ended(trial, self._tally.add(trial), name))
+
+    def _forget(self, number: int) -> str:
+        self._began.pop(number, None)
+        held = self._training.pop(number, None)
+        return f"#{number} {held.name}" if held else f"#{number}"
+
+    def _picture(self) -> Picture:
+        """Called from the thread that draws."""
+        now, began = time.monotonic(), list(self._began.values())
+        standing = self._tally.standing(len(began), sum(now - each for each in began))
+        return Picture(standing, [held for _, held in sorted(self._training.copy().items())])
+
+
+class JsonLines:
+    """Watches a search for a program: an object a line, each with its `event`."""
+
+    def __init__(self, console: Console, tally: Tally, write: Callable[[str], object]) -> None:
+        self._tally, self._write = tally, write
+        self._interrupt = Interrupt(console)
+
+    def say(self, event: str, **content: Any) -> None:
+        """Write one line."""
+        self._write(json.dumps({"event": event, "study": self._tally.study, **content}, ensure_ascii=False))
+
+    def shown(self) -> AbstractContextManager[None]:
+        """Catch interrupts until the block ends."""
+        return self._interrupt.caught()
+
+    def trial_started(self, number: int, preset: str | None, config: TrialConfig) -> None:
+        """`trial_started`: trial, preset, config."""
+        self.say("trial_started", trial=number, preset=preset, config=config.to_dict())
+
+    def epoch_ended(self, number: int, result: EpochResult) -> None:
+        """`epoch`: trial, epoch, cosine, losses and the learning rate that it trained with."""
+        losses = {"train_loss": result.train_loss, "val_loss": result.val_loss}
+        self.say("epoch", trial=number, epoch=result.epoch, cosine=result.val_cosine, lr=result.lr, **losses)
+
+    def stopping(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self._interrupt.requested
+
+    def note(self, line: str) -> None:
+        """`note`: text."""
+        self.say("note", text=line)
+
+    def trial_lost(self, number: int) -> None:
+        """`trial_lost`: trial."""
+        self.say("trial_lost", trial=number)
+
+    def trial_ended(self, trial: FrozenTrial) -> None:
+        """`trial_ended`: trial, state, value (null if it failed), best (so far), and what is known of its end."""
+        best, attrs = self._tally.add(trial), trial.user_attrs
+        known = {key: attrs.get(key) for key in ("stop_reason", "epochs_run", "seconds", "error") if key in attrs}
+        state = trial.state.name.lower()
+        self.say("trial_ended", trial=trial.number, state=state, value=kept_cosine(trial), best=best, **known)
+
+
+def live_on(console: Console, picture: Callable[[], Picture]) -> AbstractContextManager[object]:
+    """A picture below what is printed, four times a second; nothing where no terminal shows it."""
+    if not console.is_terminal or console.is_dumb_terminal:
+        return nullcontext()
+    return Live(get_renderable=picture, console=console, transient=True, refresh_per_second=4)
+
+
+def ended(trial: FrozenTrial, best: bool, name: str | None = None) -> str:
+    """The line of a trial that has ended."""
+    name = name or f"#{trial.number} {trial.user_attrs.get('preset') or 'sampled'}"
+    return f"{in_columns(name)} {_ending(trial)}{'  best so far' if best else ''}"
 
 
 def _ending(trial: FrozenTrial) -> str:

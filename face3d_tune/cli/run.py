@@ -11,6 +11,7 @@ from face3d_tune.cli.base import (
     Duration,
     Number,
     checkpoint_options,
+    complete_study_file,
     data_options,
     device_options,
     engine_option,
@@ -19,6 +20,7 @@ from face3d_tune.cli.base import (
     slots_option,
     storage_option,
     storage_words,
+    study_name_option,
 )
 
 if TYPE_CHECKING:
@@ -41,11 +43,10 @@ if TYPE_CHECKING:
     default="default",
     show_default=True,
     metavar="NAME|FILE",
+    shell_complete=complete_study_file,
     help="Study file: a built-in name (default, stage1-lr, …) or a path ending in .toml.",
 )
-@click.option(
-    "--study-name", metavar="NAME", help="Name of the study in the storage.  [default: the study file's name]"
-)
+@study_name_option("Name of the study in the storage.  [default: the study file's name]")
 @storage_option
 @click.option(
     "--trials",
@@ -85,6 +86,8 @@ if TYPE_CHECKING:
 @engine_option
 @slots_option
 @layout_option
+@click.option("--quiet", is_flag=True, help="Print nothing but the result, warnings and errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print what happens as JSON, an object a line, and nothing else.")
 def run(
     study_name_or_file: str,
     study_name: str | None,
@@ -108,6 +111,8 @@ def run(
     engine: Any,
     slots: int | None,
     layout: Any,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Search for better hyperparameters, or continue a search."""
     import math
@@ -119,7 +124,7 @@ def run(
 
     from face3d_tune import study_file
     from face3d_tune.artifacts import Artifacts
-    from face3d_tune.cli.progress import SearchProgress
+    from face3d_tune.cli.progress import JsonLines, SearchProgress, Tally
     from face3d_tune.cli.table import before_and_after
     from face3d_tune.conditions import Settings
     from face3d_tune.data import load
@@ -127,21 +132,21 @@ def run(
     from face3d_tune.objective import Setup
     from face3d_tune.outage import DEFAULT_TIMEOUT
     from face3d_tune.plan import choose
-    from face3d_tune.results import best_value
     from face3d_tune.search import Search, check
     from face3d_tune.storage import Storage
     from face3d_tune.workers import DEFAULT_SILENCE
 
     started = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    silent = quiet or as_json
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=silent)
     file = study_file.read(study_name_or_file)
     place = Storage.parse(storage)
     chosen_device = choose_device(device)
     precision, notice = choose_precision(amp, chosen_device)
     data = load(data_dir, split=split, min_yaw=min_yaw, max_yaw=max_yaw)
     for line in (*data.warnings, *([notice] if notice else [])):
-        console.print(f"warning: {line}")
+        click.echo(f"warning: {line}", err=True)
     settings = Settings(layout, epochs or file.epochs, seed)
     setup = Setup(data, chosen_device, precision, use_amp=amp != "off", target=target)
     check(file, settings, setup)
@@ -166,13 +171,16 @@ def run(
         _introduce(console, search, place, goal, plan)
         if abandoned := search.take_back_abandoned():
             console.print(f"{abandoned} trial(s) of a run that was killed: queued again")
-        finished = search.finished()
-        done_before = finished >= goal or search.target_reached()
-        if done_before:
-            click.echo(_nothing_to_do(search, goal, target))
-        else:
+        done_before = search.finished() >= goal or search.target_reached()
+        if not done_before:
             search.enqueue_presets()
-            progress = SearchProgress(console, finished=finished, trials=goal, best=best_value(search.study))
+        tally = Tally(search.study.study_name, goal, search.study.get_trials(deepcopy=False))
+        progress = JsonLines(console, tally, click.echo) if as_json else SearchProgress(console, tally)
+        if isinstance(progress, JsonLines):
+            progress.say("started", storage=str(place), goal=goal, done=tally.done, engine=plan.engine)
+        if done_before and not as_json:
+            click.echo(_nothing_to_do(search, goal, target))
+        if not done_before:
             try:
                 with closing(plan.open(data, search.archive.checkpoints)) as opened_slots, progress.shown():
                     deadline = math.inf if timeout is None else started + timeout
@@ -183,11 +191,14 @@ def run(
                 console.print("hint: the same command goes on from there")
                 raise
         if said := search.archive.tidy():  # now that nothing trains any more
-            console.print(said)
+            progress.note(said)
+        if isinstance(progress, JsonLines):
+            value, number = tally.best or (None, None)
+            progress.say("finished", done=tally.done, value=value, trial=number, seconds=time.monotonic() - started)
+            return
         before_and_after(search.study)
         if not done_before:
-            minutes = (time.monotonic() - started) / 60
-            console.print(f"{search.finished()} of {goal} trials finished; this run took {minutes:.1f} minutes")
+            console.print(f"{tally}; {(time.monotonic() - started) / 60:.1f} minutes")
         _say_what_is_next(search, place, data_dir)
 
 

@@ -1,7 +1,6 @@
 """`face3d-tune status`: what a storage holds, and who is working on it."""
 
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,36 +10,18 @@ from face3d_tune.cli.base import Command, example, storage_option
 if TYPE_CHECKING:
     from face3d_tune.storage import Storage
 
-_EVERY = 2.0  # seconds between two looks
 
-
-@click.command(cls=Command, epilog=example("face3d-tune status\nface3d-tune status --watch\nface3d-tune status --json"))
+@click.command(cls=Command, epilog=example("face3d-tune status\nface3d-tune status --json"))
 @storage_option
-@click.option("--watch", is_flag=True, help="Look again every two seconds, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-def status(storage: str, watch: bool, as_json: bool) -> None:
+def status(storage: str, as_json: bool) -> None:
     """Show studies, how far they are, and who works on them."""
     import optuna
 
-    from face3d_tune.errors import StorageError
     from face3d_tune.storage import Storage
 
-    if watch and as_json:
-        raise click.UsageError("--watch is for people, --json for scripts; give one of them")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    place = Storage.parse(storage)
-    shown = _shown(place, as_json)
-    while True:
-        if watch:
-            click.clear()  # nothing where there is no terminal
-        click.echo(shown)
-        if not watch:
-            return
-        time.sleep(_EVERY)
-        try:
-            shown = _shown(place, as_json)
-        except StorageError as error:  # it may come back
-            shown = f"{error.message}\n{shown}" if not shown.startswith(error.message) else shown
+    click.echo(_shown(Storage.parse(storage), as_json))
 
 
 def _shown(place: "Storage", as_json: bool) -> str:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face3d_tune.cli.base import (
+    ONLY_STUDY,
     Command,
+    complete_preset,
     data_options,
     device_options,
     did_you_mean,
@@ -15,6 +17,7 @@ from face3d_tune.cli.base import (
     example,
     layout_option,
     storage_option,
+    study_name_option,
 )
 
 if TYPE_CHECKING:
@@ -29,9 +32,11 @@ if TYPE_CHECKING:
     cls=Command, epilog=example("face3d-tune train\nface3d-tune train --preset recommended --out trained/recommended")
 )
 @storage_option
-@click.option("--study-name", metavar="NAME", help="The study; may be left out if the storage holds only one.")
+@study_name_option(ONLY_STUDY)
 @click.option("--trial", "number", type=click.IntRange(0), metavar="N", help="A trial by number.  [default: the best]")
-@click.option("--preset", metavar="NAME", help="Train a documented preset instead of a trial.")
+@click.option(
+    "--preset", metavar="NAME", shell_complete=complete_preset, help="Train a documented preset instead of a trial."
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

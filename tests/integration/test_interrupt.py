@@ -169,17 +169,6 @@ def test_status_shows_the_worker_and_its_trial_and_later_that_it_left(place, dat
     assert json.loads(call("status", "--json", cwd=place).out)["studies"][0]["workers"] == []
 
 
-def test_status_watches_until_ctrl_c(place, data_folder):
-    call(*search(data_folder), "--trials", 1, "--epochs", 1, cwd=place)
-    with start("status", "--watch", cwd=place) as process:
-        seen = [process.stdout.readline() for _ in range(6)]  # two looks of three lines
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=PATIENCE)
-    assert seen[:3] == seen[3:]
-    assert seen[0].startswith("storage  ")
-    assert (process.returncode, err.strip()) == (130, "interrupted")
-
-
 def test_a_training_that_is_stopped_keeps_the_best_checkpoint_so_far(place, data_folder):
     words = ("train", "--preset", "baseline", "--epochs", "5000", "--data-dir", data_folder, "--device", "cpu")
     with start(*words, "--out", "out", cwd=place) as process:

@@ -29,7 +29,7 @@ def test_the_verdict_is_optunas_own_on_any_curves(name, seed):
         trial = study.ask()
         judge, level, pruned = TrialJudge(trial, completed), dice.random(), False
         for step in range(1, 9):
-            judge.report(level + 0.3 * dice.random(), step)
+            judge.report(level + 0.3 * dice.random(), step, 1e-3)
             pruned = judge.should_prune()
             if isinstance(study.pruner, PercentilePruner | NopPruner):  # asking the others changes what they know
                 assert pruned == trial.should_prune()

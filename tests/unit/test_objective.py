@@ -31,7 +31,7 @@ class Judge:
     def __init__(self, prune_from=None):
         self.reports, self.asked, self.prune_from = [], [], prune_from
 
-    def report(self, value, step):
+    def report(self, value, step, lr):
         self.reports.append((step, value))
 
     def should_prune(self):

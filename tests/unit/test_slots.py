@@ -275,7 +275,7 @@ class Judge:
     def __init__(self):
         self.curve = {}
 
-    def report(self, value, step):
+    def report(self, value, step, lr):
         assert step not in self.curve
         self.curve[step] = value
 

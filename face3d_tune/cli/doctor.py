@@ -1,0 +1,46 @@
+"""`face3d-tune doctor`: whether a search would run here, and what to do if not."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from face3d_tune.cli.base import Command, artifacts_option, example, storage_option
+
+_COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+
+
+@click.command(cls=Command, epilog=example("face3d-tune doctor --data-dir train/datas/file"))
+@storage_option
+@artifacts_option
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    envvar="FACE3D_TUNE_DATA_DIR",
+    show_envvar=True,
+    metavar="DIR",
+    help="Folder with your six files.  [default: the bundled sample]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+@click.pass_context
+def doctor(context: click.Context, storage: str, artifacts: str | None, data_dir: Path | None, as_json: bool) -> None:
+    """Check what a search needs here, and say what to do about it."""
+    import optuna
+
+    from face3d_tune.doctor import examine
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    findings = []
+    for finding in examine(storage, artifacts, data_dir):
+        findings.append(finding)
+        if as_json:
+            continue
+        click.echo(
+            f"{click.style(f'{finding.verdict:<8}', _COLOURS[finding.verdict])} {finding.name:<10} {finding.said}"
+        )
+        if finding.verdict != "ok" and finding.advice:
+            click.echo(f"{'':<19} hint: {finding.advice}")
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
+    context.exit(any(finding.verdict == "problem" for finding in findings))

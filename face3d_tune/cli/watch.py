@@ -1,0 +1,89 @@
+"""`face3d-tune watch`: a search that runs elsewhere, as `run` shows it."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from face3d_tune.cli.base import ONLY_STUDY, Command, example, storage_option, study_name_option
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from face3d_tune.cli.live import InTraining, Picture
+    from face3d_tune.cli.progress import Tally
+
+_EVERY = 2.0  # seconds between two looks
+
+
+@click.command(cls=Command, epilog=example("face3d-tune watch\nface3d-tune watch --study-name stage1-lr"))
+@storage_option
+@study_name_option(ONLY_STUDY)
+def watch(storage: str, study_name: str | None) -> None:
+    """Watch a search that runs elsewhere, until it is done or Ctrl-C."""
+    import optuna
+    from rich.console import Console
+
+    from face3d_tune.cli.progress import Tally, ended, live_on
+    from face3d_tune.errors import StorageError
+    from face3d_tune.results import find_study
+    from face3d_tune.storage import Storage
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    place = Storage.parse(storage)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    with place.opened() as opened:
+        study = find_study(optuna.storages.get_storage(opened), study_name)
+        effort = study.user_attrs.get("effort", {})
+        tally, seen, away = Tally(study.study_name, effort.get("trials")), set[int](), ""
+        picture = _picture(tally, [])
+        with live_on(console, lambda: picture):
+            while True:
+                try:
+                    with place.explained():
+                        trials = study.get_trials(deepcopy=False)
+                    away = ""
+                except StorageError as error:  # it may come back
+                    if error.message != away:
+                        console.print(away := error.message)
+                    time.sleep(_EVERY)
+                    continue
+                first = not seen
+                for trial in (trial for trial in trials if trial.state.is_finished() and trial.number not in seen):
+                    seen.add(trial.number)
+                    best = tally.add(trial)
+                    if not first and "stop_reason" in trial.user_attrs:
+                        console.print(ended(trial, best))
+                running = [trial for trial in trials if trial.state == optuna.trial.TrialState.RUNNING]
+                picture = _picture(tally, running)
+                if not running and tally.goal is not None and tally.done >= tally.goal:
+                    break
+                time.sleep(_EVERY)
+    click.echo(f"study {study.study_name!r}: {tally}")
+
+
+def _picture(tally: "Tally", running: "list[FrozenTrial]") -> "Picture":
+    """Of what the storage holds now."""
+    from datetime import datetime
+
+    from face3d_tune.cli.live import Picture
+
+    began = [trial.datetime_start for trial in running if trial.datetime_start]
+    spent = sum((datetime.now() - start).total_seconds() for start in began)
+    return Picture(tally.standing(len(running), max(0.0, spent)), [_in_training(trial) for trial in running])
+
+
+def _in_training(trial: "FrozenTrial") -> "InTraining":
+    from face3d_tune.cli.live import InTraining
+
+    attrs, steps = trial.user_attrs, trial.intermediate_values
+    config: dict[str, Any] = attrs.get("config", {})
+    epoch = max(steps, default=0)
+    return InTraining(
+        number=trial.number,
+        name=attrs.get("preset") or "sampled",
+        epochs=config.get("epochs", 0),
+        epoch=epoch,
+        cosine=steps.get(epoch),
+        lr=attrs.get("lr_now", config.get("lr")),
+    )

@@ -1,0 +1,182 @@
+"""A look at everything that a search needs, before it needs it. Nothing is created or changed."""
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from face3d_tune import __version__
+from face3d_tune.artifacts import Artifacts
+from face3d_tune.data import load
+from face3d_tune.device import choose_device, choose_precision, device_name
+from face3d_tune.errors import StorageError, TuneError
+from face3d_tune.plan import cores
+from face3d_tune.results import study_names
+from face3d_tune.storage import Storage
+from face3d_tune.workers import clock
+
+Verdict = Literal["ok", "warning", "problem"]
+
+_PYTHONS = ((3, 11), (3, 13))  # the first and last that the tests ran with
+_PACKAGES = ("torch", "optuna", "optuna-dashboard", "sqlalchemy", "numpy")
+_LITTLE_DISK, _NO_DISK = 5 * 2**30, 2**28  # bytes
+_LITTLE_MEMORY = 2**30  # bytes
+_CLOCKS_APART = 10.0  # seconds
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look saw, and what to do about it (nothing, if it is ok)."""
+
+    name: str
+    verdict: Verdict
+    said: str
+    advice: str | None = None
+
+
+def examine(storage: str, artifacts: str | None, data_dir: Path | None) -> Iterator[Finding]:
+    """One finding after another, as soon as it is known."""
+    looks: dict[str, Callable[[], Finding]] = {
+        "versions": _versions,
+        "device": _device,
+        "precision": _precision,
+        "cores": _cores,
+        "memory": _memory,
+        "data": lambda: _data(data_dir),
+        "storage": lambda: _storage(storage),
+        "clock": lambda: _clocks(storage),
+        "artifacts": lambda: _artifacts(artifacts),
+        "disk": lambda: _disk(storage, artifacts),
+    }
+    for name, look in looks.items():
+        try:
+            yield look()
+        except TuneError as error:
+            yield Finding(name, "problem", error.message, error.hint)
+
+
+def _versions() -> Finding:
+    known = {"face3d-tune": __version__, "python": platform.python_version()}
+    try:
+        known |= {name: version(name) for name in _PACKAGES}
+    except PackageNotFoundError as error:
+        return Finding("versions", "problem", f"{error.name} is not installed", "pip install -c constraints.txt -e .")
+    said = ", ".join(f"{name} {number}" for name, number in known.items())
+    mine = tuple(map(int, platform.python_version_tuple()[:2]))
+    if known["optuna"].split(".")[0] != "5":
+        return Finding("versions", "problem", said, "pip install -c constraints.txt optuna: this needs Optuna 5")
+    if not _PYTHONS[0] <= mine <= _PYTHONS[1]:
+        return Finding("versions", "warning", said, "use Python 3.11 to 3.13: with others it was never tried")
+    return Finding("versions", "ok", said)
+
+
+def _device() -> Finding:
+    device = choose_device("auto")
+    if device.type == "cpu" and shutil.which("nvidia-smi"):
+        advice = "install torch for CUDA (pytorch.org says how), or run on the CPU knowingly with --device cpu"
+        return Finding("device", "warning", "there is an NVIDIA GPU, but this torch cannot use it", advice)
+    return Finding("device", "ok", device_name(device) if device.type == "cuda" else device.type)
+
+
+def _precision() -> Finding:
+    device = choose_device("auto")
+    precision, _ = choose_precision("auto", device)
+    why = "" if precision != "off" else f": fp16 needs CUDA, and here is {device.type} (--amp bf16 works on a CPU)"
+    return Finding("precision", "ok", f"mixed precision of --amp auto is {precision}{why}")
+
+
+def _cores() -> Finding:
+    count, busy = cores(), psutil.cpu_percent(interval=0.3) / 100 * (os.cpu_count() or 1)
+    threads = ", ".join(f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ)
+    said = f"{count} cores, {busy:.1f} of them busy{f'; {threads}' if threads else ''}"
+    if busy > 0.5 * count:
+        return Finding("cores", "warning", said, f"end what else runs, or leave it room: --slots {max(1, count // 2)}")
+    return Finding("cores", "ok", said)
+
+
+def _memory() -> Finding:
+    free = psutil.virtual_memory().available
+    said = f"{free / 2**30:.1f} GiB free"
+    if free < _LITTLE_MEMORY:
+        return Finding("memory", "warning", said, "end other programs, or train one trial at a time: --slots 1")
+    return Finding("memory", "ok", said)
+
+
+def _data(folder: Path | None) -> Finding:
+    data = load(folder)
+    pairs = {part: len(held) for part, held in data.parts.items()}
+    said = f"{data.source}: {sum(map(len, data.people.values()))} people, pairs {pairs}"
+    if data.warnings:
+        return Finding("data", "warning", f"{said}; {data.warnings[0]}", "face3d-tune data check says everything")
+    return Finding("data", "ok", said)
+
+
+def _storage(typed: str) -> Finding:
+    place = Storage.parse(typed)
+    if place.sqlite_file and not place.sqlite_file.exists():
+        folder = place.sqlite_file.parent
+        if not (folder.is_dir() and os.access(folder, os.W_OK)):
+            return Finding("storage", "problem", f"{place}: cannot write into {folder}", "choose another --storage")
+        return Finding("storage", "ok", f"{place}: not there yet; `face3d-tune run` makes it")
+    if place.sqlite_file and not os.access(place.sqlite_file, os.W_OK):
+        return Finding("storage", "problem", f"{place}: cannot be written", "change its permissions, or use another")
+    try:
+        with place.opened() as storage:
+            return Finding("storage", "ok", f"{place}: {len(study_names(storage))} studies")
+    except StorageError as error:
+        if error.message.endswith("holds no studies"):
+            return Finding("storage", "ok", f"{place}: reached; no studies yet")
+        raise
+
+
+def _clocks(typed: str) -> Finding:
+    place = Storage.parse(typed)
+    if place.sqlite_file:
+        return Finding("clock", "ok", "the storage is a file: its clock is this machine's")
+    with place.connected() as engine, engine.connect() as database:
+        apart = clock(database) - time.time()
+    said = f"the database's clock is {apart:+.1f} s from this machine's"
+    if abs(apart) > _CLOCKS_APART:
+        return Finding("clock", "warning", said, "set this machine's clock (NTP); trials would show odd times")
+    return Finding("clock", "ok", said)
+
+
+def _artifacts(typed: str | None) -> Finding:
+    if typed is None:
+        advice = "give --artifacts, or an interrupted trial begins again"
+        return Finding("artifacts", "warning", "no checkpoints are kept", advice)
+    kept = Artifacts.parse(typed, to_write=False)
+    if typed.startswith("s3://"):
+        kept.names("")
+        return Finding("artifacts", "ok", f"{kept}: reached")
+    existing = _existing(Path(typed))
+    if not os.access(existing, os.W_OK):
+        return Finding("artifacts", "problem", f"cannot write into {existing}", "choose another --artifacts")
+    return Finding("artifacts", "ok", f"{kept}: {'can be written' if Path(typed).exists() else 'not there yet'}")
+
+
+def _disk(storage: str, artifacts: str | None) -> Finding:
+    file = Storage.parse(storage).sqlite_file
+    folders = [file.parent] if file else []
+    if artifacts is not None and not artifacts.startswith("s3://"):
+        folders.append(Path(artifacts))
+    free = {str(folder): shutil.disk_usage(_existing(folder)).free for folder in folders}
+    if not free:
+        return Finding("disk", "ok", "nothing is stored on this machine")
+    folder, least = min(free.items(), key=lambda item: item[1])
+    said = f"{least / 2**30:.1f} GiB free for {folder}"
+    advice = "make room, or use another disk for --storage and --artifacts"
+    return Finding("disk", "problem" if least < _NO_DISK else "warning" if least < _LITTLE_DISK else "ok", said, advice)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
