@@ -12,7 +12,7 @@ _VARIABLE = "_FACE3D_TUNE_COMPLETE"  # where click looks
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print a script that teaches your shell commands, options, presets and studies."""
+    """Print a script that teaches your shell the Tab key."""
     kind = get_completion_class(shell)
     assert kind is not None, "the choices above are click's own"
     click.echo(kind(context.find_root().command, {}, "face3d-tune", _VARIABLE).source())

@@ -33,7 +33,7 @@ TOKEN_VARIABLE = "FACE3D_TUNE_TOKEN"
 def dashboard(
     storage: str, artifacts: str | None, host: str, port: int, token: str | None, allow_changes: bool, browser: bool
 ) -> None:
-    """Serve optuna-dashboard on a storage until Ctrl-C: read-only, for this machine only, if not told otherwise."""
+    """Serve optuna-dashboard on a storage until Ctrl-C."""
     import logging
     import secrets
     import warnings
