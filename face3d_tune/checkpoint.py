@@ -3,6 +3,7 @@
 And sealed ones: bytes that carry their own checksum, for places where a file may be torn all the same.
 """
 
+import argparse
 import hashlib
 import io
 import os
@@ -11,11 +12,20 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
 
 from face3d_tune.errors import TrainingError
 
 _MAGIC = b"face3d-tune training 1\n"  # 1 is the version of what is inside
+# Plain values that scripts keep in their checkpoints: numbers of numpy, the flags as argparse gave them.
+_SCALAR = np.float64(0).__reduce__()[0]  # the function that makes a numpy scalar, by its names in numpy 2 and 1
+_PLAIN: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")),
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),
+]
 _HEAD = len(_MAGIC) + hashlib.sha256().digest_size
 
 
@@ -32,7 +42,8 @@ def save(checkpoint: Mapping[str, Any], path: Path) -> None:
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, without running any code that may be in it. Raises TrainingError."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_PLAIN):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the bytes of a file that is none can raise anything, also without a word
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise TrainingError(f"{path} is not a readable checkpoint: {reason}") from error

@@ -9,6 +9,7 @@ TuneError                 anything this package raises on purpose
 ├── ArtifactError         the folder or bucket for checkpoints cannot be reached or used
 ├── StudyError            a study or trial is missing, or was made under other conditions
 ├── ExportError           a trial cannot be said in the flags of the user's script
+│   └── ScriptError       the user's script was tried with them, and did not train
 └── TrainingError         a training that started could not be finished
     └── NonFiniteError    its loss or metric was NaN or infinite
 """
@@ -57,6 +58,16 @@ class StudyError(TuneError):
 
 class ExportError(TuneError):
     """A trial cannot be said in the flags of the user's script."""
+
+
+class ScriptError(ExportError):
+    """The user's script was tried with them, and did not train; `printed` is all that it printed."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None, printed: str = "") -> None:
+        super().__init__(message, hint)
+        self.printed = printed
 
 
 class TrainingError(TuneError):

@@ -1,6 +1,6 @@
 """Reading a study: which trials there are, which is best, what each was trained with. Nothing here writes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
@@ -27,18 +27,20 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class StoredTrial:
-    """A trial with what its study knows about data and settings."""
+    """A trial with what its study knows about data and settings, and the other trials."""
 
     study: str
     study_attrs: Mapping[str, Any]
     trial: FrozenTrial
+    trials: Sequence[FrozenTrial]  # all of the study, by number
 
 
 def read_trial(place: Storage, study_name: str | None, number: int | None) -> StoredTrial:
     """A trial of a study, or its best, read from a storage. Raises StorageError and StudyError."""
     with place.opened() as storage:
         study = find_study(storage, study_name)
-        return StoredTrial(study.study_name, study.user_attrs, pick_trial(study, number))
+        trials = study.get_trials(deepcopy=False)
+        return StoredTrial(study.study_name, study.user_attrs, pick_trial(study, number), trials)
 
 
 def study_names(storage: BaseStorage) -> list[str]:

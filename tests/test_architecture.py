@@ -14,7 +14,7 @@ PACKAGE = Path(face3d_tune.__file__).parent
 # A module may import from every layer above its own line, and from no other.
 LAYERS = (
     "__init__ errors",
-    "seeds stopping presets builtin pace",  # numbers and values, by no one's leave
+    "seeds stopping presets builtin pace blame",  # numbers and values, by no one's leave
     "masks",
     "config script",
     "storage device checkpoint artifacts",  # the machine: databases, ports, GPUs, files
@@ -41,7 +41,7 @@ LAYERS = (
     "resume",
     "slots",
     "processes objective full_training",
-    "findings",
+    "findings smoke",
     "dashboard.guard dashboard.figures dashboard.notes",
     "dashboard.enrich",
     "dashboard.server",
@@ -72,11 +72,12 @@ ONLY = {
     "torch": "seeds masks device checkpoint losses model conditions training trainer full_training objective "
     "engine.layers engine.parameters engine.sites engine.state engine.network engine.table engine.batch "
     "resume slots processes plan",
-    "psutil": "plan doctor",
-    "optuna": "storage space judge algorithms results conditions history findings ledger archive loop search copying "
-    "dashboard.figures dashboard.notes dashboard.enrich dashboard.server "
-    "cli.table cli.progress cli.run cli.watch cli.status cli.dashboard cli.export cli.train cli.copy cli.doctor",
+    "psutil": "plan doctor smoke",
+    "optuna": "storage space judge algorithms results conditions history findings ledger archive loop search "
+    "copying dashboard.figures dashboard.notes dashboard.enrich dashboard.server cli.table cli.progress "
+    "cli.run cli.watch cli.status cli.dashboard cli.export cli.train cli.copy cli.doctor",
     "numpy": "masks data.metadata data.files data.pairs data.face_data data.copy importance export training "
+    "checkpoint",
     "engine.table cli.data",
 }
 

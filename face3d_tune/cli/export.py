@@ -1,5 +1,7 @@
 """`face3d-tune export` and `face3d-tune presets`: the way back to the users' own script."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +10,7 @@ import click
 from face3d_tune.cli.base import (
     ONLY_STUDY,
     Command,
+    Duration,
     complete_preset,
     did_you_mean,
     example,
@@ -18,6 +21,10 @@ from face3d_tune.cli.base import (
 if TYPE_CHECKING:
     from face3d_tune.config import TrialConfig
     from face3d_tune.export import DataUse
+    from face3d_tune.results import StoredTrial
+    from face3d_tune.script import Script
+
+_LINES = 20  # of what a script printed, if it did not train
 
 
 def command_options(function: Any) -> Any:
@@ -28,7 +35,7 @@ def command_options(function: Any) -> Any:
                 "--script",
                 type=click.Path(path_type=Path),
                 metavar="PATH",
-                help="Your copy of the training script; it is read, never run, and only its flags are used.",
+                help="Your copy of the training script; it is read, not run, and only its flags are used.",
             ),
             click.option(
                 "--shell",
@@ -63,8 +70,34 @@ def command_options(function: Any) -> Any:
 )
 @click.option("--data-dir", metavar="DIR", help="Folder to name in the command.  [default: the study's]")
 @command_options
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Run the --script with the command's flags for one epoch, on copies in a temporary folder.",
+)
+@click.option(
+    "--python",
+    default=sys.executable,
+    metavar="PATH",
+    help="Python that --check runs the script with.  [default: this program's]",
+)
+@click.option(
+    "--timeout",
+    type=Duration(),
+    default=600.0,
+    metavar="TIME",
+    help="How long --check waits for the epoch, e.g. 90s, 30m.  [default: 10m]",
+)
 def export(
-    storage: str, study_name: str | None, number: int | None, form: str, data_dir: str | None, **how: Any
+    storage: str,
+    study_name: str | None,
+    number: int | None,
+    form: str,
+    data_dir: str | None,
+    check: bool,
+    python: str,
+    timeout: float,
+    **how: Any,
 ) -> None:
     """Print the best trial's parameters as a training command."""
     import optuna
@@ -74,11 +107,15 @@ def export(
     from face3d_tune.results import kept_cosine, read_trial, repeatable_config
     from face3d_tune.storage import Storage
 
+    if check and (how["script"] is None or form != "command"):
+        raise click.UsageError("--check needs --script PATH, and goes with commands only", click.get_current_context())
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     stored = read_trial(Storage.parse(storage), study_name, number)
     trial, data = stored.trial, stored.study_attrs["data"]
     config = repeatable_config(trial)
-    if data_dir is None and data["source"] == SAMPLE_NAME:
+    folder = Path(data_dir or data["source"])
+    sampled = data_dir is None and data["source"] == SAMPLE_NAME
+    if sampled:
         click.echo(
             f"note: the study used the bundled sample; `face3d-tune data sample {SAMPLE_FOLDER}` writes it", err=True
         )
@@ -92,6 +129,10 @@ def export(
         case "toml":
             click.echo(to_toml(f"{stored.study}-trial-{trial.number}", config, use.feature_size), nl=False)
         case _:
+            if check:
+                how["tried"] = lambda script: _check(
+                    stored, config, use, None if sampled else folder, script, python, timeout
+                )
             _print_commands(config, use, **how)
 
 
@@ -123,13 +164,24 @@ def presets(name: str | None, data_dir: str, feature_size: int, **how: Any) -> N
     _print_commands(config, DataUse(data_dir=data_dir, feature_size=feature_size, file_pose_unit="degrees"), **how)
 
 
-def _print_commands(config: "TrialConfig", use: "DataUse", script: Path | None, shell: Any, partial: bool) -> None:
-    """The commands alone on stdout; what they leave out on stderr, as an error unless `partial`."""
+def _print_commands(
+    config: "TrialConfig",
+    use: "DataUse",
+    script: Path | None,
+    shell: Any,
+    partial: bool,
+    tried: Callable[["Script"], None] = lambda script: None,
+) -> None:
+    """The commands alone on stdout; what they leave out on stderr, as an error unless `partial`.
+
+    `tried` is called before anything is on stdout, and may raise.
+    """
     from face3d_tune.errors import ExportError
     from face3d_tune.export import commands, quote
     from face3d_tune.script import DOCUMENTED, read_script
 
-    exported = commands(config, use, read_script(script) if script else DOCUMENTED)
+    accepted = read_script(script) if script else DOCUMENTED
+    exported = commands(config, use, accepted)
     for note in exported.notes:
         click.echo(f"note: {note}", err=True)
     if exported.missing and not partial:
@@ -139,8 +191,45 @@ def _print_commands(config: "TrialConfig", use: "DataUse", script: Path | None, 
         )
     for line in exported.missing:
         click.echo(f"warning: not expressed: {line}", err=True)
+    tried(accepted)
     for command in exported.commands:
         click.echo(quote(command, shell))
+
+
+def _check(
+    stored: "StoredTrial",
+    config: "TrialConfig",
+    use: "DataUse",
+    folder: Path | None,
+    script: "Script",
+    python: str,
+    timeout: float,
+) -> None:
+    """Try the script for one epoch and say on stderr how that compares with the trial's first. Raises ScriptError."""
+    from face3d_tune.data import load
+    from face3d_tune.errors import DataError, ScriptError
+    from face3d_tune.smoke import difference, endings_interrupt, try_script
+
+    held = stored.study_attrs["data"]
+    try:
+        data = load(folder, split=held["split"], min_yaw=held["min_yaw"], max_yaw=held["max_yaw"])
+    except DataError as error:
+        raise ScriptError(f"--data_dir {use.data_dir} cannot be used: {error.message}", error.hint) from error
+    click.echo(f"check: one epoch of {script.path} with {python}, in a temporary folder; Ctrl-C ends it", err=True)
+    try:
+        with endings_interrupt():
+            tested = try_script(config, use, folder, script, python=python, timeout=timeout)
+    except ScriptError as error:
+        for line in error.printed.splitlines()[-_LINES:]:
+            click.echo(f"  | {line}", err=True)
+        raise
+    click.echo(f"check: it trains; one epoch and its start took {tested.seconds:.0f} s", err=True)
+    for line in tested.warnings:
+        click.echo(f"warning: {line}", err=True)
+    if data.fingerprint() != stored.study_attrs["data_fingerprint"]:
+        click.echo("warning: the study was made on other data, so the values need not agree", err=True)
+    for line in difference(tested.first, stored):
+        click.echo(line, err=True)
 
 
 def _list_presets() -> None:

@@ -50,6 +50,15 @@ def convert(source: Path, out: Path, *, unit: PoseUnit, unit_if_unrecorded: Pose
     return old_unit
 
 
+def copy(source: Path, out: Path) -> None:
+    """Copy the six files in `source` to `out` as they are. Raises DataError; then nothing is written."""
+    try:
+        contents = {file: read_bytes(source, file) for file in FILES}
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
+    _write(out, contents)
+
+
 def _rescale(metadata: bytes, old_unit: PoseUnit, unit: PoseUnit) -> bytes:
     content = parse_json(metadata)
     if unit != old_unit:

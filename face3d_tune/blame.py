@@ -1,0 +1,94 @@
+"""Why a training script did not train, from what it printed, and which of its flags to blame.
+
+A guess that says how it was made: argparse names its arguments, a traceback names a flag, a line of code or a value.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+_OUT_OF_MEMORY = r"out of memory|MemoryError|bad_alloc|Cannot allocate memory|not enough memory"
+_TAKE_MEMORY = ("batch_size", "d_model", "dim_feedforward", "num_layers", "num_decoder_layers")
+_KILLED = (-9, 137)  # SIGKILL, as a child and as a shell say it
+
+# What torch says of values without their names.
+_PHRASES = {
+    "embed_dim must be divisible by num_heads": ("nhead", "d_model"),
+    "Invalid learning rate": ("lr",),
+    "Factor should be": ("scheduler_factor",),
+    "shapes cannot be multiplied": ("d_model",),
+    "normalized_shape": ("d_model",),
+    "more than 1 value per channel": ("batch_size",),
+    "num_samples=0": ("data_dir", "min_yaw_angle", "max_yaw_angle"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """What went wrong, in one line, and the flags to blame as typed, the likeliest first; none if none can be."""
+
+    reason: str
+    flags: tuple[str, ...] = ()
+    why: str = ""  # how the flags are known
+
+    def __str__(self) -> str:
+        if not self.flags:
+            return "no flag can be blamed for it"
+        return f"blame {' or '.join(self.flags)}: {self.why}"
+
+
+def find(exit_code: int, printed: str, given: Mapping[str, Sequence[str]]) -> Blame:
+    """What a script's end and output say; `given` are the arguments of each flag that it was given, by typed name."""
+    if exit_code == 2 and (said := re.findall(r"^\S.*?: error: (.+)$", printed, re.MULTILINE)):
+        named = re.findall(r"--[\w-]+", said[-1])
+        return Blame(said[-1], tuple(dict.fromkeys(named)), "argparse names it")
+    if re.search(_OUT_OF_MEMORY, printed, re.IGNORECASE):
+        return Blame(
+            f"out of memory: {_last_line(printed)}", _named(_TAKE_MEMORY, given), "it decides how much is taken"
+        )
+    if exit_code in _KILLED:
+        reason = "it was killed, perhaps for want of memory"
+        return Blame(reason, _named(_TAKE_MEMORY, given), "it decides how much is taken")
+    head, _, trace = printed.rpartition("Traceback (most recent call last):")
+    if not trace or not (head or printed.startswith("Traceback")):
+        return Blame(f"it ended with exit code {exit_code}; last it printed: {_last_line(printed) or 'nothing'}")
+    return _of_traceback(trace, given)
+
+
+def _of_traceback(trace: str, given: Mapping[str, Sequence[str]]) -> Blame:
+    """The flag that the error names, else the one that the failing code uses, else the one with the value it names."""
+    lines = trace.strip("\n").splitlines()
+    ends = [number for number, line in enumerate(lines) if line and not line[0].isspace()]
+    last = ends[0] if ends else len(lines) - 1
+    error = lines[last].strip()
+    if error.startswith(("ModuleNotFoundError", "ImportError")):
+        return Blame(error)
+    if named := [flag for flag in given if _says(error, _name(flag))]:
+        return Blame(error, tuple(named), "the error names it")
+    for phrase, names in _PHRASES.items():
+        if phrase in error and (known := _named(names, given)):
+            return Blame(error, known, "that is what this error is about")
+    if valued := [flag for flag, words in given.items() if any(len(word) > 2 and word in error for word in words)]:
+        return Blame(error, tuple(valued), f"its value, {' '.join(given[valued[0]])}, stands in the error")
+    for line in reversed(lines[:last]):
+        used = [flag for flag in given if re.search(rf"""(\.|\[['"]){_name(flag)}\b""", line)]
+        if used and not line.lstrip().startswith("File "):
+            return Blame(error, tuple(used), f"the code that failed uses it: {line.strip()}")
+    return Blame(error)
+
+
+def _says(text: str, name: str) -> bool:
+    return re.search(rf"(?<![\w-])(--)?{name.replace('_', '[_-]')}(?![\w-])", text) is not None
+
+
+def _name(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
+
+
+def _named(names: Iterable[str], given: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Those of `names` that were given, as typed."""
+    return tuple(flag for name in names for flag in given if _name(flag) == name)
+
+
+def _last_line(printed: str) -> str:
+    return next((line.strip() for line in reversed(printed.splitlines()) if line.strip()), "")

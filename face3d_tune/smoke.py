@@ -1,0 +1,276 @@
+"""A smoke test of an exported command: the users' own script trains one epoch, and nothing of theirs is written to.
+
+Whatever the script is told to read or write lies in a temporary folder, which is also the one that it is started in: a
+copy of the six data files, its checkpoints, its logs. It gets the exported flags as they are, but for those folders and
+`epochs`.
+"""
+
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import stdev
+from typing import Literal
+
+import psutil
+
+from face3d_tune import blame, checkpoint
+from face3d_tune.config import TrialConfig
+from face3d_tune.data.copy import convert, copy, write_sample
+from face3d_tune.errors import ScriptError, TrainingError
+from face3d_tune.export import DataUse, commands
+from face3d_tune.history import History
+from face3d_tune.results import StoredTrial
+from face3d_tune.script import Script
+
+_ENOUGH_TRIALS, _USUAL = 5, 0.05
+_LOOK = 0.05  # seconds between two looks at the script
+_MOST_FILES = 20_000  # in the script's folder, to look whether it changed
+_NUMBER = r"(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|nan|inf)\b"
+_VALIDATION = r"(?:\bval\w*|验证)[^\n\d]*?"
+
+
+@dataclass(frozen=True, slots=True)
+class FirstEpoch:
+    """What the script's validation gave after one epoch; None where it cannot be read."""
+
+    cosine: float | None
+    val_loss: float | None
+    source: Literal["checkpoint", "output", "nothing"]
+
+
+@dataclass(frozen=True, slots=True)
+class SmokeTest:
+    """A script that trained one epoch; `warnings` are for whoever will train with it."""
+
+    first: FirstEpoch
+    seconds: float
+    warnings: tuple[str, ...]
+
+
+def try_script(
+    config: TrialConfig, use: DataUse, source: Path | None, script: Script, *, python: str, timeout: float
+) -> SmokeTest:
+    """Train one epoch with what `commands` exports, on a copy of the folder `source` (None: the bundled sample).
+
+    The script is killed, with whatever it has started, at `timeout` (seconds) and when this is interrupted. Raises
+    ScriptError, with what the script printed, if it does not train; DataError if `source` cannot be copied.
+    """
+    if "epochs" not in script.flags:
+        raise ScriptError(f"{script.path} has no --epochs, so it cannot be told to train only one")
+    path = os.path.abspath(script.path)
+    before = _files(Path(path).parent)
+    with tempfile.TemporaryDirectory(prefix="face3d-tune-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        _copy_data(source, folder / "data", config, use)
+        here = replace(use, data_dir=str(folder / "data"), file_pose_unit=config.pose_unit)
+        flags = commands(replace(config, epochs=1), here, script).commands[-1][2:]
+        for each in ("save_dir", "log_dir"):
+            if each in script.flags:
+                flags += [script.flags[each].typed, str(folder / each)]
+        started = time.monotonic()
+        warnings = _train([_program(python), path, *flags], folder, timeout)
+        seconds = time.monotonic() - started
+        first, printed = _first_epoch(folder), _printed(folder)
+        if not all(math.isfinite(value) for value in (first.cosine, first.val_loss) if value is not None):
+            unstable = [flag for flag in ("--lr", "--use_mixed_precision") if flag in flags]
+            raise ScriptError(
+                f"{script.path} trains, but its validation gives cosine {first.cosine}, loss {first.val_loss}",
+                f"blame {' or '.join(unstable)}: it decides how stable training is" if unstable else None,
+                printed,
+            )
+    if first.source != "checkpoint":
+        warnings.append("it trains, but wrote no checkpoint that can be read here")
+    if changed := sorted(_files(Path(path).parent).items() ^ before.items()):
+        listed = ", ".join(dict.fromkeys(file for file, _ in changed[:6]))
+        warnings.append(f"it wrote into its own folder, whatever --save_dir and --log_dir say: {listed}")
+    return SmokeTest(first, seconds, tuple(warnings))
+
+
+def difference(first: FirstEpoch, stored: StoredTrial) -> list[str]:
+    """How far the script's first epoch is from the trial's, as lines for a person.
+
+    Seed and split are the script's own, so some difference is no fault. A first epoch is "far" from the trial's when
+    it is further away than the study's trials are from each other there: their standard deviation, or 0.05 while they
+    are fewer than five. (On the sample another seed changes it by 0.005 to 0.013.)
+    """
+    held, firsts = History.of(stored.trial), [History.of(trial).cosine[:1] for trial in stored.trials]
+    cosines = [cosine for (cosine,) in filter(None, firsts)]
+    if first.cosine is None or not held.cosine:
+        missing = (
+            "the trial stored no first epoch" if first.cosine is not None else "its validation cosine is not known"
+        )
+        return [f"check: nothing to compare: {missing}"]
+    read = " (as it printed them)" if first.source == "output" else ""
+    ours = f"cosine {held.cosine[0]:.4f}" + (f", loss {held.val_loss[0]:.4f}" if held.val_loss else "")
+    theirs = f"cosine {first.cosine:.4f}" + (f", loss {first.val_loss:.4f}" if first.val_loss is not None else "")
+    enough = len(cosines) >= _ENOUGH_TRIALS
+    limit = stdev(cosines) if enough else _USUAL
+    off = first.cosine - held.cosine[0]
+    rule = "the trials of this study differ from each other by" if enough else "another seed changes it by less than"
+    lines = [
+        f"check: validation after epoch 1{read}: {theirs}; trial {stored.trial.number} had {ours}",
+        f"check: {abs(off):.4f} {'above' if off > 0 else 'below'} the trial; {rule} {limit:.4f} there",
+    ]
+    if abs(off) > limit:
+        lines.append(
+            "warning: that is far: the script may split or read the data in another way, build another layout, "
+            "or have a default that no flag sets"
+        )
+    return lines
+
+
+@contextmanager
+def endings_interrupt() -> Iterator[None]:
+    """Until the block ends, what ends a program from outside raises KeyboardInterrupt, so nothing is left."""
+    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():  # only there may signals be handled
+        known = []
+    before = {number: signal.signal(number, signal.default_int_handler) for number in known}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _program(python: str) -> str:
+    """The interpreter, from any folder. Raises ScriptError."""
+    found = shutil.which(python)
+    if found is None:
+        raise ScriptError(f"--python {python}: no such program", "name the Python that trains, e.g. .venv/bin/python")
+    return os.path.abspath(found)
+
+
+def _copy_data(source: Path | None, target: Path, config: TrialConfig, use: DataUse) -> None:
+    """The six files with the poses as the trial had them."""
+    original = source
+    if source is None:
+        original = target.with_name("sample") if config.pose_unit != use.file_pose_unit else target
+        write_sample(original)
+    if original is not None and config.pose_unit != use.file_pose_unit:
+        convert(original, target, unit=config.pose_unit)
+    elif source is not None:
+        copy(source, target)
+
+
+def _train(command: Sequence[str], folder: Path, timeout: float) -> list[str]:
+    """Run the script to its end; what to know about how it was run. Raises ScriptError."""
+    path = command[1]
+    code = _run(command, folder, timeout, import_from=())
+    printed = _printed(folder)
+    if code and re.search(r"^ModuleNotFoundError", printed, re.MULTILINE):
+        # Whether that is only for the folder that it was started in can be tried.
+        roots = tuple(dict.fromkeys((os.getcwd(), str(Path(path).parent.parent))))
+        if _run(command, folder, timeout, import_from=roots) == 0:
+            where = " or ".join(roots)
+            return [f"it finds its own modules only from {where}: start it there, or set PYTHONPATH to it"]
+    if code == 0:
+        return []
+    if code is None:
+        last = printed.strip().rpartition("\n")[2] or "nothing"
+        raise ScriptError(
+            f"{path} did not end its first epoch within {timeout:g} s; the last it printed: {last}",
+            "it may only be slow: --timeout 1h waits for an hour",
+            printed,
+        )
+    found = blame.find(code, printed, _given(command[2:]))
+    hint = "name the Python that has it with --python PATH" if "ModuleNotFound" in found.reason else str(found)
+    raise ScriptError(f"{path} does not train with these flags: {found.reason}", hint, printed)
+
+
+def _run(command: Sequence[str], folder: Path, timeout: float, import_from: Sequence[str]) -> int | None:
+    """Start it in an empty folder, wait for its end, and return its exit code; None if it took too long.
+
+    Relative folders in PYTHONPATH are meant from where this program was started.
+    """
+    shutil.rmtree(folder / "work", ignore_errors=True)
+    (folder / "work").mkdir()
+    paths = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([*paths, *import_from]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONIOENCODING": "utf-8",
+        "MPLBACKEND": "Agg",
+    }
+    with (folder / "printed.txt").open("wb") as printed:
+        process = psutil.Popen(
+            list(command),
+            cwd=folder / "work",
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            end = time.monotonic() + timeout
+            while process.poll() is None and time.monotonic() < end:
+                time.sleep(_LOOK)  # Windows would hold Ctrl-C back until a wait ends
+            code: int | None = process.poll()
+            return code
+        finally:
+            _kill(process)
+
+
+def _kill(process: psutil.Popen) -> None:
+    """End it and whatever it has started."""
+    with suppress(psutil.NoSuchProcess):
+        for each in [*process.children(recursive=True), process]:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+    process.wait()
+
+
+def _given(flags: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """The arguments of each flag, by the flag."""
+    given: dict[str, list[str]] = {}
+    for word in flags:
+        if word.startswith("--"):
+            given[word] = []
+        else:
+            given[list(given)[-1]].append(word)
+    return given
+
+
+def _printed(folder: Path) -> str:
+    return (folder / "printed.txt").read_text(encoding="utf-8", errors="replace")
+
+
+def _first_epoch(folder: Path) -> FirstEpoch:
+    """From the checkpoint that it wrote anywhere, or else from its output."""
+    for path in sorted(folder.rglob("*.pt*"), key=lambda path: (path.name != "best_model.pth", path)):
+        with suppress(TrainingError):
+            held = checkpoint.load(path)
+            if losses := held.get("val_loss_history"):
+                cosines = held.get("val_cosine_sim_history")
+                return FirstEpoch(float(cosines[0]) if cosines else None, float(losses[0]), "checkpoint")
+    printed = _printed(folder)
+    loss = re.findall(rf"{_VALIDATION}(?:loss|损失)[^\n\d-]*?{_NUMBER}", printed, re.IGNORECASE)
+    cosine = re.findall(rf"(?:\bcos\w*|余弦|相似度)[^\n\d-]*?{_NUMBER}", printed, re.IGNORECASE)
+    if not loss and not cosine:
+        return FirstEpoch(None, None, "nothing")
+    return FirstEpoch(float(cosine[-1]) if cosine else None, float(loss[-1]) if loss else None, "output")
+
+
+def _files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file in a folder and below, as far as they can be counted."""
+    found: dict[str, tuple[int, int]] = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                held = os.stat(os.path.join(place, name), follow_symlinks=False)
+                found[os.path.relpath(os.path.join(place, name), folder)] = held.st_size, held.st_mtime_ns
+        if len(found) > _MOST_FILES:
+            break
+    return found

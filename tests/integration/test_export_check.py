@@ -1,0 +1,253 @@
+"""`export --check` runs the user's own script for one epoch, says how it went, and touches nothing of theirs."""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+from command_line import call, start
+from conftest import QUICK_STUDY
+from stand_in_parsers import OLD_SCRIPT
+from users_repo import contents, write_repo
+
+STORAGE = ("--storage", "sqlite:///studies.db")
+SEEDED = (
+    "    args = build_parser().parse_args()\n",
+    "    args = build_parser().parse_args()\n    torch.manual_seed(7)\n",
+)
+RADIANS = '\n[presets.radians]\npose_unit = "radians"\nbatch_size = 8\nnhead = 2\nnum_layers = 1\n'
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, data_folder):
+    """A folder with data, a study of five trials on it by a relative path, and nothing else."""
+    folder = tmp_path_factory.mktemp("home")
+    shutil.copytree(data_folder, folder / "my files")
+    (folder / "quick.toml").write_text(QUICK_STUDY + RADIANS, encoding="utf-8")
+    words = ("run", "--study", "quick.toml", *STORAGE, "--data-dir", "my files", "--trials", 5, "--device", "cpu")
+    answer = call(*words, cwd=folder)
+    assert answer.code == 0, answer.err
+    return folder
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The folder for temporary folders, to look at what is left there."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def script_of(folder, main, imports=""):
+    """A script with the guide's parser that does `main` instead of training, without loading torch."""
+    text = OLD_SCRIPT.read_text(encoding="utf-8")
+    text = text.replace("import argparse\n", f"import argparse, json, os, sys, time\n{imports}")
+    text = text.replace('raise RuntimeError("the script was run; it may only be read")', main)
+    path = folder / "train_3d.py"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def check(home, script, *words):
+    return call("export", *STORAGE, "--script", script, "--check", *words, cwd=home)
+
+
+def test_it_trains_one_epoch_with_what_the_command_says_and_nothing_of_the_users_changes(home, tmp_path, temporary):
+    script = write_repo(tmp_path / "repo", SEEDED)
+    before = contents(home), contents(tmp_path / "repo")
+    command = call("export", *STORAGE, "--trial", 0, "--script", script, cwd=home).out
+    answer = check(home, script, "--trial", 0)
+    assert answer.code == 0, answer.err
+    assert answer.out == command
+    assert (contents(home), contents(tmp_path / "repo")) == before
+    assert list(temporary.iterdir()) == []
+
+    # The same command, typed by hand with one epoch, gives the values that were told.
+    words = [*shlex.split(command)[1:], "--save_dir", str(tmp_path / "mine"), "--log_dir", str(tmp_path / "mine")]
+    words[words.index("--epochs") + 1] = "1"
+    subprocess.run([sys.executable, *words], cwd=home, check=True, capture_output=True)
+    mine = torch.load(tmp_path / "mine" / "best_model.pth", weights_only=False)
+    cosine, loss = mine["val_cosine_sim_history"][0], mine["val_loss_history"][0]
+    assert f"validation after epoch 1: cosine {cosine:.4f}, loss {loss:.4f}; trial 0 had cosine" in answer.err
+
+
+def test_the_flags_are_those_of_the_command_and_the_poses_those_of_the_trial(home, tmp_path):
+    report = tmp_path / "report.json"
+    script = script_of(
+        tmp_path,
+        "args = build_parser().parse_args()\n"
+        "    poses = json.load(open(os.path.join(args.data_dir, 'video_metadata.json'), encoding='utf-8'))['poses']\n"
+        f"    json.dump([sys.argv, os.getcwd(), max(p[0] for p in poses)], open({str(report)!r}, 'w'))",
+    )
+    exported = call("export", *STORAGE, "--trial", 4, "--script", script, cwd=home)
+    convert, command = (shlex.split(line) for line in exported.out.splitlines())
+    assert convert[:3] == ["face3d-tune", "data", "convert"]
+    answer = check(home, script, "--trial", 4)
+    assert answer.code == 0, answer.err
+    assert "wrote no checkpoint" in answer.err
+    (_, *given), folder, yaw = json.loads(report.read_text())
+    *given, save, save_dir, log, log_dir = given
+    assert (save, log) == ("--save_dir", "--log_dir")
+    typed = command[2:]
+    for flag, value in (("--data_dir", "my files-radians"), ("--epochs", "2")):
+        place = typed.index(flag) + 1
+        assert typed[place] == value
+        typed[place] = given[place]
+    assert given == typed
+    assert given[given.index("--epochs") + 1] == "1"
+    temporary = os.path.dirname(folder)
+    assert all(path.startswith(temporary) for path in (given[given.index("--data_dir") + 1], save_dir, log_dir))
+    assert not os.path.exists(temporary)
+    assert not (home / "my files-radians").exists()
+    assert yaw == pytest.approx(75 * 3.141592653589793 / 180)
+
+
+def test_what_it_printed_serves_where_it_wrote_no_checkpoint_and_a_far_value_is_a_warning(home, tmp_path):
+    script = script_of(
+        tmp_path, "print('Train loss: 0.9 cos 0.1\\nVal Loss: 0.125000, Val Cosine Similarity: -0.9750')"
+    )
+    answer = check(home, script, "--trial", 0)
+    assert answer.code == 0, answer.err
+    assert "(as it printed them): cosine -0.9750, loss 0.1250; trial 0" in answer.err
+    assert "warning: that is far" in answer.err
+
+
+FAILURES = {
+    "a flag that is not taken after all": (
+        "parser = build_parser()\n    parser._option_string_actions.pop('--dropout')\n    parser.parse_args()",
+        "unrecognized arguments: --dropout",
+        "blame --dropout: argparse names it",
+    ),
+    "a crash": (
+        "args = build_parser().parse_args()\n    return args.nhead // None",
+        "TypeError: unsupported operand",
+        "blame --nhead: the code that failed uses it: return args.nhead // None",
+    ),
+    "a module that is missing": (
+        "import no_such_module",
+        "ModuleNotFoundError: No module named 'no_such_module'",
+        "name the Python that has it with --python PATH",
+    ),
+    "a diverged training": (
+        "print('Val loss: nan, cosine: nan')",
+        "its validation gives cosine nan",
+        "blame --lr: it decides how stable training is",
+    ),
+    "no reason": ("sys.exit(3)", "it ended with exit code 3", "no flag can be blamed for it"),
+}
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_what_failed_is_told_with_the_flag_to_blame_and_what_was_printed(home, tmp_path, kind):
+    main, reason, hint = FAILURES[kind]
+    script = script_of(tmp_path, f"print('reading the data')\n    {main}")
+    answer = check(home, script, "--trial", 0)
+    assert answer.code == 1
+    assert answer.out == ""
+    *_, error, last = answer.err.splitlines()
+    assert error.startswith("error: ")
+    assert reason in error
+    assert last.startswith(f"hint: {hint}")
+    assert "  | reading the data" in answer.err
+
+
+def test_modules_that_are_found_only_from_another_folder_are_told_of(home, tmp_path):
+    (tmp_path / "repo" / "train").mkdir(parents=True)
+    (tmp_path / "repo" / "helpers.py").write_text("x = 1", encoding="utf-8")
+    script = script_of(tmp_path / "repo" / "train", "print('val loss 0.5 cosine 0.5')", imports="import helpers\n")
+    answer = check(home, script, "--trial", 0)
+    assert answer.code == 0, answer.err
+    assert f"finds its own modules only from {home} or {tmp_path / 'repo'}" in answer.err
+    assert not list((tmp_path / "repo").rglob("__pycache__"))
+
+
+def test_a_script_that_writes_beside_itself_is_told_on(home, tmp_path):
+    script = script_of(tmp_path, "open(os.path.join(os.path.dirname(__file__), 'cache.bin'), 'w').close()")
+    answer = check(home, script, "--trial", 0)
+    assert answer.code == 0
+    assert "warning: it wrote into its own folder, whatever --save_dir and --log_dir say: cache.bin" in answer.err
+
+
+def test_a_folder_without_data_is_the_fault_of_data_dir(home, tmp_path):
+    answer = check(home, script_of(tmp_path, "pass"), "--data-dir", "nowhere")
+    assert answer.code == 1
+    assert "error: --data_dir nowhere cannot be used: nowhere: no such folder" in answer.err
+
+
+SLEEPS = (
+    "import subprocess\n"
+    "    child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+    "    open({marker!r} + '.new', 'w').write(f'{{os.getpid()}} {{child.pid}}')\n"
+    "    os.rename({marker!r} + '.new', {marker!r})\n"
+    "    print('epoch 1, step 3')\n"
+    "    time.sleep(60)"
+)
+
+
+def gone(marker):
+    """Whether the script and its child have ended."""
+    pids = [int(pid) for pid in marker.read_text().split()]
+    end = time.monotonic() + 10
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_a_script_that_takes_too_long_is_killed_with_its_children(home, tmp_path, temporary):
+    marker = tmp_path / "pids"
+    answer = check(home, script_of(tmp_path, SLEEPS.format(marker=str(marker))), "--timeout", "3s")
+    assert answer.code == 1
+    assert "did not end its first epoch within 3 s; the last it printed: epoch 1, step 3" in answer.err
+    assert "hint: it may only be slow" in answer.err
+    assert gone(marker)
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a signal cannot be sent to one process of a Windows console")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_neither_processes_nor_files(home, tmp_path, number):
+    marker, temporary = tmp_path / "pids", tmp_path / "temporary"
+    temporary.mkdir()
+    script = script_of(tmp_path, SLEEPS.format(marker=str(marker)))
+    before = dict(os.environ)
+    try:
+        os.environ["TMPDIR"] = str(temporary)
+        process = start("export", *STORAGE, "--script", script, "--check", cwd=home)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    with process:
+        while not marker.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "interrupted"
+    assert gone(marker)
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [("--check",), ("--check", "--script", OLD_SCRIPT, "--format", "json")])
+def test_there_is_nothing_to_check_without_a_script_or_a_command(home, words):
+    answer = call("export", *STORAGE, *words, cwd=home)
+    assert answer.code == 2
+    assert "--check needs --script PATH, and goes with commands only" in answer.err
+
+
+def test_another_python_is_named_as_one_would_type_it(home, tmp_path):
+    script = script_of(tmp_path, "print('val loss 0.5 cosine 0.5', sys.executable); sys.exit(9)")
+    answer = check(home, script, "--python", "nowhere/python")
+    assert "error: --python nowhere/python: no such program" in answer.err
+    answer = check(home, script, "--python", os.path.relpath(sys.executable, home))
+    assert f"| val loss 0.5 cosine 0.5 {sys.executable}" in answer.err
