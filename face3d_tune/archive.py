@@ -4,7 +4,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.ledger import lineage
-from face3d_tune.results import FINISHED, kept_cosine
+from face3d_tune.results import FINISHED, IMPORTED, kept_cosine
 from face3d_tune.resume import Checkpoints
 
 DEFAULT_KEEP = 10  # trials
@@ -51,8 +51,9 @@ class Archive:
         return self.checkpoints.tidy(ended) or self.checkpoints.keep_best(self._ranked(), self._keep)
 
     def _ranked(self) -> list[str]:
-        """The names of all finished trials, completed before pruned ones, the best first."""
-        trials = self._study.get_trials(deepcopy=False, states=FINISHED)
+        """The names of all trials that finished here, completed before pruned ones, the best first."""
+        held = self._study.get_trials(deepcopy=False, states=FINISHED)
+        trials = [trial for trial in held if trial.user_attrs.get("origin") != IMPORTED]  # of which nothing is kept
         value = {trial.number: kept_cosine(trial) for trial in trials}
         order = sorted(trials, key=lambda trial: (trial.state == TrialState.COMPLETE, value[trial.number] or -1.0))
         return [_name(trial) for trial in reversed(order)]

@@ -8,6 +8,8 @@ TuneError                 anything this package raises on purpose
 │   └── StorageAwayError  it went away while a search ran, for longer than that waits
 ├── ArtifactError         the folder or bucket for checkpoints cannot be reached or used
 ├── StudyError            a study or trial is missing, or was made under other conditions
+├── EarlierRunError       a file of an earlier run cannot be read
+│   └── RefusedRunError   runs were read and do not belong into the study
 ├── ExportError           a trial cannot be said in the flags of the user's script
 │   └── ScriptError       the user's script was tried with them, and did not train
 └── TrainingError         a training that started could not be finished
@@ -54,6 +56,16 @@ class ArtifactError(TuneError):
 
 class StudyError(TuneError):
     """A study or trial is missing, or was made under other conditions."""
+
+
+class EarlierRunError(TuneError):
+    """A file of an earlier run cannot be read."""
+
+
+class RefusedRunError(EarlierRunError):
+    """Runs were read and do not belong into the study; the others, if any, are in it."""
+
+    exit_code = 1
 
 
 class ExportError(TuneError):

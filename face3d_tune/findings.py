@@ -1,6 +1,6 @@
 """What a study shows, worked out once for report, dashboard and terminal. Nothing here writes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.importance import Importance, importances
-from face3d_tune.results import FINISHED, Row, best_trial, config_of, count_states, preset_rows
+from face3d_tune.results import FINISHED, IMPORTED, Row, best_trial, config_of, count_states, preset_rows
 
 _RUNNERS_UP = 4  # trials after the best that are worth a look
 
@@ -54,8 +54,8 @@ class Findings:
 
     @property
     def finished(self) -> int:
-        """Completed and pruned trials."""
-        return self.states["complete"] + self.states["pruned"]
+        """Completed and pruned trials, without imported ones."""
+        return len(_own(self.trials, FINISHED))
 
     @property
     def no_model(self) -> float:
@@ -82,7 +82,9 @@ class Findings:
 def find(study: optuna.Study) -> Findings:
     """Read a study that face3d-tune made, once, and work out what it shows."""
     trials = study.get_trials(deepcopy=False)
-    completed = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    completed = [
+        trial for trial in trials if trial.state == TrialState.COMPLETE and trial.user_attrs.get("confirmed", True)
+    ]
     best = best_trial(study)
     sampled = [trial for trial in completed if trial is not best and not trial.user_attrs.get("preset")]
     searching = _searching(trials)
@@ -96,7 +98,7 @@ def find(study: optuna.Study) -> Findings:
         runners_up=sorted(sampled, key=_value, reverse=True)[:_RUNNERS_UP],
         improvements=_improvements(trials, searching),
         seconds=sum((end - start).total_seconds() for start, end in searching),
-        epochs=sum(trial.user_attrs.get("epochs_run", 0) for trial in trials if trial.state in FINISHED),
+        epochs=sum(trial.user_attrs.get("epochs_run", 0) for trial in _own(trials, FINISHED)),
         pruning=_pruning(trials),
         importances=importances(*searched(completed, study.user_attrs["settings"]["space"])),
     )
@@ -112,6 +114,11 @@ def searched(trials: Sequence[FrozenTrial], space: Mapping[str, Any]) -> tuple[d
     ]
     whole = [number for number, values in enumerate(settings) if space.keys() <= values.keys()]
     return {name: [settings[number][name] for number in whole] for name in space}, [_value(trials[n]) for n in whole]
+
+
+def _own(trials: Sequence[FrozenTrial], states: Container[TrialState]) -> list[FrozenTrial]:
+    """Those in these states that were trained here."""
+    return [trial for trial in trials if trial.state in states and trial.user_attrs.get("origin") != IMPORTED]
 
 
 def _value(trial: FrozenTrial) -> float:
@@ -133,7 +140,8 @@ def _searching(trials: Sequence[FrozenTrial]) -> list[tuple[datetime, datetime]]
 def _improvements(
     trials: Sequence[FrozenTrial], searching: Sequence[tuple[datetime, datetime]]
 ) -> tuple[Improvement, ...]:
-    ended = [(trial.datetime_complete, trial) for trial in trials if trial.state in FINISHED]
+    counted = [trial for trial in trials if trial.state in FINISHED and trial.user_attrs.get("confirmed", True)]
+    ended = [(trial.datetime_complete, trial) for trial in counted]
     found: list[Improvement] = []
     in_order = sorted(((when, trial) for when, trial in ended if when), key=lambda pair: (pair[0], pair[1].number))
     for finished, (when, trial) in enumerate(in_order, 1):
@@ -144,7 +152,7 @@ def _improvements(
 
 
 def _pruning(trials: Sequence[FrozenTrial]) -> Pruning:
-    attrs = {state: [trial.user_attrs for trial in trials if trial.state == state] for state in FINISHED}
+    attrs = {state: [trial.user_attrs for trial in _own(trials, (state,))] for state in FINISHED}
     run = [held["epochs_run"] for held in attrs[TrialState.COMPLETE] if "epochs_run" in held]
     pruned = [held for held in attrs[TrialState.PRUNED] if held.get("epochs_run")]
     expected = median(run) if run else 0

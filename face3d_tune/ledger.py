@@ -39,14 +39,17 @@ class Ledger:
         self._engine = storage.engine
 
     def counts(self) -> dict[TrialState, int]:
-        """Trials by state, without reading them."""
-        question = text("select state, count(*) from trials where study_id = :study group by state")
+        """Trials by state, without reading them; those that were trained elsewhere count nowhere."""
+        question = text(
+            "select state, count(*) from trials t where study_id = :study and not exists "
+            "(select 1 from trial_user_attributes a where a.trial_id = t.trial_id and a.key = 'origin') group by state"
+        )
         with self._engine.connect() as database:
             rows = database.execute(question, {"study": self.study._study_id}).all()
         return {TrialState[state]: count for state, count in rows}
 
     def finished(self) -> int:
-        """Trials that count towards the budget: completed or pruned."""
+        """Trials that count towards the budget: completed or pruned, and trained here."""
         counts = self.counts()
         return sum(counts.get(state, 0) for state in FINISHED)
 
@@ -58,6 +61,20 @@ class Ledger:
                 if preset.name not in held:
                     attrs = {"preset": preset.name, "overrides": dict(preset.overrides)}
                     self.study.enqueue_trial(dict(preset.params), user_attrs=attrs)
+
+    def take_in(self, trials: Iterable[FrozenTrial]) -> dict[str, tuple[int, bool]]:
+        """Store trials that were trained elsewhere, each once; by `run_id` the number, and whether it is new."""
+        with one_at_a_time(self._engine):
+            held = {trial.user_attrs.get("run_id"): trial.number for trial in self._trials()}
+            taken: dict[str, tuple[int, bool]] = {}
+            for trial in trials:
+                run_id = trial.user_attrs["run_id"]
+                if new := run_id not in held:
+                    storage = self.study._storage  # `Study.add_trial` does the same, and does not tell the number
+                    trial_id = storage.create_new_trial(self.study._study_id, template_trial=trial)
+                    held[run_id] = storage.get_trial_number_from_id(trial_id)
+                taken.setdefault(run_id, (held[run_id], new))
+            return taken
 
     def ask(self, budget: int) -> optuna.Trial | None:
         """The next trial, claimed; None if the finished ones and those in training may be enough for `budget`."""

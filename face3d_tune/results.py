@@ -14,6 +14,7 @@ from face3d_tune.errors import StudyError
 from face3d_tune.storage import Storage
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+IMPORTED = "imported"  # user attribute `origin` of a trial that was trained elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,12 @@ def find_study(storage: BaseStorage, name: str | None) -> optuna.Study:
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """The completed trial with the highest value; None if none has completed."""
-    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    """The completed trial with the highest value; None if none has completed.
+
+    An imported one whose value the study could not confirm is none.
+    """
+    held = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    completed = [trial for trial in held if trial.user_attrs.get("confirmed", True)]
     return max(completed, key=lambda trial: float("-inf") if trial.value is None else trial.value, default=None)
 
 
@@ -139,6 +144,17 @@ def preset_rows(study: optuna.Study) -> list[Row]:
     return rows + [Row(name, trials.get(first), first) for name, first in aliases.items()]
 
 
+def origin(trial: FrozenTrial) -> str:
+    """Where a trial's config comes from: a preset by its name, `imported`, or `sampled`."""
+    attrs = trial.user_attrs
+    return str(attrs.get("preset") or attrs.get("origin") or "sampled")
+
+
+def count_imported(study: optuna.Study) -> int:
+    """Trials that were trained elsewhere; they count towards no budget."""
+    return sum(trial.user_attrs.get("origin") == IMPORTED for trial in study.get_trials(deepcopy=False))
+
+
 def count_states(study: optuna.Study) -> dict[str, int]:
     """Trials by state, every state named: complete, pruned, fail, running, waiting."""
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
@@ -155,6 +171,8 @@ def summary(study: optuna.Study) -> dict[str, Any]:
         "best_value": best.value if best else None,
         "best_trial": best.number if best else None,
         "best_preset": best.user_attrs.get("preset") if best else None,
+        "best_origin": origin(best) if best else None,
+        "imported": count_imported(study),
         "no_model_cosine": study.user_attrs.get("no_model_cosine"),
         "data": study.user_attrs.get("data"),
     }

@@ -1,7 +1,12 @@
 """A research code base as the users have one, with a script that really trains; every test gets its own."""
 
+import contextlib
+import io
+import runpy
 import shutil
+import sys
 from pathlib import Path
+from unittest import mock
 
 HERE = Path(__file__).parent
 REAL_SCRIPT = HERE / "scripts" / "train_3d_real.py"
@@ -28,3 +33,18 @@ def write_repo(folder: Path, *changes: tuple[str, str]) -> Path:
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file in a folder and below."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def train(script: Path, *words: object) -> str:
+    """Run the script in this process, which has loaded torch already; returns what it printed."""
+    printed, modules = io.StringIO(), set(sys.modules)
+    with (
+        mock.patch.object(sys, "argv", [str(script), *map(str, words)]),
+        mock.patch.object(sys, "path", list(sys.path)),
+        contextlib.redirect_stdout(printed),
+    ):
+        runpy.run_path(str(script), run_name="__main__")
+    for name in set(sys.modules) - modules:
+        if name.split(".")[0] == "models":
+            del sys.modules[name]
+    return printed.getvalue()

@@ -16,6 +16,7 @@ from face3d_tune.cli.dashboard import dashboard
 from face3d_tune.cli.data import data
 from face3d_tune.cli.doctor import doctor
 from face3d_tune.cli.export import export, presets
+from face3d_tune.cli.importing import import_
 from face3d_tune.cli.run import run
 from face3d_tune.cli.status import status
 from face3d_tune.cli.train import train
@@ -33,7 +34,7 @@ def cli() -> None:
     """Find better hyperparameters for the side-view to frontal face embedding Transformer."""
 
 
-for command in (run, watch, status, dashboard, export, train, presets, data, copy, doctor, completion):
+for command in (run, watch, status, dashboard, export, train, presets, data, import_, copy, doctor, completion):
     cli.add_command(command)
 
 

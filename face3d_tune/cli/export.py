@@ -125,7 +125,7 @@ def export(
     match form:
         case "json":
             origin = {"study": stored.study, "trial": trial.number, "value": kept_cosine(trial)}
-            click.echo(to_json(config, use, {**origin, "seed": trial.user_attrs["seed"]}), nl=False)
+            click.echo(to_json(config, use, {**origin, "seed": trial.user_attrs.get("seed")}), nl=False)
         case "toml":
             click.echo(to_toml(f"{stored.study}-trial-{trial.number}", config, use.feature_size), nl=False)
         case _:

@@ -206,13 +206,14 @@ def _introduce(console: "Console", search: "Search", place: "Storage", goal: int
     """Say what will happen, and where everything comes from."""
     from face3d_tune.conditions import describe_data
     from face3d_tune.device import device_name
+    from face3d_tune.results import count_imported
 
     setup, file, study = search.setup, search.file, search.study
     no_model = study.user_attrs["no_model_cosine"]
+    imported = f", {count} more imported" if (count := count_imported(study)) else ""
     console.print(f"data     {describe_data(study.user_attrs)}; poses in {setup.data.file_pose_unit}")
-    console.print(
-        f"study    {study.study_name} ({file.path.name}) in {place}; {search.finished()} of {goal} trials done"
-    )
+    done = f"{search.finished()} of {goal} trials done{imported}"
+    console.print(f"study    {study.study_name} ({file.path.name}) in {place}; {done}")
     console.print(
         f"trials   {file.sampler.name} over {', '.join(file.space)}; {file.pruner.name} pruner; "
         f"up to {search.settings.epochs} epochs each"

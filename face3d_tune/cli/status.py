@@ -51,14 +51,14 @@ def _name(study: Any) -> str:
 def _lines(study: dict[str, Any]) -> list[str]:
     """A study for people."""
     states = ", ".join(f"{count} {state}" for state, count in study["states"].items() if count) or "no trials"
-    lines = [f"study    {study['study']}: {states}"]
+    imported = f", {study['imported']} of them imported" if study["imported"] else ""
+    lines = [f"study    {study['study']}: {states}{imported}"]
     if study["best_value"] is None:
         lines.append("         no completed trial yet")
     else:
-        origin = study["best_preset"] or "sampled"
         no_model = study["no_model_cosine"]
         beside = "" if no_model is None else f"; without a model {no_model:.4f}"
-        best = f"{study['best_value']:.4f}, trial {study['best_trial']} ({origin})"
+        best = f"{study['best_value']:.4f}, trial {study['best_trial']} ({study['best_origin']})"
         lines.append(f"         best validation cosine {best}{beside}")
     for worker in study["workers"]:
         trials = ", ".join(f"#{number}" for number in worker["trials"]) or "no trial"

@@ -7,7 +7,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
-from face3d_tune.results import best_trial, config_of, kept_cosine, preset_rows
+from face3d_tune.results import IMPORTED, best_trial, config_of, kept_cosine, origin, preset_rows
 
 _WIDTH = 100  # columns, where there is no terminal to ask
 _BANDS = ("<15°", "<45°", ">45°")  # of |yaw|
@@ -37,7 +37,7 @@ def before_and_after(study: optuna.Study) -> None:
         table.add_row(row.name, *([f"= {row.trial.number}", *cells[1:]] if row.same_as and row.trial else cells))
     best = best_trial(study)
     if best is not None:
-        table.add_row("best trial", *_cells(best), style="bold")
+        table.add_row("best, imported" if origin(best) == IMPORTED else "best trial", *_cells(best), style="bold")
     console.print(f"Validation on {whom}:\n")
     console.print(table)
     console.print("\n* validation loss with weights 0.5 / 0.5, comparable between trials; cosine also by |yaw|")

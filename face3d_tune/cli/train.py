@@ -176,7 +176,7 @@ def _trial(
     name = f"{stored.study}-trial-{trial.number}"
     attrs = trial.user_attrs
     engine = attrs.get("engine", "plain")  # a study from before there was another
-    return repeatable_config(trial), data, attrs["seed"], name, kept_cosine(trial), engine
+    return repeatable_config(trial), data, attrs.get("seed", 42), name, kept_cosine(trial), engine
 
 
 def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":

@@ -55,7 +55,7 @@ LINES = {
     "data convrt": "no command named 'convrt'; did you mean 'convert'?",
     "run --trails 5": "No such option '--trails'. Did you mean '--trials'?",
     "status --jsn": "No such option '--jsn'. Did you mean '--json'?",
-    "export --shel cmd": "No such option '--shel'. (Did you mean one of: '--help', '--shell'?)",
+    "export --shel cmd": "No such option '--shel'. (Did you mean one of: '--check', '--help', '--shell'?)",
     "train --epoch 1": "No such option '--epoch'. Did you mean '--epochs'?",
     "dashboard --prt 1": "No such option '--prt'. Did you mean '--port'?",
     "presets --data baseline": "No such option '--data'.",

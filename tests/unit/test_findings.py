@@ -129,3 +129,18 @@ def test_a_study_without_a_finished_trial_is_read_too(states):
     times = {"WAITING": (None, None), "RUNNING": (0, None), "FAIL": (0, 1)}
     found = find(study_of(*(trial(state, None, *times[state]) for state in states)))
     assert (found.best, found.finished) == (None, 0)
+
+
+def test_imported_trials_are_no_work_of_the_search_and_unconfirmed_ones_decide_nothing():
+    run = {"epochs_run": 10, "seconds": 100.0}
+    found = find(
+        study_of(
+            trial("COMPLETE", 0.5, 0, 0, origin="imported", confirmed=True, epochs_run=99),
+            trial("COMPLETE", 0.9, 0, 0, origin="imported", confirmed=False, epochs_run=99),
+            trial("COMPLETE", 0.6, 0, 10, **run),
+            trial("PRUNED", 0.4, 10, 14, epochs_run=4, seconds=40.0),
+        )
+    )
+    assert (found.best.number, found.finished, found.epochs) == (2, 2, 14)
+    assert [step.trial for step in found.improvements] == [0, 2]
+    assert found.pruning == Pruning(trials=1, epochs=4, saved_epochs=6, saved_seconds=60.0)

@@ -262,6 +262,8 @@ def test_a_summary_counts_every_state_and_names_the_best(storage):
         "best_value": None,
         "best_trial": None,
         "best_preset": None,
+        "best_origin": None,
+        "imported": 0,
         "no_model_cosine": 0.3,
         "data": {"source": "here"},
     }
@@ -272,3 +274,8 @@ def test_a_summary_counts_every_state_and_names_the_best(storage):
     assert count_states(study) == {"complete": 3, "pruned": 1, "fail": 2, "running": 1, "waiting": 1}
     held = summary(study)
     assert (held["best_value"], held["best_trial"], held["best_preset"]) == (0.7, 1, "aggressive")
+    assert (held["best_origin"], held["imported"]) == ("aggressive", 0)
+    add(study, value=0.8, origin="imported")
+    assert (summary(study)["best_origin"], summary(study)["imported"]) == ("imported", 1)
+    add(study, value=0.9, preset=None)
+    assert summary(study)["best_origin"] == "sampled"

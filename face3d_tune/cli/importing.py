@@ -1,0 +1,128 @@
+"""`face3d-tune import`: a search begins with what has been paid for already."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from face3d_tune.cli.base import Command, data_options, example, layout_option, storage_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from face3d_tune.importing import Examined
+
+
+@click.command(
+    "import",
+    cls=Command,
+    epilog=example(
+        "face3d-tune import checkpoints/best_model.pth --data-dir train/datas/file --dry-run\n"
+        "face3d-tune import checkpoints old_runs --data-dir train/datas/file"
+    ),
+)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--study",
+    "study_name_or_file",
+    default="default",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="Study file, as for run.",
+)
+@click.option("--study-name", metavar="NAME", help="Name of the study.  [default: the study file's name]")
+@storage_option
+@click.option("--epochs", type=click.IntRange(1), metavar="N", help="As for run.  [default: the study file's budget]")
+@click.option("--seed", type=click.IntRange(0), metavar="N", help="Seed of a new study.  [default: 42]")
+@click.option(
+    "--unconfirmed",
+    is_flag=True,
+    help="Also take runs whose cosine does not hold on the study's validation people, such as those that were "
+    "validated on their training pairs.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be imported, and store nothing.")
+@data_options
+@layout_option
+def import_(
+    paths: tuple[Path, ...],
+    study_name_or_file: str,
+    study_name: str | None,
+    storage: str,
+    epochs: int | None,
+    seed: int | None,
+    unconfirmed: bool,
+    dry_run: bool,
+    data_dir: Path | None,
+    layout: Any,
+    **pairs: Any,
+) -> None:
+    """Take earlier runs into a study as trials."""
+    import optuna
+    import torch
+
+    from face3d_tune import earlier_run, study_file
+    from face3d_tune.conditions import Settings
+    from face3d_tune.data import load
+    from face3d_tune.errors import RefusedRunError
+    from face3d_tune.importing import examine
+    from face3d_tune.objective import Setup
+    from face3d_tune.search import Search, check
+    from face3d_tune.storage import Storage
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    file, place = study_file.read(study_name_or_file), Storage.parse(storage)
+    runs = [earlier_run.read(path) for path in earlier_run.find(paths)]
+    data = load(data_dir, **pairs)
+    for line in data.warnings:
+        click.echo(f"warning: {line}", err=True)
+    settings, setup = Settings(layout, epochs or file.epochs, seed), Setup(data, torch.device("cpu"), "off")
+    check(file, settings, setup)
+    examined = [examine(run, file.for_layout(layout), settings, data, unconfirmed=unconfirmed) for run in runs]
+    taken = [each.trial for each in examined if each.trial is not None]
+    if dry_run or not taken:
+        _print(examined, {})
+    else:
+        with place.searching(), place.opened(create=True) as opened:
+            search = Search(opened, study_name or file.name, file, settings, setup)
+            numbers = search.ledger.take_in(taken)
+        _print(examined, numbers)
+    refused = len(examined) - len(taken)
+    if dry_run:
+        click.echo("\nnothing was stored: --dry-run")
+    if refused:
+        raise RefusedRunError(
+            f"{refused} of {len(examined)} runs refused; the reasons stand above",
+            "--unconfirmed takes those whose cosine does not hold; parameters outside a study's space need another "
+            "study file",
+        )
+
+
+def _print(examined: "Sequence[Examined]", numbers: "dict[str, tuple[int, bool]]") -> None:
+    """Every run a line: what it claims, what its weights give, and what becomes of it; then every reason."""
+    from rich.table import Table
+
+    from face3d_tune.cli.table import results_console
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("run", overflow="fold")
+    for header in ("epoch", "says", "validation", "train", "everyone"):
+        table.add_column(header, justify="right")
+    table.add_column("")
+    for each in examined:
+        held = {str(whom): cosine for whom, cosine in each.measured.items()}
+        cosines = [f"{held[whom]:.4f}" if whom in held else "" for whom in ("validation", "train", "everyone")]
+        table.add_row(str(each.run.path), str(each.run.best_epoch), f"{each.claim:.4f}", *cosines, _fate(each, numbers))
+    results_console().print(table)
+    click.echo("\ncosine of the best epoch: as its file says, and as its weights give on people of this study")
+    for each in examined:
+        if each.reason:
+            click.echo(f"{'refused' if each.trial is None else 'warning'}: {each.run.path}: {each.reason}")
+
+
+def _fate(each: "Examined", numbers: "dict[str, tuple[int, bool]]") -> str:
+    if each.trial is None:
+        return "refused"
+    number, new = numbers.get(each.trial.user_attrs["run_id"], (None, True))
+    if number is None:
+        return "would be imported"
+    return f"trial {number}" if new else f"already trial {number}"

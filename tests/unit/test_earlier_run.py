@@ -1,0 +1,66 @@
+"""What follows from an earlier run's file beyond what it says."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from face3d_tune import importing
+from face3d_tune.conditions import Settings
+from face3d_tune.config import resolve
+from face3d_tune.data import load
+from face3d_tune.earlier_run import EarlierRun, learning_rates
+from face3d_tune.importing import examine
+from face3d_tune.losses import combine
+from face3d_tune.trainer import Trainer
+from face3d_tune.training import Pairs
+
+SETTINGS = Settings("keypoint", 9, None)
+CPU = torch.device("cpu")
+ARGS = {"lr": 1e-3, "scheduler_factor": 0.5, "scheduler_patience": 1, "scheduler_min_lr": 2e-4, "epochs": 9}
+ARGS |= {"batch_size": 8, "nhead": 2, "num_layers": 1}
+
+
+def run_of(losses, weights=None, **changes):
+    held = {"val_loss": tuple(losses), "train_loss": tuple(losses), "cosine": tuple(losses)}
+    held |= {"args": ARGS, "weights": weights or {}, "epoch": None, "lr": None}
+    return EarlierRun(path=Path("best_model.pth"), sha256="0", **{**held, **changes})
+
+
+def config_of(**changes):
+    values = {name: value for name, value in {**ARGS, **changes}.items() if name != "epochs"}
+    return resolve(values, feature_size=16, epochs=9, layout="keypoint")
+
+
+def test_learning_rates_follow_from_the_validation_losses():
+    # Patience 1: the second epoch in a row without a new best halves the rate, down to the floor.
+    run = run_of([0.5, 0.6, 0.6, 0.4, 0.5, 0.5, 0.5, 0.5], epoch=3, lr=5e-4)
+    rates = [1e-3, 1e-3, 1e-3, 5e-4, 5e-4, 5e-4, 2.5e-4, 2.5e-4, 2e-4]
+    assert learning_rates(run, config_of()) == pytest.approx(rates)
+
+
+@pytest.mark.parametrize("lr", [None, 1e-3])
+def test_they_are_unknown_if_the_file_does_not_say_the_same(lr):
+    run = run_of([0.5, 0.6, 0.6, 0.4], epoch=3, lr=lr)  # at its end the rate is 5e-4
+    assert learning_rates(run, config_of()) == ()
+
+
+@pytest.mark.parametrize(("epoch", "holds"), [(None, True), (1, True), (2, True), (0, False), (3, False)])
+def test_weights_are_of_the_best_epoch_counted_from_0_or_from_1(epoch, holds):
+    assert run_of([0.5, 0.4, 0.6, 0.6], epoch=epoch).holds_best is holds
+    assert run_of([0.5, 0.4], epoch=epoch).holds_best  # it was stored when this was the last epoch
+
+
+def test_a_claim_between_two_kinds_of_people_is_no_proof_of_either(data_folder, quick, monkeypatch):
+    data = load(data_folder)
+    model = Trainer(config_of(), data, seed=1, device=CPU)
+    train, validation = (model.evaluate(Pairs(data, part, "degrees", CPU)) for part in ("train", "validation"))
+    middle = {name: 0.3 * getattr(train, name) + 0.7 * getattr(validation, name) for name in ("mse", "cosine")}
+    claimed = {"val_loss": (combine(config_of(), **middle),), "cosine": (middle["cosine"],)}
+    run = replace(run_of([0.5], dict(model.model.state_dict())), args={**ARGS, "scheduler_min_lr": 0.0}, **claimed)
+    assert "with another split" in examine(run, quick, SETTINGS, data, unconfirmed=False).reason
+    monkeypatch.setattr(importing, "_SAME", 1.0)
+    examined = examine(run, quick, SETTINGS, data, unconfirmed=False)
+    assert "too near to each other to tell" in examined.reason
+    assert examined.trial is None
