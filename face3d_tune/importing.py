@@ -62,6 +62,7 @@ class Examined:
     trial: FrozenTrial | None  # ready to be stored; None: refused
     confirmed: bool
     reason: str  # why it is refused, or not confirmed; "" if neither
+    note: str = ""  # what else to know before one compares it
 
 
 def examine(run: EarlierRun, file: StudyFile, settings: Settings, data: FaceData, *, unconfirmed: bool) -> Examined:
@@ -82,7 +83,12 @@ def examine(run: EarlierRun, file: StudyFile, settings: Settings, data: FaceData
     trial = None
     if not doubt or unconfirmed:
         trial = _trial(run, config, params, overrides, file, settings.epochs, scores["validation"], confirmed=not doubt)
-    return Examined(run, claim, measured, trial, not doubt, doubt)
+    note = ""
+    if run.best_epoch == config.epochs < settings.epochs:
+        note = (
+            f"it still improved when it ended, after {config.epochs} epochs; trials here train up to {settings.epochs}"
+        )
+    return Examined(run, claim, measured, trial, not doubt, doubt, note)
 
 
 def _check_conditions(run: EarlierRun, settings: Settings, data: FaceData) -> None:

@@ -117,6 +117,8 @@ def _print(examined: "Sequence[Examined]", numbers: "dict[str, tuple[int, bool]]
     for each in examined:
         if each.reason:
             click.echo(f"{'refused' if each.trial is None else 'warning'}: {each.run.path}: {each.reason}")
+        elif each.note:
+            click.echo(f"note: {each.run.path}: {each.note}")
 
 
 def _fate(each: "Examined", numbers: "dict[str, tuple[int, bool]]") -> str:

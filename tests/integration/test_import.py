@@ -226,6 +226,13 @@ def test_a_run_that_peaked_after_the_studys_last_epoch_is_refused(home):
     assert "its best epoch is 5; this study trains 4 at most" in answer.out
 
 
+def test_a_run_that_was_cut_short_is_told_to_be(home):
+    answer = take(home, "sqlite:///none.db", home.run("degrees"), "--dry-run")
+    assert "it still improved when it ended, after 5 epochs; trials here train up to 9" in answer.out
+    answer = take(home, "sqlite:///none.db", home.run("degrees"), "--dry-run", "--epochs", 5)
+    assert "note: " not in answer.out
+
+
 def test_newer_copies_say_layers_in_another_way_and_old_ones_not_all_flags(home, sqlite_url, tmp_path):
     newer = {"num_decoder_layers": 1, "num_layers": None, "scheduler_type": "plateau", "warmup_epochs": 0}
     older = {"scheduler_factor": None, "early_stopping_patience": None, "loss_type": None}
