@@ -27,6 +27,7 @@ for the gap, fewer than three epochs after b are `together` if the trial has ten
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -88,7 +89,7 @@ def _lr(lr: Sequence[float], config: TrialConfig) -> Reading:
         return Reading("lr", "unknown", {})
     decays = [epoch for epoch in range(2, len(lr) + 1) if lr[epoch - 1] < lr[epoch - 2]]  # first with the lower rate
     numbers = {"first": lr[0], "last": lr[-1], "decays": decays, "floor": config.scheduler_min_lr}
-    gaps = [later - earlier for earlier, later in zip(decays, decays[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(decays)]
     soon = sum(gap <= config.scheduler_patience + 1 for gap in gaps)
     next_rate = max(lr[-1] * config.scheduler_factor, config.scheduler_min_lr)
     if not decays:

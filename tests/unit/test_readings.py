@@ -22,7 +22,7 @@ FLAT = (1.0, 0.5) + (0.505,) * 13  # lowest in epoch 2
 
 
 def rising_to(end):
-    return (1.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, end, end, end)
+    return (1.0,) + (0.5,) * 9 + (end,) * 3
 
 
 @pytest.mark.parametrize(
