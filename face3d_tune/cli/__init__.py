@@ -17,6 +17,7 @@ from face3d_tune.cli.data import data
 from face3d_tune.cli.doctor import doctor
 from face3d_tune.cli.export import export, presets
 from face3d_tune.cli.importing import import_
+from face3d_tune.cli.report import report
 from face3d_tune.cli.run import run
 from face3d_tune.cli.status import status
 from face3d_tune.cli.train import train
@@ -35,6 +36,7 @@ def cli() -> None:
 
 
 for command in (run, watch, status, dashboard, export, train, presets, data, import_, copy, doctor, completion):
+for command in (run, status, dashboard, report, export, train, presets, data, copy):
     cli.add_command(command)
 
 

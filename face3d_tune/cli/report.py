@@ -1,0 +1,113 @@
+"""`face3d-tune report`: a study as one file to send to a colleague."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from face3d_tune.cli.base import Command, example, storage_option
+
+_MARK = "face3d-tune"  # near the beginning of every report
+_BEGINNING = 2000  # characters
+
+
+@click.command(
+    cls=Command,
+    epilog=example("face3d-tune report\nface3d-tune report default -o report.html --lang zh\nface3d-tune report -o -"),
+)
+@click.argument("study", required=False)
+@storage_option
+@click.option("--study-name", metavar="NAME", help="The study, as in other commands; the argument STUDY is the same.")
+@click.option(
+    "-o",
+    "--out",
+    metavar="FILE",
+    help="Where to write; - is the standard output.  [default: report-STUDY.html]",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["html", "md", "json"]),
+    help="A page, notes without pictures, or data for scripts.  [default: as FILE ends, else html]",
+)
+@click.option(
+    "--lang",
+    "language",
+    type=click.Choice(["en", "zh"]),
+    default="en",
+    show_default=True,
+    help="Language of the words.",
+)
+@click.option("--force", is_flag=True, help="Write over a file that is not a report.")
+def report(
+    study: str | None,
+    storage: str,
+    study_name: str | None,
+    out: str | None,
+    form: Any,
+    language: Any,
+    force: bool,
+) -> None:
+    """Write what a study found as one file to send."""
+    from datetime import datetime
+
+    import optuna
+
+    from face3d_tune.findings import find
+    from face3d_tune.report import report as tell
+    from face3d_tune.results import find_study
+    from face3d_tune.storage import Storage
+
+    if study is not None and study_name not in (None, study):
+        raise click.UsageError(f"two studies named: {study!r} and --study-name {study_name!r}; give one of them")
+    form = form or _form(out)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with Storage.parse(storage).opened() as opened:
+        found = find(find_study(opened, study or study_name))
+    path = None if out == "-" else Path(out or f"report-{_file_name(found.name)}.{form}")
+    if path is not None and not force:
+        _check(path)
+    text = tell(found, form, language, datetime.now().astimezone())
+    if path is None:
+        click.echo(text, nl=False)
+        return
+    _write(path, text)
+    click.echo(f"wrote {path} ({len(text.encode()) / 1000:.0f} kB)")
+
+
+def _form(out: str | None) -> str:
+    ending = Path(out or "").suffix.lower()
+    return {".md": "md", ".json": "json"}.get(ending, "html")
+
+
+def _file_name(study: str) -> str:
+    """The study's name, without what some file system does not take."""
+    return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", study)[:100].rstrip(". ") or "study"
+
+
+def _check(path: Path) -> None:
+    """Raise ConfigError if this would overwrite something that is no report."""
+    from face3d_tune.errors import ConfigError
+
+    if not path.exists():
+        return
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            own = _MARK in file.read(_BEGINNING)
+    except OSError as error:
+        raise ConfigError(f"--out {path} cannot be used: {error.strerror}", "name another file with -o") from error
+    if not own:
+        raise ConfigError(f"{path} exists and is no report", "name another file with -o, or overwrite it with --force")
+
+
+def _write(path: Path, text: str) -> None:
+    """Beside it, then renamed over it, so that no report is ever half there. Raises ConfigError."""
+    from face3d_tune.errors import ConfigError
+
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.replace(path)
+    except OSError as error:
+        raise ConfigError(f"--out {path} cannot be written: {error.strerror}", "name another file with -o") from error

@@ -1,0 +1,189 @@
+"""The pictures of a report: curves, search, yaw bands, importances and slices."""
+
+import math
+from collections.abc import Mapping, Sequence
+from xml.etree.ElementTree import Element, SubElement
+
+from face3d_tune.report.content import Content, Entry
+from face3d_tune.report.svg import Chart
+from face3d_tune.report.words import Words
+
+Series = Sequence[tuple[str, Entry, str]]  # label, trial, class
+
+_COLOURS = 5  # of presets
+
+
+def series(content: Content, say: Words) -> Series:
+    """What is compared in every picture: the best trial and the presets, each trial once."""
+    rows = [(say.preset(entry.name), entry) for entry in content.presets if entry.same_as is None]
+    best = content.best
+    found = [] if best is None else [(say.text("best_of", trial=best.trial), best, "s0")]
+    others = [(label, entry) for label, entry in rows if best is None or entry.trial != best.trial]
+    return found + [(label, entry, f"s{1 + place % _COLOURS}") for place, (label, entry) in enumerate(others)]
+
+
+def curves(content: Content, shown: Series, say: Words) -> Element | None:
+    """Validation cosine by epoch, of all series and faintly of pruned trials."""
+    known = [entry.history.cosine for _, entry, _ in shown] + list(content.pruned_curves)
+    if not any(known):
+        return None
+    values = [value for curve in known for value in curve] + [content.no_model]
+    y = (*_limits(values), say.text("axis_cosine"))
+    chart = Chart(say.text("chart_cosine"), (1, max(2, *map(len, known)), say.text("axis_epoch")), y, height=270)
+    for curve in content.pruned_curves:
+        chart.line(_by_epoch(curve), "faint")
+    chart.level(content.no_model, "level")
+    for _, entry, kind in reversed(shown):
+        chart.line(_by_epoch(entry.history.cosine), kind)
+    for _, entry, kind in shown:
+        if entry.kept_epoch and entry.cosine is not None:
+            chart.dots([(entry.kept_epoch, entry.cosine)], kind)
+    return chart.svg
+
+
+def rates(shown: Series, say: Words) -> Element | None:
+    """Learning rate by epoch."""
+    known = [entry.history.lr for _, entry, _ in shown if entry.history.lr]
+    values = [value for curve in known for value in curve if value > 0]
+    if not values:
+        return None
+    x = (1, max(2, *map(len, known)), say.text("axis_epoch"))
+    low, high = 10.0 ** math.floor(math.log10(min(values))), 10.0 ** math.ceil(math.log10(max(values)))
+    y = (low, max(high, 10 * low), say.text("axis_lr"))
+    chart = Chart(say.text("chart_lr"), x, y, log_y=True, height=270)
+    for _, entry, kind in reversed(shown):
+        chart.line(_by_epoch(entry.history.lr), kind)
+    return chart.svg
+
+
+def losses(label: str, entry: Entry, say: Words) -> Element | None:
+    """Training and validation loss of one trial by epoch, and the epoch that is kept."""
+    train, validation = entry.history.train_loss, entry.history.val_loss
+    if not validation:
+        return None
+    x = (1, max(2, len(validation)), say.text("axis_epoch"))
+    y = (*_limits([*train, *validation], floor=0.0), say.text("axis_loss"))
+    chart = Chart(say.text("chart_loss", name=label), x, y)
+    if entry.kept_epoch:
+        chart.mark(entry.kept_epoch, "kept")
+    chart.line(_by_epoch(train), "s1")
+    chart.line(_by_epoch(validation), "s0")
+    return chart.svg
+
+
+def search(content: Content, say: Words) -> Element | None:
+    """Every finished trial's cosine, and the best so far."""
+    if not content.trials:
+        return None
+    x = (0, max(1, *(point.trial for point in content.trials)), say.text("axis_trial"))
+    y = (*_limits([*(point.cosine for point in content.trials), content.no_model]), say.text("axis_cosine"))
+    chart = Chart(say.text("chart_search"), x, y, height=250)
+    chart.level(content.no_model, "level")
+    best: list[tuple[float, float]] = []
+    for point in content.trials:
+        if point.state == "complete" and (not best or point.cosine > best[-1][1]):
+            best += [(point.trial, best[-1][1]), (point.trial, point.cosine)] if best else [(point.trial, point.cosine)]
+    chart.line([*best, (x[1], best[-1][1])] if best else [], "s0")
+    for state, kind in (("pruned", "pruned"), ("complete", "done")):
+        chart.dots([(p.trial, p.cosine) for p in content.trials if p.state == state], kind)
+    return chart.svg
+
+
+def by_yaw(content: Content, shown: Series, say: Words) -> Element | None:
+    """For each band of |yaw| how far a trial lies from no model."""
+    bands = [band for band, value in content.no_model_by_yaw.items() if value is not None]
+    rows = [(label, entry, kind) for label, entry, kind in shown if any(entry.by_yaw.get(band) for band in bands)]
+    if not rows:
+        return None
+    known = [entry.by_yaw.get(band) for _, entry, _ in rows for band in bands]
+    values = [value for value in known if value is not None]
+    x = (*_limits([*values, *_values(content.no_model_by_yaw, bands)]), say.text("axis_cosine"))
+    names = [say.band(band) for band in bands]
+    height = 26 + 40 + len(bands) * (len(rows) * 13 + 18)
+    title, y = say.text("chart_yaw"), (0.0, 1.0, say.text("axis_yaw"))
+    chart = Chart(title, x, y, rows=names, height=height, left=84)
+    step = 13 / (len(rows) * 13 + 18)  # of a band
+    for place, band in enumerate(bands):
+        start = _values(content.no_model_by_yaw, [band])[0]
+        for order, (_, entry, kind) in enumerate(rows):
+            row = place + (order - (len(rows) - 1) / 2) * step
+            value = entry.by_yaw.get(band)
+            if value is not None:
+                chart.bar(row, start, value, 3, kind)
+                chart.dots([(value, row)], kind)
+        chart.mark(start, "start", (place + 0.42, place - 0.42))
+    return chart.svg
+
+
+def shares(content: Content, say: Words) -> Element | None:
+    """How much of the differences between trials goes with each parameter, beside what chance gives."""
+    if not content.importances:
+        return None
+    found = content.importances
+    names = [say.parameter(row.name) for row in found]
+    longest = max(sum(2 if ord(letter) > 0x2E80 else 1 for letter in name) for name in names)
+    left = min(170.0, 24 + longest * 6.4)
+    x = (0.0, max(100.0 * found[0].share, 100.0 * found[0].chance) * 1.05, say.text("axis_share"))
+    chart = Chart(say.text("chart_share"), x, (0, 1, ""), rows=names, height=66 + 22 * len(names), left=left)
+    for place, row in enumerate(found):
+        chart.bar(place, 0.0, 100 * row.share, 11, "s0" if row.sure else "pruned")
+    chart.mark(100 * found[0].chance, "kept")
+    return chart.svg
+
+
+def slices(content: Content, name: str, say: Words) -> Element | None:
+    """Cosine against one parameter, a dot for each finished trial."""
+    points = [(point.values[name], point) for point in content.trials if name in point.values]
+    if not points:
+        return None
+    row = content.settings["space"][name]
+    log = bool(row.get("attributes", {}).get("log"))
+    y = (*_limits([point.cosine for _, point in points]), say.text("axis_cosine"))
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value, _ in points)
+    title = say.text("chart_slice", name=say.parameter(name))
+    if numeric:
+        known = [value for value, _ in points if value > 0 or not log]
+        low, high = (min(known), max(known)) if known else (1.0, 10.0)
+        if low == high:
+            low, high = (low / 2, high * 2) if log else (low - 1, high + 1)
+        chart = Chart(title, (low, high, say.axis(name)), y, log_x=log, height=210)
+        place = {id(point): value for value, point in points}
+    else:
+        choices = sorted({str(value) for value, _ in points})
+        x_names = [say.value(next(value for value, _ in points if str(value) == choice)) for choice in choices]
+        chart = Chart(title, (-0.5, len(choices) - 0.5, say.axis(name)), y, x_names=x_names, height=210)
+        place = {  # beside each other, so that many are seen
+            id(point): choices.index(str(value)) + ((point.trial * 0.618) % 1 - 0.5) * 0.5 for value, point in points
+        }
+    for state, kind in (("pruned", "pruned"), ("complete", "done")):
+        chart.dots([(place[id(point)], point.cosine) for _, point in points if point.state == state], kind)
+    best = content.best.trial if content.best else None
+    chart.dots([(place[id(point)], point.cosine) for _, point in points if point.trial == best], "s0 big")
+    return chart.svg
+
+
+def swatch(kind: str) -> Element:
+    """A piece of a line or a dot, for a legend."""
+    svg = Element("svg", {"viewBox": "0 0 26 12", "width": "26", "height": "12", "aria-hidden": "true"})
+    if kind in ("level", "kept"):
+        SubElement(svg, "line", {"x1": "1", "x2": "25", "y1": "6", "y2": "6", "class": kind})
+    elif kind.endswith("-dot"):
+        SubElement(svg, "path", {"d": "M13 6h0", "class": f"dots {kind.removesuffix('-dot')}"})
+    else:
+        SubElement(svg, "polyline", {"points": "1,6 25,6", "class": f"line {kind}"})
+    return svg
+
+
+def _by_epoch(values: Sequence[float]) -> list[tuple[float, float]]:
+    return [(epoch, value) for epoch, value in enumerate(values, 1)]
+
+
+def _values(by_yaw: Mapping[str, float | None], bands: Sequence[str]) -> list[float]:
+    return [value for value in (by_yaw[band] for band in bands) if value is not None]
+
+
+def _limits(values: Sequence[float], floor: float | None = None) -> tuple[float, float]:
+    """A little below the lowest and above the highest."""
+    low, high = min(values), max(values)
+    air = (high - low or abs(high) or 1.0) * 0.05
+    return (low - air if floor is None else min(floor, low)), high + air

@@ -1,0 +1,237 @@
+"""What a report says, in numbers and without words: the JSON report, and what the others are told from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from face3d_tune.data import SAMPLE_NAME
+from face3d_tune.export import DataUse, commands
+from face3d_tune.findings import Findings, searched
+from face3d_tune.history import History
+from face3d_tune.importance import Importance
+from face3d_tune.readings import Reading, read
+from face3d_tune.results import FINISHED, config_of, kept_cosine, repeatable_config
+from face3d_tune.study_file import STUDIES
+
+VERSION = 1  # of the keys below; a key is added without a new one, and changed or dropped only with it
+_SAMPLE_FOLDER = "faces160"
+_PRUNED_CURVES = 40  # drawn at most
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A trial worth a word. What is not known of it is None or empty."""
+
+    name: str | None  # of its preset; None: sampled or imported
+    same_as: str | None  # a preset with equal values, which was trained for both
+    trial: int
+    state: str  # complete, pruned, fail, running, waiting
+    cosine: float | None  # mean validation cosine of the kept epoch
+    loss: float | None  # validation loss of the kept epoch with weights 0.5 / 0.5: comparable between trials
+    by_yaw: Mapping[str, float | None]  # cosine by band of |yaw|, degrees
+    kept_epoch: int | None
+    epochs: int
+    seconds: float | None  # of training
+    seed: int | None
+    config: Mapping[str, Any]
+    history: History
+    readings: Sequence[Reading]
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """By how much the best is best, and how many others say the same. Differences of validation cosines."""
+
+    over_no_model: float
+    over_preset: float | None  # over the best preset; 0 if it is that
+    preset: str | None
+    over_runner_up: float | None
+    others: int  # completed trials that are neither the best nor a preset
+    others_above: int  # of these, above every preset
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A finished trial as a dot: its place in the search, its value, what was searched in it."""
+
+    trial: int
+    state: str
+    cosine: float
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The keys of the JSON report. Times in seconds, angles in degrees, cosines and shares as fractions."""
+
+    version: int
+    study: str
+    made: str  # date and time of the report, ISO 8601
+    states: Mapping[str, int]
+    budget: int | None  # finished trials that were asked for; None: not recorded
+    epochs: int  # trained by finished trials
+    seconds: float  # of searching, pauses left out
+    imported: int  # trials that were trained elsewhere
+    no_model: float
+    no_model_by_yaw: Mapping[str, float | None]
+    best: Entry | None
+    presets: Sequence[Entry]
+    runners_up: Sequence[Entry]
+    gain: Gain | None
+    improvements: Sequence[Mapping[str, Any]]
+    importances: Sequence[Importance]
+    pruning: Mapping[str, Any]
+    trials: Sequence[Point]
+    pruned_curves: Sequence[Sequence[float]]
+    commands: Sequence[Sequence[str]]  # to train the best, each a list of arguments
+    not_in_commands: Sequence[str]
+    repeat: Sequence[str]  # the command that searches again
+    data: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    effort: Mapping[str, Any]
+    versions: Mapping[str, str]
+    devices: Sequence[str]
+    engines: Sequence[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, ready for JSON."""
+        return asdict(self)
+
+
+def content(found: Findings, made: datetime) -> Content:
+    """Everything that a report on a study says."""
+    attrs, best = found.attrs, found.best
+    finished = [trial for trial in found.trials if trial.state in FINISHED and kept_cosine(trial) is not None]
+    pruned = [trial for trial in finished if trial.state == TrialState.PRUNED]
+    every = max(1, -(-len(pruned) // _PRUNED_CURVES))
+    exported = commands(repeatable_config(best), _use(attrs["data"])) if best else None
+    effort = attrs.get("effort", {})
+    return Content(
+        version=VERSION,
+        study=found.name,
+        made=made.isoformat(timespec="minutes"),
+        states=found.states,
+        budget=effort.get("trials"),
+        epochs=found.epochs,
+        seconds=found.seconds,
+        imported=sum(_imported(trial) for trial in found.trials),
+        no_model=found.no_model,
+        no_model_by_yaw=attrs["no_model_by_yaw"],
+        best=_entry(best) if best else None,
+        presets=[_entry(row.trial, row.name, row.same_as) for row in found.presets if row.trial],
+        runners_up=[_entry(trial) for trial in found.runners_up],
+        gain=_gain(found),
+        improvements=[asdict(step) for step in found.improvements],
+        importances=found.importances,
+        pruning=asdict(found.pruning),
+        trials=_points(finished, attrs["settings"]["space"]),
+        pruned_curves=[History.of(trial).cosine for trial in pruned[::every]],
+        commands=[*_sample(attrs["data"]), *exported.commands] if exported else [],
+        not_in_commands=exported.missing if exported else [],
+        repeat=_repeat(found),
+        data={**attrs["data"], "fingerprint": attrs["data_fingerprint"]},
+        settings=attrs["settings"],
+        effort=effort,
+        versions=attrs["versions"],
+        devices=_distinct(found.trials, "device"),
+        engines=_distinct(found.trials, "engine"),
+    )
+
+
+def _entry(trial: FrozenTrial, name: str | None = None, same_as: str | None = None) -> Entry:
+    attrs, known = trial.user_attrs, "config" in trial.user_attrs
+    history = History.of(trial)
+    return Entry(
+        name=name or attrs.get("preset"),
+        same_as=same_as,
+        trial=trial.number,
+        state=trial.state.name.lower(),
+        cosine=kept_cosine(trial),
+        loss=attrs.get("val_loss_equal"),
+        by_yaw=attrs.get("cosine_by_yaw", {}),
+        kept_epoch=attrs.get("best_epoch"),
+        epochs=attrs.get("epochs_run", len(history.cosine)),
+        seconds=attrs.get("seconds"),
+        seed=attrs.get("seed"),
+        config=config_of(trial).to_dict() if known else {},
+        history=history,
+        readings=read(history, config_of(trial)) if known else (),
+    )
+
+
+def _gain(found: Findings) -> Gain | None:
+    best, preset = found.best, found.best_preset
+    if best is None or best.value is None:
+        return None
+    to_beat = preset.trial.value if preset and preset.trial else None
+    others = [
+        trial.value
+        for trial in found.trials
+        if trial.state == TrialState.COMPLETE and trial.value is not None and not trial.user_attrs.get("preset")
+        if trial.number != best.number
+    ]
+    nearest = found.runners_up[0].value if found.runners_up else None
+    return Gain(
+        over_no_model=best.value - found.no_model,
+        over_preset=None if to_beat is None else best.value - to_beat,
+        preset=preset.name if preset else None,
+        over_runner_up=None if nearest is None else best.value - nearest,
+        others=len(others),
+        others_above=0 if to_beat is None else sum(value > to_beat for value in others),
+    )
+
+
+def _points(trials: Sequence[FrozenTrial], space: Mapping[str, Any]) -> list[Point]:
+    points = []
+    for trial in trials:
+        columns, _ = searched([trial], space)
+        values = {name: column[0] for name, column in columns.items() if column}
+        points.append(Point(trial.number, trial.state.name.lower(), trial.user_attrs["val_cosine"], values))
+    return points
+
+
+def _imported(trial: FrozenTrial) -> bool:
+    return bool(trial.user_attrs.get("imported"))
+
+
+def _distinct(trials: Sequence[FrozenTrial], key: str) -> list[str]:
+    return sorted({trial.user_attrs[key] for trial in trials if key in trial.user_attrs})
+
+
+def _use(data: Mapping[str, Any]) -> DataUse:
+    return DataUse(
+        data_dir=_folder(data),
+        feature_size=data["feature_size"],
+        file_pose_unit=data["pose_unit"],
+        min_yaw=data["min_yaw"],
+        max_yaw=data["max_yaw"],
+    )
+
+
+def _folder(data: Mapping[str, Any]) -> str:
+    return _SAMPLE_FOLDER if data["source"] == SAMPLE_NAME else data["source"]
+
+
+def _sample(data: Mapping[str, Any]) -> list[list[str]]:
+    """What writes the bundled sample as files."""
+    return [["face3d-tune", "data", "sample", _SAMPLE_FOLDER]] if data["source"] == SAMPLE_NAME else []
+
+
+def _repeat(found: Findings) -> list[str]:
+    """The search again, on the same data and under the same conditions, as another study."""
+    settings, data = found.attrs["settings"], found.attrs["data"]
+    effort = found.attrs.get("effort", {})
+    own = not (STUDIES / f"{settings['study_file']}.toml").exists()
+    words = ["face3d-tune", "run", "--study", settings["study_file"] + (".toml" if own else "")]
+    words += ["--study-name", f"{found.name}-again"]
+    words += [] if data["source"] == SAMPLE_NAME else ["--data-dir", data["source"]]
+    words += ["--trials", str(effort.get("trials") or max(1, found.finished))]
+    words += ["--epochs", str(settings["epochs"]), "--seed", str(settings["seed"]), "--layout", settings["layout"]]
+    words += [] if data["split"] == "person" else ["--split", data["split"]]
+    words += ["--min-yaw", f"{data['min_yaw']:g}"] if data["min_yaw"] else []
+    words += [] if data["max_yaw"] is None else ["--max-yaw", f"{data['max_yaw']:g}"]
+    words += [] if effort.get("target") is None else ["--target", f"{effort['target']:g}"]
+    return [*words, "--slots", "1"]

@@ -1,0 +1,208 @@
+"""What a search found: the answer, before and after, learning curves, yaw bands."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from face3d_tune.report import charts
+from face3d_tune.report.blocks import Block, Columns, Drawing, Figure, Paragraph, Table, Tiles
+from face3d_tune.report.content import Content, Entry, Gain
+from face3d_tune.report.words import NOT_KNOWN, Words
+
+_BASELINE, _RECOMMENDED = "baseline", "recommended"
+
+
+def answer(content: Content, say: Words) -> list[Block]:
+    """The question, the answer, and how sure that is.
+
+    A confirmation on the test people, once a study holds one, belongs before the tiles; it then stands for `_sure`.
+    """
+    best, gain, data, states = content.best, content.gain, content.data, content.states
+    finished = states["complete"] + states["pruned"]
+    judged = say.text(f"judged_{data['split']}", people=data["people"]["validation"], pairs=data["pairs"]["validation"])
+    question = say(
+        "question",
+        parameters=len(content.settings["space"]),
+        names=say.text("comma").join(say.parameter(name) for name in content.settings["space"]),
+        trials=finished,
+        time=say.duration(content.seconds),
+        judged=judged,
+    )
+    blocks: list[Block] = [Paragraph(question)]
+    if data["split"] == "none":
+        blocks.insert(0, Paragraph(say("warn_split"), "warning"))
+    if states["running"] or states["waiting"]:
+        going = say("unfinished", finished=finished, running=states["running"], waiting=states["waiting"])
+        blocks.insert(0, Paragraph(going, "warning"))
+    if best is None or gain is None or best.cosine is None:
+        counted = {key: states[key] for key in ("pruned", "fail")}
+        said = "nothing_completed" if any(counted.values()) else "nothing"
+        return [*blocks, Paragraph(say(said, **counted), "warning")]
+    tiles = [(f"{best.cosine:.4f}", say.text("tile_best"), say.text("tile_best_hint", trial=best.trial))]
+    if gain.over_preset is not None:
+        tiles.append((f"{best.cosine - gain.over_preset:.4f}", say.text("tile_preset"), say.preset(gain.preset)))
+    tiles.append((f"{content.no_model:.4f}", say.text("tile_no_model"), say.text("tile_no_model_hint")))
+    found = _best(gain, best.cosine, best.trial, content.no_model, say)
+    return [*blocks, Tiles(tiles), found, _sure(content, gain, say)]
+
+
+def _best(gain: Gain, cosine: float, trial: int, no_model: float, say: Words) -> Paragraph:
+    values = {"trial": trial, "cosine": f"{cosine:.4f}", "no_model": f"{no_model:.4f}"}
+    values["against_no_model"] = _difference(gain.over_no_model, say)
+    if gain.over_preset is None:
+        return Paragraph(say("best_without_presets", **values))
+    preset = {"preset": say.preset(gain.preset), "preset_cosine": f"{cosine - gain.over_preset:.4f}"}
+    said = "best_is_preset" if gain.over_preset <= 0 else "best"
+    return Paragraph(say(said, **values, **preset, over_preset=f"{gain.over_preset:.4f}"))
+
+
+def _difference(value: float, say: Words) -> str:
+    return say.text("more" if value >= 0 else "less", by=f"{abs(value):.4f}")
+
+
+def _sure(content: Content, gain: Gain, say: Words) -> Paragraph:
+    """In words: one training, chosen on these people; and whether others agree."""
+    chosen = say("sure_training_pairs" if content.data["split"] == "none" else "sure_chosen", **_chosen(content))
+    if gain.over_preset is None or gain.over_runner_up is None:
+        return Paragraph(chosen)
+    others = "sure_others" if gain.others_above >= 3 and gain.over_preset > 0 else "sure_alone"
+    return Paragraph(
+        (
+            *chosen,
+            *say(others, above=gain.others_above, others=gain.others, behind=f"{abs(gain.over_runner_up):.4f}"),
+        )
+    )
+
+
+def _chosen(content: Content) -> dict[str, int]:
+    return {"completed": content.states["complete"], "test": content.data["people"]["test"]}
+
+
+def compared(content: Content, say: Words) -> list[Block]:
+    """The guide's table of before and after, measured."""
+    if content.best is None:
+        return []
+    named = {entry.name: entry for entry in content.presets}
+    before, recommended = named.get(_BASELINE), named.get(_RECOMMENDED)
+    columns = [before, recommended, content.best]
+    rows = [
+        (say.text(f"row_{name}"), *(_cell(entry, read, form) for entry in columns), _change(before, content.best, read))
+        for name, read, form in _ROWS
+    ]
+    rows = [(*row, "") for row in rows]
+    no_model = {"cosine": content.no_model, "beyond": content.no_model_by_yaw.get("45-90")}
+    for place, (name, _, form) in enumerate(_ROWS):
+        value = no_model.get(name)
+        rows[place] = (*rows[place][:-1], NOT_KNOWN if value is None else form(value))
+    header = ("metric", "before", "recommended", "found", "change", "no_model")
+    return [
+        Paragraph(say("compared")),
+        Table([say.text(f"column_{name}") for name in header], rows),
+        Paragraph(say("compared_note"), "note"),
+        Paragraph(say("guide_note"), "note"),
+    ]
+
+
+Read = Callable[[Entry], Any]
+
+
+def _setting(name: str) -> Read:
+    return lambda entry: entry.config.get(name)
+
+
+def _power(value: float) -> str:
+    return f"{value:.1e}".replace("e-0", "e-")
+
+
+_ROWS: tuple[tuple[str, Read, Callable[[Any], str]], ...] = (
+    ("lr", _setting("lr"), _power),
+    ("factor", _setting("scheduler_factor"), "{:.2f}".format),
+    ("patience", _setting("scheduler_patience"), "{:d}".format),
+    ("cosine_weight", _setting("cosine_weight"), "{:.2f}".format),
+    ("pace", lambda entry: entry.seconds / entry.epochs if entry.seconds and entry.epochs else None, "{:.2f}".format),
+    ("loss", lambda entry: entry.loss, "{:.4f}".format),
+    ("cosine", lambda entry: entry.cosine, "{:.4f}".format),
+    ("beyond", lambda entry: entry.by_yaw.get("45-90"), "{:.2f}".format),
+)
+
+
+def _cell(entry: Entry | None, read: Read, form: Callable[[Any], str]) -> str:
+    value = read(entry) if entry else None
+    return NOT_KNOWN if value is None else form(value)
+
+
+def _change(before: Entry | None, after: Entry, read: Read) -> str:
+    start, end = (read(before) if before else None), read(after)
+    if start is None or end is None or start == 0:
+        return NOT_KNOWN
+    share = end / start - 1
+    return "= 0 %" if abs(share) < 0.005 else f"{'↑' if share > 0 else '↓'} {abs(share):.0%}".replace("%", " %")
+
+
+def curves(content: Content, say: Words) -> list[Block]:
+    """Best and presets: their settings in a table, their epochs in pictures."""
+    shown = charts.series(content, say)
+    if not shown:
+        return []
+    header = [say.text(f"column_{name}") for name in ("trial", *_SETTINGS, "loss", "cosine", "kept")]
+    blocks: list[Block] = [Paragraph(say("curves"))]
+    cosine, rates = charts.curves(content, shown, say), charts.rates(shown, say)
+    known = (("drawing_cosine", cosine), ("drawing_lr", rates))
+    drawings = [Drawing(say.text(title), svg) for title, svg in known if svg is not None]
+    if drawings:
+        legend = [*((label, kind) for label, _, kind in shown), (say.text("legend_no_model"), "level")]
+        if content.pruned_curves:
+            legend.append((say.text("legend_pruned"), "faint"))
+        blocks.append(Figure(drawings, legend, say("caption_curves", pruned=len(content.pruned_curves))))
+    each = [(label, charts.losses(label, entry, say)) for label, entry, _ in shown]
+    if losses := [Drawing(label, svg) for label, svg in each if svg is not None]:
+        names = (("legend_validation", "s0"), ("legend_training", "s1"), ("legend_kept", "kept"))
+        blocks.append(Figure(losses, [(say.text(name), kind) for name, kind in names], say("caption_losses")))
+    else:
+        blocks.append(Paragraph(say("no_histories"), "note"))
+    rows = [(label, *_settings(entry, say)) for label, entry, _ in shown]
+    rows += [(f"{say.preset(e.name)} = {e.same_as}", *_settings(e, say)) for e in content.presets if e.same_as]
+    return [*blocks, Table(header, rows, marked=0 if content.best else None), Paragraph(say("loss_note"), "note")]
+
+
+_SETTINGS = ("lr", "cosine_weight", "factor", "patience", "dropout", "pose_unit")
+
+
+def _settings(entry: Entry, say: Words) -> list[str]:
+    forms: Mapping[str, tuple[str, Callable[[Any], str]]] = {
+        "lr": ("lr", _power),
+        "cosine_weight": ("cosine_weight", "{:.2f}".format),
+        "factor": ("scheduler_factor", "{:.2f}".format),
+        "patience": ("scheduler_patience", "{:d}".format),
+        "dropout": ("dropout", "{:.2f}".format),
+        "pose_unit": ("pose_unit", say.value),
+    }
+    cells = [form(entry.config[name]) if name in entry.config else NOT_KNOWN for name, form in forms.values()]
+    cosine = NOT_KNOWN if entry.cosine is None else f"{entry.cosine:.4f}"
+    cosine += "" if entry.state == "complete" else f" ({say.text(f'state_{entry.state}')})"
+    kept = NOT_KNOWN if entry.kept_epoch is None else say.text("of", part=entry.kept_epoch, whole=entry.epochs)
+    return [*cells, NOT_KNOWN if entry.loss is None else f"{entry.loss:.4f}", cosine, kept]
+
+
+def by_yaw(content: Content, say: Words) -> list[Block]:
+    """The cosine by how far the head is turned."""
+    shown = [row for row in charts.series(content, say) if row[1].by_yaw]
+    drawing = charts.by_yaw(content, shown, say)
+    if drawing is None:
+        return []
+    bands = list(content.no_model_by_yaw)
+    rows = [(say.text("no_model"), *map(_two, content.no_model_by_yaw.values()))]
+    rows += [(label, *(_two(entry.by_yaw.get(band)) for band in bands)) for label, entry, _ in shown]
+    legend = [(label, kind) for label, _, kind in shown] + [(say.text("no_model"), "kept")]
+    return [
+        Paragraph(say("yaw")),
+        Columns(
+            (
+                Figure([Drawing(say.text("drawing_yaw"), drawing)], legend, say("caption_yaw")),
+                Table([say.text("column_by_yaw"), *map(say.band, bands)], rows, marked=1 if content.best else None),
+            )
+        ),
+    ]
+
+
+def _two(value: float | None) -> str:
+    return NOT_KNOWN if value is None else f"{value:.3f}"

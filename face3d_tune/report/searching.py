@@ -1,0 +1,122 @@
+"""How a search went: which parameters mattered, how the best was found, what was pruned."""
+
+from typing import Any
+
+from face3d_tune.importance import FEWEST, Group
+from face3d_tune.report import charts
+from face3d_tune.report.blocks import Block, Columns, Drawing, Figure, Paragraph, Runs, Table
+from face3d_tune.report.content import Content
+from face3d_tune.report.words import NOT_KNOWN, Words
+
+_SLICES, _FEWEST_SLICES = 6, 3  # drawn
+_IMPROVEMENTS = 12  # listed at most, the last ones
+
+
+def parameters(content: Content, say: Words) -> list[Block]:
+    """Importances beside chance, group means, and a slice of each parameter that counts."""
+    best = content.best
+    if best is None:
+        return []
+    space = content.settings["space"]
+    baseline = next((entry.config for entry in content.presets if entry.name == "baseline"), {})
+    rows = [
+        (say.parameter(name), _range(row, say), _value(baseline, name, say), _value(best.config, name, say))
+        for name, row in space.items()
+    ]
+    header = [say.text(f"column_{name}") for name in ("parameter", "range", "before", "found")]
+    searched, table = Paragraph(say("searched")), Table(header, rows)
+    if not content.importances:
+        few = say("too_few", fewest=FEWEST, completed=content.states["complete"])
+        return [searched, table, Paragraph(few, "note")]
+    sure = [row for row in content.importances if row.sure]
+    chance = content.importances[0].chance
+    names = say.text("comma").join(say.parameter(row.name) for row in sure)
+    said = say("sure_parameters", names=names, n=len(sure)) if sure else say("no_sure_parameters")
+    text = (*say("importance", completed=content.states["complete"], chance=_percent(chance)), *said)
+    shares = charts.shares(content, say)
+    kinds = (("legend_sure", "s0-dot"), ("legend_unsure", "pruned-dot"), ("legend_chance", "kept"))
+    legend = [(say.text(name), kind) for name, kind in kinds]
+    pictures = [] if shares is None else [Drawing(say.text("drawing_share"), shares)]
+    drawn = content.importances[: min(_SLICES, max(_FEWEST_SLICES, len(sure)))]
+    slices = [(say.parameter(row.name), charts.slices(content, row.name, say)) for row in drawn]
+    groups: list[tuple[str | Runs, ...]] = [
+        (
+            say.parameter(row.name),
+            _percent(row.share),
+            say.text("is_sure" if row.sure else "is_unsure"),
+            say.text("semicolon").join(_group(group, say) for group in row.groups),
+        )
+        for row in content.importances
+    ]
+    header = [say.text(f"column_{name}") for name in ("parameter", "share", "sure", "groups")]
+    dots = (("legend_best", "s0-dot"), ("legend_complete", "done-dot"), ("legend_pruned_trial", "pruned-dot"))
+    return [
+        searched,
+        table,
+        Paragraph(text),
+        Figure(pictures, legend, say("caption_share")),
+        Figure(
+            [Drawing(name, svg) for name, svg in slices if svg is not None],
+            [(say.text(name), kind) for name, kind in dots],
+            say("caption_slices"),
+        ),
+        Table(header, groups, numeric=False),
+        Paragraph(say("not_cause"), "note"),
+    ]
+
+
+def _value(config: Any, name: str, say: Words) -> str:
+    name = "d_model" if name == "width" else name  # what a width becomes
+    return say.value(config[name]) if name in config else NOT_KNOWN
+
+
+def _range(row: dict[str, Any], say: Words) -> str:
+    """`1e-5 … 0.003, log`, or the choices."""
+    held = row.get("attributes", {})
+    if "choices" in held:
+        return " / ".join(say.value(choice) for choice in held["choices"])
+    return f"{say.value(held['low'])} … {say.value(held['high'])}" + (say.text("log") if held.get("log") else "")
+
+
+def _group(group: Group, say: Words) -> str:
+    low, high = say.value(group.low), say.value(group.high)
+    span = low if low == high else f"{low} … {high}"
+    return say.text("group", span=span, mean=f"{group.mean:.3f}", n=group.trials)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def search(content: Content, say: Words) -> list[Block]:
+    """All trials in the order in which they began, and what pruning saved."""
+    states, pruning = content.states, content.pruning
+    drawing = charts.search(content, say)
+    if drawing is None:
+        return []
+    counted = {key: states[key] for key in ("complete", "pruned", "fail")}
+    text = say("went", **counted, epochs=content.epochs, time=say.duration(content.seconds))
+    blocks: list[Block] = [Paragraph(text)]
+    if pruning["trials"]:
+        saved = {key: pruning[key] for key in ("trials", "epochs", "saved_epochs")}
+        would = content.epochs + pruning["saved_epochs"]
+        share = _percent(pruning["saved_epochs"] / would) if would else "0 %"
+        time = say.duration(pruning["saved_seconds"])
+        blocks.append(Paragraph(say("pruned", **saved, share=share, time=time)))
+    else:
+        blocks.append(Paragraph(say("none_pruned")))
+    if content.imported:
+        blocks.append(Paragraph(say("imported", n=content.imported)))
+    legend = [
+        *((say.text("legend_so_far"), "s0"), (say.text("legend_complete"), "done-dot")),
+        *((say.text("legend_pruned_trial"), "pruned-dot"), (say.text("no_model"), "level")),
+    ]
+    figure = Figure([Drawing(say.text("drawing_search"), drawing)], legend, say("caption_search"))
+    if not content.improvements:
+        return [*blocks, figure]
+    header = [say.text(f"column_{name}") for name in ("best_so_far", "trial", "after_trials", "after_time")]
+    rows = [
+        (f"{step['value']:.4f}", str(step["trial"]), str(step["finished"]), say.duration(step["seconds"]))
+        for step in content.improvements[-_IMPROVEMENTS:]
+    ]
+    return [*blocks, Columns((figure, Table(header, rows)))]

@@ -1,0 +1,42 @@
+"""A report from its first sentence to its last: which sections it has, in which order."""
+
+from collections.abc import Sequence
+
+from face3d_tune.report import result, searching, training
+from face3d_tune.report.blocks import Block, Document, Section, Table
+from face3d_tune.report.content import Content
+from face3d_tune.report.words import Language, Words
+
+_TERMS = ("cosine", "no_model", "trial", "preset", "epoch", "loss", "lr", "pruned", "validation", "yaw")
+
+
+def tell(content: Content, language: Language) -> Document:
+    """The whole report in one language. A section about what a study does not have is left out."""
+    say = Words(language)
+    terms = [(say.text(f"term_{term}"), say(f"means_{term}")) for term in _TERMS]
+    sections: dict[str, Sequence[Block]] = {
+        "answer": result.answer(content, say),
+        "compared": result.compared(content, say),
+        "curves": result.curves(content, say),
+        "yaw": result.by_yaw(content, say),
+        "parameters": searching.parameters(content, say),
+        "search": searching.search(content, say),
+        "watch": training.watch(content, say),
+        "command": training.command(content, say),
+        "reproduce": training.reproduce(content, say),
+        "terms": [Table((say.text("word"), say.text("meaning")), terms, numeric=False)],
+    }
+    return Document(
+        language=say.html,
+        title=say.text("title", study=content.study),
+        subtitle=say.text("subtitle", made=_time(content.made), version=content.versions["face3d_tune"]),
+        contents=say.text("contents"),
+        copy=(say.text("copy"), say.text("copied")),
+        sections=[Section(name, say.text(f"title_{name}"), blocks) for name, blocks in sections.items() if blocks],
+    )
+
+
+def _time(made: str) -> str:
+    """`2026-01-31 12:00 UTC+08:00`."""
+    date, _, time = made.partition("T")
+    return f"{date} {time[:5]}" + (f" UTC{time[5:]}" if time[5:] else "")

@@ -1,0 +1,134 @@
+"""A small chart as SVG elements: two axes with ticks and units, lines, dots and bars. Colours are CSS classes.
+
+A chart is as wide as a phone, so that its letters are never scaled down to nothing.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from xml.etree.ElementTree import Element, SubElement
+
+WIDTH = 340.0  # px
+_TOP, _RIGHT, _BOTTOM = 26.0, 14.0, 40.0
+
+Scale = Callable[[float], float]
+
+
+class Chart:
+    """One pair of axes.
+
+    Args:
+        title: What a reader who cannot see the picture is told.
+        x: Lowest and highest value, with the axis' label and unit.
+        y: The same.
+        log_x: Whether x has a logarithmic scale; so with `log_y`.
+        rows: Names instead of numbers on the y axis, the first at the top; then y is a row's number.
+        height: In px.
+        x_names: Names for values of x, in place of ticks.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        x: tuple[float, float, str],
+        y: tuple[float, float, str],
+        *,
+        log_x: bool = False,
+        log_y: bool = False,
+        rows: Sequence[str] = (),
+        height: float = 230.0,
+        left: float = 46.0,
+        x_names: Sequence[str] = (),
+    ) -> None:
+        self.svg = Element(
+            "svg", {"viewBox": f"0 0 {WIDTH:g} {height:g}", "role": "img", "aria-label": title, "class": "chart"}
+        )
+        SubElement(self.svg, "title").text = title
+        self._left, self._right, self._bottom = left, WIDTH - _RIGHT, height - _BOTTOM
+        self.x = _scale(x[0], x[1], self._left, self._right, log_x)
+        low, high = (len(rows) - 0.5, -0.5) if rows else y[:2]
+        self.y = _scale(low, high, self._bottom, _TOP, log_y)
+        names = list(enumerate(x_names)) if x_names else [(t, tick_text(t)) for t in ticks(x[0], x[1], log_x)]
+        for value, text in names:
+            at = self.x(value)
+            self._line("grid", (at, _TOP), (at, self._bottom))
+            self.text(at, self._bottom + 15, text, "tick", anchor="middle")
+        for value, text in enumerate(rows):
+            self.text(self._left - 8, self.y(value) + 4, text, "tick", anchor="end")
+        for value in [] if rows else ticks(low, high, log_y):
+            at = self.y(value)
+            self._line("grid", (self._left, at), (self._right, at))
+            self.text(self._left - 6, at + 4, tick_text(value), "tick", anchor="end")
+        self._line("axis", (self._left, self._bottom), (self._right, self._bottom))
+        self.text((self._left + self._right) / 2, height - 7, x[2], "label", anchor="middle")
+        self.text(4 if not rows else self._left, 14, y[2], "label")
+
+    def line(self, points: Sequence[tuple[float, float]], kind: str) -> None:
+        """Through points of the data."""
+        if points:
+            steps = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
+            SubElement(self.svg, "polyline", {"points": steps, "class": f"line {kind}"})
+
+    def dots(self, points: Sequence[tuple[float, float]], kind: str) -> None:
+        """Of points of the data; thousands of them are one element."""
+        if points:
+            steps = "".join(f"M{self.x(x):.1f} {self.y(y):.1f}h0" for x, y in points)
+            SubElement(self.svg, "path", {"d": steps, "class": f"dots {kind}"})
+
+    def level(self, value: float, kind: str) -> None:
+        """A horizontal line at a value of y."""
+        self._line(kind, (self._left, self.y(value)), (self._right, self.y(value)))
+
+    def mark(self, value: float, kind: str, y: tuple[float, float] | None = None) -> None:
+        """A vertical line at a value of x, from the bottom to the top or between two values of y."""
+        low, high = (self._bottom, _TOP) if y is None else (self.y(y[0]), self.y(y[1]))
+        self._line(kind, (self.x(value), low), (self.x(value), high))
+
+    def bar(self, row: float, start: float, end: float, thickness: float, kind: str) -> None:
+        """From one value of x to another."""
+        low, high = sorted((self.x(start), self.x(end)))
+        place = {"x": f"{low:.1f}", "y": f"{self.y(row) - thickness / 2:.1f}"}
+        size = {"width": f"{max(high - low, 0.5):.1f}", "height": f"{thickness:g}"}
+        SubElement(self.svg, "rect", {**place, **size, "class": f"bar {kind}", "rx": "1.5"})
+
+    def text(self, x: float, y: float, said: str, kind: str, *, anchor: str = "start") -> None:
+        """At a place in px."""
+        place = {"x": f"{x:.1f}", "y": f"{y:.1f}"}
+        SubElement(self.svg, "text", {**place, "class": kind, "text-anchor": anchor}).text = said
+
+    def _line(self, kind: str, start: tuple[float, float], end: tuple[float, float]) -> None:
+        place = {"x1": f"{start[0]:.1f}", "y1": f"{start[1]:.1f}", "x2": f"{end[0]:.1f}", "y2": f"{end[1]:.1f}"}
+        SubElement(self.svg, "line", {**place, "class": kind})
+
+
+def _scale(low: float, high: float, start: float, end: float, log: bool) -> Scale:
+    """From values to px, which a value outside the limits does not leave."""
+    place = math.log10 if log else float
+    low, high = place(low), place(high)
+    span = (high - low) or 1.0
+
+    def scaled(value: float) -> float:
+        share = (place(value) - low) / span if not log or value > 0 else 0.0
+        return start + (end - start) * min(1.0, max(0.0, share))
+
+    return scaled
+
+
+def ticks(low: float, high: float, log: bool = False) -> list[float]:
+    """Round numbers from `low` to `high`, three to six of them; powers of ten on a logarithmic scale."""
+    if log:
+        first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
+        powers = [10.0**power for power in range(first, last + 1, max(1, (last - first) // 4))]
+        return powers if len(powers) > 1 else [low, high]
+    rough = (high - low) / 5 or 1.0
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * nice for nice in (1, 2, 5, 10) if power * nice >= rough - 1e-12)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [count * step for count in range(first, last + 1)]
+
+
+def tick_text(value: float) -> str:
+    """`0.5`, `1e-5`, `200`, without the dust of binary fractions."""
+    if value != 0 and not 1e-3 <= abs(value) < 1e5:
+        mantissa, _, power = f"{value:.1e}".partition("e")
+        return f"{mantissa.removesuffix('.0')}e{int(power)}"
+    return f"{value:.6g}"

@@ -1,0 +1,99 @@
+"""What to do with a search: how its best training went, the command that repeats it, and how to search again."""
+
+from typing import Any
+
+from face3d_tune.readings import Reading
+from face3d_tune.report import charts
+from face3d_tune.report.blocks import Block, Code, Paragraph, Runs, Table
+from face3d_tune.report.content import Content
+from face3d_tune.report.words import NOT_KNOWN, Words
+
+
+def watch(content: Content, say: Words) -> list[Block]:
+    """The guide's four things to watch: the best trial in full, the presets in brief."""
+    best = content.best
+    if best is None:
+        return []
+    rows = [(say.text(f"watch_{row.about}"), say(f"rule_{row.about}"), reading(row, say)) for row in best.readings]
+    header = [say.text(f"column_{name}") for name in ("watch", "rule", "reading")]
+    blocks: list[Block] = [Paragraph(say("watch", trial=best.trial)), Table(header, rows, numeric=False)]
+    brief = [
+        (label, *(say.text(f"brief_{row.about}_{row.verdict}") for row in entry.readings))
+        for label, entry, _ in charts.series(content, say)
+        if entry.readings
+    ]
+    about = [say.text(f"watch_{row.about}") for row in best.readings]
+    return [*blocks, Paragraph(say("watch_brief")), Table([say.text("column_trial"), *about], brief, numeric=False)]
+
+
+def reading(row: Reading, say: Words) -> Runs:
+    """A verdict as a sentence with its numbers."""
+    numbers = {key: _said(row.about, key, value, say) for key, value in row.numbers.items()}
+    return say(f"reading_{row.about}_{row.verdict}", **numbers)
+
+
+def _said(about: str, key: str, value: Any, say: Words) -> Any:
+    if key == "decays":
+        epochs = ", ".join(map(str, value))
+        return say.text("decays", n=len(value), epochs=epochs)
+    if key in ("rise", "recent_fall", "val_change", "train_change"):
+        return f"{abs(100 * value):.1f} %"
+    if not isinstance(value, float):
+        return value
+    if about == "lr":
+        return say.value(value)
+    return f"{value:+.3f}" if about == "gap" else f"{value:.4f}"
+
+
+def command(content: Content, say: Words) -> list[Block]:
+    """What to paste to train the best trial with one's own script."""
+    if not content.commands:
+        return []
+    sample = content.commands[0][:3] == ["face3d-tune", "data", "sample"]
+    converts = any(words[1:3] == ["data", "convert"] for words in content.commands)
+    blocks: list[Block] = [Paragraph(say("command"))]
+    if sample:
+        blocks.append(Paragraph(say("command_sample"), "note"))
+    if converts:
+        blocks.append(Paragraph(say("command_convert"), "note"))
+    blocks.append(Code(content.commands))
+    if content.not_in_commands:
+        blocks.append(Paragraph(say("command_lacks", what="; ".join(content.not_in_commands)), "warning"))
+    return [*blocks, Paragraph(say("command_others", study=content.study), "note")]
+
+
+def reproduce(content: Content, say: Words) -> list[Block]:
+    """Data, versions, seeds and devices, and the search as a command."""
+    data, settings, best = content.data, content.settings, content.best
+    parts = [
+        say.text("part", part=say.text(f"part_{part}"), people=data["people"][part], pairs=data["pairs"][part])
+        for part in ("train", "validation", "test")
+    ]
+    highest = data["max_yaw"]
+    yaw = say.text("yaw_all") if not data["min_yaw"] and highest is None else f"{data['min_yaw']:g}–{highest or 180:g}°"
+    devices = ", ".join(content.devices) or NOT_KNOWN
+    versions = ", ".join(f"{name} {version}" for name, version in content.versions.items())
+    fixed = ", ".join(f"{name} = {say.value(value)}" for name, value in settings["fixed"].items()) or NOT_KNOWN
+    rows = {
+        "study": f"{content.study} ({say.text('study_file', name=settings['study_file'])})",
+        "data": f"{data['source']}; {say.text('fingerprint')} {data['fingerprint']}",
+        "split": say.text(f"split_{data['split']}") + ": " + say.text("semicolon").join(parts),
+        "yaw": yaw,
+        "poses": say.value(data["pose_unit"]),
+        "embedding": say.text("numbers", n=data["feature_size"]),
+        "layout": settings["layout"],
+        "epochs": say.text("at_most", n=settings["epochs"]),
+        "fixed": fixed,
+        "sampler": ", ".join(filter(None, map(content.effort.get, ("sampler", "pruner")))) or NOT_KNOWN,
+        "seed": str(settings["seed"]),
+        "best_seed": str(best.seed) if best and best.seed is not None else NOT_KNOWN,
+        "device": f"{devices}; {', '.join(content.engines) or NOT_KNOWN}",
+        "versions": versions,
+    }
+    return [
+        Paragraph(say("reproduce")),
+        Table(("", ""), [(say.text(f"about_{key}"), value) for key, value in rows.items()], numeric=False),
+        Paragraph(say("again")),
+        Code([content.repeat]),
+        Paragraph(say("again_note"), "note"),
+    ]
