@@ -118,4 +118,4 @@ def number(value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
     text = f"{value:.3g}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.1e}"
-    return re.sub(r"\.?0*e([+-])0*(\d)", r"e\1\2", text)
+    return re.sub(r"\.?0*e\+?(-?)0*(\d)", r"e\1\2", text)

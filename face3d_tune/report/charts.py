@@ -142,10 +142,9 @@ def slices(content: Content, name: str, say: Words) -> Element | None:
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value, _ in points)
     title = say.text("chart_slice", name=say.parameter(name))
     if numeric:
-        known = [value for value, _ in points if value > 0 or not log]
-        low, high = (min(known), max(known)) if known else (1.0, 10.0)
-        if low == high:
-            low, high = (low / 2, high * 2) if log else (low - 1, high + 1)
+        ends = [end for key, end in row["attributes"].items() if key in ("low", "high")]  # choices have none
+        known = [value for value, _ in points if value > 0 or not log] + ends
+        low, high = min(known), max(known)
         chart = Chart(title, (low, high, say.axis(name)), y, log_x=log, height=210)
         place = {id(point): value for value, point in points}
     else:

@@ -47,7 +47,7 @@ class Chart:
         self.x = _scale(x[0], x[1], self._left, self._right, log_x)
         low, high = (len(rows) - 0.5, -0.5) if rows else y[:2]
         self.y = _scale(low, high, self._bottom, _TOP, log_y)
-        names = list(enumerate(x_names)) if x_names else [(t, tick_text(t)) for t in ticks(x[0], x[1], log_x)]
+        names = list(enumerate(x_names)) if x_names else [(t, tick_text(t, log_x)) for t in ticks(x[0], x[1], log_x)]
         for value, text in names:
             at = self.x(value)
             self._line("grid", (at, _TOP), (at, self._bottom))
@@ -57,7 +57,7 @@ class Chart:
         for value in [] if rows else ticks(low, high, log_y):
             at = self.y(value)
             self._line("grid", (self._left, at), (self._right, at))
-            self.text(self._left - 6, at + 4, tick_text(value), "tick", anchor="end")
+            self.text(self._left - 6, at + 4, tick_text(value, log_y), "tick", anchor="end")
         self._line("axis", (self._left, self._bottom), (self._right, self._bottom))
         self.text((self._left + self._right) / 2, height - 7, x[2], "label", anchor="middle")
         self.text(4 if not rows else self._left, 14, y[2], "label")
@@ -104,7 +104,9 @@ def _scale(low: float, high: float, start: float, end: float, log: bool) -> Scal
     """From values to px, which a value outside the limits does not leave."""
     place = math.log10 if log else float
     low, high = place(low), place(high)
-    span = (high - low) or 1.0
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    span = high - low
 
     def scaled(value: float) -> float:
         share = (place(value) - low) / span if not log or value > 0 else 0.0
@@ -119,16 +121,18 @@ def ticks(low: float, high: float, log: bool = False) -> list[float]:
         first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
         powers = [10.0**power for power in range(first, last + 1, max(1, (last - first) // 4))]
         return powers if len(powers) > 1 else [low, high]
-    rough = (high - low) / 5 or 1.0
+    if low == high:
+        return [low]
+    rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * nice for nice in (1, 2, 5, 10) if power * nice >= rough - 1e-12)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [count * step for count in range(first, last + 1)]
 
 
-def tick_text(value: float) -> str:
-    """`0.5`, `1e-5`, `200`, without the dust of binary fractions."""
-    if value != 0 and not 1e-3 <= abs(value) < 1e5:
+def tick_text(value: float, log: bool = False) -> str:
+    """`0.5`, `1e-5`, `200`, without the dust of binary fractions; on a logarithmic scale always with its power."""
+    if log or value != 0 and not 1e-3 <= abs(value) < 1e5:
         mantissa, _, power = f"{value:.1e}".partition("e")
         return f"{mantissa.removesuffix('.0')}e{int(power)}"
     return f"{value:.6g}"

@@ -40,6 +40,8 @@ def _said(about: str, key: str, value: Any, say: Words) -> Any:
         return f"{abs(100 * value):.1f} %"
     if not isinstance(value, float):
         return value
+    if key == "goal":
+        return f"{value:.2f}"
     if about == "lr":
         return say.value(value)
     return f"{value:+.3f}" if about == "gap" else f"{value:.4f}"

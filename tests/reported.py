@@ -1,0 +1,87 @@
+"""Studies of every kind that a report may be asked about, written as a search would have stored them."""
+
+from datetime import datetime, timedelta
+
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from face3d_tune.config import TrialConfig
+from face3d_tune.history import ATTR
+
+START = datetime(2026, 1, 1)
+SPACE = {"lr": FloatDistribution(1e-5, 1e-1, log=True), "pose_unit": CategoricalDistribution(["degrees", "radians"])}
+ROWS = {
+    "lr": {"name": "FloatDistribution", "attributes": {"low": 1e-5, "high": 1e-1, "log": True, "step": None}},
+    "pose_unit": {"name": "CategoricalDistribution", "attributes": {"choices": ["degrees", "radians"]}},
+}
+BANDS = ("0-15", "15-45", "45-90")
+
+
+def attrs_of(**changed):
+    """What a study says of itself."""
+    people, pairs = {"train": 7, "validation": 3, "test": 2}, {"train": 42, "validation": 18, "test": 12}
+    data = {"source": "faces", "feature_size": 16, "pose_unit": "degrees", "split": "person", "min_yaw": 0.0}
+    return {
+        "data": {**data, "max_yaw": None, "people": people, "pairs": pairs} | changed.pop("data", {}),
+        "data_fingerprint": "0123456789abcdef",
+        "no_model_cosine": 0.5,
+        "no_model_by_yaw": dict(zip(BANDS, (0.8, 0.5, 0.2), strict=True)),
+        "versions": {"face3d_tune": "0.1.0", "optuna": "5.0.0", "torch": "2.13.0", "python": "3.11.7"},
+        "settings": {"study_file": "default", "layout": "keypoint", "epochs": 20, "seed": 42, "fixed": {}, "space": ROWS},
+    } | changed
+
+
+def trial_of(state, value=None, *, lr=1e-3, pose_unit="degrees", epochs=20, minute=0, history=True, **attrs):
+    """A trial that took a minute; its validation loss falls to the end, and its cosine rises to `value`."""
+    finished = TrialState[state] in (TrialState.COMPLETE, TrialState.PRUNED)
+    params = {"lr": lr, "pose_unit": pose_unit} if state != "WAITING" else {}
+    held = {}
+    if params:
+        config = TrialConfig(d_model=16, dim_feedforward=64, lr=lr, pose_unit=pose_unit, epochs=20)
+        held = {"config": config.to_dict(), "seed": 7, "device": "cpu (1 threads)", "engine": "batched", "preset": None}
+    system = {}
+    if finished:
+        loss = [1.0 - 0.5 * epoch / epochs for epoch in range(1, epochs + 1)]
+        cosine = [value * epoch / epochs for epoch in range(1, epochs + 1)]
+        held |= {"val_cosine": value, "val_loss_equal": 0.25, "best_epoch": epochs, "epochs_run": epochs, "seconds": 60.0}
+        held["cosine_by_yaw"] = dict(zip(BANDS, (value + 0.2, value, value - 0.2), strict=True))
+        columns = {"cosine": cosine, "train_loss": [each + 0.1 for each in loss], "val_loss": loss, "lr": [lr] * epochs}
+        system = {ATTR: columns} if history else {}
+    begin = START + timedelta(minutes=minute)
+    return FrozenTrial(
+        number=0,
+        trial_id=0,
+        state=TrialState[state],
+        value=value if finished else None,
+        datetime_start=None if state == "WAITING" else begin,
+        datetime_complete=begin + timedelta(minutes=1) if finished or state == "FAIL" else None,
+        params=params,
+        distributions={name: SPACE[name] for name in params},
+        user_attrs=held | attrs,
+        system_attrs=system,
+        intermediate_values=dict(enumerate([0.1, 0.2], 1)) if finished else {},
+    )
+
+
+def searched(*, history=True):
+    """Two presets, eleven others of which one is best, two pruned, and one that failed: 15 finished trials, 16 in all."""
+    presets = [
+        trial_of("COMPLETE", 0.55, minute=0, preset="baseline", history=history),
+        trial_of("COMPLETE", 0.52, lr=5e-4, minute=1, preset="recommended", history=history),
+    ]
+    others = [
+        trial_of("COMPLETE", 0.60 + 0.005 * place, lr=2e-3, pose_unit="radians", minute=2 + place, history=history)
+        for place in range(10)
+    ]
+    best = trial_of("COMPLETE", 0.70, lr=3e-3, pose_unit="radians", minute=12, seed=11, history=history)
+    pruned = [trial_of("PRUNED", 0.3, epochs=5, minute=13 + place, seconds=10.0, history=history) for place in range(2)]
+    return [*presets, *others, best, *pruned, trial_of("FAIL", minute=15, stop_reason="error")]
+
+
+def study_of(*trials, name="faces", storage=None, **attrs):
+    study = optuna.create_study(direction="maximize", study_name=name, storage=storage)
+    for key, value in attrs_of(**attrs).items():
+        study.set_user_attr(key, value)
+    study.add_trials(trials)
+    return study
