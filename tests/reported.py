@@ -28,7 +28,14 @@ def attrs_of(**changed):
         "no_model_cosine": 0.5,
         "no_model_by_yaw": dict(zip(BANDS, (0.8, 0.5, 0.2), strict=True)),
         "versions": {"face3d_tune": "0.1.0", "optuna": "5.0.0", "torch": "2.13.0", "python": "3.11.7"},
-        "settings": {"study_file": "default", "layout": "keypoint", "epochs": 20, "seed": 42, "fixed": {}, "space": ROWS},
+        "settings": {
+            "study_file": "default",
+            "layout": "keypoint",
+            "epochs": 20,
+            "seed": 42,
+            "fixed": {},
+            "space": ROWS,
+        },
     } | changed
 
 
@@ -44,7 +51,13 @@ def trial_of(state, value=None, *, lr=1e-3, pose_unit="degrees", epochs=20, minu
     if finished:
         loss = [1.0 - 0.5 * epoch / epochs for epoch in range(1, epochs + 1)]
         cosine = [value * epoch / epochs for epoch in range(1, epochs + 1)]
-        held |= {"val_cosine": value, "val_loss_equal": 0.25, "best_epoch": epochs, "epochs_run": epochs, "seconds": 60.0}
+        held |= {
+            "val_cosine": value,
+            "val_loss_equal": 0.25,
+            "best_epoch": epochs,
+            "epochs_run": epochs,
+            "seconds": 60.0,
+        }
         held["cosine_by_yaw"] = dict(zip(BANDS, (value + 0.2, value, value - 0.2), strict=True))
         columns = {"cosine": cosine, "train_loss": [each + 0.1 for each in loss], "val_loss": loss, "lr": [lr] * epochs}
         system = {ATTR: columns} if history else {}
@@ -65,7 +78,7 @@ def trial_of(state, value=None, *, lr=1e-3, pose_unit="degrees", epochs=20, minu
 
 
 def searched(*, history=True):
-    """Two presets, eleven others of which one is best, two pruned, and one that failed: 15 finished trials, 16 in all."""
+    """Two presets, eleven others of which one is best, two pruned, one failed: 15 finished trials, 16 in all."""
     presets = [
         trial_of("COMPLETE", 0.55, minute=0, preset="baseline", history=history),
         trial_of("COMPLETE", 0.52, lr=5e-4, minute=1, preset="recommended", history=history),

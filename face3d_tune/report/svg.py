@@ -132,7 +132,7 @@ def ticks(low: float, high: float, log: bool = False) -> list[float]:
 
 def tick_text(value: float, log: bool = False) -> str:
     """`0.5`, `1e-5`, `200`, without the dust of binary fractions; on a logarithmic scale always with its power."""
-    if log or value != 0 and not 1e-3 <= abs(value) < 1e5:
+    if log or (value != 0 and not 1e-3 <= abs(value) < 1e5):
         mantissa, _, power = f"{value:.1e}".partition("e")
         return f"{mantissa.removesuffix('.0')}e{int(power)}"
     return f"{value:.6g}"

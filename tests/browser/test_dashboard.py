@@ -3,7 +3,6 @@
 import os
 import random
 import re
-import shutil
 import signal
 import socket
 import threading
@@ -14,9 +13,10 @@ from unittest import mock
 
 import optuna
 import pytest
+from chromium import QUIET, executable
 from command_line import call, start
 from optuna.trial import TrialState
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from stored_study import add_trial, our_study
 
 from face3d_tune.artifacts import Artifacts
@@ -51,11 +51,6 @@ lr = 1e-2
 [presets.slower]
 lr = 2e-5
 """
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "/usr/bin/chromium")
-QUIET = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 
 
 @pytest.fixture(scope="module")
@@ -130,25 +125,6 @@ def all_kinds(tmp_path_factory):
         )
         with served(opened, artifacts=artifacts) as address:
             yield address, {name: f"/dashboard/studies/{study._study_id}" for name, study in studies.items()}, key
-
-
-def executable():
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = executable()
-    if found is None:
-        missing = f"no browser: none of {', '.join(BROWSERS)} is installed"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    expect.set_options(timeout=30_000)
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=found, headless=True, args=QUIET)
-        yield running
-        running.close()
 
 
 @contextmanager

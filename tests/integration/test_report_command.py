@@ -1,0 +1,85 @@
+"""`face3d-tune report`, as it is typed."""
+
+import json
+
+import optuna
+import pytest
+from command_line import call
+from reported import searched, study_of
+
+from face3d_tune.storage import Storage
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with one study in the default storage."""
+    with Storage.parse(f"sqlite:///{(tmp_path / 'face3d_tune.db').as_posix()}").opened(create=True) as opened:
+        study_of(*searched(), storage=opened)
+    return tmp_path
+
+
+def test_the_only_study_is_written_beside_the_storage(place):
+    answer = call("report", cwd=place)
+    assert (answer.code, answer.err) == (0, "")
+    size = (place / "report-faces.html").stat().st_size
+    assert answer.out == f"wrote report-faces.html ({size / 1000:.0f} kB)\n"
+    assert size < 3_000_000
+    assert sorted(path.suffix for path in place.iterdir()) == [".db", ".html"]
+
+
+def test_the_ending_of_the_file_chooses_the_form_unless_one_is_named(place):
+    for words, begins in (
+        (("-o", "a.md"), "# What the search “faces” found"),
+        (("-o", "a.json"), '{\n "face3d-tune": "report",'),
+        (("-o", "a.txt", "--format", "md", "--lang", "zh"), "# 搜索“faces”的结果"),
+        (("-o", "a.htm"), "<!DOCTYPE html>"),
+    ):
+        assert call("report", *words, cwd=place).code == 0
+        assert (place / words[1]).read_text(encoding="utf-8").startswith(begins)
+
+
+def test_a_dash_is_the_standard_output(place):
+    answer = call("report", "faces", "--format", "json", "-o", "-", cwd=place)
+    assert json.loads(answer.out)["best"]["cosine"] == 0.7
+    assert [path.name for path in place.iterdir()] == ["face3d_tune.db"]
+
+
+def test_a_report_is_written_over_and_another_file_is_not(place):
+    for name in ("r.html", "r.md", "r.json"):
+        assert [call("report", "-o", name, cwd=place).code for _ in range(2)] == [0, 0]
+    (place / "train_3d.py").write_text("import torch", encoding="utf-8")
+    answer = call("report", "-o", "train_3d.py", cwd=place)
+    assert (answer.code, answer.err.splitlines()[0]) == (2, "error: train_3d.py exists and is no report")
+    assert (place / "train_3d.py").read_text(encoding="utf-8") == "import torch"
+    assert call("report", "-o", "train_3d.py", "--force", cwd=place).code == 0
+
+
+@pytest.mark.parametrize("out", ["missing/report.html", "."])
+def test_a_place_that_cannot_be_written_is_named(place, out):
+    answer = call("report", "-o", out, cwd=place)
+    assert answer.code == 2
+    assert answer.err.startswith(f"error: --out {out} cannot be ")
+    assert "Traceback" not in answer.err
+
+
+def test_the_study_is_named_by_argument_or_as_in_other_commands(place):
+    assert call("report", "faces", "--study-name", "faces", "-o", "-", cwd=place).code == 0
+    assert call("report", "--study-name", "faces", "-o", "-", cwd=place).code == 0
+    answer = call("report", "faces", "--study-name", "others", cwd=place)
+    assert (answer.code, "two studies named" in answer.err) == (2, True)
+    answer = call("report", "face", cwd=place)
+    assert (answer.code, "did you mean 'faces'?" in answer.err) == (2, True)
+
+
+def test_a_study_that_is_not_ours_is_an_error(tmp_path):
+    with Storage.parse(f"sqlite:///{(tmp_path / 'face3d_tune.db').as_posix()}").opened(create=True) as opened:
+        optuna.create_study(study_name="theirs", storage=opened)
+    answer = call("report", cwd=tmp_path)
+    assert (answer.code, "'theirs' was not made by face3d-tune" in answer.err) == (2, True)
+
+
+def test_a_name_that_no_file_can_have_is_made_one(tmp_path):
+    with Storage.parse(f"sqlite:///{(tmp_path / 'face3d_tune.db').as_posix()}").opened(create=True) as opened:
+        study_of(name='../a:b?"人脸"', storage=opened)
+    answer = call("report", "--lang", "zh", cwd=tmp_path)
+    assert answer.out.startswith("wrote report-.._a_b__人脸_.html")
