@@ -20,7 +20,7 @@ from face3d_tune.cli import cli, main
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SERVICES = compose_file.read({"POSTGRES_PASSWORD": "x"})
-PATHS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/many-machines.md")
+PATHS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/many-machines.md", "docs/report.md")
 PAGES = {page: (ROOT / page).read_text(encoding="utf-8") for page in PATHS}
 FENCED = re.findall(r"^```(\w+)\n(.*?)^```", "\n".join(PAGES.values()), flags=re.MULTILINE | re.DOTALL)
 TYPED = [
