@@ -30,22 +30,29 @@ LAYERS = (
     "space losses model export judge",
     "study_file",
     "algorithms results conditions",
-    "training",
+    "training earlier_run",
     "trainer engine.layers engine.parameters engine.sites engine.state",
     "engine.network",
     "engine.table",
     "engine.batch",
     "engine",  # what the rest of the package sees of the engine
     "history",
-    "tasks curve",
+    "tasks curve importing",
     "resume",
     "slots",
     "processes objective full_training",
-    "findings smoke",
+    "findings smoke readings",
     "dashboard.guard dashboard.figures dashboard.notes",
     "dashboard.enrich",
     "dashboard.server",
     "dashboard",  # what the commands see of it
+    "report.blocks report.content report.svg",
+    "report.words",
+    "report.charts",
+    "report.result report.searching report.training",
+    "report.story",
+    "report.html report.markdown",
+    "report",  # the same
     "ledger",
     "archive loop",
     "plan search copying",
@@ -53,7 +60,7 @@ LAYERS = (
     "cli.base",
     "cli.table cli.live",
     "cli.progress",
-    "cli.run cli.watch cli.status cli.dashboard cli.export cli.train cli.data cli.copy "
+    "cli.run cli.watch cli.status cli.dashboard cli.report cli.export cli.train cli.data cli.importing cli.copy "
     "cli.doctor cli.completion",  # no command knows another
     "cli",
     "__main__",
@@ -61,24 +68,24 @@ LAYERS = (
 
 # Which modules may use a package that is not ours; every other package is for any module.
 ONLY = {
-    "click": "cli cli.base cli.run cli.watch cli.status cli.dashboard cli.export cli.train cli.data cli.copy "
-    "cli.doctor cli.completion",
-    "rich": "cli.table cli.live cli.progress cli.run cli.watch cli.export cli.train",
+    "click": "cli.base cli.run cli.watch cli.status cli.dashboard cli.report cli.export cli.train cli.data "
+    "cli.importing cli.copy cli.doctor cli.completion cli",
+    "rich": "cli.table cli.live cli.progress cli.run cli.watch cli.export cli.train cli.importing",
     "sqlalchemy": "storage workers ledger copying",
     "filelock": "storage",
     "optuna_dashboard": "dashboard.server",
     "matplotlib": "curve",
     "tomli_w": "export",
-    "torch": "seeds masks device checkpoint losses model conditions training trainer full_training objective "
-    "engine.layers engine.parameters engine.sites engine.state engine.network engine.table engine.batch "
-    "resume slots processes plan",
-    "psutil": "plan doctor smoke",
-    "optuna": "storage space judge algorithms results conditions history findings ledger archive loop search "
-    "copying dashboard.figures dashboard.notes dashboard.enrich dashboard.server cli.table cli.progress "
-    "cli.run cli.watch cli.status cli.dashboard cli.export cli.train cli.copy cli.doctor",
-    "numpy": "masks data.metadata data.files data.pairs data.face_data data.copy importance export training "
-    "checkpoint",
-    "engine.table cli.data",
+    "torch": "seeds masks device checkpoint losses model conditions training earlier_run trainer engine.layers "
+    "engine.parameters engine.sites engine.state engine.network engine.table engine.batch importing "
+    "resume slots processes objective full_training plan cli.importing",
+    "psutil": "smoke plan doctor",
+    "optuna": "storage space judge algorithms results conditions history importing findings dashboard.figures "
+    "dashboard.notes dashboard.enrich dashboard.server report.content ledger archive loop search "
+    "copying cli.table cli.progress cli.run cli.watch cli.status cli.dashboard cli.report cli.export "
+    "cli.train cli.importing cli.copy cli.doctor",
+    "numpy": "masks checkpoint data.metadata data.files data.pairs data.face_data data.copy importance export "
+    "training engine.table importing cli.data",
 }
 
 HEAVY = ("torch", "optuna", "optuna_dashboard", "matplotlib", "sqlalchemy", "numpy", "rich")

@@ -35,8 +35,8 @@ def cli() -> None:
     """Find better hyperparameters for the side-view to frontal face embedding Transformer."""
 
 
-for command in (run, watch, status, dashboard, export, train, presets, data, import_, copy, doctor, completion):
-for command in (run, status, dashboard, report, export, train, presets, data, copy):
+COMMANDS = (run, watch, status, dashboard, report, export, train, presets, data, import_, copy, doctor, completion)
+for command in COMMANDS:
     cli.add_command(command)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from face3d_tune.builtin import STUDIES
 from face3d_tune.data import SAMPLE_NAME
 from face3d_tune.export import DataUse, commands
 from face3d_tune.findings import Findings, searched
@@ -14,7 +15,6 @@ from face3d_tune.history import History
 from face3d_tune.importance import Importance
 from face3d_tune.readings import Reading, read
 from face3d_tune.results import FINISHED, config_of, kept_cosine, repeatable_config
-from face3d_tune.study_file import STUDIES
 
 VERSION = 1  # of the keys below; a key is added without a new one, and changed or dropped only with it
 _SAMPLE_FOLDER = "faces160"
