@@ -17,7 +17,7 @@ from rich.live import Live
 from face3d_tune.cli.live import InTraining, Picture, Standing, in_columns
 from face3d_tune.config import TrialConfig
 from face3d_tune.pace import time_left
-from face3d_tune.results import FINISHED, kept_cosine
+from face3d_tune.results import FINISHED, IMPORTED, kept_cosine, origin
 from face3d_tune.training import EpochResult
 
 
@@ -87,13 +87,15 @@ class Tally:
         """Count a trial that has ended; whether it is the best so far."""
         if trial.state not in FINISHED:
             return False
-        self.done += 1
-        self.pruned += trial.state == TrialState.PRUNED
-        if "seconds" in trial.user_attrs:
-            self._seconds.append(trial.user_attrs["seconds"])
-        if trial.state != TrialState.COMPLETE or trial.value is None:
+        attrs = trial.user_attrs
+        if attrs.get("origin") != IMPORTED:
+            self.done += 1
+            self.pruned += trial.state == TrialState.PRUNED
+        if "seconds" in attrs:
+            self._seconds.append(attrs["seconds"])
+        if trial.state != TrialState.COMPLETE or trial.value is None or not attrs.get("confirmed", True):
             return False
-        if (preset := trial.user_attrs.get("preset")) and (self.to_beat is None or trial.value > self.to_beat[1]):
+        if (preset := attrs.get("preset")) and (self.to_beat is None or trial.value > self.to_beat[1]):
             self.to_beat = preset, trial.value
         improved = self.best is None or trial.value > self.best[0]
         if improved:
@@ -226,7 +228,7 @@ def live_on(console: Console, picture: Callable[[], Picture]) -> AbstractContext
 
 def ended(trial: FrozenTrial, best: bool, name: str | None = None) -> str:
     """The line of a trial that has ended."""
-    name = name or f"#{trial.number} {trial.user_attrs.get('preset') or 'sampled'}"
+    name = name or f"#{trial.number} {origin(trial)}"
     return f"{in_columns(name)} {_ending(trial)}{'  best so far' if best else ''}"
 
 

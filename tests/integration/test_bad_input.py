@@ -140,7 +140,7 @@ LINES = {
     "train --study-name quick --out text.db": "--out text.db cannot be used: text.db is no folder",
     "train --study-name quick --out text.db/new": "--out text.db/new cannot be used: text.db is no folder",
     "dashboard --no-browser --port {occupied_port}": "cannot listen on 127.0.0.1:",
-    "dashboard --no-browser --port 0 --host 192.0.2.1": "cannot listen on 192.0.2.1:0",
+    "dashboard --no-browser --port 0 --host 192.0.2.1 --token auto": "cannot listen on 192.0.2.1:0",
     # the users' script
     "export --study-name quick --script nowhere.py": "nowhere.py cannot be read: No such file or directory",
     "presets baseline --script quick.toml": "quick.toml",
