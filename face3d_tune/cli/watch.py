@@ -36,7 +36,7 @@ def watch(storage: str, study_name: str | None) -> None:
         study = find_study(optuna.storages.get_storage(opened), study_name)
         effort = study.user_attrs.get("effort", {})
         tally, seen, away = Tally(study.study_name, effort.get("trials")), set[int](), ""
-        picture = _picture(tally, [])
+        picture, looked = _picture(tally, []), False
         with live_on(console, lambda: picture):
             while True:
                 try:
@@ -48,12 +48,12 @@ def watch(storage: str, study_name: str | None) -> None:
                         console.print(away := error.message)
                     time.sleep(_EVERY)
                     continue
-                first = not seen
                 for trial in (trial for trial in trials if trial.state.is_finished() and trial.number not in seen):
                     seen.add(trial.number)
                     best = tally.add(trial)
-                    if not first and "stop_reason" in trial.user_attrs:
+                    if looked and "stop_reason" in trial.user_attrs:
                         console.print(ended(trial, best))
+                looked = True
                 running = [trial for trial in trials if trial.state == optuna.trial.TrialState.RUNNING]
                 picture = _picture(tally, running)
                 if not running and tally.goal is not None and tally.done >= tally.goal:

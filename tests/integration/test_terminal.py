@@ -1,0 +1,300 @@
+"""What a person sees in a real pseudo-terminal, what a pipe gets, what the Tab key and the doctor say."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pyte
+import pytest
+from command_line import OURS, THEIRS, call, start
+
+import face3d_tune
+from face3d_tune.doctor import examine
+
+if os.name == "nt":
+    pytest.skip("Windows has no pseudo-terminals of this kind", allow_module_level=True)
+import fcntl
+import pty
+import struct
+import termios
+
+PATIENCE = 120  # seconds
+STUDY = """
+[study]
+presets = []
+[budget]
+trials = 3
+epochs = 6
+[sampler]
+name = "random"
+[pruner]
+name = "none"
+[fixed]
+batch_size = 8
+nhead = 2
+num_layers = 1
+[space]
+lr = { low = 1e-4, high = 1e-2, scale = "log" }
+[presets."预设"]
+lr = 1e-3
+"""
+
+
+class Terminal:
+    """A program in a pseudo-terminal of so many columns; `seen` are all the screens that it showed."""
+
+    def __init__(self, words, cwd, columns, **environment):
+        self.screen = pyte.Screen(columns, 30)
+        self._stream, self.seen, self.raw = pyte.ByteStream(self.screen), [], b""
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(THEIRS)}
+        kept |= {**OURS, "TERM": "xterm-256color", "PYTHONPATH": str(Path(face3d_tune.__file__).parents[1])}
+        command = [sys.executable, "-m", "face3d_tune", *map(str, words)]
+        self.process = subprocess.Popen(
+            command, cwd=cwd, env=kept | environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        )
+        os.close(theirs)
+        self._ours = ours
+
+    def until_the_end(self):
+        """Read everything that it shows; its exit code."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                got = os.read(self._ours, 65536)
+            except OSError:  # its side is closed
+                break
+            if not got:
+                break
+            self.raw += got
+            self._stream.feed(got)
+            self.seen.append([line.rstrip() for line in self.screen.display])
+        os.close(self._ours)
+        return self.process.wait(timeout=PATIENCE)
+
+    def shows(self, pattern):
+        """Whether a line of any of its screens did."""
+        return any(re.search(pattern, line) for screen in self.seen for line in screen)
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "quick.toml").write_text(STUDY, encoding="utf-8")
+    return tmp_path
+
+
+def search(data_folder, *more):
+    return ("run", "--study", "quick.toml", "--data-dir", data_folder, "--device", "cpu", *more)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_search_in_a_terminal_has_live_lines_that_leave_no_trace(place, data_folder, columns):
+    shown = Terminal(search(data_folder, "--epochs", 60), place, columns)
+    assert shown.until_the_end() == 0
+    assert shown.shows(r"^#0 预 ?设 ? +\d+/60  .*lr 1\.0e-03$")
+    assert shown.shows(r"^#1 sampled +\d+/60  .*cosine 0\.\d{4}  [+-]0\.\d{4} on 预 ?设")
+    assert shown.shows(r"^quick  \d of 3 done, 0 pruned  best 0\.\d{4} #\d")
+    last = "\n".join(shown.seen[-1])
+    assert "of 3 done" not in last
+    assert "3 of 3 trials finished, 0 of them pruned; best cosine" in last.replace("\n", " ")
+    assert "face3d-tune export" in last
+    if columns == 120:
+        assert shown.shows("━")
+
+
+def test_no_color_is_respected(place, data_folder):
+    coloured = Terminal(search(data_folder, "--epochs", 30), place, 120)
+    assert coloured.until_the_end() == 0
+    assert re.search(rb"\x1b\[[\d;]*3[1-7]m", coloured.raw)
+    (place / "face3d_tune.db").unlink()
+    plain = Terminal(search(data_folder, "--epochs", 30), place, 120, NO_COLOR="1")
+    assert plain.until_the_end() == 0
+    assert not re.search(rb"\x1b\[[\d;]*3[1-7]m", plain.raw)
+
+
+def test_a_pipe_gets_plain_lines(place, data_folder):
+    with start(*search(data_folder), cwd=place) as process:
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert "\x1b" not in out + err
+    assert "\r" not in out + err
+    assert [line.split()[0] for line in err.splitlines() if line.startswith("#")] == ["#0", "#1", "#2"]
+
+
+def test_quiet_prints_the_result_alone(place, data_folder):
+    answer = call(*search(data_folder, "--quiet"), cwd=place)
+    assert (answer.code, answer.err) == (0, "")
+    assert "best trial" in answer.out
+    assert "#0 " not in answer.out
+
+
+def test_json_prints_an_object_a_line_and_nothing_else(place, data_folder):
+    answer = call(*search(data_folder, "--json"), cwd=place)
+    assert (answer.code, answer.err) == (0, "")
+    events = [json.loads(line) for line in answer.out.splitlines()]
+    assert (events[0]["event"], events[0]["goal"], events[0]["done"]) == ("started", 3, 0)
+    assert sum(event["event"] == "epoch" for event in events) == 18
+    ended = [event for event in events if event["event"] == "trial_ended"]
+    assert [event["trial"] for event in ended] == [0, 1, 2]
+    best = max(ended, key=lambda event: event["value"])
+    last = events[-1]
+    assert (last["event"], last["done"], last["trial"], last["value"]) == ("finished", 3, best["trial"], best["value"])
+    again = [json.loads(line) for line in call(*search(data_folder, "--json"), cwd=place).out.splitlines()]
+    assert [event["event"] for event in again] == ["started", "finished"]
+    assert again[-1]["value"] == best["value"]
+
+
+# A search that runs elsewhere
+
+
+def test_watch_shows_a_search_of_another_process_until_it_is_done(place, data_folder):
+    with start(*search(data_folder, "--epochs", 400), cwd=place) as process:
+        while not (place / "face3d_tune.db").exists() or call("status", cwd=place).out.count("running") == 0:
+            assert process.poll() is None
+            time.sleep(0.2)
+        watching = Terminal(("watch",), place, 100)
+        code = watching.until_the_end()
+        process.communicate(timeout=PATIENCE)
+    assert code == 0
+    assert watching.shows(r"^#\d (预 ?设|sampled) +\d+/400  [━─]{20}  cosine 0\.\d{4}.*  lr \d\.\de-0\d$")
+    assert watching.shows(r"^quick  \d of 3 done")
+    assert watching.shows(r"^study 'quick': 3 of 3 trials finished")
+
+
+def test_watch_of_a_search_that_is_done_says_so_and_ends(place, data_folder):
+    call(*search(data_folder), cwd=place)
+    answer = call("watch", cwd=place)
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith("study 'quick': 3 of 3 trials finished, 0 of them pruned; best cosine 0.")
+
+
+def test_watch_ends_on_ctrl_c_and_outlives_a_storage_that_is_away(place, data_folder):
+    call(*search(data_folder, "--trials", 1), cwd=place)
+    with closing(sqlite3.connect(place / "face3d_tune.db")) as database, database:
+        database.execute("""update study_user_attributes set value_json = '{"trials": 9}' where key = 'effort'""")
+    with start("watch", cwd=place) as process:
+        time.sleep(4)
+        (place / "face3d_tune.db").rename(place / "away.db")
+        (place / "face3d_tune.db").write_text("no database at all", encoding="utf-8")
+        said = process.stdout.readline()
+        (place / "away.db").replace(place / "face3d_tune.db")
+        time.sleep(3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert said.startswith("storage sqlite:///face3d_tune.db ")
+    assert (process.returncode, err.strip()) == (130, "interrupted")
+
+
+def test_watch_asks_which_study_and_finds_a_mistyped_one(place, data_folder):
+    call(*search(data_folder, "--trials", 1), cwd=place)
+    answer = call("watch", "--study-name", "quik", cwd=place)
+    assert answer.code == 2
+    assert "did you mean 'quick'?" in answer.err
+
+
+# The doctor
+
+
+def looks(*words, cwd, code=0):
+    answer = call("doctor", "--json", *words, cwd=cwd)
+    assert answer.code == code, answer
+    return {look["name"]: look for look in json.loads(answer.out)}
+
+
+def test_the_doctor_looks_at_everything_and_makes_nothing(tmp_path, data_folder):
+    found = looks("--data-dir", data_folder, "--artifacts", "kept", cwd=tmp_path)
+    names = ["versions", "device", "precision", "cores", "memory", "data", "storage", "clock", "artifacts", "disk"]
+    assert list(found) == names
+    assert {look["verdict"] for look in found.values()} <= {"ok", "warning"}
+    assert "not there yet" in found["storage"]["said"]
+    assert "12 people" in found["data"]["said"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_doctor_says_what_to_do_about_each_problem_and_fails(tmp_path, data_folder):
+    (tmp_path / "text.db").write_text("no database", encoding="utf-8")
+    found = looks("--storage", "sqlite:///text.db", "--data-dir", "nowhere", cwd=tmp_path, code=1)
+    assert (found["storage"]["verdict"], found["data"]["verdict"]) == ("problem", "problem")
+    assert "nowhere: no such folder" in found["data"]["said"]
+    shown = call("doctor", "--storage", "sqlite:///gone/studies.db", cwd=tmp_path)
+    assert shown.code == 1
+    assert "problem  storage" in shown.out
+    assert "hint: choose another --storage" in shown.out
+
+
+def test_the_doctor_compares_the_clock_of_a_server(postgres_url, tmp_path):
+    found = looks("--storage", postgres_url, "--artifacts", "none", cwd=tmp_path)
+    assert found["storage"]["said"].endswith("reached; no studies yet")
+    assert re.search(r"[+-]0\.\d s from this machine's", found["clock"]["said"])
+    assert found["artifacts"]["verdict"] == "warning"
+
+
+def test_the_doctor_warns_of_a_clock_that_is_wrong_a_full_disk_and_little_memory(postgres_url, monkeypatch):
+    monkeypatch.setattr("face3d_tune.doctor.clock", lambda database: time.time() - 60)
+    monkeypatch.setattr("face3d_tune.doctor.shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(1, 1, 1000))
+    monkeypatch.setattr("face3d_tune.doctor.psutil.virtual_memory", lambda: type("", (), {"available": 1000}))
+    found = {look.name: look for look in examine(postgres_url, "kept", None)}
+    assert (found["clock"].verdict, found["disk"].verdict, found["memory"].verdict) == ("warning", "problem", "warning")
+    assert "-60.0 s from this machine's" in found["clock"].said
+
+
+def test_the_doctor_does_not_show_a_password(tmp_path):
+    shown = call("doctor", "--storage", "postgresql://me:tops3cret@127.0.0.1:1/x", cwd=tmp_path)
+    assert shown.code == 1
+    assert "tops3cret" not in shown.out + shown.err
+
+
+# The Tab key
+
+
+def completed(tmp_path, *words):
+    """What bash is told when Tab is pressed after these words."""
+    environment = {"COMP_WORDS": " ".join(["face3d-tune", *words]), "COMP_CWORD": str(len(words))}
+    answer = call(cwd=tmp_path, _FACE3D_TUNE_COMPLETE="bash_complete", **environment)
+    assert (answer.code, answer.err) == (0, "")
+    return [line.partition(",")[2] for line in answer.out.splitlines()]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_there_is_a_script_for_each_shell(shell, tmp_path):
+    answer = call("completion", shell, cwd=tmp_path)
+    assert answer.code == 0
+    assert "_FACE3D_TUNE_COMPLETE" in answer.out
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_understands_its_script(tmp_path):
+    script = call("completion", "bash", cwd=tmp_path).out
+    checked = subprocess.run(["bash", "-c", f"{script}\ncomplete -p face3d-tune"], capture_output=True, text=True)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert "face3d-tune" in checked.stdout
+
+
+def test_commands_options_study_files_presets_and_studies_are_completed(tmp_path, data_folder):
+    (tmp_path / "quick.toml").write_text(STUDY, encoding="utf-8")
+    call(*search(data_folder, "--trials", 1), cwd=tmp_path)
+    assert completed(tmp_path, "wa") == ["watch"]
+    assert "--study-name" in completed(tmp_path, "run", "--stu")
+    assert completed(tmp_path, "run", "--study", "stage")[:3] == ["stage1-lr", "stage2-loss", "stage3-capacity"]
+    assert completed(tmp_path, "presets", "r") == ["recommended"]
+    assert completed(tmp_path, "train", "--preset", "a") == ["aggressive"]
+    assert completed(tmp_path, "export", "--study-name", "q") == ["quick"]
+
+
+@pytest.mark.parametrize(
+    "storage", ["sqlite:///gone.db", "sqlite:///text.db", "postgresql://127.0.0.1:1/x", "nonsense"]
+)
+def test_the_tab_key_is_silent_where_there_is_nothing_to_say(tmp_path, storage):
+    (tmp_path / "text.db").write_text("no database", encoding="utf-8")
+    assert completed(tmp_path, "export", "--storage", storage, "--study-name", "q") == []
+    assert not (tmp_path / "gone.db").exists()

@@ -1,0 +1,124 @@
+"""The picture of a search, in columns; what is counted for it; and the same for programs."""
+
+import io
+import json
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from searches import epoch
+from stored_study import add_trial, our_study
+
+from face3d_tune.cli.live import InTraining, Picture, Standing
+from face3d_tune.cli.progress import JsonLines, SearchProgress, Tally, ended
+from face3d_tune.config import TrialConfig
+
+STANDING = Standing("default", 17, 6, 50, 0.6532, 16, ("baseline", 0.5971), (540.0, 840.0))
+TRAINING = [
+    InTraining(18, "sampled", 100, 4, 0.2947, 8.1e-4),
+    InTraining(19, "我的预设", 100, 61, 0.6532, 5e-5),
+    InTraining(20, "conservative", 100),
+]
+CONFIG = TrialConfig(d_model=16, dim_feedforward=64, epochs=30)
+
+
+def drawn(width, standing=STANDING, training=TRAINING):
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(Picture(standing, training))
+    return console.file.getvalue().splitlines()
+
+
+def test_every_trial_has_a_line_beside_the_preset_to_beat_and_the_study_has_the_last():
+    assert drawn(80) == [
+        "#18 sampled          4/100  cosine 0.2947  -0.3024 on baseline  lr 8.1e-04",
+        "#19 我的预设        61/100  cosine 0.6532  +0.0561 on baseline  lr 5.0e-05",
+        "#20 conservative     0/100",
+        "default  17 of 50 done, 6 pruned  best 0.6532 #16  9–14 min left",
+    ]
+
+
+def test_a_wide_terminal_has_room_for_bars():
+    first, second, *_ = drawn(120)
+    assert "  ━───────────────────  " in first
+    assert second.count("━") == 12
+
+
+@pytest.mark.parametrize("width", [20, 40, 79, 80, 100, 120, 200])
+def test_no_line_is_wider_than_the_terminal_whatever_the_names(width):
+    standing = Standing("很长的研究名字" * 5, 1, 0, 10, 0.5, 3, ("preset-" * 9, 0.4), None)
+    lines = drawn(width, standing, [InTraining(1234, "预设" * 20, 100, 50, 0.5, 1e-3)])
+    assert len(lines) == 2
+    assert all(cell_len(line) <= width for line in lines)
+
+
+def test_what_is_not_known_yet_is_not_shown():
+    assert drawn(80, Standing("q", 0, 0, None, None, None, None, None), []) == ["q  0 done, 0 pruned"]
+
+
+@pytest.fixture
+def study():
+    study = our_study(None, "faces")
+    add_trial(study, "COMPLETE", [0.5, 0.6], preset="baseline")
+    add_trial(study, "PRUNED", [0.3])
+    add_trial(study, "FAIL", [], error="no memory")
+    add_trial(study, "COMPLETE", [0.7])
+    return study
+
+
+def test_the_tally_counts_finished_trials_and_knows_the_best_and_the_preset_to_beat(study):
+    tally = Tally("faces", 50, study.trials)
+    assert (tally.done, tally.pruned, tally.best, tally.to_beat) == (3, 1, (0.7, 3), ("baseline", 0.6))
+    assert str(tally) == "3 of 50 trials finished, 1 of them pruned; best cosine 0.7000, trial 3, +0.1000 on baseline"
+    assert tally.standing(1, 0.0).left is None  # of three trials nothing follows
+    assert str(Tally("faces", None)) == "0 trials finished, 0 of them pruned"
+
+
+def test_imported_trials_are_no_work_of_the_search_and_unconfirmed_ones_never_its_best(study):
+    add_trial(study, "COMPLETE", [0.8], origin="imported")
+    add_trial(study, "COMPLETE", [0.9], origin="imported", confirmed=False)
+    tally = Tally("faces", 50, study.trials)
+    assert (tally.done, tally.best) == (3, (0.8, 4))
+
+
+def test_a_trial_that_ended_has_a_line(study):
+    complete, pruned, failed, best = study.trials
+    assert ended(complete, False) == "#0 baseline        cosine 0.6000 (epoch 2 of 2, finished, 60 s)"
+    assert ended(best, True) == "#3 sampled         cosine 0.7000 (epoch 1 of 1, finished, 60 s)  best so far"
+    assert ended(failed, False) == "#2 sampled         failed, finished: no memory"
+    assert ended(pruned, False, "#1 预设").startswith("#1 预设            cosine 0.3000")
+
+
+def test_without_a_terminal_there_is_a_line_a_trial_and_no_other_sign(study):
+    console = Console(file=io.StringIO(), force_terminal=False, width=80, soft_wrap=True)
+    progress = SearchProgress(console, Tally("faces", 50))
+    with progress.shown():
+        progress.trial_started(0, "baseline", CONFIG)
+        progress.epoch_ended(0, epoch(1, 0.5))
+        progress.trial_ended(study.trials[0])
+        progress.trial_started(7, None, CONFIG)
+        progress.trial_lost(7)
+    assert console.file.getvalue().splitlines() == [
+        "#0 baseline        cosine 0.6000 (epoch 2 of 2, finished, 60 s)  best so far",
+        "#7 sampled         given to another worker, as this one had been silent for too long",
+    ]
+
+
+def test_a_program_gets_an_object_a_line(study):
+    lines = []
+    watcher = JsonLines(Console(file=io.StringIO()), Tally("faces", 50), lines.append)
+    with watcher.shown():
+        watcher.trial_started(0, "baseline", CONFIG)
+        watcher.epoch_ended(0, epoch(1, 0.5))
+        watcher.trial_ended(study.trials[0])
+        watcher.trial_ended(study.trials[2])
+        watcher.trial_lost(5)
+        watcher.note("a note")
+    events = [json.loads(line) for line in lines]
+    assert {event["study"] for event in events} == {"faces"}
+    assert [event["event"] for event in events] == [
+        *("trial_started", "epoch", "trial_ended", "trial_ended", "trial_lost", "note")
+    ]
+    assert events[0]["config"] == CONFIG.to_dict()
+    assert (events[1]["trial"], events[1]["epoch"], events[1]["cosine"], events[1]["lr"]) == (0, 1, 0.5, 1e-3)
+    assert (events[2]["state"], events[2]["value"], events[2]["best"]) == ("complete", 0.6, True)
+    assert (events[3]["state"], events[3]["value"], events[3]["error"]) == ("fail", None, "no memory")
