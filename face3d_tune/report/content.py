@@ -29,6 +29,7 @@ class Entry:
     same_as: str | None  # a preset with equal values, which was trained for both
     trial: int
     state: str  # complete, pruned, fail, running, waiting
+    imported: bool  # trained elsewhere
     cosine: float | None  # mean validation cosine of the kept epoch
     loss: float | None  # validation loss of the kept epoch with weights 0.5 / 0.5: comparable between trials
     by_yaw: Mapping[str, float | None]  # cosine by band of |yaw|, degrees
@@ -149,6 +150,7 @@ def _entry(trial: FrozenTrial, name: str | None = None, same_as: str | None = No
         same_as=same_as,
         trial=trial.number,
         state=trial.state.name.lower(),
+        imported=_imported(trial),
         cosine=kept_cosine(trial),
         loss=attrs.get("val_loss_equal"),
         by_yaw=attrs.get("cosine_by_yaw", {}),
@@ -194,7 +196,7 @@ def _points(trials: Sequence[FrozenTrial], space: Mapping[str, Any]) -> list[Poi
 
 
 def _imported(trial: FrozenTrial) -> bool:
-    return bool(trial.user_attrs.get("imported"))
+    return bool(trial.user_attrs.get("origin") == "imported")
 
 
 def _distinct(trials: Sequence[FrozenTrial], key: str) -> list[str]:

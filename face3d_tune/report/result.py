@@ -42,7 +42,8 @@ def answer(content: Content, say: Words) -> list[Block]:
         tiles.append((f"{best.cosine - gain.over_preset:.4f}", say.text("tile_preset"), say.preset(gain.preset)))
     tiles.append((f"{content.no_model:.4f}", say.text("tile_no_model"), say.text("tile_no_model_hint")))
     found = _best(gain, best.cosine, best.trial, content.no_model, say)
-    return [*blocks, Tiles(tiles), found, _sure(content, gain, say)]
+    imported = [Paragraph(say("best_imported"), "note")] if best.imported else []
+    return [*blocks, Tiles(tiles), found, _sure(content, gain, say), *imported]
 
 
 def _best(gain: Gain, cosine: float, trial: int, no_model: float, say: Words) -> Paragraph:

@@ -37,7 +37,9 @@ STUDIES = {
     "one trial": lambda: study_of(trial_of("COMPLETE", 0.6)),
     "best is a preset": lambda: study_of(trial_of("COMPLETE", 0.6, preset="baseline"), trial_of("COMPLETE", 0.5)),
     "training pairs": lambda: study_of(*searched(), data={"split": "none"}),
-    "imported": lambda: study_of(trial_of("COMPLETE", 0.6, history=False, imported=True, cosine_by_yaw={}, seed=None)),
+    "imported": lambda: study_of(
+        trial_of("COMPLETE", 0.6, history=False, origin="imported", cosine_by_yaw={}, seed=None)
+    ),
     "angry names": lambda: study_of(*searched(), trial_of("COMPLETE", 0.1, preset=ANGRY), name=ANGRY),
 }
 
@@ -155,7 +157,8 @@ def test_every_study_has_a_report_in_every_form_with_the_same_parts_in_both_lang
         ("best is a preset", "Nothing beat the guide's preset baseline"),
         ("training pairs", "Measured on the training pairs themselves"),
         ("without histories", "did not keep losses and learning rates"),
-        ("imported", "1 trial of these come from earlier trainings"),
+        ("imported", "Of these, 1 trial came from earlier trainings"),
+        ("imported", "This trial was imported from an earlier training"),
     ],
 )
 def test_what_is_missing_is_said(name, said):
