@@ -14,7 +14,7 @@ from face3d_tune.findings import Findings, searched
 from face3d_tune.history import History
 from face3d_tune.importance import Importance
 from face3d_tune.readings import Reading, read
-from face3d_tune.results import FINISHED, config_of, kept_cosine, repeatable_config
+from face3d_tune.results import FINISHED, IMPORTED, config_of, kept_cosine, repeatable_config
 
 VERSION = 1  # of the keys below; a key is added without a new one, and changed or dropped only with it
 _SAMPLE_FOLDER = "faces160"
@@ -196,7 +196,7 @@ def _points(trials: Sequence[FrozenTrial], space: Mapping[str, Any]) -> list[Poi
 
 
 def _imported(trial: FrozenTrial) -> bool:
-    return bool(trial.user_attrs.get("origin") == "imported")
+    return bool(trial.user_attrs.get("origin") == IMPORTED)
 
 
 def _distinct(trials: Sequence[FrozenTrial], key: str) -> list[str]:
