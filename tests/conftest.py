@@ -6,8 +6,10 @@ from pathlib import Path
 import boto3
 import pytest
 import torch
+from chromium import BROWSERS, QUIET, executable
 from fake_data import write_data
 from moto.server import ThreadedMotoServer
+from playwright.sync_api import expect, sync_playwright
 from searches import disk_not_waited_for
 from servers import server
 
@@ -152,6 +154,21 @@ def storage(storage_url):
 def sqlite(sqlite_url):
     with Storage.parse(sqlite_url).opened(create=True) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One browser for the tests of a module."""
+    if executable() is None:
+        missing = f"no browser: none of {', '.join(BROWSERS)} is installed"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    expect.set_options(timeout=30_000)
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=executable(), headless=True, args=QUIET)
+        yield running
+        running.close()
 
 
 @pytest.fixture(scope="session")

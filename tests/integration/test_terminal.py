@@ -157,7 +157,7 @@ def test_json_prints_an_object_a_line_and_nothing_else(place, data_folder):
 
 
 def test_watch_shows_a_search_of_another_process_until_it_is_done(place, data_folder):
-    with start(*search(data_folder, "--epochs", 400), cwd=place) as process:
+    with start(*search(data_folder, "--epochs", 120), cwd=place) as process:
         while not (place / "face3d_tune.db").exists() or call("status", cwd=place).out.count("running") == 0:
             assert process.poll() is None
             time.sleep(0.2)
@@ -165,7 +165,7 @@ def test_watch_shows_a_search_of_another_process_until_it_is_done(place, data_fo
         code = watching.until_the_end()
         process.communicate(timeout=PATIENCE)
     assert code == 0
-    assert watching.shows(r"^#\d (预 ?设|sampled) +\d+/400  [━─]{20}  cosine 0\.\d{4}.*  lr \d\.\de-0\d$")
+    assert watching.shows(r"^#\d (预 ?设|sampled) +\d+/120  [━─]{20}  cosine 0\.\d{4}.*  lr \d\.\de-0\d$")
     assert watching.shows(r"^quick  \d of 3 done")
     assert watching.shows(r"^study 'quick': 3 of 3 trials finished")
 
@@ -257,12 +257,15 @@ def test_the_doctor_does_not_show_a_password(tmp_path):
 # The Tab key
 
 
-def completed(tmp_path, *words):
+def completed(place, *words):
     """What bash is told when Tab is pressed after these words."""
-    environment = {"COMP_WORDS": " ".join(["face3d-tune", *words]), "COMP_CWORD": str(len(words))}
-    answer = call(cwd=tmp_path, _FACE3D_TUNE_COMPLETE="bash_complete", **environment)
-    assert (answer.code, answer.err) == (0, "")
-    return [line.partition(",")[2] for line in answer.out.splitlines()]
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(THEIRS)}
+    kept |= {"COMP_WORDS": " ".join(["face3d-tune", *words]), "COMP_CWORD": str(len(words))}
+    kept |= {"_FACE3D_TUNE_COMPLETE": "bash_complete", "PYTHONPATH": str(Path(face3d_tune.__file__).parents[1])}
+    command = [sys.executable, "-m", "face3d_tune"]
+    ended = subprocess.run(command, cwd=place, env=kept, capture_output=True, text=True, timeout=PATIENCE)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return [line.partition(",")[2] for line in ended.stdout.splitlines() if line]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
