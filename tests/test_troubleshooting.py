@@ -1,0 +1,36 @@
+"""Every error that docs/troubleshooting.md quotes is what the program prints."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from command_line import call
+from stored_study import add_trial, our_study
+
+from face3d_tune.storage import Storage
+
+PAGE = (Path(__file__).parent.parent / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+QUOTED = re.findall(r"^    \$ face3d-tune (.+)\n((?:    (?:error|hint): .+\n)+)", PAGE, flags=re.MULTILINE)
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with a study of two trials in the default storage."""
+    with Storage.parse(f"sqlite:///{(tmp_path / 'face3d_tune.db').as_posix()}").opened(create=True) as opened:
+        study = our_study(opened, "default")
+        add_trial(study, "COMPLETE", [0.5])
+        add_trial(study, "COMPLETE", [0.6])
+    return tmp_path
+
+
+def test_the_page_quotes_errors():
+    assert len(QUOTED) >= 9
+    assert PAGE.count("    $ face3d-tune") == len(QUOTED)
+
+
+@pytest.mark.parametrize(("words", "said"), QUOTED)
+def test_an_error_in_the_documentation_is_what_the_program_prints(place, words, said):
+    answer = call(*shlex.split(words), cwd=place)
+    assert answer.code == 2
+    assert answer.err.splitlines()[-2:] == [line.strip() for line in said.splitlines()]
