@@ -139,7 +139,8 @@ def run(
     started = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     silent = quiet or as_json
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=silent)
+    console = Console(stderr=True, highlight=False, markup=False, quiet=silent)
+    console.soft_wrap = not console.is_terminal  # a pipe gets whole lines, a person whole words
     file = study_file.read(study_name_or_file)
     place = Storage.parse(storage)
     chosen_device = choose_device(device)

@@ -12,19 +12,15 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-import pyte
 import pytest
-from command_line import OURS, THEIRS, call, start
+from command_line import THEIRS, call, start
 
 import face3d_tune
 from face3d_tune.doctor import examine
 
 if os.name == "nt":
     pytest.skip("Windows has no pseudo-terminals of this kind", allow_module_level=True)
-import fcntl
-import pty
-import struct
-import termios
+from pseudo_terminal import Terminal
 
 PATIENCE = 120  # seconds
 STUDY = """
@@ -46,44 +42,6 @@ lr = { low = 1e-4, high = 1e-2, scale = "log" }
 [presets."预设"]
 lr = 1e-3
 """
-
-
-class Terminal:
-    """A program in a pseudo-terminal of so many columns; `seen` are all the screens that it showed."""
-
-    def __init__(self, words, cwd, columns, **environment):
-        self.screen = pyte.Screen(columns, 30)
-        self._stream, self.seen, self.raw = pyte.ByteStream(self.screen), [], b""
-        ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(THEIRS)}
-        kept |= {**OURS, "TERM": "xterm-256color", "PYTHONPATH": str(Path(face3d_tune.__file__).parents[1])}
-        command = [sys.executable, "-m", "face3d_tune", *map(str, words)]
-        self.process = subprocess.Popen(
-            command, cwd=cwd, env=kept | environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
-        )
-        os.close(theirs)
-        self._ours = ours
-
-    def until_the_end(self):
-        """Read everything that it shows; its exit code."""
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            try:
-                got = os.read(self._ours, 65536)
-            except OSError:  # its side is closed
-                break
-            if not got:
-                break
-            self.raw += got
-            self._stream.feed(got)
-            self.seen.append([line.rstrip() for line in self.screen.display])
-        os.close(self._ours)
-        return self.process.wait(timeout=PATIENCE)
-
-    def shows(self, pattern):
-        """Whether a line of any of its screens did."""
-        return any(re.search(pattern, line) for screen in self.seen for line in screen)
 
 
 @pytest.fixture

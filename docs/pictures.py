@@ -1,0 +1,92 @@
+"""Makes the pictures of the documentation: `python docs/pictures.py sqlite:///face3d_tune.db` after a search.
+
+Needs the `test` extra, Chromium, and some minutes for a short search in a pseudo-terminal.
+"""
+
+import io
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+from rich.console import Console
+from rich.text import Text
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # also where the package is not installed
+
+from chromium import QUIET, executable  # noqa: E402
+from pseudo_terminal import Terminal  # noqa: E402
+
+from face3d_tune.dashboard import make_dashboard  # noqa: E402
+from face3d_tune.storage import Storage  # noqa: E402
+
+PICTURES = Path(__file__).parent / "pictures"
+_COLUMNS = 100
+
+
+def terminal() -> None:
+    """A search of some minutes, at a moment when trials have ended and others train."""
+    words = ("run", "--trials", "8", "--epochs", "15")
+    with tempfile.TemporaryDirectory() as folder:
+        shown = Terminal(words, folder, _COLUMNS, settings={})
+        shown.until_the_end()
+    # Between two drawings a trial stands there twice, or not at all.
+    whole = [lines for lines in shown.seen if len(_numbers(lines)) == len(set(_numbers(lines)))]
+    shows = lambda lines: sum("best so far" in line or " on " in line for line in lines)  # noqa: E731
+    screen = max(whole, key=lambda lines: (shows(lines), _ended(lines)))
+    console = Console(record=True, width=_COLUMNS, file=io.StringIO())
+    console.print(Text("\n".join([f"$ face3d-tune {' '.join(words)}", *screen]).rstrip()))
+    svg = console.export_svg(title="face3d-tune")
+    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # fonts that it would fetch from somewhere
+    (PICTURES / "terminal.svg").write_text(svg, encoding="utf-8")
+
+
+def _numbers(lines: list[str]) -> list[str]:
+    return [line.split()[0] for line in lines if line.startswith("#")]
+
+
+def _ended(lines: list[str]) -> int:
+    return sum(" s)" in line for line in lines)
+
+
+def dashboard(page: Page, storage: str) -> None:
+    """The first study's page, from its first figure on."""
+    with Storage.parse(storage).opened() as opened, make_dashboard(opened) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        page.set_viewport_size({"width": 1300, "height": 2600})
+        page.goto(f"http://127.0.0.1:{server.server_port}/dashboard/studies/1")
+        first = page.locator(".js-plotly-plot .gtitle").first
+        first.wait_for(timeout=60_000)
+        page.wait_for_timeout(2000)  # until the last figure is drawn
+        top = first.bounding_box()["y"] - 30
+        page.screenshot(path=PICTURES / "dashboard.png", clip={"x": 65, "y": top, "width": 1235, "height": 960})
+        server.shutdown()
+        thread.join()
+
+
+def report(page: Page, storage: str) -> None:
+    """The beginning of the report, in both languages."""
+    with tempfile.TemporaryDirectory() as folder:
+        for language in ("en", "zh"):
+            path = Path(folder) / f"{language}.html"
+            words = ["report", "--storage", storage, "-o", str(path), "--lang", language]
+            subprocess.run([sys.executable, "-m", "face3d_tune", *words], cwd=ROOT, check=True)
+            page.set_viewport_size({"width": 1100, "height": 1000})
+            page.goto(path.as_uri())
+            page.screenshot(path=PICTURES / f"report.{language}.png")
+
+
+if __name__ == "__main__":
+    PICTURES.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable(), args=QUIET)
+        page = browser.new_page(color_scheme="light")
+        dashboard(page, sys.argv[1])
+        report(page, sys.argv[1])
+        browser.close()
+    terminal()

@@ -1,0 +1,57 @@
+"""A program in a real pseudo-terminal, and what its screen shows. Not on Windows."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pyte
+from command_line import OURS, THEIRS
+
+import face3d_tune
+
+PATIENCE = 300  # seconds
+
+
+class Terminal:
+    """A program in a pseudo-terminal of so many columns; `seen` are all the screens that it showed."""
+
+    def __init__(self, words, cwd, columns, settings=OURS, **environment):
+        self.screen = pyte.Screen(columns, 30)
+        self._stream, self.seen, self.raw = pyte.ByteStream(self.screen), [], b""
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(THEIRS)}
+        kept |= {**settings, "TERM": "xterm-256color", "PYTHONPATH": str(Path(face3d_tune.__file__).parents[1])}
+        command = [sys.executable, "-m", "face3d_tune", *map(str, words)]
+        self.process = subprocess.Popen(
+            command, cwd=cwd, env=kept | environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        )
+        os.close(theirs)
+        self._ours = ours
+
+    def until_the_end(self):
+        """Read everything that it shows; its exit code."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                got = os.read(self._ours, 65536)
+            except OSError:  # its side is closed
+                break
+            if not got:
+                break
+            self.raw += got
+            self._stream.feed(got)
+            self.seen.append([line.rstrip() for line in self.screen.display])
+        os.close(self._ours)
+        return self.process.wait(timeout=PATIENCE)
+
+    def shows(self, pattern):
+        """Whether a line of any of its screens did."""
+        return any(re.search(pattern, line) for screen in self.seen for line in screen)
