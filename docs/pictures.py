@@ -34,10 +34,10 @@ def terminal() -> None:
     with tempfile.TemporaryDirectory() as folder:
         shown = Terminal(words, folder, _COLUMNS, settings={})
         shown.until_the_end()
+    live = [lines for lines in shown.seen if any(" of 8 done" in line for line in lines)]
     # Between two drawings a trial stands there twice, or not at all.
-    whole = [lines for lines in shown.seen if len(_numbers(lines)) == len(set(_numbers(lines)))]
-    shows = lambda lines: sum("best so far" in line or " on " in line for line in lines)  # noqa: E731
-    screen = max(whole, key=lambda lines: (shows(lines), _ended(lines)))
+    whole = [lines for lines in live if len(_numbers(lines)) == len(set(_numbers(lines)))]
+    screen = max(whole, key=lambda lines: (len(_numbers(lines)), sum(" on " in line for line in lines)))
     console = Console(record=True, width=_COLUMNS, file=io.StringIO())
     console.print(Text("\n".join([f"$ face3d-tune {' '.join(words)}", *screen]).rstrip()))
     svg = console.export_svg(title="face3d-tune")
@@ -47,10 +47,6 @@ def terminal() -> None:
 
 def _numbers(lines: list[str]) -> list[str]:
     return [line.split()[0] for line in lines if line.startswith("#")]
-
-
-def _ended(lines: list[str]) -> int:
-    return sum(" s)" in line for line in lines)
 
 
 def dashboard(page: Page, storage: str) -> None:
