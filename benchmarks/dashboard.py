@@ -1,0 +1,100 @@
+"""How soon the page of a large study is there: 1,000 trials of up to 60 epochs in SQLite, in Chromium.
+
+`optuna` is optuna-dashboard alone, `ours` the same with guard, note, figures and artifacts; new servers, asked in turn.
+"""
+
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from wsgiref.simple_server import make_server
+
+import numpy as np
+import optuna
+import optuna_dashboard
+from playwright.sync_api import sync_playwright
+
+from benchmarks.common import machine, options, table
+from face3d_tune.dashboard import make_dashboard
+from face3d_tune.storage import Storage
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+from chromium import QUIET, executable
+from reported import study_of, trial_of
+
+
+@contextmanager
+def serving(server):
+    """Its address, until the block ends."""
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def fetched(address: str) -> float:
+    """Seconds for the data of the study's page."""
+    started = time.perf_counter()
+    with urllib.request.urlopen(f"{address}/api/studies/1", timeout=60) as answer:
+        answer.read()
+    return time.perf_counter() - started
+
+
+def shown(page, address: str) -> float:
+    """Seconds until the study's page shows its first heading, of which a browser has nothing yet."""
+    started = time.perf_counter()
+    page.goto(f"{address}/dashboard/studies/1")
+    page.get_by_role("heading", name="History").wait_for(timeout=120_000)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Write a study, then look at it."""
+    asked = options(__doc__).parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    random = np.random.default_rng(0)
+    count = 50 if asked.quick else 1000
+    print(machine(), flush=True)
+    trials = [
+        trial_of(
+            "PRUNED" if pruned else "COMPLETE",
+            float(random.uniform(0.2, 0.4) if pruned else random.uniform(0.5, 0.7)),
+            lr=float(10 ** random.uniform(-5, -1)),
+            pose_unit=str(random.choice(["degrees", "radians"])),
+            epochs=int(random.integers(10, 20) if pruned else 60),
+            minute=place,
+        )
+        for place, pruned in enumerate(random.random(count) < 0.4)
+    ]
+    found: dict[str, list[tuple[float, float, float]]] = {"optuna": [], "ours": []}
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        url = f"sqlite:///{folder}/studies.db"
+        with Storage.parse(url).opened(create=True) as opened:
+            study_of(*trials, storage=opened)
+        browser = playwright.chromium.launch(executable_path=executable(), args=QUIET)
+        for _ in range(1 if asked.quick else 3):
+            for name, times in found.items():
+                with Storage.parse(url).opened() as opened:
+                    alone = optuna_dashboard.wsgi(optuna.storages.get_storage(opened))
+                    server = make_dashboard(opened) if name == "ours" else make_server("127.0.0.1", 0, alone)
+                    with serving(server) as address:
+                        first, again = fetched(address), fetched(address)
+                        page = browser.new_page()
+                        times.append((first, again, shown(page, address)))
+                        page.close()
+        browser.close()
+    rows = [
+        (name, *(f"{statistics.median(column):.2f}" for column in zip(*times, strict=True)))
+        for name, times in found.items()
+    ]
+    table((f"{count} trials", "data at first, s", "data again, s", "page, s"), rows)
+
+
+if __name__ == "__main__":
+    main()
