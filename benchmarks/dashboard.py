@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from wsgiref.simple_server import make_server
 
-import numpy as np
 import optuna
 import optuna_dashboard
 from playwright.sync_api import sync_playwright
@@ -24,7 +23,7 @@ from face3d_tune.storage import Storage
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from chromium import QUIET, executable
-from reported import study_of, trial_of
+from reported import many_trials, study_of
 
 
 @contextmanager
@@ -58,25 +57,13 @@ def main() -> None:
     """Write a study, then look at it."""
     asked = options(__doc__).parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    random = np.random.default_rng(0)
     count = 50 if asked.quick else 1000
     print(machine(), flush=True)
-    trials = [
-        trial_of(
-            "PRUNED" if pruned else "COMPLETE",
-            float(random.uniform(0.2, 0.4) if pruned else random.uniform(0.5, 0.7)),
-            lr=float(10 ** random.uniform(-5, -1)),
-            pose_unit=str(random.choice(["degrees", "radians"])),
-            epochs=int(random.integers(10, 20) if pruned else 60),
-            minute=place,
-        )
-        for place, pruned in enumerate(random.random(count) < 0.4)
-    ]
     found: dict[str, list[tuple[float, float, float]]] = {"optuna": [], "ours": []}
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         url = f"sqlite:///{folder}/studies.db"
         with Storage.parse(url).opened(create=True) as opened:
-            study_of(*trials, storage=opened)
+            study_of(*many_trials(count), storage=opened)
         browser = playwright.chromium.launch(executable_path=executable(), args=QUIET)
         for _ in range(1 if asked.quick else 3):
             for name, times in found.items():

@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 
+import numpy as np
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -98,3 +99,19 @@ def study_of(*trials, name="faces", storage=None, **attrs):
         study.set_user_attr(key, value)
     study.add_trials(trials)
     return study
+
+
+def many_trials(count):
+    """So many, drawn at random: two of five pruned early, the others of 60 epochs."""
+    random = np.random.default_rng(0)
+    return [
+        trial_of(
+            "PRUNED" if pruned else "COMPLETE",
+            float(random.uniform(0.2, 0.4) if pruned else random.uniform(0.5, 0.7)),
+            lr=float(10 ** random.uniform(-5, -1)),
+            pose_unit=str(random.choice(["degrees", "radians"])),
+            epochs=int(random.integers(10, 20) if pruned else 60),
+            minute=place,
+        )
+        for place, pruned in enumerate(random.random(count) < 0.4)
+    ]

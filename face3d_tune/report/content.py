@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.builtin import STUDIES
 from face3d_tune.data import SAMPLE_NAME
-from face3d_tune.export import DataUse, commands
+from face3d_tune.export import SAMPLE_FOLDER, DataUse, commands
 from face3d_tune.findings import Findings, searched
 from face3d_tune.history import History
 from face3d_tune.importance import Importance
@@ -17,7 +17,6 @@ from face3d_tune.readings import Reading, read
 from face3d_tune.results import FINISHED, IMPORTED, config_of, kept_cosine, repeatable_config
 
 VERSION = 1  # of the keys below; a key is added without a new one, and changed or dropped only with it
-_SAMPLE_FOLDER = "faces160"
 _PRUNED_CURVES = 40  # drawn at most
 
 
@@ -108,7 +107,7 @@ def content(found: Findings, made: datetime) -> Content:
     finished = [trial for trial in found.trials if trial.state in FINISHED and kept_cosine(trial) is not None]
     pruned = [trial for trial in finished if trial.state == TrialState.PRUNED]
     every = max(1, -(-len(pruned) // _PRUNED_CURVES))
-    exported = commands(repeatable_config(best), _use(attrs["data"])) if best else None
+    exported = commands(repeatable_config(best), DataUse.of_study(attrs["data"])) if best else None
     effort = attrs.get("effort", {})
     return Content(
         version=VERSION,
@@ -203,23 +202,9 @@ def _distinct(trials: Sequence[FrozenTrial], key: str) -> list[str]:
     return sorted({trial.user_attrs[key] for trial in trials if key in trial.user_attrs})
 
 
-def _use(data: Mapping[str, Any]) -> DataUse:
-    return DataUse(
-        data_dir=_folder(data),
-        feature_size=data["feature_size"],
-        file_pose_unit=data["pose_unit"],
-        min_yaw=data["min_yaw"],
-        max_yaw=data["max_yaw"],
-    )
-
-
-def _folder(data: Mapping[str, Any]) -> str:
-    return _SAMPLE_FOLDER if data["source"] == SAMPLE_NAME else data["source"]
-
-
 def _sample(data: Mapping[str, Any]) -> list[list[str]]:
     """What writes the bundled sample as files."""
-    return [["face3d-tune", "data", "sample", _SAMPLE_FOLDER]] if data["source"] == SAMPLE_NAME else []
+    return [["face3d-tune", "data", "sample", SAMPLE_FOLDER]] if data["source"] == SAMPLE_NAME else []
 
 
 def _repeat(found: Findings) -> list[str]:
