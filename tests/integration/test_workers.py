@@ -266,7 +266,7 @@ def grim(tmp_path_factory):
 def stopped(server, url):
     server.stop()
     try:
-        yield "the storage does not answer (connection "
+        yield "the storage does not answer ("
     finally:
         server.start()
 
