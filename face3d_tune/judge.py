@@ -67,10 +67,10 @@ class TrialJudge:
         """Store what waits."""
         while self._waiting:
             value, step, lr = self._waiting[0]
-            self._trial.report(value, step)
-            if lr != self._lr:
+            if lr != self._lr:  # first, since this may be done twice if what follows fails, and a report may not
                 self._trial.set_user_attr("lr_now", lr)
                 self._lr = lr
+            self._trial.report(value, step)
             self._waiting.popleft()
 
     def should_prune(self) -> bool:

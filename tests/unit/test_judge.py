@@ -53,3 +53,27 @@ def test_completed_trials_are_read_once_until_one_has_ended_or_some_time_has_pas
     study.tell(study.ask(), 0.6)  # by another worker, of which this one hears later
     clock[0] += 10.5
     assert [trial.value for trial in completed.get_trials()] == [0.5, 0.6]
+
+
+def test_an_epoch_whose_learning_rate_could_not_be_stored_is_not_reported_twice(monkeypatch, recwarn):
+    study = optuna.create_study(direction="maximize", pruner=NopPruner())
+    trial = study.ask()
+    judge = TrialJudge(trial, CompletedTrials(study), lambda what: None)  # nothing is stored yet
+    judge.report(0.5, 1, 1e-3)
+    judge.report(0.6, 2, 1e-4)
+    store, failures = trial.set_user_attr, [True, True]
+
+    def away_at_first(key, value):
+        if failures:
+            failures.pop()
+            raise OSError("away")
+        store(key, value)
+
+    monkeypatch.setattr(trial, "set_user_attr", away_at_first)
+    for _ in range(2):
+        with pytest.raises(OSError, match="away"):
+            judge.deliver()
+    judge.deliver()
+    stored = study.trials[0]
+    assert (stored.intermediate_values, stored.user_attrs["lr_now"]) == ({1: 0.5, 2: 0.6}, 1e-4)
+    assert not recwarn.list
