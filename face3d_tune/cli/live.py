@@ -10,6 +10,7 @@ from rich.text import Text
 from face3d_tune.pace import in_words
 
 _NAME = 18  # columns for number and name of a trial
+_SHORT = 12  # columns of a name that stands among others where there is little room
 _ROOM_FOR_BAR = 100  # columns of a terminal that has some left
 _BAR = 20
 
@@ -48,37 +49,47 @@ class Picture:
     training: Sequence[InTraining]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """One line each."""
-        for text in (*(self._trial(trial, options.max_width) for trial in self.training), self._study()):
-            text.truncate(options.max_width, overflow="ellipsis")
+        """One line each; where the terminal has too few, the study's stays and the last trials are counted."""
+        width, room = options.max_width, max(1, options.max_height - 2)
+        fit = len(self.training) if len(self.training) <= room else room - 1
+        lines = [self._trial(trial, width) for trial in self.training[:fit]]
+        if hidden := len(self.training) - fit:
+            lines.append(Text(f"and {hidden} more in training", "dim"))
+        for text in (*lines, self._study(width)):
+            text.truncate(width, overflow="ellipsis")
             text.no_wrap = True
             yield text
 
     def _trial(self, trial: InTraining, width: int) -> Text:
-        text = Text(in_columns(f"#{trial.number} {trial.name}"))
-        text.append(f" {trial.epoch:>{len(str(trial.epochs))}}/{trial.epochs}")
-        if width >= _ROOM_FOR_BAR:
+        wide = width >= _ROOM_FOR_BAR
+        text = Text(f" {trial.epoch:>{len(str(trial.epochs))}}/{trial.epochs}")
+        if wide:
             done = round(_BAR * trial.epoch / max(trial.epochs, 1))
             text.append("  ").append("━" * done, "green").append("─" * (_BAR - done), "dim")
         if trial.cosine is not None:
             text.append(f"  cosine {trial.cosine:.4f}")
             if self.standing.to_beat:
                 name, value = self.standing.to_beat
-                ahead = trial.cosine > value
-                text.append(f"  {trial.cosine - value:+.4f} on {name}", "green" if ahead else "dim")
+                beside = f"{trial.cosine - value:+.4f} on {shortened(name, _NAME if wide else _SHORT)}"
+                text.append(f"  {beside}", "green" if trial.cosine > value else "dim")
         if trial.lr is not None:
             text.append(f"  lr {trial.lr:.1e}")
-        return text
+        name = in_columns(f"#{trial.number} {trial.name}")
+        return Text(shortened(name, max(_NAME, width - text.cell_len))).append_text(text)
 
-    def _study(self) -> Text:
+    def _study(self, width: int) -> Text:
         held = self.standing
-        text = Text(held.name, "bold")
-        text.append(f"  {held.done}{'' if held.goal is None else f' of {held.goal}'} done, {held.pruned} pruned")
+        text = Text(f"  {held.done}{'' if held.goal is None else f' of {held.goal}'} done, {held.pruned} pruned")
         if held.best is not None:
             text.append(f"  best {held.best:.4f} #{held.best_trial}", "bold")
         if held.left is not None:
             text.append(f"  {in_words(*held.left)} left")
-        return text
+        return Text(shortened(held.name, max(_SHORT, width - text.cell_len)), "bold").append_text(text)
+
+
+def shortened(name: str, columns: int) -> str:
+    """A name in at most so many columns, with an ellipsis where it was cut."""
+    return name if cell_len(name) <= columns else set_cell_size(name, columns - 1).rstrip() + "…"
 
 
 def in_columns(name: str) -> str:

@@ -51,6 +51,29 @@ def test_no_line_is_wider_than_the_terminal_whatever_the_names(width):
     assert all(cell_len(line) <= width for line in lines)
 
 
+def test_long_names_give_way_to_the_numbers():
+    standing = Standing(
+        "人脸侧面到正面嵌入超参数搜索第三阶段", 17, 6, 50, 0.6532, 16, ("my-own-long-preset", 0.5971), (540.0, 840.0)
+    )
+    assert drawn(80, standing, [InTraining(7, "我自己的非常长的预设名字", 100, 61, 0.6532, 5e-5)]) == [
+        "#7 我自己的非常长的…  61/100  cosine 0.6532  +0.0561 on my-own-long…  lr 5.0e-05",
+        "人脸侧面到正面嵌入超参…  17 of 50 done, 6 pruned  best 0.6532 #16  9–14 min left",
+    ]
+
+
+def test_where_there_are_more_trials_than_lines_the_studys_line_stays():
+    console = Console(file=io.StringIO(), width=80, height=6, force_terminal=False)
+    console.print(Picture(STANDING, [InTraining(number, "sampled", 100) for number in range(9)]))
+    lines = console.file.getvalue().splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        "#0 sampled",
+        "#1 sampled",
+        "#2 sampled",
+        "and 6 more in training",
+        "default",
+    ]
+
+
 def test_what_is_not_known_yet_is_not_shown():
     assert drawn(80, Standing("q", 0, 0, None, None, None, None, None), []) == ["q  0 done, 0 pruned"]
 
