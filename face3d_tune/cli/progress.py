@@ -102,6 +102,11 @@ class Tally:
             self.best = trial.value, trial.number
         return improved
 
+    def reached(self, target: float | None) -> bool:
+        """Whether the goal or, if there is one, the target is reached."""
+        hit = target is not None and self.best is not None and self.best[0] >= target
+        return hit or (self.goal is not None and self.done >= self.goal)
+
     def standing(self, at_once: int, spent: float) -> Standing:
         """With so many trials in training, which have taken `spent` seconds together."""
         value, number = self.best or (None, None)

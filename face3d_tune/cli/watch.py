@@ -20,7 +20,7 @@ _EVERY = 2.0  # seconds between two looks
 @storage_option
 @study_name_option(ONLY_STUDY)
 def watch(storage: str, study_name: str | None) -> None:
-    """Watch a search that runs elsewhere."""
+    """Watch a search that runs elsewhere, until it is done."""
     import optuna
     from rich.console import Console
 
@@ -34,13 +34,13 @@ def watch(storage: str, study_name: str | None) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     with place.opened() as opened:
         study = find_study(optuna.storages.get_storage(opened), study_name)
-        effort = study.user_attrs.get("effort", {})
-        tally, seen, away = Tally(study.study_name, effort.get("trials")), set[int](), ""
+        tally, seen, away = Tally(study.study_name, None), set[int](), ""
         picture, looked = _picture(tally, []), False
         with live_on(console, lambda: picture):
             while True:
                 try:
                     with place.explained():
+                        effort = study.user_attrs.get("effort", {})  # of the last `run`, which may begin meanwhile
                         trials = study.get_trials(deepcopy=False)
                     away = ""
                 except StorageError as error:  # it may come back
@@ -53,10 +53,10 @@ def watch(storage: str, study_name: str | None) -> None:
                     best = tally.add(trial)
                     if looked and "stop_reason" in trial.user_attrs:
                         console.print(ended(trial, best))
-                looked = True
+                looked, tally.goal = True, effort.get("trials")
                 running = [trial for trial in trials if trial.state == optuna.trial.TrialState.RUNNING]
                 picture = _picture(tally, running)
-                if not running and tally.goal is not None and tally.done >= tally.goal:
+                if not running and tally.reached(effort.get("target")):
                     break
                 time.sleep(_EVERY)
     click.echo(f"study {study.study_name!r}: {tally}")
