@@ -92,6 +92,15 @@ class Number(click.FloatRange):
         return number
 
 
+class Choice(click.Choice[str]):
+    """One of a few words; a mistyped one is answered with the nearest."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """What click says, and the suggestion."""
+        said = super().get_invalid_choice_message(value, ctx).rstrip(".")
+        return said + did_you_mean(str(value), self.choices)
+
+
 def did_you_mean(word: str, known: Any) -> str:
     """`; did you mean 'run'?`, or nothing if nothing is near."""
     near = get_close_matches(word, list(known), n=1)
@@ -168,7 +177,7 @@ def pair_options(function: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.option(
                 "--split",
-                type=click.Choice(["person", "none"]),
+                type=Choice(["person", "none"]),
                 default="person",
                 show_default=True,
                 help="Validate on people never trained on, or (none) on the training pairs themselves.",
@@ -205,7 +214,7 @@ def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--amp",
-                type=click.Choice(["auto", "fp16", "bf16", "off"]),
+                type=Choice(["auto", "fp16", "bf16", "off"]),
                 default="auto",
                 show_default=True,
                 help="Mixed precision of the trials that ask for it; auto is fp16 on CUDA and off elsewhere.",
@@ -218,7 +227,7 @@ def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 engine_option = click.option(
     "--engine",
-    type=click.Choice(["auto", "plain", "batched"]),
+    type=Choice(["auto", "plain", "batched"]),
     default="auto",
     show_default=True,
     envvar="FACE3D_TUNE_ENGINE",
@@ -310,7 +319,7 @@ def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 layout_option = click.option(
     "--layout",
-    type=click.Choice(["keypoint", "pose"]),
+    type=Choice(["keypoint", "pose"]),
     default="keypoint",
     show_default=True,
     help="Layout of the model: with landmarks (the one the guide tuned), or pose only.",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face3d_tune.cli.base import Group, example, pair_options
+from face3d_tune.cli.base import Choice, Group, example, pair_options
 from face3d_tune.errors import DataError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 BIN = 15  # degrees of yaw per bar
 BAR = 40  # characters of the longest bar
 
-UNITS = click.Choice(["degrees", "radians"])
+UNITS = Choice(["degrees", "radians"])
 FOLDER = click.Path(path_type=Path)
 
 

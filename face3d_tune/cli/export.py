@@ -9,6 +9,7 @@ import click
 
 from face3d_tune.cli.base import (
     ONLY_STUDY,
+    Choice,
     Command,
     Duration,
     complete_preset,
@@ -39,7 +40,7 @@ def command_options(function: Any) -> Any:
             ),
             click.option(
                 "--shell",
-                type=click.Choice(["bash", "powershell", "cmd"]),
+                type=Choice(["bash", "powershell", "cmd"]),
                 default="bash",
                 show_default=True,
                 help="Quote for this shell.",
@@ -63,7 +64,7 @@ def command_options(function: Any) -> Any:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["command", "json", "toml"]),
+    type=Choice(["command", "json", "toml"]),
     default="command",
     show_default=True,
     help="A command, all values as JSON, or a preset for a study file.",

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from face3d_tune.cli.base import Command, example, storage_option
+from face3d_tune.cli.base import Choice, Command, example, storage_option
 
 _MARK = "face3d-tune"  # near the beginning of every report
 _BEGINNING = 2000  # characters
@@ -28,13 +28,13 @@ _BEGINNING = 2000  # characters
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["html", "md", "json"]),
+    type=Choice(["html", "md", "json"]),
     help="A page, notes without pictures, or data for scripts.  [default: as FILE ends, else html]",
 )
 @click.option(
     "--lang",
     "language",
-    type=click.Choice(["en", "zh"]),
+    type=Choice(["en", "zh"]),
     default="en",
     show_default=True,
     help="Language of the words.",

@@ -4,13 +4,19 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from face3d_tune.cli.base import checkpoint_options
+from face3d_tune.cli.base import Choice, checkpoint_options
 
 
 @click.command()
 @checkpoint_options
 def command(**options):
     click.echo(repr(options))
+
+
+@click.command()
+@click.option("--amp", type=Choice(["fp16", "off"]))
+def choosing(amp):
+    click.echo(amp)
 
 
 def given(*words, **environment):
@@ -47,3 +53,9 @@ def test_another_time_is_refused(text):
 def test_how_many_best_weights_are_kept():
     assert given("--keep-checkpoints", "0")["keep_checkpoints"] == 0
     assert "is not in the range" in given("--keep-checkpoints", "-1")
+
+
+def test_a_mistyped_choice_is_answered_with_the_nearest():
+    result = CliRunner().invoke(choosing, ["--amp", "fp61"])
+    assert "'fp61' is not one of 'fp16', 'off'; did you mean 'fp16'?" in result.output
+    assert "did you mean" not in CliRunner().invoke(choosing, ["--amp", "zzzz"]).output
