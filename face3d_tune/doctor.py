@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -18,14 +19,13 @@ from face3d_tune.data import load
 from face3d_tune.device import choose_device, choose_precision, device_name
 from face3d_tune.errors import StorageError, TuneError
 from face3d_tune.plan import cores
-from face3d_tune.results import study_names
 from face3d_tune.storage import Storage
-from face3d_tune.workers import clock
+from face3d_tune.workers import clock, read_workers
 
 Verdict = Literal["ok", "warning", "problem"]
 
 _PYTHONS = ((3, 11), (3, 13))  # the first and last that the tests ran with
-_PACKAGES = ("torch", "optuna", "optuna-dashboard", "sqlalchemy", "numpy")
+_LEAST = {"torch": (2, 6), "optuna": (5, 0), "optuna-dashboard": (0, 21), "sqlalchemy": (2, 0), "numpy": (1, 26)}
 _LITTLE_DISK, _NO_DISK = 5 * 2**30, 2**28  # bytes
 _LITTLE_MEMORY = 2**30  # bytes
 _CLOCKS_APART = 10.0  # seconds
@@ -66,13 +66,16 @@ def examine(storage: str, artifacts: str | None, data_dir: Path | None) -> Itera
 def _versions() -> Finding:
     known = {"face3d-tune": __version__, "python": platform.python_version()}
     try:
-        known |= {name: version(name) for name in _PACKAGES}
+        known |= {name: version(name) for name in _LEAST}
     except PackageNotFoundError as error:
         return Finding("versions", "problem", f"{error.name} is not installed", "pip install -c constraints.txt -e .")
     said = ", ".join(f"{name} {number}" for name, number in known.items())
     mine = tuple(map(int, platform.python_version_tuple()[:2]))
-    if known["optuna"].split(".")[0] != "5":
-        return Finding("versions", "problem", said, "pip install -c constraints.txt optuna: this needs Optuna 5")
+    numbers = {name: tuple(map(int, re.findall(r"\d+", known[name])[:2])) for name in _LEAST}
+    old = [f"{name} {'.'.join(map(str, least))}" for name, least in _LEAST.items() if numbers[name] < least]
+    if old or numbers["optuna"] >= (6, 0):
+        needed = f"needed at least: {', '.join(old)}" if old else "this needs Optuna 5"
+        return Finding("versions", "problem", said, f"pip install -c constraints.txt -e . ({needed})")
     if not _PYTHONS[0] <= mine <= _PYTHONS[1]:
         return Finding("versions", "warning", said, "use Python 3.11 to 3.13: with others it was never tried")
     return Finding("versions", "ok", said)
@@ -121,16 +124,17 @@ def _data(folder: Path | None) -> Finding:
 
 def _storage(typed: str) -> Finding:
     place = Storage.parse(typed)
+    if not place.writable():
+        advice = "choose another --storage, or get the right to write there"
+        return Finding("storage", "problem", f"{place}: cannot be written", advice)
     if place.sqlite_file and not place.sqlite_file.exists():
-        folder = place.sqlite_file.parent
-        if not (folder.is_dir() and os.access(folder, os.W_OK)):
-            return Finding("storage", "problem", f"{place}: cannot write into {folder}", "choose another --storage")
         return Finding("storage", "ok", f"{place}: not there yet; `face3d-tune run` makes it")
-    if place.sqlite_file and not os.access(place.sqlite_file, os.W_OK):
-        return Finding("storage", "problem", f"{place}: cannot be written", "change its permissions, or use another")
     try:
         with place.opened() as storage:
-            return Finding("storage", "ok", f"{place}: {len(study_names(storage))} studies")
+            studies = storage.get_all_studies()
+            at_work = sum(row.alive for study in studies for row in read_workers(storage.engine, study._study_id))
+            held = f"{len(studies)} {'study' if len(studies) == 1 else 'studies'}"
+            return Finding("storage", "ok", f"{place}: {held}; workers searching now: {at_work}")
     except StorageError as error:
         if error.message.endswith("holds no studies"):
             return Finding("storage", "ok", f"{place}: reached; no studies yet")

@@ -139,6 +139,18 @@ class Storage:
             finally:
                 engine.dispose()
 
+    def writable(self) -> bool:
+        """Whether studies may be stored, found out without storing any. Raises StorageError."""
+        if self.sqlite_file:  # beside the file lies its journal while it is written
+            existing = [self.sqlite_file] if self.sqlite_file.exists() else []
+            return all(os.access(path, os.W_OK) for path in (*existing, self.sqlite_file.parent))
+        with self.connected() as engine, engine.connect() as database:
+            if database.execute(text("show transaction_read_only")).scalar_one() == "on":  # also of a standby
+                return False
+            table = sqlalchemy.inspect(engine).has_table("trials")
+            right = "table_privilege('trials', 'insert')" if table else "schema_privilege(current_schema(), 'create')"
+            return bool(database.execute(text(f"select has_{right}")).scalar_one())
+
     def _engine(self) -> Engine:
         try:
             return sqlalchemy.create_engine(self.url, **self._engine_options())

@@ -135,6 +135,13 @@ def test_watch_of_a_search_that_is_done_says_so_and_ends(place, data_folder):
     assert answer.out.startswith("study 'quick': 3 of 3 trials finished, 0 of them pruned; best cosine 0.")
 
 
+def test_watch_ends_with_a_search_that_reached_its_target(place, data_folder):
+    call(*search(data_folder, "--target", 0.01), cwd=place)
+    answer = call("watch", cwd=place)
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith("study 'quick': 1 of 3 trials finished")
+
+
 def test_watch_ends_on_ctrl_c_and_outlives_a_storage_that_is_away(place, data_folder):
     call(*search(data_folder, "--trials", 1), cwd=place)
     with closing(sqlite3.connect(place / "face3d_tune.db")) as database, database:
@@ -188,6 +195,22 @@ def test_the_doctor_says_what_to_do_about_each_problem_and_fails(tmp_path, data_
     assert shown.code == 1
     assert "problem  storage" in shown.out
     assert "hint: choose another --storage" in shown.out
+
+
+def test_the_doctor_counts_studies_and_who_works_on_them(place, data_folder):
+    call(*search(data_folder, "--trials", 1), cwd=place)
+    assert looks(cwd=place)["storage"]["said"].endswith(": 1 study; workers searching now: 0")
+    with start(*search(data_folder, "--study-name", "long", "--epochs", 2000), cwd=place) as process:
+        while not (said := looks(cwd=place)["storage"]["said"]).endswith(": 2 studies; workers searching now: 1"):
+            assert process.poll() is None, said
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE)
+
+
+def test_the_doctor_finds_a_server_that_lets_nobody_write(postgres_url):
+    reading = f"{postgres_url}{'&' if '?' in postgres_url else '?'}options=-c%20default_transaction_read_only%3Don"
+    found = {look.name: look for look in examine(reading, None, None)}
+    assert (found["storage"].verdict, "cannot be written" in found["storage"].said) == ("problem", True)
 
 
 def test_the_doctor_compares_the_clock_of_a_server(postgres_url, tmp_path):
