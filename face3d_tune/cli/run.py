@@ -235,6 +235,9 @@ def _nothing_to_do(search: "Search", goal: int, target: float | None) -> str:
 
 def _say_what_is_next(search: "Search", place: "Storage", data_dir: Path | None) -> None:
     """What to type next, as it can be pasted."""
+    from rich.cells import cell_len
+
+    from face3d_tune.cli.table import results_console
     from face3d_tune.results import best_trial
 
     if best_trial(search.study) is None:
@@ -243,9 +246,13 @@ def _say_what_is_next(search: "Search", place: "Storage", data_dir: Path | None)
     study = [*storage, "--study-name", search.study.study_name]
     data = ["--data-dir", str(data_dir)] if data_dir else []
     click.echo("\nNext, with this storage's URL in FACE3D_TUNE_STORAGE:" if place.holds_secret else "\nNext:")
-    for words, why in (
+    steps = (
         (["export", *study], "the training command of the best trial"),
         (["train", *study, *data], "train it here: checkpoint, history, curve, test people"),
         (["dashboard", *storage], "look at every trial in the browser"),
-    ):
-        click.echo(f"  face3d-tune {shlex.join(words):<40}  # {why}")
+    )
+    lines = [f"  face3d-tune {shlex.join(words):<40}  # {why}" for words, why in steps]
+    console = results_console()
+    if console.is_terminal and max(map(cell_len, lines)) > console.width:
+        lines = [f"  # {why}\n  face3d-tune {shlex.join(words)}" for words, why in steps]
+    click.echo("\n".join(lines))

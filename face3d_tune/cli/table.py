@@ -5,11 +5,13 @@ from collections.abc import Mapping
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from face3d_tune.results import IMPORTED, best_trial, config_of, kept_cosine, origin, preset_rows
 
 _WIDTH = 100  # columns, where there is no terminal to ask
+_ANY = 1000  # columns, to ask how many a table would like
 _BANDS = ("<15°", "<45°", ">45°")  # of |yaw|
 
 
@@ -25,22 +27,33 @@ def before_and_after(study: optuna.Study) -> None:
     whom = f"{data['people']['validation']} people never trained on"
     if data["split"] == "none":
         whom = "the TRAINING pairs: this says nothing about people never seen"
+    table = _table(study, with_bands=True)
+    narrow = Measurement.get(console, console.options.update(max_width=_ANY), table).maximum > console.width
+    console.print(f"Validation on {whom}:\n")
+    console.print(_table(study, with_bands=False) if narrow else table)
+    beside = "\n  cosine by |yaw|: in a wider terminal" if narrow else "; cosine also by |yaw|"
+    console.print(f"\n* validation loss with weights 0.5 / 0.5, comparable between trials{beside}")
+
+
+def _table(study: optuna.Study, *, with_bands: bool) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("")
     for header in ("trial", "lr", "cos w", "factor", "patience", "pose", "loss*", "cosine"):
         table.add_column(header, justify="right")
-    add_band_columns(table)
+    if with_bands:
+        add_band_columns(table)
+    used = len(table.columns)
     no_model = [f"{study.user_attrs['no_model_cosine']:.4f}", *bands(study.user_attrs["no_model_by_yaw"])]
-    table.add_row("no model", *[""] * 7, *no_model)
+    table.add_row(*["no model", *[""] * 7, *no_model][:used])
     for row in preset_rows(study):
         cells = _cells(row.trial) if row.trial else ["waiting"]
-        table.add_row(row.name, *([f"= {row.trial.number}", *cells[1:]] if row.same_as and row.trial else cells))
+        cells = [f"= {row.trial.number}", *cells[1:]] if row.same_as and row.trial else cells
+        table.add_row(*[row.name, *cells][:used])
     best = best_trial(study)
     if best is not None:
-        table.add_row("best, imported" if origin(best) == IMPORTED else "best trial", *_cells(best), style="bold")
-    console.print(f"Validation on {whom}:\n")
-    console.print(table)
-    console.print("\n* validation loss with weights 0.5 / 0.5, comparable between trials; cosine also by |yaw|")
+        name = "best, imported" if origin(best) == IMPORTED else "best trial"
+        table.add_row(*[name, *_cells(best)][:used], style="bold")
+    return table
 
 
 def bands(cosine_by_yaw: Mapping[str, float | None]) -> list[str]:

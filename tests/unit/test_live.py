@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import pytest
 from rich.cells import cell_len
@@ -9,6 +10,7 @@ from rich.console import Console
 from searches import epoch
 from stored_study import add_trial, our_study
 
+from face3d_tune.cli import table
 from face3d_tune.cli.live import InTraining, Picture, Standing
 from face3d_tune.cli.progress import JsonLines, SearchProgress, Tally, ended
 from face3d_tune.config import TrialConfig
@@ -145,3 +147,16 @@ def test_a_program_gets_an_object_a_line(study):
     assert (events[1]["trial"], events[1]["epoch"], events[1]["cosine"], events[1]["lr"]) == (0, 1, 0.5, 1e-3)
     assert (events[2]["state"], events[2]["value"], events[2]["best"]) == ("complete", 0.6, True)
     assert (events[3]["state"], events[3]["value"], events[3]["error"]) == ("fail", None, "no memory")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_table_leaves_columns_out_before_it_cuts_a_name(study, monkeypatch, width):
+    add_trial(study, "PRUNED", [0.4], preset="conservative")
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    monkeypatch.setattr(table, "results_console", lambda: console)
+    table.before_and_after(study)
+    shown = console.file.getvalue()
+    assert max(map(len, shown.splitlines())) <= width
+    assert re.search(r"^conservative .*\(pruned\)", shown, re.M)
+    assert "…" not in shown
+    assert ("<15°" in shown, "in a wider terminal" in shown) == (width == 120, width == 80)
