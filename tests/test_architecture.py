@@ -154,9 +154,9 @@ def test_a_module_imports_from_earlier_layers_only(module):
     assert not wrong
 
 
-def test_a_module_stands_in_the_readme_below_all_that_it_imports():
-    readme = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)/?` \|", readme, flags=re.MULTILINE)
+def test_a_module_stands_in_the_table_of_the_design_below_all_that_it_imports():
+    design = (PACKAGE.parent / "docs" / "design.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)/?` \|", design, flags=re.MULTILINE)
     assert "search" in rows
     for module in set(rows) & set(TREES):
         above = {*rows[: rows.index(module)], module, "__init__"}

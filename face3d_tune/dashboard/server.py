@@ -2,14 +2,16 @@
 
 import os
 import socket
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
 import optuna_dashboard
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 
 from face3d_tune.artifacts import Artifacts
 from face3d_tune.dashboard.enrich import Enriched
@@ -24,6 +26,18 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
     allow_reuse_address = os.name != "nt"  # there it would let two servers listen on one port
+    shown: BaseStorage
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Serve until `shutdown`, and meanwhile read what the first visitor will ask for."""
+        threading.Thread(target=self._read_ahead, daemon=True).start()
+        super().serve_forever(poll_interval)
+
+    def _read_ahead(self) -> None:
+        """Take the newest study's finished trials into the storage's cache: a second for a thousand of them."""
+        with suppress(Exception):  # whoever asks is told
+            newest = max(study._study_id for study in self.shown.get_all_studies())
+            self.shown.get_all_trials(newest, deepcopy=False)
 
 
 class _ServerIPv6(_Server):
@@ -78,7 +92,7 @@ def make_dashboard(
         raise ConfigError(
             f"cannot listen on {host}:{port}: {error.strerror}", "use another --port (0 takes a free one) or --host"
         ) from error
-    cached = optuna.storages.get_storage(storage)  # finished trials are read once
+    server.shown = cached = optuna.storages.get_storage(storage)  # finished trials are read once
     store = None if artifacts is None else artifacts.optuna_store
     shown = Enriched(optuna_dashboard.wsgi(cached, store), cached, artifacts, say)
     access = Access(host.lower(), server.server_port, allow_changes, token)
