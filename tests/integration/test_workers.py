@@ -288,10 +288,13 @@ def full(server, url):
     hold = [psycopg.connect(server.get_uri("postgres"), autocommit=True)]
     ours = f"from pg_stat_activity where datname = '{sqlalchemy.make_url(url).database}'"
     try:
-        while hold[0].execute(f"select count(pg_terminate_backend(pid)) {ours}").fetchone()[0] or len(hold) < 8:
+        while True:  # an ended connection may leave its place a moment later, and nobody of ours may have it then
+            ended, held = hold[0].execute(f"select count(pg_terminate_backend(pid)) {ours}").fetchone()[0], len(hold)
             with suppress(psycopg.OperationalError):
                 while True:
                     hold.append(psycopg.connect(server.get_uri("postgres"), autocommit=True))
+            if not ended and len(hold) == held:
+                break
         yield "the storage does not answer ("
     finally:
         for connection in hold:
