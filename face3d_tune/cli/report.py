@@ -8,8 +8,7 @@ import click
 
 from face3d_tune.cli.base import Choice, Command, example, storage_option
 
-_MARK = "face3d-tune"  # near the beginning of every report
-_BEGINNING = 2000  # characters
+_BEGINNING = 2000  # characters of a file, among which every report says that it is one
 
 
 @click.command(
@@ -89,12 +88,13 @@ def _file_name(study: str) -> str:
 def _check(path: Path) -> None:
     """Raise ConfigError if this would overwrite something that is no report."""
     from face3d_tune.errors import ConfigError
+    from face3d_tune.report import is_report
 
     if not path.exists():
         return
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            own = _MARK in file.read(_BEGINNING)
+            own = is_report(file.read(_BEGINNING))
     except OSError as error:
         raise ConfigError(f"--out {path} cannot be used: {error.strerror}", "name another file with -o") from error
     if not own:

@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element
 Style = Literal["plain", "strong", "code"]
 Runs = tuple[tuple[Style, str], ...]  # text in pieces, each in one style
 
+MARK = "<!-- face3d-tune report -->"  # in pages and notes, by which they are known as ours
 _MARKS: dict[Style, int] = {"plain": 0, "strong": 2, "code": 1}  # characters before and after
 
 

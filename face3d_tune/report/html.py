@@ -5,7 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from face3d_tune.report.blocks import Block, Code, Columns, Document, Figure, Paragraph, Runs, Section, Table, Tiles
+from face3d_tune.report.blocks import (
+    MARK,
+    Block,
+    Code,
+    Columns,
+    Document,
+    Figure,
+    Paragraph,
+    Runs,
+    Section,
+    Table,
+    Tiles,
+)
 from face3d_tune.report.charts import swatch
 
 _STYLE = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
@@ -46,7 +58,7 @@ def to_html(document: Document) -> str:
         main.append(_section(section, document.copy))
     SubElement(body, "script").text = _SCRIPT
     indent(head)
-    return "<!DOCTYPE html>\n" + tostring(page, encoding="unicode", method="html") + "\n"
+    return f"<!DOCTYPE html>\n{MARK}\n" + tostring(page, encoding="unicode", method="html") + "\n"
 
 
 def _section(section: Section, copy: tuple[str, str]) -> Element:

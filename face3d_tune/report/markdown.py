@@ -3,12 +3,12 @@
 import re
 import shlex
 
-from face3d_tune.report.blocks import Block, Code, Columns, Document, Figure, Paragraph, Runs, Style, Table, Tiles
+from face3d_tune.report.blocks import MARK, Block, Code, Columns, Document, Figure, Paragraph, Runs, Style, Table, Tiles
 
 
 def to_markdown(document: Document) -> str:
     """The file's text. Characters that Markdown or HTML would read are escaped, so a name stays a name."""
-    parts = [f"# {_plain(document.title)}", _plain(document.subtitle) + "\n<!-- face3d-tune -->"]
+    parts = [f"# {_plain(document.title)}", _plain(document.subtitle) + f"\n{MARK}"]
     for section in document.sections:
         parts.append(f"## {_plain(section.title)}")
         parts += [text for text in map(_block, section.blocks) if text]

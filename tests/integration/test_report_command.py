@@ -51,6 +51,10 @@ def test_a_report_is_written_over_and_another_file_is_not(place):
     answer = call("report", "-o", "train_3d.py", cwd=place)
     assert (answer.code, answer.err.splitlines()[0]) == (2, "error: train_3d.py exists and is no report")
     assert (place / "train_3d.py").read_text(encoding="utf-8") == "import torch"
+    notes = "# My notes\n\nSearched with face3d-tune: `face3d-tune report -o report.html`\n"
+    (place / "README.md").write_text(notes, encoding="utf-8")
+    assert call("report", "-o", "README.md", cwd=place).code == 2
+    assert (place / "README.md").read_text(encoding="utf-8") == notes  # it speaks of us, and is not ours
     assert call("report", "-o", "train_3d.py", "--force", cwd=place).code == 0
 
 
