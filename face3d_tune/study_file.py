@@ -18,8 +18,6 @@ from face3d_tune.errors import ConfigError, StudyFileError
 from face3d_tune.presets import PRESETS, Preset
 from face3d_tune.space import Space
 
-# In the wheel the study files lie inside the package; in a checkout they lie beside it.
-
 _TABLES = {
     "study": ("description", "presets"),
     "budget": ("trials", "epochs"),

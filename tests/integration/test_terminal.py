@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import tomllib
 from contextlib import closing
 from pathlib import Path
 
@@ -16,12 +17,13 @@ import pytest
 from command_line import THEIRS, call, start
 
 import face3d_tune
-from face3d_tune.doctor import examine
+from face3d_tune.doctor import _LEAST, examine
 
 if os.name == "nt":
     pytest.skip("Windows has no pseudo-terminals of this kind", allow_module_level=True)
 from pseudo_terminal import Terminal
 
+ROOT = Path(__file__).parents[2]
 PATIENCE = 120  # seconds
 STUDY = """
 [study]
@@ -210,6 +212,12 @@ def test_the_doctor_counts_studies_and_who_works_on_them(place, data_folder):
             assert process.poll() is None, said
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=PATIENCE)
+
+
+def test_the_doctor_asks_for_the_versions_that_the_package_needs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    least = dict(re.match(r"([\w-]+)>=([\d.]+)", needed).groups() for needed in project["dependencies"])
+    assert {name: ".".join(map(str, numbers)) for name, numbers in _LEAST.items()}.items() <= least.items()
 
 
 def test_the_doctor_finds_a_server_that_lets_nobody_write(postgres_url):

@@ -253,3 +253,25 @@ def test_beyond_this_machine_it_listens_only_with_a_token(sqlite, host):
 def test_a_token_that_is_easy_to_guess_or_no_cookie_is_refused(sqlite, token):
     with pytest.raises(ConfigError, match="--token"):
         make_dashboard(sqlite, token=token)
+
+
+def test_the_newest_study_is_read_before_anybody_asks(sqlite):
+    our_study(sqlite, "older")
+    newest = our_study(sqlite, "newest")
+    add_trial(newest, "COMPLETE", [0.5])
+    read = threading.Event()
+    asked = []
+
+    def get_all_trials(study_id, deepcopy=True):
+        asked.append(study_id)
+        read.set()
+        return []
+
+    with make_dashboard(sqlite) as server:
+        server.shown.get_all_trials = get_all_trials
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        assert read.wait(30)
+        server.shutdown()
+        thread.join()
+    assert asked == [newest._study_id]
