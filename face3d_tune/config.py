@@ -16,6 +16,13 @@ OptimizerName = Literal["adamw", "adam"]
 SchedulerType = Literal["plateau", "cosine"]
 
 
+# Fields that trainings of older versions did not have; they trained as these defaults do.
+_LATER = (
+    *("optimizer", "focal_gamma", "angle_weight", "scheduler_type", "warmup_epochs", "oversampling"),
+    *("view_mixing", "feature_noise", "pose_jitter", "landmark_noise"),
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialConfig:
     """Everything that a training depends on, besides the data, the seed and the device.
@@ -111,6 +118,13 @@ class TrialConfig:
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values, ready for JSON; `TrialConfig(**config.to_dict())` is the same config."""
         return asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """What two configs differ in if they are not equal. A later field at its default is left out, so that what is
+        made of this, a hash, is the same for trainings from before that field.
+        """
+        defaults = {field.name: field.default for field in fields(self)}
+        return {name: value for name, value in asdict(self).items() if name not in _LATER or value != defaults[name]}
 
 
 # Settings of a whole run: every trial of a study shares them, so a study file or preset does not set them.

@@ -55,9 +55,13 @@ class Schedule:
         return {"epochs": self._epochs, "plateau": self._plateau.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where the schedule that gave `state` was. Raises KeyError if something is missing."""
-        self._epochs = state["epochs"]
-        self._plateau.load_state_dict(state["plateau"])
+        """Go on where the schedule that gave `state` was; older versions kept only torch's, which counts epochs too.
+
+        Raises KeyError if something is missing.
+        """
+        plateau = state.get("plateau", state)
+        self._epochs = state["epochs"] if "plateau" in state else plateau["last_epoch"]
+        self._plateau.load_state_dict(plateau)
 
 
 def warmup(config: TrialConfig, epoch: int) -> float:
