@@ -197,9 +197,7 @@ def _notes(config: TrialConfig, words: list[str], script: Script) -> tuple[str, 
     if config.scheduler_type != "plateau" and "scheduler_type" in script.flags:
         shape = "the learning rate rises in a line, then falls" if config.warmup_epochs else "the learning rate falls"
         over = "the epochs that are left" if config.warmup_epochs else "all epochs"
-        notes.append(
-            f"{shape} by a cosine over {over}, set once an epoch; no flag says so, so see that your copy does it"
-        )
+        notes.append(f"{shape} by a cosine over {over}, set once an epoch; no flag says so, see that your copy does")
     if same := [script.flags[name].typed for name in _UNHEARD_OF if name in script.flags]:
         notes.append(f"your copy has {', '.join(same)} of its own; see that it means what docs/parameters.md says")
     if "model_type" in script.flags:
