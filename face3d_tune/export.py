@@ -199,7 +199,7 @@ def _notes(config: TrialConfig, words: list[str], script: Script) -> tuple[str, 
         over = "the epochs that are left" if config.warmup_epochs else "all epochs"
         notes.append(f"{shape} by a cosine over {over}, set once an epoch; no flag says so, see that your copy does")
     if same := [script.flags[name].typed for name in _UNHEARD_OF if name in script.flags]:
-        notes.append(f"your copy has {', '.join(same)} of its own; see that it means what docs/parameters.md says")
+        notes.append(f"your copy has {', '.join(same)} of its own; see that it means what docs/tuning.md says")
     if "model_type" in script.flags:
         notes.append(f"your copy chooses the layout by --model_type; see that it builds the `{config.layout}` layout")
     elif config.layout == "pose":

@@ -287,7 +287,7 @@ def test_a_flag_of_the_copy_that_has_our_name_is_used_and_noted():
     export = commands(preset("baseline", focal_gamma=1.5), USE, script)
     assert export.missing == ()
     assert "--focal_gamma 1.5" in " ".join(export.commands[0])
-    assert export.notes == ("your copy has --focal_gamma of its own; see that it means what docs/parameters.md says",)
+    assert export.notes == ("your copy has --focal_gamma of its own; see that it means what docs/tuning.md says",)
 
 
 def test_a_copy_with_both_names_for_the_layers_is_told_both():
