@@ -78,7 +78,7 @@ def augmented(config: TrialConfig, views: Views, drawn: Tensor, seed: int, epoch
         size = config.feature_noise / src.shape[1] ** 0.5 * torch.linalg.vector_norm(src, dim=1, keepdim=True)
         src = _as_long_as(src, src + size * _normal(src, seed, "feature noise", epoch))
     if config.landmark_noise > 0:
-        size = config.landmark_noise * views.landmarks.double().square().mean().sqrt().to(landmarks.dtype)
+        size = config.landmark_noise / views.landmarks.numel() ** 0.5 * torch.linalg.vector_norm(views.landmarks)
         landmarks = landmarks + size * _normal(landmarks, seed, "landmark noise", epoch)
     if config.pose_jitter > 0:
         degrees = degrees + config.pose_jitter * _normal(degrees, seed, "pose jitter", epoch)

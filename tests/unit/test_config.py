@@ -64,6 +64,13 @@ def test_defaults_are_those_of_the_documented_script():
     }
 
 
+def test_what_a_hash_is_made_of_says_nothing_of_a_later_field_at_its_default():
+    values = make().to_dict()
+    assert make().identity() == {name: value for name, value in values.items() if name not in SCRIPT_HAS_NOT}
+    for name, value in {**dict.fromkeys(SCRIPT_HAS_NOT, 1), "optimizer": "adam", "scheduler_type": "cosine"}.items():
+        assert make(**{name: value}).identity() == {**make().identity(), name: value}
+
+
 OUT_OF_RANGE = {
     "d_model": [0, -8],
     "dim_feedforward": [0],

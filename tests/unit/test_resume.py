@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 import pickle
 import random
 from dataclasses import replace
@@ -152,6 +153,28 @@ def test_a_schedule_that_has_forgotten_an_epoch_would_be_noticed(data, kind):
     snapshot["scheduler"]["epochs"] -= 1
     again.restore(snapshot)
     assert not same(state(to_the_end(again)), state(to_the_end(whole)))
+
+
+LATER = ("optimizer", "focal_gamma", "angle_weight", "scheduler_type", "warmup_epochs", "oversampling")
+LATER += ("view_mixing", "feature_noise", "pose_jitter", "landmark_noise")
+
+
+def test_a_checkpoint_of_the_version_before_is_found_and_gone_on_with(data, checkpoints, tmp_path):
+    whole = make("plain", data)
+    whole.train_epoch()
+    whole.train_epoch()
+    assert checkpoints.save("trial-1", whole) is None
+    (path,) = running(tmp_path)
+    content = checkpoint.unseal(path.read_bytes())
+    for name in LATER:
+        del content["config"][name]
+    content["snapshot"]["scheduler"] = content["snapshot"]["scheduler"]["plateau"]  # torch's own, and nothing beside
+    digest = hashlib.sha256(json.dumps([content["config"], 5], sort_keys=True).encode()).hexdigest()[:12]
+    assert digest in path.name
+    path.write_bytes(checkpoint.seal(content))
+    again = make("plain", data)
+    again.restore(checkpoints.load("trial-1", Task(0, CONFIG, 5, "off")).snapshot)
+    assert same(state(to_the_end(again)), state(to_the_end(whole)))
 
 
 def test_a_training_resumed_in_a_batch_is_as_alone_and_its_neighbours_do_not_notice(data):
