@@ -187,7 +187,8 @@ def count_causes(trials: Iterable[FrozenTrial]) -> dict[str, int]:
 
 def in_words(causes: Mapping[str, int]) -> str:
     """`3 diverged, 1 out of memory`; empty if nothing failed."""
-    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in causes.items() if count)
+    words = {"error": "by an error", "out_of_memory": "out of memory", "queued_again": "queued again"}
+    return ", ".join(f"{count} {words.get(name, name)}" for name, count in causes.items() if count)
 
 
 def summary(study: optuna.Study) -> dict[str, Any]:
