@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 from face3d_tune.conditions import describe_data
 from face3d_tune.export import DataUse, commands, quote
 from face3d_tune.findings import Findings
+from face3d_tune.presets import PRESETS
 from face3d_tune.results import config_of, count_causes, in_words, kept_cosine, repeatable_config
 from face3d_tune.stages import Stage
 
@@ -79,7 +80,7 @@ def _reason(found: Findings, trial: FrozenTrial) -> str:
     if found.best is not None and trial.number == found.best.number:
         return f"The best trial{f', {preset}' if preset else ''}"
     if preset:
-        return f"The guide's {preset}"
+        return f"{"The guide's" if names[0] in PRESETS else 'The'} {preset}"
     place = [other.number for other in found.runners_up].index(trial.number) + 1
     return f"Runner-up {place}: {config_of(trial).pose_unit}, lr {config_of(trial).lr:.1e}"
 
