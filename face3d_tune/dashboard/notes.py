@@ -80,7 +80,7 @@ def _reason(found: Findings, trial: FrozenTrial) -> str:
     if found.best is not None and trial.number == found.best.number:
         return f"The best trial{f', {preset}' if preset else ''}"
     if preset:
-        return f"{"The guide's" if names[0] in PRESETS else 'The'} {preset}"
+        return f"The guide's {preset}" if names[0] in PRESETS else f"The {preset}"
     place = [other.number for other in found.runners_up].index(trial.number) + 1
     return f"Runner-up {place}: {config_of(trial).pose_unit}, lr {config_of(trial).lr:.1e}"
 

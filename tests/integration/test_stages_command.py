@@ -35,7 +35,8 @@ WEIGHTS = (
     .replace("1e-5", "1e-7")
 )
 LAYERS = RATES.replace("scheduler_patience = { low = 1, high = 8 }", "dropout = { low = 0.0, high = 0.5 }")
-LAYERS = LAYERS.replace('["baseline", "recommended"]', "[]").replace("num_layers = 1\n", "").replace("[space]", "[space]\nnum_layers = { low = 1, high = 3 }")
+LAYERS = LAYERS.replace('["baseline", "recommended"]', "[]").replace("num_layers = 1\n", "")
+LAYERS = LAYERS.replace("[space]", "[space]\nnum_layers = { low = 1, high = 3 }")
 
 
 class Place:
