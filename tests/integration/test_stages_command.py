@@ -36,7 +36,7 @@ WEIGHTS = (
 )
 LAYERS = RATES.replace("scheduler_patience = { low = 1, high = 8 }", "dropout = { low = 0.0, high = 0.5 }")
 LAYERS = LAYERS.replace('["baseline", "recommended"]', "[]").replace("num_layers = 1\n", "")
-LAYERS = LAYERS.replace("[space]", "[space]\nnum_layers = { low = 1, high = 3 }")
+LAYERS = LAYERS.replace("[space]", "[space]\nnum_layers = { low = 1, high = 4 }")
 
 
 class Place:

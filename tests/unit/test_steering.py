@@ -13,7 +13,7 @@ from face3d_tune.steering import Steered, seen_by_sampler
 STARTUP = 8
 SAMPLERS = {
     "tpe, joint": lambda seed: TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=STARTUP),
-    "tpe, independent": lambda seed: TPESampler(seed=seed, n_startup_trials=STARTUP),
+    "tpe, independent": lambda seed: TPESampler(seed=seed, multivariate=False, n_startup_trials=STARTUP),
     "cmaes": lambda seed: CmaEsSampler(seed=seed, n_startup_trials=STARTUP, warn_independent_sampling=False),
     "gp": lambda seed: GPSampler(seed=seed, n_startup_trials=STARTUP),
 }
