@@ -452,7 +452,7 @@ def test_trials_that_diverge_between_errors_neither_count_as_one_nor_hide_them(s
     diverged = Outcome("non_finite", None, {"stop_reason": "non_finite", "cause": "diverged"})
     outcomes = iter([error, *[diverged] * 6] * 5)
     monkeypatch.setattr(search_module.TrialRun, "take", lambda *_: next(outcomes))
-    with pytest.raises(TrainingError, match=r"^20 trials in a row failed"):  # 20 diverged before the fifth error
+    with pytest.raises(TrainingError, match=r"^24 trials in a row failed \(20 diverged, 4 by an error\)"):
         search.run(2, Watch())
     outcomes = iter([error, *[diverged] * 2] * 5)
     with pytest.raises(TrainingError, match=r"^5 trials in a row failed; the last: the disk is full$"):
