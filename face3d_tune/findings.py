@@ -30,6 +30,7 @@ class Pruning:
     """What was pruned, and what that saved: the epochs that completed trials had more, by their median."""
 
     trials: int
+    raced: int  # of these, how many lost the race between folds
     epochs: int  # that the pruned trials trained
     saved_epochs: int
     saved_seconds: float  # of training, at each trial's own pace
@@ -160,6 +161,7 @@ def _pruning(trials: Sequence[FrozenTrial]) -> Pruning:
     pace = [held.get("seconds", 0.0) / held["epochs_run"] for held in pruned]  # seconds an epoch
     return Pruning(
         trials=len(attrs[TrialState.PRUNED]),
+        raced=sum("raced_out_after_fold" in held for held in attrs[TrialState.PRUNED]),
         epochs=sum(held["epochs_run"] for held in pruned),
         saved_epochs=round(sum(saved)),
         saved_seconds=sum(epochs * each for epochs, each in zip(saved, pace, strict=True)),
