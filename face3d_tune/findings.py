@@ -30,10 +30,10 @@ class Pruning:
     """What was pruned, and what that saved: the epochs that completed trials had more, by their median."""
 
     trials: int
-    raced: int  # of these, how many lost the race between folds
     epochs: int  # that the pruned trials trained
     saved_epochs: int
     saved_seconds: float  # of training, at each trial's own pace
+    raced: int = 0  # of these trials, how many lost the race between folds
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,13 +226,13 @@ def _introduce(console: "Console", search: "Search", place: "Storage", goal: int
     console.print(f"study    {study.study_name} ({file.path.name}) in {place}; {done}")
     console.print(
         f"trials   {file.sampler.name} over {', '.join(file.space)}; {file.pruner.name} pruner; "
-        f"up to {search.settings.epochs} epochs each{f' in each of {folds} folds' if folds > 1 else ''}"
+        f"up to {search.settings.epochs} epochs {f'in each of {folds} folds' if folds > 1 else 'each'}"
     )
     console.print(f"presets  {', '.join(file.presets) or 'none'}")
     console.print(f"device   {device_name(setup.device)}, mixed precision {setup.precision}; seed {search.seed}")
     console.print(f"engine   {plan}")
-    whom = f" of {folds} folds of people" if folds > 1 else ""
-    console.print(f"goal     mean validation cosine{whom}; without a model it is {no_model:.4f}\n")
+    over = f" over {folds} folds of people" if folds > 1 else ""
+    console.print(f"goal     mean validation cosine{over}; without a model it is {no_model:.4f}\n")
 
 
 def _nothing_to_do(search: "Search", goal: int, target: float | None) -> str:

@@ -22,12 +22,7 @@ def study_note(found: Findings) -> str:
     )
     how = f"; {effort['sampler']} sampler, {effort['pruner']} pruner" if effort else ""
     folds = folds_of(found.attrs)
-    whom = (
-        "validation people"
-        if folds == 1
-        else f"validation people: the mean over {folds} folds, in each of which others"
-    )
-    whom += "" if folds == 1 else " of the people who do not test validate"
+    whom = "validation people" + (f", others in each of {folds} folds: the mean over them" if folds > 1 else "")
     lines = [
         f"## {_plain(found.name)}",
         f"**Goal** the highest mean cosine between the model's output and the frontal embedding, on {whom}; "
