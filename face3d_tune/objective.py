@@ -128,7 +128,8 @@ class TrialRun:
             self._say(resumed.note)
         in_mid_trial = self.task.fold < self.task.folds  # where the end of a fold is the end of nothing
         if resumed.results and not (in_mid_trial and resumed.results[-1].stop_reason):
-            self._say(f"goes on after epoch {len(resumed.results)}{self._of_fold}")
+            of_fold = "" if self.task.folds == 1 else f" of fold {self.task.fold}"
+            self._say(f"goes on after epoch {len(resumed.results)}{of_fold}")
         if resumed.precision != self.task.precision:  # the other has led to NaN before
             self.task, self._retried = replace(self.task, precision=resumed.precision), True
         self._resumed[self.task.fold], self._history = resumed, []
@@ -171,10 +172,11 @@ class TrialRun:
         return self.task
 
     def _failed(self, failure: Failure) -> Outcome | Task:
+        message = failure.message if self.task.folds == 1 else f"fold {self.task.fold}: {failure.message}"
         if not failure.non_finite:
-            self._notes.append(f"{failure.message}{self._of_fold}")
+            self._notes.append(message)
             return self._outcome("error")
-        self._notes.append(f"{failure.message}{self._of_fold} (mixed precision: {self.task.precision})")
+        self._notes.append(f"{message} (mixed precision: {self.task.precision})")
         if self.task.precision == "off":
             return self._outcome("non_finite")
         self.task = replace(self.task, precision="off", retry=False)  # of this there is no checkpoint yet
@@ -184,10 +186,6 @@ class TrialRun:
     @property
     def _best(self) -> EpochResult | None:
         return next((result for result in reversed(self._history) if result.is_best), None)
-
-    @property
-    def _of_fold(self) -> str:
-        return "" if self.task.folds == 1 else f" of fold {self.task.fold}"
 
     def _outcome(self, stop_reason: StopReason, folds: Sequence[dict[str, Any]] = ()) -> Outcome:
         """Collect what is stored about the trial; `folds`, if this one has ended and no other begins."""

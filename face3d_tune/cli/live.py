@@ -75,7 +75,7 @@ class Picture:
             text.append(f"  cosine {trial.cosine:.4f}")
             if self.standing.to_beat:
                 name, value = self.standing.to_beat
-                if trial.folds > 1:  # the same people, or the difference would be one between people
+                if self.standing.to_beat_by_fold:  # the same people, or the difference would be one between people
                     value = self.standing.to_beat_by_fold[trial.fold - 1]
                 beside = f"{trial.cosine - value:+.4f} on {shortened(name, _NAME if wide else _SHORT)}"
                 text.append(f"  {beside}", "green" if trial.cosine > value else "dim")
