@@ -262,5 +262,6 @@ def _ending(trial: FrozenTrial) -> str:
         return f"failed, {reason}"
     epochs = f"epoch {attrs['best_epoch']} of {attrs['epochs_run']}"
     if folds := len(attrs.get("folds", ())):
-        epochs = f"{'fold 1' if folds == 1 else f'mean over {folds} folds'}, {attrs['epochs_run']} epochs"
+        run = f"{attrs['epochs_run']} epoch{'s' if attrs['epochs_run'] > 1 else ''}"
+        epochs = f"{'fold 1' if folds == 1 else f'mean over {folds} folds'}, {run}"
     return f"cosine {cosine:.4f} ({epochs}, {reason}, {attrs['seconds']:.0f} s)"
