@@ -37,6 +37,7 @@ def _synthetic(steps: int, feature_size: int = 512) -> FaceData:
     return FaceData(
         source="synthetic",
         front_features=front,
+        front_names=tuple(f"person {n}" for n in range(len(front))),
         video_features=_unit(front[person] + random.normal(size=(len(person), feature_size)) / feature_size**0.5),
         landmarks=random.normal(size=(len(person), 5, 3)).astype(np.float32),
         poses=random.uniform(-75, 75, (len(person), 3)),

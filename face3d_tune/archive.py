@@ -3,6 +3,7 @@
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from face3d_tune.folds import key_of
 from face3d_tune.ledger import lineage
 from face3d_tune.results import FINISHED, IMPORTED, kept_cosine
 from face3d_tune.resume import Checkpoints
@@ -19,14 +20,15 @@ class Archive:
         study: Whose trials these are.
         checkpoints: Where and how often.
         keep: Best weights are kept of so many finished trials.
+        folds: Of a trial; the best weights are those of the first.
     """
 
-    def __init__(self, study: optuna.Study, checkpoints: Checkpoints | None, keep: int) -> None:
+    def __init__(self, study: optuna.Study, checkpoints: Checkpoints | None, keep: int, folds: int = 1) -> None:
         self.checkpoints = checkpoints
-        self._study, self._keep = study, keep
+        self._study, self._keep, self._folds = study, keep, folds
 
     def key(self, trial: FrozenTrial | optuna.Trial) -> str | None:
-        """Under which the checkpoints of a trial are kept, and were by whoever trained it before."""
+        """Under which the checkpoints of a trial's first fold are kept, and were by whoever trained it before."""
         return None if self.checkpoints is None else f"trial-{lineage(trial)}"
 
     def take(self, trial: FrozenTrial) -> str | None:
@@ -34,9 +36,11 @@ class Archive:
         key = self.key(trial)
         if self.checkpoints is None or key is None:
             return None
+        said = next(filter(None, map(self.checkpoints.discard, self._later(key))), None)
         if trial.state not in FINISHED:
-            return self.checkpoints.discard(key)
-        return self.checkpoints.finish(key, _name(trial)) or self.checkpoints.keep_best(self._ranked(), self._keep)
+            return self.checkpoints.discard(key) or said
+        said = self.checkpoints.finish(key, _name(trial)) or said
+        return self.checkpoints.keep_best(self._ranked(), self._keep) or said
 
     def tidy(self) -> str | None:
         """Do it for every trial whose worker died between its end and this."""
@@ -45,10 +49,15 @@ class Archive:
         ended: dict[str, str | None] = {}
         for trial in self._study.get_trials(deepcopy=False):
             if key := self.key(trial):  # a later trial of the same lineage is its successor
-                ended[key] = _name(trial) if trial.state in FINISHED else None
+                ended |= {key: _name(trial) if trial.state in FINISHED else None} | dict.fromkeys(self._later(key))
                 if not trial.state.is_finished():
-                    del ended[key]
+                    for each in (key, *self._later(key)):
+                        del ended[each]
         return self.checkpoints.tidy(ended) or self.checkpoints.keep_best(self._ranked(), self._keep)
+
+    def _later(self, key: str) -> list[str]:
+        """The keys of a trial's other folds."""
+        return [key_of(key, fold) for fold in range(2, self._folds + 1)]
 
     def _ranked(self) -> list[str]:
         """The names of all trials that finished here, completed before pruned ones, the best first."""

@@ -4,6 +4,7 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import optuna
@@ -14,6 +15,7 @@ from face3d_tune import __version__
 from face3d_tune.config import Layout
 from face3d_tune.data import PARTS, FaceData
 from face3d_tune.errors import StudyError
+from face3d_tune.folds import mean_by_band
 from face3d_tune.study_file import StudyFile
 
 DEFAULT_SEED = 42
@@ -26,10 +28,15 @@ class Settings:
     layout: Layout
     epochs: int
     seed: int | None  # None: the study's own, or DEFAULT_SEED for a new one
+    folds: int = 1  # of people, over which a trial's value is the mean; 1: the ordinary split
 
 
 def study_attrs(data: FaceData, file: StudyFile, settings: Settings) -> dict[str, Any]:
-    """The user attributes of a study. `settings` stands last: a study that has it has them all."""
+    """The user attributes of a study. `settings` stands last: a study that has it has them all.
+
+    What no model reaches is measured as trials are: as the mean over folds of their validation people.
+    """
+    folds = data.folds(settings.folds)
     return {
         "data_fingerprint": data.fingerprint(),
         "data": {
@@ -42,8 +49,8 @@ def study_attrs(data: FaceData, file: StudyFile, settings: Settings) -> dict[str
             "people": {part: len(data.people[part]) for part in PARTS},
             "pairs": {part: len(data.parts[part]) for part in PARTS},
         },
-        "no_model_cosine": data.no_model_cosine("validation"),
-        "no_model_by_yaw": data.no_model_by_yaw("validation"),
+        "no_model_cosine": fmean(fold.no_model_cosine("validation") for fold in folds),
+        "no_model_by_yaw": mean_by_band([fold.no_model_by_yaw("validation") for fold in folds]),
         "versions": {
             "face3d_tune": __version__,
             "optuna": optuna.__version__,
@@ -54,6 +61,7 @@ def study_attrs(data: FaceData, file: StudyFile, settings: Settings) -> dict[str
             "study_file": file.name,
             "layout": settings.layout,
             "epochs": settings.epochs,
+            "folds": settings.folds,
             "seed": DEFAULT_SEED if settings.seed is None else settings.seed,
             "fixed": dict(file.fixed),
             "space": {name: json.loads(distribution_to_json(row)) for name, row in file.space.items()},
@@ -75,12 +83,13 @@ def check_same(name: str, held: Mapping[str, Any], wanted: Mapping[str, Any], se
     versions = [attrs["versions"]["optuna"] for attrs in (held, wanted)]
     if len({version.split(".")[0] for version in versions}) > 1:
         raise StudyError(f"study {name!r} was made with Optuna {versions[0]}, this is {versions[1]}", another)
-    before, now = (_flat(attrs["settings"]) for attrs in (held, wanted))
+    before, now = ({"folds": 1} | _flat(attrs["settings"]) for attrs in (held, wanted))  # older studies do not say
     free = {"study_file"} | ({"seed"} if settings.seed is None else set())
     for key in [key for key in (before | now) if key not in free]:
         if before.get(key) != now.get(key):
             values = f"{before.get(key)}, now it is {now.get(key)}"
-            raise StudyError(f"study {name!r} was made with {key} = {values}", another)
+            hint = f"means over folds and values of one split do not compare; {another}" if key == "folds" else another
+            raise StudyError(f"study {name!r} was made with {key} = {values}", hint)
 
 
 def describe_data(attrs: Mapping[str, Any]) -> str:

@@ -33,6 +33,7 @@ class Pruning:
     epochs: int  # that the pruned trials trained
     saved_epochs: int
     saved_seconds: float  # of training, at each trial's own pace
+    raced: int = 0  # of these trials, how many lost the race between folds
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,7 @@ def _pruning(trials: Sequence[FrozenTrial]) -> Pruning:
     pace = [held.get("seconds", 0.0) / held["epochs_run"] for held in pruned]  # seconds an epoch
     return Pruning(
         trials=len(attrs[TrialState.PRUNED]),
+        raced=sum("raced_out_after_fold" in held for held in attrs[TrialState.PRUNED]),
         epochs=sum(held["epochs_run"] for held in pruned),
         saved_epochs=round(sum(saved)),
         saved_seconds=sum(epochs * each for epochs, each in zip(saved, pace, strict=True)),

@@ -1,5 +1,6 @@
 """The epochs of a trial, kept with it in the storage: what each trained with, and what came of it."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ class History:
     """One number an epoch, from epoch 1 on. What is not known of a trial is empty.
 
     Of a trial in training, and of one that an earlier version stored, only the cosine is known; of an imported one
-    everything but the learning rate may be.
+    everything but the learning rate may be. Of several folds these are the epochs of the first.
     """
 
     cosine: tuple[float, ...]  # mean over validation pairs, [-1, 1]
@@ -31,8 +32,8 @@ class History:
         """What the storage holds of a trial's epochs."""
         if stored := trial.system_attrs.get(ATTR):
             return cls(**{name: tuple(values) for name, values in stored.items()})
-        steps = trial.intermediate_values
-        return cls(tuple(steps[step] for step in sorted(steps)))
+        steps, epochs = trial.intermediate_values, trial.user_attrs.get("config", {}).get("epochs", math.inf)
+        return cls(tuple(steps[step] for step in sorted(steps) if step <= epochs))
 
     @classmethod
     def of_epochs(cls, epochs: "Iterable[EpochResult]") -> "History":

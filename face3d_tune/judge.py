@@ -6,13 +6,15 @@ beside training. A median or percentile pruner looks at completed trials only, a
 
 import time
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import optuna
 from optuna.pruners import NopPruner, PercentilePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+
+from face3d_tune import race
 
 Attempt = Callable[[Callable[[], Any]], Any]  # calls something that needs the database, if that is there
 
@@ -76,6 +78,15 @@ class TrialJudge:
     def should_prune(self) -> bool:
         """Whether other trials' curves make this one hopeless: what `Trial.should_prune` answers."""
         return not self._waiting and bool(self._attempt(self._asked))
+
+    def is_lost(self, values: Sequence[float]) -> bool:
+        """Whether the completed trials make one hopeless that has these values on its first folds."""
+        return not self._waiting and bool(self._attempt(lambda: race.is_lost(values, self._fold_values())))
+
+    def _fold_values(self) -> list[list[float]]:
+        """Of every completed trial; one that was trained elsewhere has none."""
+        attrs = [trial.user_attrs for trial in self._completed.get_trials()]
+        return [[fold["value"] for fold in held["folds"]] for held in attrs if "folds" in held]
 
     def _asked(self) -> bool:
         pruner = self._trial.study.pruner

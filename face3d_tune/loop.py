@@ -22,7 +22,7 @@ from face3d_tune.outage import Outage
 from face3d_tune.results import OF_THE_CONFIG, cause, count_causes, in_words
 from face3d_tune.slots import Slots
 from face3d_tune.storage import is_away
-from face3d_tune.tasks import Event, Note
+from face3d_tune.tasks import Event, Note, Task
 from face3d_tune.training import EpochResult
 
 _ERRORS_IN_A_ROW = 5  # after so many the cause is not the configuration
@@ -36,6 +36,9 @@ class Watcher(Protocol):
 
     def trial_started(self, number: int, preset: str | None, config: TrialConfig) -> None:
         """A trial begins to train."""
+
+    def fold_started(self, number: int, fold: int, folds: int) -> None:
+        """A trial of several folds begins to train on this one, from 1, or begins it again."""
 
     def epoch_ended(self, number: int, result: EpochResult) -> None:
         """One epoch is trained and validated. What this raises stops the search at once."""
@@ -160,7 +163,12 @@ class Loop:
         entry.run = made
         attrs = entry.trial.user_attrs
         self._watcher.trial_started(entry.trial.number, attrs.get("preset") or attrs.get("near"), made.task.config)
-        self._slots.start(made.task)
+        self._train(made.task)
+
+    def _train(self, task: Task) -> None:
+        if task.folds > 1:
+            self._watcher.fold_started(task.number, task.fold, task.folds)
+        self._slots.start(task)
 
     def _train_on(self) -> bool:
         """Take what the slots give next; False if nothing is in training."""
@@ -187,7 +195,7 @@ class Loop:
             verdict.attrs["seconds"] = round(time.monotonic() - entry.started, 3)
             entry.outcome = verdict
         else:
-            self._slots.start(verdict)
+            self._train(verdict)
 
     def _ended(self, trial: FrozenTrial) -> None:
         """Go on without a trial that was told. Raises TrainingError if it was one failure too many."""

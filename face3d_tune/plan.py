@@ -48,9 +48,16 @@ class Plan:
 
 
 def choose(
-    engine: Engine, slots: int | None, device: torch.device, data: FaceData, configs: Iterable[TrialConfig]
+    engine: Engine,
+    slots: int | None,
+    device: torch.device,
+    data: FaceData,
+    configs: Iterable[TrialConfig],
+    folds: int = 1,
 ) -> Plan:
     """A plan; `slots` None chooses their number for the largest of the configs that the search may meet.
+
+    A process holds the pairs once for every fold.
 
     Raises ConfigError for slots that the engine does not have.
     """
@@ -68,11 +75,11 @@ def choose(
     words = f"models of up to {largest / 1e6:.1f} million parameters"
     if device.type == "cpu":
         count, free = cores(), psutil.virtual_memory().available
-        fit = math.floor(_SHARE * free / (need + _PROCESS + _bytes(data)))
+        fit = math.floor(_SHARE * free / (need + _PROCESS + folds * _bytes(data)))
         return Plan("batched", max(1, min(count, fit)), device, f"{count} cores, {free / 2**30:.0f} GiB free, {words}")
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
-        fit = math.floor(_SHARE * (free - _bytes(data)) / need)
+        fit = math.floor(_SHARE * (free - folds * _bytes(data)) / need)
         count = max(1, min(_MOST_ON_ACCELERATOR, fit))
         return Plan("batched", count, device, f"{free / 2**30:.0f} GiB free on the GPU, {words}")
     return Plan("batched", 1, device, f"memory of {device.type} cannot be asked for")

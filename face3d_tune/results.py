@@ -100,6 +100,12 @@ def kept_cosine(trial: FrozenTrial) -> float | None:
     return cosine
 
 
+def folds_of(study_attrs: Mapping[str, Any]) -> int:
+    """Over how many folds of people the values of a study's trials are means; 1: the ordinary split."""
+    folds: int = study_attrs.get("settings", {}).get("folds", 1)  # an older study does not say
+    return folds
+
+
 def pick_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
     """A trial by number, or the best one. Raises StudyError if there is none, or if it never had a configuration."""
     if number is None:
@@ -204,6 +210,7 @@ def summary(study: optuna.Study) -> dict[str, Any]:
         "best_preset": best.user_attrs.get("preset") if best else None,
         "best_origin": origin(best) if best else None,
         "imported": count_imported(study),
+        "folds": folds_of(study.user_attrs),
         "no_model_cosine": study.user_attrs.get("no_model_cosine"),
         "data": study.user_attrs.get("data"),
     }

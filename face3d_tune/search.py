@@ -92,7 +92,7 @@ class Search:
         if artifacts is not None:
             unique = unique_name(name, self.study.user_attrs["id"])
             checkpoints = Checkpoints(artifacts, unique, checkpoint_every, DataUse.of(setup.data))
-        self.archive = Archive(self.study, checkpoints, keep_checkpoints)
+        self.archive = Archive(self.study, checkpoints, keep_checkpoints, settings.folds)
 
     def _describe(self, attrs: Mapping[str, Any]) -> None:
         """Say in a new study what it is about."""
@@ -183,6 +183,7 @@ class Search:
             judge=judge,
             key=self.archive.key(trial),
             retry="retry_of" in trial.user_attrs,
+            folds=self.settings.folds,
             say=lambda said: watcher.note(f"trial {trial.number}: {said}"),
         )
 
@@ -211,8 +212,12 @@ class Search:
 
 
 def check(file: StudyFile, settings: Settings, setup: Setup) -> None:
-    """Raise StudyFileError if the file cannot be searched on these data: before a storage is opened or made."""
+    """Raise StudyFileError if the file cannot be searched on these data: before a storage is opened or made.
+
+    ConfigError, if the data cannot be cut into so many folds.
+    """
     file = file.for_layout(settings.layout)
-    file.check(setup.data.feature_size, settings.layout, len(setup.data.parts["train"]))
+    training_pairs = min(len(fold.parts["train"]) for fold in setup.data.folds(settings.folds))
+    file.check(setup.data.feature_size, settings.layout, training_pairs)
     make_pruner(file)
     make_sampler(file, 0)

@@ -87,13 +87,14 @@ class PlainSlot:
         precision = loaded.precision if loaded else task.precision
 
         def afresh() -> Trainer:
-            return Trainer(task.config, self._data, seed=task.seed, device=self._device, precision=precision)
+            data = self._data.fold(task.fold, of=task.folds)
+            return Trainer(task.config, data, seed=task.seed, device=self._device, precision=precision)
 
         return self._saver.resume(task, loaded, afresh(), afresh)
 
 
 class BatchedSlots:
-    """Up to `count` trainings in this process, those of one structure as one batch; the first in is the first out.
+    """Up to `count` trainings in this process, those of one structure and fold as one batch; the first in is first out.
 
     If memory runs out in training, `count` is halved and the trainings of this process begin again, or go on from their
     checkpoints, those without a place later; one for which there is no room beside the others waits.
@@ -105,7 +106,8 @@ class BatchedSlots:
         self, data: FaceData, device: torch.device, count: int, checkpoints: Checkpoints | None = None
     ) -> None:
         self.count = count
-        self._data, self._device, self._saver = Data(data, device), device, Saver(checkpoints)
+        self._source, self._device, self._saver = data, device, Saver(checkpoints)
+        self._data: dict[tuple[int, int], Data] = {}  # by fold and number of folds
         self._waiting: list[Task] = []
         self._tasks: dict[Member, Task] = {}
         self._batches: dict[Hashable, Batch] = {}
@@ -149,9 +151,9 @@ class BatchedSlots:
             task = self._waiting[0]
             loaded = self._saver.find(task)
             training = (task.config, task.seed, loaded.precision if loaded else task.precision)
-            key = structure(task.config, training[2])
+            key = task.fold, task.folds, structure(task.config, training[2])
             try:
-                batch = self._batches.get(key) or Batch(task.config, self._data, training[2])
+                batch = self._batches.get(key) or Batch(task.config, self._data_of(task), training[2])
                 old = next((member for member in self._ended if member.batch is batch), None)
                 member = batch.add(*training) if old is None else batch.replace(old, *training)
                 afresh = partial(batch.replace, member, *training)
@@ -175,6 +177,13 @@ class BatchedSlots:
         self._ended = []
         self._batches = {key: batch for key, batch in self._batches.items() if batch.members}
         return events
+
+    def _data_of(self, task: Task) -> Data:
+        """Of its fold, made when the first training needs it."""
+        fold = task.fold, task.folds
+        if fold not in self._data:
+            self._data[fold] = Data(self._source.fold(task.fold, of=task.folds), self._device)
+        return self._data[fold]
 
     def _train(self, stop: Callable[[], bool]) -> list[Event]:
         """One epoch of every batch in turn."""

@@ -29,7 +29,7 @@ from face3d_tune.data.copy import convert, copy, write_sample
 from face3d_tune.errors import ScriptError, TrainingError
 from face3d_tune.export import DataUse, commands
 from face3d_tune.history import History
-from face3d_tune.results import StoredTrial
+from face3d_tune.results import StoredTrial, folds_of
 from face3d_tune.script import Script
 
 _ENOUGH_TRIALS, _USUAL = 5, 0.05
@@ -121,6 +121,8 @@ def difference(first: FirstEpoch, stored: StoredTrial) -> list[str]:
         f"check: validation after epoch 1{read}: {theirs}; trial {stored.trial.number} had {ours}",
         f"check: {abs(off):.4f} {'above' if off > 0 else 'below'} the trial; {rule} {limit:.4f} there",
     ]
+    if (folds := folds_of(stored.study_attrs)) not in (1, 3):  # the first of three folds is the script's split
+        lines.append(f"note: the trial's is of fold 1 of {folds}, which validates on other people than the script")
     if abs(off) > limit:
         lines.append(
             "warning: that is far: the script may split or read the data in another way, build another layout, "

@@ -2,7 +2,8 @@
 
 One meaning for a trial in training, for one that is stored, and for a search that goes on with another target: the
 checkpoint that training keeps is at or above the target, and stands in so many epochs in a row that are. With one epoch
-that is the trial's value alone; with more, a lucky epoch among bad ones does not count.
+that is the trial's value alone; with more, a lucky epoch among bad ones does not count. Of several folds the
+mean counts, and that alone.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,6 +30,8 @@ def reached(trial: FrozenTrial, target: float, epochs: int) -> bool:
     attrs = trial.user_attrs
     if trial.state != TrialState.COMPLETE or trial.value is None or not attrs.get("confirmed", True):
         return False
+    if len(attrs.get("folds", ())) > 1:
+        return trial.value >= target  # a mean over folds is of no epoch
     history = History.of(trial) if epochs > 1 else History(())  # of one epoch the value says all
     return held(history, trial.value, attrs.get("best_epoch", 1), target, epochs)
 

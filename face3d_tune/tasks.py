@@ -17,6 +17,8 @@ class Task:
     precision: Precision
     key: str | None = None  # under which its checkpoints are kept, and were by whoever trained it before; None: nowhere
     retry: bool = False  # whether somebody has begun it before
+    fold: int = 1  # of the data's `folds`, on which it trains
+    folds: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,9 +41,13 @@ class Doomed:
             [sys.executable, __file__], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def begin(self, *words, moment=None, trial=0, clock=0.0):
-        """Start `face3d-tune WORDS`, dead at a moment of its `trial`-th trial, or with a clock so many seconds off."""
-        order = {"words": list(map(str, words)), "moment": moment, "trial": trial, "clock": clock, "log": self._log}
+    def begin(self, *words, moment=None, trial=0, skip=0, clock=0.0):
+        """Start `face3d-tune WORDS`, dead at a moment of its `trial`-th trial, or with a clock so many seconds off.
+
+        The first `skip` such moments pass.
+        """
+        order = {"words": list(map(str, words)), "moment": moment, "trial": trial, "skip": skip, "clock": clock}
+        order["log"] = self._log
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
 
@@ -79,9 +83,9 @@ def _place(path):
     return getattr(sys.modules[module], owner), name
 
 
-def _kill_at(moment, trial):
-    """Kill this process at the first such moment after it asked for its `trial`-th trial, counted from 0."""
-    asked = 0
+def _kill_at(moment, trial, skip):
+    """Kill this process at the first such moment but `skip` after it asked for its `trial`-th trial, counted from 0."""
+    asked, passed = 0, 0
 
     def wrap(path, before, after):
         owner, name = _place(path)
@@ -100,7 +104,9 @@ def _kill_at(moment, trial):
         asked += 1
 
     def die():
-        if asked > trial:
+        nonlocal passed
+        passed += asked > trial
+        if passed > skip:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def live():
@@ -133,7 +139,7 @@ def _one_run(order):
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     if order["moment"]:
-        _kill_at(order["moment"], order["trial"])
+        _kill_at(order["moment"], order["trial"], order["skip"])
     if order["clock"]:
         _shift_clock(order["clock"])
     main(order["words"])

@@ -93,6 +93,21 @@ def searched(*, history=True):
     return [*presets, *others, best, *pruned, trial_of("FAIL", minute=15, stop_reason="error")]
 
 
+def over_folds():
+    """Trials of three folds each: the best of three, and one that lost the race after its first."""
+
+    def folds_of(*values):
+        held = {"best_epoch": 4, "epochs_run": 5, "stop_reason": "finished"}
+        return [{"fold": fold, "value": value, **held} for fold, value in enumerate(values, 1)]
+
+    trials = [
+        trial_of("COMPLETE", 0.55, epochs=5, preset="baseline", folds=folds_of(0.5, 0.55, 0.6), epochs_run=15),
+        trial_of("COMPLETE", 0.6, epochs=5, minute=1, lr=2e-3, folds=folds_of(0.5, 0.6, 0.7), epochs_run=15),
+        trial_of("PRUNED", 0.1, epochs=5, minute=2, folds=folds_of(0.1), raced_out_after_fold=1, seconds=20.0),
+    ]
+    return study_of(*trials, settings=attrs_of()["settings"] | {"folds": 3})
+
+
 def study_of(*trials, name="faces", storage=None, **attrs):
     study = optuna.create_study(direction="maximize", study_name=name, storage=storage)
     for key, value in attrs_of(**attrs).items():

@@ -35,9 +35,13 @@ class Watch:
     def __init__(self, interrupt=None, error=KeyboardInterrupt):
         self.interrupt, self.error = interrupt, error
         self.started, self.epochs, self.ended, self.lost, self.notes = [], {}, [], [], []
+        self.folds = []
 
     def trial_started(self, number, preset, config):
         self.started.append((number, preset, config))
+
+    def fold_started(self, number, fold, folds):
+        self.folds.append((number, fold, folds))
 
     def epoch_ended(self, number, result):
         self.epochs.setdefault(number, []).append(result)

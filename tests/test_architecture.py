@@ -14,8 +14,8 @@ PACKAGE = Path(face3d_tune.__file__).parent
 # A module may import from every layer above its own line, and from no other.
 LAYERS = (
     "__init__ errors",
-    "seeds stopping presets builtin pace blame",  # numbers and values, by no one's leave
-    "masks",
+    "seeds stopping presets builtin pace blame race",  # numbers and values, by no one's leave
+    "masks folds",
     "config script",
     "storage device checkpoint artifacts",  # the machine: databases, ports, GPUs, files
     "workers outage",

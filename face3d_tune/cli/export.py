@@ -105,7 +105,7 @@ def export(
 
     from face3d_tune.data import SAMPLE_NAME
     from face3d_tune.export import SAMPLE_FOLDER, DataUse, to_json, to_toml
-    from face3d_tune.results import kept_cosine, read_trial, repeatable_config
+    from face3d_tune.results import folds_of, kept_cosine, read_trial, repeatable_config
     from face3d_tune.storage import Storage
 
     if check and (how["script"] is None or form != "command"):
@@ -126,6 +126,7 @@ def export(
     match form:
         case "json":
             origin = {"study": stored.study, "trial": trial.number, "value": kept_cosine(trial)}
+            origin |= {"folds": folds} if (folds := folds_of(stored.study_attrs)) > 1 else {}
             click.echo(to_json(config, use, {**origin, "seed": trial.user_attrs.get("seed")}), nl=False)
         case "toml":
             click.echo(to_toml(f"{stored.study}-trial-{trial.number}", config, use.feature_size), nl=False)

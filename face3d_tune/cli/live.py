@@ -25,6 +25,8 @@ class InTraining:
     epoch: int = 0
     cosine: float | None = None
     lr: float | None = None
+    fold: int = 1  # of `folds`, on which it trains
+    folds: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Standing:
     best_trial: int | None
     to_beat: tuple[str, float] | None  # the best preset and its cosine
     left: tuple[float, float] | None  # seconds
+    to_beat_by_fold: Sequence[float] = ()  # its cosine on each of several folds
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +69,17 @@ class Picture:
         if wide:
             done = round(_BAR * trial.epoch / max(trial.epochs, 1))
             text.append("  ").append("━" * done, "green").append("─" * (_BAR - done), "dim")
+        if trial.folds > 1:
+            text.append(f"  fold {trial.fold} of {trial.folds}")
         if trial.cosine is not None:
             text.append(f"  cosine {trial.cosine:.4f}")
             if self.standing.to_beat:
                 name, value = self.standing.to_beat
+                if self.standing.to_beat_by_fold:  # the same people, or the difference would be one between people
+                    value = self.standing.to_beat_by_fold[trial.fold - 1]
                 beside = f"{trial.cosine - value:+.4f} on {shortened(name, _NAME if wide else _SHORT)}"
                 text.append(f"  {beside}", "green" if trial.cosine > value else "dim")
-        if trial.lr is not None:
+        if trial.lr is not None and (wide or trial.folds == 1):  # there is no room for both
             text.append(f"  lr {trial.lr:.1e}")
         name = in_columns(f"#{trial.number} {trial.name}")
         return Text(shortened(name, max(_NAME, width - text.cell_len))).append_text(text)

@@ -80,6 +80,7 @@ class Tally:
         self._failed: list[FrozenTrial] = []
         self.best: tuple[float, int] | None = None  # value and trial
         self.to_beat: tuple[str, float] | None = None  # the best preset and its value
+        self._to_beat_by_fold: list[float] = []
         self._seconds: list[float] = []  # that each finished trial took
         for trial in trials:
             self.add(trial)
@@ -100,6 +101,7 @@ class Tally:
             return False
         if (preset := attrs.get("preset")) and (self.to_beat is None or trial.value > self.to_beat[1]):
             self.to_beat = preset, trial.value
+            self._to_beat_by_fold = [fold["value"] for fold in attrs.get("folds", ())]
         improved = self.best is None or trial.value > self.best[0]
         if improved:
             self.best = trial.value, trial.number
@@ -114,7 +116,8 @@ class Tally:
         value, number = self.best or (None, None)
         remaining = 0 if self.goal is None else self.goal - self.done
         left = time_left(self._seconds, remaining, at_once, spent) if remaining > 0 else None
-        return Standing(self.study, self.done, self.pruned, self.goal, value, number, self.to_beat, left)
+        counts = self.done, self.pruned, self.goal
+        return Standing(self.study, *counts, value, number, self.to_beat, left, self._to_beat_by_fold)
 
     def __str__(self) -> str:
         of = "" if self.goal is None else f" of {self.goal}"
@@ -147,6 +150,11 @@ class SearchProgress:
         """Start a new live line."""
         self._training[number] = InTraining(number, preset or "sampled", config.epochs, lr=config.lr)
         self._began[number] = time.monotonic()
+
+    def fold_started(self, number: int, fold: int, folds: int) -> None:
+        """Begin the trial's live line again."""
+        again = replace(self._training[number], epoch=0, cosine=None, fold=fold, folds=folds)
+        self._training[number] = again
 
     def epoch_ended(self, number: int, result: EpochResult) -> None:
         """Move the trial's live line on."""
@@ -202,6 +210,10 @@ class JsonLines:
         """`trial_started`: trial, preset, config."""
         self.say("trial_started", trial=number, preset=preset, config=config.to_dict())
 
+    def fold_started(self, number: int, fold: int, folds: int) -> None:
+        """`fold_started`: trial, fold (from 1), folds; only if there are several."""
+        self.say("fold_started", trial=number, fold=fold, folds=folds)
+
     def epoch_ended(self, number: int, result: EpochResult) -> None:
         """`epoch`: trial, epoch, cosine, losses and the learning rate that it trained with."""
         losses = {"train_loss": result.train_loss, "val_loss": result.val_loss}
@@ -243,10 +255,18 @@ def ended(trial: FrozenTrial, best: bool, name: str | None = None) -> str:
 
 
 def _ending(trial: FrozenTrial) -> str:
-    """`cosine 0.5931 (epoch 12 of 27, early_stopping, 31 s)`, or why there is no cosine."""
+    """`cosine 0.5931 (epoch 12 of 27, early_stopping, 31 s)`, or why there is no cosine.
+
+    Of several folds `cosine 0.5931 (mean over 3 folds, 81 epochs, early_stopping, 31 s)`.
+    """
     attrs, cosine = trial.user_attrs, kept_cosine(trial)
-    reason = attrs["stop_reason"] + (f": {attrs['error']}" if "error" in attrs else "")
+    raced_out = attrs.get("raced_out_after_fold")
+    reason = attrs["stop_reason"] if raced_out is None else f"raced out after fold {raced_out}"
+    reason += f": {attrs['error']}" if "error" in attrs else ""
     if cosine is None:
         return f"failed, {reason}"
     epochs = f"epoch {attrs['best_epoch']} of {attrs['epochs_run']}"
+    if folds := len(attrs.get("folds", ())):
+        run = f"{attrs['epochs_run']} epoch{'s' if attrs['epochs_run'] > 1 else ''}"
+        epochs = f"{'fold 1' if folds == 1 else f'mean over {folds} folds'}, {run}"
     return f"cosine {cosine:.4f} ({epochs}, {reason}, {attrs['seconds']:.0f} s)"

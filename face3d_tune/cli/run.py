@@ -68,6 +68,14 @@ if TYPE_CHECKING:
     metavar="N",
     help="Longest training of one trial.  [default: the study file's budget]",
 )
+@click.option(
+    "--folds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="K",
+    help="Train each trial K times, on other people each time, and take the mean.",
+)
 @click.option("--timeout", type=Duration(), metavar="TIME", help="Start no trial after this time, e.g. 90s, 30m, 8h.")
 @click.option(
     "--target",
@@ -109,6 +117,7 @@ def run(
     storage: str,
     trials: int | None,
     epochs: int | None,
+    folds: int,
     timeout: float | None,
     target: float | None,
     target_epochs: int | None,
@@ -168,13 +177,13 @@ def run(
     data = load(data_dir, split=split, min_yaw=min_yaw, max_yaw=max_yaw)
     for line in (*data.warnings, *([notice] if notice else [])):
         click.echo(f"warning: {line}", err=True)
-    settings = Settings(layout, epochs or file.epochs, seed)
+    settings = Settings(layout, epochs or file.epochs, seed, folds)
     setup = Setup(data, chosen_device, precision, use_amp=amp != "off", target=target, target_epochs=target_epochs or 1)
     name = study_name or file.name
     file, stage = take_up(place, name, before, data, file, settings)
     check(file, settings, setup)
     configs = file.for_layout(layout).extreme_configs(data.feature_size, layout)
-    plan = choose(engine, slots, chosen_device, data, configs)
+    plan = choose(engine, slots, chosen_device, data, configs, folds)
     set_threads(1 if plan.engine == "batched" else None)  # others train
     goal = trials or file.trials
     kept = None if artifacts is None else Artifacts.parse(artifacts)
@@ -234,7 +243,7 @@ def _introduce(console: "Console", search: "Search", place: "Storage", goal: int
     from face3d_tune.results import count_imported
     from face3d_tune.stages import Stage, moved
 
-    setup, file, study = search.setup, search.file, search.study
+    setup, file, study, folds = search.setup, search.file, search.study, search.settings.folds
     no_model = study.user_attrs["no_model_cosine"]
     imported = f", {count} more imported" if (count := count_imported(study)) else ""
     console.print(f"data     {describe_data(study.user_attrs)}; poses in {setup.data.file_pose_unit}")
@@ -242,7 +251,7 @@ def _introduce(console: "Console", search: "Search", place: "Storage", goal: int
     console.print(f"study    {study.study_name} ({file.path.name}) in {place}; {done}")
     console.print(
         f"trials   {file.sampler.name} over {', '.join(file.space)}; {file.pruner.name} pruner; "
-        f"up to {search.settings.epochs} epochs each"
+        f"up to {search.settings.epochs} epochs {f'in each of {folds} folds' if folds > 1 else 'each'}"
     )
     if stage := Stage.of(study.user_attrs):
         console.print(f"from     {stage}")
@@ -253,8 +262,9 @@ def _introduce(console: "Console", search: "Search", place: "Storage", goal: int
     console.print(f"presets  {', '.join(names) or 'none'}{near}")
     console.print(f"device   {device_name(setup.device)}, mixed precision {setup.precision}; seed {search.seed}")
     console.print(f"engine   {plan}")
+    over = f" over {folds} folds of people" if folds > 1 else ""
     ends = "" if setup.target is None else f"; ends at {_target(search)}"
-    console.print(f"goal     mean validation cosine; without a model it is {no_model:.4f}{ends}\n")
+    console.print(f"goal     mean validation cosine{over}; without a model it is {no_model:.4f}{ends}\n")
 
 
 def _short(value: object) -> str:

@@ -66,6 +66,7 @@ def _lines(study: dict[str, Any]) -> list[str]:
         no_model = study["no_model_cosine"]
         beside = "" if no_model is None else f"; without a model {no_model:.4f}"
         best = f"{study['best_value']:.4f}, trial {study['best_trial']} ({study['best_origin']})"
+        best += f", mean over {study['folds']} folds" if study["folds"] > 1 else ""
         lines.append(f"         best validation cosine {best}{beside}")
     for worker in study["workers"]:
         trials = ", ".join(f"#{number}" for number in worker["trials"]) or "no trial"

@@ -9,7 +9,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from face3d_tune.config import TrialConfig
-from face3d_tune.results import IMPORTED, best_trial, config_of, kept_cosine, origin, preset_rows
+from face3d_tune.results import IMPORTED, best_trial, config_of, folds_of, kept_cosine, origin, preset_rows
 from face3d_tune.stages import Stage
 
 _WIDTH = 100  # columns, where there is no terminal to ask
@@ -26,7 +26,10 @@ def results_console() -> Console:
 def before_and_after(study: optuna.Study) -> None:
     """Print the best trial beside every preset and the no-model cosine, to stdout."""
     console, data = results_console(), study.user_attrs["data"]
-    whom = f"{data['people']['validation']} people never trained on"
+    whom, folds = f"{data['people']['validation']} people never trained on", folds_of(study.user_attrs)
+    if folds > 1:  # everybody who does not test validates once
+        people = data["people"]["train"] + data["people"]["validation"]
+        whom = f"{people} people, none trained on in their fold; mean over {folds} folds"
     if data["split"] == "none":
         whom = "the TRAINING pairs: this says nothing about people never seen"
     table = _table(study, with_bands=True)

@@ -154,7 +154,7 @@ def _trial(
 
     from face3d_tune.data import SAMPLE_NAME, load
     from face3d_tune.errors import StudyError
-    from face3d_tune.results import kept_cosine, read_trial, repeatable_config
+    from face3d_tune.results import folds_of, kept_cosine, read_trial, repeatable_config
     from face3d_tune.storage import Storage
 
     context = click.get_current_context()
@@ -176,7 +176,14 @@ def _trial(
     name = f"{stored.study}-trial-{trial.number}"
     attrs = trial.user_attrs
     engine = attrs.get("engine", "plain")  # a study from before there was another
-    return repeatable_config(trial), data, attrs.get("seed", 42), name, kept_cosine(trial), engine
+    expected = kept_cosine(trial)
+    if (folds := folds_of(stored.study_attrs)) > 1:
+        reached = "" if expected is None else f", {expected:.4f},"
+        click.echo(
+            f"note: the trial's value{reached} is a mean over {folds} folds; here is the ordinary split", err=True
+        )
+        expected = None
+    return repeatable_config(trial), data, attrs.get("seed", 42), name, expected, engine
 
 
 def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":

@@ -26,7 +26,7 @@ def watch(storage: str, study_name: str | None) -> None:
 
     from face3d_tune.cli.progress import Tally, ended, live_on
     from face3d_tune.errors import StorageError
-    from face3d_tune.results import find_study
+    from face3d_tune.results import find_study, folds_of
     from face3d_tune.storage import Storage
     from face3d_tune.target import reached_by_any
 
@@ -36,7 +36,7 @@ def watch(storage: str, study_name: str | None) -> None:
     with place.opened() as opened:
         study = find_study(optuna.storages.get_storage(opened), study_name)
         tally, seen, away = Tally(study.study_name, None), set[int](), ""
-        picture, looked = _picture(tally, []), False
+        picture, looked = _picture(tally, [], 1), False
         with live_on(console, lambda: picture):
             while True:
                 try:
@@ -56,14 +56,14 @@ def watch(storage: str, study_name: str | None) -> None:
                         console.print(ended(trial, best))
                 looked, tally.goal = True, effort.get("trials")
                 running = [trial for trial in trials if trial.state == optuna.trial.TrialState.RUNNING]
-                picture = _picture(tally, running)
+                picture = _picture(tally, running, folds_of(study.user_attrs))
                 if not running and (tally.full() or reached_by_any(trials, effort)):
                     break
                 time.sleep(_EVERY)
     click.echo(f"study {study.study_name!r}: {tally}")
 
 
-def _picture(tally: "Tally", running: "list[FrozenTrial]") -> "Picture":
+def _picture(tally: "Tally", running: "list[FrozenTrial]", folds: int) -> "Picture":
     """Of what the storage holds now."""
     from datetime import datetime
 
@@ -71,21 +71,24 @@ def _picture(tally: "Tally", running: "list[FrozenTrial]") -> "Picture":
 
     began = [trial.datetime_start for trial in running if trial.datetime_start]
     spent = sum((datetime.now() - start).total_seconds() for start in began)
-    return Picture(tally.standing(len(running), max(0.0, spent)), [_in_training(trial) for trial in running])
+    return Picture(tally.standing(len(running), max(0.0, spent)), [_in_training(trial, folds) for trial in running])
 
 
-def _in_training(trial: "FrozenTrial") -> "InTraining":
+def _in_training(trial: "FrozenTrial", folds: int) -> "InTraining":
     from face3d_tune.cli.live import InTraining
     from face3d_tune.results import origin
 
     attrs, steps = trial.user_attrs, trial.intermediate_values
     config: dict[str, Any] = attrs.get("config", {})
-    epoch = max(steps, default=0)
+    step, epochs = max(steps, default=0), config.get("epochs", 0)
+    fold = (step - 1) // epochs + 1 if step and epochs else 1
     return InTraining(
         number=trial.number,
         name=origin(trial),
-        epochs=config.get("epochs", 0),
-        epoch=epoch,
-        cosine=steps.get(epoch),
+        epochs=epochs,
+        epoch=step - (fold - 1) * epochs,
+        cosine=steps.get(step),
         lr=attrs.get("lr_now", config.get("lr")),
+        fold=fold,
+        folds=folds,
     )

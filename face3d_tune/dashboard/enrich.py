@@ -33,7 +33,7 @@ _STUDY = re.compile(r"/api/studies/(\d+)")
 _ARTIFACT = re.compile(r"/artifacts/(\d+)/\d+/([0-9a-f-]+)")
 _FRESH = 5.0  # seconds that what was worked out is shown again, at least
 _SHARE = 20  # and so many times as long as it took: a twentieth of one core goes into it at most
-_UNSHOWN = ("config", "overrides", "cosine_by_yaw")  # too long for a table, or shown number by number
+_UNSHOWN = ("config", "overrides", "cosine_by_yaw", "folds")  # too long for a table, or shown number by number
 _drawing = threading.Lock()  # matplotlib is not made for threads
 
 
@@ -210,7 +210,8 @@ def _shown(attrs: list[dict[str, str]]) -> list[dict[str, str]]:
     )
     known = {band: value for band, value in by_yaw.items() if value is not None}
     bands = [{"key": f"cosine |yaw| {band}°", "value": str(value)} for band, value in known.items()]
-    return shown + bands
+    folds: list[dict[str, Any]] = next((json.loads(attr["value"]) for attr in attrs if attr["key"] == "folds"), [])
+    return shown + bands + [{"key": f"cosine fold {fold['fold']}", "value": str(fold["value"])} for fold in folds]
 
 
 def _picture(found: Findings, trial: FrozenTrial) -> bytes:

@@ -7,6 +7,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.findings import Findings
 from face3d_tune.history import History
+from face3d_tune.results import folds_of
 
 Figure = dict[str, Any]
 
@@ -49,7 +50,8 @@ def _curves(found: Findings) -> Figure | None:
     if not longest:
         return None
     last = max(step for trace in traces for step in trace["x"] if step)
-    layout = _layout("Learning curves: best, presets, pruned", "epoch", _COSINE)
+    where = "" if folds_of(found.attrs) == 1 else ", all of fold 1"
+    layout = _layout(f"Learning curves: best, presets, pruned{where}", "epoch", _COSINE)
     return {"data": [*traces, _level("no model", found.no_model, 1, last)], "layout": layout}
 
 

@@ -9,7 +9,7 @@ from face3d_tune.conditions import describe_data
 from face3d_tune.export import DataUse, commands, quote
 from face3d_tune.findings import Findings
 from face3d_tune.presets import PRESETS
-from face3d_tune.results import config_of, count_causes, in_words, kept_cosine, repeatable_config
+from face3d_tune.results import config_of, count_causes, folds_of, in_words, kept_cosine, repeatable_config
 from face3d_tune.stages import Stage
 
 _HEAD = "| | trial | cosine | gain | < 15° | 15° to 45° | > 45° |\n|---|--:|--:|--:|--:|--:|--:|\n"
@@ -23,9 +23,11 @@ def study_note(found: Findings) -> str:
         f"{found.finished} of {effort['trials']} finished trials" if effort else f"{found.finished} finished trials"
     )
     how = f"; {effort['sampler']} sampler, {effort['pruner']} pruner" if effort else ""
+    folds = folds_of(found.attrs)
+    whom = "validation people" + (f", others in each of {folds} folds: the mean over them" if folds > 1 else "")
     lines = [
         f"## {_plain(found.name)}",
-        f"**Goal** the highest mean cosine between the model's output and the frontal embedding, on validation people; "
+        f"**Goal** the highest mean cosine between the model's output and the frontal embedding, on {whom}; "
         f"without a model it is {found.no_model:.4f}.",
         f"**Data** {_plain(describe_data(found.attrs))}",
         f"**Budget** {budget} ({states}) of at most {settings['epochs']} epochs{how}; seed {settings['seed']}.",
@@ -59,6 +61,9 @@ def trial_note(found: Findings, trial: FrozenTrial) -> str:
     cosine, attrs = kept_cosine(trial), trial.user_attrs
     if cosine is not None:
         epochs = f"the checkpoint of epoch {attrs['best_epoch']} of {attrs['epochs_run']}"
+        if folds := attrs.get("folds"):
+            values = ", ".join(f"{fold['value']:.4f}" for fold in folds)
+            epochs = f"by fold {values}; kept is epoch {attrs['best_epoch']} of {folds[0]['epochs_run']} of fold 1"
         lines.append(f"Validation cosine {cosine:.4f}, {cosine - found.no_model:+.4f} against no model; {epochs}.")
     if said := command(found, trial):
         lines.append("```\n" + said.rstrip().replace(" --", " \\\n  --") + "\n```")  # a line would be as wide as a wall

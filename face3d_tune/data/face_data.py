@@ -5,7 +5,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from face3d_tune.data.pairs import (
     Split,
     find_too_few,
     find_unmatched,
+    fold_people,
     in_degrees,
     make_pairs,
     split_pairs,
@@ -30,7 +31,7 @@ from face3d_tune.data.problems import Problem, errors_among, first_of
 
 YAW_BANDS: Mapping[str, tuple[float, float]] = {"0-15": (0.0, 15.0), "15-45": (15.0, 45.0), "45-90": (45.0, math.inf)}
 
-Number = TypeVar("Number", np.float32, np.float64)
+Held = TypeVar("Held")
 
 SAMPLE = Path(__file__).with_name("faces160.zip")
 SAMPLE_NAME = "faces160 (bundled sample)"
@@ -45,6 +46,7 @@ class FaceData:
 
     source: str  # the folder as it was given, or SAMPLE_NAME
     front_features: NDArray[np.float32]  # [N, feature size]
+    front_names: tuple[str, ...]  # [N], the person of each front row
     video_features: NDArray[np.float32]  # [M, feature size]
     landmarks: NDArray[np.float32]  # [M, 5, 3], of the video rows
     poses: NDArray[np.float64]  # [M, 3]: yaw, pitch, roll of the video rows in degrees, whatever the file's unit
@@ -62,6 +64,27 @@ class FaceData:
     def feature_size(self) -> int:
         """Numbers per embedding."""
         return int(self.front_features.shape[1])
+
+    def fold(self, number: int, *, of: int) -> "FaceData":
+        """The same data with other people in training and validation: fold `number`, from 1, of `of`.
+
+        Those who do not test are cut into `of` blocks, equal up to one person, from the last one in split order to the
+        first. Fold k validates on the k-th block and trains on the others, so that over all folds everybody validates
+        once; the test people stay what they are. The first of 3 folds is the ordinary split (CONTRACT section 2), the
+        only one of 1 these data themselves. Raises ConfigError if there are fewer people, or nobody is held out.
+        """
+        if of == 1:
+            return self
+        people = fold_people(self.people, self.split, number, of)
+        home = {name: part for part in people for name in people[part]}
+        pairs = np.concatenate([self.parts[part] for part in PARTS])
+        pairs = pairs[np.lexsort(pairs.T[::-1])]  # by front row, then video row
+        homes = np.array([home[self.front_names[row]] for row in pairs[:, 0]])
+        return replace(self, people=people, parts={part: pairs[homes == part] for part in PARTS})
+
+    def folds(self, of: int) -> list["FaceData"]:
+        """Every fold, the first first."""
+        return [self.fold(number, of=of) for number in range(1, of + 1)]
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any number, pair or name a training sees, not with the folder."""
@@ -162,6 +185,7 @@ def _assemble(source: str, files: DataFiles, pairs: Pairs, selection: Selection,
     return FaceData(
         source=source,
         front_features=_present(front.features),
+        front_names=tuple(map(str, _present(front.metadata.names))),
         video_features=_present(video.features),
         landmarks=landmarks,
         poses=in_degrees(_present(video.metadata.poses), unit),
@@ -191,11 +215,11 @@ def _landmarks(files: DataFiles) -> tuple[NDArray[np.float32], str]:
     return keypoints, f"video_keypoints.npy (landmarks_3d_original is missing{where})"
 
 
-def _present(array: NDArray[Number] | None) -> NDArray[Number]:
-    """An array that files without errors always have."""
-    if array is None:
-        raise ValueError("an array is missing, and no problem says so")
-    return array
+def _present(held: Held | None) -> Held:
+    """What files without errors always have."""
+    if held is None:
+        raise ValueError("something is missing, and no problem says so")
+    return held
 
 
 def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -53,6 +53,30 @@ def split_people(people: Sequence[str]) -> dict[Part, tuple[str, ...]]:
         "validation": tuple(shuffled[train:validation]),
         "test": tuple(shuffled[validation:]),
     }
+
+
+def fold_people(
+    people: Mapping[Part, tuple[str, ...]], split: Split, number: int, of: int
+) -> dict[Part, tuple[str, ...]]:
+    """Who trains, validates and tests in fold `number`, from 1, of `of`; `people` are those of the ordinary split.
+
+    Raises ConfigError if that cannot be.
+    """
+    if split != "person":
+        raise ConfigError(
+            f"{of} folds need split = person; with split = {split} everybody trains and validates in each of them",
+            "leave --folds or --split out",
+        )
+    held = people["train"] + people["validation"]
+    if of > len(held):
+        raise ConfigError(
+            f"{of} folds need {of} people who do not test; here are {len(held)}", f"--folds {len(held)} at most"
+        )
+    size, larger = divmod(len(held), of)
+    sizes = [size] * (of - larger) + [size + 1] * larger  # of the blocks, from the last in split order
+    end = len(held) - sum(sizes[: number - 1])
+    begin = end - sizes[number - 1]
+    return {"train": held[:begin] + held[end:], "validation": held[begin:end], "test": people["test"]}
 
 
 def split_pairs(

@@ -37,7 +37,8 @@ def curves(content: Content, shown: Series, say: Words) -> Element | None:
         chart.line(_by_epoch(entry.history.cosine), kind)
     for _, entry, kind in shown:
         if entry.kept_epoch and entry.cosine is not None:
-            chart.dots([(entry.kept_epoch, entry.cosine)], kind)
+            value = entry.folds[0]["value"] if entry.folds else entry.cosine
+            chart.dots([(entry.kept_epoch, value)], kind)
     return chart.svg
 
 

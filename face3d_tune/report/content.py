@@ -15,7 +15,7 @@ from face3d_tune.findings import Findings, searched
 from face3d_tune.history import History
 from face3d_tune.importance import Importance
 from face3d_tune.readings import Reading, read
-from face3d_tune.results import FINISHED, IMPORTED, config_of, count_causes, kept_cosine, repeatable_config
+from face3d_tune.results import FINISHED, IMPORTED, config_of, count_causes, folds_of, kept_cosine, repeatable_config
 
 VERSION = 1  # of the keys below; a key is added without a new one, and changed or dropped only with it
 _PRUNED_CURVES = 40  # drawn at most
@@ -35,6 +35,7 @@ class Entry:
     by_yaw: Mapping[str, float | None]  # cosine by band of |yaw|, degrees
     kept_epoch: int | None
     epochs: int
+    folds: Sequence[Mapping[str, Any]]  # of a study with several: value and kept epoch of each; history is the first's
     seconds: float | None  # of training
     seed: int | None
     config: Mapping[str, Any]
@@ -78,6 +79,7 @@ class Content:
     epochs: int  # trained by finished trials
     seconds: float  # of searching, pauses left out
     imported: int  # trials that were trained elsewhere
+    folds: int  # of people, over which values are means; 1: the ordinary split
     no_model: float
     no_model_by_yaw: Mapping[str, float | None]
     best: Entry | None
@@ -123,6 +125,7 @@ def content(found: Findings, made: datetime) -> Content:
         epochs=found.epochs,
         seconds=found.seconds,
         imported=sum(_imported(trial) for trial in found.trials),
+        folds=folds_of(attrs),
         no_model=found.no_model,
         no_model_by_yaw=attrs["no_model_by_yaw"],
         best=_entry(best) if best else None,
@@ -160,6 +163,7 @@ def _entry(trial: FrozenTrial, name: str | None = None, same_as: str | None = No
         by_yaw=attrs.get("cosine_by_yaw", {}),
         kept_epoch=attrs.get("best_epoch"),
         epochs=attrs.get("epochs_run", len(history.cosine)),
+        folds=attrs.get("folds", ()),
         seconds=attrs.get("seconds"),
         seed=attrs.get("seed"),
         config=config_of(trial).to_dict() if known else {},
@@ -223,6 +227,7 @@ def _repeat(found: Findings) -> list[str]:
     words += [] if data["source"] == SAMPLE_NAME else ["--data-dir", data["source"]]
     words += ["--trials", str(effort.get("trials") or max(1, found.finished))]
     words += ["--epochs", str(settings["epochs"]), "--seed", str(settings["seed"]), "--layout", settings["layout"]]
+    words += ["--folds", str(folds)] if (folds := folds_of(found.attrs)) > 1 else []
     words += [] if data["split"] == "person" else ["--split", data["split"]]
     words += ["--min-yaw", f"{data['min_yaw']:g}"] if data["min_yaw"] else []
     words += [] if data["max_yaw"] is None else ["--max-yaw", f"{data['max_yaw']:g}"]

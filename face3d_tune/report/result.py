@@ -18,7 +18,7 @@ def answer(content: Content, say: Words) -> list[Block]:
     """
     best, gain, data, states = content.best, content.gain, content.data, content.states
     finished = states["complete"] + states["pruned"]
-    judged = say.text(f"judged_{data['split']}", people=data["people"]["validation"], pairs=data["pairs"]["validation"])
+    judged = _judged(content, say)
     question = say(
         "question",
         parameters=len(content.settings["space"]),
@@ -46,6 +46,16 @@ def answer(content: Content, say: Words) -> list[Block]:
     return [*blocks, Tiles(tiles), found, _sure(content, gain, say), *imported]
 
 
+def _judged(content: Content, say: Words) -> str:
+    """On whom the values are measured."""
+    people, pairs = content.data["people"], content.data["pairs"]
+    if content.folds == 1:
+        key = f"judged_{content.data['split']}"
+        return say.text(key, people=people["validation"], pairs=pairs["validation"])
+    everyone = {name: held["train"] + held["validation"] for name, held in (("people", people), ("pairs", pairs))}
+    return say.text("judged_folds", folds=content.folds, **everyone)
+
+
 def _best(gain: Gain, cosine: float, trial: int, no_model: float, say: Words) -> Paragraph:
     values = {"trial": trial, "cosine": f"{cosine:.4f}", "no_model": f"{no_model:.4f}"}
     values["against_no_model"] = _difference(gain.over_no_model, say)
@@ -63,6 +73,9 @@ def _difference(value: float, say: Words) -> str:
 def _sure(content: Content, gain: Gain, say: Words) -> Paragraph:
     """In words: one training, chosen on these people; and whether others agree."""
     chosen = say("sure_training_pairs" if content.data["split"] == "none" else "sure_chosen", **_chosen(content))
+    if content.folds > 1 and content.best is not None:
+        values = say.text("comma").join(f"{fold['value']:.4f}" for fold in content.best.folds)
+        chosen = say("sure_folds", values=values, folds=content.folds, **_chosen(content))
     if gain.over_preset is None or gain.over_runner_up is None:
         return Paragraph(chosen)
     others = "sure_others" if gain.others_above >= 3 and gain.over_preset > 0 else "sure_alone"
@@ -146,6 +159,8 @@ def curves(content: Content, say: Words) -> list[Block]:
         return []
     header = [say.text(f"column_{name}") for name in ("trial", *_SETTINGS, "loss", "cosine", "kept")]
     blocks: list[Block] = [Paragraph(say("curves"))]
+    if content.folds > 1:
+        blocks.append(Paragraph(say("of_fold_1", folds=content.folds), "note"))
     cosine, rates = charts.curves(content, shown, say), charts.rates(shown, say)
     known = (("drawing_cosine", cosine), ("drawing_lr", rates))
     drawings = [Drawing(say.text(title), svg) for title, svg in known if svg is not None]
@@ -180,7 +195,8 @@ def _settings(entry: Entry, say: Words) -> list[str]:
     cells = [form(entry.config[name]) if name in entry.config else NOT_KNOWN for name, form in forms.values()]
     cosine = NOT_KNOWN if entry.cosine is None else f"{entry.cosine:.4f}"
     cosine += "" if entry.state == "complete" else f" ({say.text(f'state_{entry.state}')})"
-    kept = NOT_KNOWN if entry.kept_epoch is None else say.text("of", part=entry.kept_epoch, whole=entry.epochs)
+    epochs = entry.folds[0]["epochs_run"] if entry.folds else entry.epochs
+    kept = NOT_KNOWN if entry.kept_epoch is None else say.text("of", part=entry.kept_epoch, whole=epochs)
     return [*cells, NOT_KNOWN if entry.loss is None else f"{entry.loss:.4f}", cosine, kept]
 
 

@@ -108,6 +108,8 @@ def search(content: Content, say: Words) -> list[Block]:
         share = _percent(pruning["saved_epochs"] / would) if would else "0 %"
         time = say.duration(pruning["saved_seconds"])
         blocks.append(Paragraph(say("pruned", **saved, share=share, time=time)))
+        if pruning["raced"]:
+            blocks.append(Paragraph(say("raced", n=pruning["raced"])))
     else:
         blocks.append(Paragraph(say("none_pruned")))
     if content.imported:

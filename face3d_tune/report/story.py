@@ -13,7 +13,8 @@ _TERMS = ("cosine", "no_model", "trial", "preset", "epoch", "loss", "lr", "prune
 def tell(content: Content, language: Language) -> Document:
     """The whole report in one language. A section about what a study does not have is left out."""
     say = Words(language)
-    terms = [(say.text(f"term_{term}"), say(f"means_{term}")) for term in _TERMS]
+    held = (*_TERMS, "fold") if content.folds > 1 else _TERMS
+    terms = [(say.text(f"term_{term}"), say(f"means_{term}")) for term in held]
     sections: dict[str, Sequence[Block]] = {
         "answer": result.answer(content, say),
         "compared": result.compared(content, say),

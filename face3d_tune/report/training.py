@@ -16,7 +16,8 @@ def watch(content: Content, say: Words) -> list[Block]:
         return []
     rows = [(say.text(f"watch_{row.about}"), say(f"rule_{row.about}"), reading(row, say)) for row in best.readings]
     header = [say.text(f"column_{name}") for name in ("watch", "rule", "reading")]
-    blocks: list[Block] = [Paragraph(say("watch", trial=best.trial)), Table(header, rows, numeric=False)]
+    fold = [Paragraph(say("of_fold_1", folds=content.folds), "note")] if content.folds > 1 else []
+    blocks: list[Block] = [Paragraph(say("watch", trial=best.trial)), *fold, Table(header, rows, numeric=False)]
     brief = [
         (label, *(say.text(f"brief_{row.about}_{row.verdict}") for row in entry.readings))
         for label, entry, _ in charts.series(content, say)
@@ -80,6 +81,7 @@ def reproduce(content: Content, say: Words) -> list[Block]:
         "study": f"{content.study} ({say.text('study_file', name=settings['study_file'])})",
         "data": f"{data['source']}; {say.text('fingerprint')} {data['fingerprint']}",
         "split": say.text(f"split_{data['split']}") + ": " + say.text("semicolon").join(parts),
+        **({"folds": say.text("mean_over", n=content.folds)} if content.folds > 1 else {}),
         "yaw": yaw,
         "poses": say.value(data["pose_unit"]),
         "embedding": say.text("numbers", n=data["feature_size"]),

@@ -12,7 +12,7 @@ import pytest
 from fake_data import NAMES, write_data
 
 from face3d_tune.data import PARTS, SAMPLE_NAME, YAW_BANDS, inspect, load, yaw_band
-from face3d_tune.data.pairs import split_people
+from face3d_tune.data.pairs import fold_people, split_people
 from face3d_tune.errors import ConfigError, DataError
 
 
@@ -261,3 +261,64 @@ def test_an_inspection_holds_the_data_or_the_errors(tmp_path: Path) -> None:
     broken = inspect(tmp_path)
     assert broken.data is None
     assert [problem.file for problem in broken.errors] == ["front_keypoints.npy"]
+
+
+# Folds of people
+
+
+def test_of_three_folds_the_first_is_the_ordinary_split(tmp_path: Path) -> None:
+    for data in (load(write_data(tmp_path / "twelve", people=12)), load(None)):
+        first = data.fold(1, of=3)
+        assert first.people == data.people
+        assert all(np.array_equal(first.parts[part], data.parts[part]) for part in PARTS)
+        assert first.fingerprint() == data.fingerprint() != data.fold(2, of=3).fingerprint()
+
+
+@pytest.mark.parametrize("people", range(4, 200))
+def test_that_holds_for_any_number_of_people(people: int) -> None:
+    split = split_people([str(person) for person in range(people)])
+    assert fold_people(split, "person", 1, 3) == split
+
+
+def test_over_all_folds_everybody_but_the_test_people_validates_once(tmp_path: Path) -> None:
+    data = load(write_data(tmp_path / "data", people=20))  # 12 train, 6 validate, 2 test
+    order = data.people["train"] + data.people["validation"]
+    for of, sizes in ((2, (9, 9)), (4, (4, 4, 5, 5)), (5, (3, 3, 4, 4, 4)), (18, (1,) * 18)):
+        folds = data.folds(of)
+        assert tuple(len(fold.people["validation"]) for fold in folds) == sizes
+        assert sum((fold.people["validation"] for fold in reversed(folds)), ()) == order  # blocks from the last one on
+        for fold in folds:
+            assert fold.people["test"] == data.people["test"]
+            assert sorted(fold.people["train"] + fold.people["validation"]) == sorted(order)
+            assert np.array_equal(fold.parts["test"], data.parts["test"])
+
+
+def test_the_pairs_of_a_fold_follow_their_people_in_file_order(tmp_path: Path) -> None:
+    data = load(write_data(tmp_path / "data", people=20, views=3))
+    for fold in data.folds(4):
+        for part in PARTS:
+            pairs = fold.parts[part]
+            assert {data.front_names[row] for row in pairs[:, 0]} == set(fold.people[part])
+            assert pairs.tolist() == sorted(pairs.tolist())
+        assert sum(map(len, fold.parts.values())) == 60
+
+
+def test_the_only_fold_of_one_is_the_data_themselves(tmp_path: Path) -> None:
+    for split in ("person", "none"):
+        data = load(write_data(tmp_path / split), split=split)
+        assert data.fold(1, of=1) is data
+
+
+@pytest.mark.parametrize(
+    ("split", "of", "said", "hint"),
+    [
+        ("none", 3, "3 folds need split = person; with split = none everybody", "leave --folds or --split out"),
+        ("person", 11, "11 folds need 11 people who do not test; here are 10", "--folds 10 at most"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(tmp_path: Path, split: str, of: int, said: str, hint: str) -> None:
+    data = load(write_data(tmp_path / "data", people=12), split=split)
+    with pytest.raises(ConfigError) as refused:
+        data.fold(1, of=of)
+    assert refused.value.message.startswith(said)
+    assert refused.value.hint == hint

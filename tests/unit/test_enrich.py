@@ -102,6 +102,22 @@ def test_a_trials_note_says_why_it_is_notable_and_how_to_train_it(study):
     assert "the checkpoint of epoch 2 of 3" in notes[0]
 
 
+def test_of_several_folds_the_notes_say_the_value_of_each_and_the_table_shows_them(sqlite, served):
+    study = our_study(sqlite, "folds")
+    study.set_user_attr("settings", study.user_attrs["settings"] | {"folds": 2})
+    values = [{"fold": fold, "value": value, "epochs_run": 2} for fold, value in ((1, 0.5), (2, 0.7))]
+    add_trial(study, "COMPLETE", [0.4, 0.6], folds=values, epochs_run=4)
+    found = find(study)
+    assert "on validation people, others in each of 2 folds: the mean over them; without a model" in study_note(found)
+    assert "by fold 0.5000, 0.7000; kept is epoch 2 of 2 of fold 1." in trial_note(found, found.best)
+    assert figures(found)["learning-curves"]["layout"]["title"]["text"].endswith(", all of fold 1")
+    answer = detail(served, study)
+    shown = {attr["key"]: attr["value"] for attr in answer["trials"][0]["user_attrs"]}
+    assert (shown["cosine fold 1"], shown["cosine fold 2"]) == ("0.5", "0.7")
+    assert "folds" not in shown
+    assert {"cosine fold 1", "cosine fold 2"} <= {column["key"] for column in answer["union_user_attrs"]}
+
+
 # Figures
 
 

@@ -79,6 +79,14 @@ def test_pruning_saved_what_completed_trials_trained_longer():
     assert found.epochs == 280
 
 
+def test_a_trial_that_lost_the_race_between_folds_saved_its_other_folds():
+    completed = [trial("COMPLETE", 0.5, 0, 1, epochs_run=90)]
+    raced = trial("PRUNED", 0.2, 0, 1, epochs_run=30, seconds=60.0, raced_out_after_fold=1)
+    pruned = trial("PRUNED", 0.2, 0, 1, epochs_run=10, seconds=10.0)
+    found = find(study_of(*completed, raced, pruned))
+    assert found.pruning == Pruning(trials=2, raced=1, epochs=40, saved_epochs=140, saved_seconds=120.0 + 80.0)
+
+
 def test_the_notable_trials_are_the_best_the_presets_and_the_next_best_each_once():
     presets = [trial("COMPLETE", 0.60, 0, 1, preset="baseline"), trial("PRUNED", 0.1, 0, 1, preset="recommended")]
     others = [trial("COMPLETE", value, 0, 1, preset=None) for value in (0.3, 0.4, 0.62, 0.61, 0.59, 0.58)]

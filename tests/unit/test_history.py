@@ -41,3 +41,9 @@ def test_the_epochs_stored_win_over_those_reported_before_mixed_precision_failed
     stored = {ATTR: pack([epoch(1, 0.4)])}
     trial = create_trial(state=TrialState.COMPLETE, value=0.4, intermediate_values={1: 0.1}, system_attrs=stored)
     assert History.of(trial).cosine == (0.4,)
+
+
+def test_of_a_trial_in_training_on_several_folds_the_reported_cosines_are_those_of_the_first():
+    steps = {1: 0.1, 2: 0.2, 4: 0.7, 5: 0.8}  # at most three epochs a fold, and the first stopped early
+    trial = create_trial(state=TrialState.PRUNED, intermediate_values=steps, user_attrs={"config": {"epochs": 3}})
+    assert History.of(trial) == History((0.1, 0.2))

@@ -13,6 +13,7 @@ from stored_study import add_trial, our_study
 from face3d_tune.cli import table
 from face3d_tune.cli.live import InTraining, Picture, Standing
 from face3d_tune.cli.progress import JsonLines, SearchProgress, Tally, ended
+from face3d_tune.cli.watch import _in_training
 from face3d_tune.config import TrialConfig
 
 STANDING = Standing("default", 17, 6, 50, 0.6532, 16, ("baseline", 0.5971), (540.0, 840.0))
@@ -78,6 +79,58 @@ def test_where_there_are_more_trials_than_lines_the_studys_line_stays():
 
 def test_what_is_not_known_yet_is_not_shown():
     assert drawn(80, Standing("q", 0, 0, None, None, None, None, None), []) == ["q  0 done, 0 pruned"]
+
+
+FOLDS = [{"fold": fold, "value": value} for fold, value in enumerate((0.5, 0.7, 0.6), 1)]
+
+
+def test_a_trial_of_several_folds_says_in_which_it_is_and_is_compared_on_the_same_people():
+    standing = Standing("q", 1, 0, 9, 0.6, 0, ("baseline", 0.6), None, (0.5, 0.7, 0.6))
+    training = [InTraining(7, "sampled", 100, 12, 0.65, 1e-3, fold=fold, folds=3) for fold in (1, 2)]
+    assert drawn(80, standing, training)[:2] == [
+        "#7 sampled          12/100  fold 1 of 3  cosine 0.6500  +0.1500 on baseline",
+        "#7 sampled          12/100  fold 2 of 3  cosine 0.6500  -0.0500 on baseline",
+    ]
+    assert drawn(120, standing, training)[0].endswith("  fold 1 of 3  cosine 0.6500  +0.1500 on baseline  lr 1.0e-03")
+
+
+def test_the_end_of_a_trial_of_several_folds_says_that_it_is_a_mean_or_how_far_it_came():
+    study = our_study(None, "faces")
+    add_trial(study, "COMPLETE", [0.5, 0.6], preset="baseline", folds=FOLDS, epochs_run=6)
+    add_trial(study, "PRUNED", [0.3], folds=FOLDS[:2], epochs_run=4, stop_reason="pruned", raced_out_after_fold=2)
+    add_trial(study, "PRUNED", [0.3], folds=FOLDS[:1], epochs_run=1, stop_reason="pruned")
+    assert [ended(trial, False) for trial in study.trials] == [
+        "#0 baseline        cosine 0.6000 (mean over 3 folds, 6 epochs, finished, 60 s)",
+        "#1 sampled         cosine 0.3000 (mean over 2 folds, 4 epochs, raced out after fold 2, 60 s)",
+        "#2 sampled         cosine 0.3000 (fold 1, 1 epoch, pruned, 60 s)",
+    ]
+    standing = Tally("faces", 9, study.trials).standing(1, 0.0)
+    assert (standing.to_beat, standing.to_beat_by_fold) == (("baseline", 0.6), [0.5, 0.7, 0.6])
+
+
+def test_the_beginning_of_a_fold_is_told_to_a_person_and_to_a_program():
+    said = []
+    JsonLines(Console(file=io.StringIO()), Tally("faces", 9), said.append).fold_started(4, 2, 3)
+    assert json.loads(said[0]) == {"event": "fold_started", "study": "faces", "trial": 4, "fold": 2, "folds": 3}
+    progress = SearchProgress(Console(file=io.StringIO()), Tally("faces", 9))
+    progress.trial_started(4, None, CONFIG)
+    progress.epoch_ended(4, epoch(30, 0.5))
+    progress.fold_started(4, 2, 3)
+    (shown,) = progress._picture().training
+    assert (shown.epoch, shown.cosine, shown.fold, shown.folds) == (0, None, 2, 3)
+
+
+def test_a_search_elsewhere_is_watched_in_the_fold_of_its_last_step():
+    study = our_study(None, "faces")
+    add_trial(study, "RUNNING", [])  # of at most 100 epochs
+    trial = study.trials[0]
+    trial.intermediate_values = {1: 0.1, 2: 0.2, 101: 0.3, 102: 0.4}
+    shown = _in_training(trial, 3)
+    assert (shown.epoch, shown.epochs, shown.fold, shown.folds, shown.cosine) == (2, 100, 2, 3, 0.4)
+    trial.intermediate_values = {100: 0.1}
+    assert (_in_training(trial, 3).epoch, _in_training(trial, 3).fold) == (100, 1)
+    trial.intermediate_values = {}
+    assert (_in_training(trial, 3).epoch, _in_training(trial, 3).fold) == (0, 1)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.errors import NonFiniteError, TrainingError
 from face3d_tune.history import pack
 from face3d_tune.objective import Outcome, Setup, TrialRun
+from face3d_tune.seeds import derive
 from face3d_tune.slots import PlainSlot
 from face3d_tune.tasks import Event, Failure, Note, Resumed, Task
 from face3d_tune.trainer import Evaluation, Trainer
@@ -26,10 +27,11 @@ OF_THE_BEST = {"best_epoch", "val_cosine", "val_loss", "val_loss_equal", "train_
 
 
 class Judge:
-    """Records what a trial reports; prunes from the step `prune_from` on."""
+    """Records what a trial reports; prunes from the step `prune_from` on, and calls it lost after fold `lost_after`."""
 
-    def __init__(self, prune_from=None):
+    def __init__(self, prune_from=None, lost_after=None):
         self.reports, self.asked, self.prune_from = [], [], prune_from
+        self.raced, self.lost_after = [], lost_after
 
     def report(self, value, step, lr):
         self.reports.append((step, value))
@@ -39,14 +41,18 @@ class Judge:
         self.asked.append(step)
         return self.prune_from is not None and step >= self.prune_from
 
+    def is_lost(self, values):
+        self.raced.append(list(values))
+        return len(values) == self.lost_after
+
     @property
     def steps(self):
         return [step for step, _ in self.reports]
 
 
-def train_trial(config, setup, *, seed, judge, after_epoch):
+def train_trial(config, setup, *, seed, judge, after_epoch, folds=1):
     """One trial alone in a plain slot, as a search drives it."""
-    slot, run = PlainSlot(setup.data, setup.device), TrialRun(0, config, setup, seed=seed, judge=judge)
+    slot, run = PlainSlot(setup.data, setup.device), TrialRun(0, config, setup, seed=seed, judge=judge, folds=folds)
     slot.start(run.task)
     while True:
         for event in slot.wait():
@@ -60,7 +66,9 @@ def train_trial(config, setup, *, seed, judge, after_epoch):
 class Trial:
     """A trial that has been trained: its outcome, its judge, and the epochs seen by `after_epoch`."""
 
-    def __init__(self, data, config=SMALL, *, judge=None, precision="off", target=None, target_epochs=1, seed=3):
+    def __init__(
+        self, data, config=SMALL, *, judge=None, precision="off", target=None, target_epochs=1, seed=3, folds=1
+    ):
         self.judge, self.epochs = judge or Judge(), []
         self.outcome = train_trial(
             config,
@@ -68,6 +76,7 @@ class Trial:
             seed=seed,
             judge=self.judge,
             after_epoch=self.epochs.append,
+            folds=folds,
         )
         self.attrs = self.outcome.attrs
 
@@ -84,7 +93,8 @@ def scripted(data, monkeypatch):
             return Evaluation(loss, cosine, MappingProxyType({"0-15": None, "15-45": cosine}))
 
         monkeypatch.setattr(Trainer, "evaluate", evaluate)
-        return Trial(data, replace(config, loss_type="mse", epochs=len(script)), **settings)
+        epochs = len(script) // settings.get("folds", 1)
+        return Trial(data, replace(config, loss_type="mse", epochs=epochs), **settings)
 
     return run
 
@@ -460,3 +470,109 @@ def test_a_note_is_said_and_ends_nothing(data):
     run = TrialRun(4, SMALL, Setup(data, CPU, "off"), seed=3, judge=Judge(), say=said.append)
     assert run.take(Event(4, Note("could not save a checkpoint")), lambda _: None) is None
     assert said == ["could not save a checkpoint"]
+
+
+# Several folds
+
+
+def test_a_trial_of_several_folds_is_the_mean_of_trainings_on_other_people_each_with_a_seed_of_its_own(data):
+    trial, alone = Trial(data, folds=3), []
+    for fold in (1, 2, 3):
+        seed = 3 if fold == 1 else derive(3, "fold", fold)
+        trainer = Trainer(SMALL, data.fold(fold, of=3), seed=seed, device=CPU)
+        alone.append([trainer.train_epoch() for _ in range(4)])
+    kept = [min(epochs, key=lambda result: result.val_loss) for epochs in alone]
+    assert trial.outcome.value == trial.attrs["val_cosine"] == sum(best.val_cosine for best in kept) / 3
+    assert [fold["value"] for fold in trial.attrs["folds"]] == [best.val_cosine for best in kept]
+    assert [fold["best_epoch"] for fold in trial.attrs["folds"]] == [best.epoch for best in kept]
+    assert trial.judge.reports == [(step, r.val_cosine) for step, r in enumerate((r for e in alone for r in e), 1)]
+    assert trial.outcome.history == pack(alone[0])
+    assert (trial.attrs["epochs_run"], trial.attrs["best_epoch"]) == (12, kept[0].epoch)
+    assert trial.attrs.keys() == ALWAYS | OF_THE_BEST | {"folds"}
+    assert json.loads(json.dumps(trial.attrs, allow_nan=False)) == trial.attrs
+    assert Trial(data).outcome.value == kept[0].val_cosine  # the first of three is what a trial of one trains
+
+
+def test_the_steps_of_a_fold_begin_at_a_place_of_their_own_and_only_the_first_fold_is_pruned(scripted):
+    script = [(1, 0.5), (2, 0.5), (0.5, 0.6), (0.25, 0.7), (0.125, 0.8), (1, 0.7)]  # fold 1 stops early, after two
+    trial = scripted(script, replace(SMALL, early_stopping_patience=1), folds=2)
+    assert trial.judge.steps == [1, 2, 4, 5, 6]  # epochs of three: fold 2 begins at 4
+    assert trial.judge.asked == [1]  # 2 ends fold 1 by itself
+    assert [fold["stop_reason"] for fold in trial.attrs["folds"]] == ["early_stopping", "finished"]
+    assert (trial.outcome.value, trial.outcome.stop_reason) == ((0.5 + 0.8) / 2, "finished")
+
+
+def test_the_pruner_ends_a_trial_in_its_first_fold(scripted):
+    trial = scripted([(1, 0.5), (0.5, 0.6), (1, 0.5), (1, 0.5)], judge=Judge(prune_from=1), folds=2)
+    assert (trial.outcome.stop_reason, trial.outcome.value, trial.judge.raced) == ("pruned", 0.5, [])
+    assert [fold["value"] for fold in trial.attrs["folds"]] == [0.5]
+    assert "raced_out_after_fold" not in trial.attrs
+
+
+def test_a_trial_that_loses_the_race_after_a_fold_trains_on_no_other(scripted):
+    script = [(1, 0.5), (0.5, 0.6), (1, 0.2), (2, 0.4), (1, 0.9), (1, 0.9)]
+    trial = scripted(script, judge=Judge(lost_after=2), folds=3)
+    assert (trial.outcome.stop_reason, trial.attrs["raced_out_after_fold"]) == ("pruned", 2)
+    assert trial.judge.raced == [[0.6], [0.6, 0.2]]
+    assert (trial.outcome.value, trial.attrs["epochs_run"]) == ((0.6 + 0.2) / 2, 4)
+    assert [fold["stop_reason"] for fold in trial.attrs["folds"]] == ["finished", "finished"]
+    whole = scripted(script, folds=3)
+    assert whole.judge.raced == [[0.6], [0.6, 0.2]]  # after the last there is nothing to decide
+    assert whole.outcome.stop_reason == "finished"
+
+
+def test_no_epoch_of_one_fold_reaches_the_target(scripted):
+    trial = scripted([(1, 0.9), (0.5, 0.9), (1, 0.9), (0.5, 0.9)], folds=2, target=0.8)
+    assert (trial.outcome.stop_reason, trial.outcome.value, trial.attrs["epochs_run"]) == ("finished", 0.9, 4)
+
+
+def test_nan_in_mixed_precision_begins_only_its_fold_again_and_the_next_trains_without(data, monkeypatch):
+    begun, train_epoch = [], Trainer.train_epoch
+
+    def failing(self):
+        begun.append((self.precision, self.epoch))
+        if len(begun) == 6:  # the second epoch of fold 2
+            raise NonFiniteError("training loss is nan in epoch 2")
+        return train_epoch(self)
+
+    monkeypatch.setattr(Trainer, "train_epoch", failing)
+    trial = Trial(data, MIXED, precision="bf16", folds=3)
+    off = [("off", epoch) for epoch in (1, 2, 3, 4)]
+    assert begun == [*(("bf16", epoch) for epoch in (1, 2, 3, 4)), ("bf16", 1), ("bf16", 2), *off, *off]
+    assert [fold["amp"] for fold in trial.attrs["folds"]] == ["bf16", "off", "off"]
+    assert trial.attrs["retried_without_amp"] is True
+    assert trial.attrs["error"] == "fold 2: training loss is nan in epoch 2 (mixed precision: bf16)"
+    assert trial.judge.steps == list(range(1, 13))
+    assert trial.outcome.stop_reason == "finished"
+
+
+def test_a_failure_in_a_later_fold_ends_a_trial_and_what_it_had_is_told(data, monkeypatch):
+    train_epoch, count = Trainer.train_epoch, iter(range(99))
+
+    def failing(self):
+        if next(count) == 4:
+            raise RuntimeError("out of memory")
+        return train_epoch(self)
+
+    monkeypatch.setattr(Trainer, "train_epoch", failing)
+    trial = Trial(data, folds=2)
+    assert (trial.outcome.stop_reason, trial.attrs["error"]) == ("error", "fold 2: RuntimeError: out of memory")
+    assert ([fold["fold"] for fold in trial.attrs["folds"]], trial.attrs["epochs_run"]) == ([1], 4)
+
+
+def test_folds_that_have_ended_are_taken_over_from_their_checkpoints_and_a_fold_in_training_at_its_epoch(data):
+    """As slots give it: what each checkpoint holds, before any other event of that fold."""
+    whole, said = Trial(data, folds=3), []
+    epochs, judge = whole.epochs, Judge()
+    run = TrialRun(0, SMALL, Setup(data, CPU, "off"), seed=3, judge=judge, key="trial-0", folds=3, say=said.append)
+    second = run.take(Event(0, Resumed(tuple(epochs[:4]), "off", None)), lambda _: None)
+    assert (second.fold, second.seed, second.key) == (2, derive(3, "fold", 2), "trial-0-fold-2")
+    assert run.take(Event(0, Resumed(tuple(epochs[4:6]), "off", None)), lambda _: None) is None
+    assert said == ["goes on after epoch 2 of fold 2"]
+    taken = [run.take(Event(0, result), lambda _: None) for result in epochs[6:]]
+    assert taken[:1] == [None]
+    assert (taken[1].fold, taken[1].key) == (3, "trial-0-fold-3")
+    outcome = taken[-1]
+    assert outcome.attrs.pop("resumed_epochs") == 6
+    assert outcome == whole.outcome
+    assert judge.reports == whole.judge.reports

@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Formatter
 
 import pytest
-from reported import searched, study_of, trial_of
+from reported import over_folds, searched, study_of, trial_of
 
 import face3d_tune.readings
 import face3d_tune.report
@@ -36,6 +36,7 @@ STUDIES = {
     "pruned": lambda: study_of(trial_of("PRUNED", 0.3), trial_of("PRUNED", 0.2, preset="baseline")),
     "one trial": lambda: study_of(trial_of("COMPLETE", 0.6)),
     "best is a preset": lambda: study_of(trial_of("COMPLETE", 0.6, preset="baseline"), trial_of("COMPLETE", 0.5)),
+    "several folds": over_folds,
     "training pairs": lambda: study_of(*searched(), data={"split": "none"}),
     "imported": lambda: study_of(
         trial_of("COMPLETE", 0.6, history=False, origin="imported", cosine_by_yaw={}, seed=None)
@@ -95,6 +96,23 @@ def test_the_answer_in_words():
     assert "not yet confirmed on the 2 test people" in said
     assert "10 of the 10 other completed trials beat every preset too" in said
     assert "the next one is 0.0550 behind" in said
+
+
+def test_a_report_on_several_folds_says_that_values_are_means_and_of_which_fold_the_curves_are():
+    held, page = held_by(over_folds()), page_of(over_folds())
+    assert (held.folds, held.best.cosine, [fold["value"] for fold in held.best.folds]) == (3, 0.6, [0.5, 0.6, 0.7])
+    assert "each repeated on up to 3 folds, so that 10 people (60 pairs of views) are each judged by" in page.text
+    assert "The value is the mean of 3 trainings, each judged on other people (0.5000, 0.6000, 0.7000)" in page.text
+    assert page.text.count("Curves, kept epochs and what is read from them are those of fold 1.") == 2
+    assert "5 of 5" in page.text  # the kept epoch is one of those of fold 1, not of all 15
+    assert "5 of 15" not in page.text
+    assert "1 trial of these lost the race between folds" in page.text
+    assert "3; a trial's value is the mean over them" in page.text
+    assert held.repeat[held.repeat.index("--folds") + 1] == "3"
+    assert "3 折的平均值" in page_of(over_folds(), "zh").text
+    ordinary = page_of(study_of(*searched())).text
+    assert "fold" not in ordinary
+    assert "--folds" not in held_by(study_of(*searched())).repeat
 
 
 def test_before_and_after_is_the_guides_table():

@@ -431,3 +431,24 @@ def test_a_stop_in_the_middle_of_an_epoch_gives_no_event(data):
     slots.drop(0)
     slots.start(task(1))
     assert [(event.number, event.given.epoch) for event in slots.wait()] == [(1, 1)]
+
+
+# Folds
+
+
+def test_trainings_of_several_folds_side_by_side_give_what_each_gives_alone(data):
+    tasks = [replace(task(number), fold=fold, folds=3) for number, fold in enumerate((1, 2, 3, 2))]
+    given = trained(BatchedSlots(data, CPU, 3), *tasks)
+    for each in tasks:
+        training = alone(CONFIG, data.fold(each.fold, of=3), seed=each.seed, device=CPU, precision="off")
+        assert given[each.number] == [timeless(training.train_epoch()) for _ in range(3)]
+    assert given[0] == trained(BatchedSlots(data, CPU, 1), task(0))[0]  # the first of three is the ordinary split
+    assert given[1] != given[3]  # of other seeds
+
+
+def test_a_plain_slot_trains_on_the_fold_of_its_task(data):
+    slot = PlainSlot(data, CPU)
+    slot.start(replace(task(1), fold=2, folds=3))
+    (event,) = slot.wait()
+    trainer = Trainer(CONFIG, data.fold(2, of=3), seed=101, device=CPU)
+    assert timeless(event.given) == timeless(trainer.train_epoch())

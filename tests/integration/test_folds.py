@@ -1,0 +1,388 @@
+"""Searches whose trials are means over folds: what they find, what an interrupt changes (nothing), and the race."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from command_line import call
+from doomed import doomed
+from optuna.trial import TrialState
+from searches import CPU, Watch, file_of, states
+
+import face3d_tune
+from face3d_tune.artifacts import Artifacts
+from face3d_tune.conditions import Settings
+from face3d_tune.config import TrialConfig
+from face3d_tune.errors import StudyError
+from face3d_tune.objective import Setup
+from face3d_tune.processes import ProcessSlots
+from face3d_tune.search import Search
+from face3d_tune.seeds import derive
+from face3d_tune.slots import BatchedSlots, PlainSlot
+from face3d_tune.storage import Storage
+from face3d_tune.trainer import Trainer
+
+EPOCHS, FOLDS = 3, 3
+STUDY = """
+[budget]
+trials = 3
+epochs = 3
+[sampler]
+name = "random"
+[fixed]
+batch_size = 8
+nhead = 2
+num_layers = 1
+[space]
+lr = { low = 1e-3, high = 1e-2, scale = "log" }
+dropout = { low = 0.0, high = 0.3 }
+"""
+
+
+class InFold(Watch):
+    """Interrupts at the end of one epoch of one fold of one trial."""
+
+    def __init__(self, number, fold, epoch):
+        super().__init__()
+        self.when = number, fold, epoch
+
+    def epoch_ended(self, number, result):
+        super().epoch_ended(number, result)
+        if (*self.folds[-1][:2], result.epoch) == self.when:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def opened(sqlite, tmp_path, data):
+    """Open the study, as another run of the same command does."""
+
+    def open_it(folds=FOLDS, text=STUDY, storage=sqlite, name="quick"):
+        artifacts = Artifacts.parse(str(tmp_path / "artifacts"))
+        settings = Settings("keypoint", EPOCHS, None, folds)
+        return Search(storage, name, file_of(tmp_path, text), settings, Setup(data, CPU, "off"), artifacts=artifacts)
+
+    return open_it
+
+
+def run(search, trials=2, watch=None, slots=None):
+    watch = watch or Watch()
+    slots = slots or PlainSlot(search.setup.data, CPU, search.archive.checkpoints)
+    try:
+        search.run(trials, watch, slots=slots)
+    finally:
+        slots.close()
+    return watch
+
+
+def alone(trial, data, fold):
+    """The epochs of one fold of a trial, trained by themselves."""
+    config, seed = TrialConfig(**trial.user_attrs["config"]), trial.user_attrs["seed"]
+    seed = seed if fold == 1 else derive(seed, "fold", fold)
+    trainer = Trainer(config, data.fold(fold, of=FOLDS), seed=seed, device=CPU)
+    while trainer.stop_reason is None:
+        trainer.train_epoch()
+    return trainer.history
+
+
+def found(study):
+    """What may not depend on interrupts, by parameters."""
+    completed = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    facts = [(trial.params, trial.value, trial.user_attrs["folds"], trial.intermediate_values) for trial in completed]
+    return sorted(facts, key=str)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with Storage.parse(f"sqlite:///{folder / 'studies.db'}").opened(create=True) as storage:
+        settings, setup = Settings("keypoint", EPOCHS, None, FOLDS), Setup(data, CPU, "off")
+        search = Search(storage, "quick", file_of(folder, STUDY), settings, setup)
+        search.run(2, Watch())
+        return found(search.study)
+
+
+def test_the_value_of_a_trial_is_the_mean_over_folds_trained_by_themselves(opened, data):
+    search = opened()
+    watch = run(search, 1)
+    (trial,) = search.study.trials
+    curves = [alone(trial, data, fold) for fold in (1, 2, 3)]
+    kept = [min(curve, key=lambda result: result.val_loss).val_cosine for curve in curves]
+    assert [fold["value"] for fold in trial.user_attrs["folds"]] == kept
+    assert trial.value == sum(kept) / 3
+    steps = {EPOCHS * place + r.epoch: r.val_cosine for place, curve in enumerate(curves) for r in curve}
+    assert trial.intermediate_values == steps
+    assert watch.folds == [(0, 1, 3), (0, 2, 3), (0, 3, 3)]
+
+
+@pytest.mark.parametrize("fold", [1, 2, 3])
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_trial_interrupted_in_any_fold_goes_on_there_and_ends_as_if_nothing_had_happened(
+    opened, data, undisturbed, fold, epoch
+):
+    with pytest.raises(KeyboardInterrupt):
+        run(opened(), watch=InFold(1, fold, epoch))
+    watch = run(opened())
+    search = opened()
+    assert states(search.study) == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert found(search.study) == undisturbed
+    trained = [result.epoch for result in watch.epochs[2]]
+    ended = [EPOCHS] * (
+        fold - 1
+    )  # the last epoch of each fold that had ended is shown again, and nothing of it trained
+    rest = [*range(epoch, EPOCHS + 1), *[1, 2, 3] * (FOLDS - fold)]
+    assert trained == ended + rest
+    assert search.study.trials[2].user_attrs["resumed_epochs"] == EPOCHS * (fold - 1) + epoch
+    said = [] if epoch == EPOCHS and fold < FOLDS else [f"trial 2: goes on after epoch {epoch} of fold {fold}"]
+    assert watch.notes == said
+    assert kept_files(search) == ["best/trial-0.pth", "best/trial-2.pth"]
+
+
+def kept_files(search):
+    return [name.partition("/")[2] for name in search.archive.checkpoints.artifacts.names("")]
+
+
+def test_a_trial_interrupted_again_and_again_ends_as_if_nothing_had_happened(opened, undisturbed):
+    for place, (fold, epoch) in enumerate([(1, 2), (2, 1), (2, 2), (3, 1)]):
+        with pytest.raises(KeyboardInterrupt):
+            run(opened(), watch=InFold(1 + place, fold, epoch) if place else InFold(1, fold, epoch))
+    run(opened())
+    assert found(opened().study) == undisturbed
+
+
+def test_without_checkpoints_a_trial_begins_again_at_its_first_fold(opened, data, undisturbed, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(opened(), watch=InFold(1, 2, 2))
+    search = opened()
+    watch = run(search, slots=PlainSlot(data, CPU))
+    assert watch.notes == ["trial 2: begins again at epoch 1: no checkpoints are kept"]
+    assert found(search.study) == undisturbed
+
+
+def test_the_weights_that_are_kept_are_those_of_the_first_fold(opened, data, tmp_path):
+    search = opened()
+    run(search, 1)
+    (trial,), checkpoints = search.study.trials, search.archive.checkpoints
+    path = tmp_path / "copy.pth"
+    path.write_bytes(checkpoints.artifacts.read(checkpoints.best_name("trial-0")))
+    trainer = Trainer(TrialConfig(**trial.user_attrs["config"]), data.fold(1, of=3), seed=0, device=CPU)
+    trainer.model.load_state_dict(face3d_tune.checkpoint.load(path)["model_state_dict"])
+    assert trainer.evaluate(trainer.validation).cosine == trial.user_attrs["folds"][0]["value"] != trial.value
+    assert kept_files(search) == ["best/trial-0.pth"]
+
+
+def test_what_a_crash_left_of_all_folds_is_filed_by_the_next_run(opened, monkeypatch):
+    search = opened()
+    with monkeypatch.context() as patch:
+        patch.setattr(search.archive, "take", lambda trial: (_ for _ in ()).throw(SystemExit))
+        with pytest.raises(SystemExit):
+            run(search, 1)
+    left = {name.split(".")[0] for name in kept_files(search)}
+    assert left == {"running/trial-0", "running/trial-0-fold-2", "running/trial-0-fold-3"}
+    run(opened(), 1)
+    assert kept_files(search) == ["best/trial-0.pth"]
+
+
+@pytest.mark.parametrize("where", ["processes", "one process"])
+def test_several_trials_at_once_in_different_folds_give_what_each_gives_alone(opened, data, where):
+    search = opened()
+    if where == "processes":
+        slots = ProcessSlots(data, CPU, processes=2, checkpoints=search.archive.checkpoints)
+    else:
+        slots = BatchedSlots(data, CPU, 2, search.archive.checkpoints)
+    run(search, 4, slots=slots)
+    for trial in search.study.trials:
+        for fold, told in enumerate(trial.user_attrs["folds"], 1):
+            best = min(alone(trial, data, fold), key=lambda result: result.val_loss)
+            assert told["value"] == pytest.approx(best.val_cosine, abs=1e-4)  # the plain engine's, in float32
+            assert told["best_epoch"] == best.epoch
+    assert states(search.study) == ["COMPLETE"] * 4
+    assert kept_files(search) == [f"best/trial-{number}.pth" for number in range(4)]
+
+
+def test_several_trials_at_once_that_are_interrupted_in_their_second_fold_go_on_there(opened, data):
+    with_interrupt, without = opened(name="one"), opened(name="other")
+    run(without, 2, slots=BatchedSlots(data, CPU, 2, without.archive.checkpoints))
+    slots = BatchedSlots(data, CPU, 2, with_interrupt.archive.checkpoints)
+    with pytest.raises(KeyboardInterrupt):
+        run(with_interrupt, 2, InFold(1, 2, 2), slots=slots)
+    again = opened(name="one")
+    run(again, 2, slots=BatchedSlots(data, CPU, 2, again.archive.checkpoints))
+    assert states(again.study) == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    assert found(again.study) == found(without.study)
+    assert [trial.user_attrs.get("resumed_epochs", 0) for trial in again.study.trials[2:]] == [5, 5]
+
+
+# The race
+
+
+def test_a_trial_that_is_clearly_worse_stops_after_its_first_fold(sqlite, tmp_path, data):
+    text = STUDY.replace("low = 1e-3", "low = 1e-7")
+    settings = Settings("keypoint", 12, None, FOLDS)
+    search = Search(sqlite, "quick", file_of(tmp_path, text), settings, Setup(data, CPU, "off"))
+    for lr in (3e-3, 4e-3, 5e-3, 1e-7, 4.5e-3):  # the fourth learns nothing
+        search.study.enqueue_trial({"lr": lr, "dropout": 0.0})
+    watch = run(search, 5)
+    assert states(search.study) == ["COMPLETE", "COMPLETE", "COMPLETE", "PRUNED", "COMPLETE"]
+    bad = search.study.trials[3].user_attrs
+    assert (bad["stop_reason"], bad["raced_out_after_fold"], bad["epochs_run"]) == ("pruned", 1, 12)
+    assert [(fold["fold"], fold["stop_reason"]) for fold in bad["folds"]] == [(1, "finished")]
+    assert [fold for number, fold, _ in watch.folds if number == 3] == [1]
+    assert bad["val_cosine"] < min(trial.user_attrs["folds"][0]["value"] for trial in search.study.trials[:3])
+
+
+# What a study remembers
+
+
+def test_a_study_of_several_folds_goes_on_with_as_many_only(opened, data):
+    run(opened(), 1)
+    with pytest.raises(StudyError, match="made with folds = 3, now it is 1") as refused:
+        opened(folds=1)
+    assert refused.value.hint.startswith("means over folds and values of one split do not compare; ")
+    with pytest.raises(StudyError, match="made with folds = 3, now it is 2"):
+        opened(folds=2)
+    attrs = opened().study.user_attrs
+    cosines = [fold.no_model_cosine("validation") for fold in data.folds(3)]
+    assert attrs["settings"]["folds"] == 3
+    assert attrs["no_model_cosine"] == pytest.approx(sum(cosines) / 3, abs=1e-12)
+    assert attrs["data_fingerprint"] == data.fingerprint()
+
+
+def test_a_study_from_before_there_were_folds_has_one(opened):
+    search = opened(folds=1)
+    settings = search.study.user_attrs["settings"]
+    search.study.set_user_attr("settings", {key: settings[key] for key in settings if key != "folds"})
+    assert "folds" not in run_attrs(opened(folds=1))
+    with pytest.raises(StudyError, match="made with folds = 1, now it is 3"):
+        opened(folds=3)
+
+
+def run_attrs(search):
+    run(search, 1)
+    return search.study.trials[0].user_attrs
+
+
+# The commands
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory, data_folder):
+    """A folder in which a search has run, and what it said."""
+    folder = tmp_path_factory.mktemp("session")
+    (folder / "quick.toml").write_text(STUDY, encoding="utf-8")
+    words = ("run", "--study", "quick.toml", "--data-dir", data_folder, "--device", "cpu", "--folds", 3)
+    return folder, call(*words, cwd=folder)
+
+
+def test_a_search_says_that_its_values_are_means_over_folds(session):
+    folder, answer = session
+    assert answer.code == 0, answer.err
+    assert "; up to 3 epochs in each of 3 folds\n" in answer.err
+    assert "goal     mean validation cosine over 3 folds of people; without a model it is 0.6920\n" in answer.err
+    assert (
+        len(re.findall(r"^#\d sampled +cosine 0\.\d{4} \(mean over 3 folds, 9 epochs, finished, ", answer.err, re.M))
+        == 3
+    )
+    assert answer.out.startswith("Validation on 10 people, none trained on in their fold; mean over 3 folds:\n")
+    shown = call("status", cwd=folder).out
+    assert re.search(
+        r"best validation cosine 0\.\d{4}, trial \d \(sampled\), mean over 3 folds; without a model", shown
+    )
+
+
+def test_a_trial_of_several_folds_is_trained_on_the_ordinary_split_and_that_is_said(session):
+    folder, _ = session
+    trained = call("train", "--device", "cpu", "--out", "out", cwd=folder)
+    assert trained.code == 0, trained.err
+    assert re.search(
+        r"note: the trial's value, 0\.\d{4}, is a mean over 3 folds; here is the ordinary split", trained.err
+    )
+    assert "the same" not in trained.out
+    exported = json.loads(call("export", "--format", "json", cwd=folder).out)
+    assert json.dumps(exported).count('"folds": 3') == 1
+
+
+def test_report_and_note_say_what_the_value_is(session):
+    folder, _ = session
+    assert call("report", "-o", "report.md", cwd=folder).code == 0
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    assert "each repeated on up to 3 folds, so that 10 people (60 pairs of views) are each judged by a model" in text
+    assert "The value is the mean of 3 trainings, each judged on other people (0." in text
+    assert "Curves, kept epochs and what is read from them are those of fold 1." in text
+    content = json.loads(call("report", "--format", "json", "-o", "-", cwd=folder).out)
+    assert (content["folds"], [fold["fold"] for fold in content["best"]["folds"]]) == (3, [1, 2, 3])
+    assert len(content["best"]["history"]["cosine"]) == 3
+    assert content["repeat"][content["repeat"].index("--folds") + 1] == "3"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--folds", 11), "error: 11 folds need 11 people who do not test; here are 10\nhint: --folds 10 at most\n"),
+        (("--folds", 3, "--split", "none"), "error: 3 folds need split = person; with split = none everybody trains"),
+        (("--folds", 0), "Invalid value for '--folds': 0 is not in the range x>=1."),
+    ],
+)
+def test_folds_that_cannot_be_are_refused_before_anything_is_stored(tmp_path, data_folder, words, said):
+    (tmp_path / "quick.toml").write_text(STUDY, encoding="utf-8")
+    answer = call("run", "--study", "quick.toml", "--data-dir", data_folder, *words, cwd=tmp_path)
+    assert answer.code == 2
+    assert said in answer.err
+    assert not list(tmp_path.glob("*.db"))
+
+
+def test_a_batch_larger_than_the_smallest_fold_is_refused_before_anything_is_stored(tmp_path, data_folder):
+    """Of 2 folds one trains on 5 people with 6 views each; the ordinary split has 7 people."""
+    (tmp_path / "quick.toml").write_text(STUDY.replace("batch_size = 8", "batch_size = 31"), encoding="utf-8")
+    words = ("run", "--study", "quick.toml", "--data-dir", data_folder, "--epochs", 1, "--trials", 1)
+    refused = call(*words, "--folds", 2, cwd=tmp_path)
+    assert refused.code == 2
+    assert "batch_size = 31 is more than the 30 training pairs" in refused.err
+    assert not list(tmp_path.glob("*.db"))
+    assert call(*words, cwd=tmp_path).code == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot fork")
+@pytest.mark.parametrize(
+    ("moment", "skip"), [("in an epoch", 22), ("before a checkpoint", 4), ("between checkpoint and report", 4)]
+)
+def test_a_search_killed_in_a_second_fold_ends_as_if_nothing_had_been(tmp_path, data_folder, undisturbed, moment, skip):
+    """In the second of its three epochs: an epoch has five batches of eight of the 42 training pairs."""
+    (tmp_path / "quick.toml").write_text(STUDY, encoding="utf-8")
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    words = ("run", "--study", tmp_path / "quick.toml", "--data-dir", data_folder, "--storage", url, "--device", "cpu")
+    words = (*words, "--trials", 2, "--folds", 3, "--artifacts", tmp_path / "artifacts", "--slots", 1)
+    with doomed(tmp_path / "log") as grim:
+        assert grim.run(*words, moment=moment, trial=1, skip=skip) == -9
+    rest = call(*words, cwd=tmp_path)
+    assert rest.code == 0, rest.err
+    with Storage.parse(url).opened() as storage:
+        study = optuna.load_study(study_name="quick", storage=storage)
+        assert states(study) == ["COMPLETE", "FAIL", "COMPLETE"]
+        assert len(study.trials[1].intermediate_values) == 4
+        assert study.trials[2].user_attrs["resumed_epochs"] == (5 if moment.startswith("between") else 4)
+        assert found(study) == undisturbed
+
+
+def test_two_workers_share_a_study_of_folds_on_postgres(postgres_url, data_folder, tmp_path):
+    (tmp_path / "quick.toml").write_text(STUDY, encoding="utf-8")
+    words = ["run", "--study", str(tmp_path / "quick.toml"), "--data-dir", str(data_folder), "--device", "cpu"]
+    words += ["--trials", "4", "--folds", "3", "--storage", postgres_url]
+    environment = {**os.environ, "PYTHONPATH": str(Path(face3d_tune.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "face3d_tune", *words]
+    workers = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in "ab"
+    ]
+    printed = [worker.communicate(timeout=300)[0].decode("utf-8") for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], printed
+    with Storage.parse(postgres_url).opened() as storage:
+        trials = optuna.load_study(study_name="quick", storage=storage).trials
+    assert len(trials) in (4, 5)
+    ended = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    assert all(trial.value == sum(fold["value"] for fold in trial.user_attrs["folds"]) / 3 for trial in ended)
+    assert {len(trial.user_attrs["folds"]) for trial in ended} == {3}
+    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
