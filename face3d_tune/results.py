@@ -88,12 +88,6 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
     return max(completed, key=lambda trial: float("-inf") if trial.value is None else trial.value, default=None)
 
 
-def best_value(study: optuna.Study) -> float | None:
-    """The best trial's mean validation cosine."""
-    best = best_trial(study)
-    return best.value if best else None
-
-
 def kept_cosine(trial: FrozenTrial) -> float | None:
     """The mean validation cosine of the checkpoint that training kept, for a pruned trial too."""
     cosine: float | None = trial.user_attrs.get("val_cosine")  # to Optuna, a pruned trial's value is its last epoch's

@@ -85,6 +85,8 @@ class Search:
             if "id" not in self.study.user_attrs:  # tells its artifacts from those of a study with the same name
                 self.study.set_user_attr("id", uuid4().hex)
         self.seed: int = self.study.user_attrs["settings"]["seed"]
+        # The best of the stage before trains with another seed than it had there, or its value would say nothing new.
+        self._before = (stage.study,) if stage else ()
         alone = storage.engine.dialect.name == "sqlite"
         self.worker = Worker(storage.engine, self.study._study_id, silence=silence, alone=alone)
         self.ledger = Ledger(self.study, storage, self.worker)
@@ -162,7 +164,7 @@ class Search:
         """Sample what no preset has set; a config that cannot be trained ends the trial."""
         preset, overrides = trial.user_attrs.get("preset"), trial.user_attrs.get("overrides", {})
         ordinal: int = trial.user_attrs["ordinal"]
-        seed = trial.user_attrs.get("seed", seeds.derive(self.seed, "trial", ordinal))
+        seed = trial.user_attrs.get("seed", seeds.derive(self.seed, "trial", *self._before, ordinal))
         # No two trials sample from one seed, whichever workers ask for them; and Optuna asks the sampler only now.
         sampler_seed = seeds.derive(self.seed, "sampler", ordinal)
         self.study.sampler = Steered(make_sampler(self.file, sampler_seed))

@@ -80,6 +80,11 @@ def test_the_second_stage_begins_with_the_best_of_the_first_and_is_stored_with_i
     assert [row.name for row in preset_rows(after)] == ["rates-best"]  # points near it are nothing to compare with
 
 
+def test_no_trial_of_a_stage_has_the_seed_of_one_of_the_stage_before(place):
+    first, second = ([trial.user_attrs["seed"] for trial in place.study(name).trials] for name in ("rates", "weights"))
+    assert len({*first, *second}) == len(first) + len(second) == 9
+
+
 def test_run_says_first_where_it_begins_and_shows_the_stage_before_in_its_table(place):
     best = place.study("rates").best_trial
     lines = place.second.err.splitlines()

@@ -9,7 +9,6 @@ from face3d_tune.errors import StorageError, StudyError
 from face3d_tune.results import (
     Row,
     best_trial,
-    best_value,
     cause,
     config_of,
     count_causes,
@@ -61,7 +60,7 @@ def test_the_best_trial_is_the_completed_one_with_the_highest_cosine(study):
     add(study, value=0.7)
     add(study, value=0.6)
     assert best_trial(study).number == 1
-    assert best_value(study) == 0.7
+    assert best_trial(study).value == 0.7
 
 
 def test_a_pruned_or_failed_trial_is_never_the_best_whatever_its_curve_reached(study):
@@ -86,9 +85,9 @@ def test_of_equal_trials_the_first_is_the_best(study):
 
 
 def test_a_study_in_which_nothing_has_completed_has_no_best_trial(study):
-    assert (best_trial(study), best_value(study)) == (None, None)
+    assert best_trial(study) is None
     add(study, TrialState.PRUNED, 0.9, curve={1: 0.9})
-    assert (best_trial(study), best_value(study)) == (None, None)
+    assert best_trial(study) is None
 
 
 # Which trial is meant
