@@ -1,7 +1,7 @@
 """Optuna's pruner, asked after every epoch without reading the whole study again.
 
 `Trial.should_prune` reads the curves of all running trials from the database, which is most of what a search spends
-beside training. A median or percentile pruner, and the race between folds, look at completed trials only, and these do not
+beside training. A median or percentile pruner, and the race between folds, look at completed trials only, which do not
 change.
 """
 
