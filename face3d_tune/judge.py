@@ -1,7 +1,8 @@
 """Optuna's pruner, asked after every epoch without reading the whole study again.
 
 `Trial.should_prune` reads the curves of all running trials from the database, which is most of what a search spends
-beside training. A median or percentile pruner looks at completed trials only, and these do not change.
+beside training. A median or percentile pruner, and the race between folds, look at completed trials only, which do not
+change.
 """
 
 import time

@@ -234,9 +234,8 @@ class JsonLines:
     def trial_ended(self, trial: FrozenTrial) -> None:
         """`trial_ended`: trial, state, value (null if it failed), best (so far), and what is known of its end."""
         best, attrs = self._tally.add(trial), trial.user_attrs
-        known = {
-            key: attrs.get(key) for key in ("stop_reason", "cause", "epochs_run", "seconds", "error") if key in attrs
-        }
+        told = ("stop_reason", "cause", "epochs_run", "folds", "raced_out_after_fold", "seconds", "error")
+        known = {key: attrs[key] for key in told if key in attrs}
         state = trial.state.name.lower()
         self.say("trial_ended", trial=trial.number, state=state, value=kept_cosine(trial), best=best, **known)
 

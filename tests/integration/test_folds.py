@@ -11,7 +11,7 @@ import optuna
 import pytest
 from command_line import call
 from doomed import doomed
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from searches import CPU, Watch, file_of, states
 
 import face3d_tune
@@ -21,9 +21,11 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StudyError
 from face3d_tune.objective import Setup
 from face3d_tune.processes import ProcessSlots
+from face3d_tune.results import StoredTrial
 from face3d_tune.search import Search
 from face3d_tune.seeds import derive
 from face3d_tune.slots import BatchedSlots, PlainSlot
+from face3d_tune.smoke import FirstEpoch, difference
 from face3d_tune.storage import Storage
 from face3d_tune.trainer import Trainer
 
@@ -304,6 +306,27 @@ def test_a_trial_of_several_folds_is_trained_on_the_ordinary_split_and_that_is_s
     assert "the same" not in trained.out
     exported = json.loads(call("export", "--format", "json", cwd=folder).out)
     assert json.dumps(exported).count('"folds": 3') == 1
+
+
+def test_an_earlier_run_cannot_be_taken_into_a_study_of_several_folds(session, data_folder):
+    """The training above is one; its value is that of one split."""
+    folder, _ = session
+    words = ("--study", "quick.toml", "--data-dir", data_folder)
+    assert call("train", "--device", "cpu", "--out", "again", cwd=folder).code == 0
+    refused = call("import", "again/best_model.pth", *words, "--unconfirmed", cwd=folder)
+    assert refused.code == 2
+    assert "study 'quick' was made with folds = 3, now it is 1" in refused.err
+    assert "hint: means over folds and values of one split do not compare" in refused.err
+    assert call("status", "--json", cwd=folder).out.count('"imported": 0') == 1
+
+
+@pytest.mark.parametrize(("folds", "said"), [(1, False), (3, False), (5, True)])
+def test_a_script_is_compared_with_a_first_fold_of_other_people_only_with_that_said(folds, said):
+    trial = create_trial(state=TrialState.COMPLETE, value=0.5, intermediate_values={1: 0.5})
+    lines = difference(
+        FirstEpoch(0.5, 0.5, "checkpoint"), StoredTrial("s", {"settings": {"folds": folds}}, trial, [trial])
+    )
+    assert any("fold 1 of 5, which validates on other people than the script" in line for line in lines) == said
 
 
 def test_report_and_note_say_what_the_value_is(session):

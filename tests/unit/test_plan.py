@@ -66,6 +66,13 @@ def test_little_memory_allows_fewer_trainings_than_cores_but_always_one(machine,
     assert found[-2:] == [1, 1]
 
 
+def test_a_process_holds_the_pairs_once_for_every_fold(machine, data):
+    """They are 72 pairs of 40 KB here; so many folds as nobody has take as much as a model."""
+    machine(cores=8, memory=8 * GIB)
+    assert choose("auto", None, CPU, data, [SMALL]).slots == 8
+    assert 1 < choose("auto", None, CPU, data, [SMALL], folds=20_000).slots < 8
+
+
 def test_what_all_trainings_take_together_is_less_than_what_is_free(machine, data):
     weights = 6 * (2 * 4 * 2048**2 + 2 * 2048 * 8192)  # of two attentions and two linear layers, six times
     for device in (CPU, CUDA):
