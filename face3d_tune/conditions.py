@@ -10,9 +10,9 @@ import optuna
 import torch
 from optuna.distributions import distribution_to_json
 
-from face3d_tune import __version__
+from face3d_tune import __version__, ridge
 from face3d_tune.config import Layout
-from face3d_tune.data import PARTS, FaceData
+from face3d_tune.data import PARTS, FaceData, mean_by_yaw
 from face3d_tune.errors import StudyError
 from face3d_tune.study_file import StudyFile
 
@@ -58,6 +58,20 @@ def study_attrs(data: FaceData, file: StudyFile, settings: Settings) -> dict[str
             "fixed": dict(file.fixed),
             "space": {name: json.loads(distribution_to_json(row)) for name, row in file.space.items()},
         },
+    }
+
+
+def ridge_attrs(data: FaceData) -> dict[str, Any]:
+    """What ridge regression reaches on the validation people, as user attributes of a study beside `no_model_cosine`.
+
+    A study of an earlier version gets them when it is opened again.
+    """
+    fitted = ridge.fit(data)
+    cosines = fitted.cosines(data, "validation")
+    return {
+        "ridge_penalty": fitted.penalty,
+        "ridge_by_yaw": mean_by_yaw(cosines, data.poses[data.parts["validation"][:, 1]]),
+        "ridge_cosine": float(cosines.mean()),
     }
 
 

@@ -81,9 +81,14 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
     An imported one whose value the study could not confirm is none.
     """
+    return next(iter(completed_trials(study)), None)
+
+
+def completed_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The completed trials by value, the best first, without imported ones whose value the study could not confirm."""
     held = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     completed = [trial for trial in held if trial.user_attrs.get("confirmed", True)]
-    return max(completed, key=lambda trial: float("-inf") if trial.value is None else trial.value, default=None)
+    return sorted(completed, key=lambda trial: float("-inf") if trial.value is None else trial.value, reverse=True)
 
 
 def best_value(study: optuna.Study) -> float | None:

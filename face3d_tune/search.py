@@ -19,7 +19,7 @@ from face3d_tune import seeds
 from face3d_tune.algorithms import make_pruner, make_sampler
 from face3d_tune.archive import DEFAULT_KEEP, Archive
 from face3d_tune.artifacts import Artifacts, unique_name
-from face3d_tune.conditions import Settings, check_same, study_attrs
+from face3d_tune.conditions import Settings, check_same, ridge_attrs, study_attrs
 from face3d_tune.config import TrialConfig
 from face3d_tune.device import device_name
 from face3d_tune.errors import ConfigError
@@ -78,6 +78,9 @@ class Search:
                 self._describe(attrs)
             if "id" not in self.study.user_attrs:  # tells its artifacts from those of a study with the same name
                 self.study.set_user_attr("id", uuid4().hex)
+        if "ridge_cosine" not in self.study.user_attrs:  # takes seconds for wide embeddings, so others need not wait
+            for key, value in ridge_attrs(setup.data).items():
+                self.study.set_user_attr(key, value)
         self.seed: int = self.study.user_attrs["settings"]["seed"]
         alone = storage.engine.dialect.name == "sqlite"
         self.worker = Worker(storage.engine, self.study._study_id, silence=silence, alone=alone)

@@ -222,7 +222,10 @@ def _introduce(console: "Console", search: "Search", place: "Storage", goal: int
     console.print(f"presets  {', '.join(file.presets) or 'none'}")
     console.print(f"device   {device_name(setup.device)}, mixed precision {setup.precision}; seed {search.seed}")
     console.print(f"engine   {plan}")
-    console.print(f"goal     mean validation cosine; without a model it is {no_model:.4f}\n")
+    ridge = study.user_attrs["ridge_cosine"]
+    console.print(
+        f"goal     mean validation cosine; without a model it is {no_model:.4f}, with ridge regression {ridge:.4f}\n"
+    )
 
 
 def _nothing_to_do(search: "Search", goal: int, target: float | None) -> str:
@@ -248,7 +251,8 @@ def _say_what_is_next(search: "Search", place: "Storage", data_dir: Path | None)
     click.echo("\nNext, with this storage's URL in FACE3D_TUNE_STORAGE:" if place.holds_secret else "\nNext:")
     steps = (
         (["export", *study], "the training command of the best trial"),
-        (["train", *study, *data], "train it here: checkpoint, history, curve, test people"),
+        (["confirm", *study, *data], "is it really better? trained again, on people never seen"),
+        (["train", *study, *data], "train it here: checkpoint, history, curve"),
         (["dashboard", *storage], "look at every trial in the browser"),
     )
     lines = [f"  face3d-tune {shlex.join(words):<40}  # {why}" for words, why in steps]
