@@ -25,6 +25,7 @@ from optuna.storages import RDBStorage
 from face3d_tune import ridge, seeds, verdict
 from face3d_tune.artifacts import Artifacts
 from face3d_tune.config import TrialConfig, resolve
+from face3d_tune.confirmation import CONFIRMATION
 from face3d_tune.data import YAW_BANDS, FaceData, persons, yaw_band
 from face3d_tune.device import Precision
 from face3d_tune.errors import ConfigError, StudyError, TrainingError
@@ -38,7 +39,6 @@ from face3d_tune.storage import one_at_a_time
 from face3d_tune.tasks import Failure, Note, Task
 from face3d_tune.trainer import Trainer
 from face3d_tune.training import EpochResult, Pairs
-from face3d_tune.verdict import CONFIRMATION
 
 VERSION = 1  # of the keys of a confirmation
 _STORED = "confirm:"  # user attributes of a study that begin with it: one finished training each
@@ -197,8 +197,7 @@ class Confirmation:
         found = self._judged(baseline)
         compared = [candidate["name"] for candidate in found["candidates"]]
         with one_at_a_time(self._engine):
-            held = optuna.load_study(study_name=self.study.study_name, storage=self.study._storage)
-            looks = held.user_attrs.get(CONFIRMATION, {}).get("looks", [])
+            looks = self.study.user_attrs.get(CONFIRMATION, {}).get("looks", [])
             look = {"time": found["time"], "command": command, "compared": compared}
             found["looks"] = [*looks, look]
             self.study.set_user_attr(CONFIRMATION, found)

@@ -10,6 +10,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.config import TrialConfig
+from face3d_tune.confirmation import CONFIRMATION
 from face3d_tune.errors import StudyError
 from face3d_tune.storage import Storage
 
@@ -179,5 +180,7 @@ def summary(study: optuna.Study) -> dict[str, Any]:
         "best_origin": origin(best) if best else None,
         "imported": count_imported(study),
         "no_model_cosine": study.user_attrs.get("no_model_cosine"),
+        "ridge_cosine": study.user_attrs.get("ridge_cosine"),
+        "confirmation": study.user_attrs.get(CONFIRMATION),
         "data": study.user_attrs.get("data"),
     }

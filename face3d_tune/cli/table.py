@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from face3d_tune import verdict
+from face3d_tune import confirmation
 from face3d_tune.results import IMPORTED, best_trial, config_of, kept_cosine, origin, preset_rows
 
 _WIDTH = 100  # columns, where there is no terminal to ask
@@ -76,21 +76,20 @@ def confirmed(found: Mapping[str, Any]) -> None:
             continue
         means = [_spread(row[part], row[f"{part}_sd"]) for part in ("validation", "test")]
         table.add_row(row["name"], value, *means, *bands(row["test_by_yaw"]), style=style)
-    for name, key in (("ridge", "ridge"), ("no model", "no_model")):
+    for name, key in confirmation.SIMPLE.items():
         row = found[key]
         table.add_row(
             name, "", *(_spread(row[part], None) for part in ("validation", "test")), *bands(row["test_by_yaw"])
         )
     seeds = len(found["seeds"])
-    times = "once" if seeds == 1 else f"{seeds} times, mean ± deviation"
-    whom = f"{found['people']} test people, who took no part in any decision"
-    console.print(f"Trained again {times}; by |yaw|: {whom}:\n", soft_wrap=True)
+    times = "Trained again once" if seeds == 1 else f"Trained again {seeds} times: mean ± deviation"
+    console.print(f"{times}; test and |yaw| of {found['people']} people\nwho took no part in any decision:\n")
     console.print(table)
     for candidate in found["candidates"]:
         if candidate["aliases"]:
             console.print(f"{', '.join(candidate['aliases'])} = {candidate['name']}")
     console.print()
-    for line in verdict.told(found):
+    for line in confirmation.told(found):
         console.print(line)
 
 

@@ -70,6 +70,8 @@ class Content:
     version: int
     study: str
     made: str  # date and time of the report, ISO 8601
+    confirmation: Mapping[str, Any] | None  # on the test people, as `confirming` stores it; None: not asked for
+    confirmed_best: bool  # whether it was asked about the trial that is the best now
     states: Mapping[str, int]
     budget: int | None  # finished trials that were asked for; None: not recorded
     epochs: int  # trained by finished trials
@@ -77,6 +79,8 @@ class Content:
     imported: int  # trials that were trained elsewhere
     no_model: float
     no_model_by_yaw: Mapping[str, float | None]
+    ridge: float | None  # validation cosine of ridge regression; None: a study of an earlier version
+    ridge_by_yaw: Mapping[str, float | None]
     best: Entry | None
     presets: Sequence[Entry]
     runners_up: Sequence[Entry]
@@ -113,6 +117,8 @@ def content(found: Findings, made: datetime) -> Content:
         version=VERSION,
         study=found.name,
         made=made.isoformat(timespec="minutes"),
+        confirmation=found.confirmation,
+        confirmed_best=found.confirmed_best,
         states=found.states,
         budget=effort.get("trials"),
         epochs=found.epochs,
@@ -120,6 +126,8 @@ def content(found: Findings, made: datetime) -> Content:
         imported=sum(_imported(trial) for trial in found.trials),
         no_model=found.no_model,
         no_model_by_yaw=attrs["no_model_by_yaw"],
+        ridge=found.ridge,
+        ridge_by_yaw=attrs.get("ridge_by_yaw", {}),
         best=_entry(best) if best else None,
         presets=[_entry(row.trial, row.name, row.same_as) for row in found.presets if row.trial],
         runners_up=[_entry(trial) for trial in found.runners_up],
