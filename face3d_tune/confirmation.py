@@ -55,13 +55,10 @@ def simpler(held: Mapping[str, Any]) -> str:
     """That a method without training is the better one, if it is."""
     winner = held["winner"]["name"]
     beaten = [name for name in SIMPLE if entry_of(held, None, name)["verdict"] == "worse"]
-    names = {
-        "ridge": "ridge regression, which takes seconds and no tuning",
-        "no model": "the view's embedding as it is",
-    }
     if not beaten:
         return ""
-    return f"A simpler method wins: {' and '.join(names[name] for name in beaten)}, is better than {winner}."
+    names = {"ridge": "ridge regression (seconds, and no tuning)", "no model": "using no model at all"}
+    return f"A simpler method wins: {winner} is worse than {' and '.join(names[name] for name in beaten)}."
 
 
 def curse(held: Mapping[str, Any]) -> str:

@@ -93,6 +93,8 @@ def test_the_answer_in_words():
     assert "0.2000 more than using no model at all (0.5000)" in said
     assert "the best of 13 completed trials" in said
     assert "not yet confirmed on the 2 test people" in said
+    assert "so it is flattered" in said
+    assert "face3d-tune confirm --study-name faces asks them" in said
     assert "10 of the 10 other completed trials beat every preset too" in said
     assert "the next one is 0.0550 behind" in said
 
