@@ -36,7 +36,7 @@ def headline(held: Mapping[str, Any]) -> str:
     if first is None:
         return f"{winner}{colon} {sentence(entry)}; no preset could be trained to compare it with."
     presets = sum(each["kind"] == "preset" for each in held["against"])
-    which = f"{first}, the best preset," if held["headline_is_best"] and presets > 1 else first
+    which = f"{first} (the best preset)" if held["headline_is_best"] and presets > 1 else first
     said = f"{winner}{colon} {sentence({**entry, 'name': which})}"
     if presets == 1:
         return f"{said}."

@@ -56,7 +56,8 @@ LAYERS = (
     "ledger",
     "archive loop",
     "plan search copying",
-    "doctor confirming",
+    "doctor candidates",
+    "confirming",
     "cli.base",
     "cli.table cli.live",
     "cli.progress",
@@ -82,7 +83,7 @@ ONLY = {
     "psutil": "smoke plan doctor",
     "optuna": "storage space judge algorithms results conditions history importing findings dashboard.figures "
     "dashboard.notes dashboard.enrich dashboard.server report.content ledger archive loop search "
-    "copying confirming cli.confirm "
+    "copying candidates confirming cli.confirm "
     "cli.table cli.progress cli.run cli.watch cli.status cli.dashboard cli.report cli.export "
     "cli.train cli.importing cli.copy cli.doctor",
     "numpy": "verdict ridge confirming "

@@ -27,7 +27,8 @@ from face3d_tune.cli.base import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from face3d_tune.confirming import Candidate, Confirmation, Job, Record
+    from face3d_tune.candidates import Candidate
+    from face3d_tune.confirming import Confirmation, Job, Record
     from face3d_tune.device import Precision
     from face3d_tune.plan import Plan
     from face3d_tune.storage import Storage
@@ -87,7 +88,8 @@ def confirm(
     import optuna
     from rich.console import Console
 
-    from face3d_tune.confirming import Confirmation, candidates
+    from face3d_tune.candidates import candidates
+    from face3d_tune.confirming import Confirmation
     from face3d_tune.device import choose_device, choose_precision, set_threads
     from face3d_tune.plan import choose
     from face3d_tune.results import find_study

@@ -223,9 +223,7 @@ def _introduce(console: "Console", search: "Search", place: "Storage", goal: int
     console.print(f"device   {device_name(setup.device)}, mixed precision {setup.precision}; seed {search.seed}")
     console.print(f"engine   {plan}")
     ridge = study.user_attrs["ridge_cosine"]
-    console.print(
-        f"goal     mean validation cosine; without a model it is {no_model:.4f}, with ridge regression {ridge:.4f}\n"
-    )
+    console.print(f"goal     mean validation cosine; without a model it is {no_model:.4f}, ridge {ridge:.4f}\n")
 
 
 def _nothing_to_do(search: "Search", goal: int, target: float | None) -> str:

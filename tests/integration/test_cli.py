@@ -145,7 +145,7 @@ def test_progress_goes_to_stderr_with_a_line_for_every_trial(session):
         session.data.no_model_cosine("validation"),
         ridge.fit(session.data).cosines(session.data, "validation").mean(),
     )
-    assert f"without a model it is {simple[0]:.4f}, with ridge regression {simple[1]:.4f}" in session.search.err
+    assert f"without a model it is {simple[0]:.4f}, ridge {simple[1]:.4f}" in session.search.err
 
 
 def test_running_again_finds_nothing_to_do_and_tells_how_to_get_more(session):
