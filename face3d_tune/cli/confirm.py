@@ -78,11 +78,7 @@ def confirm(
     slots: int | None,
     as_json: bool,
 ) -> None:
-    """Ask the test people whether the best trials really beat the presets.
-
-    The best trials and all presets are trained again on the same fresh seeds. Validation people choose the winner; the
-    test people, who took no part in any decision, judge it. The same command goes on after an interrupt.
-    """
+    """Ask people never seen whether the best trials beat the presets."""
     from dataclasses import replace
 
     import optuna

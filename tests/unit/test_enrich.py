@@ -106,6 +106,16 @@ def test_the_note_says_when_a_simpler_method_wins(study):
     assert "**The simpler method wins:** ridge regression reaches 0.6600, the best trial 0.6500." in note
 
 
+def test_what_a_confirmation_stores_is_no_list_of_numbers_beside_the_note(served, study):
+    study.set_user_attr("confirmation", confirmation_of())
+    study.set_user_attr("confirm:0011223344556677", {"validation": 0.5})
+    answer = detail(served, study)
+    keys = {attr["key"] for attr in answer["user_attrs"]}
+    assert "no_model_cosine" in keys
+    assert not [key for key in keys if key.startswith("confirm")]
+    assert "trial 12 is better than baseline" in answer["note"]["body"]
+
+
 def test_a_name_cannot_change_what_a_note_looks_like(study):
     assert "## faces \\<b\\>\\|\\*\n" in study_note(find(study))
 

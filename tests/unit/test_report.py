@@ -129,16 +129,16 @@ CONFIRMED = {
     "confirmed": (
         "On people never seen, trial 12 is better than baseline by 0.0500 (0.0400 to 0.0600). "
         "It is better than every preset.",
-        "在从未见过的人身上，试验 12 比 预设 baseline 好 0.0500（0.0400 到 0.0600）。它比每一个预设都好。",
+        "在从未见过的人身上，试验 12 比 基线 baseline 好 0.0500（0.0400 到 0.0600）。它比每一个预设都好。",
     ),
     "confirmed twice": (
         "trial 12 is not distinguishable from baseline: +0.0050 (-0.0050 to +0.0150). "
         "It is not shown to be better than every preset.",
-        "试验 12 与 预设 baseline 没有可分辨的差别：+0.0050（-0.0050 到 +0.0150）。不能证明它比每一个预设都好。",
+        "试验 12 与 基线 baseline 没有可分辨的差别：+0.0050（-0.0050 到 +0.0150）。不能证明它比每一个预设都好。",
     ),
     "confirmed worse": (
         "trial 12 is worse than baseline by 0.0500 (0.0400 to 0.0600).",
-        "试验 12 比 预设 baseline 差 0.0500（0.0400 到 0.0600）。",
+        "试验 12 比 基线 baseline 差 0.0500（0.0400 到 0.0600）。",
     ),
     "few people": ("6 test people are too few for a verdict on trial 12", "只有 6 个测试人员，不足以下结论"),
     "diverged": ("No preset could be trained to compare it with.", "没有预设能够训练，因此无从与预设比较。"),
