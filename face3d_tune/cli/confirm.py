@@ -78,7 +78,7 @@ def confirm(
     slots: int | None,
     as_json: bool,
 ) -> None:
-    """Ask people never seen whether the best trials beat the presets."""
+    """Ask people never seen if the best trials beat the presets."""
     from dataclasses import replace
 
     import optuna
