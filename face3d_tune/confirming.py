@@ -7,13 +7,10 @@ it compared on the TEST people, whom nothing else in this package evaluates.
 
 import hashlib
 import json
-import math
-import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import fields
 from datetime import UTC, datetime
 from statistics import mean, stdev
 from typing import Any
@@ -23,7 +20,6 @@ import optuna
 from optuna.storages import RDBStorage
 
 from face3d_tune import ridge, seeds, verdict
-from face3d_tune.artifacts import Artifacts
 from face3d_tune.candidates import Candidate
 from face3d_tune.config import TrialConfig
 from face3d_tune.confirmation import CONFIRMATION
@@ -32,26 +28,14 @@ from face3d_tune.device import Precision
 from face3d_tune.errors import TrainingError
 from face3d_tune.outage import DEFAULT_TIMEOUT, Outage
 from face3d_tune.plan import Plan
-from face3d_tune.resume import Checkpoints
-from face3d_tune.slots import Slots
+from face3d_tune.retraining import Epoch, Job, Kept, retrain
 from face3d_tune.storage import one_at_a_time
-from face3d_tune.tasks import Failure, Note, Task
 from face3d_tune.trainer import Trainer
-from face3d_tune.training import EpochResult, Pairs
+from face3d_tune.training import Pairs
 
 VERSION = 1  # of the keys of a confirmation
 _STORED = "confirm:"  # user attributes of a study that begin with it: one finished training each
 _ALL = "all"  # beside the bands of |yaw|
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One training of a candidate; `number` is that of its seed, from 1."""
-
-    candidate: Candidate
-    number: int
-    seed: int
-    key: str  # of the user attribute that takes its result
 
 
 Record = Mapping[str, Any]  # of a finished training; `error` instead of numbers if it diverged
@@ -96,20 +80,18 @@ class Confirmation:
         """What is still to be trained, seed by seed, so that an early end has all candidates alike."""
         return [job for job in self.jobs if job.key not in self.records]
 
-    def train(self, plan: Plan, precision: Precision, ended: Callable[[Job, Record], object], epoch: "Epoch") -> None:
+    def train(self, plan: Plan, precision: Precision, ended: Callable[[Job, Record], object], epoch: Epoch) -> None:
         """Train what is missing and store each as it ends; `epoch` may raise to end it all.
 
         Raises TrainingError if a training could not be finished for another reason than that it diverged.
         """
         if not self.missing:
             return
-        with tempfile.TemporaryDirectory(prefix="face3d-tune-") as folder:
-            # Only the end of a training is written: its best weights, for the test people.
-            checkpoints = Checkpoints(Artifacts.parse(folder), "confirm", every=math.inf)
-            with closing(plan.open(self._data, checkpoints)) as slots:
-                for job, record in _trained(self.missing, slots, checkpoints, self._data, plan, precision, epoch):
-                    self._store(job, record)
-                    ended(job, record)
+        with closing(retrain(self.missing, self._data, plan, precision, epoch)) as trainings:
+            for job, given in trainings:
+                record = {"error": given} if isinstance(given, str) else _record(job, given, self._data, plan)
+                self._store(job, record)
+                ended(job, record)
 
     def _store(self, job: Job, record: Record) -> None:
         """With patience for a database that is away."""
@@ -211,82 +193,26 @@ class Confirmation:
         return _simple(data, value, lambda data, part: data.no_model_cosines(part).astype(np.float64))
 
 
-Epoch = Callable[[Job, EpochResult], object]
-
-
 def _key(config: TrialConfig, seed: int, fingerprint: str) -> str:
-    what = json.dumps([config.to_dict(), seed, fingerprint], sort_keys=True)
+    """Without what has the default, so that a parameter of a later version leaves the trainings of this one valid."""
+    default = {field.name: field.default for field in fields(config)}
+    values = {name: value for name, value in config.to_dict().items() if value != default[name]}
+    what = json.dumps([values, seed, fingerprint], sort_keys=True)
     return f"{_STORED}{hashlib.sha256(what.encode()).hexdigest()[:16]}"
 
 
-def _trained(
-    jobs: Sequence[Job],
-    slots: Slots,
-    checkpoints: Checkpoints,
-    data: FaceData,
-    plan: Plan,
-    precision: Precision,
-    epoch: Epoch,
-) -> Iterator[tuple[Job, Record]]:
-    """Every job with its record, as they end; those that mixed precision leads to NaN begin again without."""
-    waiting = deque(enumerate(jobs))
-    running: dict[int, tuple[Job, Task]] = {}
-    said: list[str] = []
-    while waiting or running:
-        while waiting and len(running) < slots.count:
-            number, job = waiting.popleft()
-            config = job.candidate.config
-            asked: Precision = precision if config.use_mixed_precision else "off"
-            running[number] = job, Task(number, config, job.seed, asked, f"job-{number}")
-            slots.start(running[number][1])
-        for event in slots.wait():
-            if event.number not in running:
-                continue
-            job, task = running[event.number]
-            match event.given:
-                case Note(text):
-                    said.append(text)
-                case EpochResult() as result:
-                    epoch(job, result)
-                    if result.stop_reason:
-                        slots.drop(event.number)
-                        del running[event.number]
-                        yield job, _record(task, checkpoints, data, plan, said)
-                case Failure(_, non_finite=True) if task.precision != "off":
-                    slots.drop(event.number)
-                    running[event.number] = job, replace(task, precision="off")
-                    slots.start(running[event.number][1])
-                case Failure(message, non_finite):
-                    slots.drop(event.number)
-                    del running[event.number]
-                    if not non_finite:
-                        raise TrainingError(
-                            f"{job.candidate.name}, seed {job.number}: {message}",
-                            "run the same command again: trainings that have ended are kept",
-                        )
-                    yield job, {"error": message}
-
-
-def _record(task: Task, checkpoints: Checkpoints, data: FaceData, plan: Plan, said: Sequence[str]) -> Record:
-    """What the kept weights of a training give. Raises TrainingError if they are not to be had."""
-    loaded = checkpoints.load(str(task.key), task)
-    if loaded is None or loaded.snapshot is None or loaded.best is None:
-        raise TrainingError(
-            f"the weights of a training could not be kept: {said[-1] if said else 'no reason given'}",
-            "make room where temporary files are (TMPDIR), and run the same command again",
-        )
-    checkpoints.discard(str(task.key))
-    history = loaded.snapshot["history"]
-    best = next(result for result in reversed(history) if result["is_best"])
-    trainer = Trainer(task.config, data, seed=task.seed, device=plan.device, precision=loaded.precision)
-    trainer.model.load_state_dict(loaded.best)
-    _, cosines = trainer.judge(Pairs(data, "test", task.config.pose_unit, plan.device))
+def _record(job: Job, kept: Kept, data: FaceData, plan: Plan) -> Record:
+    """What the kept weights of a training give, on validation people and on each test person."""
+    config = job.candidate.config
+    trainer = Trainer(config, data, seed=job.seed, device=plan.device, precision=kept.precision)
+    trainer.model.load_state_dict(kept.weights)
+    _, cosines = trainer.judge(Pairs(data, "test", config.pose_unit, plan.device))
     return {
-        "validation": best["val_cosine"],
-        "best_epoch": best["epoch"],
-        "epochs": len(history),
-        "seed": task.seed,
-        "precision": loaded.precision,
+        "validation": kept.validation,
+        "best_epoch": kept.epoch,
+        "epochs": kept.epochs,
+        "seed": job.seed,
+        "precision": kept.precision,
         "device": plan.device.type,
         "engine": plan.engine,
         "test": _by_person(data, cosines.numpy()),

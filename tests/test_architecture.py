@@ -57,6 +57,7 @@ LAYERS = (
     "archive loop",
     "plan search copying",
     "doctor candidates",
+    "retraining",
     "confirming",
     "cli.base",
     "cli.table cli.live",
@@ -79,7 +80,7 @@ ONLY = {
     "tomli_w": "export",
     "torch": "seeds masks device checkpoint losses model conditions training earlier_run trainer engine.layers "
     "engine.parameters engine.sites engine.state engine.network engine.table engine.batch importing "
-    "resume slots processes objective full_training plan cli.importing",
+    "resume slots processes objective full_training plan retraining cli.importing",
     "psutil": "smoke plan doctor",
     "optuna": "storage space judge algorithms results conditions history importing findings dashboard.figures "
     "dashboard.notes dashboard.enrich dashboard.server report.content ledger archive loop search "

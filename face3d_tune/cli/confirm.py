@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from face3d_tune.candidates import Candidate
-    from face3d_tune.confirming import Confirmation, Job, Record
+    from face3d_tune.confirming import Confirmation, Record
     from face3d_tune.device import Precision
     from face3d_tune.plan import Plan
+    from face3d_tune.retraining import Job
     from face3d_tune.storage import Storage
     from face3d_tune.training import EpochResult
 

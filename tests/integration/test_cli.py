@@ -166,9 +166,10 @@ def test_asking_for_more_trials_adds_the_rest(session, tmp_path):
 
 
 def test_the_commands_under_next_run_as_they_are_printed(session):
-    export, train, dashboard = next_commands(session.search.out)
-    assert [words[:2] for words in (export, train, dashboard)] == [
+    export, confirm, train, dashboard = next_commands(session.search.out)
+    assert [words[:2] for words in (export, confirm, train, dashboard)] == [
         ["face3d-tune", "export"],
+        ["face3d-tune", "confirm"],
         ["face3d-tune", "train"],
         ["face3d-tune", "dashboard"],
     ]
@@ -178,7 +179,8 @@ def test_the_commands_under_next_run_as_they_are_printed(session):
     trained = session.call(*train[1:])
     assert trained.code == 0
     assert (session.folder / "trained" / f"quick-trial-{session.study.best_trial.number}" / "best_model.pth").is_file()
-    assert parse(dashboard)["storage"] == STORAGE
+    assert parse(dashboard)["storage"] == parse(confirm)["storage"] == STORAGE
+    assert (parse(confirm)["study_name"], parse(confirm)["data_dir"]) == ("quick", parse(train)["data_dir"])
 
 
 def test_next_names_no_storage_that_the_environment_names_already(session):
@@ -206,7 +208,7 @@ def test_no_trial_starts_after_the_timeout(session, tmp_path):
     assert "0 of 6 trials finished" in answer.err
     table = rows(answer.out)
     assert "best trial" not in table
-    assert [row for name, row in table.items() if name != "no model"] == [["waiting"]] * 5 + [["=", "1"]]
+    assert [row for name, row in table.items() if name not in ("no model", "ridge")] == [["waiting"]] * 5 + [["=", "1"]]
     assert "Next:" not in answer.out
 
 
@@ -444,8 +446,9 @@ def test_a_search_on_the_bundled_sample_leads_to_the_sample_on_disk(session, tmp
     words = ("run", "--study", "tiny.toml", "--trials", "1", "--epochs", "1", "--device", "cpu")
     searched = call(*words, cwd=tmp_path)
     assert searched.code == 0, searched.err
-    export, train, _ = next_commands(searched.out)
+    export, confirm, train, _ = next_commands(searched.out)
     assert "--data-dir" not in train
+    assert "--data-dir" not in confirm
     exported = call(*export[1:], "--partial", cwd=tmp_path)
     assert "note: the study used the bundled sample; `face3d-tune data sample faces160` writes it" in exported.err
     assert build_old().parse_args(shlex.split(exported.out)[2:]).data_dir == "faces160"
