@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from face3d_tune.confirmation import CONFIRMATION
 from face3d_tune.importance import Importance, importances
 from face3d_tune.results import FINISHED, IMPORTED, Row, best_trial, config_of, count_states, preset_rows
 
@@ -63,6 +64,25 @@ class Findings:
         """Mean validation cosine of the side-view embeddings as they are."""
         value: float = self.attrs["no_model_cosine"]
         return value
+
+    @property
+    def ridge(self) -> float | None:
+        """The same of ridge regression; None for a study of an earlier version."""
+        value: float | None = self.attrs.get("ridge_cosine")
+        return value
+
+    @property
+    def confirmation(self) -> Mapping[str, Any] | None:
+        """What `confirm` found on the test people, if it was asked."""
+        held: Mapping[str, Any] | None = self.attrs.get(CONFIRMATION)
+        return held
+
+    @property
+    def confirmed_best(self) -> bool:
+        """Whether the confirmation, if there is one, was asked about the trial that is the best now."""
+        held = self.confirmation
+        asked = [each["trial"] for each in held["candidates"]] if held else []
+        return self.best is not None and self.best.number in asked
 
     @property
     def best_preset(self) -> Row | None:

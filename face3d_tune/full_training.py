@@ -1,7 +1,7 @@
-"""One full training that is kept: checkpoint, history and curve in a folder, and a look at the test people.
+"""One full training that is kept: checkpoint, history and curve in a folder.
 
 best_model.pth   the epoch with the lowest validation loss, in the users' format (CONTRACT section 4)
-history.json     every epoch, the config, seed, device and data, and the final means
+history.json     every epoch, the config, seed, device and data, and the final means over validation pairs
 curve.png        losses and cosine by epoch
 """
 
@@ -30,12 +30,11 @@ FILES = ("best_model.pth", "history.json", "curve.png")
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a full training gave: means of the kept checkpoint over validation and test pairs."""
+    """What a full training gave: means of the kept checkpoint over validation pairs."""
 
     best: EpochResult
     epochs_run: int
     validation: Evaluation
-    test: Evaluation | None  # None if the split has no test people
 
 
 def train_fully(
@@ -97,13 +96,12 @@ def _conclude(trainer: Training, data: FaceData, out: Path, device: torch.device
     plain = Trainer(trainer.config, data, seed=trainer.seed, device=device, precision=trainer.precision)
     plain.model.load_state_dict(checkpoint.load(out / "best_model.pth")["model_state_dict"])
     validation = plain.evaluate(plain.validation)
-    test = plain.evaluate_test() if len(data.parts["test"]) else None
     means = _facts(trainer, data, device) | {"best_epoch": trainer.best.epoch, "stop_reason": trainer.stop_reason}
-    means |= {"validation": asdict(validation), "test": asdict(test) if test else None}
+    means |= {"validation": asdict(validation)}
     _write_history(trainer, out, means)
     history = History.of_epochs(trainer.history)
     save_curve(history, trainer.best.epoch, data.no_model_cosine("validation"), out / "curve.png")
-    return Trained(trainer.best, len(trainer.history), validation, test)
+    return Trained(trainer.best, len(trainer.history), validation)
 
 
 def _facts(trainer: Training, data: FaceData, device: torch.device) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.config import TrialConfig
+from face3d_tune.confirmation import CONFIRMATION
 from face3d_tune.errors import StudyError
 from face3d_tune.storage import Storage
 
@@ -83,9 +84,14 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
     An imported one whose value the study could not confirm is none.
     """
+    return next(iter(completed_trials(study)), None)
+
+
+def completed_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The completed trials by value, the best first, without imported ones whose value the study could not confirm."""
     held = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     completed = [trial for trial in held if trial.user_attrs.get("confirmed", True)]
-    return max(completed, key=lambda trial: float("-inf") if trial.value is None else trial.value, default=None)
+    return sorted(completed, key=lambda trial: float("-inf") if trial.value is None else trial.value, reverse=True)
 
 
 def kept_cosine(trial: FrozenTrial) -> float | None:
@@ -206,5 +212,7 @@ def summary(study: optuna.Study) -> dict[str, Any]:
         "imported": count_imported(study),
         "folds": folds_of(study.user_attrs),
         "no_model_cosine": study.user_attrs.get("no_model_cosine"),
+        "ridge_cosine": study.user_attrs.get("ridge_cosine"),
+        "confirmation": study.user_attrs.get(CONFIRMATION),
         "data": study.user_attrs.get("data"),
     }

@@ -20,7 +20,7 @@ from face3d_tune import seeds, stages
 from face3d_tune.algorithms import make_pruner, make_sampler
 from face3d_tune.archive import DEFAULT_KEEP, Archive
 from face3d_tune.artifacts import Artifacts, unique_name
-from face3d_tune.conditions import Settings, check_same, study_attrs
+from face3d_tune.conditions import Settings, check_same, ridge_attrs, study_attrs
 from face3d_tune.config import TrialConfig
 from face3d_tune.device import device_name
 from face3d_tune.errors import ConfigError
@@ -84,6 +84,9 @@ class Search:
                 self._describe(attrs)
             if "id" not in self.study.user_attrs:  # tells its artifacts from those of a study with the same name
                 self.study.set_user_attr("id", uuid4().hex)
+        if "ridge_cosine" not in self.study.user_attrs:  # takes seconds for wide embeddings, so others need not wait
+            for key, value in ridge_attrs(setup.data, settings.folds).items():
+                self.study.set_user_attr(key, value)
         self.seed: int = self.study.user_attrs["settings"]["seed"]
         # The best of the stage before trains with another seed than it had there, or its value would say nothing new.
         self._before = (stage.study,) if stage else ()

@@ -104,9 +104,15 @@ class Trainer(Training):
             prediction: Tensor = self.model(pairs.src[batch], pairs.landmarks[batch], pairs.poses[batch])
         return prediction.to(pairs.target.dtype)
 
-    @torch.no_grad()
     def evaluate(self, pairs: Pairs) -> Evaluation:
         """Mean squared error and cosine over all of `pairs`, and the cosine by |yaw| band; dropout off."""
+        squared_errors, cosine = self.judge(pairs)
+        mse = squared_errors.mean().item()
+        return Evaluation(mse, cosine.mean().item(), mean_by_yaw(cosine.numpy(), pairs.degrees))
+
+    @torch.no_grad()
+    def judge(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """Squared error and cosine of each of `pairs`, [pairs] each, float64 on the CPU; dropout off."""
         self.model.eval()
         squared_errors, cosines = [], []
         for start in range(0, len(pairs), EVALUATION_BATCH):
@@ -114,13 +120,7 @@ class Trainer(Training):
             prediction = self._predict(pairs, batch)
             squared_errors.append(losses.squared_errors(prediction, pairs.target[batch]))
             cosines.append(losses.cosines(prediction, pairs.target[batch]))
-        mse = torch.cat(squared_errors).cpu().double().mean().item()
-        cosine = torch.cat(cosines).cpu().double()  # [pairs]
-        return Evaluation(mse, cosine.mean().item(), mean_by_yaw(cosine.numpy(), pairs.degrees))
-
-    def evaluate_test(self) -> Evaluation:
-        """The same for the test people, who take no part in any decision."""
-        return self.evaluate(Pairs(self.data, "test", self.config.pose_unit, self.device, self.train.src.dtype))
+        return torch.cat(squared_errors).cpu().double(), torch.cat(cosines).cpu().double()
 
     def model_state(self) -> dict[str, Tensor]:
         """The weights after the last epoch, under the names of the users' checkpoints."""

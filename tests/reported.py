@@ -130,3 +130,50 @@ def many_trials(count):
         )
         for place, pruned in enumerate(random.random(count) < 0.4)
     ]
+
+
+def compared(name, kind, verdict, difference, *, people=6, bands=BANDS):
+    """One comparison of a confirmation, its interval 0.01 to each side."""
+    entry = {"difference": difference, "low": difference - 0.01, "high": difference + 0.01, "people": people}
+    nobody = {"difference": None, "low": None, "high": None, "people": 0, "verdict": "uncertain"}
+    by_yaw = {band: entry | {"verdict": verdict} if band in bands else nobody for band in BANDS}
+    return {"name": name, "kind": kind, **entry, "verdict": verdict, "by_yaw": by_yaw}
+
+
+def confirmation_of(verdict="better", difference=0.05, *, ridge="better", looks=1, **changed):
+    """What `confirm` stores: trial 12, then 11, two presets; test people give `verdict` against the best preset."""
+
+    def row(name, trial, preset, value, again, test, **more):
+        means = {"validation": again, "validation_sd": 0.003, "test": test, "test_sd": 0.002, "epochs": [20, 20]}
+        by_yaw = dict(zip(BANDS, (0.8, 0.6, None), strict=True))
+        held = {"name": name, "trial": trial, "preset": preset, "value": value, "aliases": [], "error": None}
+        return held | means | {"test_by_yaw": by_yaw} | more
+
+    simple = {"test_by_yaw": dict(zip(BANDS, (0.8, 0.6, None), strict=True))}
+    rows = [
+        row("trial 12", 12, False, 0.70, 0.68, 0.69),
+        row("trial 11", 11, False, 0.645, 0.64, 0.70),
+        row("baseline", 0, True, 0.55, 0.54, 0.64, aliases=["quickstart"]),
+        row("recommended", 1, True, 0.52, 0.53, 0.63),
+    ]
+    return {
+        "version": 1,
+        "time": "2026-01-02T00:00:00+00:00",
+        "seeds": [1, 2],
+        "people": 6,
+        "pairs": {"all": 36, "0-15": 12, "15-45": 12, "45-90": 12},
+        "candidates": rows,
+        "ridge": {"validation": 0.65, "test": 0.66, **simple},
+        "no_model": {"validation": 0.5, "test": 0.51, **simple},
+        "winner": rows[0],
+        "against": [
+            compared("baseline", "preset", verdict, difference, bands=BANDS[:2]),
+            compared("recommended", "preset", "better", 0.06),
+            compared("ridge", "simple", ridge, 0.03 if ridge == "better" else -0.03),
+            compared("no model", "simple", "better", 0.18),
+        ],
+        "headline": "baseline",
+        "headline_is_best": True,
+        "better_than_every_preset": verdict == "better",
+        "looks": [{"time": "2026-01-02T00:00:00+00:00", "command": "face3d-tune confirm", "compared": []}] * looks,
+    } | changed

@@ -14,7 +14,7 @@ PACKAGE = Path(face3d_tune.__file__).parent
 # A module may import from every layer above its own line, and from no other.
 LAYERS = (
     "__init__ errors",
-    "seeds stopping presets builtin pace blame race",  # numbers and values, by no one's leave
+    "seeds stopping presets builtin pace blame race verdict confirmation",  # numbers and values, by no one's leave
     "masks folds",
     "config script",
     "storage device checkpoint artifacts",  # the machine: databases, ports, GPUs, files
@@ -26,7 +26,7 @@ LAYERS = (
     "data.face_data",
     "data",  # what the rest of the package sees of data
     "data.copy",
-    "importance",
+    "importance ridge",
     "space losses model export judge augmentation schedules",
     "study_file",
     "algorithms results conditions",
@@ -52,19 +52,21 @@ LAYERS = (
     "report.blocks report.content report.svg",
     "report.words",
     "report.charts",
-    "report.result report.searching report.training",
+    "report.confirmed report.result report.searching report.training",
     "report.story",
     "report.html report.markdown",
     "report",  # the same
     "ledger",
     "archive loop",
     "plan search copying",
-    "doctor",
+    "doctor candidates",
+    "retraining",
+    "confirming",
     "cli.base",
     "cli.table cli.live",
     "cli.progress",
     "cli.run cli.watch cli.status cli.dashboard cli.report cli.export cli.train cli.data cli.importing cli.copy "
-    "cli.doctor cli.completion",  # no command knows another
+    "cli.confirm cli.doctor cli.completion",  # no command knows another
     "cli",
     "__main__",
 )
@@ -72,8 +74,8 @@ LAYERS = (
 # Which modules may use a package that is not ours; every other package is for any module.
 ONLY = {
     "click": "cli.base cli.run cli.watch cli.status cli.dashboard cli.report cli.export cli.train cli.data "
-    "cli.importing cli.copy cli.doctor cli.completion cli",
-    "rich": "cli.table cli.live cli.progress cli.run cli.watch cli.export cli.train cli.importing",
+    "cli.importing cli.copy cli.confirm cli.doctor cli.completion cli",
+    "rich": "cli.table cli.live cli.progress cli.run cli.watch cli.export cli.train cli.importing cli.confirm",
     "sqlalchemy": "storage workers ledger copying",
     "filelock": "storage",
     "optuna_dashboard": "dashboard.server",
@@ -82,13 +84,15 @@ ONLY = {
     "torch": "seeds masks device checkpoint losses model conditions training earlier_run trainer engine.layers "
     "engine.parameters engine.sites engine.state engine.network engine.table engine.epoch engine.batch importing "
     "augmentation schedules "
-    "resume slots processes objective full_training plan cli.importing",
+    "resume slots processes objective full_training plan retraining cli.importing",
     "psutil": "smoke plan doctor",
     "optuna": "storage space judge algorithms results conditions stages steering history target importing findings "
     "dashboard.figures dashboard.notes dashboard.enrich dashboard.server report.content ledger archive loop search "
-    "copying cli.table cli.progress cli.run cli.watch cli.status cli.dashboard cli.report cli.export "
+    "copying candidates confirming cli.confirm "
+    "cli.table cli.progress cli.run cli.watch cli.status cli.dashboard cli.report cli.export "
     "cli.train cli.importing cli.copy cli.doctor",
-    "numpy": "masks checkpoint data.metadata data.files data.pairs data.face_data data.copy importance export "
+    "numpy": "verdict ridge confirming "
+    "masks checkpoint data.metadata data.files data.pairs data.face_data data.copy importance export "
     "augmentation training engine.table importing cli.data",
 }
 
@@ -181,6 +185,23 @@ def test_only_a_few_modules_know_a_tool(package):
     assert sorted(using) == sorted(ONLY[package].split())
 
 
+def looks_at_test_people(tree):
+    """Where a part of the data is named "test": as an argument (`Pairs(data, "test", …)`), or of `parts`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            named = [*node.args, *(keyword.value for keyword in node.keywords)]
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("parts"):
+            named = [node.slice]
+        else:
+            continue
+        yield from (node for each in named if isinstance(each, ast.Constant) and each.value == "test")
+
+
+def test_only_the_confirmation_evaluates_test_people():
+    looking = {module for module, tree in TREES.items() if list(looks_at_test_people(tree))}
+    assert {module for module in looking if not module.startswith("data")} == {"confirming"}
+
+
 def test_every_package_in_use_is_in_the_table():
     assert set().union(*(others(ast.walk(tree)) for tree in TREES.values())) == ONLY.keys()
 
@@ -212,3 +233,6 @@ def test_the_rules_would_notice():
     assert others(at_import(ast.parse("try:\n    import torch\nexcept ImportError:\n    torch = None\n"))) == {"torch"}
     assert not others(at_import(ast.parse("if TYPE_CHECKING:\n    import torch\n")))
     assert list(imported(inside_functions(tree))) == ["torch"]
+    for code in ('Pairs(data, "test", unit)', 'data.parts["test"]', 'no_model_cosine(part="test")'):
+        assert list(looks_at_test_people(ast.parse(code)))
+    assert not list(looks_at_test_people(ast.parse('people["test"]; words("tests")')))

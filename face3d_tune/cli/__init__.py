@@ -11,6 +11,7 @@ import click
 from face3d_tune import __version__
 from face3d_tune.cli.base import Group, example
 from face3d_tune.cli.completion import completion
+from face3d_tune.cli.confirm import confirm
 from face3d_tune.cli.copy import copy
 from face3d_tune.cli.dashboard import dashboard
 from face3d_tune.cli.data import data
@@ -35,7 +36,22 @@ def cli() -> None:
     """Find better hyperparameters for the side-view to frontal face embedding Transformer."""
 
 
-COMMANDS = (run, watch, status, dashboard, report, export, train, presets, data, import_, copy, doctor, completion)
+COMMANDS = (
+    run,
+    watch,
+    status,
+    confirm,
+    dashboard,
+    report,
+    export,
+    train,
+    presets,
+    data,
+    import_,
+    copy,
+    doctor,
+    completion,
+)
 for command in COMMANDS:
     cli.add_command(command)
 

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from face3d_tune.builtin import builtin_names
 from face3d_tune.presets import PRESETS
 
 if TYPE_CHECKING:
+    from face3d_tune.data import FaceData
     from face3d_tune.storage import Storage
 
 DEFAULT_STORAGE = "sqlite:///face3d_tune.db"
@@ -159,16 +160,40 @@ def storage_words(storage: "Storage") -> list[str]:
     return ["--storage", str(storage)] if given and not storage.holds_secret else []
 
 
-def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--data-dir` and the pair options: which data, which pairs, and who validates."""
-    return click.option(
+def data_dir_option(without: str) -> Callable[..., Any]:
+    """`--data-dir`, with what is used without it."""
+    option: Callable[..., Any] = click.option(
         "--data-dir",
         type=click.Path(path_type=Path),
         metavar="DIR",
         envvar="FACE3D_TUNE_DATA_DIR",
         show_envvar=True,
-        help="Folder with the six data files; without it the bundled sample, faces160.",
-    )(pair_options(function))
+        help=f"Folder with the six data files; without it {without}.",
+    )
+    return option
+
+
+def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--data-dir` and the pair options: which data, which pairs, and who validates."""
+    function = data_dir_option("the bundled sample, faces160")(pair_options(function))
+    return function
+
+
+def study_data(study: str, attrs: Mapping[str, Any], data_dir: Path | None) -> "FaceData":
+    """The data that a study was made on. Raises DataError, and StudyError if `data_dir` holds other data."""
+    from face3d_tune.data import SAMPLE_NAME, load
+    from face3d_tune.errors import StudyError
+
+    held, fingerprint = attrs["data"], attrs["data_fingerprint"]
+    if data_dir is None and held["source"] != SAMPLE_NAME:
+        data_dir = Path(held["source"])
+    data = load(data_dir, split=held["split"], min_yaw=held["min_yaw"], max_yaw=held["max_yaw"])
+    if data.fingerprint() != fingerprint:
+        raise StudyError(
+            f"study {study!r} was made on other data ({fingerprint}) than {data.source} ({data.fingerprint()})",
+            "give the study's data with --data-dir",
+        )
+    return data
 
 
 def pair_options(function: Callable[..., Any]) -> Callable[..., Any]:

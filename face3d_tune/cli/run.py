@@ -262,9 +262,10 @@ def _introduce(console: "Console", search: "Search", place: "Storage", goal: int
     console.print(f"presets  {', '.join(names) or 'none'}{near}")
     console.print(f"device   {device_name(setup.device)}, mixed precision {setup.precision}; seed {search.seed}")
     console.print(f"engine   {plan}")
-    over = f" over {folds} folds of people" if folds > 1 else ""
+    ridge, over = study.user_attrs["ridge_cosine"], f" over {folds} folds of people" if folds > 1 else ""
     ends = "" if setup.target is None else f"; ends at {_target(search)}"
-    console.print(f"goal     mean validation cosine{over}; without a model it is {no_model:.4f}{ends}\n")
+    lines = f"without a model it is {no_model:.4f}, ridge {ridge:.4f}"
+    console.print(f"goal     mean validation cosine{over}; {lines}{ends}\n")
 
 
 def _short(value: object) -> str:
@@ -300,7 +301,8 @@ def _say_what_is_next(search: "Search", place: "Storage", data_dir: Path | None)
     click.echo("\nNext, with this storage's URL in FACE3D_TUNE_STORAGE:" if place.holds_secret else "\nNext:")
     steps = (
         (["export", *study], "the training command of the best trial"),
-        (["train", *study, *data], "train it here: checkpoint, history, curve, test people"),
+        (["confirm", *study, *data], "is it really better? trained again, on people never seen"),
+        (["train", *study, *data], "train it here: checkpoint, history, curve"),
         (["dashboard", *storage], "look at every trial in the browser"),
     )
     lines = [f"  face3d-tune {shlex.join(words):<40}  # {why}" for words, why in steps]

@@ -50,6 +50,7 @@ def _name(study: Any) -> str:
 
 def _lines(study: dict[str, Any]) -> list[str]:
     """A study for people."""
+    from face3d_tune.confirmation import headline
     from face3d_tune.results import in_words
     from face3d_tune.stages import Stage
 
@@ -63,11 +64,13 @@ def _lines(study: dict[str, Any]) -> list[str]:
     if study["best_value"] is None:
         lines.append("         no completed trial yet")
     else:
-        no_model = study["no_model_cosine"]
-        beside = "" if no_model is None else f"; without a model {no_model:.4f}"
+        known = (("without a model", study["no_model_cosine"]), ("ridge", study["ridge_cosine"]))
+        beside = "".join(f"; {name} {value:.4f}" for name, value in known if value is not None)
         best = f"{study['best_value']:.4f}, trial {study['best_trial']} ({study['best_origin']})"
         best += f", mean over {study['folds']} folds" if study["folds"] > 1 else ""
         lines.append(f"         best validation cosine {best}{beside}")
+        if held := study["confirmation"]:
+            lines.append(f"         confirmed: {headline(held)}")
     for worker in study["workers"]:
         trials = ", ".join(f"#{number}" for number in worker["trials"]) or "no trial"
         sign = f"last sign of life {worker['silent']:.0f} s ago"

@@ -1,6 +1,7 @@
 """The guide's before/after table, with measured numbers, in 80 columns."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from face3d_tune import confirmation
 from face3d_tune.config import TrialConfig
 from face3d_tune.results import IMPORTED, best_trial, config_of, folds_of, kept_cosine, origin, preset_rows
 from face3d_tune.stages import Stage
@@ -24,7 +26,7 @@ def results_console() -> Console:
 
 
 def before_and_after(study: optuna.Study) -> None:
-    """Print the best trial beside every preset and the no-model cosine, to stdout."""
+    """Print the best trial beside every preset, no model and ridge regression, to stdout."""
     console, data = results_console(), study.user_attrs["data"]
     whom, folds = f"{data['people']['validation']} people never trained on", folds_of(study.user_attrs)
     if folds > 1:  # everybody who does not test validates once
@@ -48,8 +50,10 @@ def _table(study: optuna.Study, *, with_bands: bool) -> Table:
     if with_bands:
         add_band_columns(table)
     used = len(table.columns)
-    no_model = [f"{study.user_attrs['no_model_cosine']:.4f}", *bands(study.user_attrs["no_model_by_yaw"])]
-    table.add_row(*["no model", *[""] * 7, *no_model][:used])
+    for name, key in (("no model", "no_model"), ("ridge", "ridge")):
+        if (cosine := study.user_attrs.get(f"{key}_cosine")) is not None:  # an older study has no ridge line
+            values = [f"{cosine:.4f}", *bands(study.user_attrs[f"{key}_by_yaw"])]
+            table.add_row(*[name, *[""] * 7, *values][:used])
     if stage := Stage.of(study.user_attrs):
         before = [*_settings(TrialConfig(**stage.config)), "", f"{stage.value:.4f}"]
         table.add_row(stage.study, "", *before, style="dim")
@@ -62,6 +66,43 @@ def _table(study: optuna.Study, *, with_bands: bool) -> Table:
         name = "best, imported" if origin(best) == IMPORTED else "best trial"
         table.add_row(*[name, *_cells(best)][:used], style="bold")
     return table
+
+
+def confirmed(found: Mapping[str, Any]) -> None:
+    """Print what `confirming` found on the test people, to stdout: numbers, then verdicts."""
+    console = results_console()
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("mean cosine")
+    for header in ("in study", "validation", "test"):
+        table.add_column(header, justify="right")
+    add_band_columns(table)
+    for row in found["candidates"]:
+        value = "" if row["value"] is None else f"{row['value']:.4f}"
+        style = "bold" if row["name"] == found["winner"]["name"] else ""
+        if row["error"] is not None:
+            table.add_row(row["name"], value, "diverged")
+            continue
+        means = [_spread(row[part], row[f"{part}_sd"]) for part in ("validation", "test")]
+        table.add_row(row["name"], value, *means, *bands(row["test_by_yaw"]), style=style)
+    for name, key in confirmation.SIMPLE.items():
+        row = found[key]
+        table.add_row(
+            name, "", *(_spread(row[part], None) for part in ("validation", "test")), *bands(row["test_by_yaw"])
+        )
+    seeds = len(found["seeds"])
+    times = "Trained again once" if seeds == 1 else f"Trained again {seeds} times: mean ± deviation"
+    console.print(f"{times}; test and |yaw| of {found['people']} people\nwho took no part in any decision:\n")
+    console.print(table)
+    for candidate in found["candidates"]:
+        if candidate["aliases"]:
+            console.print(f"{', '.join(candidate['aliases'])} = {candidate['name']}")
+    console.print()
+    for line in confirmation.told(found):
+        console.print(line)
+
+
+def _spread(value: float, deviation: float | None) -> str:
+    return f"{value:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
 
 
 def bands(cosine_by_yaw: Mapping[str, float | None]) -> list[str]:

@@ -17,6 +17,7 @@ from face3d_tune.cli.base import (
     example,
     layout_option,
     storage_option,
+    study_data,
     study_name_option,
 )
 
@@ -152,8 +153,6 @@ def _trial(
     """The same for a trial, and the engine that trained it; pairs and layout are those of its study."""
     import optuna
 
-    from face3d_tune.data import SAMPLE_NAME, load
-    from face3d_tune.errors import StudyError
     from face3d_tune.results import folds_of, kept_cosine, read_trial, repeatable_config
     from face3d_tune.storage import Storage
 
@@ -164,15 +163,7 @@ def _trial(
             raise click.UsageError(f"{flag} goes with --preset only; a trial has its study's", context)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     stored = read_trial(Storage.parse(storage), study_name, number)
-    trial, held, fingerprint = stored.trial, stored.study_attrs["data"], stored.study_attrs["data_fingerprint"]
-    if data_dir is None and held["source"] != SAMPLE_NAME:
-        data_dir = Path(held["source"])
-    data = load(data_dir, split=held["split"], min_yaw=held["min_yaw"], max_yaw=held["max_yaw"])
-    if data.fingerprint() != fingerprint:
-        raise StudyError(
-            f"study {stored.study!r} was made on other data ({fingerprint}) than {data.source} ({data.fingerprint()})",
-            "give the study's data with --data-dir",
-        )
+    trial, data = stored.trial, study_data(stored.study, stored.study_attrs, data_dir)
     name = f"{stored.study}-trial-{trial.number}"
     attrs = trial.user_attrs
     engine = attrs.get("engine", "plain")  # a study from before there was another
@@ -214,7 +205,7 @@ def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":
 
 
 def _print_result(data: "FaceData", trained: "Trained", expected: float | None) -> None:
-    """Validation and test people apart, each beside what no model reaches."""
+    """The validation people, beside what no model reaches; `confirm` alone looks at the test people."""
     from rich.table import Table
 
     from face3d_tune.cli.table import add_band_columns, bands, results_console
@@ -224,20 +215,17 @@ def _print_result(data: "FaceData", trained: "Trained", expected: float | None) 
     for header in ("people", "pairs", "no model", "trained"):
         table.add_column(header, justify="right")
     add_band_columns(table)
-    for part, evaluation in (("validation", trained.validation), ("test", trained.test)):
-        if evaluation is None:
-            table.add_row(part, "0", "0")
-            continue
-        table.add_row(
-            part,
-            str(len(data.people[part])),  # type: ignore[index]
-            str(len(data.parts[part])),  # type: ignore[index]
-            f"{data.no_model_cosine(part):.4f}",  # type: ignore[arg-type]
-            f"{evaluation.cosine:.4f}",
-            *bands(evaluation.cosine_by_yaw),
-        )
+    table.add_row(
+        "validation",
+        str(len(data.people["validation"])),
+        str(len(data.parts["validation"])),
+        f"{data.no_model_cosine('validation'):.4f}",
+        f"{trained.validation.cosine:.4f}",
+        *bands(trained.validation.cosine_by_yaw),
+    )
     results_console().print(table)
     click.echo(f"kept epoch {trained.best.epoch} of {trained.epochs_run}")
     if expected is not None:
         same = abs(trained.validation.cosine - expected) < 5e-5
         click.echo(f"the study's trial reached {expected:.4f} on validation{': the same' if same else ''}")
+    click.echo("the test people have not been looked at; `face3d-tune confirm` judges a study's best on them")

@@ -33,6 +33,7 @@ _STUDY = re.compile(r"/api/studies/(\d+)")
 _ARTIFACT = re.compile(r"/artifacts/(\d+)/\d+/([0-9a-f-]+)")
 _FRESH = 5.0  # seconds that what was worked out is shown again, at least
 _SHARE = 20  # and so many times as long as it took: a twentieth of one core goes into it at most
+_UNSHOWN_OF_STUDY = re.compile(r"confirm:.*|confirmation")  # said in the note
 _UNSHOWN = ("config", "overrides", "cosine_by_yaw", "folds")  # too long for a table, or shown number by number
 _drawing = threading.Lock()  # matplotlib is not made for threads
 
@@ -175,6 +176,7 @@ class Enriched:
             return answer
         if not answer["note"]["body"]:  # what a person wrote stays; version 0 lets them write over ours
             answer["note"] = {"version": answer["note"]["version"], "body": view.note}
+        answer["user_attrs"] = [attr for attr in answer["user_attrs"] if not _UNSHOWN_OF_STUDY.fullmatch(attr["key"])]
         answer["plotly_graph_objects"] += view.figures
         for trial in answer["trials"] + answer["best_trials"]:
             if not trial["note"]["body"] and (note := view.trial_notes.get(trial["number"])):

@@ -6,6 +6,7 @@ import shlex
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.conditions import describe_data
+from face3d_tune.confirmation import SIMPLE, headline, told
 from face3d_tune.export import DataUse, commands, quote
 from face3d_tune.findings import Findings
 from face3d_tune.presets import PRESETS
@@ -27,8 +28,9 @@ def study_note(found: Findings) -> str:
     whom = "validation people" + (f", others in each of {folds} folds: the mean over them" if folds > 1 else "")
     lines = [
         f"## {_plain(found.name)}",
+        *_confirmed(found),
         f"**Goal** the highest mean cosine between the model's output and the frontal embedding, on {whom}; "
-        f"without a model it is {found.no_model:.4f}.",
+        f"without a model it is {found.no_model:.4f}{_ridge(found)}.",
         f"**Data** {_plain(describe_data(found.attrs))}",
         f"**Budget** {budget} ({states}) of at most {settings['epochs']} epochs{how}; seed {settings['seed']}.",
     ]
@@ -42,17 +44,58 @@ def study_note(found: Findings) -> str:
         lines.append("No trial has completed yet.")
         return "\n\n".join(lines)
     rows = [_row("no model", None, found.no_model, found.attrs["no_model_by_yaw"], found)]
+    if found.ridge is not None:
+        rows.append(_row("ridge regression", None, found.ridge, found.attrs["ridge_by_yaw"], found))
     rows += [_trial_row(_plain(row.name), row.trial, found) for row in found.presets if row.trial is not None]
     rows.append(_trial_row("**best trial**", found.best, found))
     name = shlex.quote(found.name)
     lines += [
         _HEAD + "\n".join(rows),
+        *_is_it_the_model(found),
         "The best of many is a little flattered by having been chosen. Its note holds the training command.",
         "Of the two pictures of importance, Optuna's asks which parameters lead into the best tenth of trials, ours "
         "which ones the differences between all completed trials go with, and what chance would give.",
         f"    face3d-tune export --study-name {name}\n    face3d-tune train --study-name {name}",
     ]
     return "\n\n".join(lines)
+
+
+def _confirmed(found: Findings) -> list[str]:
+    """What the test people said, or that nobody has asked them."""
+    if found.best is None or found.attrs["data"]["split"] == "none":
+        return []
+    ask = f"    face3d-tune confirm --study-name {shlex.quote(found.name)}"
+    held = found.confirmation
+    if held is None:
+        return [
+            "**Not yet confirmed:** the best value is flattered by having been chosen. To ask the test people:",
+            ask,
+        ]
+    lines = [f"**{_plain(headline(held))}**"]
+    if not found.confirmed_best:
+        lines.insert(0, "**Out of date:** the search has found a better trial since. To ask about that one:\n\n" + ask)
+    rows = [
+        (row["name"], row["value"], row["validation"], row["test"]) for row in held["candidates"] if not row["error"]
+    ]
+    rows += [(name, None, held[key]["validation"], held[key]["test"]) for name, key in SIMPLE.items()]
+    table = "| | in the study | validation, again | test people |\n|---|--:|--:|--:|\n"
+    cells = [(_plain(name), *("–" if each is None else f"{each:.4f}" for each in values)) for name, *values in rows]
+    said = "\n".join(f"- {_plain(line.strip())}" for line in told(held)[1:])
+    return [*lines, table + "\n".join(f"| {' | '.join(row)} |" for row in cells), said]
+
+
+def _ridge(found: Findings) -> str:
+    return "" if found.ridge is None else f", with ridge regression {found.ridge:.4f}"
+
+
+def _is_it_the_model(found: Findings) -> list[str]:
+    """Whether a simpler method is better than the best trial, by the validation people."""
+    cosine = kept_cosine(found.best) if found.best else None
+    simple = {"no model": found.no_model} | ({} if found.ridge is None else {"ridge regression": found.ridge})
+    name = max(simple, key=lambda each: simple[each])
+    if cosine is None or cosine > simple[name]:
+        return []
+    return [f"**The simpler method wins:** {name} reaches {simple[name]:.4f}, the best trial {cosine:.4f}."]
 
 
 def trial_note(found: Findings, trial: FrozenTrial) -> str:

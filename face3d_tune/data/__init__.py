@@ -18,7 +18,7 @@ from face3d_tune.data.face_data import (
     mean_by_yaw,
     yaw_band,
 )
-from face3d_tune.data.pairs import PARTS, Pairs, Part, Split
+from face3d_tune.data.pairs import PARTS, Pairs, Part, Split, persons
 
 __all__ = [
     "NO_SPLIT_WARNING",
@@ -34,5 +34,6 @@ __all__ = [
     "inspect",
     "load",
     "mean_by_yaw",
+    "persons",
     "yaw_band",
 ]

@@ -142,6 +142,16 @@ def make_pairs(files: DataFiles, selection: Selection) -> Pairs | None:
     return np.concatenate(pairs)
 
 
+def persons(pairs: Pairs) -> NDArray[np.int64]:
+    """[pairs]: whom each pair is of, as numbers from 0 in the order of the front rows.
+
+    All front rows of a person are paired with the same video rows, so the first front row of a video row tells.
+    """
+    _, first, view = np.unique(pairs[:, 1], return_index=True, return_inverse=True)
+    front: NDArray[np.int64] = pairs[first, 0][view]
+    return np.unique(front, return_inverse=True)[1].astype(np.int64)
+
+
 def find_too_few(files: DataFiles, pairs: Pairs, selection: Selection) -> list[Problem]:
     """An error if no pair is left, or too few people to split."""
     known = set(files.front.metadata.names or []) - {None}

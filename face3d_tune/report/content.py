@@ -72,6 +72,8 @@ class Content:
     version: int
     study: str
     made: str  # date and time of the report, ISO 8601
+    confirmation: Mapping[str, Any] | None  # on the test people, as `confirming` stores it; None: not asked for
+    confirmed_best: bool  # whether it was asked about the trial that is the best now
     states: Mapping[str, int]
     causes: Mapping[str, int]  # failed trials by cause
     follows: Mapping[str, Any] | None  # the study before: study, trial, value, config
@@ -82,6 +84,8 @@ class Content:
     folds: int  # of people, over which values are means; 1: the ordinary split
     no_model: float
     no_model_by_yaw: Mapping[str, float | None]
+    ridge: float | None  # validation cosine of ridge regression; None: a study of an earlier version
+    ridge_by_yaw: Mapping[str, float | None]
     best: Entry | None
     presets: Sequence[Entry]
     runners_up: Sequence[Entry]
@@ -118,6 +122,8 @@ def content(found: Findings, made: datetime) -> Content:
         version=VERSION,
         study=found.name,
         made=made.isoformat(timespec="minutes"),
+        confirmation=found.confirmation,
+        confirmed_best=found.confirmed_best,
         states=found.states,
         causes=count_causes(found.trials),
         follows=attrs.get(stages.ATTR),
@@ -128,6 +134,8 @@ def content(found: Findings, made: datetime) -> Content:
         folds=folds_of(attrs),
         no_model=found.no_model,
         no_model_by_yaw=attrs["no_model_by_yaw"],
+        ridge=found.ridge,
+        ridge_by_yaw=attrs.get("ridge_by_yaw", {}),
         best=_entry(best) if best else None,
         presets=[_entry(row.trial, row.name, row.same_as) for row in found.presets if row.trial],
         runners_up=[_entry(trial) for trial in found.runners_up],

@@ -1,5 +1,6 @@
 """What a search found: the answer, before and after, learning curves, yaw bands."""
 
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,10 +13,7 @@ _BASELINE, _RECOMMENDED = "baseline", "recommended"
 
 
 def answer(content: Content, say: Words) -> list[Block]:
-    """The question, the answer, and how sure that is.
-
-    A confirmation on the test people, once a study holds one, belongs before the tiles; it then stands for `_sure`.
-    """
+    """The question, the answer by the validation people, whether a simpler method is better, and how sure that is."""
     best, gain, data, states = content.best, content.gain, content.data, content.states
     finished = states["complete"] + states["pruned"]
     judged = _judged(content, say)
@@ -40,10 +38,24 @@ def answer(content: Content, say: Words) -> list[Block]:
     tiles = [(f"{best.cosine:.4f}", say.text("tile_best"), say.text("tile_best_hint", trial=best.trial))]
     if gain.over_preset is not None:
         tiles.append((f"{best.cosine - gain.over_preset:.4f}", say.text("tile_preset"), say.preset(gain.preset)))
+    if content.ridge is not None:
+        tiles.append((f"{content.ridge:.4f}", say.text("tile_ridge"), say.text("tile_ridge_hint")))
     tiles.append((f"{content.no_model:.4f}", say.text("tile_no_model"), say.text("tile_no_model_hint")))
     found = _best(gain, best.cosine, best.trial, content.no_model, say)
     imported = [Paragraph(say("best_imported"), "note")] if best.imported else []
-    return [*blocks, Tiles(tiles), found, _sure(content, gain, say), *imported]
+    return [*blocks, Tiles(tiles), found, _model(best.cosine, content, say), _sure(content, gain, say), *imported]
+
+
+def _model(cosine: float, content: Content, say: Words) -> Paragraph:
+    """Is it the model? The best trial against what needs no training."""
+    if content.ridge is None:
+        return Paragraph(say("model_unknown"), "note")
+    simple = {"ridge": content.ridge, "no_model": content.no_model}
+    name = max(simple, key=lambda key: simple[key])
+    values = {key: f"{value:.4f}" for key, value in simple.items()}
+    if cosine > simple[name]:
+        return Paragraph(say("model_above", **values, by=f"{cosine - simple['ridge']:.4f}"))
+    return Paragraph(say(f"model_below_{name}", **values, by=f"{simple[name] - cosine:.4f}"), "warning")
 
 
 def _judged(content: Content, say: Words) -> str:
@@ -72,8 +84,11 @@ def _difference(value: float, say: Words) -> str:
 
 def _sure(content: Content, gain: Gain, say: Words) -> Paragraph:
     """In words: one training, chosen on these people; and whether others agree."""
-    chosen = say("sure_training_pairs" if content.data["split"] == "none" else "sure_chosen", **_chosen(content))
-    if content.folds > 1 and content.best is not None:
+    sure = "sure_chosen" if content.confirmation is None else "sure_confirmed"
+    if content.confirmation is not None and not content.confirmed_best:
+        sure = "sure_outdated"
+    chosen = say("sure_training_pairs" if content.data["split"] == "none" else sure, **_chosen(content))
+    if content.folds > 1 and content.best is not None and content.confirmation is None:
         values = say.text("comma").join(f"{fold['value']:.4f}" for fold in content.best.folds)
         chosen = say("sure_folds", values=values, folds=content.folds, **_chosen(content))
     if gain.over_preset is None or gain.over_runner_up is None:
@@ -87,8 +102,9 @@ def _sure(content: Content, gain: Gain, say: Words) -> Paragraph:
     )
 
 
-def _chosen(content: Content) -> dict[str, int]:
-    return {"completed": content.states["complete"], "test": content.data["people"]["test"]}
+def _chosen(content: Content) -> dict[str, Any]:
+    words = shlex.join(["face3d-tune", "confirm", "--study-name", content.study])
+    return {"completed": content.states["complete"], "test": content.data["people"]["test"], "command": words}
 
 
 def compared(content: Content, say: Words) -> list[Block]:
@@ -208,6 +224,7 @@ def by_yaw(content: Content, say: Words) -> list[Block]:
         return []
     bands = list(content.no_model_by_yaw)
     rows = [(say.text("no_model"), *map(_two, content.no_model_by_yaw.values()))]
+    rows.append((say.text("ridge"), *(_two(content.ridge_by_yaw.get(band)) for band in bands)))
     rows += [(label, *(_two(entry.by_yaw.get(band)) for band in bands)) for label, entry, _ in shown]
     legend = [(label, kind) for label, _, kind in shown] + [(say.text("no_model"), "kept")]
     return [
@@ -215,7 +232,7 @@ def by_yaw(content: Content, say: Words) -> list[Block]:
         Columns(
             (
                 Figure([Drawing(say.text("drawing_yaw"), drawing)], legend, say("caption_yaw")),
-                Table([say.text("column_by_yaw"), *map(say.band, bands)], rows, marked=1 if content.best else None),
+                Table([say.text("column_by_yaw"), *map(say.band, bands)], rows, marked=2 if content.best else None),
             )
         ),
     ]

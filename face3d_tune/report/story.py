@@ -2,12 +2,25 @@
 
 from collections.abc import Sequence
 
-from face3d_tune.report import result, searching, training
+from face3d_tune.report import confirmed, result, searching, training
 from face3d_tune.report.blocks import Block, Document, Section, Table
 from face3d_tune.report.content import Content
 from face3d_tune.report.words import Language, Words
 
-_TERMS = ("cosine", "no_model", "trial", "preset", "epoch", "loss", "lr", "pruned", "validation", "yaw")
+_TERMS = (
+    "cosine",
+    "no_model",
+    "ridge",
+    "trial",
+    "preset",
+    "epoch",
+    "loss",
+    "lr",
+    "pruned",
+    "validation",
+    "test",
+    "yaw",
+)
 
 
 def tell(content: Content, language: Language) -> Document:
@@ -16,6 +29,7 @@ def tell(content: Content, language: Language) -> Document:
     held = (*_TERMS, "fold") if content.folds > 1 else _TERMS
     terms = [(say.text(f"term_{term}"), say(f"means_{term}")) for term in held]
     sections: dict[str, Sequence[Block]] = {
+        "confirmed": confirmed.confirmed(content, say),
         "answer": result.answer(content, say),
         "compared": result.compared(content, say),
         "curves": result.curves(content, say),

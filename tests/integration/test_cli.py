@@ -17,7 +17,7 @@ from conftest import QUICK_STUDY
 from reference_model import ReferenceModel
 from stand_in_parsers import NEW_SCRIPT, OLD_SCRIPT, build_new, build_old
 
-from face3d_tune import study_file
+from face3d_tune import ridge, study_file
 from face3d_tune.cli import cli
 from face3d_tune.config import TrialConfig
 from face3d_tune.data import load
@@ -89,7 +89,7 @@ def rows(printed):
 
 def next_commands(printed):
     lines = printed.partition("\nNext:\n")[2].splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     return [shlex.split(line, comments=True) for line in lines]
 
 
@@ -113,12 +113,13 @@ def repeats(config, said):
 # run
 
 
-def test_the_search_ends_with_a_table_of_every_preset_the_best_trial_and_no_model(session):
+def test_the_search_ends_with_a_table_of_every_preset_the_best_trial_no_model_and_ridge(session):
     table = rows(session.search.out)
-    order = ["no model", "baseline", "recommended", "aggressive", "conservative", "radians", "quickstart", "best trial"]
-    assert list(table) == order
+    presets = ["baseline", "recommended", "aggressive", "conservative", "radians", "quickstart"]
+    assert list(table) == ["no model", "ridge", *presets, "best trial"]
     trials = {trial.user_attrs["preset"]: trial for trial in session.trials}
     assert f"{session.data.no_model_cosine('validation'):.4f}" in table["no model"]
+    assert f"{ridge.fit(session.data).cosines(session.data, 'validation').mean():.4f}" in table["ridge"]
     for name in ("baseline", "recommended", "aggressive", "conservative", "radians"):
         assert table[name][0] == str(trials[name].number)
         assert f"{trials[name].value:.4f}" in table[name]
@@ -140,7 +141,11 @@ def test_progress_goes_to_stderr_with_a_line_for_every_trial(session):
         assert any(line.startswith(f"#{trial.number} {name}") and f"{trial.value:.4f}" in line for line in lines)
     assert f"{TRIALS} of {TRIALS} trials finished" in session.search.err
     assert "#0" not in session.search.out
-    assert f"without a model it is {session.data.no_model_cosine('validation'):.4f}" in session.search.err
+    simple = (
+        session.data.no_model_cosine("validation"),
+        ridge.fit(session.data).cosines(session.data, "validation").mean(),
+    )
+    assert f"without a model it is {simple[0]:.4f}, ridge {simple[1]:.4f}" in session.search.err
 
 
 def test_running_again_finds_nothing_to_do_and_tells_how_to_get_more(session):
@@ -161,9 +166,10 @@ def test_asking_for_more_trials_adds_the_rest(session, tmp_path):
 
 
 def test_the_commands_under_next_run_as_they_are_printed(session):
-    export, train, dashboard = next_commands(session.search.out)
-    assert [words[:2] for words in (export, train, dashboard)] == [
+    export, confirm, train, dashboard = next_commands(session.search.out)
+    assert [words[:2] for words in (export, confirm, train, dashboard)] == [
         ["face3d-tune", "export"],
+        ["face3d-tune", "confirm"],
         ["face3d-tune", "train"],
         ["face3d-tune", "dashboard"],
     ]
@@ -173,7 +179,8 @@ def test_the_commands_under_next_run_as_they_are_printed(session):
     trained = session.call(*train[1:])
     assert trained.code == 0
     assert (session.folder / "trained" / f"quick-trial-{session.study.best_trial.number}" / "best_model.pth").is_file()
-    assert parse(dashboard)["storage"] == STORAGE
+    assert parse(dashboard)["storage"] == parse(confirm)["storage"] == STORAGE
+    assert (parse(confirm)["study_name"], parse(confirm)["data_dir"]) == ("quick", parse(train)["data_dir"])
 
 
 def test_next_names_no_storage_that_the_environment_names_already(session):
@@ -201,7 +208,7 @@ def test_no_trial_starts_after_the_timeout(session, tmp_path):
     assert "0 of 6 trials finished" in answer.err
     table = rows(answer.out)
     assert "best trial" not in table
-    assert [row for name, row in table.items() if name != "no model"] == [["waiting"]] * 5 + [["=", "1"]]
+    assert [row for name, row in table.items() if name not in ("no model", "ridge")] == [["waiting"]] * 5 + [["=", "1"]]
     assert "Next:" not in answer.out
 
 
@@ -439,8 +446,9 @@ def test_a_search_on_the_bundled_sample_leads_to_the_sample_on_disk(session, tmp
     words = ("run", "--study", "tiny.toml", "--trials", "1", "--epochs", "1", "--device", "cpu")
     searched = call(*words, cwd=tmp_path)
     assert searched.code == 0, searched.err
-    export, train, _ = next_commands(searched.out)
+    export, confirm, train, _ = next_commands(searched.out)
     assert "--data-dir" not in train
+    assert "--data-dir" not in confirm
     exported = call(*export[1:], "--partial", cwd=tmp_path)
     assert "note: the study used the bundled sample; `face3d-tune data sample faces160` writes it" in exported.err
     assert build_old().parse_args(shlex.split(exported.out)[2:]).data_dir == "faces160"
@@ -529,17 +537,18 @@ def test_several_slots_of_the_plain_engine_are_refused_before_anything_is_stored
     assert list(tmp_path.iterdir()) == []
 
 
-def test_training_writes_three_files_and_judges_test_people_apart(session, tmp_path):
+def test_training_writes_three_files_and_judges_validation_people_only(session, tmp_path):
     answer = session.ask("train", "--device", "cpu", "--out", tmp_path / "new" / "out")
     files = {path.name: path for path in (tmp_path / "new" / "out").iterdir()}
     assert files.keys() == {"best_model.pth", "history.json", "curve.png"}
     assert files["curve.png"].read_bytes().startswith(b"\x89PNG")
     history = json.loads(files["history.json"].read_text(encoding="utf-8"))
-    assert history["test"]["cosine"] != history["validation"]["cosine"]
+    assert "test" not in history
     lines = {line.split()[0]: line.split() for line in answer.out.splitlines() if line.strip()}
-    for part, people, pairs in (("validation", "3", "18"), ("test", "2", "12")):
-        no_model = f"{session.data.no_model_cosine(part):.4f}"
-        assert lines[part][1:5] == [people, pairs, no_model, f"{history[part]['cosine']:.4f}"]
+    no_model, cosine = session.data.no_model_cosine("validation"), history["validation"]["cosine"]
+    assert lines["validation"][1:5] == ["3", "18", f"{no_model:.4f}", f"{cosine:.4f}"]
+    assert "test" not in lines
+    assert "`face3d-tune confirm` judges a study's best on them" in answer.out
     assert "epoch   1" in answer.err
     assert "epoch   1" not in answer.out
     assert all(str(path) in answer.out for path in files.values())

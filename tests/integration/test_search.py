@@ -574,6 +574,9 @@ def test_a_study_whose_maker_died_before_it_had_said_everything_about_it_goes_on
         "no_model_by_yaw",
         "no_model_cosine",
         "preset_aliases",
+        "ridge_by_yaw",
+        "ridge_cosine",
+        "ridge_penalty",
         "settings",
         "versions",
     }

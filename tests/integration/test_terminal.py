@@ -68,9 +68,7 @@ def test_a_search_in_a_terminal_has_live_lines_that_leave_no_trace(place, data_f
     assert "3 of 3 trials finished, 0 of them pruned; best cosine" in last.replace("\n", " ")
     assert "face3d-tune export" in last
     assert "…" not in last
-    train = (
-        "^  # train it here: checkpoint, history, curve, test people\n  face3d-tune train --study-name quick --data-dir"
-    )
+    train = "^  # train it here: checkpoint, history, curve\n  face3d-tune train --study-name quick --data-dir"
     assert re.search(train, last, re.M), "the reason stands above a command that fills the line"
     if columns == 120:
         assert shown.shows("━")

@@ -8,6 +8,7 @@ from urllib.request import Request, urlopen
 import optuna
 import optuna_dashboard
 import pytest
+from reported import confirmation_of
 from stored_study import add_trial, our_study
 
 from face3d_tune.artifacts import Artifacts, best_weights, unique_name
@@ -75,6 +76,44 @@ def test_the_studys_note_says_goal_data_budget_and_the_best_trial_beside_presets
     assert "| no model |  | 0.5000 |  | 0.700 | 0.500 | – |" in note
     assert "| baseline | 0 | 0.6000 | +0.1000 | 0.600 | 0.600 | – |" in note
     assert "| **best trial** | 2 | 0.6500 | +0.1500 | 0.650 | 0.650 | – |" in note
+
+
+def test_the_note_begins_with_what_the_test_people_said(study):
+    note = study_note(find(study))
+    assert "**Not yet confirmed:** the best value is flattered by having been chosen." in note
+    assert "    face3d-tune confirm --study-name 'faces <b>|*'" in note
+    study.set_user_attr("confirmation", confirmation_of(looks=2, ridge="worse"))
+    note = study_note(find(study))
+    first = note.split("\n\n")[1]
+    assert first.startswith("**Out of date:**")  # trial 2 is the best here, and was not asked about
+    verdict = "trial 12 is better than baseline (the best preset) by 0.0500 (0.0400 to 0.0600); it is better than every"
+    assert verdict in note.split("\n\n")[3]
+    assert "| baseline | 0.5500 | 0.5400 | 0.6400 |" in note
+    assert "| ridge | – | 0.6500 | 0.6600 |" in note
+    assert "- worse than ridge by 0.0300 (0.0200 to 0.0400)" in note
+    assert "- Look 2 at the test people" in note
+    assert "0.0200 of it was luck" in note
+
+
+def test_the_note_says_when_a_simpler_method_wins(study):
+    assert "simpler method wins" not in study_note(find(study))  # and an older study has no ridge line at all
+    assert "ridge" not in study_note(find(study))
+    study.set_user_attr("ridge_by_yaw", {"0-15": 0.8, "15-45": 0.7, "45-90": None})
+    study.set_user_attr("ridge_cosine", 0.66)
+    note = study_note(find(study))
+    assert "without a model it is 0.5000, with ridge regression 0.6600" in note
+    assert "| ridge regression |  | 0.6600 |  | 0.800 | 0.700 | – |" in note
+    assert "**The simpler method wins:** ridge regression reaches 0.6600, the best trial 0.6500." in note
+
+
+def test_what_a_confirmation_stores_is_no_list_of_numbers_beside_the_note(served, study):
+    study.set_user_attr("confirmation", confirmation_of())
+    study.set_user_attr("confirm:0011223344556677", {"validation": 0.5})
+    answer = detail(served, study)
+    keys = {attr["key"] for attr in answer["user_attrs"]}
+    assert "no_model_cosine" in keys
+    assert not [key for key in keys if key.startswith("confirm")]
+    assert "trial 12 is better than baseline" in answer["note"]["body"]
 
 
 def test_a_name_cannot_change_what_a_note_looks_like(study):

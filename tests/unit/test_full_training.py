@@ -10,7 +10,6 @@ import torch
 from matplotlib.image import imread
 from reference_model import ReferenceModel
 
-from face3d_tune import data as face_data
 from face3d_tune.config import TrialConfig
 from face3d_tune.curve import save_curve
 from face3d_tune.errors import NonFiniteError
@@ -106,24 +105,14 @@ def test_the_kept_checkpoint_is_the_users_and_reaches_what_was_returned(data, do
     assert checkpoint["val_loss_history"] == [result.val_loss for result in told[: trained.best.epoch]]
 
 
-def test_the_test_people_are_judged_apart_from_the_validation_people(data, done):
+def test_a_training_changes_with_no_number_of_the_test_people(data, done, tmp_path):
+    rows = data.parts["test"][:, 1]
+    spoilt = data.video_features.copy()
+    spoilt[rows] = np.random.default_rng(0).normal(size=(len(rows), data.feature_size))
     folder, trained, _ = done
-    state = torch.load(folder / "best_model.pth", weights_only=True)["model_state_dict"]
-    values, yaw = cosines(data, "test", state)
-    assert len(values) == 12  # 2 people, 6 views each
-    assert trained.test.cosine == pytest.approx(values.mean(), abs=1e-6)
-    assert trained.test.cosine_by_yaw == {
-        "0-15": None,
-        "15-45": pytest.approx(values[yaw < 45].mean(), abs=1e-6),
-        "45-90": pytest.approx(values[yaw >= 45].mean(), abs=1e-6),
-    }
-    assert trained.test.cosine != pytest.approx(trained.validation.cosine, abs=1e-3)
-
-
-def test_without_test_people_there_is_no_test_result(data_folder, tmp_path):
-    trained = train(face_data.load(data_folder, split="none"), tmp_path, replace(CONFIG, epochs=1))
-    assert trained.test is None
-    assert history(tmp_path)["test"] is None
+    again = train(replace(data, video_features=spoilt), tmp_path, engine=history(folder)["engine"])
+    assert again.validation == trained.validation
+    assert "test" not in history(tmp_path)
 
 
 def test_the_history_holds_all_that_is_needed_to_repeat_and_to_judge_a_training(data, done):
@@ -140,7 +129,6 @@ def test_the_history_holds_all_that_is_needed_to_repeat_and_to_judge_a_training(
         "best_epoch": trained.best.epoch,
         "stop_reason": "finished",
         "validation": asdict(trained.validation),
-        "test": asdict(trained.test),
         "epochs": [asdict(result) for result in told],
     }
 
@@ -185,7 +173,7 @@ def test_an_interrupt_keeps_what_was_done_so_far(data, done, tmp_path, earlier):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["best_model.pth", "history.json"]
     content = history(tmp_path)
     assert timeless(content["epochs"]) == timeless(asdict(result) for result in told[:3])
-    assert "test" not in content
+    assert "validation" not in content
     best = min(told[:3], key=lambda result: result.val_loss)
     checkpoint = torch.load(tmp_path / "best_model.pth", weights_only=True)
     assert checkpoint["epoch"] == best.epoch - 1
@@ -240,7 +228,7 @@ def test_mixed_precision_that_leads_to_nan_is_given_up_with_a_notice(data, tmp_p
     notices = []
     trained = train(data, tmp_path / "again", MIXED, precision="bf16", notices=notices)
     assert notices == ["training loss is nan in epoch 3: starting again without mixed precision"]
-    assert (trained.validation, trained.test) == (plain.validation, plain.test)
+    assert trained.validation == plain.validation
     content = history(tmp_path / "again")
     assert content["amp"] == "off"
     assert [epoch["epoch"] for epoch in content["epochs"]] == [1, 2, 3, 4, 5]
@@ -260,7 +248,7 @@ def test_nan_without_mixed_precision_is_an_error_and_keeps_what_was_done_so_far(
 def test_the_same_config_and_seed_give_the_same_files(data, done, tmp_path):
     folder, trained, _ = done
     again = train(data, tmp_path, engine=history(folder)["engine"])
-    assert (again.validation, again.test) == (trained.validation, trained.test)
+    assert again.validation == trained.validation
     assert isinstance(again.best, EpochResult)
     assert timeless(history(tmp_path)["epochs"]) == timeless(history(folder)["epochs"])
     states = [

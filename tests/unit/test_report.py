@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Formatter
 
 import pytest
-from reported import over_folds, searched, study_of, trial_of
+from reported import confirmation_of, over_folds, searched, study_of, trial_of
 
 import face3d_tune.readings
 import face3d_tune.report
@@ -27,6 +27,12 @@ WORDS = {
     for language in ("en", "zh")
 }
 ANGRY = '<script>alert("x")</script> & 人脸|`{0}`**\n'
+RIDGE = {"ridge_cosine": 0.65, "ridge_by_yaw": {"0-15": 0.8, "15-45": 0.7, "45-90": 0.4}, "ridge_penalty": 10.0}
+DIVERGED = confirmation_of(headline=None)
+DIVERGED["candidates"][2] = {
+    key: DIVERGED["candidates"][2][key] for key in ("name", "trial", "preset", "value", "aliases")
+} | {"error": "loss is nan"}
+DIVERGED["winner"] = DIVERGED["winner"] | {"value": 0.60, "validation_sd": None, "test_sd": None}
 STUDIES = {
     "searched": lambda: study_of(*searched()),
     "without histories": lambda: study_of(*searched(history=False)),
@@ -41,6 +47,15 @@ STUDIES = {
     "imported": lambda: study_of(
         trial_of("COMPLETE", 0.6, history=False, origin="imported", cosine_by_yaw={}, seed=None)
     ),
+    "with ridge": lambda: study_of(*searched(), **RIDGE),
+    "ridge wins": lambda: study_of(*searched(), **RIDGE | {"ridge_cosine": 0.71}),
+    "no model wins": lambda: study_of(*searched(), **RIDGE, no_model_cosine=0.8),
+    "confirmed": lambda: study_of(*searched(), **RIDGE, confirmation=confirmation_of()),
+    "confirmed twice": lambda: study_of(*searched(), confirmation=confirmation_of("same", 0.005, looks=2)),
+    "confirmed worse": lambda: study_of(*searched(), confirmation=confirmation_of("worse", -0.05, ridge="worse")),
+    "few people": lambda: study_of(*searched(), confirmation=confirmation_of("uncertain", people=4)),
+    "out of date": lambda: study_of(*searched(), trial_of("COMPLETE", 0.8), confirmation=confirmation_of()),
+    "diverged": lambda: study_of(*searched(), confirmation=DIVERGED),
     "angry names": lambda: study_of(*searched(), trial_of("COMPLETE", 0.1, preset=ANGRY), name=ANGRY),
 }
 
@@ -94,6 +109,8 @@ def test_the_answer_in_words():
     assert "0.2000 more than using no model at all (0.5000)" in said
     assert "the best of 13 completed trials" in said
     assert "not yet confirmed on the 2 test people" in said
+    assert "so it is flattered" in said
+    assert "face3d-tune confirm --study-name faces asks them" in said
     assert "10 of the 10 other completed trials beat every preset too" in said
     assert "the next one is 0.0550 behind" in said
 
@@ -113,6 +130,66 @@ def test_a_report_on_several_folds_says_that_values_are_means_and_of_which_fold_
     ordinary = page_of(study_of(*searched())).text
     assert "fold" not in ordinary
     assert "--folds" not in held_by(study_of(*searched())).repeat
+
+
+def test_the_answer_says_whether_a_simpler_method_wins():
+    above, below, nothing = (page_of(STUDIES[name]()).text for name in ("with ridge", "ridge wins", "no model wins"))
+    assert "Is it the model? Yes: ridge regression" in above
+    assert "reaches 0.6500. The best trial is 0.0500 above it." in above
+    assert "Is it the model? No, the simpler method wins." in below
+    assert "reaches 0.7100: 0.0100 more than the best trial." in below
+    assert "doing nothing is better. The side view's embedding as it is reaches 0.8000: 0.1000 more" in nothing
+    assert "What ridge regression reaches is not known" in page_of(study_of(*searched())).text  # an earlier version's
+    assert "更简单的方法胜出" in page_of(STUDIES["ridge wins"](), "zh").text
+
+
+CONFIRMED = {
+    "confirmed": (
+        "On people never seen, trial 12 is better than baseline by 0.0500 (0.0400 to 0.0600). "
+        "It is better than every preset.",
+        "在从未见过的人身上，试验 12 比 基线 baseline 好 0.0500（0.0400 到 0.0600）。它比每一个预设都好。",
+    ),
+    "confirmed twice": (
+        "trial 12 is not distinguishable from baseline: +0.0050 (-0.0050 to +0.0150). "
+        "It is not shown to be better than every preset.",
+        "试验 12 与 基线 baseline 没有可分辨的差别：+0.0050（-0.0050 到 +0.0150）。不能证明它比每一个预设都好。",
+    ),
+    "confirmed worse": (
+        "trial 12 is worse than baseline by 0.0500 (0.0400 to 0.0600).",
+        "试验 12 比 基线 baseline 差 0.0500（0.0400 到 0.0600）。",
+    ),
+    "few people": ("6 test people are too few for a verdict on trial 12", "只有 6 个测试人员，不足以下结论"),
+    "diverged": ("No preset could be trained to compare it with.", "没有预设能够训练，因此无从与预设比较。"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIRMED)
+def test_a_confirmation_is_the_first_thing_that_a_report_says(name):
+    for language, said in zip(("en", "zh"), CONFIRMED[name], strict=True):
+        page = page_of(STUDIES[name](), language)
+        assert page.ids[0] == "confirmed"
+        assert said in page.text
+        assert said in report(find(STUDIES[name]()), "md", language, MADE).replace("**", "")
+
+
+def test_a_report_names_the_winners_curse_the_looks_and_what_is_out_of_date():
+    once, twice, old = (page_of(STUDIES[name]()).text for name in ("confirmed", "confirmed twice", "out of date"))
+    assert "in the study trial 12 had 0.7000 on the validation people; trained 2 times on fresh seeds it has" in once
+    assert "it has 0.6800 ± 0.0030. 0.0200 of the value was luck of the draw." in once
+    assert "This is the first look at the test people." in once
+    assert "Look 2 at the test people: each look makes the verdict a little less trustworthy." in twice
+    assert "not yet confirmed" not in once
+    assert "Out of date: the search has found a better trial since" in old
+    assert "Winner's curse: none seen." in page_of(STUDIES["diverged"]()).text
+    assert "on the test people trial 12 is worse than ridge regression" in page_of(STUDIES["confirmed worse"]()).text
+
+
+def test_the_json_report_holds_the_confirmation_as_it_is_stored():
+    held = json.loads(report(find(STUDIES["confirmed"]()), "json", "en", MADE))
+    assert held["confirmation"] == confirmation_of()
+    assert (held["ridge"], held["ridge_by_yaw"], held["confirmed_best"]) == (0.65, RIDGE["ridge_by_yaw"], True)
+    keys = list(held)
+    assert keys.index("confirmation") < keys.index("best")
 
 
 def test_before_and_after_is_the_guides_table():

@@ -269,6 +269,8 @@ def test_a_summary_counts_every_state_and_names_the_best(storage):
         "best_origin": None,
         "imported": 0,
         "no_model_cosine": 0.3,
+        "ridge_cosine": None,
+        "confirmation": None,
         "data": {"source": "here"},
     }
     for value, preset in ((0.5, "baseline"), (0.7, "aggressive"), (0.6, None)):

@@ -25,7 +25,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.errors import ConfigError, NonFiniteError
 from face3d_tune.masks import MaskStream
 from face3d_tune.trainer import Trainer
-from face3d_tune.training import Evaluation
+from face3d_tune.training import Evaluation, Pairs
 
 CPU = torch.device("cpu")
 SMALL = TrialConfig(
@@ -325,7 +325,7 @@ def test_training_leaves_the_world_as_it_was(data):
     stir()
     before, content = world(), data.fingerprint()
     trainer = train(data, replace(SMALL, dropout=0.3, use_mixed_precision=True), precision="bf16")
-    trainer.evaluate_test()
+    trainer.evaluate(Pairs(data, "test", trainer.config.pose_unit, CPU))
     trainer.checkpoint({})
     assert world() == before
     assert data.fingerprint() == content
@@ -473,10 +473,12 @@ def test_a_yaw_band_without_pairs_is_none(data_folder):
     assert result.cosine_by_yaw == {"0-15": None, "15-45": None, "45-90": pytest.approx(result.val_cosine)}
 
 
-def test_the_test_people_are_judged_like_the_validation_people(data):
+def test_other_people_are_judged_like_the_validation_people_pair_by_pair(data):
     trainer = train(data)
     mse, cosines, yaw = judged_with_numpy(trainer, "test")
-    test = trainer.evaluate_test()
+    others = Pairs(data, "test", trainer.config.pose_unit, CPU)
+    np.testing.assert_allclose(trainer.judge(others)[1].numpy(), cosines, atol=1e-6)
+    test = trainer.evaluate(others)
     assert (test.mse, test.cosine) == pytest.approx((mse, cosines.mean()), abs=1e-6)
     assert test.cosine_by_yaw["45-90"] == pytest.approx(cosines[np.abs(yaw) >= 45].mean(), abs=1e-6)
     assert test.cosine != pytest.approx(trainer.history[-1].val_cosine, abs=1e-3)

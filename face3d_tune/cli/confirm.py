@@ -1,0 +1,224 @@
+"""`face3d-tune confirm`: whether the best of a study is really better, on people whom no decision has seen."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from face3d_tune.cli.base import (
+    ONLY_STUDY,
+    Command,
+    data_dir_option,
+    device_options,
+    did_you_mean,
+    engine_option,
+    example,
+    slots_option,
+    storage_option,
+    storage_words,
+    study_data,
+    study_name_option,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from face3d_tune.candidates import Candidate
+    from face3d_tune.confirming import Confirmation, Record
+    from face3d_tune.device import Precision
+    from face3d_tune.plan import Plan
+    from face3d_tune.retraining import Job
+    from face3d_tune.storage import Storage
+    from face3d_tune.training import EpochResult
+
+
+@click.command(
+    cls=Command,
+    epilog=example("face3d-tune confirm\nface3d-tune confirm --study-name default --top 3 --seeds 5"),
+)
+@storage_option
+@study_name_option(ONLY_STUDY)
+@click.option(
+    "--top",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="So many of the best trials, each with other values, are trained again.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Trainings of each trial and preset, with the same fresh seeds for all.",
+)
+@click.option(
+    "--baseline", metavar="PRESET", help="The preset that the first sentence compares with.  [default: the best one]"
+)
+@data_dir_option("the data that the study names")
+@device_options
+@engine_option
+@slots_option
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, for scripts.")
+def confirm(
+    storage: str,
+    study_name: str | None,
+    top: int,
+    seeds: int,
+    baseline: str | None,
+    data_dir: Path | None,
+    device: str,
+    amp: Any,
+    engine: Any,
+    slots: int | None,
+    as_json: bool,
+) -> None:
+    """Ask people never seen if the best trials beat the presets."""
+    from dataclasses import replace
+
+    import optuna
+    from rich.console import Console
+
+    from face3d_tune.candidates import candidates
+    from face3d_tune.confirming import Confirmation
+    from face3d_tune.device import choose_device, choose_precision, set_threads
+    from face3d_tune.plan import choose
+    from face3d_tune.results import find_study
+    from face3d_tune.storage import Storage
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    place, chosen = Storage.parse(storage), choose_device(device)
+    precision, notice = choose_precision(amp, chosen)
+    with place.opened() as opened, _alone(place):
+        study = find_study(opened, study_name)
+        _require_test_people(study)
+        data = study_data(study.study_name, study.user_attrs, data_dir)
+        for line in (*data.warnings, *([notice] if notice else [])):
+            console.print(f"warning: {line}")
+        picked = candidates(study, data, top)
+        _require_preset(baseline, picked)
+        if amp == "off":
+            picked = [replace(each, config=replace(each.config, use_mixed_precision=False)) for each in picked]
+        plan = choose(engine, slots, chosen, data, [each.config for each in picked])
+        set_threads(1 if plan.engine == "batched" else None)  # others train
+        confirmation = Confirmation(study, opened, data, picked, seeds, console.print)
+        _introduce(console, confirmation, plan)
+        _train(console, confirmation, plan, precision)
+        words = ["face3d-tune", "confirm", "--study-name", study.study_name, "--top", str(top), "--seeds", str(seeds)]
+        found = confirmation.conclude(shlex.join(words), baseline)
+    if as_json:
+        click.echo(json.dumps({"study": study.study_name, **found}, indent=1, ensure_ascii=False))
+        return
+    from face3d_tune.cli.table import confirmed
+
+    confirmed(found)
+    _say_what_is_next(study.study_name, place)
+
+
+@contextmanager
+def _alone(place: "Storage") -> Iterator[None]:
+    """The right to write into a SQLite file; a server takes any number. Raises StorageError."""
+    from contextlib import ExitStack
+
+    from face3d_tune.errors import StorageError
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(place.searching())
+        except StorageError as error:
+            if isinstance(error.__cause__, TimeoutError):
+                raise StorageError(
+                    error.message, "confirm when it has ended; Ctrl-C ends it and loses nothing"
+                ) from error
+            raise
+        yield
+
+
+def _require_test_people(study: Any) -> None:
+    """Raise StudyError for a study that set nobody apart."""
+    from face3d_tune.errors import StudyError
+
+    if study.user_attrs["data"]["split"] == "none":
+        raise StudyError(
+            f"study {study.study_name!r} was made with --split none, so it has no test people to judge by",
+            "search with --split person, the default",
+        )
+
+
+def _require_preset(name: str | None, picked: "list[Candidate]") -> None:
+    """Raise StudyError unless this preset is among them."""
+    from face3d_tune.errors import StudyError
+
+    known = [each for candidate in picked if candidate.preset for each in (candidate.name, *candidate.aliases)]
+    if name is not None and name not in known:
+        raise StudyError(
+            f"--baseline: no preset named {name!r} in the study{did_you_mean(name, known)}",
+            f"it has {', '.join(known) or 'none'}",
+        )
+
+
+def _introduce(console: "Console", confirmation: "Confirmation", plan: "Plan") -> None:
+    """Say what will be trained."""
+    from face3d_tune.conditions import describe_data
+
+    trials = [each.name for each in confirmation.picked if not each.preset]
+    presets = [
+        each.name + (f" (= {', '.join(each.aliases)})" if each.aliases else "")
+        for each in confirmation.picked
+        if each.preset
+    ]
+    attrs, jobs, missing = confirmation.study.user_attrs, len(confirmation.jobs), len(confirmation.missing)
+    console.print(f"data     {describe_data(attrs)}")
+    console.print(f"study    {confirmation.study.study_name}: {', '.join(trials)}")
+    console.print(f"presets  {', '.join(presets) or 'none'}")
+    held = f"; {jobs - missing} of them are stored already" if missing < jobs else ""
+    console.print(f"train    {jobs} trainings, {len(confirmation.seeds)} seeds of each{held}")
+    console.print(f"engine   {plan}\n")
+
+
+def _train(console: "Console", confirmation: "Confirmation", plan: "Plan", precision: "Precision") -> None:
+    """Train what is missing: a line for each training that ends, and on a terminal a bar."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from face3d_tune.cli.progress import Interrupt
+
+    interrupt, total = Interrupt(console), len(confirmation.missing)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    with interrupt.caught(), progress as bars:
+        bar = bars.add_task("trainings", total=total)
+
+        def ended(job: "Job", record: "Record") -> None:
+            name = f"{job.candidate.name}, seed {job.number}"
+            if "error" in record:
+                console.print(f"{name:<24} diverged: {record['error']}")
+            else:
+                epochs = f"epoch {record['best_epoch']} of {record['epochs']}"
+                console.print(f"{name:<24} validation cosine {record['validation']:.4f} ({epochs})")
+            bars.advance(bar)
+
+        def epoch(job: "Job", result: "EpochResult") -> None:
+            interrupt.check()
+
+        try:
+            confirmation.train(plan, precision, ended, epoch)
+        except KeyboardInterrupt:
+            done = len(confirmation.jobs) - len(confirmation.missing)
+            console.print(f"{done} of {len(confirmation.jobs)} trainings are stored")
+            console.print("hint: the same command goes on from there")
+            raise
+
+
+def _say_what_is_next(study: str, place: "Storage") -> None:
+    """What to type next, as it can be pasted."""
+    words = [*storage_words(place), "--study-name", study]
+    click.echo("\nNext, with this storage's URL in FACE3D_TUNE_STORAGE:" if place.holds_secret else "\nNext:")
+    click.echo(f"  face3d-tune {shlex.join(['report', *words])}  # this and everything else, as one page")
+    click.echo(f"  face3d-tune {shlex.join(['export', *words])}  # the training command")

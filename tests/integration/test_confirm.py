@@ -1,0 +1,427 @@
+"""`face3d-tune confirm`: what it trains, whom it asks, what it stores, and that no end of it costs a training twice."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from command_line import call, start
+from conftest import QUICK_STUDY
+from fake_data import write_data
+from reference_model import ReferenceModel
+
+from face3d_tune import ridge, seeds
+from face3d_tune.config import TrialConfig
+from face3d_tune.data import load, persons
+from face3d_tune.storage import Storage
+from face3d_tune.trainer import Trainer
+
+CPU = torch.device("cpu")
+STUDY = QUICK_STUDY.replace(', "conservative", "quickstart"', ', "quickstart"')  # three presets, quickstart one of them
+TRIALS = 6  # of which three are sampled
+PATIENCE = 120  # seconds
+
+
+class Place:
+    """A folder with a study and its data."""
+
+    def __init__(self, folder, data_folder, storage="sqlite:///studies.db"):
+        self.folder, self.data, self.storage = folder, data_folder, storage
+
+    def words(self, *words, seeds=2, top=2):
+        shared = ("--storage", self.storage, "--study-name", "quick", "--data-dir", self.data, "--device", "cpu")
+        return ("confirm", *shared, "--seeds", seeds, "--top", top, *words)
+
+    def confirm(self, *words, **counts):
+        return call(*self.words(*words, **counts), cwd=self.folder)
+
+    @property
+    def study(self):
+        url = self.storage.replace("sqlite:///", f"sqlite:///{self.folder}/")
+        with Storage.parse(url).opened() as opened:
+            study = optuna.load_study(study_name="quick", storage=opened)
+            study.kept = {"attrs": study.user_attrs, "trials": study.get_trials()}
+            return study
+
+    @property
+    def attrs(self):
+        return self.study.kept["attrs"]
+
+    @property
+    def trainings(self):
+        return {key: value for key, value in self.attrs.items() if key.startswith("confirm:")}
+
+    def change(self, key, value):
+        url = self.storage.replace("sqlite:///", f"sqlite:///{self.folder}/")
+        with Storage.parse(url).opened() as opened:
+            optuna.load_study(study_name="quick", storage=opened).set_user_attr(key, value)
+
+
+def searched(folder, data_folder, storage="sqlite:///studies.db", trials=TRIALS):
+    (folder / "quick.toml").write_text(STUDY, encoding="utf-8")
+    words = ("run", "--study", "quick.toml", "--storage", storage, "--data-dir", data_folder, "--device", "cpu")
+    answer = call(*words, "--trials", trials, cwd=folder)
+    assert answer.code == 0, answer.err
+    return Place(folder, data_folder, storage)
+
+
+@pytest.fixture(scope="module")
+def sixty(tmp_path_factory):
+    """60 people, six of whom are test people."""
+    return write_data(tmp_path_factory.mktemp("sixty") / "files", people=60, views=5, feature_size=8)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, sixty):
+    """A search, and a confirmation of its best two trials. Do not change it."""
+    place = searched(tmp_path_factory.mktemp("done"), sixty)
+    shutil.copy(place.folder / "studies.db", place.folder / "before.db")
+    place.answer = place.confirm()
+    assert place.answer.code == 0, place.answer.err
+    return place
+
+
+@pytest.fixture
+def place(done, tmp_path):
+    """The same, to be changed."""
+    shutil.copytree(done.folder, tmp_path / "copy")
+    return Place(tmp_path / "copy", done.data)
+
+
+def timeless(attrs):
+    return {key: value for key, value in attrs.items() if key != "time"}
+
+
+# What is trained and stored
+
+
+def test_the_best_distinct_trials_and_every_preset_are_trained_on_the_same_fresh_seeds(done):
+    held = done.attrs["confirmation"]
+    trials = [trial for trial in done.study.kept["trials"] if not trial.user_attrs["preset"]]
+    best = sorted(trials, key=lambda trial: -trial.value)[:2]
+    names = [f"trial {trial.number}" for trial in best]
+    assert [row["name"] for row in held["candidates"]] == [*names, "baseline", "recommended", "aggressive"]
+    assert held["candidates"][3]["aliases"] == ["quickstart"]
+    assert [row["value"] for row in held["candidates"][:2]] == [trial.value for trial in best]
+    assert held["seeds"] == [seeds.derive(42, "confirm", number) for number in (0, 1)]
+    assert not {trial.user_attrs["seed"] for trial in done.study.kept["trials"]} & set(held["seeds"])
+    assert len(done.trainings) == 5 * 2
+    assert {record["seed"] for record in done.trainings.values()} == set(held["seeds"])
+
+
+def by_hand(data, config, seed):
+    """Validation cosine of the kept epoch, and each test person's mean, by the reference model."""
+    trainer, state = Trainer(config, data, seed=seed, device=CPU), None
+    while trainer.stop_reason is None:
+        if trainer.train_epoch().is_best:
+            state = {name: value.clone() for name, value in trainer.model_state().items()}
+    names = ("d_model", "nhead", "num_layers", "dim_feedforward", "dropout", "layout")
+    flags = ("use_spatial_attention", "use_pose_attention")
+    values = {name: getattr(config, name) for name in (*names, *flags)}
+    model = ReferenceModel(feature_size=data.feature_size, **values).eval()
+    model.load_state_dict(state, strict=True)
+    front, video = data.parts["test"].T
+    poses = np.deg2rad(data.poses[video]) if config.pose_unit == "radians" else data.poses[video]
+    with torch.no_grad():
+        out = model(
+            torch.from_numpy(data.video_features[video]),
+            torch.from_numpy(data.landmarks[video]),
+            torch.from_numpy(poses).float(),
+        ).numpy()
+    target = data.front_features[front]
+    cosines = (out * target).sum(1) / np.linalg.norm(out, axis=1) / np.linalg.norm(target, axis=1)
+    return trainer.best.val_cosine, [cosines[front == person].mean() for person in np.unique(front)]
+
+
+def test_a_training_is_that_of_the_trial_with_another_seed_and_its_kept_weights_meet_the_test_people(done):
+    data, held = load(done.data), done.attrs["confirmation"]
+    row = held["candidates"][0]
+    trial = done.study.kept["trials"][row["trial"]]
+    config = TrialConfig(**trial.user_attrs["config"])
+    results = [by_hand(data, config, seed) for seed in held["seeds"]]
+    assert row["validation"] == pytest.approx(np.mean([validation for validation, _ in results]), abs=1e-9)
+    assert row["validation_sd"] == pytest.approx(np.std([validation for validation, _ in results], ddof=1), abs=1e-9)
+    assert row["test"] == pytest.approx(np.mean([test for _, test in results]), abs=1e-6)
+    (record,) = [
+        each
+        for each in done.trainings.values()
+        if each["seed"] == held["seeds"][0] and each["validation"] == results[0][0]
+    ]
+    assert record["test"]["all"] == pytest.approx(results[0][1], abs=1e-6)
+    assert record["epochs"] == 2
+
+
+def test_ridge_and_no_model_meet_the_same_people(done):
+    data, held = load(done.data), done.attrs["confirmation"]
+    who = persons(data.parts["test"])
+    for name, cosines in (
+        ("ridge", ridge.fit(data).cosines(data, "test")),
+        ("no_model", data.no_model_cosines("test")),
+    ):
+        means = [cosines[who == person].mean() for person in range(6)]
+        assert held[name]["test"] == pytest.approx(np.mean(means), abs=1e-6)
+    assert held["people"] == 6
+    assert held["pairs"]["all"] == len(data.parts["test"]) == 30
+    names = [entry["name"] for entry in held["against"]]
+    assert names == ["baseline", "recommended", "aggressive", "ridge", "no model"]
+
+
+def test_numbers_and_verdicts_go_to_stdout_and_progress_to_stderr(done):
+    held, out = done.attrs["confirmation"], done.answer.out
+    winner = held["winner"]
+    assert re.search(rf"^{winner['name']} +{winner['value']:.4f}  {winner['validation']:.4f} ± ", out, re.M)
+    assert f"{held['ridge']['test']:.4f}" in re.search(r"^ridge.*$", out, re.M)[0]
+    assert "quickstart = recommended" in out
+    assert f"Winner's curse: in the study {winner['name']} had {winner['value']:.4f}" in out
+    assert "Look 1 at the test people" in out
+    assert "face3d-tune report --storage sqlite:///studies.db --study-name quick" in out
+    assert max(len(line) for line in out.partition("\n\n")[2].partition("\n\n")[0].splitlines()) <= 80
+    assert "train    10 trainings, 2 seeds of each" in done.answer.err
+    assert done.answer.err.count("validation cosine") == 10
+    assert "seed" not in out.partition("Winner")[0]
+
+
+def test_json_is_what_is_stored(place):
+    answer = place.confirm("--json")
+    said = json.loads(answer.out)
+    assert said.pop("study") == "quick"
+    assert said == place.attrs["confirmation"]
+
+
+# Again
+
+
+def test_asking_again_trains_nothing_and_is_counted_as_another_look(place):
+    before = place.trainings
+    answer = place.confirm()
+    assert "10 of them are stored already" in answer.err
+    assert "Look 2 at the test people: each look makes the verdict a little less trustworthy." in answer.out
+    assert place.trainings == before
+    looks = place.attrs["confirmation"]["looks"]
+    assert [look["command"] for look in looks] == ["face3d-tune confirm --study-name quick --top 2 --seeds 2"] * 2
+    assert looks[0]["compared"][2:] == ["baseline", "recommended", "aggressive"]
+
+
+def test_more_seeds_and_trials_train_only_what_is_missing(place):
+    before = place.trainings
+    answer = place.confirm(seeds=3, top=3)
+    assert answer.code == 0, answer.err
+    assert answer.err.count("validation cosine") == 6 * 3 - 5 * 2
+    assert before.items() <= place.trainings.items()
+
+
+def test_the_winner_is_chosen_by_validation_people_and_not_by_test_people(place):
+    first, second = place.attrs["confirmation"]["candidates"][:2]
+    for key, record in place.trainings.items():
+        for row, validation, test in ((first, 0.5, 0.9), (second, 0.6, 0.3)):
+            if record["validation"] in row_values(place, row):
+                tests = {band: [test] * 6 for band in record["test"]}
+                place.change(key, {**record, "validation": validation, "test": tests})
+    held = json.loads(place.confirm("--json").out)
+    assert [row["validation"] for row in held["candidates"][:2]] == pytest.approx([0.5, 0.6])
+    assert held["candidates"][0]["test"] > held["candidates"][1]["test"]
+    assert held["winner"]["name"] == second["name"]
+
+
+def row_values(place, row):
+    """The validation cosines of a candidate's trainings: its mean and deviation give both."""
+    return [
+        record["validation"]
+        for record in place.trainings.values()
+        if any(
+            record["validation"] == pytest.approx(row["validation"] + sign * row["validation_sd"] / 2**0.5, abs=1e-9)
+            for sign in (-1, 1)
+        )
+    ]
+
+
+def test_a_candidate_that_diverged_is_named_and_compared_with_nobody(place):
+    baseline = place.attrs["confirmation"]["candidates"][2]
+    values = row_values(place, baseline)
+    key = next(key for key, record in place.trainings.items() if record["validation"] in values)
+    place.change(key, {"error": "training loss is nan in epoch 1"})
+    answer = place.confirm()
+    assert re.search(r"^baseline +0\.\d{4} +diverged *$", answer.out, re.M)
+    held = place.attrs["confirmation"]
+    assert "baseline" not in [entry["name"] for entry in held["against"]]
+    assert held["candidates"][2]["error"] == "training loss is nan in epoch 1"
+
+
+def test_a_trial_that_diverges_with_fresh_seeds_is_no_winner(place):
+    with Storage.parse(f"sqlite:///{place.folder}/studies.db").opened() as opened:
+        study = optuna.load_study(study_name="quick", storage=opened)
+        best = max(study.get_trials(), key=lambda trial: trial.value)
+        best.user_attrs = {**best.user_attrs, "config": best.user_attrs["config"] | {"lr": 1e30}, "preset": None}
+        best.value = 0.99
+        study.add_trial(best)
+    answer = place.confirm()
+    assert answer.code == 0, answer.err
+    assert f"trial {TRIALS}, seed 1          diverged: " in answer.err
+    held = place.attrs["confirmation"]
+    assert held["candidates"][0]["error"] is not None
+    assert held["winner"]["name"] == held["candidates"][1]["name"]
+
+
+def test_the_first_sentence_compares_with_the_preset_asked_for(place):
+    held = json.loads(place.confirm("--json", "--baseline", "quickstart").out)
+    assert (held["headline"], held["headline_is_best"]) == ("recommended", False)
+
+
+# Ends of every kind
+
+
+def wait_for(condition, what):
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < until, what
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send these signals to another process")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_confirmation_that_is_ended_goes_on_where_it_was(done, place, how):
+    """The batched engine, whose trainings are processes; two seeds of each candidate are missing."""
+    running = start(*place.words("--engine", "batched", "--slots", 1, seeds=4), cwd=place.folder)
+    wait_for(lambda: len(place.trainings) > 10, "a training was stored")
+    running.send_signal(how)
+    _, err = running.communicate(timeout=PATIENCE)
+    stored = place.trainings
+    assert running.returncode == (-9 if how == signal.SIGKILL else 130)
+    assert 10 < len(stored) < 20
+    assert len(place.attrs["confirmation"]["looks"]) == 1  # nothing was shown
+    if how == signal.SIGINT:
+        assert f"{len(stored)} of 20 trainings are stored\nhint: the same command goes on from there" in err
+    rest = place.confirm(seeds=4)
+    assert rest.code == 0, rest.err
+    assert rest.err.count("validation cosine") == 20 - len(stored)
+    assert stored.items() <= place.trainings.items()
+    assert len(place.attrs["confirmation"]["looks"]) == 2
+
+
+def test_both_engines_say_the_same(done, place):
+    shutil.copy(place.folder / "before.db", place.folder / "studies.db")
+    answer = place.confirm("--engine", "batched", "--slots", 2, seeds=1)
+    assert answer.code == 0, answer.err
+    assert "batched, 2 at once" in answer.err
+    assert len(place.trainings) == 5
+    for key, record in place.trainings.items():
+        plain = done.attrs[key]
+        assert (record["engine"], plain["engine"]) == ("batched", "plain")
+        assert record["validation"] == pytest.approx(plain["validation"], abs=1e-3)
+        assert record["test"]["all"] == pytest.approx(plain["test"]["all"], abs=1e-3)  # rounding of float32
+
+
+# Refused
+
+
+def test_a_study_of_training_pairs_has_no_test_people(place):
+    place.change("data", place.attrs["data"] | {"split": "none"})
+    answer = place.confirm()
+    assert (answer.code, answer.out) == (2, "")
+    assert "was made with --split none, so it has no test people to judge by" in answer.err
+
+
+def test_a_study_with_presets_only_has_nothing_to_confirm(tmp_path, sixty):
+    place = searched(tmp_path, sixty, trials=2)
+    answer = place.confirm()
+    assert (answer.code, answer.out) == (2, "")
+    assert "has no completed trial that is not a preset, so there is nothing to confirm" in answer.err
+    assert "hint: let `face3d-tune run` complete some first" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--baseline", "recomended"), "no preset named 'recomended' in the study; did you mean 'recommended'?"),
+        (("--top", "0"), "0 is not in the range x>=1"),
+        (("--seeds", "no"), "'no' is not a valid integer"),
+        (("--study-name", "other"), "no study named 'other'"),
+        (("--storage", "sqlite:///none.db"), "storage sqlite:///none.db: file does not exist"),
+        (("--slots", "2"), "--slots 2 needs --engine batched"),
+    ],
+)
+def test_bad_input_is_one_line_and_stores_nothing(done, words, said):
+    before = timeless(done.attrs["confirmation"])
+    answer = done.confirm(*words)
+    assert (answer.code, answer.out) == (2, "")
+    assert said in answer.err.splitlines()[-2]
+    assert answer.err.splitlines()[-1].startswith("hint: ")
+    assert timeless(done.attrs["confirmation"]) == before
+    assert not (done.folder / "none.db").exists()
+    assert not (done.folder / "none.db.lock").exists()
+
+
+def test_other_data_are_refused(done, data_folder):
+    answer = call(*Place(done.folder, data_folder).words(), cwd=done.folder)
+    assert answer.code == 2
+    assert "study 'quick' was made on other data" in answer.err
+
+
+def test_a_file_in_which_a_search_runs_is_refused_and_says_so(done):
+    with Storage.parse(f"sqlite:///{done.folder}/studies.db").searching():
+        answer = done.confirm()
+    assert answer.code == 2
+    assert "another `face3d-tune run` is searching in this file" in answer.err
+    assert "hint: confirm when it has ended; Ctrl-C ends it and loses nothing" in answer.err
+
+
+# Beside other commands
+
+
+def test_a_few_test_people_get_no_verdict(tmp_path, data_folder):
+    place = searched(tmp_path, data_folder)  # two test people
+    answer = place.confirm(seeds=1, top=1)
+    assert "2 test people are too few for a verdict" in answer.out
+    assert {entry["verdict"] for entry in place.attrs["confirmation"]["against"]} == {"uncertain"}
+    assert place.attrs["confirmation"]["winner"]["validation_sd"] is None
+
+
+def test_a_study_without_presets_is_compared_with_the_documented_ones_its_data_can_train(tmp_path, sixty):
+    (tmp_path / "quick.toml").write_text("[space]\nlr = [1e-3]\n[fixed]\nnum_layers = 1\n", encoding="utf-8")
+    shared = ("--storage", "sqlite:///studies.db", "--data-dir", sixty, "--device", "cpu")
+    run = call("run", "--study", "quick.toml", *shared, "--trials", 1, "--epochs", 1, cwd=tmp_path)
+    assert run.code == 0, run.err
+    place = Place(tmp_path, sixty)
+    answer = place.confirm(seeds=1)
+    assert answer.code == 0, answer.err
+    rows = place.attrs["confirmation"]["candidates"]
+    assert [row["name"] for row in rows] == ["trial 0", "baseline", "recommended", "aggressive", "conservative"]
+    assert rows[2]["aliases"] == ["quickstart"]
+    assert [row["value"] for row in rows[1:]] == [None] * 4
+
+
+def test_a_copy_carries_it_and_the_search_goes_on(place):
+    copy = call("copy", "sqlite:///studies.db", "sqlite:///copy.db", cwd=place.folder)
+    assert copy.code == 0, copy.err
+    copied = Place(place.folder, place.data, "sqlite:///copy.db")
+    assert copied.attrs == place.attrs
+    shared = ("--storage", "sqlite:///copy.db", "--data-dir", place.data, "--device", "cpu")
+    more = call("run", "--study", "quick.toml", *shared, "--trials", TRIALS + 1, cwd=place.folder)
+    assert more.code == 0, more.err
+    status = call("status", "--storage", "sqlite:///copy.db", cwd=place.folder)
+    assert f"confirmed: {place.attrs['confirmation']['winner']['name']}" in status.out
+    report = call("report", "--storage", "sqlite:///copy.db", "-o", "-", "--format", "md", cwd=place.folder)
+    assert report.out.index("## The answer of people never seen") < report.out.index("## The question and the answer")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send these signals to another process")
+def test_on_a_server_a_study_is_confirmed_while_a_search_of_it_runs(tmp_path, sixty, postgres_url):
+    place = searched(tmp_path, sixty, postgres_url)
+    words = ("run", "--study", "quick.toml", "--storage", postgres_url, "--data-dir", sixty, "--device", "cpu")
+    running = start(*words, "--trials", 10_000, cwd=tmp_path)
+    try:
+        wait_for(lambda: len(place.study.kept["trials"]) > TRIALS + 1, "the search went on")
+        answer = place.confirm(seeds=1, top=1)
+        assert running.poll() is None
+    finally:
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=PATIENCE)
+    assert answer.code == 0, answer.err
+    assert len(place.trainings) == 4
+    assert place.attrs["confirmation"]["looks"][0]["compared"][1:] == ["baseline", "recommended", "aggressive"]
