@@ -268,6 +268,7 @@ def test_a_summary_counts_every_state_and_names_the_best(storage):
         "best_preset": None,
         "best_origin": None,
         "imported": 0,
+        "folds": 1,
         "no_model_cosine": 0.3,
         "ridge_cosine": None,
         "confirmation": None,
