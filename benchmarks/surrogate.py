@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 from optuna.distributions import CategoricalDistribution
-from scipy.optimize import minimize
 
 from benchmarks import curves as table_of
 from benchmarks.common import options, table
@@ -285,6 +284,8 @@ def _matern(r: np.ndarray) -> np.ndarray:
 
 def _most_likely(x: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Logarithms of the lengths, the signal's and the noise's variance with the highest posterior density."""
+    from scipy.optimize import minimize  # of the extra `bench`; all else here runs without it
+
     points, values = torch.from_numpy(x), torch.from_numpy(target.copy())
     dimensions = x.shape[1]
     middle = 0.5 * np.log(dimensions) - 0.5  # lengths grow with dimensions, as distances do
