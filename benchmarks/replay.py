@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks import curves as table_of
 from benchmarks.extrapolation import ExtrapolationPruner
+from benchmarks.imputed import TaughtSampler
 from benchmarks.priors import AroundSampler
 from benchmarks.surrogate import Ended, Space, Surrogate
 from face3d_tune import seeds, study_file
@@ -37,6 +38,7 @@ from face3d_tune.study_file import Component, StudyFile
 
 RESULTS = Path("build/replays")
 _AROUND = ("share", "half_life", "best_share", "width")  # options of AroundSampler, beside those of the sampler itself
+_OURS = (*_AROUND, "taught")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Setting:
     def file(self) -> StudyFile:
         """The study file that says so."""
         file = study_file.read(self.study)
-        own = {key: value for key, value in self.sampler_options.items() if key not in _AROUND}
+        own = {key: value for key, value in self.sampler_options.items() if key not in _OURS}
         pruner = "none" if self.pruner == "extrapolation" else self.pruner
         return replace(
             file,
@@ -65,6 +67,8 @@ class Setting:
     def make_sampler(self, file: StudyFile, seed: int) -> BaseSampler:
         """As the project makes it."""
         base = make_sampler(file, seed)
+        if self.sampler_options.get("taught"):
+            base = TaughtSampler(base, file.space)
         around = {key: value for key, value in self.sampler_options.items() if key in _AROUND}
         if not around:
             return base
@@ -132,8 +136,10 @@ class Replay:
         if pruned_at := self._pruned_at(trial, curve):
             self.spent += pruned_at
             self.counts["pruned"] += 1
-            if self._by_completed:  # else all was reported
-                trial.report(curve[pruned_at], pruned_at)
+            if self._by_completed:  # else all was reported; samplers look at the last, or at the highest
+                highest = max(range(1, pruned_at + 1), key=curve.__getitem__)
+                for step in sorted({highest, pruned_at}):
+                    trial.report(curve[step], step)
             self.study.tell(trial, state=TrialState.PRUNED)
             return
         self.spent += ended.epochs
