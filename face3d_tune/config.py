@@ -12,6 +12,15 @@ from face3d_tune.errors import ConfigError
 Layout = Literal["keypoint", "pose"]
 PoseUnit = Literal["degrees", "radians"]
 LossType = Literal["combined", "mse", "cosine"]
+OptimizerName = Literal["adamw", "adam"]
+SchedulerType = Literal["plateau", "cosine"]
+
+
+# Fields that trainings of older versions did not have; they trained as these defaults do.
+_LATER = (
+    *("optimizer", "focal_gamma", "angle_weight", "scheduler_type", "warmup_epochs", "oversampling"),
+    *("view_mixing", "feature_noise", "pose_jitter", "landmark_noise"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,15 +43,25 @@ class TrialConfig:
     epochs: int = 100  # >= 1
     lr: float = 1e-4  # > 0
     weight_decay: float = 1e-5  # >= 0
+    optimizer: OptimizerName = "adamw"
     mse_weight: float = 0.5  # >= 0
     cosine_weight: float = 0.5  # >= 0
     loss_type: LossType = "combined"
-    scheduler_factor: float = 0.5  # (0, 1)
-    scheduler_patience: int = 5  # epochs, >= 0
+    focal_gamma: float = 0.0  # >= 0, 0 = off
+    angle_weight: float = 0.0  # at |yaw| = 90 degrees, >= 0, 0 = off
+    scheduler_type: SchedulerType = "plateau"
+    scheduler_factor: float = 0.5  # (0, 1), of plateau
+    scheduler_patience: int = 5  # epochs, >= 0, of plateau
     scheduler_min_lr: float = 0.0  # >= 0
+    warmup_epochs: int = 0  # >= 0, 0 = off
     early_stopping_patience: int = 0  # epochs, 0 = off
     early_stopping_min_delta: float = 1e-5  # of validation loss, >= 0
     use_mixed_precision: bool = False
+    oversampling: float = 0.0  # of views of 45 degrees and more, >= 0, 0 = off
+    view_mixing: float = 0.0  # probability, [0, 1]
+    feature_noise: float = 0.0  # of the embedding's length, >= 0
+    pose_jitter: float = 0.0  # degrees, >= 0
+    landmark_noise: float = 0.0  # of the landmarks' root mean square, >= 0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -62,6 +81,14 @@ class TrialConfig:
             "early_stopping_patience": 0,
             "early_stopping_min_delta": 0,
             "dropout": 0,
+            "focal_gamma": 0,
+            "angle_weight": 0,
+            "warmup_epochs": 0,
+            "oversampling": 0,
+            "view_mixing": 0,
+            "feature_noise": 0,
+            "pose_jitter": 0,
+            "landmark_noise": 0,
         }
         for name, low in at_least.items():
             value = getattr(self, name)
@@ -71,6 +98,8 @@ class TrialConfig:
             raise ConfigError(f"lr = {self.lr!r} is out of range; expected a number above 0")
         if not self.dropout < 1:
             raise ConfigError(f"dropout = {self.dropout!r} is out of range; expected at least 0 and below 1")
+        if not self.view_mixing <= 1:
+            raise ConfigError(f"view_mixing = {self.view_mixing!r} is out of range; expected at least 0 and at most 1")
         if not 0 < self.scheduler_factor < 1:
             raise ConfigError(
                 f"scheduler_factor = {self.scheduler_factor!r} is out of range; expected above 0 and below 1"
@@ -89,6 +118,13 @@ class TrialConfig:
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values, ready for JSON; `TrialConfig(**config.to_dict())` is the same config."""
         return asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """What two configs differ in if they are not equal. A later field at its default is left out, so that what is
+        made of this, a hash, is the same for trainings from before that field.
+        """
+        defaults = {field.name: field.default for field in fields(self)}
+        return {name: value for name, value in asdict(self).items() if name not in _LATER or value != defaults[name]}
 
 
 # Settings of a whole run: every trial of a study shares them, so a study file or preset does not set them.

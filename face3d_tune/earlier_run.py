@@ -15,6 +15,7 @@ from torch import Tensor
 from face3d_tune import checkpoint
 from face3d_tune.config import Layout, PoseUnit, TrialConfig
 from face3d_tune.errors import ConfigError, EarlierRunError, TrainingError
+from face3d_tune.schedules import Schedule
 
 _CURVES = {"train_loss": "train_loss_history", "val_loss": "val_loss_history", "cosine": "val_cosine_sim_history"}
 _NEEDED = ("lr", "batch_size", "epochs")  # what no copy of the script ever fixed in its source
@@ -72,10 +73,11 @@ class EarlierRun:
         """
         args = {name: value for name, value in self.args.items() if value is not None}
         reasons = [f"its args do not say {name}" for name in _NEEDED if name not in args]
-        if (scheduler := args.get("scheduler_type", "plateau")) != "plateau":
-            reasons.append(f"scheduler_type = {scheduler}; every trial here uses plateau")
-        if args.get("warmup_epochs", 0) != 0:
-            reasons.append(f"warmup_epochs = {args['warmup_epochs']}; no trial here warms up")
+        if self.pose_unit is None:  # a script's: what its other schedules do, no flag says
+            if (scheduler := args.get("scheduler_type", "plateau")) != "plateau":
+                reasons.append(f"scheduler_type = {scheduler}; of a script only plateau is known")
+            if args.get("warmup_epochs", 0) != 0:
+                reasons.append(f"warmup_epochs = {args['warmup_epochs']}; how a script warms up is not known")
         if args.get("resume"):
             reasons.append(f"resume = {args['resume']}; a trial begins with new weights")
         if reasons:
@@ -94,7 +96,7 @@ class EarlierRun:
 
     def run_id(self, config: TrialConfig) -> str:
         """The same for every file of one run, also an earlier one: what it trained with and where it began."""
-        first = [config.to_dict(), self.train_loss[0], self.val_loss[0], self.cosine[0]]
+        first = [config.identity(), self.train_loss[0], self.val_loss[0], self.cosine[0]]
         return hashlib.sha256(json.dumps(first, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -145,21 +147,15 @@ def find(paths: tuple[Path, ...]) -> list[Path]:
 
 
 def learning_rates(run: EarlierRun, config: TrialConfig) -> tuple[float, ...]:
-    """The learning rate of every epoch and of the one after, which follow from the validation losses.
+    """The learning rate of every epoch and of the one after, which follow from config and validation losses.
 
     Empty if the file's own learning rate says otherwise.
     """
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=config.lr)
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer,
-        mode="min",
-        factor=config.scheduler_factor,
-        patience=config.scheduler_patience,
-        min_lr=config.scheduler_min_lr,
-    )
-    rates = [config.lr]
+    schedule = Schedule(config, optimizer)
+    rates = [float(optimizer.param_groups[0]["lr"])]
     for loss in run.val_loss:
-        scheduler.step(loss)
+        schedule.step(loss)
         rates.append(float(optimizer.param_groups[0]["lr"]))
     at = run.best_epoch if run.epoch is None else min(run.epoch + 1, len(run.val_loss))
     known = run.lr is not None and any(math.isclose(run.lr, rate, rel_tol=1e-6) for rate in rates[at - 1 : at + 1])

@@ -22,16 +22,14 @@ from face3d_tune.script import DOCUMENTED, UNKNOWN, Flag, Script
 Shell = Literal["bash", "powershell", "cmd"]
 SAMPLE_FOLDER = "faces160"
 
-# Flags that no trial sets and whose defaults do it no harm; the last two mean nothing to `plateau` without warm-up.
+# Flags that no trial sets and whose defaults do it no harm; the last two mean nothing to `plateau` without warm-up, and
+# `_schedule` says them where they mean something.
 _HARMLESS = (
     *("num_workers", "device", "save_dir", "log_dir", "resume", "deterministic"),
     *("warmup_lr", "cosine_eta_min"),
 )
 
-# Flags of newer copies, with what they have to say for a trial to be repeated.
-_NEWER = {"scheduler_type": "plateau", "warmup_epochs": 0}
-
-_KNOWN = (*_NEWER, *_HARMLESS, "model_type", "num_decoder_layers", "min_yaw_angle", "max_yaw_angle")
+_KNOWN = (*_HARMLESS, "model_type", "num_decoder_layers", "min_yaw_angle", "max_yaw_angle")
 
 # What a script that lacks the flag does anyway.
 _WITHOUT_FLAG = {
@@ -40,7 +38,18 @@ _WITHOUT_FLAG = {
     "use_mixed_precision": False,
     "use_spatial_attention": False,
     "use_pose_attention": False,
+    "optimizer": "adamw",
+    "scheduler_type": "plateau",
+    "warmup_epochs": 0,
+    **dict.fromkeys(("focal_gamma", "angle_weight", "oversampling"), 0.0),
+    **dict.fromkeys(("view_mixing", "feature_noise", "pose_jitter", "landmark_noise"), 0.0),
 }
+
+# Parameters that no known copy of the script has: a flag of that name may mean something else.
+_UNHEARD_OF = (
+    *("optimizer", "focal_gamma", "angle_weight", "oversampling"),
+    *("view_mixing", "feature_noise", "pose_jitter", "landmark_noise"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +109,11 @@ def commands(config: TrialConfig, use: DataUse, script: Script = DOCUMENTED) -> 
         data_dir = copy
 
     words, missing = ["python", _typeable(script.path)], []
-    for name, value in _to_say(config, use, data_dir, script).items():
+    values = _to_say(config, use, data_dir, script)
+    if config.warmup_epochs and config.scheduler_type == "plateau" and "warmup_epochs" in script.flags:
+        missing.append(f"warmup_epochs = {config.warmup_epochs}: torch cannot chain a warm-up with plateau")
+        values["warmup_epochs"] = 0
+    for name, value in values.items():
         said = _say(name, value, script)
         if isinstance(said, list):
             words += said
@@ -122,8 +135,19 @@ def _to_say(config: TrialConfig, use: DataUse, data_dir: str, script: Script) ->
             del values["num_layers"]
     if config.early_stopping_patience == 0 and "early_stopping_min_delta" not in flags:
         del values["early_stopping_min_delta"]
-    newer = {name: value for name, value in _NEWER.items() if name in flags}
-    return values | newer | _yaw_limits(config, use, script)
+    schedule = _schedule(config) if "scheduler_type" in flags else {}
+    return values | schedule | _yaw_limits(config, use, script)
+
+
+def _schedule(config: TrialConfig) -> dict[str, float]:
+    """What newer copies have to be told beside scheduler_type and warmup_epochs, for the rates of `schedules`.
+
+    A line from warmup_lr to lr over W epochs is lr · e / (W + 1) if it begins at lr / (W + 1).
+    """
+    if config.scheduler_type == "plateau":
+        return {}
+    warm = {"warmup_lr": config.lr / (config.warmup_epochs + 1)} if config.warmup_epochs else {}
+    return {**warm, "cosine_eta_min": config.scheduler_min_lr}
 
 
 def _yaw_limits(config: TrialConfig, use: DataUse, script: Script) -> dict[str, float]:
@@ -170,6 +194,12 @@ def _switch(value: Any, flag: Flag) -> list[str] | str:
 
 def _notes(config: TrialConfig, words: list[str], script: Script) -> tuple[str, ...]:
     notes = []
+    if config.scheduler_type != "plateau" and "scheduler_type" in script.flags:
+        shape = "the learning rate rises in a line, then falls" if config.warmup_epochs else "the learning rate falls"
+        over = "the epochs that are left" if config.warmup_epochs else "all epochs"
+        notes.append(f"{shape} by a cosine over {over}, set once an epoch; no flag says so, see that your copy does")
+    if same := [script.flags[name].typed for name in _UNHEARD_OF if name in script.flags]:
+        notes.append(f"your copy has {', '.join(same)} of its own; see that it means what docs/tuning.md says")
     if "model_type" in script.flags:
         notes.append(f"your copy chooses the layout by --model_type; see that it builds the `{config.layout}` layout")
     elif config.layout == "pose":
@@ -256,9 +286,9 @@ def checkpoint_args(config: TrialConfig, use: DataUse) -> dict[str, Any]:
     return {
         **dict.fromkeys(_HARMLESS),
         **config.to_dict(),
+        **_schedule(config),
         "deterministic": False,
         "num_decoder_layers": config.num_layers,
-        **_NEWER,
         "data_dir": use.data_dir,
         "min_yaw_angle": use.min_yaw,
         "max_yaw_angle": use.max_yaw,

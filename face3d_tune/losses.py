@@ -7,6 +7,8 @@ from torch.nn import functional
 
 from face3d_tune.config import TrialConfig
 
+LEAST_HARD = 1e-6  # of 1 - cosine, which rounding can bring below 0
+
 _Number = TypeVar("_Number", float, Tensor)
 
 
@@ -18,6 +20,22 @@ def squared_errors(prediction: Tensor, target: Tensor) -> Tensor:
 def cosines(prediction: Tensor, target: Tensor) -> Tensor:
     """Cosine similarity of each pair, in [-1, 1]: [B, F] and [B, F] to [B]."""
     return functional.cosine_similarity(prediction, target, dim=-1)
+
+
+def weighs(config: TrialConfig) -> bool:
+    """Whether the pairs of a batch have weights at all."""
+    return config.focal_gamma > 0 or config.angle_weight > 0
+
+
+def pair_weights(config: TrialConfig, cosine: Tensor, yaw: Tensor) -> Tensor:
+    """What each training pair counts in its batch, mean 1: [B] and |yaw| in degrees [B] to [B].
+
+    (1 + angle_weight · |yaw| / 90°) · (1 − cosine)^focal_gamma, divided by its mean over the batch. No gradient flows
+    through it. The second factor is focal weighting (Lin et al., 2017) with the cosine as the probability.
+    """
+    hardness = (1 - cosine.detach()).clamp(min=LEAST_HARD) ** config.focal_gamma
+    weights = (1 + config.angle_weight * yaw / 90) * hardness
+    return weights / weights.mean()
 
 
 def combine(config: TrialConfig, mse: _Number, cosine: _Number) -> _Number:

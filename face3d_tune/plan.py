@@ -8,6 +8,7 @@ from typing import Literal
 import psutil
 import torch
 
+from face3d_tune.augmentation import augments
 from face3d_tune.config import TrialConfig
 from face3d_tune.data import FaceData
 from face3d_tune.errors import ConfigError
@@ -61,8 +62,9 @@ def choose(
         return Plan("plain", 1, device, reason)
     if slots is not None:
         return Plan("batched", slots, device, f"--slots {slots}")
+    configs = list(configs)
     largest = max(_parameters(config, data.feature_size) for config in configs)
-    need = largest * 4 * _COPIES
+    need = largest * 4 * _COPIES + (_bytes(data) if any(map(augments, configs)) else 0)  # and an epoch's own views
     words = f"models of up to {largest / 1e6:.1f} million parameters"
     if device.type == "cpu":
         count, free = cores(), psutil.virtual_memory().available

@@ -15,6 +15,7 @@ lr        Learning rate, lowered when the validation loss stands still.
           frequent three decays or more, at least half of them as soon after the one before as the patience allows
           decayed  otherwise lowered
           never    not once
+          annealed with a cosine schedule, which does not ask the loss
 gap       Validation loss minus training loss. The training loss is measured with dropout on, so in a sound training the
           gap begins far below zero and always grows; that it widens is no overfitting by itself. After epoch b:
           overfitting  the end of the validation loss is more than 2 % above its lowest, while the training loss fell
@@ -88,7 +89,9 @@ def _lr(lr: Sequence[float], config: TrialConfig) -> Reading:
     if len(lr) < _END:
         return Reading("lr", "unknown", {})
     decays = [epoch for epoch in range(2, len(lr) + 1) if lr[epoch - 1] < lr[epoch - 2]]  # first with the lower rate
-    numbers = {"first": lr[0], "last": lr[-1], "decays": decays, "floor": config.scheduler_min_lr}
+    numbers = {"first": max(lr), "last": lr[-1], "decays": decays, "floor": config.scheduler_min_lr}  # after a warm-up
+    if config.scheduler_type == "cosine":
+        return Reading("lr", "annealed", numbers)
     gaps = [later - earlier for earlier, later in pairwise(decays)]
     soon = sum(gap <= config.scheduler_patience + 1 for gap in gaps)
     next_rate = max(lr[-1] * config.scheduler_factor, config.scheduler_min_lr)

@@ -164,7 +164,7 @@ class Checkpoints:
 
     def _stem(self, key: str, config: TrialConfig, seed: int, precision: Precision) -> str:
         """What the names of all checkpoints of one training begin with; their epoch follows."""
-        what = json.dumps([config.to_dict(), seed], sort_keys=True)
+        what = json.dumps([config.identity(), seed], sort_keys=True)
         return f"{self._folder}/running/{key}.{hashlib.sha256(what.encode()).hexdigest()[:12]}.{precision}."
 
     def _names(self, key: str) -> list[str]:

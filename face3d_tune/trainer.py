@@ -10,15 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
 
-from face3d_tune import losses, seeds
+from face3d_tune import augmentation, losses, seeds
 from face3d_tune.config import TrialConfig
 from face3d_tune.data import FaceData, mean_by_yaw
 from face3d_tune.device import Precision
 from face3d_tune.masks import MaskStream
 from face3d_tune.model import Model
-from face3d_tune.training import EVALUATION_BATCH, EpochResult, Evaluation, Pairs, Training, check_batch
+from face3d_tune.training import EVALUATION_BATCH, OPTIMIZERS, EpochResult, Evaluation, Pairs, Training, check_batch
 
 
 class Trainer(Training):
@@ -54,7 +53,8 @@ class Trainer(Training):
         self.validation = Pairs(data, "validation", config.pose_unit, device, dtype)
         check_batch(config, len(self.train))
         self.model = Model(config, data.feature_size, seeds.generator(seed, "weights")).to(device, dtype)
-        optimizer = AdamW(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        kind = OPTIMIZERS[config.optimizer]
+        optimizer = kind(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         super().__init__(config, seed, precision, optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
 
@@ -65,22 +65,30 @@ class Trainer(Training):
         return self.end_epoch(train_loss, self.evaluate(self.validation), time.perf_counter() - started)
 
     def _train_all_batches(self, epoch: int) -> float:
-        """One pass over the training pairs in a fresh order, the last partial batch dropped; the mean loss."""
+        """One pass over as many training pairs as there are, the last partial batch dropped; the mean loss."""
         self.model.train()
         self.model.draw_from(MaskStream(self.seed, epoch, self.device))
-        order = torch.randperm(len(self.train), generator=seeds.generator(self.seed, "order", epoch)).to(self.device)
         batches = len(self.train) // self.config.batch_size
+        order = augmentation.order(self.config, self.train.degrees, self.seed, epoch)
+        order, pairs = order[: batches * self.config.batch_size], self.train
+        if augmentation.augments(self.config):
+            changed = augmentation.augmented(self.config, pairs.views, order, self.seed, epoch)
+            order, pairs = torch.arange(len(order)), pairs.shown(order, changed, self.config.pose_unit)
         total = self.train.src.new_zeros(())  # stays there: asking for it at every step would stall a GPU
-        for batch in order[: batches * self.config.batch_size].view(batches, -1):
-            total += self._train_batch(batch)
+        for batch in order.to(self.device).view(batches, -1):
+            total += self._train_batch(pairs, batch)
         return total.item() / batches
 
-    def _train_batch(self, batch: Tensor) -> Tensor:
+    def _train_batch(self, pairs: Pairs, batch: Tensor) -> Tensor:
         """One optimiser step on the pairs whose indices are in `batch`; the loss before it, a scalar."""
-        prediction = self._predict(self.train, batch)
-        target = self.train.target[batch]
-        mse = losses.squared_errors(prediction, target).mean()
-        loss = losses.combine(self.config, mse, losses.cosines(prediction, target).mean())
+        prediction = self._predict(pairs, batch)
+        target = pairs.target[batch]
+        squared_errors, cosines = losses.squared_errors(prediction, target), losses.cosines(prediction, target)
+        if losses.weighs(self.config):
+            weights = losses.pair_weights(self.config, cosines, pairs.yaw[batch])
+            loss = (weights * losses.combine(self.config, squared_errors, cosines)).mean()
+        else:
+            loss = losses.combine(self.config, squared_errors.mean(), cosines.mean())
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)

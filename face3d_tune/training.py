@@ -7,22 +7,27 @@ in how they train an epoch (CONTRACT section 4).
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim import Adam, AdamW, Optimizer
 
 from face3d_tune import losses
-from face3d_tune.config import PoseUnit, TrialConfig
+from face3d_tune.augmentation import Augmented, Views
+from face3d_tune.config import OptimizerName, PoseUnit, TrialConfig
 from face3d_tune.data import FaceData, Part
 from face3d_tune.device import Precision
 from face3d_tune.errors import ConfigError, NonFiniteError
+from face3d_tune.schedules import Schedule
 from face3d_tune.stopping import EarlyStopping
 
+# Loshchilov & Hutter (2019), and Kingma & Ba (2015) with the weight decay as an L2 term of the clipped gradient.
+OPTIMIZERS: Mapping[OptimizerName, type[Adam]] = {"adamw": AdamW, "adam": Adam}
 EVALUATION_BATCH = 1024  # pairs; only memory depends on it, since every metric is a mean over pairs
 StopReason = Literal["finished", "early_stopping"]
 
@@ -68,15 +73,30 @@ class Pairs:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         front, video = data.parts[part].T
-        poses = (data.poses if pose_unit == "degrees" else np.deg2rad(data.poses)).astype(np.float32)
         self.src = torch.from_numpy(data.video_features[video]).to(device, dtype)  # [pairs, F]
         self.landmarks = torch.from_numpy(data.landmarks[video]).to(device, dtype)  # [pairs, 5, 3]
-        self.poses = torch.from_numpy(poses[video]).to(device, dtype)  # [pairs, 3]
+        self.poses = in_unit(pose_unit, data.poses[video]).to(device, dtype)  # [pairs, 3]
         self.target = torch.from_numpy(data.front_features[front]).to(device, dtype)  # [pairs, F]
         self.degrees = data.poses[video]  # [pairs, 3]
+        self.yaw = torch.from_numpy(np.abs(self.degrees[:, 0])).to(device, dtype)  # [pairs], degrees, not signed
+        self.views = Views(self.src, self.landmarks, self.degrees, front)
 
     def __len__(self) -> int:
         return len(self.src)
+
+    def shown(self, drawn: Tensor, augmented: Augmented, pose_unit: PoseUnit) -> Self:
+        """The pairs with the indices `drawn` [n], in that order, with other views."""
+        other, index = copy(self), drawn.to(self.src.device)
+        other.src, other.landmarks = augmented.src, augmented.landmarks
+        other.poses = in_unit(pose_unit, augmented.degrees.numpy()).to(self.poses)
+        other.target, other.yaw = self.target[index], self.yaw[index]
+        other.degrees = self.degrees[drawn.numpy()]
+        return other
+
+
+def in_unit(unit: PoseUnit, degrees: NDArray[np.float64]) -> Tensor:
+    """Poses as the users' script reads them, rounded to float32: [pairs, 3] to the same."""
+    return torch.from_numpy((degrees if unit == "degrees" else np.deg2rad(degrees)).astype(np.float32))
 
 
 class Training(ABC):
@@ -95,13 +115,7 @@ class Training(ABC):
         self.config, self.seed = config, seed
         self.precision: Precision = precision if config.use_mixed_precision else "off"
         self.optimizer = optimizer
-        self.scheduler = ReduceLROnPlateau(
-            optimizer,
-            mode="min",
-            factor=config.scheduler_factor,
-            patience=config.scheduler_patience,
-            min_lr=config.scheduler_min_lr,
-        )
+        self.scheduler = Schedule(config, optimizer)
         self.early_stopping = EarlyStopping(config.early_stopping_patience, config.early_stopping_min_delta)
         self.history: list[EpochResult] = []
         self.best: EpochResult | None = None
@@ -154,7 +168,7 @@ class Training(ABC):
 
     @abstractmethod
     def optimizer_state(self) -> dict[str, Any]:
-        """AdamW's, as the users' script can load it."""
+        """The optimiser's, as the users' script can load it."""
 
     @abstractmethod
     def scale_state(self) -> dict[str, Any]:

@@ -27,13 +27,14 @@ LAYERS = (
     "data",  # what the rest of the package sees of data
     "data.copy",
     "importance",
-    "space losses model export judge",
+    "space losses model export judge augmentation schedules",
     "study_file",
     "algorithms results conditions",
     "training earlier_run",
     "trainer engine.layers engine.parameters engine.sites engine.state",
     "engine.network",
     "engine.table",
+    "engine.epoch",
     "engine.batch",
     "engine",  # what the rest of the package sees of the engine
     "history",
@@ -77,7 +78,8 @@ ONLY = {
     "matplotlib": "curve",
     "tomli_w": "export",
     "torch": "seeds masks device checkpoint losses model conditions training earlier_run trainer engine.layers "
-    "engine.parameters engine.sites engine.state engine.network engine.table engine.batch importing "
+    "engine.parameters engine.sites engine.state engine.network engine.table engine.epoch engine.batch importing "
+    "augmentation schedules "
     "resume slots processes objective full_training plan cli.importing",
     "psutil": "smoke plan doctor",
     "optuna": "storage space judge algorithms results conditions history importing findings dashboard.figures "
@@ -85,7 +87,7 @@ ONLY = {
     "copying cli.table cli.progress cli.run cli.watch cli.status cli.dashboard cli.report cli.export "
     "cli.train cli.importing cli.copy cli.doctor",
     "numpy": "masks checkpoint data.metadata data.files data.pairs data.face_data data.copy importance export "
-    "training engine.table importing cli.data",
+    "augmentation training engine.table importing cli.data",
 }
 
 HEAVY = ("torch", "optuna", "optuna_dashboard", "matplotlib", "sqlalchemy", "numpy", "rich")

@@ -192,6 +192,8 @@ def _print_commands(
         )
     for line in exported.missing:
         click.echo(f"warning: not expressed: {line}", err=True)
+    if exported.missing:
+        click.echo("note: `face3d-tune train` trains all of it here", err=True)
     tried(accepted)
     for command in exported.commands:
         click.echo(quote(command, shell))

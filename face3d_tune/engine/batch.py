@@ -17,25 +17,27 @@ from face3d_tune import losses, seeds
 from face3d_tune.config import TrialConfig
 from face3d_tune.data import FaceData, mean_by_yaw
 from face3d_tune.device import Precision
+from face3d_tune.engine.epoch import batches
 from face3d_tune.engine.network import Network
 from face3d_tune.engine.parameters import layout
 from face3d_tune.engine.sites import Masks, mask_length, mask_views
-from face3d_tune.engine.state import State, adamw_step
+from face3d_tune.engine.state import State, optimizer_step
+from face3d_tune.engine.table import Batch as PairBatch
 from face3d_tune.engine.table import Table, loss_gradient
 from face3d_tune.errors import NonFiniteError
 from face3d_tune.masks import MaskStream
 from face3d_tune.model import Model
-from face3d_tune.training import EVALUATION_BATCH, EpochResult, Evaluation, Training, check_batch
+from face3d_tune.training import EVALUATION_BATCH, OPTIMIZERS, EpochResult, Evaluation, Training, check_batch
 
 _STRUCTURE = (
     *("layout", "d_model", "dim_feedforward", "nhead", "num_layers", "batch_size"),
-    *("use_spatial_attention", "use_pose_attention"),
+    *("use_spatial_attention", "use_pose_attention", "optimizer"),
 )
 _LOWER = {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def structure(config: TrialConfig, precision: Precision) -> Hashable:
-    """What trainings must have in common to share a batch: all that decides the shape or type of a tensor."""
+    """What trainings must have in common to share a batch: what decides shape or type of a tensor, or its kernel."""
     values = asdict(config)
     return (precision if config.use_mixed_precision else "off", *(values[name] for name in _STRUCTURE))
 
@@ -62,7 +64,7 @@ class Member(Training):
         return self.batch.model_state(self)
 
     def optimizer_state(self) -> dict[str, Any]:
-        """AdamW's, as the users' script can load it."""
+        """The optimiser's, as the users' script can load it."""
         return self.batch.optimizer_state(self)
 
     def scale_state(self) -> dict[str, Any]:
@@ -200,36 +202,29 @@ class Batch:
 
     def _train(self, stop: Callable[[], bool]) -> list[float] | None:
         """One pass over the training pairs, each model in its own order; the mean losses."""
-        device, size, table = self.data.device, self.config.batch_size, self.data.train
-        batches = len(table) // size
-        orders = [
-            torch.randperm(len(table), generator=seeds.generator(member.seed, "order", member.epoch))
-            for member in self.members
-        ]
-        order = torch.stack(orders)[:, : batches * size].to(device).view(-1, batches, size)
+        device, table = self.data.device, self.data.train
         wide = torch.float64 if device.type == "cpu" else torch.float32  # what the fused kernel reads there
         rates = torch.tensor([member.lr for member in self.members], dtype=wide, device=device)
         streams = [MaskStream(member.seed, member.epoch, device) for member in self.members]
         before = self.state.steps.clone()
         sums = self.state.weights.new_zeros(2, len(self.members))
-        for pairs in order.unbind(1):
+        for batch in batches(table, self.members, self._in_radians):
             if stop():
                 return None
             for place, member in enumerate(self.members):
                 if member.config.dropout > 0:
                     streams[place].fill(self._masks[place], member.config.dropout)
-            sums += self._step(self._alone(pairs), rates)
+            sums += self._step(batch, rates)
         taken = (self.state.steps - before).tolist()
         for place, member in enumerate(self.members):  # what AdamW does to a parameter without gradient
             self.state.dead[place] *= (1 - member.lr * member.config.weight_decay) ** taken[place]
-        means = (sums / batches).T.tolist()
+        means = (sums / (len(table) // self.config.batch_size)).T.tolist()
         return [losses.combine(member.config, *mean) for member, mean in zip(self.members, means, strict=True)]
 
-    def _step(self, pairs: Tensor, rates: Tensor) -> Tensor:
+    def _step(self, batch: PairBatch, rates: Tensor) -> Tensor:
         """One optimiser step of every model; their mean squared errors and cosines before it, [2, K]."""
         if self._low is not None:
             self._low.copy_(self.state.weights[:, : self._products])
-        batch = self.data.train.batch(pairs, self._in_radians)
         masks: Masks = self._mask_views if any(member.config.dropout > 0 for member in self.members) else {}
         prediction, pull = self._network(batch.inputs, masks, training=True)
         gradient, mse, cosine = loss_gradient(prediction, batch, self._mse_weight, self._cosine_weight)
@@ -237,7 +232,7 @@ class Batch:
         pull(gradient * self.state.scales.view(self._mse_weight.shape) if scaled else gradient)
         if self._low_gradients is not None:
             self._gradients[:, : self._products] = self._low_gradients
-        adamw_step(self.state, self._gradients, rates, self._decays, scaled=scaled)
+        optimizer_step(self.state, self._gradients, rates, self._decays, scaled=scaled, optimizer=self.config.optimizer)
         return torch.stack((mse, cosine)).view(2, -1)
 
     def _evaluate(self, table: Table) -> list[Evaluation]:
@@ -271,7 +266,7 @@ class Batch:
         return state
 
     def optimizer_state(self, member: Member) -> dict[str, Any]:
-        """AdamW's state of one model in the order of the plain model's parameters."""
+        """The optimiser's state of one model in the order of the plain model's parameters."""
         place = self.members.index(member)
         moments = []
         for rows in (self.state.first, self.state.second):
@@ -279,7 +274,7 @@ class Batch:
             self._live.read(rows[place], moments[-1])
         parameters = [self._template[name] for name in self._parameters]
         config = member.config
-        whole = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay).state_dict()
+        whole = OPTIMIZERS[config.optimizer](parameters, lr=config.lr, weight_decay=config.weight_decay).state_dict()
         whole["param_groups"][0]["lr"] = member.lr
         step = self.state.steps[place].cpu()
         whole["state"] = {

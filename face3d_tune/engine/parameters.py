@@ -2,7 +2,8 @@
 
 Every attention of this model has a single key, so that its softmax is 1 and neither query nor key can change the output
 (CONTRACT section 3). Those parameters get a zero gradient: AdamW only shrinks them by its weight decay. They stand in a
-row of their own, are shrunk once an epoch, and are whole again in every state dict.
+row of their own, are shrunk once an epoch, and are whole again in every state dict. Adam's weight decay is part of the
+gradient and moves them as it moves all others, so under Adam they stand at the end of the live row.
 """
 
 import math
@@ -130,15 +131,16 @@ def layout(config: TrialConfig, shapes: Mapping[str, torch.Size]) -> tuple[Row, 
     for layer, key in enumerate(stack):
         for index in (1, 2, 3):
             linear(f"{layer}.norm{index}", f"{key}.norm{index}")
-    live.pad()
 
+    without_gradient = dead if config.optimizer == "adamw" else live
     for key in stack:
         for attention in ("self_attn", "multihead_attn"):
             for kind in ("weight", "bias"):
                 part = Part(f"{key}.{attention}.in_proj_{kind}", slice(0, 2 * d))
-                dead.add(part.key, shapes, part)
+                without_gradient.add(part.key, shapes, part)
     if config.use_pose_attention:
         for name in ("pose_to_key", "feature_to_query"):
             for kind in ("weight", "bias"):
-                dead.add(f"{name}.{kind}", shapes, Part(f"pose_attention.{name}.{kind}", _ALL))
+                without_gradient.add(f"{name}.{kind}", shapes, Part(f"pose_attention.{name}.{kind}", _ALL))
+    live.pad()
     return live, dead, products

@@ -1,4 +1,4 @@
-"""The numbers of K trainings, model by model, and the AdamW step over all of them (Loshchilov & Hutter, 2019).
+"""The numbers of K trainings, model by model, and the step of AdamW or Adam over all of them (`training.OPTIMIZERS`).
 
 Every model has its own rate, decay, step count, clipping and loss scale. Nothing here asks the device for a number,
 so an accelerator never waits for the host.
@@ -9,6 +9,8 @@ from typing import Self
 
 import torch
 from torch import Tensor
+
+from face3d_tune.config import OptimizerName
 
 MAX_NORM = 1.0  # of a model's gradient (CONTRACT section 4)
 FIRST_SCALE, GROWTH_INTERVAL = 2.0**16, 2000  # of the loss in fp16, as torch.amp.GradScaler has them
@@ -21,8 +23,8 @@ class State:
 
     weights: Tensor  # [K, P], live
     dead: Tensor  # [K, D], without influence
-    first: Tensor  # [K, P], AdamW's first moments
-    second: Tensor  # [K, P], AdamW's second moments
+    first: Tensor  # [K, P], the optimiser's first moments
+    second: Tensor  # [K, P], the optimiser's second moments
     mean: Tensor  # [K, 256], running, of the batch normalisation
     variance: Tensor  # [K, 256]
     steps: Tensor  # [K], optimiser steps taken
@@ -54,7 +56,15 @@ class State:
         self.scales[model] = FIRST_SCALE
 
 
-def adamw_step(state: State, gradients: Tensor, rates: Tensor, decays: list[float], *, scaled: bool) -> None:
+def optimizer_step(
+    state: State,
+    gradients: Tensor,
+    rates: Tensor,
+    decays: list[float],
+    *,
+    scaled: bool,
+    optimizer: OptimizerName = "adamw",
+) -> None:
     """Scale back, clip and apply the gradients [K, P], at the rates [K].
 
     If losses were `scaled`, a model whose gradients overflowed skips the step and gets a smaller scale.
@@ -70,8 +80,9 @@ def adamw_step(state: State, gradients: Tensor, rates: Tensor, decays: list[floa
     overflowed = ~norms.isfinite()
     skipped = overflowed.to(state.steps.dtype) if scaled else torch.zeros_like(state.steps)
     state.steps += 1 - skipped
+    step = torch._fused_adamw_ if optimizer == "adamw" else torch._fused_adam_
     for model, decay in enumerate(decays):
-        torch._fused_adamw_(
+        step(
             [state.weights[model]],
             [gradients[model]],
             [state.first[model]],

@@ -6,9 +6,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from face3d_tune import losses
+from face3d_tune.augmentation import Augmented, Views
 from face3d_tune.data import FaceData, Part
+from face3d_tune.engine.layers import steadily
 from face3d_tune.engine.network import Inputs
-from face3d_tune.training import Pairs
+from face3d_tune.training import Pairs, in_unit
+
+
+@dataclass(frozen=True, slots=True)
+class Weighting:
+    """What decides the weight of each pair (`losses.pair_weights`): factors [K, B, 1] and exponents [K, 1, 1]."""
+
+    angle: Tensor  # 1 + angle_weight · |yaw| / 90°
+    gamma: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +29,7 @@ class Batch:
     inputs: Inputs
     target: Tensor
     length: Tensor
+    weighting: Weighting | None = None  # None: every pair counts the same
 
 
 class Table:
@@ -36,8 +48,12 @@ class Table:
             "length": torch.linalg.vector_norm(degrees.target, dim=1, keepdim=True).clamp(min=1e-8),
         }
         self.degrees: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = degrees.degrees  # [pairs, 3]
+        self.yaw = degrees.yaw  # [pairs], degrees, not signed
         self._rows = torch.cat(list(columns.values()), 1)
         self._widths = [column.shape[1] for column in columns.values()]
+        self.width = sum(self._widths)
+        src, landmarks = torch.split_with_sizes(self._rows, self._widths, 1)[:2]
+        self.views = Views(src, landmarks.view(-1, 5, 3), degrees.degrees, degrees.views.front)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -47,10 +63,22 @@ class Table:
 
         A slice gives the same pairs to every model.
         """
-        if isinstance(pairs, slice):
-            rows = self._rows[pairs]
-        else:
-            rows = self._rows.index_select(0, pairs.flatten()).view(*pairs.shape, -1)
+        return self.split(self._rows[pairs] if isinstance(pairs, slice) else self.rows(pairs), in_radians)
+
+    def rows(self, pairs: Tensor, augmented: Augmented | None = None) -> Tensor:
+        """All that is known of the pairs with these indices, [*pairs, width]; their views may be `augmented`."""
+        rows = self._rows.index_select(0, pairs.flatten())
+        if augmented is not None:
+            src, landmarks, xy, degrees, radians, _, _ = torch.split_with_sizes(rows, self._widths, 1)
+            src.copy_(augmented.src)
+            landmarks.copy_(augmented.landmarks.flatten(1))
+            xy.copy_(augmented.landmarks[..., :2].flatten(1))
+            degrees[:, :3] = in_unit("degrees", augmented.degrees.numpy()).to(rows)
+            radians[:, :3] = in_unit("radians", augmented.degrees.numpy()).to(rows)
+        return rows.view(*pairs.shape, -1)
+
+    def split(self, rows: Tensor, in_radians: bool | Tensor) -> Batch:
+        """What `batch` says, of rows that `rows` gave."""
         parts = torch.split_with_sizes(rows, self._widths, -1)
         src, landmarks, xy, degrees, radians, target, length = parts
         if isinstance(in_radians, Tensor):
@@ -65,7 +93,7 @@ def loss_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradient of each model's loss (CONTRACT section 4) by its predictions, its mean squared error and cosine.
 
-    Predictions [K, B, F]; weights [K, 1, 1]; the means are [K].
+    Predictions [K, B, F]; weights [K, 1, 1]; the means are [K]. With a `weighting`, all three are of weighted pairs.
     """
     target, pairs, size = batch.target, *prediction.shape[-2:]
     length = torch.linalg.vector_norm(prediction, dim=-1, keepdim=True).clamp(min=1e-8)
@@ -73,4 +101,15 @@ def loss_gradient(
     error = prediction - target
     by_cosine = target / (length * batch.length) - prediction * (cosine / length.square())
     gradient = error * (mse_weight * (2 / (pairs * size))) - by_cosine * (cosine_weight / pairs)
-    return gradient, error.square().mean((-2, -1)), cosine.mean((-2, -1))
+    if batch.weighting is None:
+        return gradient, error.square().mean((-2, -1)), cosine.mean((-2, -1))
+    weights = _pair_weights(cosine, batch.weighting)
+    return gradient * weights, (error.square() * weights).mean((-2, -1)), (cosine * weights).mean((-2, -1))
+
+
+def _pair_weights(cosine: Tensor, weighting: Weighting) -> Tensor:
+    """`losses.pair_weights` of every model, [K, B, 1]; exactly 1 for a model that does not weigh."""
+    # Not pow, which computes differently with one exponent than with one of each model.
+    logarithm = steadily(torch.log, (1 - cosine).clamp(min=losses.LEAST_HARD))
+    weights = weighting.angle * steadily(torch.exp, logarithm * weighting.gamma)
+    return weights / weights.mean(-2, keepdim=True)

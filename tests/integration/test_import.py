@@ -195,8 +195,8 @@ def test_runs_on_other_data_are_refused(home, sqlite_url, tmp_path):
 
 
 REASONS = {
-    "another schedule": ({"args": {"scheduler_type": "cosine"}}, "scheduler_type = cosine; every trial here uses"),
-    "warm-up": ({"args": {"warmup_epochs": 10}}, "warmup_epochs = 10; no trial here warms up"),
+    "another schedule": ({"args": {"scheduler_type": "cosine"}}, "scheduler_type = cosine; of a script only plateau"),
+    "warm-up": ({"args": {"warmup_epochs": 10}}, "warmup_epochs = 10; how a script warms up is not known"),
     "a resumed run": ({"args": {"resume": "last.pth"}}, "resume = last.pth; a trial begins with new weights"),
     "a rate out of the space": ({"args": {"lr": 0.01}}, "lr = 0.01 is outside what this study searches, 1e-05 … 0.003"),
     "an unknown rate": ({"args": {"lr": None}}, "its args do not say lr"),

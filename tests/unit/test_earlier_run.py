@@ -1,5 +1,6 @@
 """What follows from an earlier run's file beyond what it says."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from face3d_tune import importing
 from face3d_tune.conditions import Settings
 from face3d_tune.config import resolve
 from face3d_tune.data import load
-from face3d_tune.earlier_run import EarlierRun, learning_rates
+from face3d_tune.earlier_run import EarlierRun, NotExpressible, learning_rates
 from face3d_tune.importing import examine
 from face3d_tune.losses import combine
+from face3d_tune.model import Model
 from face3d_tune.trainer import Trainer
 from face3d_tune.training import Pairs
 
@@ -44,6 +46,22 @@ def test_learning_rates_follow_from_the_validation_losses():
 def test_they_are_unknown_if_the_file_does_not_say_the_same(lr):
     run = run_of([0.5, 0.6, 0.6, 0.4], epoch=3, lr=lr)  # at its end the rate is 5e-4
     assert learning_rates(run, config_of()) == ()
+
+
+def test_those_of_a_cosine_after_a_warm_up_do_too():
+    config = config_of(scheduler_type="cosine", warmup_epochs=1, scheduler_min_lr=0.0)  # of 9 epochs 8 anneal
+    run = run_of([0.5] * 5, epoch=4, lr=1e-3 * (1 + math.cos(math.pi * 4 / 8)) / 2)  # the rate of epoch 6
+    rates = [5e-4, *(1e-3 * (1 + math.cos(math.pi * t / 8)) / 2 for t in range(5))]
+    assert learning_rates(run, config) == pytest.approx(rates)
+
+
+def test_only_a_run_of_this_program_may_have_had_another_schedule():
+    weights = Model(config_of(), 16, torch.Generator()).state_dict()
+    args = {**ARGS, "scheduler_type": "cosine", "warmup_epochs": 2}
+    with pytest.raises(NotExpressible, match=r"scheduler_type = cosine; of a script only .*; warmup_epochs = 2; how"):
+        replace(run_of([0.5], weights), args=args).config("degrees")
+    ours = replace(run_of([0.5], weights), args={**args, "pose_unit": "radians", "view_mixing": 0.5}).config("radians")
+    assert (ours.scheduler_type, ours.warmup_epochs, ours.view_mixing) == ("cosine", 2, 0.5)
 
 
 @pytest.mark.parametrize(("epoch", "holds"), [(None, True), (1, True), (2, True), (0, False), (3, False)])

@@ -475,8 +475,9 @@ def test_a_checkpoint_loads_strictly_and_the_plain_trainer_goes_on_from_it(data,
             assert_equal(member, trainer)
 
 
-def test_an_optimizer_state_is_the_plain_trainers_in_every_setting(data):
-    config = replace(ALL, scheduler_patience=0, scheduler_factor=0.1, lr=0.3, epochs=5)
+@pytest.mark.parametrize("optimizer", ["adamw", "adam"])
+def test_an_optimizer_state_is_the_plain_trainers_in_every_setting(data, optimizer):
+    config = replace(ALL, scheduler_patience=0, scheduler_factor=0.1, lr=0.3, epochs=5, optimizer=optimizer)
     batch, (_, member) = together(data, [replace(config, lr=1e-3), config], dtype=torch.float64)
     train(batch)
     ours, theirs = member.optimizer_state(), plain(data, config, 1, dtype=torch.float64).optimizer_state()
@@ -540,10 +541,12 @@ MAY_DIFFER = {
     **{"epochs": 9, "lr": 1.0, "weight_decay": 0.9, "dropout": 0.0, "pose_unit": "degrees", "loss_type": "mse"},
     **{"mse_weight": 0.9, "cosine_weight": 0.9, "scheduler_factor": 0.9, "scheduler_patience": 9},
     **{"scheduler_min_lr": 1e-9, "early_stopping_patience": 9, "early_stopping_min_delta": 0.9},
+    **{"scheduler_type": "cosine", "warmup_epochs": 3, "focal_gamma": 1.0, "angle_weight": 1.0, "oversampling": 1.0},
+    **{"view_mixing": 0.5, "feature_noise": 0.5, "pose_jitter": 5.0, "landmark_noise": 0.1},
 }
 MUST_AGREE = {
     **{"layout": "pose", "d_model": 32, "dim_feedforward": 64, "nhead": 4, "num_layers": 3, "batch_size": 9},
-    **{"use_spatial_attention": True, "use_pose_attention": True},
+    **{"use_spatial_attention": True, "use_pose_attention": True, "optimizer": "adam"},
 }
 
 
@@ -553,7 +556,7 @@ def test_trainings_that_differ_in_numbers_only_share_a_batch(name):
 
 
 @pytest.mark.parametrize("name", MUST_AGREE)
-def test_trainings_that_differ_in_a_shape_do_not(name):
+def test_trainings_that_differ_in_a_shape_or_in_the_optimizer_do_not(name):
     assert structure(replace(SMALL, **{name: MUST_AGREE[name]}), "off") != structure(SMALL, "off")
 
 

@@ -33,6 +33,7 @@ FOUR = [  # what may differ inside a batch, all of it at once; the second is cli
     {"loss_type": "cosine", "cosine_weight": 0.9, "lr": 5e-4, "scheduler_min_lr": 4e-4},
     {"loss_type": "mse", "lr": 2e-3, "early_stopping_patience": 1, "early_stopping_min_delta": 1.0},
 ]
+DEFAULTS = TrialConfig(d_model=16, dim_feedforward=32)
 everything = pytest.mark.parametrize("flags", STRUCTURES, ids=str)
 with_and_without = pytest.mark.parametrize("dropout", [(0.0,) * 4, (0.1, 0.5, 0.0, 0.3)], ids=["no dropout", "dropout"])
 
@@ -46,6 +47,12 @@ def plain(data, config, seed, dtype=torch.float64):
 
 def four(flags, dropout):
     return [replace(BASE, **flags, **other, dropout=p) for other, p in zip(FOUR, dropout, strict=True)]
+
+
+def mixed(flags, optimizer):
+    """Four trainings that differ in everything that may differ inside a batch."""
+    pairs = zip(four(flags, (0.1, 0.5, 0.0, 0.3)), MIXED, strict=True)
+    return [replace(config, **other, optimizer=optimizer) for config, other in pairs]
 
 
 def train(batch):
@@ -127,6 +134,80 @@ def test_sizes_that_fill_no_vector_make_no_difference(data, sizes):
     states = train(batch)
     for seed, (config, member) in enumerate(zip(configs, members, strict=True)):
         compare(member, states[member], plain(data, config, seed))
+
+
+# The parameters beyond the documented script's: each alone, then all that may differ, at once
+
+BEYOND = {
+    "Adam": {"optimizer": "adam", "weight_decay": 0.1},
+    "Adam with attention": {"optimizer": "adam", "use_pose_attention": True, "use_spatial_attention": True},
+    "Adam without decay": {"optimizer": "adam", "weight_decay": 0.0},
+    "cosine": {"scheduler_type": "cosine", "scheduler_min_lr": 1e-4},
+    "warm-up, plateau": {"warmup_epochs": 2},
+    "warm-up, cosine": {"warmup_epochs": 1, "scheduler_type": "cosine"},
+    "warm-up to the end": {"warmup_epochs": 9, "scheduler_type": "cosine"},
+    "focal": {"focal_gamma": 1.5},
+    "focal, mse": {"focal_gamma": 0.7, "loss_type": "mse"},
+    "angle": {"angle_weight": 2.0},
+    "angle, cosine loss": {"angle_weight": 1.0, "focal_gamma": 2.0, "loss_type": "cosine"},
+    "oversampling": {"oversampling": 2.0},
+    "view mixing": {"view_mixing": 0.7},
+    "feature noise": {"feature_noise": 0.5},
+    "pose jitter": {"pose_jitter": 8.0},
+    "pose jitter in degrees": {"pose_jitter": 8.0, "pose_unit": "degrees"},
+    "landmark noise": {"landmark_noise": 0.3},
+}
+MIXED = [
+    {"scheduler_type": "cosine", "warmup_epochs": 1, "focal_gamma": 1.0, "feature_noise": 0.4, "oversampling": 1.0},
+    {},
+    {"angle_weight": 1.5, "view_mixing": 1.0, "pose_jitter": 5.0, "warmup_epochs": 2},
+    {"landmark_noise": 0.2, "oversampling": 3.0, "focal_gamma": 0.5, "angle_weight": 0.5},
+]
+
+
+@pytest.mark.parametrize("what", BEYOND)
+def test_every_further_parameter_alone_acts_as_in_the_plain_trainer_and_differs_from_its_default(data, what):
+    config = replace(BASE, dropout=0.2, **BEYOND[what])
+    batch = Batch(config, Data(data, CPU, torch.float64), "off")
+    member = batch.add(config, 3, "off")
+    trainer = plain(data, config, 3)
+    compare(member, train(batch)[member], trainer)
+    without = plain(data, replace(config, **{name: getattr(DEFAULTS, name) for name in BEYOND[what]}), 3)
+    with pytest.raises(AssertionError):
+        compare(member, trainer.model_state(), without)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam"])
+@everything
+def test_four_that_differ_in_all_further_parameters_at_once_are_the_plain_trainers(data, flags, optimizer):
+    configs = mixed(flags, optimizer)
+    batch = Batch(configs[0], Data(data, CPU, torch.float64), "off")
+    members = [batch.add(config, seed, "off") for seed, config in enumerate(configs)]
+    states = train(batch)
+    for seed, (config, member) in enumerate(zip(configs, members, strict=True)):
+        compare(member, states[member], plain(data, config, seed))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam"])
+def test_not_a_bit_of_them_depends_on_the_neighbours(data, optimizer):
+    configs = mixed(STRUCTURES[3], optimizer)
+    expected = [alone(data, config, seed) for seed, config in enumerate(configs)]
+    for order in ([0, 1, 2, 3], [3, 1, 0, 2], [1, 2]):
+        batch = Batch(configs[0], Data(data, CPU), "off")
+        members = {seed: batch.add(configs[seed], seed, "off") for seed in order}
+        states = train(batch)
+        for seed, member in members.items():
+            same_bits(expected[seed], (member, states[member]))
+
+
+@pytest.mark.parametrize("layers", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("width", [0.5, 0.75, 1.0, 1.25, 1.5])
+def test_depth_and_width_of_a_search_make_no_difference(data, layers, width):
+    shape = {"num_layers": layers, "d_model": int(16 * width), "dim_feedforward": int(64 * width), "epochs": 2}
+    config = replace(BASE, dropout=0.2, focal_gamma=1.0, view_mixing=0.5, **shape)
+    batch = Batch(config, Data(data, CPU, torch.float64), "off")
+    member = batch.add(config, 1, "off")
+    compare(member, train(batch)[member], plain(data, config, 1))
 
 
 # What the comparisons would notice

@@ -1,4 +1,4 @@
-"""The numbers of K models and their optimiser step, against torch's own AdamW, clipping and GradScaler."""
+"""The numbers of K models and their optimiser step, against torch's own AdamW and Adam, clipping and GradScaler."""
 
 from dataclasses import fields
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from face3d_tune.engine import state as state_module
-from face3d_tune.engine.state import FIRST_SCALE, GROWTH_INTERVAL, State, adamw_step
+from face3d_tune.engine.state import FIRST_SCALE, GROWTH_INTERVAL, State, optimizer_step
 
 P, D, HIDDEN = 2048, 32, 256  # live and dead numbers of a model, width of the batch normalisation
 RATES, DECAYS = (1e-3, 0.05, 0.3), (0.0, 0.01, 0.4)
@@ -33,9 +33,9 @@ def gradients_of(step, models=3):
 class Plain:
     """One model's numbers under torch's own optimiser, clipping and scaler."""
 
-    def __init__(self, weights, rate, decay, scale=None):
+    def __init__(self, weights, rate, decay, scale=None, kind=torch.optim.AdamW):
         self.weights = torch.nn.Parameter(weights.clone())
-        self.optimizer = torch.optim.AdamW([self.weights], lr=rate, weight_decay=decay)
+        self.optimizer = kind([self.weights], lr=rate, weight_decay=decay)
         self.scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
 
     def step(self, gradient):
@@ -60,16 +60,17 @@ def compare(state, plains, *, atol=1e-12):
         assert state.steps[place] == moments["step"]
 
 
-def train(state, steps, *, rates=RATES, decays=DECAYS, plains=(), first=0):
+def train(state, steps, *, rates=RATES, decays=DECAYS, plains=(), first=0, optimizer="adamw"):
     for step in range(first, first + steps):
         gradients = gradients_of(step, len(state.weights))
         for plain, gradient in zip(plains, gradients, strict=False):
             plain.step(gradient)
-        adamw_step(state, gradients, torch.tensor(rates, dtype=DOUBLE), list(decays), scaled=False)
+        rates_of_models = torch.tensor(rates, dtype=DOUBLE)
+        optimizer_step(state, gradients, rates_of_models, list(decays), scaled=False, optimizer=optimizer)
 
 
-def plains_of(state, rates=RATES, decays=DECAYS):
-    return [Plain(*row) for row in zip(state.weights, rates, decays, strict=True)]
+def plains_of(state, rates=RATES, decays=DECAYS, kind=torch.optim.AdamW):
+    return [Plain(*row, kind=kind) for row in zip(state.weights, rates, decays, strict=True)]
 
 
 def test_a_step_of_every_model_is_that_of_torchs_adamw_after_clipping_it_alone():
@@ -79,19 +80,30 @@ def test_a_step_of_every_model_is_that_of_torchs_adamw_after_clipping_it_alone()
     compare(state, plains)
 
 
+def test_under_adam_it_is_that_of_torchs_adam_whose_decay_comes_after_the_clipping():
+    state = start()
+    plains = plains_of(state, kind=torch.optim.Adam)
+    train(state, 6, plains=plains, optimizer="adam")
+    compare(state, plains)
+    other = start()
+    train(other, 6, optimizer="adamw")
+    with pytest.raises(AssertionError):
+        compare(other, plains)
+
+
 @pytest.mark.parametrize("models", [1, 2])
 def test_how_many_models_there_are_changes_nothing(models):
     few, all_three = start(models), start()
     for step in range(3):
         gradients = gradients_of(step)
-        adamw_step(
+        optimizer_step(
             few,
             gradients[:models].clone(),
             torch.tensor(RATES[:models], dtype=DOUBLE),
             list(DECAYS[:models]),
             scaled=False,
         )
-        adamw_step(all_three, gradients, torch.tensor(RATES, dtype=DOUBLE), list(DECAYS), scaled=False)
+        optimizer_step(all_three, gradients, torch.tensor(RATES, dtype=DOUBLE), list(DECAYS), scaled=False)
     assert torch.equal(few.weights, all_three.weights[:models])
 
 
@@ -188,7 +200,7 @@ def scaled_steps(state, plains, overflows, *, first=0):
             gradients[place, 5] = torch.inf
         for plain, gradient in zip(plains, gradients, strict=True):
             plain.step(gradient)
-        adamw_step(state, gradients, torch.tensor(RATES, dtype=DOUBLE), list(DECAYS), scaled=True)
+        optimizer_step(state, gradients, torch.tensor(RATES, dtype=DOUBLE), list(DECAYS), scaled=True)
         assert state.scales.tolist() == [plain.scaler.get_scale() for plain in plains]
         assert state.since_overflow.tolist() == [plain.scaler._get_growth_tracker() for plain in plains]
 
@@ -211,7 +223,7 @@ def test_not_a_number_is_an_overflow_too():
     weights = state.weights.clone()
     gradients = gradients_of(0)
     gradients[2, 7] = torch.nan
-    adamw_step(state, gradients, torch.tensor(RATES, dtype=DOUBLE), list(DECAYS), scaled=True)
+    optimizer_step(state, gradients, torch.tensor(RATES, dtype=DOUBLE), list(DECAYS), scaled=True)
     assert torch.equal(state.weights[2], weights[2])
     assert not torch.equal(state.weights[1], weights[1])
     assert state.scales.tolist() == [FIRST_SCALE, FIRST_SCALE, FIRST_SCALE / 2]
@@ -221,7 +233,7 @@ def test_without_scaling_nothing_is_skipped_and_no_scale_moves():
     state = start()
     gradients = gradients_of(0)
     gradients[1, 5] = torch.inf
-    adamw_step(state, gradients, torch.tensor(RATES, dtype=DOUBLE), list(DECAYS), scaled=False)
+    optimizer_step(state, gradients, torch.tensor(RATES, dtype=DOUBLE), list(DECAYS), scaled=False)
     assert state.steps.tolist() == [1, 1, 1]
     assert state.scales.tolist() == [FIRST_SCALE] * 3
     assert state.since_overflow.tolist() == [0, 0, 0]
@@ -247,7 +259,7 @@ def test_a_scale_never_grows_to_infinity():
     state = start(1, torch.float32)
     state.scales[0] = 2.0**127
     state.since_overflow[0] = GROWTH_INTERVAL - 1
-    adamw_step(state, torch.zeros(1, P), torch.tensor(RATES[:1], dtype=DOUBLE), [0.0], scaled=True)
+    optimizer_step(state, torch.zeros(1, P), torch.tensor(RATES[:1], dtype=DOUBLE), [0.0], scaled=True)
     assert state.scales.tolist() == [2.0**127]
     assert state.since_overflow.tolist() == [0]
 
@@ -256,5 +268,5 @@ def test_an_overflow_leaves_the_zeros_between_the_blocks_which_nobody_writes_aga
     state, gradients = start(2), gradients_of(0, 2)
     gradients[:, 1000:] = 0
     gradients[1, 5], gradients[0, 6] = torch.inf, torch.nan
-    adamw_step(state, gradients, torch.tensor(RATES[:2], dtype=DOUBLE), list(DECAYS[:2]), scaled=True)
+    optimizer_step(state, gradients, torch.tensor(RATES[:2], dtype=DOUBLE), list(DECAYS[:2]), scaled=True)
     assert not gradients[:, 1000:].any()

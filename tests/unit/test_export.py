@@ -43,6 +43,18 @@ AWKWARD = [
 ]
 
 
+BEYOND = {  # what no copy of the script can do, at values that do something
+    "optimizer": "adam",
+    "focal_gamma": 1.0,
+    "angle_weight": 0.5,
+    "oversampling": 2.0,
+    "view_mixing": 0.5,
+    "feature_noise": 0.25,
+    "pose_jitter": 5.0,
+    "landmark_noise": 0.125,
+}
+
+
 def preset(name, **changes):
     return resolve({**PRESETS[name], **changes}, feature_size=512, epochs=100, layout="keypoint")
 
@@ -84,9 +96,12 @@ def only_command(config, use=USE, script=DOCUMENTED):
 def expected_values(config, copy):
     """What the parser of a copy has to hold after the exported command."""
     values = config.to_dict()
-    del values["layout"], values["pose_unit"]
+    for name in ("layout", "pose_unit", *BEYOND):
+        del values[name]
     if copy == "new":
-        values |= {"num_decoder_layers": values.pop("num_layers"), "scheduler_type": "plateau", "warmup_epochs": 0}
+        values["num_decoder_layers"] = values.pop("num_layers")
+    else:
+        del values["scheduler_type"], values["warmup_epochs"]
     return {**values, "data_dir": "train/datas/file"}
 
 
@@ -210,6 +225,69 @@ def test_a_copy_without_a_plateau_scheduler_is_missing_it():
     assert commands(preset("baseline"), USE, script).missing == (
         "scheduler_type = plateau: --scheduler_type takes only cosine, step",
     )
+
+
+@pytest.mark.parametrize("copy", COPIES)
+@pytest.mark.parametrize("name", BEYOND)
+def test_what_no_copy_can_do_is_named_as_missing_and_never_dropped(name, copy):
+    path, _ = COPIES[copy]
+    export = commands(preset("baseline", **{name: BEYOND[name]}), USE, read_script(path))
+    assert export.missing == (f"{name} = {BEYOND[name]}: {path} has no --{name}",)
+    assert commands(preset("baseline"), USE, read_script(path)).missing == ()
+
+
+def test_the_documented_script_has_neither_cosine_nor_warm_up():
+    script = DOCUMENTED.path
+    assert commands(preset("baseline", scheduler_type="cosine", warmup_epochs=3), USE).missing == (
+        f"scheduler_type = cosine: {script} has no --scheduler_type",
+        f"warmup_epochs = 3: {script} has no --warmup_epochs",
+    )
+
+
+def told(config):
+    """What a newer copy is told of the schedule, and what the reader is."""
+    export = commands(config, USE, read_script(NEW_SCRIPT))
+    parsed = build_new().parse_args(export.commands[0][2:])
+    held = (parsed.scheduler_type, parsed.warmup_epochs, parsed.warmup_lr, parsed.cosine_eta_min)
+    return held, export.missing, [note for note in export.notes if "cosine" in note]
+
+
+def test_a_newer_copy_is_told_cosine_with_its_minimum():
+    config = preset("baseline", scheduler_type="cosine", scheduler_min_lr=2e-6)
+    (kind, warm, _, least), missing, (note,) = told(config)
+    assert (kind, warm, least, missing) == ("cosine", 0, 2e-6, ())
+    assert note.startswith("the learning rate falls by a cosine over all epochs")
+
+
+def test_a_newer_copy_is_told_a_warm_up_whose_line_goes_through_our_rates():
+    config = preset("baseline", scheduler_type="cosine", warmup_epochs=4)
+    (kind, warm, first, least), missing, notes = told(config)
+    assert (kind, warm, least, missing, len(notes)) == ("cosine", 4, 0.0, (), 1)
+    line = [first + (config.lr - first) * epoch / warm for epoch in range(warm)]  # LinearLR from warmup_lr to lr
+    assert line == pytest.approx([config.lr * epoch / 5 for epoch in (1, 2, 3, 4)], rel=1e-12)
+
+
+def test_a_warm_up_before_a_plateau_is_refused_and_the_default_of_the_copy_undone():
+    (kind, warm, _, _), missing, notes = told(preset("baseline", warmup_epochs=4))
+    assert (kind, warm, notes) == ("plateau", 0, [])
+    assert missing == ("warmup_epochs = 4: torch cannot chain a warm-up with plateau",)
+
+
+def test_a_cosine_whose_minimum_or_start_no_flag_says_is_missing():
+    script = with_flags(scheduler_type=Flag(name="scheduler_type"), warmup_epochs=Flag(name="warmup_epochs"))
+    export = commands(preset("baseline", scheduler_type="cosine", warmup_epochs=4), USE, script)
+    assert export.missing == (
+        f"warmup_lr = 2e-05: {script.path} has no --warmup_lr",
+        f"cosine_eta_min = 0.0: {script.path} has no --cosine_eta_min",
+    )
+
+
+def test_a_flag_of_the_copy_that_has_our_name_is_used_and_noted():
+    script = with_flags(focal_gamma=Flag(name="focal_gamma"))
+    export = commands(preset("baseline", focal_gamma=1.5), USE, script)
+    assert export.missing == ()
+    assert "--focal_gamma 1.5" in " ".join(export.commands[0])
+    assert export.notes == ("your copy has --focal_gamma of its own; see that it means what docs/tuning.md says",)
 
 
 def test_a_copy_with_both_names_for_the_layers_is_told_both():
@@ -476,3 +554,10 @@ def test_checkpoint_args_name_every_flag_of_both_copies_in_plain_types():
     assert (args["num_layers"], args["num_decoder_layers"], args["scheduler_type"]) == (6, 6, "plateau")
     assert (args["data_dir"], args["min_yaw_angle"], args["max_yaw_angle"]) == ("train/datas/file", 30.0, None)
     assert (args["pose_unit"], args["layout"], args["lr"]) == ("radians", "keypoint", 2e-5)
+    assert (args["warmup_lr"], args["cosine_eta_min"]) == (None, None)
+
+
+def test_checkpoint_args_say_a_cosine_as_a_newer_copy_would():
+    args = checkpoint_args(preset("recommended", scheduler_type="cosine", warmup_epochs=4), USE)
+    assert (args["scheduler_type"], args["warmup_epochs"], args["cosine_eta_min"]) == ("cosine", 4, 1e-7)
+    assert args["warmup_lr"] == pytest.approx(1e-5, rel=1e-12)  # 5e-5 / 5

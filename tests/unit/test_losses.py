@@ -9,7 +9,7 @@ import torch
 from fake_data import unit
 
 from face3d_tune.config import TrialConfig
-from face3d_tune.losses import combine, cosines, squared_errors
+from face3d_tune.losses import combine, cosines, pair_weights, squared_errors, weighs
 
 CONFIG = TrialConfig(d_model=8, dim_feedforward=8, mse_weight=0.25, cosine_weight=0.5)
 
@@ -87,3 +87,49 @@ def test_in_the_combined_loss_the_cosine_term_outweighs_the_other_hundreds_of_ti
     one, other = (torch.from_numpy(unit(random.normal(size=(50, 512)))) for _ in range(2))
     mse, cosine = squared_errors(one, other).mean().item(), cosines(one, other).mean().item()
     assert (1 - cosine) / mse == pytest.approx(256)  # F / 2
+
+
+# Weights of the pairs of a batch
+
+COSINES = torch.tensor([0.0, 0.5, 0.75], dtype=torch.float64)
+YAW = torch.tensor([0.0, 45.0, 90.0], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"angle_weight": 1.0}, [1, 1.5, 2]),  # 1 + |yaw| / 90
+        ({"angle_weight": 0.5}, [1, 1.25, 1.5]),
+        ({"focal_gamma": 1.0}, [1, 0.5, 0.25]),  # 1 - cosine
+        ({"focal_gamma": 2.0}, [1, 0.25, 0.0625]),
+        ({"focal_gamma": 0.5, "angle_weight": 2.0}, [1, 2 * math.sqrt(0.5), 3 * 0.5]),
+    ],
+)
+def test_a_pair_counts_by_its_angle_and_by_how_far_it_is_from_its_target_and_the_mean_is_1(values, expected):
+    weights = pair_weights(replace(CONFIG, **values), COSINES, YAW)
+    mean = sum(expected) / 3
+    assert weights.tolist() == pytest.approx([each / mean for each in expected], rel=1e-12)
+
+
+def test_by_default_no_pair_is_weighed():
+    assert not weighs(CONFIG)
+    assert weighs(replace(CONFIG, focal_gamma=0.1))
+    assert weighs(replace(CONFIG, angle_weight=0.1))
+    assert pair_weights(CONFIG, COSINES, YAW).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_no_gradient_flows_through_a_weight():
+    prediction = torch.tensor([[1.0, 0.2], [0.1, 1.0]], dtype=torch.float64, requires_grad=True)
+    cosine = cosines(prediction, torch.tensor([[1.0, 0.0], [1.0, 0.0]], dtype=torch.float64))
+    weights = pair_weights(replace(CONFIG, focal_gamma=2.0), cosine, torch.zeros(2, dtype=torch.float64))
+    assert cosine.requires_grad
+    assert not weights.requires_grad
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_pairs_that_are_right_but_for_rounding_have_finite_weights(gamma):
+    config = replace(CONFIG, focal_gamma=gamma)
+    weights = pair_weights(config, torch.tensor([1.0, 1.0000002]), torch.zeros(2))
+    assert weights.tolist() == [1.0, 1.0]
+    mixed = pair_weights(config, torch.tensor([1.0000002, 0.0]), torch.zeros(2))
+    assert mixed.tolist() == pytest.approx([2 * 1e-6**gamma, 2], abs=3e-3)

@@ -84,6 +84,14 @@ def test_the_largest_model_of_the_search_decides(machine, data, device):
     assert both.slots == found[2]
 
 
+@pytest.mark.parametrize("name", ["view_mixing", "feature_noise", "pose_jitter", "landmark_noise"])
+def test_a_training_that_augments_needs_room_for_the_views_of_an_epoch(machine, data, name):
+    for config, fewer in ((SMALL, False), (replace(SMALL, **{name: 0.5}), True)):
+        need = plan._parameters(config, data.feature_size) * 4 * plan._COPIES
+        machine(gpu=int((8 * need) / plan._SHARE) + 2 * plan._bytes(data))
+        assert (slots(data, device=CUDA, config=config) < 8) is fewer
+
+
 def test_a_gpu_trains_at_most_16_at_once_and_fewer_if_it_is_small(machine, data):
     assert slots(data, device=CUDA) == 16
     machine(gpu=4 * 2**20)

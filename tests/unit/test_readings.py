@@ -1,5 +1,7 @@
 """The guide's four things to watch, read from curves made by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from face3d_tune.config import TrialConfig
@@ -88,6 +90,13 @@ def test_the_learning_rate(lr, verdict, decays):
 
 def test_a_rate_that_began_at_its_floor_was_never_lowered():
     assert verdicts(lr=(1e-4,) * 5)["lr"] == "never"
+
+
+def test_a_cosine_schedule_is_no_sign_of_anything_and_a_warm_up_no_first_rate():
+    cosine = replace(CONFIG, scheduler_type="cosine", warmup_epochs=1)
+    row = read(History(cosine=(), lr=(5e-3, 1e-2, 5e-3, 1e-4)), cosine)[2]
+    assert (row.verdict, row.numbers["first"], row.numbers["last"]) == ("annealed", 1e-2, 1e-4)
+    assert readings(lr=(4e-3, 8e-3, 8e-3, 4e-3))["lr"].numbers["first"] == 8e-3
 
 
 TRAIN = (1.2, 0.8, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7)

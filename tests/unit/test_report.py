@@ -201,7 +201,7 @@ def test_every_verdict_has_its_words():
     verdicts = {
         "loss": {"unknown", "short", "rising", "falling", "flat"},
         "cosine": {"unknown", "reached-stable", "reached-moving", "below-stable", "below-moving"},
-        "lr": {"unknown", "never", "floor", "frequent", "decayed"},
+        "lr": {"unknown", "never", "floor", "frequent", "decayed", "annealed"},
         "gap": {"unknown", "together", "overfitting", "unstable", "saturated"},
     }
     for about, each in verdicts.items():

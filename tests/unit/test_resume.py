@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 import pickle
 import random
 from dataclasses import replace
@@ -117,6 +118,65 @@ def test_a_training_resumed_after_any_epoch_ends_as_if_it_had_never_been_interru
         )
 
 
+BEYOND = {
+    "plateau after a warm-up": {"warmup_epochs": 2},
+    "cosine after a warm-up": {"warmup_epochs": 2, "scheduler_type": "cosine"},
+    "Adam": {"optimizer": "adam", "scheduler_type": "cosine"},
+    "weights and augmentation": {
+        **{"oversampling": 2.0, "view_mixing": 0.5, "feature_noise": 0.3, "pose_jitter": 5.0, "landmark_noise": 0.1},
+        **{"focal_gamma": 1.0, "angle_weight": 1.0, "scheduler_type": "cosine"},
+    },
+}
+
+
+@pytest.mark.parametrize("what", BEYOND)
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_lost_of_schedules_adam_and_augmentation_either(data, checkpoints, kind, what):
+    config = replace(CONFIG, **BEYOND[what], epochs=5, early_stopping_patience=0)
+    whole = make(kind, data, config)
+    while whole.stop_reason is None:
+        whole.train_epoch()
+        assert checkpoints.save(f"trial-{whole.epoch}", whole) is None
+    assert len({result.lr for result in whole.history}) > 2
+    for epochs in range(1, 5):
+        again = make(kind, data, config)
+        again.restore(checkpoints.load(f"trial-{epochs + 1}", Task(0, config, 5, "off")).snapshot)
+        assert same(state(to_the_end(again)), state(whole))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_schedule_that_has_forgotten_an_epoch_would_be_noticed(data, kind):
+    config = replace(CONFIG, scheduler_type="cosine", early_stopping_patience=0, epochs=4)
+    whole, again = make(kind, data, config), make(kind, data, config)
+    whole.train_epoch()
+    snapshot = copy.deepcopy(whole.snapshot())
+    snapshot["scheduler"]["epochs"] -= 1
+    again.restore(snapshot)
+    assert not same(state(to_the_end(again)), state(to_the_end(whole)))
+
+
+LATER = ("optimizer", "focal_gamma", "angle_weight", "scheduler_type", "warmup_epochs", "oversampling")
+LATER += ("view_mixing", "feature_noise", "pose_jitter", "landmark_noise")
+
+
+def test_a_checkpoint_of_the_version_before_is_found_and_gone_on_with(data, checkpoints, tmp_path):
+    whole = make("plain", data)
+    whole.train_epoch()
+    whole.train_epoch()
+    assert checkpoints.save("trial-1", whole) is None
+    (path,) = running(tmp_path)
+    content = checkpoint.unseal(path.read_bytes())
+    for name in LATER:
+        del content["config"][name]
+    content["snapshot"]["scheduler"] = content["snapshot"]["scheduler"]["plateau"]  # torch's own, and nothing beside
+    digest = hashlib.sha256(json.dumps([content["config"], 5], sort_keys=True).encode()).hexdigest()[:12]
+    assert digest in path.name
+    path.write_bytes(checkpoint.seal(content))
+    again = make("plain", data)
+    again.restore(checkpoints.load("trial-1", Task(0, CONFIG, 5, "off")).snapshot)
+    assert same(state(to_the_end(again)), state(to_the_end(whole)))
+
+
 def test_a_training_resumed_in_a_batch_is_as_alone_and_its_neighbours_do_not_notice(data):
     configs = [replace(CONFIG, lr=lr, early_stopping_patience=0) for lr in (1e-3, 3e-2, 3e-3)]
     expected = [state(to_the_end(make("batched", data, config, seed))) for seed, config in enumerate(configs)]
@@ -181,7 +241,7 @@ def spoil_rate(snapshot):
 
 
 def spoil_scheduler(snapshot):
-    snapshot["scheduler"]["best"] = -1.0
+    snapshot["scheduler"]["plateau"]["best"] = -1.0
 
 
 def spoil_early_stopping(snapshot):

@@ -15,7 +15,7 @@ from face3d_tune.losses import combine
 from face3d_tune.study_file import Component
 from face3d_tune.trainer import Trainer
 
-SHIPPED = ["default", "stage1-lr", "stage2-loss", "stage3-capacity"]
+SHIPPED = ["default", "explore", "stage1-lr", "stage2-loss", "stage3-capacity"]
 PRESETS = ["baseline", "recommended", "aggressive", "conservative", "quickstart"]
 CPU = torch.device("cpu")
 
@@ -95,6 +95,16 @@ ACTS_ON = {
     "use_spatial_attention": {"shapes", "weights"},
     "use_pose_attention": {"shapes", "weights"},
     "pose_unit": {"poses", "weights"},
+    "optimizer": {"weights"},
+    "scheduler_type": {"decay"},
+    "warmup_epochs": {"weights", "decay"},
+    "focal_gamma": {"weights"},
+    "angle_weight": {"weights"},
+    "oversampling": {"weights"},
+    "view_mixing": {"weights"},
+    "feature_noise": {"weights"},
+    "pose_jitter": {"weights"},
+    "landmark_noise": {"weights"},
     "num_layers": {"shapes", "weights"},
     "width": {"shapes", "weights"},
 }
@@ -237,7 +247,7 @@ def test_the_width_of_a_model_follows_the_data_it_meets(tmp_path):
 # The study files that come with the package
 
 
-def test_the_shipped_studies_are_the_default_and_the_guides_three_stages():
+def test_the_shipped_studies_are_the_default_everything_and_the_guides_three_stages():
     assert study_file.builtin_names() == SHIPPED
 
 
@@ -295,6 +305,15 @@ def test_the_default_study_searches_what_the_guide_turns():
         "use_pose_attention",
         "pose_unit",
     }
+
+
+def test_explore_searches_the_default_space_and_every_parameter_beyond_the_script():
+    explore, default = study_file.read("explore"), study_file.read("default")
+    beyond = {"optimizer", "scheduler_type", "warmup_epochs", "focal_gamma", "angle_weight", "oversampling"}
+    beyond |= {"view_mixing", "feature_noise", "pose_jitter", "landmark_noise", "num_layers", "width"}
+    assert set(explore.space) == set(default.space) | beyond
+    assert (explore.sampler, explore.pruner) == (default.sampler, default.pruner)
+    assert {**explore.fixed, "num_layers": 4} == default.fixed
 
 
 def test_a_sampled_cosine_weight_brings_its_mse_weight():

@@ -15,7 +15,7 @@ import pytest
 import torch
 from fake_data import write_data
 from reference_model import ReferenceModel, reference_forward
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 import face3d_tune
 from face3d_tune import data as face_data
@@ -93,7 +93,7 @@ def restate(config, data, seed, state, *, optimizer_state=None, first_epoch=1, e
         [torch.from_numpy(array).to(dtype) for array in arrays(data, part, config.pose_unit)]
         for part in ("train", "validation")
     )
-    kind = torch.optim.Adam if spoil == "Adam" else torch.optim.AdamW
+    kind = torch.optim.Adam if (spoil == "Adam") != (config.optimizer == "adam") else torch.optim.AdamW
     optimizer = kind(
         model.parameters(),
         lr=config.lr,
@@ -109,7 +109,20 @@ def restate(config, data, seed, state, *, optimizer_state=None, first_epoch=1, e
         patience=config.scheduler_patience,
         min_lr=0.0 if spoil == "min_lr" else config.scheduler_min_lr,
     )
+    if config.scheduler_type == "cosine":
+        scheduler = CosineAnnealingLR(optimizer, T_max=config.epochs, eta_min=config.scheduler_min_lr)
     pairs, size, rows = len(training[0]), config.batch_size, []
+    yaw = torch.from_numpy(np.abs(data.poses[data.parts["train"][:, 1], 0])).to(dtype)
+
+    def weighted_loss(batch, degrees):
+        src, landmarks, poses, target = batch
+        prediction = model(src, landmarks, poses)
+        lengths = (prediction**2).sum(1).sqrt() * (target**2).sum(1).sqrt()
+        far = 1 - (prediction * target).sum(1) / lengths
+        weights = (1 + config.angle_weight * degrees / 90) * torch.exp(config.focal_gamma * torch.log(far.detach()))
+        weights = weights * len(weights) / weights.sum()
+        each = config.mse_weight * ((prediction - target) ** 2).sum(1) / target.shape[1] + config.cosine_weight * far
+        return (weights * each).sum() / len(weights)
 
     def loss_and_cosine(batch):
         src, landmarks, poses, target = batch
@@ -124,13 +137,18 @@ def restate(config, data, seed, state, *, optimizer_state=None, first_epoch=1, e
 
     for epoch in range(first_epoch, first_epoch + (epochs or config.epochs)):
         order = torch.randperm(pairs, generator=seeds.generator(seed, "order", 1 if spoil == "order" else epoch))
+        if config.oversampling:
+            odds = torch.where(yaw.double() >= 45, 1 + config.oversampling, 1.0)
+            order = torch.multinomial(odds, pairs, True, generator=seeds.generator(seed, "oversampling", epoch))
         lr, batch_losses = optimizer.param_groups[0]["lr"], []
         model.train()
         for start in range(0, pairs, size):
             chosen = order[start : start + size]
             if len(chosen) < size and spoil != "partial batch":
                 continue
-            loss, _ = loss_and_cosine([tensor[chosen] for tensor in training])
+            batch = [tensor[chosen] for tensor in training]
+            weighs = config.focal_gamma or config.angle_weight
+            loss = weighted_loss(batch, yaw[chosen]) if weighs else loss_and_cosine(batch)[0]
             optimizer.zero_grad()
             loss.backward()
             if spoil != "clipping":
@@ -141,7 +159,9 @@ def restate(config, data, seed, state, *, optimizer_state=None, first_epoch=1, e
         with torch.no_grad():
             kept = len(validation[0]) // size * size if spoil == "validation batch" else None
             val_loss, val_cosine = loss_and_cosine([tensor[:kept] for tensor in validation])
-        if spoil != "scheduler":
+        if config.scheduler_type == "cosine":
+            scheduler.step()
+        elif spoil != "scheduler":
             scheduler.step(sum(batch_losses) if spoil == "metric" else val_loss.item())
         rows.append((sum(batch_losses) / len(batch_losses), val_loss.item(), val_cosine, lr))
     return rows, model.state_dict()
@@ -178,6 +198,10 @@ VARIANTS = {
     "radians, mse": {"pose_unit": "radians", "loss_type": "mse"},
     "radians, cosine": {"pose_unit": "radians", "loss_type": "cosine"},
     "pose layout, F ≠ d": {"layout": "pose", "d_model": 24, "use_pose_attention": True, "num_layers": 2},
+    "Adam": {"optimizer": "adam", "scheduler_min_lr": 0.0, "lr": 0.02, "use_pose_attention": True},
+    "cosine": {"scheduler_type": "cosine"},
+    "pair weights": {"focal_gamma": 1.5, "angle_weight": 2.0, "pose_unit": "radians"},
+    "oversampling": {"oversampling": 2.0},
     "all attention, F ≠ d": {"use_spatial_attention": True, "use_pose_attention": True, "d_model": 12},
 }
 
