@@ -16,14 +16,13 @@ from sqlalchemy import text
 
 from face3d_tune import history
 from face3d_tune.objective import Outcome
-from face3d_tune.results import FINISHED
+from face3d_tune.results import FINISHED, PUT_BACK
 from face3d_tune.storage import one_at_a_time
 from face3d_tune.study_file import SeedTrial
 from face3d_tune.workers import Orphan, Worker
 
-PUT_BACK = "put_back"  # user attribute of a trial whose parameters were queued again
 RETRIES = 3  # of a trial whose workers died
-_INHERITED = ("preset", "overrides", "seed", "ordinal", "deaths", "lineage")
+_INHERITED = ("preset", "near", "overrides", "seed", "ordinal", "deaths", "lineage")
 
 
 class TrialLost(Exception):
@@ -56,10 +55,10 @@ class Ledger:
     def enqueue(self, presets: Iterable[SeedTrial]) -> None:
         """Put every preset that the study does not hold yet in the queue, in this order."""
         with one_at_a_time(self._engine):
-            held = {trial.user_attrs.get("preset") for trial in self._trials()}
+            held = {trial.user_attrs.get(kind) for trial in self._trials() for kind in ("preset", "near")}
             for preset in presets:
                 if preset.name not in held:
-                    attrs = {"preset": preset.name, "overrides": dict(preset.overrides)}
+                    attrs = {preset.kind: preset.name, "overrides": dict(preset.overrides)}
                     self.study.enqueue_trial(dict(preset.params), user_attrs=attrs)
 
     def take_in(self, trials: Iterable[FrozenTrial]) -> dict[str, tuple[int, bool]]:
@@ -168,7 +167,8 @@ class Ledger:
             attrs.setdefault("ordinal", self._next_ordinal())  # it died before it was given one
             self.study.enqueue_trial(params, user_attrs=attrs)
         reason = reason if again else f"{reason}; that was the last of {RETRIES} retries"
-        mark: dict[str, Any] = {"stop_reason": "error", "error": reason, **({PUT_BACK: True} if again else {})}
+        mark: dict[str, Any] = {"stop_reason": "error", "error": reason}
+        mark |= {PUT_BACK: True} if again else {"cause": "error"}
         storage = self.study._storage  # Optuna has no public way to write to a trial that another process asked for
         for key, value in mark.items():
             storage.set_trial_user_attr(trial._trial_id, key, value)

@@ -19,12 +19,14 @@ from face3d_tune.judge import CompletedTrials, TrialJudge
 from face3d_tune.ledger import Ledger, TrialLost
 from face3d_tune.objective import Outcome, TrialRun
 from face3d_tune.outage import Outage
+from face3d_tune.results import OF_THE_CONFIG, cause, count_causes, in_words
 from face3d_tune.slots import Slots
 from face3d_tune.storage import is_away
 from face3d_tune.tasks import Event, Note
 from face3d_tune.training import EpochResult
 
-_FAILURES_IN_A_ROW = 5  # after so many the cause is not the configuration
+_ERRORS_IN_A_ROW = 5  # after so many the cause is not the configuration
+_HOPELESS_IN_A_ROW = 20  # for each slot, by their own config; after so many the space is to blame
 _REST = 1.0  # seconds between two looks at the trials of other workers
 _ALERT = 0.1  # seconds until an interrupt is noticed while resting
 
@@ -103,7 +105,7 @@ class Loop:
         self._file_away = file_away
         self._completed = CompletedTrials(ledger.study)
         self._running: dict[int, _Running] = {}
-        self._failures = 0  # in a row
+        self._failures: list[FrozenTrial] = []  # since a trial finished
 
     def run(self) -> None:
         """Search to the end. Raises what `Search.run` says."""
@@ -156,7 +158,8 @@ class Loop:
             entry.outcome = made
             return
         entry.run = made
-        self._watcher.trial_started(entry.trial.number, entry.trial.user_attrs.get("preset"), made.task.config)
+        attrs = entry.trial.user_attrs
+        self._watcher.trial_started(entry.trial.number, attrs.get("preset") or attrs.get("near"), made.task.config)
         self._slots.start(made.task)
 
     def _train_on(self) -> bool:
@@ -193,12 +196,19 @@ class Loop:
         self._watcher.trial_ended(trial)
         if said := self._file_away(trial):
             self._watcher.note(said)
-        self._failures = self._failures + 1 if trial.state == TrialState.FAIL else 0
-        if self._failures == _FAILURES_IN_A_ROW:
-            reason = trial.user_attrs.get("error", "no reason given")
+        self._failures = [*self._failures, trial] if trial.state == TrialState.FAIL else []
+        errors = [failed for failed in self._failures if cause(failed) not in OF_THE_CONFIG]
+        if trial in errors and len(errors) >= _ERRORS_IN_A_ROW:
             raise TrainingError(
-                f"{self._failures} trials in a row failed; the last: {reason}",
+                f"{len(errors)} trials in a row failed; the last: {_reason(trial)}",
                 "mend the cause and run the same command again; finished trials are kept",
+            )
+        if len(self._failures) - len(errors) >= _HOPELESS_IN_A_ROW * max(1, self._slots.count):
+            raise TrainingError(
+                f"{len(self._failures)} trials in a row failed ({in_words(count_causes(self._failures))}); "
+                f"the last: {_reason(trial)}",
+                "narrow [space] in a copy of the study file (lr where trials diverge, num_layers and width where "
+                "memory runs out) and search that as another study",
             )
 
     def _lost(self, entry: _Running) -> None:
@@ -265,3 +275,7 @@ class Loop:
                     raise
                 self._watcher.note("the storage does not answer: what was running will be taken over by the next run")
                 return
+
+
+def _reason(trial: FrozenTrial) -> str:
+    return str(trial.user_attrs.get("error", "no reason given"))

@@ -13,11 +13,13 @@ import torch
 from face3d_tune.config import TrialConfig
 from face3d_tune.data import FaceData
 from face3d_tune.device import Precision
-from face3d_tune.history import pack
+from face3d_tune.history import History, pack
+from face3d_tune.target import held
 from face3d_tune.tasks import Event, Failure, Note, Resumed, Task
 from face3d_tune.training import EpochResult
 
 StopReason = Literal["finished", "early_stopping", "pruned", "target", "non_finite", "error"]
+Cause = Literal["diverged", "out_of_memory", "error"]  # of a failure; see `results.cause`
 
 
 class Judge(Protocol):
@@ -39,6 +41,7 @@ class Setup:
     precision: Precision  # of the trials that use mixed precision
     use_amp: bool = True  # False: no trial does, whatever its study file or preset says
     target: float | None = None  # validation cosine that ends the search
+    target_epochs: int = 1  # in a row that must have it; see `target`
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,20 +131,25 @@ class TrialRun:
     def _judged(self, result: EpochResult, after_epoch: Callable[[EpochResult], None]) -> Outcome | None:
         """How the trial ended with this epoch, if it did."""
         after_epoch(result)
-        best = self._best
-        if best is not None and self._setup.target is not None and best.val_cosine >= self._setup.target:
+        if self._reached():
             return self._outcome("target")
         if result.stop_reason:
             return self._outcome(result.stop_reason)
         return self._outcome("pruned") if self._judge.should_prune() else None
 
+    def _reached(self) -> bool:
+        best, target = self._best, self._setup.target
+        if best is None or target is None:
+            return False
+        return held(History.of_epochs(self._history), best.val_cosine, best.epoch, target, self._setup.target_epochs)
+
     def _failed(self, failure: Failure) -> Outcome | Task:
         if not failure.non_finite:
             self._notes.append(failure.message)
-            return self._outcome("error")
+            return self._outcome("error", "out_of_memory" if failure.out_of_memory else "error")
         self._notes.append(f"{failure.message} (mixed precision: {self.task.precision})")
         if self.task.precision == "off":
-            return self._outcome("non_finite")
+            return self._outcome("non_finite", "diverged")
         self.task = replace(self.task, precision="off", retry=False)  # of this there is no checkpoint yet
         self._retried, self._history = True, []
         return self.task
@@ -150,9 +158,9 @@ class TrialRun:
     def _best(self) -> EpochResult | None:
         return next((result for result in reversed(self._history) if result.is_best), None)
 
-    def _outcome(self, stop_reason: StopReason) -> Outcome:
-        """Collect what is stored about the trial."""
-        attrs: dict[str, Any] = {"stop_reason": stop_reason}
+    def _outcome(self, stop_reason: StopReason, cause: Cause | None = None) -> Outcome:
+        """Collect what is stored about the trial; `cause` is why it failed, if it did."""
+        attrs: dict[str, Any] = {"stop_reason": stop_reason, **({"cause": cause} if cause else {})}
         if self._notes:
             attrs["error"] = "; ".join(self._notes)
         attrs |= {

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from face3d_tune.slots import BatchedSlots
 from face3d_tune.tasks import Event, Failure, Task
 
 _PATIENCE = 5.0  # seconds for a child to end by itself
+_KERNEL = Path("/proc/vmstat")
 
 
 @contextlib.contextmanager
@@ -38,6 +40,15 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def killed_for_memory() -> int:
+    """How many processes Linux has killed for want of memory since it started; 0 where it does not say."""
+    with contextlib.suppress(OSError):
+        for line in _KERNEL.read_text(encoding="ascii").splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
 class _Child:
     """One process with its pipe and the tasks it holds."""
 
@@ -46,6 +57,7 @@ class _Child:
         self.pipe, theirs = context.Pipe()
         self.tasks: dict[int, Task] = {}
         self.dropping: list[int] = []  # what it still sends of these is of no more interest
+        self._killed_before = killed_for_memory()
         self.process: BaseProcess = context.Process(target=serve, args=(theirs,), daemon=True)
         with _signals_held():
             self.process.start()
@@ -60,13 +72,23 @@ class _Child:
                 self._arguments = None
             self.pipe.send(message)
 
-    def how_it_ended(self) -> str:
+    def start(self, task: Task) -> None:
+        """Give it a task."""
+        self.tasks[task.number], self._killed_before = task, killed_for_memory()
+        self.send("start", task)
+
+    def how_it_ended(self) -> Failure:
+        """SIGKILL is want of memory if the kernel has killed for that meanwhile; else it may have been a person."""
         self.process.join(_PATIENCE)
         code = self.process.exitcode
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            return f"its process was killed ({name}){', perhaps for want of memory' if name == 'SIGKILL' else ''}"
-        return f"its process ended with exit code {code}"
+        if code is None or code >= 0:
+            return Failure(f"its process ended with exit code {code}")
+        name = signal.Signals(-code).name
+        if name != "SIGKILL":
+            return Failure(f"its process was killed ({name})")
+        starved = killed_for_memory() > self._killed_before
+        why = "for want of memory" if starved else "perhaps for want of memory"
+        return Failure(f"its process was killed ({name}), {why}", out_of_memory=starved)
 
     def end(self) -> None:
         self.pipe.close()
@@ -105,8 +127,7 @@ class ProcessSlots:
         if child is None or (child.tasks and len(self._children) < self._processes):
             child = _Child(self._arguments)
             self._children.append(child)
-        child.tasks[task.number] = task
-        child.send("start", task)
+        child.start(task)
 
     def drop(self, number: int) -> None:
         """Tell the child, unless it knows."""
@@ -128,7 +149,7 @@ class ProcessSlots:
                         case Event() as event if event.number not in child.dropping:
                             events.append(event)
                 except (EOFError, OSError):
-                    failure = Failure(child.how_it_ended())
+                    failure = child.how_it_ended()
                     events += [Event(number, failure) for number in child.tasks]
                     child.end()
                     self._children.remove(child)

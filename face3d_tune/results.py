@@ -1,6 +1,6 @@
 """Reading a study: which trials there are, which is best, what each was trained with. Nothing here writes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
@@ -15,6 +15,8 @@ from face3d_tune.storage import Storage
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 IMPORTED = "imported"  # user attribute `origin` of a trial that was trained elsewhere
+PUT_BACK = "put_back"  # user attribute of a failed trial whose parameters were queued again
+OF_THE_CONFIG = ("diverged", "out_of_memory")  # causes for which the same config would fail again
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +147,11 @@ def preset_rows(study: optuna.Study) -> list[Row]:
 
 
 def origin(trial: FrozenTrial) -> str:
-    """Where a trial's config comes from: a preset by its name, `imported`, or `sampled`."""
+    """Where a trial's config comes from: a preset by its name, a point near the best of the study before by its own,
+    `imported`, or `sampled`.
+    """
     attrs = trial.user_attrs
-    return str(attrs.get("preset") or attrs.get("origin") or "sampled")
+    return str(attrs.get("preset") or attrs.get("near") or attrs.get("origin") or "sampled")
 
 
 def count_imported(study: optuna.Study) -> int:
@@ -162,12 +166,39 @@ def count_states(study: optuna.Study) -> dict[str, int]:
     return {state.name.lower(): states.count(state) for state in order}
 
 
+def cause(trial: FrozenTrial) -> str | None:
+    """Why a trial failed: `diverged`, `out_of_memory`, or `error` for what its config is not to blame for.
+
+    None if it has not failed, or only gave its place to a successor.
+    """
+    attrs = trial.user_attrs
+    if trial.state != TrialState.FAIL or PUT_BACK in attrs:
+        return None
+    if "cause" in attrs:
+        return str(attrs["cause"])
+    return "diverged" if attrs.get("stop_reason") == "non_finite" else "error"  # as an earlier version stored it
+
+
+def count_causes(trials: Iterable[FrozenTrial]) -> dict[str, int]:
+    """Failed trials by cause, every cause named, and those that were `queued_again`: together all that failed."""
+    causes = [cause(trial) or "queued_again" for trial in trials if trial.state == TrialState.FAIL]
+    return {name: causes.count(name) for name in (*OF_THE_CONFIG, "error", "queued_again")}
+
+
+def in_words(causes: Mapping[str, int]) -> str:
+    """`3 diverged, 1 out of memory`; empty if nothing failed."""
+    words = {"error": "by an error", "out_of_memory": "out of memory", "queued_again": "queued again"}
+    return ", ".join(f"{count} {words.get(name, name)}" for name, count in causes.items() if count)
+
+
 def summary(study: optuna.Study) -> dict[str, Any]:
     """What `status` tells about a study, as plain values."""
     best = best_trial(study)
     return {
         "study": study.study_name,
         "states": count_states(study),
+        "causes": count_causes(study.get_trials(deepcopy=False)),
+        "from": study.user_attrs.get("from"),
         "best_value": best.value if best else None,
         "best_trial": best.number if best else None,
         "best_preset": best.user_attrs.get("preset") if best else None,

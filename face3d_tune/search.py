@@ -14,8 +14,9 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
-from face3d_tune import seeds
+from face3d_tune import seeds, stages
 from face3d_tune.algorithms import make_pruner, make_sampler
 from face3d_tune.archive import DEFAULT_KEEP, Archive
 from face3d_tune.artifacts import Artifacts, unique_name
@@ -29,12 +30,14 @@ from face3d_tune.ledger import Ledger
 from face3d_tune.loop import Loop, Watcher
 from face3d_tune.objective import Outcome, Setup, TrialRun
 from face3d_tune.outage import DEFAULT_TIMEOUT, Outage
-from face3d_tune.results import best_value
 from face3d_tune.resume import Checkpoints
 from face3d_tune.slots import PlainSlot, Slots
 from face3d_tune.space import suggest
+from face3d_tune.stages import Stage
+from face3d_tune.steering import Steered
 from face3d_tune.storage import one_at_a_time
 from face3d_tune.study_file import SeedTrial, StudyFile
+from face3d_tune.target import reached
 from face3d_tune.workers import DEFAULT_SILENCE, Pulse, Worker
 
 METRIC = "val_cosine"
@@ -43,8 +46,9 @@ METRIC = "val_cosine"
 class Search:
     """One study with the file that defines it and the data it is about, and this process as one of its workers.
 
-    Opening creates the study if it is new. Raises StudyError if it was made under other conditions, StudyFileError or
-    ConfigError if the file does not fit; then nothing has been stored.
+    Opening creates the study if it is new; `stage` is what `file` has taken over from another one. Raises StudyError if
+    it was made under other conditions, StudyFileError or ConfigError if the file does not fit; then nothing has been
+    stored.
     """
 
     def __init__(
@@ -60,13 +64,15 @@ class Search:
         artifacts: Artifacts | None = None,
         checkpoint_every: float = 0.0,
         keep_checkpoints: int = DEFAULT_KEEP,
+        stage: Stage | None = None,
     ) -> None:
         self.file, self.settings, self.setup = file.for_layout(settings.layout), settings, setup
         self._storage_timeout = storage_timeout
         check(file, settings, setup)
         self._seed_trials, self._aliases = self._distinct_presets()
         pruner = make_pruner(self.file)
-        attrs = {"preset_aliases": self._aliases, **study_attrs(setup.data, self.file, settings)}
+        follows = {stages.ATTR: stage.to_attr()} if stage else {}
+        attrs = {"preset_aliases": self._aliases, **follows, **study_attrs(setup.data, self.file, settings)}
         with one_at_a_time(storage.engine):
             self.study = optuna.create_study(
                 study_name=name, storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
@@ -104,8 +110,8 @@ class Search:
         """Whether a completed trial has reached the target."""
         if self.setup.target is None:
             return False  # without reading the study
-        value = best_value(self.study)
-        return value is not None and value >= self.setup.target
+        completed = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return any(reached(trial, self.setup.target, self.setup.target_epochs) for trial in completed)
 
     def take_back_abandoned(self) -> int:
         """Queue the trials of workers that are known to be dead again; how many there were."""
@@ -147,7 +153,8 @@ class Search:
     def _remember_effort(self, trials: int) -> None:
         """Store how this run searches; unlike its conditions it may be another in the next run."""
         names = {"sampler": self.file.sampler.name, "pruner": self.file.pruner.name}
-        effort = {"trials": trials, "target": self.setup.target, **names}
+        stable = {"target_epochs": self.setup.target_epochs} if self.setup.target_epochs > 1 else {}
+        effort = {"trials": trials, "target": self.setup.target, **stable, **names}
         if self.study.user_attrs.get("effort") != effort:
             self.study.set_user_attr("effort", effort)
 
@@ -158,13 +165,13 @@ class Search:
         seed = trial.user_attrs.get("seed", seeds.derive(self.seed, "trial", ordinal))
         # No two trials sample from one seed, whichever workers ask for them; and Optuna asks the sampler only now.
         sampler_seed = seeds.derive(self.seed, "sampler", ordinal)
-        self.study.sampler = make_sampler(self.file, sampler_seed)
+        self.study.sampler = Steered(make_sampler(self.file, sampler_seed))
         params = {name: suggest(trial, name, row) for name, row in self.file.space.items() if name not in overrides}
         attrs = {"seed": seed, "sampler_seed": sampler_seed, "worker": self.worker.label}
         try:
             config = self._config(params, overrides)
         except ConfigError as error:  # it would come again, so it is not put back
-            return Outcome("error", None, {"stop_reason": "error", "error": str(error)})
+            return Outcome("error", None, {"stop_reason": "error", "cause": "error", "error": str(error)})
         attrs |= {"device": device_name(self.setup.device), "engine": engine, "preset": preset}
         for key, value in {**attrs, "config": config.to_dict()}.items():  # who has a config has all of these
             trial.set_user_attr(key, value)

@@ -223,8 +223,10 @@ class BatchedSlots:
 def _failure(error: Exception) -> Failure:
     if isinstance(error, NonFiniteError | ConfigError):
         return Failure(str(error), non_finite=isinstance(error, NonFiniteError))
-    return Failure(f"{type(error).__name__}: {error}")
+    return Failure(f"{type(error).__name__}: {error}", out_of_memory=_out_of_memory(error))
 
 
 def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Of the machine or of a GPU, in the words of torch for each, which are those of no class of their own on a CPU."""
+    said = ("can't allocate memory", "not enough memory", "CUDA out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in said)

@@ -1,6 +1,8 @@
 """The search space: a distribution for each searched parameter, and how one row of a study file becomes one."""
 
+import math
 from collections.abc import Mapping
+from random import Random
 from typing import Any, get_args
 
 import optuna
@@ -10,6 +12,8 @@ from face3d_tune.config import PARAMETERS, check_type
 from face3d_tune.errors import ConfigError
 
 Space = Mapping[str, BaseDistribution]
+
+_STEP = 0.1  # of a range, to a neighbour
 
 
 def parse(name: str, row: Any) -> BaseDistribution:
@@ -70,6 +74,35 @@ def ends(distribution: BaseDistribution) -> tuple[Any, ...]:
             return distribution.low, distribution.high
         case _:
             raise TypeError(f"no such distribution in a study file: {distribution}")
+
+
+def neighbour(distribution: BaseDistribution, value: Any, rng: Random) -> Any:
+    """A value a small step from `value`: about a tenth of a range (of its logarithm, if the scale is), at least one
+    for a whole number; of choices, as often as not, the one before or after. It is inside, by turning round if need be.
+    """
+    sign = rng.choice((-1, 1))
+    match distribution:
+        case CategoricalDistribution():
+            place, last = distribution.choices.index(value), len(distribution.choices) - 1
+            step = sign if 0 <= place + sign <= last else -sign
+            return distribution.choices[place + step] if last and rng.random() < 0.5 else value
+        case FloatDistribution():
+            return _moved(distribution, value, sign, rng)
+        case IntDistribution():
+            moved = round(_moved(distribution, value, sign, rng))
+            if moved == value:
+                moved += sign if distribution.low <= value + sign <= distribution.high else -sign
+            return min(max(moved, distribution.low), distribution.high)
+        case _:
+            raise TypeError(f"no such distribution in a study file: {distribution}")
+
+
+def _moved(distribution: FloatDistribution | IntDistribution, value: float, sign: int, rng: Random) -> float:
+    there, back = (math.log, math.exp) if distribution.log else (float, float)
+    low, high, here = there(distribution.low), there(distribution.high), there(value)
+    step = sign * rng.uniform(0.5, 1.5) * _STEP * (high - low)
+    moved = back(here + (step if low <= here + step <= high else -step))
+    return min(max(moved, distribution.low), distribution.high)  # which a logarithm may miss by a digit
 
 
 def suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:

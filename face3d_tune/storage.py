@@ -121,13 +121,19 @@ class Storage:
         if self.sqlite_file and not self.sqlite_file.parent.is_dir():
             raise StorageError(f"storage {self}: folder {self.sqlite_file.parent} does not exist", "create it first")
 
+    def holds_studies(self) -> bool:
+        """Whether there is something that `opened` opens without `create`. Raises StorageError."""
+        if self.sqlite_file and not self.sqlite_file.is_file():
+            return False
+        with self.connected() as engine:
+            return sqlalchemy.inspect(engine).has_table("studies")
+
     def _require_studies(self) -> None:
         hint = "make one with `face3d-tune run`, or name another with --storage"
         if self.sqlite_file and not self.sqlite_file.is_file():
             raise StorageError(f"storage {self}: file does not exist", hint)
-        with self.connected() as engine:
-            if not sqlalchemy.inspect(engine).has_table("studies"):
-                raise StorageError(f"storage {self} holds no studies", hint)
+        if not self.holds_studies():
+            raise StorageError(f"storage {self} holds no studies", hint)
 
     @contextmanager
     def connected(self) -> Iterator[Engine]:

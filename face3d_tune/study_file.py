@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from face3d_tune import space as space_module
 from face3d_tune.builtin import STUDIES, builtin_names
@@ -44,11 +44,15 @@ class SeedTrial:
     name: str
     params: Mapping[str, Any]
     overrides: Mapping[str, Any]
+    kind: Literal["preset", "near"] = "preset"  # user attribute that says its name: only presets are compared with
 
 
 @dataclass(frozen=True, slots=True)
 class StudyFile:
-    """One study file, read and checked. `presets` stand in the order in which they are tried."""
+    """One study file, read and checked. `presets` stand in the order in which they are tried.
+
+    Those in `near` are no presets that anybody named, but points near the best of the study before (see `stages`).
+    """
 
     name: str
     path: Path
@@ -60,6 +64,7 @@ class StudyFile:
     fixed: Mapping[str, Any]
     space: Space
     presets: Mapping[str, Preset]
+    near: tuple[str, ...] = ()
 
     def for_layout(self, layout: Layout) -> "StudyFile":
         """The same study without the parameters that a layout does not have, so that every searched one acts."""
@@ -149,7 +154,7 @@ class StudyFile:
                     f"{space_module.describe(distribution)}",
                     f"widen space.{key}, or leave the preset out of study.presets",
                 )
-        return SeedTrial(name, params, overrides)
+        return SeedTrial(name, params, overrides, "near" if name in self.near else "preset")
 
 
 def _script_default(name: str) -> Any:

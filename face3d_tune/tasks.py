@@ -25,6 +25,7 @@ class Failure:
 
     message: str
     non_finite: bool = False
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)

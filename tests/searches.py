@@ -117,9 +117,22 @@ def file_of(tmp_path, text):
     return study_file.read(str(path))
 
 
-def search_in(storage, file, data, *, name="quick", layout="keypoint", epochs=2, seed=None, target=None, use_amp=True):
-    setup = Setup(data, CPU, "off", use_amp=use_amp, target=target)
-    return Search(storage, name, file, Settings(layout, epochs, seed), setup)
+def search_in(
+    storage,
+    file,
+    data,
+    *,
+    name="quick",
+    layout="keypoint",
+    epochs=2,
+    seed=None,
+    target=None,
+    target_epochs=1,
+    use_amp=True,
+    stage=None,
+):
+    setup = Setup(data, CPU, "off", use_amp=use_amp, target=target, target_epochs=target_epochs)
+    return Search(storage, name, file, Settings(layout, epochs, seed), setup, stage=stage)
 
 
 def states(study):

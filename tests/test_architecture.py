@@ -30,6 +30,7 @@ LAYERS = (
     "space losses model export judge augmentation schedules",
     "study_file",
     "algorithms results conditions",
+    "stages steering",
     "training earlier_run",
     "trainer engine.layers engine.parameters engine.sites engine.state",
     "engine.network",
@@ -38,6 +39,7 @@ LAYERS = (
     "engine.batch",
     "engine",  # what the rest of the package sees of the engine
     "history",
+    "target",
     "tasks curve importing",
     "resume",
     "slots",
@@ -82,8 +84,8 @@ ONLY = {
     "augmentation schedules "
     "resume slots processes objective full_training plan cli.importing",
     "psutil": "smoke plan doctor",
-    "optuna": "storage space judge algorithms results conditions history importing findings dashboard.figures "
-    "dashboard.notes dashboard.enrich dashboard.server report.content ledger archive loop search "
+    "optuna": "storage space judge algorithms results conditions stages steering history target importing findings "
+    "dashboard.figures dashboard.notes dashboard.enrich dashboard.server report.content ledger archive loop search "
     "copying cli.table cli.progress cli.run cli.watch cli.status cli.dashboard cli.report cli.export "
     "cli.train cli.importing cli.copy cli.doctor",
     "numpy": "masks checkpoint data.metadata data.files data.pairs data.face_data data.copy importance export "

@@ -13,12 +13,10 @@ from pathlib import Path
 import click
 import compose_file
 import pytest
-import tomli_w
 import yaml
 
 import face3d_tune
 from face3d_tune.cli import cli, main
-from face3d_tune.study_file import read
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -120,20 +118,6 @@ def test_the_kubernetes_job_holds_together():
     assert {mount["name"] for mount in worker["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
     assert pod["securityContext"]["runAsUser"] == 1000
     assert "useradd --uid 1000 " in SERVICES["worker"]["build"]["dockerfile_inline"]
-
-
-def test_the_study_file_of_the_second_stage_is_one_and_begins_with_the_best_of_the_first(tmp_path):
-    (text,) = (text for kind, text in FENCED if kind == "toml" and "my-stage2.toml" in text)
-    changed = tomllib.loads(text)
-    whole = tomllib.loads((ROOT / "studies" / "stage2-loss.toml").read_text(encoding="utf-8"))
-    for table, content in changed.items():
-        whole[table] = whole.get(table, {}) | content
-    (tmp_path / "my-stage2.toml").write_text(tomli_w.dumps(whole), encoding="utf-8")
-    file = read(str(tmp_path / "my-stage2.toml"))
-    file.check()
-    _, stage1 = file.seed_trials()
-    assert stage1.params == {"cosine_weight": 0.7, "lr": 0.0005639678458892743}
-    assert all(changed["presets"]["stage1"][key] == value for key, value in changed["fixed"].items())
 
 
 def test_no_url_in_the_documentation_of_many_machines_holds_a_password():

@@ -67,6 +67,7 @@ def import_(
     from face3d_tune.importing import examine
     from face3d_tune.objective import Setup
     from face3d_tune.search import Search, check
+    from face3d_tune.stages import take_up
     from face3d_tune.storage import Storage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -76,6 +77,8 @@ def import_(
     for line in data.warnings:
         click.echo(f"warning: {line}", err=True)
     settings, setup = Settings(layout, epochs or file.epochs, seed), Setup(data, torch.device("cpu"), "off")
+    name = study_name or file.name
+    file, stage = take_up(place, name, None, data, file, settings)
     check(file, settings, setup)
     examined = [examine(run, file.for_layout(layout), settings, data, unconfirmed=unconfirmed) for run in runs]
     taken = [each.trial for each in examined if each.trial is not None]
@@ -83,7 +86,7 @@ def import_(
         _print(examined, {})
     else:
         with place.searching(), place.opened(create=True) as opened:
-            search = Search(opened, study_name or file.name, file, settings, setup)
+            search = Search(opened, name, file, settings, setup, stage=stage)
             numbers = search.ledger.take_in(taken)
         _print(examined, numbers)
     refused = len(examined) - len(taken)

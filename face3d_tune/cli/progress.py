@@ -17,7 +17,7 @@ from rich.live import Live
 from face3d_tune.cli.live import InTraining, Picture, Standing, in_columns
 from face3d_tune.config import TrialConfig
 from face3d_tune.pace import time_left
-from face3d_tune.results import FINISHED, IMPORTED, kept_cosine, origin
+from face3d_tune.results import FINISHED, IMPORTED, cause, count_causes, in_words, kept_cosine, origin
 from face3d_tune.training import EpochResult
 
 
@@ -77,6 +77,7 @@ class Tally:
     def __init__(self, study: str, goal: int | None, trials: Iterable[FrozenTrial] = ()) -> None:
         self.study, self.goal = study, goal
         self.done = self.pruned = 0
+        self._failed: list[FrozenTrial] = []
         self.best: tuple[float, int] | None = None  # value and trial
         self.to_beat: tuple[str, float] | None = None  # the best preset and its value
         self._seconds: list[float] = []  # that each finished trial took
@@ -85,6 +86,8 @@ class Tally:
 
     def add(self, trial: FrozenTrial) -> bool:
         """Count a trial that has ended; whether it is the best so far."""
+        if cause(trial):
+            self._failed.append(trial)
         if trial.state not in FINISHED:
             return False
         attrs = trial.user_attrs
@@ -102,10 +105,9 @@ class Tally:
             self.best = trial.value, trial.number
         return improved
 
-    def reached(self, target: float | None) -> bool:
-        """Whether the goal or, if there is one, the target is reached."""
-        hit = target is not None and self.best is not None and self.best[0] >= target
-        return hit or (self.goal is not None and self.done >= self.goal)
+    def full(self) -> bool:
+        """Whether as many trials have finished as were asked for."""
+        return self.goal is not None and self.done >= self.goal
 
     def standing(self, at_once: int, spent: float) -> Standing:
         """With so many trials in training, which have taken `spent` seconds together."""
@@ -117,6 +119,7 @@ class Tally:
     def __str__(self) -> str:
         of = "" if self.goal is None else f" of {self.goal}"
         said = f"{self.done}{of} trials finished, {self.pruned} of them pruned"
+        said += f"; failed: {in_words(count_causes(self._failed))}" if self._failed else ""
         if self.best is None:
             return said
         value, number = self.best
@@ -219,7 +222,9 @@ class JsonLines:
     def trial_ended(self, trial: FrozenTrial) -> None:
         """`trial_ended`: trial, state, value (null if it failed), best (so far), and what is known of its end."""
         best, attrs = self._tally.add(trial), trial.user_attrs
-        known = {key: attrs.get(key) for key in ("stop_reason", "epochs_run", "seconds", "error") if key in attrs}
+        known = {
+            key: attrs.get(key) for key in ("stop_reason", "cause", "epochs_run", "seconds", "error") if key in attrs
+        }
         state = trial.state.name.lower()
         self.say("trial_ended", trial=trial.number, state=state, value=kept_cosine(trial), best=best, **known)
 

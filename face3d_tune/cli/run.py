@@ -11,6 +11,7 @@ from face3d_tune.cli.base import (
     Duration,
     Number,
     checkpoint_options,
+    complete_study,
     complete_study_file,
     data_options,
     device_options,
@@ -47,6 +48,13 @@ if TYPE_CHECKING:
     help="Study file: a built-in name (default, stage1-lr, …) or a path ending in .toml.",
 )
 @study_name_option("Name of the study in the storage.  [default: the study file's name]")
+@click.option(
+    "--from",
+    "before",
+    metavar="STUDY",
+    shell_complete=complete_study,
+    help="Begin where this study of the same storage ended: with its best trial, and what is near.",
+)
 @storage_option
 @click.option(
     "--trials",
@@ -66,6 +74,12 @@ if TYPE_CHECKING:
     type=Number(-1, 1),
     metavar="COSINE",
     help="End the search when a trial reaches this validation cosine, e.g. 0.85.",
+)
+@click.option(
+    "--target-epochs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Only if it is stable: so many epochs in a row reach it, the kept one among them.  [default: 1]",
 )
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Seed of the search and its trials.  [default: 42]")
 @checkpoint_options
@@ -91,11 +105,13 @@ if TYPE_CHECKING:
 def run(
     study_name_or_file: str,
     study_name: str | None,
+    before: str | None,
     storage: str,
     trials: int | None,
     epochs: int | None,
     timeout: float | None,
     target: float | None,
+    target_epochs: int | None,
     seed: int | None,
     artifacts: str | None,
     checkpoint_every: float,
@@ -133,9 +149,13 @@ def run(
     from face3d_tune.outage import DEFAULT_TIMEOUT
     from face3d_tune.plan import choose
     from face3d_tune.search import Search, check
+    from face3d_tune.stages import take_up
     from face3d_tune.storage import Storage
     from face3d_tune.workers import DEFAULT_SILENCE
 
+    if target_epochs is not None and target is None:
+        alone = "--target-epochs says how long the target must hold; expected --target COSINE with it"
+        raise click.UsageError(alone, click.get_current_context())
     started = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     silent = quiet or as_json
@@ -149,7 +169,9 @@ def run(
     for line in (*data.warnings, *([notice] if notice else [])):
         click.echo(f"warning: {line}", err=True)
     settings = Settings(layout, epochs or file.epochs, seed)
-    setup = Setup(data, chosen_device, precision, use_amp=amp != "off", target=target)
+    setup = Setup(data, chosen_device, precision, use_amp=amp != "off", target=target, target_epochs=target_epochs or 1)
+    name = study_name or file.name
+    file, stage = take_up(place, name, before, data, file, settings)
     check(file, settings, setup)
     configs = file.for_layout(layout).extreme_configs(data.feature_size, layout)
     plan = choose(engine, slots, chosen_device, data, configs)
@@ -159,7 +181,7 @@ def run(
     with place.searching(), place.opened(create=True) as opened:
         search = Search(
             opened,
-            study_name or file.name,
+            name,
             file,
             settings,
             setup,
@@ -168,6 +190,7 @@ def run(
             artifacts=kept,
             checkpoint_every=checkpoint_every,
             keep_checkpoints=keep_checkpoints,
+            stage=stage,
         )
         _introduce(console, search, place, goal, plan)
         if abandoned := search.take_back_abandoned():
@@ -178,9 +201,10 @@ def run(
         tally = Tally(search.study.study_name, goal, search.study.get_trials(deepcopy=False))
         progress = JsonLines(console, tally, click.echo) if as_json else SearchProgress(console, tally)
         if isinstance(progress, JsonLines):
-            progress.say("started", storage=str(place), goal=goal, done=tally.done, engine=plan.engine)
+            follows = {"from": stage.to_attr()} if stage else {}
+            progress.say("started", storage=str(place), goal=goal, done=tally.done, engine=plan.engine, **follows)
         if done_before and not as_json:
-            click.echo(_nothing_to_do(search, goal, target))
+            click.echo(_nothing_to_do(search, goal))
         if not done_before:
             try:
                 with closing(plan.open(data, search.archive.checkpoints)) as opened_slots, progress.shown():
@@ -208,6 +232,7 @@ def _introduce(console: "Console", search: "Search", place: "Storage", goal: int
     from face3d_tune.conditions import describe_data
     from face3d_tune.device import device_name
     from face3d_tune.results import count_imported
+    from face3d_tune.stages import Stage, moved
 
     setup, file, study = search.setup, search.file, search.study
     no_model = study.user_attrs["no_model_cosine"]
@@ -219,16 +244,33 @@ def _introduce(console: "Console", search: "Search", place: "Storage", goal: int
         f"trials   {file.sampler.name} over {', '.join(file.space)}; {file.pruner.name} pruner; "
         f"up to {search.settings.epochs} epochs each"
     )
-    console.print(f"presets  {', '.join(file.presets) or 'none'}")
+    if stage := Stage.of(study.user_attrs):
+        console.print(f"from     {stage}")
+        for name, (was, now) in moved(file, stage, setup.data.feature_size).items():
+            console.print(f"         its {name} is outside this space: {_short(was)}; begins at {_short(now)}")
+    names = [name for name in file.presets if name not in file.near]
+    near = f"; {len(file.near)} near the best" if file.near else ""
+    console.print(f"presets  {', '.join(names) or 'none'}{near}")
     console.print(f"device   {device_name(setup.device)}, mixed precision {setup.precision}; seed {search.seed}")
     console.print(f"engine   {plan}")
-    console.print(f"goal     mean validation cosine; without a model it is {no_model:.4f}\n")
+    ends = "" if setup.target is None else f"; ends at {_target(search)}"
+    console.print(f"goal     mean validation cosine; without a model it is {no_model:.4f}{ends}\n")
 
 
-def _nothing_to_do(search: "Search", goal: int, target: float | None) -> str:
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _target(search: "Search") -> str:
+    """`0.85`, or `0.85 in 5 epochs in a row`."""
+    target, epochs = search.setup.target, search.setup.target_epochs
+    return f"{target}{f' in {epochs} epochs in a row' if epochs > 1 else ''}"
+
+
+def _nothing_to_do(search: "Search", goal: int) -> str:
     name, finished = search.study.study_name, search.finished()
     if search.target_reached():
-        return f"nothing to do: study {name!r} has reached the target, {target}\n"
+        return f"nothing to do: study {name!r} has reached the target, {_target(search)}\n"
     held = f"study {name!r} holds {finished} finished trials, {goal} were asked for"
     return f"nothing to do: {held}; for more: --trials {finished + 50}\n"
 

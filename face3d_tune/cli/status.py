@@ -50,9 +50,16 @@ def _name(study: Any) -> str:
 
 def _lines(study: dict[str, Any]) -> list[str]:
     """A study for people."""
+    from face3d_tune.results import in_words
+    from face3d_tune.stages import Stage
+
     states = ", ".join(f"{count} {state}" for state, count in study["states"].items() if count) or "no trials"
     imported = f", {study['imported']} of them imported" if study["imported"] else ""
     lines = [f"study    {study['study']}: {states}{imported}"]
+    if why := in_words(study["causes"]):
+        lines.append(f"         failed: {why}")
+    if before := Stage.of(study):
+        lines.append(f"         from {before}")
     if study["best_value"] is None:
         lines.append("         no completed trial yet")
     else:

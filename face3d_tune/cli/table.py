@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from face3d_tune.config import TrialConfig
 from face3d_tune.results import IMPORTED, best_trial, config_of, kept_cosine, origin, preset_rows
+from face3d_tune.stages import Stage
 
 _WIDTH = 100  # columns, where there is no terminal to ask
 _ANY = 1000  # columns, to ask how many a table would like
@@ -45,6 +47,9 @@ def _table(study: optuna.Study, *, with_bands: bool) -> Table:
     used = len(table.columns)
     no_model = [f"{study.user_attrs['no_model_cosine']:.4f}", *bands(study.user_attrs["no_model_by_yaw"])]
     table.add_row(*["no model", *[""] * 7, *no_model][:used])
+    if stage := Stage.of(study.user_attrs):
+        before = [*_settings(TrialConfig(**stage.config)), "", f"{stage.value:.4f}"]
+        table.add_row(stage.study, "", *before, style="dim")
     for row in preset_rows(study):
         cells = _cells(row.trial) if row.trial else ["waiting"]
         cells = [f"= {row.trial.number}", *cells[1:]] if row.same_as and row.trial else cells
@@ -71,15 +76,18 @@ def _cells(trial: FrozenTrial) -> list[str]:
     if "config" not in trial.user_attrs:
         return ["waiting"]
     config, attrs, cosine = config_of(trial), trial.user_attrs, kept_cosine(trial)
-    settings = [
-        str(trial.number),
+    settings = [str(trial.number), *_settings(config)]
+    if trial.state == TrialState.RUNNING or cosine is None:
+        return [*settings, "", attrs.get("stop_reason", trial.state.name.lower())]
+    pruned = " (pruned)" if trial.state == TrialState.PRUNED else ""
+    return [*settings, f"{attrs['val_loss_equal']:.4f}", f"{cosine:.4f}{pruned}", *bands(attrs["cosine_by_yaw"])]
+
+
+def _settings(config: TrialConfig) -> list[str]:
+    return [
         f"{config.lr:.1e}",
         f"{config.cosine_weight:.2f}",
         f"{config.scheduler_factor:.2f}",
         str(config.scheduler_patience),
         config.pose_unit[:3],
     ]
-    if trial.state == TrialState.RUNNING or cosine is None:
-        return [*settings, "", attrs.get("stop_reason", trial.state.name.lower())]
-    pruned = " (pruned)" if trial.state == TrialState.PRUNED else ""
-    return [*settings, f"{attrs['val_loss_equal']:.4f}", f"{cosine:.4f}{pruned}", *bands(attrs["cosine_by_yaw"])]

@@ -28,6 +28,7 @@ def watch(storage: str, study_name: str | None) -> None:
     from face3d_tune.errors import StorageError
     from face3d_tune.results import find_study
     from face3d_tune.storage import Storage
+    from face3d_tune.target import reached_by_any
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = Storage.parse(storage)
@@ -56,7 +57,7 @@ def watch(storage: str, study_name: str | None) -> None:
                 looked, tally.goal = True, effort.get("trials")
                 running = [trial for trial in trials if trial.state == optuna.trial.TrialState.RUNNING]
                 picture = _picture(tally, running)
-                if not running and tally.reached(effort.get("target")):
+                if not running and (tally.full() or reached_by_any(trials, effort)):
                     break
                 time.sleep(_EVERY)
     click.echo(f"study {study.study_name!r}: {tally}")
@@ -75,13 +76,14 @@ def _picture(tally: "Tally", running: "list[FrozenTrial]") -> "Picture":
 
 def _in_training(trial: "FrozenTrial") -> "InTraining":
     from face3d_tune.cli.live import InTraining
+    from face3d_tune.results import origin
 
     attrs, steps = trial.user_attrs, trial.intermediate_values
     config: dict[str, Any] = attrs.get("config", {})
     epoch = max(steps, default=0)
     return InTraining(
         number=trial.number,
-        name=attrs.get("preset") or "sampled",
+        name=origin(trial),
         epochs=config.get("epochs", 0),
         epoch=epoch,
         cosine=steps.get(epoch),

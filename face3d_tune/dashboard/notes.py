@@ -8,7 +8,9 @@ from optuna.trial import FrozenTrial, TrialState
 from face3d_tune.conditions import describe_data
 from face3d_tune.export import DataUse, commands, quote
 from face3d_tune.findings import Findings
-from face3d_tune.results import config_of, kept_cosine, repeatable_config
+from face3d_tune.presets import PRESETS
+from face3d_tune.results import config_of, count_causes, in_words, kept_cosine, repeatable_config
+from face3d_tune.stages import Stage
 
 _HEAD = "| | trial | cosine | gain | < 15° | 15° to 45° | > 45° |\n|---|--:|--:|--:|--:|--:|--:|\n"
 
@@ -28,6 +30,10 @@ def study_note(found: Findings) -> str:
         f"**Data** {_plain(describe_data(found.attrs))}",
         f"**Budget** {budget} ({states}) of at most {settings['epochs']} epochs{how}; seed {settings['seed']}.",
     ]
+    if why := in_words(count_causes(found.trials)):
+        lines.append(f"**Failed** {why}.")
+    if before := Stage.of(found.attrs):
+        lines.append(f"**Begun** with the best of the study {_plain(str(before))}.")
     if found.attrs["data"]["split"] == "none":
         lines.append("**Measured on the training pairs**: this says nothing about people never seen.")
     if found.best is None:
@@ -74,7 +80,7 @@ def _reason(found: Findings, trial: FrozenTrial) -> str:
     if found.best is not None and trial.number == found.best.number:
         return f"The best trial{f', {preset}' if preset else ''}"
     if preset:
-        return f"The guide's {preset}"
+        return f"The guide's {preset}" if names[0] in PRESETS else f"The {preset}"
     place = [other.number for other in found.runners_up].index(trial.number) + 1
     return f"Runner-up {place}: {config_of(trial).pose_unit}, lr {config_of(trial).lr:.1e}"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from face3d_tune import stages
 from face3d_tune.builtin import STUDIES
 from face3d_tune.data import SAMPLE_NAME
 from face3d_tune.export import SAMPLE_FOLDER, DataUse, commands
@@ -14,7 +15,7 @@ from face3d_tune.findings import Findings, searched
 from face3d_tune.history import History
 from face3d_tune.importance import Importance
 from face3d_tune.readings import Reading, read
-from face3d_tune.results import FINISHED, IMPORTED, config_of, kept_cosine, repeatable_config
+from face3d_tune.results import FINISHED, IMPORTED, config_of, count_causes, kept_cosine, repeatable_config
 
 VERSION = 1  # of the keys below; a key is added without a new one, and changed or dropped only with it
 _PRUNED_CURVES = 40  # drawn at most
@@ -71,6 +72,8 @@ class Content:
     study: str
     made: str  # date and time of the report, ISO 8601
     states: Mapping[str, int]
+    causes: Mapping[str, int]  # failed trials by cause
+    follows: Mapping[str, Any] | None  # the study before: study, trial, value, config
     budget: int | None  # finished trials that were asked for; None: not recorded
     epochs: int  # trained by finished trials
     seconds: float  # of searching, pauses left out
@@ -114,6 +117,8 @@ def content(found: Findings, made: datetime) -> Content:
         study=found.name,
         made=made.isoformat(timespec="minutes"),
         states=found.states,
+        causes=count_causes(found.trials),
+        follows=attrs.get(stages.ATTR),
         budget=effort.get("trials"),
         epochs=found.epochs,
         seconds=found.seconds,
@@ -214,6 +219,7 @@ def _repeat(found: Findings) -> list[str]:
     own = not (STUDIES / f"{settings['study_file']}.toml").exists()
     words = ["face3d-tune", "run", "--study", settings["study_file"] + (".toml" if own else "")]
     words += ["--study-name", f"{found.name}-again"]
+    words += ["--from", found.attrs[stages.ATTR]["study"]] if stages.ATTR in found.attrs else []
     words += [] if data["source"] == SAMPLE_NAME else ["--data-dir", data["source"]]
     words += ["--trials", str(effort.get("trials") or max(1, found.finished))]
     words += ["--epochs", str(settings["epochs"]), "--seed", str(settings["seed"]), "--layout", settings["layout"]]
@@ -221,4 +227,5 @@ def _repeat(found: Findings) -> list[str]:
     words += ["--min-yaw", f"{data['min_yaw']:g}"] if data["min_yaw"] else []
     words += [] if data["max_yaw"] is None else ["--max-yaw", f"{data['max_yaw']:g}"]
     words += [] if effort.get("target") is None else ["--target", f"{effort['target']:g}"]
+    words += ["--target-epochs", str(effort["target_epochs"])] if "target_epochs" in effort else []
     return [*words, "--slots", "1"]

@@ -97,6 +97,11 @@ def search(content: Content, say: Words) -> list[Block]:
     counted = {key: states[key] for key in ("complete", "pruned", "fail")}
     text = say("went", **counted, epochs=content.epochs, time=say.duration(content.seconds))
     blocks: list[Block] = [Paragraph(text)]
+    if causes := [say.text(f"cause_{name}", n=count) for name, count in content.causes.items() if count]:
+        blocks.append(Paragraph(say("causes", causes=say.text("comma").join(causes))))
+    if before := content.follows:
+        value = f"{before['value']:.4f}"
+        blocks.append(Paragraph(say("follows", study=before["study"], trial=before["trial"], value=value)))
     if pruning["trials"]:
         saved = {key: pruning[key] for key in ("trials", "epochs", "saved_epochs")}
         would = content.epochs + pruning["saved_epochs"]

@@ -10,6 +10,7 @@ import torch
 from conftest import QUICK_STUDY
 from optuna.trial import TrialState
 
+from face3d_tune import processes as processes_module
 from face3d_tune import study_file
 from face3d_tune.artifacts import Artifacts
 from face3d_tune.conditions import Settings
@@ -210,6 +211,7 @@ def test_a_trial_whose_process_is_killed_fails_with_the_reason_and_the_rest_goes
     victim = search.study.trials[1]
     assert (victim.state, victim.user_attrs["stop_reason"]) == (TrialState.FAIL, "error")
     assert victim.user_attrs["error"] == "its process was killed (SIGKILL), perhaps for want of memory"
+    assert victim.user_attrs["cause"] == "error"  # it was this test, which no kernel counts
     others = [trial for trial in search.study.trials if trial.number != 1]
     assert [trial.state.name for trial in others] == ["COMPLETE"] * 4
     check_as_alone(others, data)
@@ -222,6 +224,22 @@ def test_a_trial_whose_process_is_killed_fails_with_the_reason_and_the_rest_goes
     assert len(after) == 2
     assert all(psutil.pid_exists(pid) for pid in after)
     assert not psutil.pid_exists(killed[0])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_process_that_was_killed_while_the_kernel_killed_for_memory_ran_out_of_it(slots, tmp_path, monkeypatch):
+    kernel = tmp_path / "vmstat"
+    kernel.write_text("pgfault 123\noom_kill 7\noom_kill_other 9\n", encoding="ascii")
+    monkeypatch.setattr(processes_module, "_KERNEL", kernel)
+    slots.start(Task(200, replace(SMALL, epochs=10**6), 1, "off"))
+    kernel.write_text("pgfault 124\noom_kill 8\noom_kill_other 9\n", encoding="ascii")
+    os.kill(whose(slots, 200), signal.SIGKILL)
+    failed = []
+    while not failed:
+        failed = [event.given for event in slots.wait() if isinstance(event.given, Failure)]
+    assert failed == [Failure("its process was killed (SIGKILL), for want of memory", out_of_memory=True)]
+    kernel.unlink()
+    assert processes_module.killed_for_memory() == 0  # as on a system that does not say
 
 
 @pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="only Linux can limit another process")
@@ -243,6 +261,7 @@ def test_a_trial_that_finds_no_memory_fails_with_the_reason_and_its_process_goes
     huge = next(trial for trial in search.study.trials if trial.user_attrs["preset"] == "huge")
     assert (huge.state, huge.user_attrs["stop_reason"]) == (TrialState.FAIL, "error")
     assert "can't allocate memory" in huge.user_attrs["error"]
+    assert huge.user_attrs["cause"] == "out_of_memory"
     others = [trial for trial in search.study.trials if trial.number != huge.number]
     assert [trial.state.name for trial in others] == ["COMPLETE"] * 4
     check_as_alone(others, data)

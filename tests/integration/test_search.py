@@ -29,7 +29,7 @@ from face3d_tune.history import History
 from face3d_tune.ledger import PUT_BACK
 from face3d_tune.objective import Outcome
 from face3d_tune.presets import PRESETS
-from face3d_tune.results import preset_rows
+from face3d_tune.results import preset_rows, repeatable_config
 from face3d_tune.storage import Storage
 from face3d_tune.trainer import Trainer
 
@@ -321,6 +321,34 @@ def test_a_search_ends_when_a_trial_reaches_the_target(sqlite, quick, data):
     assert search.finished() == 1
 
 
+def test_a_target_that_must_hold_is_asked_of_stored_trials_too(sqlite, quick, data):
+    study = searched(sqlite, quick, data, 1, epochs=3).study
+    lowest = min(study.trials[0].intermediate_values.values())
+
+    def continued(target, epochs):
+        return search_in(sqlite, quick, data, epochs=3, target=target, target_epochs=epochs)
+
+    assert continued(lowest - 1e-4, 3).target_reached()
+    assert not continued(lowest + 1e-4, 3).target_reached()  # one of its three epochs is below
+    assert not continued(lowest - 1e-4, 4).target_reached()  # it has only three
+    again = continued(lowest - 1e-4, 3)
+    again.run(6, Watch())
+    assert again.finished() == 1
+    assert again.study.user_attrs["effort"]["target_epochs"] == 3
+
+
+def test_a_trial_that_reached_a_target_that_must_hold_is_repeated_with_the_epochs_it_ran(sqlite, quick, data):
+    search = searched(sqlite, quick, data, 6, epochs=9, target=-1.0, target_epochs=3)
+    trial = search.study.trials[0]
+    assert (trial.user_attrs["stop_reason"], trial.user_attrs["epochs_run"]) == ("target", 3)
+    assert repeatable_config(trial).epochs == 3
+    trainer = Trainer(repeatable_config(trial), data, seed=trial.user_attrs["seed"], device=CPU)
+    while trainer.stop_reason is None:
+        trainer.train_epoch()
+    assert trainer.best.val_cosine == trial.value
+    assert search.finished() == 1
+
+
 def test_a_target_that_nothing_reaches_changes_nothing(sqlite, quick, data, undisturbed):
     search = searched(sqlite, quick, data, 2, target=1.0)
     assert not search.target_reached()
@@ -393,12 +421,43 @@ def test_a_trial_without_a_finite_loss_fails_with_that_reason_and_does_not_count
 
 def test_five_failures_in_a_row_end_the_search_and_keep_what_there_is(sqlite, quick, data, monkeypatch):
     search = searched(sqlite, quick, data, 1)
-    with broken_losses(monkeypatch), pytest.raises(TrainingError) as caught:
+
+    def no_space(*_):
+        raise RuntimeError("no space left on device")
+
+    monkeypatch.setattr(losses, "combine", no_space)
+    with pytest.raises(TrainingError) as caught:
         search.run(6, Watch())
-    assert caught.value.message.startswith("5 trials in a row failed; the last: ")
-    assert "is nan" in caught.value.message
+    assert caught.value.message == "5 trials in a row failed; the last: RuntimeError: no space left on device"
     assert "finished trials are kept" in caught.value.hint
     assert states(search.study) == ["COMPLETE"] + ["FAIL"] * 5
+    assert {trial.user_attrs["cause"] for trial in search.study.trials[1:]} == {"error"}
+
+
+def test_a_space_in_which_everything_diverges_ends_the_search_after_twenty_trials_and_says_so(
+    sqlite, quick, data, monkeypatch
+):
+    search = searched(sqlite, quick, data, 1)
+    with broken_losses(monkeypatch), pytest.raises(TrainingError) as caught:
+        search.run(6, Watch())
+    assert caught.value.message.startswith("20 trials in a row failed (20 diverged); the last: training loss is nan")
+    assert caught.value.hint.startswith("narrow [space] in a copy of the study file")
+    assert states(search.study) == ["COMPLETE"] + ["FAIL"] * 20
+    assert {trial.user_attrs["cause"] for trial in search.study.trials[1:]} == {"diverged"}
+
+
+def test_trials_that_diverge_between_errors_neither_count_as_one_nor_hide_them(sqlite, quick, data, monkeypatch):
+    search = search_in(sqlite, quick, data)
+    error = Outcome("error", None, {"stop_reason": "error", "cause": "error", "error": "the disk is full"})
+    diverged = Outcome("non_finite", None, {"stop_reason": "non_finite", "cause": "diverged"})
+    outcomes = iter([error, *[diverged] * 6] * 5)
+    monkeypatch.setattr(search_module.TrialRun, "take", lambda *_: next(outcomes))
+    with pytest.raises(TrainingError, match=r"^20 trials in a row failed"):  # 20 diverged before the fifth error
+        search.run(2, Watch())
+    outcomes = iter([error, *[diverged] * 2] * 5)
+    with pytest.raises(TrainingError, match=r"^5 trials in a row failed; the last: the disk is full$"):
+        search.run(2, Watch())
+    assert [trial.user_attrs["cause"] for trial in search.study.trials[-13:]].count("error") == 5
 
 
 def test_failures_with_a_success_between_them_do_not_end_the_search(sqlite, quick, data, monkeypatch):

@@ -93,7 +93,8 @@ def study():
 def test_the_tally_counts_finished_trials_and_knows_the_best_and_the_preset_to_beat(study):
     tally = Tally("faces", 50, study.trials)
     assert (tally.done, tally.pruned, tally.best, tally.to_beat) == (3, 1, (0.7, 3), ("baseline", 0.6))
-    assert str(tally) == "3 of 50 trials finished, 1 of them pruned; best cosine 0.7000, trial 3, +0.1000 on baseline"
+    counted, best = "3 of 50 trials finished, 1 of them pruned", "best cosine 0.7000, trial 3, +0.1000 on baseline"
+    assert str(tally) == f"{counted}; failed: 1 by an error; {best}"
     assert tally.standing(1, 0.0).left is None  # of three trials nothing follows
     assert str(Tally("faces", None)) == "0 trials finished, 0 of them pruned"
 

@@ -60,11 +60,11 @@ def train_trial(config, setup, *, seed, judge, after_epoch):
 class Trial:
     """A trial that has been trained: its outcome, its judge, and the epochs seen by `after_epoch`."""
 
-    def __init__(self, data, config=SMALL, *, judge=None, precision="off", target=None, seed=3):
+    def __init__(self, data, config=SMALL, *, judge=None, precision="off", target=None, target_epochs=1, seed=3):
         self.judge, self.epochs = judge or Judge(), []
         self.outcome = train_trial(
             config,
-            Setup(data, CPU, precision, target=target),
+            Setup(data, CPU, precision, target=target, target_epochs=target_epochs),
             seed=seed,
             judge=self.judge,
             after_epoch=self.epochs.append,
@@ -227,6 +227,21 @@ def test_the_target_ends_a_trial_when_the_kept_checkpoint_reaches_it(scripted):
     assert scripted([(0.5, 0.5), (0.25, 0.79)], target=0.8).outcome.stop_reason == "finished"
 
 
+def test_a_target_that_must_hold_ends_a_trial_when_so_many_epochs_in_a_row_have_it(scripted):
+    # Epoch 2 is lucky and kept; epochs 3 to 5 reach the target in a row, and epoch 4 is the next that is kept.
+    script = [(1, 0.5), (0.5, 0.8), (0.6, 0.7), (0.4, 0.8), (0.7, 0.9), (0.8, 0.85), (0.9, 0.5)]
+    ended = {n: scripted(script, target=0.8, target_epochs=n).outcome for n in (1, 2, 3, 4)}
+    reasons = {n: (outcome.stop_reason, outcome.attrs["epochs_run"]) for n, outcome in ended.items()}
+    assert reasons == {1: ("target", 2), 2: ("target", 5), 3: ("target", 6), 4: ("finished", 7)}
+    assert [outcome.value for outcome in ended.values()] == [0.8] * 4
+
+
+def test_epochs_in_a_row_count_only_round_the_kept_one(scripted):
+    # Epochs 3 and 4 reach it in a row, but training keeps neither; epoch 6, which it keeps, stands alone.
+    script = [(0.9, 0.5), (0.5, 0.5), (0.6, 0.9), (0.7, 0.9), (0.8, 0.5), (0.4, 0.9), (0.9, 0.5)]
+    assert scripted(script, target=0.8, target_epochs=2).outcome.stop_reason == "finished"
+
+
 def test_early_stopping_ends_a_trial(scripted):
     trial = scripted([(1, 0.5), (2, 0.5), (3, 0.5), (4, 0.5)], replace(SMALL, early_stopping_patience=1))
     assert (trial.outcome.stop_reason, trial.attrs["epochs_run"]) == ("early_stopping", 2)
@@ -288,30 +303,32 @@ def test_nan_without_mixed_precision_ends_a_trial_at_once_with_its_best_so_far(d
 def test_a_real_overflow_in_the_first_epoch_has_no_value(data):
     trial = Trial(replace(data, video_features=data.video_features * 1e30))
     assert (trial.outcome.stop_reason, trial.outcome.value) == ("non_finite", None)
-    assert trial.attrs.keys() == ALWAYS | {"error"}
+    assert trial.attrs.keys() == ALWAYS | {"cause", "error"}
+    assert trial.attrs["cause"] == "diverged"
     assert "in epoch 1" in trial.attrs["error"]
     assert trial.judge.reports == []
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "cause"),
     [
-        RuntimeError("out of memory"),
-        torch.OutOfMemoryError("CUDA out of memory"),
-        MemoryError("no more"),
-        TrainingError("the disk is full"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "error"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "out_of_memory"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
+        (MemoryError("no more"), "out_of_memory"),
+        (TrainingError("the disk is full"), "error"),
     ],
-    ids=lambda error: type(error).__name__,
+    ids=lambda given: given if isinstance(given, str) else type(given).__name__,
 )
 @pytest.mark.parametrize("precision", ["off", "bf16"])
 def test_any_other_failure_of_a_training_ends_it_as_an_error_without_a_second_attempt(
-    data, monkeypatch, error, precision
+    data, monkeypatch, error, cause, precision
 ):
     begun = fail_in(monkeypatch, 2, error)
     trial = Trial(data, MIXED, precision=precision)
     assert begun == [(precision, 1), (precision, 2)]
     assert trial.outcome.stop_reason == trial.attrs["stop_reason"] == "error"
-    assert trial.attrs["error"] == f"{type(error).__name__}: {error}"
+    assert (trial.attrs["error"], trial.attrs["cause"]) == (f"{type(error).__name__}: {error}", cause)
     assert trial.attrs["retried_without_amp"] is False
     assert (trial.attrs["best_epoch"], trial.outcome.value) == (1, trial.epochs[0].val_cosine)
 
@@ -333,7 +350,8 @@ def test_a_model_that_cannot_even_be_built_is_an_error_with_its_reason(data, mon
     monkeypatch.setattr("face3d_tune.trainer.Model", refuse)
     trial = Trial(data)
     assert (trial.outcome.stop_reason, trial.outcome.value) == ("error", None)
-    assert trial.attrs.keys() == ALWAYS | {"error"}
+    assert trial.attrs.keys() == ALWAYS | {"cause", "error"}
+    assert trial.attrs["cause"] == "out_of_memory"
     assert trial.attrs["epochs_run"] == 0
     assert "4000000000000 bytes" in trial.attrs["error"]
 

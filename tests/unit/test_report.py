@@ -233,6 +233,29 @@ def test_values_are_never_read_as_style():
     )
 
 
+def test_a_report_says_how_many_trials_failed_by_cause_and_what_the_search_took_over():
+    failed = [trial_of("FAIL", cause=cause) for cause in ("diverged", "diverged", "out_of_memory")]
+    before = {"study": "stage1-lr", "trial": 11, "value": 0.602, "config": {}}
+    study = study_of(*searched(), *failed, **{"from": before})
+    text = page_of(study).text
+    assert "Of those that failed: 2 diverged, 1 out of memory, 1 by an error." in text
+    assert "where the study “stage1-lr” ended: with the config of its best trial (11, cosine 0.6020 there)" in text
+    assert "2 个发散, 1 个内存不足" in page_of(study, "zh").text.replace("，", ", ").replace("、", ", ")
+    held = held_by(study)
+    assert held.causes == {"diverged": 2, "out_of_memory": 1, "error": 1, "queued_again": 0}
+    assert held.follows == before
+    repeated = " ".join(held.repeat)
+    assert "--from stage1-lr" in repeated
+    without = page_of(study_of(trial_of("COMPLETE", 0.6))).text
+    assert "Of those that failed" not in without
+    assert "ended: with the config" not in without
+
+
+def test_a_search_for_a_target_that_must_hold_is_repeated_as_one():
+    effort = {"trials": 20, "target": 0.8, "target_epochs": 5, "sampler": "tpe", "pruner": "median"}
+    assert "--target 0.8 --target-epochs 5" in " ".join(held_by(study_of(*searched(), effort=effort)).repeat)
+
+
 def test_times_and_counts_in_words():
     say = Words("en")
     assert [say.duration(seconds) for seconds in (3.25, 61, 600, 9000)] == ["3.2 s", "61 s", "10 min", "2.5 h"]

@@ -10,9 +10,12 @@ from face3d_tune.results import (
     Row,
     best_trial,
     best_value,
+    cause,
     config_of,
+    count_causes,
     count_states,
     find_study,
+    in_words,
     kept_cosine,
     pick_trial,
     preset_rows,
@@ -259,6 +262,8 @@ def test_a_summary_counts_every_state_and_names_the_best(storage):
     assert summary(study) == {
         "study": "faces",
         "states": {"complete": 0, "pruned": 0, "fail": 0, "running": 0, "waiting": 0},
+        "causes": {"diverged": 0, "out_of_memory": 0, "error": 0, "queued_again": 0},
+        "from": None,
         "best_value": None,
         "best_trial": None,
         "best_preset": None,
@@ -279,3 +284,21 @@ def test_a_summary_counts_every_state_and_names_the_best(storage):
     assert (summary(study)["best_origin"], summary(study)["imported"]) == ("imported", 1)
     add(study, value=0.9, preset=None)
     assert summary(study)["best_origin"] == "sampled"
+
+
+def test_failures_are_counted_by_cause_and_those_that_were_queued_again_apart(study):
+    for attrs in (
+        {"cause": "diverged", "stop_reason": "non_finite"},
+        {"stop_reason": "non_finite"},  # as an earlier version stored it
+        {"cause": "out_of_memory", "stop_reason": "error"},
+        {"cause": "error", "stop_reason": "error"},
+        {},
+        {"cause": "diverged", "put_back": True},  # its worker died while it told this
+    ):
+        add(study, TrialState.FAIL, **attrs)
+    add(study, value=0.5, cause="diverged")  # which a completed trial cannot be
+    causes = count_causes(study.trials)
+    assert causes == {"diverged": 2, "out_of_memory": 1, "error": 2, "queued_again": 1}
+    assert in_words(causes) == "2 diverged, 1 out of memory, 2 by an error, 1 queued again"
+    assert in_words(count_causes([])) == ""
+    assert [cause(trial) for trial in study.trials[-2:]] == [None, None]

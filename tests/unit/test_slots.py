@@ -372,7 +372,7 @@ def test_memory_that_runs_out_later_lets_trainings_begin_again(data, by_itself, 
 def test_a_training_that_does_not_even_fit_alone_fails_with_the_reason(data, monkeypatch, name, error):
     short_of_memory(monkeypatch, name, 0, error)
     given = trained(BatchedSlots(data, CPU, 4), task(9))
-    assert given[9] == [Failure(f"{error.__name__}: CUDA out of memory")]
+    assert given[9] == [Failure(f"{error.__name__}: CUDA out of memory", out_of_memory=True)]
 
 
 def test_a_training_that_fits_nowhere_fails_and_those_that_wait_for_its_place_go_on(data, by_itself, monkeypatch):
@@ -387,7 +387,7 @@ def test_a_training_that_fits_nowhere_fails_and_those_that_wait_for_its_place_go
 
     monkeypatch.setattr(Batch, "add", no_room_for_wide_models)
     given = trained(BatchedSlots(data, CPU, 4), *tasks)
-    assert given.pop(1) == [Failure("OutOfMemoryError: CUDA out of memory")]
+    assert given.pop(1) == [Failure("OutOfMemoryError: CUDA out of memory", out_of_memory=True)]
     assert {number: results[-3:] for number, results in given.items()} == expected
 
 
@@ -402,7 +402,7 @@ def test_a_training_that_ends_in_the_epoch_in_which_another_batch_fails_is_not_f
 
     monkeypatch.setattr(Batch, "train_epoch", failing)
     given = trained(BatchedSlots(data, CPU, 2), task(0, epochs=1), task(1, WIDER))
-    assert given[1] == [Failure(f"{error.__name__}: no")]
+    assert given[1] == [Failure(f"{error.__name__}: no", out_of_memory=error is torch.OutOfMemoryError)]
     last = given[0][-1]
     assert isinstance(last, Failure) or last.stop_reason == "finished"
 
