@@ -29,14 +29,16 @@ from benchmarks import curves as table_of
 from benchmarks.extrapolation import ExtrapolationPruner
 from benchmarks.imputed import TaughtSampler
 from benchmarks.priors import AroundSampler
-from benchmarks.surrogate import Ended, Space, Surrogate
+from benchmarks.surrogate import FEATURE_SIZE, Ended, Space, Surrogate
 from face3d_tune import seeds, study_file
 from face3d_tune.algorithms import make_pruner, make_sampler
 from face3d_tune.config import TrialConfig
 from face3d_tune.space import suggest
+from face3d_tune.stages import Stage, follow
 from face3d_tune.study_file import Component, StudyFile
 
 RESULTS = Path("build/replays")
+STAGES = ("stage1-lr", "stage2-loss", "stage3-capacity")
 _AROUND = ("share", "half_life", "best_share", "width")  # options of AroundSampler, beside those of the sampler itself
 _OURS = (*_AROUND, "taught")
 
@@ -51,15 +53,22 @@ class Setting:
     pruner_options: Mapping[str, Any] = field(default_factory=dict)
     presets: Literal["trials", "none"] = "trials"  # as the first trials
     stopping: bool = True  # early stopping, the trial's own
-    study: str = "default"  # whose space
+    study: str = "default"  # whose space; "stages" for the guide's three, one after the other
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # instead of what the study fixes or searches
 
-    def file(self) -> StudyFile:
+    def file(self, study: str | None = None) -> StudyFile:
         """The study file that says so."""
-        file = study_file.read(self.study)
+        return self.applied(study_file.read(study or self.study))
+
+    def applied(self, file: StudyFile) -> StudyFile:
+        """A study file that searches in this way."""
         own = {key: value for key, value in self.sampler_options.items() if key not in _OURS}
         pruner = "none" if self.pruner == "extrapolation" else self.pruner
         return replace(
             file,
+            fixed={**file.fixed, **self.fixed},
+            space={name: row for name, row in file.space.items() if name not in self.fixed},
+            presets={name: {**preset, **self.fixed} for name, preset in file.presets.items()},
             sampler=Component(self.sampler, own),
             pruner=Component(pruner, {} if pruner != self.pruner else self.pruner_options),
         )
@@ -98,14 +107,15 @@ Trace = list[tuple[int, float]]  # epochs spent when another trial became the be
 class Replay:
     """One search: ask, train, report, tell, until the epochs are spent."""
 
-    def __init__(self, surrogate: Surrogate, setting: Setting, seed: int) -> None:
+    def __init__(self, surrogate: Surrogate, setting: Setting, seed: int, file: StudyFile | None = None) -> None:
         self.surrogate, self.setting, self.seed = surrogate, setting, seed
-        self.file = setting.file()
+        self.file = file or setting.file()
         self.space = Space(self.file)
         self.pruner = setting.make_pruner(self.file)
         self.study = optuna.create_study(direction="maximize", pruner=self.pruner)
         self.completed = _Completed()
         self.spent, self.trace, self._best = 0, list[tuple[int, float]](), -np.inf
+        self.best_config: TrialConfig | None = None  # of the trial that it would recommend
         self.counts = {"complete": 0, "pruned": 0}
         if setting.presets == "trials":
             for seed_trial in self.file.seed_trials():
@@ -148,7 +158,7 @@ class Replay:
         self.study.tell(trial, value)
         self.completed.trials.append(_frozen(trial.number, TrialState.COMPLETE, curve, value))
         if value > self._best:
-            self._best = value
+            self._best, self.best_config = value, config
             self.trace.append((self.spent, round(self.surrogate.truth(config), 5)))
 
     @property
@@ -223,10 +233,29 @@ def surrogate_of(study: str, packed: Path) -> Surrogate:
     return Surrogate(table_of.read(packed), study)
 
 
+def staged(surrogate: Surrogate, setting: Setting, seed: int, epochs: int) -> Trace:
+    """The guide's stages, a third of the epochs each: the best of one is where the next begins (`run --from`)."""
+    spent, trace, best = 0, list[tuple[int, float]](), None
+    for number, name in enumerate(STAGES, start=1):
+        file = study_file.read(name)
+        if best is not None:
+            file = follow(file, Stage(name, 0, 0.0, best.to_dict()), seed, FEATURE_SIZE)
+        stage = Replay(surrogate, setting, seeds.derive(seed, name), setting.applied(file))
+        trace += [(spent + at, truth) for at, truth in stage.run(number * epochs // len(STAGES) - spent)]
+        spent, best = spent + stage.spent, stage.best_config or best
+    return trace
+
+
 def _one(setting: Setting, seed: int, epochs: int, packed: Path) -> Trace:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = "default" if setting.study.startswith("stage") else setting.study
-    return Replay(surrogate_of(study, packed), setting, seed).run(epochs)
+    surrogate = surrogate_of(_space_of(setting), packed)
+    if setting.study == "stages":
+        return staged(surrogate, setting, seed, epochs)
+    return Replay(surrogate, setting, seed).run(epochs)
+
+
+def _space_of(setting: Setting) -> str:
+    return "explore" if setting.study == "stages" else setting.study
 
 
 def run(
@@ -236,7 +265,7 @@ def run(
     found: dict[str, Result] = {}
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_last) as pool:
         for name, setting in settings.items():
-            surrogate = surrogate_of(setting.study, packed)
+            surrogate = surrogate_of(_space_of(setting), packed)
             path = RESULTS / surrogate.key / f"{_key(setting, epochs)}.json"
             traces: list[Trace] = json.loads(path.read_text())["traces"] if path.exists() else []
             missing = range(len(traces), searches)
