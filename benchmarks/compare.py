@@ -86,11 +86,24 @@ def _pruners_random() -> dict[str, Setting]:
     }
 
 
+def _stages() -> dict[str, Setting]:
+    radians = {"pose_unit": "radians"}
+    return {
+        "stages": replace(PLAIN, study="stages"),
+        "stages in radians": replace(PLAIN, study="stages", fixed=radians),
+        "default": replace(PLAIN, on="explore"),
+        "default in radians": replace(PLAIN, on="explore", fixed=radians),
+        "explore": replace(PLAIN, study="explore"),
+        "explore, no presets": replace(PLAIN, study="explore", presets="none"),
+    }
+
+
 COMPARISONS: Mapping[str, Callable[[], dict[str, Setting]]] = {
     "samplers": _samplers,
     "presets": _presets,
     "pruners": _pruners,
     "pruners-random": _pruners_random,
+    "stages": _stages,
 }
 
 

@@ -55,6 +55,7 @@ class Setting:
     stopping: bool = True  # early stopping, the trial's own
     study: str = "default"  # whose space; "stages" for the guide's three, one after the other
     fixed: Mapping[str, Any] = field(default_factory=dict)  # instead of what the study fixes or searches
+    on: str = ""  # the study whose surrogate is searched, if not its own
 
     def file(self, study: str | None = None) -> StudyFile:
         """The study file that says so."""
@@ -255,7 +256,7 @@ def _one(setting: Setting, seed: int, epochs: int, packed: Path) -> Trace:
 
 
 def _space_of(setting: Setting) -> str:
-    return "explore" if setting.study == "stages" else setting.study
+    return setting.on or ("explore" if setting.study == "stages" else setting.study)
 
 
 def run(
