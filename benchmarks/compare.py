@@ -1,0 +1,173 @@
+"""Ways to search, compared on replays at equal numbers of epochs.
+
+    python -m benchmarks.compare samplers          # a table, and docs/pictures/search-samplers.svg
+    python -m benchmarks.compare all --workers 2
+
+Regret is the best truth there is less the truth of the trial that a search would recommend, in units of 0.001 cosine:
+median (lower quartile to upper quartile) of all searches. "As good" says after how many epochs the median regret is,
+for good, no more than that of random search with nothing else after 5000, with and without early stopping.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import pyplot
+
+from benchmarks import curves as table_of
+from benchmarks.common import options, table
+from benchmarks.replay import Result, Setting, run
+
+BUDGETS = (500, 1000, 2000, 5000)
+PICTURES = Path("docs/pictures")
+JOINT = {"multivariate": True, "n_startup_trials": 15}
+TODAY = Setting("tpe", JOINT, "median", {"n_startup_trials": 5, "n_warmup_steps": 10})  # before these measurements
+PLAIN = Setting("tpe", JOINT)
+BASELINES = {
+    "random": Setting("random", presets="none"),
+    "random, to the end": Setting("random", presets="none", stopping=False),
+}
+
+
+def _samplers() -> dict[str, Setting]:
+    kinds: dict[str, tuple[str, dict[str, Any]]] = {
+        "random": ("random", {}),
+        "TPE independent": ("tpe", {**JOINT, "multivariate": False}),
+        "TPE joint": ("tpe", JOINT),
+        "GP": ("gp", {}),
+        "CMA-ES": ("cmaes", {}),
+    }
+    return {
+        f"{name}{with_presets}": Setting(sampler, given, presets=presets)
+        for with_presets, presets in (("", "none"), (", presets first", "trials"))
+        for name, (sampler, given) in kinds.items()
+    }
+
+
+def _presets() -> dict[str, Setting]:
+    prior = {"share": 0.5, "half_life": 15.0}
+    return {
+        "none": replace(PLAIN, presets="none"),
+        "first trials": PLAIN,
+        "prior": replace(PLAIN, presets="none", sampler_options={**JOINT, **prior}),
+        "prior, long": replace(PLAIN, presets="none", sampler_options={**JOINT, **prior, "half_life": 50.0}),
+        "first trials and prior": replace(PLAIN, sampler_options={**JOINT, **prior}),
+        "first trials, round the best": replace(PLAIN, sampler_options={**JOINT, "best_share": 0.25}),
+        "first trials, prior, round the best": replace(
+            PLAIN, sampler_options={**JOINT, **prior, "best_share": 0.25}
+        ),  # PriorBand has all three
+    }
+
+
+def _pruners() -> dict[str, Setting]:
+    kinds: dict[str, tuple[str, dict[str, Any]]] = {
+        "none": ("none", {}),
+        "median": ("median", {"n_startup_trials": 5, "n_warmup_steps": 10}),
+        "percentile 25": ("percentile", {"percentile": 25.0, "n_startup_trials": 5, "n_warmup_steps": 10}),
+        "ASHA": ("successive_halving", {"min_resource": 5, "reduction_factor": 3}),
+        "Hyperband": ("hyperband", {"min_resource": 5, "max_resource": 100, "reduction_factor": 3}),
+        "extrapolation": ("extrapolation", {}),
+    }
+    return {
+        f"{name}{how}": replace(PLAIN, pruner=pruner, pruner_options=given, stopping=stopping)
+        for how, stopping in (("", True), (", to the end", False))
+        for name, (pruner, given) in kinds.items()
+    }
+
+
+def _pruners_random() -> dict[str, Setting]:
+    return {
+        name: replace(setting, sampler="random", sampler_options={}, presets="none")
+        for name, setting in _pruners().items()
+    }
+
+
+def _stages() -> dict[str, Setting]:
+    radians = {"pose_unit": "radians"}
+    return {
+        "stages": replace(PLAIN, study="stages"),
+        "stages in radians": replace(PLAIN, study="stages", fixed=radians),
+        "default": replace(PLAIN, on="explore"),
+        "default in radians": replace(PLAIN, on="explore", fixed=radians),
+        "explore": replace(PLAIN, study="explore"),
+        "explore, no presets": replace(PLAIN, study="explore", presets="none"),
+    }
+
+
+COMPARISONS: Mapping[str, Callable[[], dict[str, Setting]]] = {
+    "samplers": _samplers,
+    "presets": _presets,
+    "pruners": _pruners,
+    "pruners-random": _pruners_random,
+    "stages": _stages,
+}
+
+
+def tell(results: Mapping[str, Result], bases: Mapping[str, Result]) -> None:
+    """Print the table of a comparison."""
+    epochs = next(iter(results.values())).epochs
+    budgets = [budget for budget in BUDGETS if budget <= epochs]
+    goals = [float(np.nanmedian(base.regret(base.epochs))) for base in bases.values()]
+    rows = []
+    for name, result in results.items():
+        cells = [_quartiles(result.regret(budget)) for budget in budgets]
+        rows.append((name, *cells, *(_number(result.epochs_to(goal)) for goal in goals)))
+    table(("regret, 0.001 cosine", *(f"{b} epochs" for b in budgets), *(f"as good as {b}" for b in bases)), rows)
+
+
+def _quartiles(regret: np.ndarray) -> str:
+    filled = np.nan_to_num(regret, nan=1.0) * 1000
+    low, middle, high = np.quantile(filled, (0.25, 0.5, 0.75))
+    return f"{middle:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _number(epochs: float) -> str:
+    return "-" if math.isnan(epochs) else f"{epochs:.0f}"
+
+
+def draw(results: Mapping[str, Result], path: Path) -> None:
+    """Median regret against epochs spent, with quartiles as a band."""
+    mpl.rcParams["svg.hashsalt"] = "face3d-tune"
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    for name, result in results.items():
+        grid = np.unique(np.geomspace(100, result.epochs, 80).astype(int))
+        regrets = np.array([np.nan_to_num(result.regret(int(spent)), nan=1.0) for spent in grid])
+        low, middle, high = np.quantile(regrets, (0.25, 0.5, 0.75), axis=1)
+        (line,) = axes.plot(grid, middle, label=name)
+        axes.fill_between(grid, low, high, color=line.get_color(), alpha=0.1, linewidth=0)
+    axes.set(xscale="log", yscale="log", ylim=(1e-3, 0.15), xlabel="epochs spent", ylabel="regret, validation cosine")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def main() -> None:
+    """Replay, tell, draw."""
+    parser = options(__doc__)
+    parser.add_argument("names", nargs="+", choices=(*COMPARISONS, "all"))
+    parser.add_argument("--searches", type=int, default=50)
+    parser.add_argument("--epochs", type=int, default=BUDGETS[-1])
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--packed", type=Path, default=table_of.PACKED)
+    parser.add_argument("--pictures", type=Path, default=PICTURES)
+    asked = parser.parse_args()
+    mpl.use("Agg")
+    searches, epochs = (2, 500) if asked.quick else (asked.searches, asked.epochs)
+    given: dict[str, Any] = {"searches": searches, "packed": asked.packed, "workers": asked.workers}
+    bases = run(BASELINES, epochs=BUDGETS[-1], **given)
+    for name in COMPARISONS if "all" in asked.names else asked.names:
+        results = run(COMPARISONS[name](), epochs=epochs, **given)
+        print(f"{name}: {searches} searches each, best truth {next(iter(results.values())).best:.4f}")
+        tell(results, bases)
+        if not asked.quick:
+            draw(results, asked.pictures / f"search-{name}.svg")
+
+
+if __name__ == "__main__":
+    main()

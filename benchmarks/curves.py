@@ -1,0 +1,328 @@
+"""Trainings to their end, hundreds of them, whose curves a search can be replayed on (`benchmarks.replay`).
+
+    python -m benchmarks.curves make default     # hours; stop it at any time, and it goes on where it was
+    python -m benchmarks.curves pack             # into benchmarks/curves.npz, which is committed
+    python -m benchmarks.curves show
+
+Every training goes its 100 epochs with early stopping off, on the bundled sample, in float32 on one core; what early
+stopping or a pruner would have cut off is cut off in the replay. Parts:
+
+    presets   the guide's four presets, two seeds
+    default   256 Sobol and 256 random points of studies/default.toml, in turn
+    explore   the same of studies/explore.toml
+    repeats   more seeds of a dozen points of each: the best ones, and others at even ranks
+    folds     folds 2 and 3 of the same dozens, with the seed of fold 1
+
+Points, seeds and ids follow from this file alone; those of repeats and folds from the records of the first points. One
+that diverged stays in, with what it said.
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import random
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from torch.quasirandom import SobolEngine
+
+from benchmarks.common import data_of, machine, options, table
+from face3d_tune import study_file
+from face3d_tune.data import FaceData
+from face3d_tune.engine import alone
+from face3d_tune.errors import NonFiniteError
+from face3d_tune.plan import cores
+
+RECORDS = Path("build/curves")  # one JSON object a line, in any number of files
+PACKED = Path(__file__).parent / "curves.npz"
+EPOCHS = 100
+_POINTS = 256  # of each kind
+_FIRST_SEED = {"default": 1000, "explore": 3000}
+_STREAM = {"default": 1, "explore": 2}  # of Sobol's scrambling and of the random points
+_CHOSEN_FROM = 40  # so many Sobol and as many random points of a space
+_BEST, _SPREAD, _SEEDS = 6, 6, 3
+_WITHOUT = {"early_stopping_patience": 0, "use_mixed_precision": False}
+_COSINE_UNIT, _MSE_UNIT = 1e-6, 1e-8  # what a packed number counts
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One training to make."""
+
+    id: str
+    study: str
+    params: Mapping[str, Any]
+    overrides: Mapping[str, Any]
+    seed: int
+    fold: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """The packed records, in rows. A row of a training that diverged ends with NaN."""
+
+    ids: list[str]
+    params: list[dict[str, Any]]  # what differs from the script's defaults, and more
+    seeds: list[int]
+    folds: list[int]
+    errors: list[str | None]
+    cosine: np.ndarray  # [rows, EPOCHS], of the validation people after each epoch
+    mse: np.ndarray  # [rows, EPOCHS]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def points(part: str, records: Sequence[Mapping[str, Any]]) -> list[Point]:
+    """The trainings of a part, in order. Raises SystemExit if it needs records that are missing."""
+    match part:
+        case "presets":
+            seed_trials = [s for s in study_file.read("default").seed_trials() if s.name != "quickstart"]
+            return [
+                Point(f"preset-{s.name}-{seed}", "default", s.params, s.overrides, seed)
+                for seed in (0, 1)
+                for s in seed_trials
+            ]
+        case "default" | "explore":
+            return list(_space_filling(part))
+        case "repeats":
+            return [
+                Point(f"{p.id}/seed{k}", p.study, p.params, p.overrides, 100_000 * k + p.seed)
+                for k in range(1, _SEEDS + 1)
+                for p in _dozens(records)
+            ]
+        case "folds":
+            return [
+                Point(f"{p.id}/fold{k}", p.study, p.params, p.overrides, p.seed, k)
+                for p in _dozens(records)
+                for k in (2, 3)
+            ]
+    raise SystemExit(f"no part named {part}")
+
+
+def _space_filling(study: str) -> Iterator[Point]:
+    """Sobol and random points of a study's space in turn."""
+    space, prefix = study_file.read(study).space, "" if study == "default" else f"{study}-"
+    stream = _STREAM[study]
+    sobol = SobolEngine(len(space), scramble=True, seed=stream).draw(_POINTS, dtype=torch.float64).tolist()
+    rng = random.Random(stream)
+    uniform = [[rng.random() for _ in space] for _ in range(_POINTS)]
+    for i in range(_POINTS):
+        for kind, drawn in (("sobol", sobol), ("random", uniform)):
+            params = {name: at(row, u) for (name, row), u in zip(space.items(), drawn[i], strict=True)}
+            yield Point(f"{prefix}{kind}-{i}", study, params, {}, _FIRST_SEED[study] + i)
+
+
+def at(row: BaseDistribution, u: float) -> Any:
+    """The value of a distribution at `u` in [0, 1)."""
+    if isinstance(row, CategoricalDistribution):
+        return row.choices[min(int(u * len(row.choices)), len(row.choices) - 1)]
+    if isinstance(row, IntDistribution):
+        return min(row.low + int(u * (row.high - row.low + 1)), row.high)
+    if row.log:
+        return math.exp(math.log(row.low) + u * (math.log(row.high) - math.log(row.low)))
+    return row.low + u * (row.high - row.low)
+
+
+def _dozens(records: Sequence[Mapping[str, Any]]) -> list[Point]:
+    """Of each space whose first points are all there, the best by kept cosine and others at even ranks."""
+    held = {record["id"]: record for record in records}
+    chosen: list[Point] = []
+    for study in study_file.builtin_names():
+        if study not in _STREAM:
+            continue
+        first = [p for p in _space_filling(study) if int(p.id.rsplit("-", 1)[1]) < _CHOSEN_FROM]
+        if missing := [p.id for p in first if p.id not in held]:
+            print(f"no repeats or folds of {study} yet: {len(missing)} records are missing, such as {missing[0]}")
+            continue
+        sound = [p for p in first if held[p.id]["error"] is None]
+        ranked = sorted(sound, key=lambda p: -_kept(held[p.id]))
+        step = (len(ranked) - _BEST) / _SPREAD
+        chosen += ranked[:_BEST] + [ranked[_BEST + int((i + 0.5) * step)] for i in range(_SPREAD)]
+    if not chosen:
+        raise SystemExit("make the part default first")
+    return chosen
+
+
+def _kept(record: Mapping[str, Any]) -> float:
+    """The cosine at the lowest validation loss."""
+    return record["cosine"][int(np.argmin(record["loss"]))]
+
+
+_data: dict[int, FaceData] = {}  # of a process, by fold
+
+
+def train(point: Point, epochs: int = EPOCHS) -> dict[str, Any]:
+    """Train one point, in a process that has one thread; its record."""
+    torch.set_num_threads(1)
+    if not _data:
+        _data[1] = data_of("sample")
+    if point.fold not in _data:
+        _data[point.fold] = _data[1].fold(point.fold, of=3)
+    data = _data[point.fold]
+    config = study_file.read(point.study).config(
+        point.params, {**point.overrides, **_WITHOUT}, feature_size=data.feature_size, epochs=epochs, layout="keypoint"
+    )
+    started, error = time.time(), None
+    member = alone(config, data, seed=point.seed, device=torch.device("cpu"), precision="off")
+    try:
+        while member.stop_reason is None:
+            member.train_epoch()
+    except NonFiniteError as diverged:
+        error = str(diverged)
+    history = member.history
+    return {
+        "id": point.id,
+        "params": {**point.overrides, **_WITHOUT, **point.params},
+        "seed": point.seed,
+        "fold": point.fold,
+        "error": error,
+        "seconds": time.time() - started,
+        "cosine": [result.val_cosine for result in history],
+        "loss": [result.val_loss for result in history],
+        "train_loss": [result.train_loss for result in history],
+        "equal": [result.val_loss_equal for result in history],
+    }
+
+
+def records_in(folder: Path) -> list[dict[str, Any]]:
+    """All records of a folder, one of each id, in the order of the ids' points and else of the files."""
+    lines = (line for file in sorted(folder.glob("*.jsonl")) for line in file.read_text(encoding="utf-8").splitlines())
+    held: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:  # the last line of a process that was killed
+            continue
+        held.setdefault(record["id"], record)
+    return sorted(held.values(), key=lambda record: _natural(record["id"]))
+
+
+def _natural(id: str) -> tuple[Any, ...]:
+    head, _, tail = id.partition("/")
+    name, _, number = head.rpartition("-")
+    return name, int(number), tail
+
+
+def make(folder: Path, todo: Iterable[Point], workers: int, deadline: float, epochs: int = EPOCHS) -> None:
+    """Train what is to do in so many processes, one record a line as each ends; none starts after `deadline`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting, running = iter(todo), set[Future[dict[str, Any]]]()
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(workers, mp_context=context) as pool,
+        (folder / f"made-{time.time_ns()}.jsonl").open("a", encoding="utf-8") as file,
+    ):
+        while True:
+            while len(running) < workers and time.monotonic() < deadline:
+                if (point := next(waiting, None)) is None:
+                    break
+                running.add(pool.submit(train, point, epochs))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                record = future.result()
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                kept = f"{_kept(record):.4f}" if record["cosine"] else "none"
+                print(f"{record['id']}: {kept}, {record['seconds']:.0f} s {record['error'] or ''}", flush=True)
+
+
+def pack(records: Sequence[Mapping[str, Any]], path: Path = PACKED) -> None:
+    """Write records as one small file: differences between epochs as whole numbers, which compress well."""
+    mean_squares = [
+        [2 * equal - (1 - cos) for equal, cos in zip(r["equal"], r["cosine"], strict=True)] for r in records
+    ]
+    described = [{key: r[key] for key in ("id", "params", "seed", "error")} | {"fold": r["fold"] or 1} for r in records]
+    np.savez_compressed(
+        path,
+        records=np.frombuffer(json.dumps(described).encode(), dtype=np.uint8),
+        epochs=np.array([len(r["cosine"]) for r in records], dtype=np.int16),
+        cosine=_differences([r["cosine"] for r in records], _COSINE_UNIT),
+        mse=_differences(mean_squares, _MSE_UNIT),
+    )
+
+
+def _differences(rows: Sequence[Sequence[float]], unit: float) -> np.ndarray:
+    """Whole multiples of `unit`, [rows, EPOCHS], each epoch less the one before; a short row ends in zeros."""
+    whole = np.zeros((len(rows), EPOCHS), dtype=np.int64)
+    for line, row in zip(whole, rows, strict=True):
+        line[: len(row)] = np.rint(np.minimum(row, 2**29 * unit) / unit)
+        line[len(row) :] = line[len(row) - 1] if row else 0
+    return np.diff(whole, axis=1, prepend=0).astype(np.int32)
+
+
+def read(path: Path = PACKED) -> Curves:
+    """The packed records."""
+    with np.load(path) as held:
+        described = json.loads(held["records"].tobytes())
+        epochs = held["epochs"]
+        cosine, mse = (held[name].astype(np.int64).cumsum(axis=1) for name in ("cosine", "mse"))
+    missing = np.arange(EPOCHS) >= epochs[:, None]
+    return Curves(
+        ids=[d["id"] for d in described],
+        params=[d["params"] for d in described],
+        seeds=[d["seed"] for d in described],
+        folds=[d["fold"] for d in described],
+        errors=[d["error"] for d in described],
+        cosine=np.where(missing, np.nan, cosine * _COSINE_UNIT),
+        mse=np.where(missing, np.nan, mse * _MSE_UNIT),
+    )
+
+
+def show(curves: Curves) -> None:
+    """Print what is there."""
+    last = np.nanmax(curves.cosine, axis=1)
+    kinds: dict[str, list[float]] = {}
+    for id, value in zip(curves.ids, last, strict=True):
+        head, _, tail = id.partition("/")
+        kinds.setdefault(f"{head.rpartition('-')[0]}{' ' + tail.rstrip('0123456789') if tail else ''}", []).append(
+            value
+        )
+    rows = [(kind, len(v), *(f"{np.quantile(v, q):.4f}" for q in (0, 0.5, 0.9, 1))) for kind, v in kinds.items()]
+    table(("highest cosine of", "trainings", "least", "median", "best tenth", "most"), rows)
+    print(f"{len(curves)} trainings, {sum(e is not None for e in curves.errors)} of them diverged")
+
+
+def main() -> None:
+    """Make, pack or show."""
+    parser = options(__doc__)
+    parser.add_argument("action", choices=("make", "pack", "show"))
+    parser.add_argument("part", nargs="?", default="default", help="of make; see above")
+    parser.add_argument("--records", type=Path, default=RECORDS, help=f"folder of the records ({RECORDS})")
+    parser.add_argument("--packed", type=Path, default=PACKED, help="the packed file")
+    parser.add_argument("--workers", type=int, default=cores(), help="processes, of one thread each")
+    parser.add_argument("--limit", type=int, default=None, help="trainings to make at most")
+    parser.add_argument("--hours", type=float, default=math.inf, help="no training starts after so long")
+    asked = parser.parse_args()
+    match asked.action:
+        case "make":
+            _make(asked)
+        case "pack":
+            pack(records := records_in(asked.records), asked.packed)
+            print(f"{len(records)} trainings, {asked.packed.stat().st_size / 1000:.0f} kB")
+        case "show":
+            show(read(asked.packed))
+
+
+def _make(asked: argparse.Namespace) -> None:
+    print(machine(), flush=True)
+    records = records_in(asked.records)
+    made = {record["id"] for record in records}
+    todo = [point for point in points(asked.part, records) if point.id not in made]
+    limit, epochs = (asked.workers, 2) if asked.quick else (asked.limit, EPOCHS)
+    print(f"{asked.part}: {len(todo)} trainings to make", flush=True)
+    make(asked.records, todo[:limit], asked.workers, time.monotonic() + asked.hours * 3600, epochs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""Searches replayed on the surrogate, with Optuna's own samplers and pruners: seconds instead of hours.
+
+A search runs as `face3d-tune run` would with one slot: the study file's sampler and pruner, a sampler seeded anew for
+every trial, presets queued first, a value reported after every epoch, early stopping before pruning. What it spends is
+counted in epochs. What it has found is the truth (`benchmarks.surrogate`) of the trial it would recommend, the best
+completed one: not the value that it saw.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+import torch
+from optuna.pruners import BasePruner, NopPruner, PercentilePruner
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from benchmarks import curves as table_of
+from benchmarks.extrapolation import ExtrapolationPruner
+from benchmarks.imputed import TaughtSampler
+from benchmarks.priors import AroundSampler
+from benchmarks.surrogate import FEATURE_SIZE, Ended, Space, Surrogate
+from face3d_tune import seeds, study_file
+from face3d_tune.algorithms import make_pruner, make_sampler
+from face3d_tune.config import TrialConfig
+from face3d_tune.space import suggest
+from face3d_tune.stages import Stage, follow
+from face3d_tune.study_file import Component, StudyFile
+
+RESULTS = Path("build/replays")
+STAGES = ("stage1-lr", "stage2-loss", "stage3-capacity")
+_AROUND = ("share", "half_life", "best_share", "width")  # options of AroundSampler, beside those of the sampler itself
+_OURS = (*_AROUND, "taught")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How to search; everything that a replay depends on, besides the curves and the seed."""
+
+    sampler: str = "tpe"
+    sampler_options: Mapping[str, Any] = field(default_factory=dict)
+    pruner: str = "none"
+    pruner_options: Mapping[str, Any] = field(default_factory=dict)
+    presets: Literal["trials", "none"] = "trials"  # as the first trials
+    stopping: bool = True  # early stopping, the trial's own
+    study: str = "default"  # whose space; "stages" for the guide's three, one after the other
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # instead of what the study fixes or searches
+    on: str = ""  # the study whose surrogate is searched, if not its own
+
+    def file(self, study: str | None = None) -> StudyFile:
+        """The study file that says so."""
+        return self.applied(study_file.read(study or self.study))
+
+    def applied(self, file: StudyFile) -> StudyFile:
+        """A study file that searches in this way."""
+        own = {key: value for key, value in self.sampler_options.items() if key not in _OURS}
+        pruner = "none" if self.pruner == "extrapolation" else self.pruner
+        return replace(
+            file,
+            fixed={**file.fixed, **self.fixed},
+            space={name: row for name, row in file.space.items() if name not in self.fixed},
+            presets={name: {**preset, **self.fixed} for name, preset in file.presets.items()},
+            sampler=Component(self.sampler, own),
+            pruner=Component(pruner, {} if pruner != self.pruner else self.pruner_options),
+        )
+
+    def make_sampler(self, file: StudyFile, seed: int) -> BaseSampler:
+        """As the project makes it."""
+        base = make_sampler(file, seed)
+        if self.sampler_options.get("taught"):
+            base = TaughtSampler(base, file.space)
+        around = {key: value for key, value in self.sampler_options.items() if key in _AROUND}
+        if not around:
+            return base
+        presets = [dict(s.params) for s in file.seed_trials() if s.name != "quickstart"]
+        return AroundSampler(base, file.space, seed % 2**32, presets, **around)
+
+    def make_pruner(self, file: StudyFile) -> BasePruner:
+        """As the project makes it."""
+        return ExtrapolationPruner(**self.pruner_options) if self.pruner == "extrapolation" else make_pruner(file)
+
+
+class _Completed:
+    """What a pruner that looks at completed trials alone asks of a study (see `face3d_tune.judge`)."""
+
+    direction = StudyDirection.MAXIMIZE
+
+    def __init__(self) -> None:
+        self.trials: list[FrozenTrial] = []
+
+    def get_trials(self, deepcopy: bool = False, states: object = None) -> list[FrozenTrial]:
+        return self.trials
+
+
+Trace = list[tuple[int, float]]  # epochs spent when another trial became the best, and its truth
+
+
+class Replay:
+    """One search: ask, train, report, tell, until the epochs are spent."""
+
+    def __init__(self, surrogate: Surrogate, setting: Setting, seed: int, file: StudyFile | None = None) -> None:
+        self.surrogate, self.setting, self.seed = surrogate, setting, seed
+        self.file = file or setting.file()
+        self.space = Space(self.file)
+        self.pruner = setting.make_pruner(self.file)
+        self.study = optuna.create_study(direction="maximize", pruner=self.pruner)
+        self.completed = _Completed()
+        self.spent, self.trace, self._best = 0, list[tuple[int, float]](), -np.inf
+        self.best_config: TrialConfig | None = None  # of the trial that it would recommend
+        self.counts = {"complete": 0, "pruned": 0}
+        if setting.presets == "trials":
+            for seed_trial in self.file.seed_trials():
+                if seed_trial.name != "quickstart":  # equals `recommended`
+                    self.study.enqueue_trial(dict(seed_trial.params), {"overrides": dict(seed_trial.overrides)})
+
+    def run(self, epochs: int) -> Trace:
+        """Search until so many epochs are spent; the trial in training then is still finished."""
+        while self.spent < epochs:
+            self._trial()
+        return self.trace
+
+    def _trial(self) -> None:
+        trial = self.study.ask()
+        self.study.sampler = self.setting.make_sampler(self.file, seeds.derive(self.seed, "sampler", trial.number))
+        overrides = trial.user_attrs.get("overrides", {})
+        params = {name: suggest(trial, name, row) for name, row in self.file.space.items() if name not in overrides}
+        config = self.space.config(params, overrides)
+        if not self.setting.stopping:
+            config = replace(config, early_stopping_patience=0)
+        self._train(trial, config)
+
+    def _train(self, trial: optuna.Trial, config: TrialConfig) -> None:
+        rng = np.random.default_rng((self.seed, trial.number))
+        cosine, mse = (curve.tolist() for curve in self.surrogate.train(config, rng))
+        ended = Ended.of(config, cosine, mse)
+        curve = dict(enumerate(cosine[: ended.epochs], start=1))
+        if pruned_at := self._pruned_at(trial, curve):
+            self.spent += pruned_at
+            self.counts["pruned"] += 1
+            if self._by_completed:  # else all was reported; samplers look at the last, or at the highest
+                highest = max(range(1, pruned_at + 1), key=curve.__getitem__)
+                for step in sorted({highest, pruned_at}):
+                    trial.report(curve[step], step)
+            self.study.tell(trial, state=TrialState.PRUNED)
+            return
+        self.spent += ended.epochs
+        self.counts["complete"] += 1
+        value = cosine[ended.kept]
+        self.study.tell(trial, value)
+        self.completed.trials.append(_frozen(trial.number, TrialState.COMPLETE, curve, value))
+        if value > self._best:
+            self._best, self.best_config = value, config
+            self.trace.append((self.spent, round(self.surrogate.truth(config), 5)))
+
+    @property
+    def _by_completed(self) -> bool:
+        return isinstance(self.pruner, NopPruner | PercentilePruner | ExtrapolationPruner)
+
+    def _pruned_at(self, trial: optuna.Trial, curve: Mapping[int, float]) -> int | None:
+        """The epoch after which the pruner stops the trial. It is not asked after the last one."""
+        if isinstance(self.pruner, NopPruner):
+            return None
+        last = len(curve)
+        if not self._by_completed:
+            for step, value in curve.items():
+                trial.report(value, step)
+                if step < last and trial.should_prune():
+                    return step
+            return None
+        running = _frozen(trial.number, TrialState.RUNNING, {}, None)
+        for step, value in curve.items():
+            running.intermediate_values[step] = value
+            if step < last and self.pruner.prune(self.completed, running):  # type: ignore[arg-type]
+                return step
+        return None
+
+
+def _frozen(number: int, state: TrialState, curve: Mapping[int, float], value: float | None) -> FrozenTrial:
+    return FrozenTrial(
+        number=number,
+        state=state,
+        value=value,
+        datetime_start=None,
+        datetime_complete=None,
+        params={},
+        distributions={},
+        user_attrs={},
+        system_attrs={},
+        intermediate_values=dict(curve),
+        trial_id=number,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What so many searches of one setting found."""
+
+    setting: Setting
+    epochs: int
+    traces: list[Trace]
+    best: float  # the best truth there is
+
+    def regret(self, spent: int) -> np.ndarray:
+        """[searches] of the best truth less that of the recommended trial; NaN for a search that has none yet."""
+        return np.array([self.best - _found(trace, spent) for trace in self.traces])
+
+    def epochs_to(self, regret: float) -> float:
+        """Epochs after which the median regret is and stays at most `regret`; NaN if it does not come there."""
+        grid = np.arange(10, self.epochs + 1, 10)
+        medians = np.array([np.nanmedian(np.nan_to_num(self.regret(int(spent)), nan=1.0)) for spent in grid])
+        above = np.flatnonzero(medians > regret)
+        first = 0 if len(above) == 0 else above[-1] + 1
+        return float(grid[first]) if first < len(grid) else float("nan")
+
+
+def _found(trace: Trace, spent: int) -> float:
+    return next((truth for epochs, truth in reversed(trace) if epochs <= spent), float("nan"))
+
+
+@lru_cache(maxsize=4)
+def surrogate_of(study: str, packed: Path) -> Surrogate:
+    """One that this process has read."""
+    torch.set_num_threads(1)
+    return Surrogate(table_of.read(packed), study)
+
+
+def staged(surrogate: Surrogate, setting: Setting, seed: int, epochs: int) -> Trace:
+    """The guide's stages, a third of the epochs each: the best of one is where the next begins (`run --from`)."""
+    spent, trace, best = 0, list[tuple[int, float]](), None
+    for number, name in enumerate(STAGES, start=1):
+        file = study_file.read(name)
+        if best is not None:
+            file = follow(file, Stage(name, 0, 0.0, best.to_dict()), seed, FEATURE_SIZE)
+        stage = Replay(surrogate, setting, seeds.derive(seed, name), setting.applied(file))
+        trace += [(spent + at, truth) for at, truth in stage.run(number * epochs // len(STAGES) - spent)]
+        spent, best = spent + stage.spent, stage.best_config or best
+    return trace
+
+
+def _one(setting: Setting, seed: int, epochs: int, packed: Path) -> Trace:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    surrogate = surrogate_of(_space_of(setting), packed)
+    if setting.study == "stages":
+        return staged(surrogate, setting, seed, epochs)
+    return Replay(surrogate, setting, seed).run(epochs)
+
+
+def _space_of(setting: Setting) -> str:
+    return setting.on or ("explore" if setting.study == "stages" else setting.study)
+
+
+def run(
+    settings: Mapping[str, Setting], *, epochs: int, searches: int, packed: Path, workers: int = 1
+) -> dict[str, Result]:
+    """Replay every setting so many times, seeds 0 and up; what is on disk is not replayed again."""
+    found: dict[str, Result] = {}
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_last) as pool:
+        for name, setting in settings.items():
+            surrogate = surrogate_of(_space_of(setting), packed)
+            path = RESULTS / surrogate.key / f"{_key(setting, epochs)}.json"
+            traces: list[Trace] = json.loads(path.read_text())["traces"] if path.exists() else []
+            missing = range(len(traces), searches)
+            ones = len(missing)
+            traces += pool.map(_one, [setting] * ones, missing, [epochs] * ones, [packed] * ones, chunksize=1)
+            if ones:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps({"name": name, "setting": asdict(setting), "traces": traces}))
+            found[name] = Result(setting, epochs, traces[:searches], surrogate.best[0])
+    return found
+
+
+def _last() -> None:
+    """Let everything else on the machine go first."""
+    os.nice(15)
+
+
+def _key(setting: Setting, epochs: int) -> str:
+    return hashlib.sha256(json.dumps([asdict(setting), epochs], sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,375 @@
+"""The learning curve of any configuration, in a fraction of a millisecond, from the trainings of `benchmarks.curves`.
+
+    python -m benchmarks.surrogate        # how good it is, and how noisy trainings are
+
+A curve is mean plus noise. The mean: a Gaussian process for each of a few principal components of the curves (cosine
+and mean squared error together), Matérn 5/2 with a length of its own for every parameter, fitted by its likelihood. The
+noise: what two seeds of one configuration differ by, whole curves of it, borrowed from the repeated configurations that
+lie nearest.
+
+Truth is what a configuration is worth before the luck of a seed: the mean, over all noise that its trainings could
+have, of the cosine at the epoch that training keeps.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from optuna.distributions import CategoricalDistribution
+
+from benchmarks import curves as table_of
+from benchmarks.common import options, table
+from benchmarks.curves import EPOCHS, Curves
+from face3d_tune import study_file
+from face3d_tune.config import TrialConfig
+from face3d_tune.study_file import StudyFile
+
+FEATURE_SIZE = 128  # of the sample
+CACHE = Path("build/surrogate")
+_EXPLAINED, _MOST = 0.998, 10  # variance of the curves that the components hold; their number
+_DONORS = 4  # repeated configurations whose noise a configuration borrows
+_BY_THE_WAY = {"cosine_weight", "mse_weight", "early_stopping_patience", "early_stopping_min_delta", "d_model"} | {
+    "use_mixed_precision",
+    "dim_feedforward",
+}  # fields that differ without making another curve, or that another one stands for
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A training as early stopping would have left it."""
+
+    epochs: int
+    kept: int  # index of the lowest validation loss
+
+    @classmethod
+    def of(cls, config: TrialConfig, cosine: Sequence[float], mse: Sequence[float]) -> "Ended":
+        """Replay the config's own loss and early stopping on the curves of one training."""
+        weight, other = config.cosine_weight, config.mse_weight
+        patience, min_delta = config.early_stopping_patience, config.early_stopping_min_delta
+        lowest, kept, best, waited = float("inf"), 0, float("inf"), 0
+        for epoch, (c, m) in enumerate(zip(cosine, mse, strict=True)):
+            loss = other * m + weight * (1 - c)
+            if loss < lowest:
+                lowest, kept = loss, epoch
+            if loss < best - min_delta:
+                best, waited = loss, 0
+            else:
+                waited += 1
+                if 0 < patience <= waited:
+                    return cls(epoch + 1, kept)
+        return cls(len(cosine), kept)
+
+
+class Space:
+    """Configurations as points of the unit cube: the searched parameters of a study."""
+
+    def __init__(self, file: StudyFile) -> None:
+        self.file = file
+        self._axes: list[tuple[str, Any, bool]] = []  # parameter, choice or (low, high), logarithmic
+        for name, row in file.space.items():
+            if isinstance(row, CategoricalDistribution):
+                extra = row.choices[1:] if len(row.choices) > 1 else ()
+                self._axes += [(name, choice, False) for choice in extra]
+            else:
+                self._axes.append((name, (row.low, row.high), row.log))
+
+    def config(self, params: dict[str, Any], overrides: dict[str, Any]) -> TrialConfig:
+        """What trains."""
+        return self.file.config(params, overrides, feature_size=FEATURE_SIZE, epochs=EPOCHS, layout="keypoint")
+
+    def point(self, config: TrialConfig) -> np.ndarray:
+        """[dimensions], each in [0, 1]; a value outside its range is taken to the range's end."""
+        values = []
+        for name, scale, log in self._axes:
+            value = self._value(config, name)
+            if not isinstance(scale, tuple):
+                values.append(float(value == scale))
+                continue
+            low, high = scale
+            value = min(max(value, low), high)
+            if high == low:
+                values.append(0.0)
+            elif log:
+                values.append(float(np.log(value / low) / np.log(high / low)))
+            else:
+                values.append((value - low) / (high - low))
+        return np.array(values)
+
+    @staticmethod
+    def _value(config: TrialConfig, name: str) -> Any:
+        if name == "width":
+            return config.d_model / FEATURE_SIZE
+        if name == "cosine_weight":  # AdamW does not see the scale of a loss
+            return config.cosine_weight / (config.cosine_weight + config.mse_weight)
+        return getattr(config, name)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the dimensions."""
+        return [n if isinstance(scale, tuple) else f"{n} {scale}" for n, scale, _ in self._axes]
+
+    def holds(self, config: TrialConfig) -> bool:
+        """Whether nothing but searched parameters differs from the study's fixed ones."""
+        low = {name: row.choices[0] if hasattr(row, "choices") else row.low for name, row in self.file.space.items()}
+        reference = self.config(low, {})
+        searched = set(self.file.space) | _BY_THE_WAY
+        if "width" not in self.file.space:
+            searched -= {"d_model"}
+        return all(
+            getattr(config, field.name) == getattr(reference, field.name)
+            for field in fields(config)
+            if field.name not in searched
+        )
+
+
+def _transformed(cosine: np.ndarray, mse: np.ndarray) -> np.ndarray:
+    """[rows, 2 · EPOCHS] in which good curves are told apart better than bad ones; NaN holds the value before it."""
+    both = np.concatenate((-np.log(np.maximum(1 - cosine, 1e-3)), 0.3 * np.log(np.maximum(mse, 1e-7))), axis=1)
+    for half in (both[:, :EPOCHS], both[:, EPOCHS:]):
+        for epoch in range(1, EPOCHS):
+            gone = np.isnan(half[:, epoch])
+            half[gone, epoch] = half[gone, epoch - 1]
+    return both
+
+
+def _back(both: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine and mean squared error, [..., EPOCHS] each."""
+    return 1 - np.exp(-both[..., :EPOCHS]), np.exp(both[..., EPOCHS:] / 0.3)
+
+
+class Surrogate:
+    """Curves of any configuration of a study's space, after the trainings of fold 1 in a table."""
+
+    def __init__(self, curves: Curves, study: str = "default") -> None:
+        self.space = Space(study_file.read(study))
+        configs = [self.space.config(_known(params), {}) for params in curves.params]
+        rows = [i for i, c in enumerate(configs) if curves.folds[i] == 1 and self.space.holds(c)]
+        self.configs = [configs[i] for i in rows]
+        self.cosine, self.mse = curves.cosine[rows], curves.mse[rows]
+        self.x = np.array([self.space.point(c) for c in self.configs])  # [rows, dimensions]
+        y = _transformed(self.cosine, self.mse)
+        self._centre = y.mean(axis=0)
+        _, s, axes = np.linalg.svd(y - self._centre, full_matrices=False)
+        held = int(np.searchsorted(np.cumsum(s**2) / np.sum(s**2), _EXPLAINED)) + 1
+        self._axes = axes[: min(held, _MOST)]  # [components, 2 · EPOCHS]
+        scores = (y - self._centre) @ self._axes.T
+        self._scale = scores.std(axis=0)
+        self._scores = scores / self._scale  # [rows, components]
+        key = hashlib.sha256(self.x.tobytes() + self._scores.tobytes()).hexdigest()[:16]
+        self.key = f"{study}-{key}"
+        self._fit()
+        self._collect_noise(y)
+
+    def _fit(self) -> None:
+        """Lengths, signal and noise of every component, kept in a file."""
+        path = CACHE / f"{self.key}.npy"
+        if path.exists():
+            fitted = np.load(path)
+        else:
+            fitted = np.array([_most_likely(self.x, target) for target in self._scores.T])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, fitted)
+        self._lengths, self._signal, self._noise = np.exp(fitted[:, :-2]), np.exp(fitted[:, -2]), np.exp(fitted[:, -1])
+        self._inverses = []
+        for lengths, signal, noise in zip(self._lengths, self._signal, self._noise, strict=True):
+            kernel = signal * _matern(_distances(self.x, self.x, lengths)) + noise * np.eye(len(self.x))
+            self._inverses.append(np.linalg.inv(kernel))
+        self._weights = np.array(
+            [inverse @ target for inverse, target in zip(self._inverses, self._scores.T, strict=True)]
+        )  # [components, rows]
+        self._scaled = self.x[None] / self._lengths[:, None]  # [components, rows, dimensions]
+
+    def _collect_noise(self, y: np.ndarray) -> None:
+        """What the seeds of every repeated configuration differ by, as curves."""
+        groups: dict[bytes, list[int]] = {}
+        for row, point in enumerate(self.x):
+            groups.setdefault(point.tobytes(), []).append(row)
+        repeated = [rows for rows in groups.values() if len(rows) > 1]
+        if not repeated:
+            raise SystemExit("no configuration of the table has a second seed; make the part presets first")
+        self._donors = np.array([self.x[rows[0]] for rows in repeated])
+        self.noise = [
+            (y[rows] - y[rows].mean(axis=0)) * np.sqrt(len(rows) / (len(rows) - 1)) for rows in repeated
+        ]  # of each, [seeds, 2 · EPOCHS]
+
+    def mean(self, points: np.ndarray) -> np.ndarray:
+        """Curves without noise in transformed numbers: [points, dimensions] to [points, 2 · EPOCHS]."""
+        scores = np.empty((len(points), len(self._axes)))
+        for i, point in enumerate(points):
+            difference = self._scaled - (point / self._lengths)[:, None]
+            kernel = _matern(np.sqrt(np.einsum("crd,crd->cr", difference, difference)))
+            scores[i] = self._signal * np.einsum("cr,cr->c", kernel, self._weights)
+        return self._centre + (scores * self._scale) @ self._axes
+
+    def _noise_near(self, point: np.ndarray) -> np.ndarray:
+        """[curves, 2 · EPOCHS] of the nearest repeated configurations."""
+        distances = _distances(point[None], self._donors, self._lengths[0])[0]
+        return np.concatenate([self.noise[i] for i in np.argsort(distances)[:_DONORS]])
+
+    def train(self, config: TrialConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """One training: cosine and mean squared error after each epoch."""
+        point = self.space.point(config)
+        near = self._noise_near(point)
+        noise = near[rng.integers(len(near))] * rng.choice((-1.0, 1.0))
+        return _back(self.mean(point[None])[0] + noise)
+
+    def truth(self, config: TrialConfig) -> float:
+        """What the configuration is worth: the kept cosine, on average over all noise it could meet."""
+        point = self.space.point(config)
+        near = self._noise_near(point)
+        cosine, mse = _back(self.mean(point[None]) + np.concatenate((near, -near)))
+        kept = [c[Ended.of(config, c.tolist(), m.tolist()).kept] for c, m in zip(cosine, mse, strict=True)]
+        return float(np.mean(kept))
+
+    @cached_property
+    def best(self) -> tuple[float, TrialConfig]:
+        """The best truth there is, as far as many random points and a climb from the best of them find it."""
+        path, rng = CACHE / f"{self.key}-best.npy", np.random.default_rng(0)
+        rows = list(self.space.file.space.items())
+        drawn = [np.load(path)] if path.exists() else list(rng.random((6000, len(rows))))
+        quick = [self._last(u, rows) for u in drawn]
+        best = []
+        for i in np.argsort(quick)[-10:]:
+            u, value, step = drawn[i], self.truth(self._config(drawn[i], rows)), 0.2
+            while step > 0.01 and len(drawn) > 1:
+                moved = np.where(rng.random(len(u)) < 0.4, u + step * rng.normal(size=len(u)), u).clip(0, 1 - 1e-9)
+                other = self.truth(self._config(moved, rows))
+                u, value, step = (moved, other, step) if other > value else (u, value, step * 0.97)
+            best.append((value, u))
+        value, u = max(best, key=lambda pair: pair[0])
+        np.save(path, u)
+        return value, self._config(u, rows)
+
+    def _last(self, u: np.ndarray, rows: list[tuple[str, Any]]) -> float:
+        return float(self.mean(self.space.point(self._config(u, rows))[None])[0, :EPOCHS].max())
+
+    def _config(self, u: np.ndarray, rows: list[tuple[str, Any]]) -> TrialConfig:
+        params = {name: table_of.at(row, float(v)) for (name, row), v in zip(rows, u, strict=True)}
+        return replace(self.space.config(params, {}), early_stopping_patience=0)
+
+    def left_out(self) -> np.ndarray:
+        """Of every training of the table the curve that the others predict, transformed: leave-one-out in closed form.
+
+        A configuration with several seeds is left out seed by seed, so such rows are no test and get NaN.
+        """
+        scores = np.column_stack(
+            [
+                target - inverse @ target / np.diag(inverse)
+                for inverse, target in zip(self._inverses, self._scores.T, strict=True)
+            ]
+        )
+        alone = np.array([(self.x == point).all(axis=1).sum() == 1 for point in self.x])
+        return np.where(alone[:, None], self._centre + (scores * self._scale) @ self._axes, np.nan)
+
+
+def _known(params: dict[str, Any]) -> dict[str, Any]:
+    """Without what never changes a curve here."""
+    return {name: value for name, value in params.items() if name != "use_mixed_precision"}
+
+
+def _distances(a: np.ndarray, b: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    return np.sqrt((((a[:, None] - b[None]) / lengths) ** 2).sum(axis=-1))
+
+
+def _matern(r: np.ndarray) -> np.ndarray:
+    """Matérn 5/2 at distance r."""
+    s = 5**0.5 * r
+    return (1 + s + s * s / 3) * np.exp(-s)
+
+
+def _most_likely(x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Logarithms of the lengths, the signal's and the noise's variance with the highest posterior density."""
+    from scipy.optimize import minimize  # of the extra `bench`; all else here runs without it
+
+    points, values = torch.from_numpy(x), torch.from_numpy(target.copy())
+    dimensions = x.shape[1]
+    middle = 0.5 * np.log(dimensions) - 0.5  # lengths grow with dimensions, as distances do
+    squares = (points[:, None] - points[None]) ** 2
+    unit = torch.eye(len(x), dtype=torch.float64)
+
+    def cost(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        t = torch.tensor(theta, requires_grad=True)
+        r = ((squares * torch.exp(-2 * t[:-2])).sum(-1) + 1e-12).sqrt() * 5**0.5
+        kernel = torch.exp(t[-2]) * (1 + r + r * r / 3) * torch.exp(-r) + (torch.exp(t[-1]) + 1e-6) * unit
+        factor = torch.linalg.cholesky(kernel)
+        solved = torch.linalg.solve_triangular(factor, values[:, None], upper=False)
+        likelihood = 0.5 * (solved**2).sum() + factor.diagonal().log().sum()
+        prior = 0.5 * ((t[:-2] - middle) ** 2).sum() / 1.5**2 + 0.5 * ((t[-1] + 4) / 2) ** 2 + 0.5 * t[-2] ** 2 / 4
+        total = likelihood + prior
+        total.backward()
+        return total.item(), t.grad.numpy()
+
+    start = np.concatenate((np.full(dimensions, middle), (0.0, -4.0)))
+    bounds = [(-3, 5)] * dimensions + [(-4, 4), (-10, 0)]
+    return minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60}).x
+
+
+def kept_value(config: TrialConfig, cosine: np.ndarray, mse: np.ndarray) -> float:
+    """The cosine at the epoch that a training keeps."""
+    return float(cosine[Ended.of(config, cosine.tolist(), mse.tolist()).kept])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    return np.argsort(np.argsort(values)).astype(float)
+
+
+def quality(surrogate: Surrogate) -> None:
+    """Print how well left-out trainings are predicted, and how large the noise of a seed is."""
+    predicted = surrogate.left_out()
+    held = ~np.isnan(predicted[:, 0])
+    configs = [c for c, keep in zip(surrogate.configs, held, strict=True) if keep]
+    rows = []
+    for name, patience in (("100 epochs", 0), ("early stopping", 15)):
+        stopping = [replace(c, early_stopping_patience=patience) for c in configs]
+        real = np.array([kept_value(*row) for row in zip(stopping, *_filled(surrogate, held), strict=True)])
+        guess = np.array([kept_value(*row) for row in zip(stopping, *_back(predicted[held]), strict=True)])
+        for part, chosen in (("all", real > -1), ("the better half", real >= np.median(real))):
+            r, g = real[chosen], guess[chosen]
+            r2 = 1 - np.square(r - g).sum() / np.square(r - r.mean()).sum()
+            rank = np.corrcoef(_ranks(r), _ranks(g))[0, 1]
+            error = np.sqrt(np.mean((r - g) ** 2))
+            rows.append((f"{name}, {part}", len(r), f"{r.std():.4f}", f"{error:.4f}", f"{r2:.3f}", f"{rank:.3f}"))
+    table(("kept cosine of left-out trainings", "n", "SD", "error", "R²", "rank r"), rows)
+    rows = []
+    for point, noise in zip(surrogate._donors, surrogate.noise, strict=True):
+        config = next(c for c, x in zip(surrogate.configs, surrogate.x, strict=True) if (x == point).all())
+        same = [i for i, x in enumerate(surrogate.x) if (x == point).all()]
+        real = [kept_value(config, surrogate.cosine[i], surrogate.mse[i]) for i in same]
+        unit, lr, decay = config.pose_unit, config.lr, config.weight_decay
+        rows.append((f"{unit} lr {lr:.1e} wd {decay:.0e}", len(noise), f"{np.mean(real):.4f}", np.var(real, ddof=1)))
+    rows.sort(key=lambda row: row[2])
+    table(
+        ("kept cosine of repeated configurations", "seeds", "mean", "SD"),
+        [(*r[:3], f"{r[3] ** 0.5:.4f}") for r in rows],
+    )
+    print(f"noise of a seed: SD {np.mean([row[3] for row in rows]) ** 0.5:.4f}")
+    lengths = " ".join(
+        f"{name} {length:.2g}" for name, length in zip(surrogate.space.names, surrogate._lengths[0], strict=True)
+    )
+    print(f"{len(surrogate.x)} trainings, {len(surrogate._axes)} components; lengths of the first: {lengths}")
+    value, config = surrogate.best
+    chosen = {name: getattr(config, name, None) for name in surrogate.space.file.space}
+    print(f"best truth {value:.4f}: {chosen}")
+
+
+def _filled(surrogate: Surrogate, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return _back(_transformed(surrogate.cosine[rows], surrogate.mse[rows]))
+
+
+def main() -> None:
+    """Say how good it is."""
+    parser = options(__doc__)
+    parser.add_argument("--study", default="default")
+    parser.add_argument("--packed", type=Path, default=table_of.PACKED)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    quality(Surrogate(table_of.read(asked.packed), asked.study))
+
+
+if __name__ == "__main__":
+    main()
