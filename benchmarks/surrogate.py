@@ -32,6 +32,7 @@ from face3d_tune.study_file import StudyFile
 FEATURE_SIZE = 128  # of the sample
 CACHE = Path("build/surrogate")
 _EXPLAINED, _MOST = 0.998, 10  # variance of the curves that the components hold; their number
+_CLIMBS, _APART = 12, 0.4  # to the best truth; distance of two favourites in the unit cube
 _DONORS = 4  # repeated configurations whose noise a configuration borrows
 _BY_THE_WAY = {"cosine_weight", "mse_weight", "early_stopping_patience", "early_stopping_min_delta", "d_model"} | {
     "use_mixed_precision",
@@ -229,21 +230,37 @@ class Surrogate:
     @cached_property
     def best(self) -> tuple[float, TrialConfig]:
         """The best truth there is, as far as many random points and a climb from the best of them find it."""
-        path, rng = CACHE / f"{self.key}-best.npy", np.random.default_rng(0)
-        rows = list(self.space.file.space.items())
-        drawn = [np.load(path)] if path.exists() else list(rng.random((6000, len(rows))))
+        path, rows = CACHE / f"{self.key}-best.npy", list(self.space.file.space.items())
+        u = np.load(path) if path.exists() else self._climbed[0][1]
+        np.save(path, u)
+        config = self._config(u, rows)
+        return self.truth(config), config
+
+    def favourites(self, count: int) -> list[dict[str, Any]]:
+        """Params of the points that it holds for the best, no two of them near each other: to be trained, since a
+        search finds whatever a surrogate is wrong about in its own favour.
+        """
+        rows, chosen = list(self.space.file.space.items()), list[np.ndarray]()
+        for _, u in self._climbed:
+            if len(chosen) < count and all(np.linalg.norm(u - other) > _APART for other in chosen):
+                chosen.append(u)
+        return [{name: table_of.at(row, float(v)) for (name, row), v in zip(rows, u, strict=True)} for u in chosen]
+
+    @cached_property
+    def _climbed(self) -> list[tuple[float, np.ndarray]]:
+        """Truths and points, the highest first, each climbed to from one of the best of many random points."""
+        rng, rows = np.random.default_rng(0), list(self.space.file.space.items())
+        drawn = list(rng.random((6000, len(rows))))
         quick = [self._last(u, rows) for u in drawn]
-        best = []
-        for i in np.argsort(quick)[-10:]:
+        climbed = []
+        for i in np.argsort(quick)[-_CLIMBS:]:
             u, value, step = drawn[i], self.truth(self._config(drawn[i], rows)), 0.2
-            while step > 0.01 and len(drawn) > 1:
+            while step > 0.01:
                 moved = np.where(rng.random(len(u)) < 0.4, u + step * rng.normal(size=len(u)), u).clip(0, 1 - 1e-9)
                 other = self.truth(self._config(moved, rows))
                 u, value, step = (moved, other, step) if other > value else (u, value, step * 0.97)
-            best.append((value, u))
-        value, u = max(best, key=lambda pair: pair[0])
-        np.save(path, u)
-        return value, self._config(u, rows)
+            climbed.append((value, u))
+        return sorted(climbed, key=lambda pair: -pair[0])
 
     def _last(self, u: np.ndarray, rows: list[tuple[str, Any]]) -> float:
         return float(self.mean(self.space.point(self._config(u, rows))[None])[0, :EPOCHS].max())
