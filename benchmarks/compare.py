@@ -98,12 +98,36 @@ def _stages() -> dict[str, Setting]:
     }
 
 
+def _defaults() -> dict[str, Setting]:
+    """What could be the default: samplers that begin to learn earlier, with pruners that stop earlier."""
+    median, early = {"n_startup_trials": 5, "n_warmup_steps": 10}, {"n_startup_trials": 4, "n_warmup_steps": 5}
+    pruners: dict[str, tuple[str, dict[str, Any]]] = {
+        "median": ("median", median),
+        "median, early": ("median", early),
+        "percentile 25, early": ("percentile", {"percentile": 25.0, **early}),
+        "ASHA": ("successive_halving", {"min_resource": 5, "reduction_factor": 3}),
+        "extrapolation": ("extrapolation", {"n_startup_trials": 4}),
+    }
+    samplers: dict[str, tuple[str, dict[str, Any]]] = {
+        "joint 15": ("tpe", JOINT),
+        "joint 8": ("tpe", {"multivariate": True, "n_startup_trials": 8}),
+        "independent 8": ("tpe", {"multivariate": False, "n_startup_trials": 8}),
+    }
+    return {
+        f"{sampler}, {pruner}{with_presets}": Setting(*samplers[sampler], *pruners[pruner], presets=presets)
+        for with_presets, presets in (("", "trials"), (", no presets", "none"))
+        for sampler in samplers
+        for pruner in pruners
+    }
+
+
 COMPARISONS: Mapping[str, Callable[[], dict[str, Setting]]] = {
     "samplers": _samplers,
     "presets": _presets,
     "pruners": _pruners,
     "pruners-random": _pruners_random,
     "stages": _stages,
+    "defaults": _defaults,
 }
 
 

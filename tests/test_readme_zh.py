@@ -67,7 +67,7 @@ def test_there_is_something_to_compare():
         ("| `--dropout` | 0 到 0.5 | |\n", "", "rows"),
         ("## 数据\n", "### 数据\n", "level"),
         ("## 数据\n", "", "level"),
-        ("想搜索别的，", "\n\n想搜索别的，", "paragraphs"),
+        ("一台机器不够用时，", "\n\n一台机器不够用时，", "paragraphs"),
     ],
 )
 def test_a_difference_would_be_noticed(said, instead, noticed):
