@@ -32,6 +32,7 @@ from face3d_tune.study_file import StudyFile
 FEATURE_SIZE = 128  # of the sample
 CACHE = Path("build/surrogate")
 _EXPLAINED, _MOST = 0.998, 10  # variance of the curves that the components hold; their number
+_ABOVE = 0.012  # cosine above the best that was trained that no curve reaches: three times the noise of a seed
 _CLIMBS, _APART = 12, 0.4  # to the best truth; distance of two favourites in the unit cube
 _DONORS = 4  # repeated configurations whose noise a configuration borrows
 _BY_THE_WAY = {"cosine_weight", "mse_weight", "early_stopping_patience", "early_stopping_min_delta", "d_model"} | {
@@ -128,9 +129,13 @@ class Space:
         )
 
 
-def _transformed(cosine: np.ndarray, mse: np.ndarray) -> np.ndarray:
-    """[rows, 2 · EPOCHS] in which good curves are told apart better than bad ones; NaN holds the value before it."""
-    both = np.concatenate((-np.log(np.maximum(1 - cosine, 1e-3)), 0.3 * np.log(np.maximum(mse, 1e-7))), axis=1)
+def _transformed(cosine: np.ndarray, mse: np.ndarray, ceiling: float) -> np.ndarray:
+    """[rows, 2 · EPOCHS] in which good curves are told apart better than bad ones; NaN holds the value before it.
+
+    No sum of such numbers comes back as a cosine of `ceiling`: without one the model promises in the corners of the
+    space, where it has seen little, what no training there keeps.
+    """
+    both = np.concatenate((-np.log(np.maximum(ceiling - cosine, 1e-4)), 0.3 * np.log(np.maximum(mse, 1e-7))), axis=1)
     for half in (both[:, :EPOCHS], both[:, EPOCHS:]):
         for epoch in range(1, EPOCHS):
             gone = np.isnan(half[:, epoch])
@@ -138,9 +143,9 @@ def _transformed(cosine: np.ndarray, mse: np.ndarray) -> np.ndarray:
     return both
 
 
-def _back(both: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _back(both: np.ndarray, ceiling: float) -> tuple[np.ndarray, np.ndarray]:
     """Cosine and mean squared error, [..., EPOCHS] each."""
-    return 1 - np.exp(-both[..., :EPOCHS]), np.exp(both[..., EPOCHS:] / 0.3)
+    return ceiling - np.exp(-both[..., :EPOCHS]), np.exp(both[..., EPOCHS:] / 0.3)
 
 
 class Surrogate:
@@ -153,7 +158,8 @@ class Surrogate:
         self.configs = [configs[i] for i in rows]
         self.cosine, self.mse = curves.cosine[rows], curves.mse[rows]
         self.x = np.array([self.space.point(c) for c in self.configs])  # [rows, dimensions]
-        y = _transformed(self.cosine, self.mse)
+        self.ceiling = float(np.nanmax(self.cosine)) + _ABOVE
+        y = _transformed(self.cosine, self.mse, self.ceiling)
         self._centre = y.mean(axis=0)
         _, s, axes = np.linalg.svd(y - self._centre, full_matrices=False)
         held = int(np.searchsorted(np.cumsum(s**2) / np.sum(s**2), _EXPLAINED)) + 1
@@ -217,13 +223,13 @@ class Surrogate:
         point = self.space.point(config)
         near = self._noise_near(point)
         noise = near[rng.integers(len(near))] * rng.choice((-1.0, 1.0))
-        return _back(self.mean(point[None])[0] + noise)
+        return _back(self.mean(point[None])[0] + noise, self.ceiling)
 
     def truth(self, config: TrialConfig) -> float:
         """What the configuration is worth: the kept cosine, on average over all noise it could meet."""
         point = self.space.point(config)
         near = self._noise_near(point)
-        cosine, mse = _back(self.mean(point[None]) + np.concatenate((near, -near)))
+        cosine, mse = _back(self.mean(point[None]) + np.concatenate((near, -near)), self.ceiling)
         kept = [c[Ended.of(config, c.tolist(), m.tolist()).kept] for c, m in zip(cosine, mse, strict=True)]
         return float(np.mean(kept))
 
@@ -344,7 +350,9 @@ def quality(surrogate: Surrogate) -> None:
     for name, patience in (("100 epochs", 0), ("early stopping", 15)):
         stopping = [replace(c, early_stopping_patience=patience) for c in configs]
         real = np.array([kept_value(*row) for row in zip(stopping, *_filled(surrogate, held), strict=True)])
-        guess = np.array([kept_value(*row) for row in zip(stopping, *_back(predicted[held]), strict=True)])
+        guess = np.array(
+            [kept_value(*row) for row in zip(stopping, *_back(predicted[held], surrogate.ceiling), strict=True)]
+        )
         for part, chosen in (("all", real > -1), ("the better half", real >= np.median(real))):
             r, g = real[chosen], guess[chosen]
             r2 = 1 - np.square(r - g).sum() / np.square(r - r.mean()).sum()
@@ -375,7 +383,8 @@ def quality(surrogate: Surrogate) -> None:
 
 
 def _filled(surrogate: Surrogate, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return _back(_transformed(surrogate.cosine[rows], surrogate.mse[rows]))
+    ceiling = surrogate.ceiling
+    return _back(_transformed(surrogate.cosine[rows], surrogate.mse[rows], ceiling), ceiling)
 
 
 def main() -> None:

@@ -152,7 +152,7 @@ def test_watch_ends_on_ctrl_c_and_outlives_a_storage_that_is_away(place, data_fo
     with closing(sqlite3.connect(place / "face3d_tune.db")) as database, database:
         database.execute("""update study_user_attributes set value_json = '{"trials": 9}' where key = 'effort'""")
     with start("watch", cwd=place) as process:
-        time.sleep(4)
+        time.sleep(8)
         (place / "face3d_tune.db").rename(place / "away.db")
         (place / "face3d_tune.db").write_text("no database at all", encoding="utf-8")
         said = process.stdout.readline()
