@@ -20,19 +20,19 @@ from typing import Any, Literal
 import numpy as np
 import optuna
 import torch
-from optuna.pruners import BasePruner, NopPruner, PercentilePruner
+from optuna.pruners import NopPruner, PercentilePruner
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks import curves as table_of
-from benchmarks.extrapolation import ExtrapolationPruner
 from benchmarks.imputed import TaughtSampler
 from benchmarks.priors import AroundSampler
 from benchmarks.surrogate import FEATURE_SIZE, Ended, Space, Surrogate
 from face3d_tune import seeds, study_file
 from face3d_tune.algorithms import make_pruner, make_sampler
 from face3d_tune.config import TrialConfig
+from face3d_tune.extrapolation import ExtrapolationPruner
 from face3d_tune.space import suggest
 from face3d_tune.stages import Stage, follow
 from face3d_tune.study_file import Component, StudyFile
@@ -64,14 +64,13 @@ class Setting:
     def applied(self, file: StudyFile) -> StudyFile:
         """A study file that searches in this way."""
         own = {key: value for key, value in self.sampler_options.items() if key not in _OURS}
-        pruner = "none" if self.pruner == "extrapolation" else self.pruner
         return replace(
             file,
             fixed={**file.fixed, **self.fixed},
             space={name: row for name, row in file.space.items() if name not in self.fixed},
             presets={name: {**preset, **self.fixed} for name, preset in file.presets.items()},
             sampler=Component(self.sampler, own),
-            pruner=Component(pruner, {} if pruner != self.pruner else self.pruner_options),
+            pruner=Component(self.pruner, self.pruner_options),
         )
 
     def make_sampler(self, file: StudyFile, seed: int) -> BaseSampler:
@@ -84,10 +83,6 @@ class Setting:
             return base
         presets = [dict(s.params) for s in file.seed_trials() if s.name != "quickstart"]
         return AroundSampler(base, file.space, seed % 2**32, presets, **around)
-
-    def make_pruner(self, file: StudyFile) -> BasePruner:
-        """As the project makes it."""
-        return ExtrapolationPruner(**self.pruner_options) if self.pruner == "extrapolation" else make_pruner(file)
 
 
 class _Completed:
@@ -112,7 +107,7 @@ class Replay:
         self.surrogate, self.setting, self.seed = surrogate, setting, seed
         self.file = file or setting.file()
         self.space = Space(self.file)
-        self.pruner = setting.make_pruner(self.file)
+        self.pruner = make_pruner(self.file)
         self.study = optuna.create_study(direction="maximize", pruner=self.pruner)
         self.completed = _Completed()
         self.spent, self.trace, self._best = 0, list[tuple[int, float]](), -np.inf

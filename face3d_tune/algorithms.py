@@ -1,4 +1,4 @@
-"""Samplers and pruners by the name that a study file gives them; they are Optuna's own, with Optuna's options."""
+"""Samplers and pruners by the name that a study file gives them; all but one are Optuna's own, with its options."""
 
 import inspect
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from typing import Any
 from optuna import pruners, samplers
 
 from face3d_tune.errors import StudyFileError
+from face3d_tune.extrapolation import ExtrapolationPruner
 from face3d_tune.study_file import Component, StudyFile
 
 _SAMPLERS: Mapping[str, type[samplers.BaseSampler]] = {
@@ -23,6 +24,7 @@ _PRUNERS: Mapping[str, type[pruners.BasePruner]] = {
     "percentile": pruners.PercentilePruner,
     "successive_halving": pruners.SuccessiveHalvingPruner,
     "hyperband": pruners.HyperbandPruner,
+    "extrapolation": ExtrapolationPruner,
 }
 _NEEDS = {"gp": ("scipy",), "cmaes": ("cmaes",)}  # packages that Optuna imports in mid-search
 _WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}

@@ -1,8 +1,8 @@
 """Optuna's pruner, asked after every epoch without reading the whole study again.
 
 `Trial.should_prune` reads the curves of all running trials from the database, which is most of what a search spends
-beside training. A median or percentile pruner, and the race between folds, look at completed trials only, which do not
-change.
+beside training. A median, percentile or extrapolation pruner, and the race between folds, look at completed trials
+only, which do not change.
 """
 
 import time
@@ -16,6 +16,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune import race
+from face3d_tune.extrapolation import ExtrapolationPruner
 
 Attempt = Callable[[Callable[[], Any]], Any]  # calls something that needs the database, if that is there
 
@@ -93,7 +94,7 @@ class TrialJudge:
         pruner = self._trial.study.pruner
         if isinstance(pruner, NopPruner):
             return False
-        if not isinstance(pruner, PercentilePruner):  # the median pruner is one
+        if not isinstance(pruner, PercentilePruner | ExtrapolationPruner):  # the median pruner is one
             return self._trial.should_prune()
         running = FrozenTrial(
             number=self._trial.number,

@@ -7,12 +7,14 @@ import pytest
 from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, PercentilePruner, SuccessiveHalvingPruner
 from optuna.trial import TrialState
 
+from face3d_tune.extrapolation import ExtrapolationPruner
 from face3d_tune.judge import CompletedTrials, TrialJudge
 
 PRUNERS = {
     "median": MedianPruner(n_startup_trials=2, n_warmup_steps=3),
     "at once": MedianPruner(n_startup_trials=1, n_warmup_steps=0),
     "percentile": PercentilePruner(30.0, n_startup_trials=1, n_warmup_steps=2, interval_steps=2, n_min_trials=2),
+    "extrapolation": ExtrapolationPruner(n_startup_trials=3, n_warmup_steps=2),
     "none": NopPruner(),
     "successive halving": SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
     "hyperband": HyperbandPruner(min_resource=1, max_resource=8, reduction_factor=2),
@@ -31,7 +33,9 @@ def test_the_verdict_is_optunas_own_on_any_curves(name, seed):
         for step in range(1, 9):
             judge.report(level + 0.3 * dice.random(), step, 1e-3)
             pruned = judge.should_prune()
-            if isinstance(study.pruner, PercentilePruner | NopPruner):  # asking the others changes what they know
+            if isinstance(
+                study.pruner, PercentilePruner | ExtrapolationPruner | NopPruner
+            ):  # asking the others changes what they know
                 assert pruned == trial.should_prune()
             verdicts.append(pruned)
             if pruned:

@@ -7,10 +7,8 @@ import numpy as np
 import optuna
 import pytest
 from command_line import call
-from optuna.trial import TrialState, create_trial
 
 from benchmarks import curves, other_people
-from benchmarks.extrapolation import ExtrapolationPruner
 from benchmarks.priors import AroundSampler
 from benchmarks.surrogate import Ended
 from face3d_tune import study_file
@@ -64,28 +62,6 @@ def test_early_stopping_is_replayed_as_a_training_does_it(patience):
     stopped = next((epoch for epoch, loss in enumerate(losses, start=1) if stopping.update(loss)), 100)
 
     assert Ended.of(config, cosine, mse) == Ended(stopped, losses.index(min(losses[:stopped])))
-
-
-def _study_with(finals):
-    study = optuna.create_study(direction="maximize")
-    for final in finals:  # all rise in the same way
-        curve = {epoch: final - 0.4 / epoch for epoch in range(1, 31)}
-        study.add_trial(create_trial(value=max(curve.values()), intermediate_values=curve, state=TrialState.COMPLETE))
-    return study
-
-
-def test_a_curve_that_heads_below_the_best_is_pruned_and_one_that_heads_above_is_not():
-    study = _study_with([0.40, 0.45, 0.50, 0.52, 0.55, 0.58, 0.60, 0.62])
-    pruner = ExtrapolationPruner(n_startup_trials=8, n_warmup_steps=5)
-
-    def asked(final, epochs):
-        running = create_trial(value=0.0, intermediate_values={e: final - 0.4 / e for e in range(1, epochs + 1)})
-        return pruner.prune(study, running)
-
-    assert asked(0.45, 6)
-    assert not asked(0.65, 6)
-    assert not asked(0.45, 4)  # still warming up
-    assert not ExtrapolationPruner(n_startup_trials=9).prune(study, create_trial(value=0.0, intermediate_values={6: 0}))
 
 
 def test_a_sampler_round_the_presets_stays_in_the_space_and_near_them():

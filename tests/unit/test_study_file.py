@@ -553,9 +553,10 @@ def test_a_sampler_whose_package_is_missing_says_so_before_the_search(tmp_path, 
         ("pruner = { name = 'successive_halving', min_resource = 2 }", "SuccessiveHalvingPruner", {"_min_resource": 2}),
         ("pruner = { name = 'hyperband', max_resource = 'auto' }", "HyperbandPruner", {"_max_resource": "auto"}),
         ("pruner = { name = 'hyperband', max_resource = 30 }", "HyperbandPruner", {"_max_resource": 30}),
+        ("pruner = { name = 'extrapolation', chance = 0.2 }", "ExtrapolationPruner", {"_chance": 0.2}),
     ],
 )
-def test_a_sampler_or_pruner_is_optunas_own_with_the_options_of_the_file(tmp_path, monkeypatch, text, kind, options):
+def test_a_sampler_or_pruner_has_the_options_of_the_file(tmp_path, monkeypatch, text, kind, options):
     monkeypatch.setattr("face3d_tune.algorithms.find_spec", lambda wanted: wanted)
     file = read(tmp_path, SPACE + text)
     made = make_sampler(file, 1) if text.startswith("sampler") else make_pruner(file)
