@@ -14,7 +14,7 @@ PACKAGE = Path(face3d_tune.__file__).parent
 # A module may import from every layer above its own line, and from no other.
 LAYERS = (
     "__init__ errors",
-    "seeds stopping presets builtin pace blame race extrapolation verdict confirmation",  # numbers and values, by no one's leave
+    "seeds stopping presets builtin pace blame race extrapolation verdict confirmation",  # numbers, by no one's leave
     "masks folds",
     "config script",
     "storage device checkpoint artifacts",  # the machine: databases, ports, GPUs, files
@@ -86,7 +86,8 @@ ONLY = {
     "augmentation schedules "
     "resume slots processes objective full_training plan retraining cli.importing",
     "psutil": "smoke plan doctor",
-    "optuna": "storage space extrapolation judge algorithms results conditions stages steering history target importing findings "
+    "optuna": "storage space extrapolation judge algorithms results conditions stages steering history target "
+    "importing findings "
     "dashboard.figures dashboard.notes dashboard.enrich dashboard.server report.content ledger archive loop search "
     "copying candidates confirming cli.confirm "
     "cli.table cli.progress cli.run cli.watch cli.status cli.dashboard cli.report cli.export "

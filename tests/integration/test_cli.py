@@ -100,7 +100,7 @@ def parse(words):
 
 
 def repeats(config, said):
-    """Whether parsed arguments of the users' script say every value of a config, but those that train what it trains."""
+    """Whether parsed arguments of the users' script say every value of a config that is not the script's way anyhow."""
     expected = config.identity()
     for ours in ("layout", "pose_unit"):
         del expected[ours]
