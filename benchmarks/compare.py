@@ -24,9 +24,19 @@ from benchmarks.replay import Result, Setting, run
 
 BUDGETS = (500, 1000, 2000, 5000)
 PICTURES = Path("docs/pictures")
-JOINT = {"multivariate": True, "n_startup_trials": 15}
-TODAY = Setting("tpe", JOINT, "median", {"n_startup_trials": 5, "n_warmup_steps": 10})  # before these measurements
-PLAIN = Setting("tpe", JOINT)
+STARTUP = 8  # trials before a sampler begins to learn
+DEFAULT = Setting(  # of studies/default.toml
+    "tpe",
+    {"multivariate": False, "n_startup_trials": STARTUP},
+    "extrapolation",
+    {"chance": 0.1, "n_startup_trials": 4, "n_warmup_steps": 5},
+)
+BEFORE = Setting(  # these measurements
+    "tpe",
+    {"multivariate": True, "n_startup_trials": 15},
+    "median",
+    {"n_startup_trials": 5, "n_warmup_steps": 10},
+)
 BASELINES = {
     "random": Setting("random", presets="none"),
     "random, to the end": Setting("random", presets="none", stopping=False),
@@ -36,29 +46,40 @@ BASELINES = {
 def _samplers() -> dict[str, Setting]:
     kinds: dict[str, tuple[str, dict[str, Any]]] = {
         "random": ("random", {}),
-        "TPE independent": ("tpe", {**JOINT, "multivariate": False}),
-        "TPE joint": ("tpe", JOINT),
-        "GP": ("gp", {}),
-        "CMA-ES": ("cmaes", {}),
+        "TPE independent": ("tpe", {"multivariate": False, "n_startup_trials": STARTUP}),
+        "TPE joint": ("tpe", {"multivariate": True, "n_startup_trials": STARTUP}),
+        "CMA-ES": ("cmaes", {"n_startup_trials": STARTUP}),
     }
     return {
-        f"{name}{with_presets}": Setting(sampler, given, presets=presets)
+        f"{name}{with_presets}": replace(DEFAULT, sampler=sampler, sampler_options=given, presets=presets)
         for with_presets, presets in (("", "none"), (", presets first", "trials"))
         for name, (sampler, given) in kinds.items()
     }
 
 
+def _gp() -> dict[str, Setting]:
+    """Apart, since it takes as long as all others."""
+    options = {"n_startup_trials": STARTUP}
+    gp = replace(DEFAULT, sampler="gp", sampler_options=options)
+    return {
+        "GP": replace(gp, presets="none"),
+        "GP, presets first": gp,
+        "GP, no pruner": replace(gp, pruner="none", pruner_options={}, presets="none"),
+    }
+
+
 def _presets() -> dict[str, Setting]:
     prior = {"share": 0.5, "half_life": 15.0}
+    own = DEFAULT.sampler_options
     return {
-        "none": replace(PLAIN, presets="none"),
-        "first trials": PLAIN,
-        "prior": replace(PLAIN, presets="none", sampler_options={**JOINT, **prior}),
-        "prior, long": replace(PLAIN, presets="none", sampler_options={**JOINT, **prior, "half_life": 50.0}),
-        "first trials and prior": replace(PLAIN, sampler_options={**JOINT, **prior}),
-        "first trials, round the best": replace(PLAIN, sampler_options={**JOINT, "best_share": 0.25}),
+        "none": replace(DEFAULT, presets="none"),
+        "first trials": DEFAULT,
+        "prior": replace(DEFAULT, presets="none", sampler_options={**own, **prior}),
+        "prior, long": replace(DEFAULT, presets="none", sampler_options={**own, **prior, "half_life": 50.0}),
+        "first trials and prior": replace(DEFAULT, sampler_options={**own, **prior}),
+        "first trials, round the best": replace(DEFAULT, sampler_options={**own, "best_share": 0.25}),
         "first trials, prior, round the best": replace(
-            PLAIN, sampler_options={**JOINT, **prior, "best_share": 0.25}
+            DEFAULT, sampler_options={**own, **prior, "best_share": 0.25}
         ),  # PriorBand has all three
     }
 
@@ -70,10 +91,10 @@ def _pruners() -> dict[str, Setting]:
         "percentile 25": ("percentile", {"percentile": 25.0, "n_startup_trials": 5, "n_warmup_steps": 10}),
         "ASHA": ("successive_halving", {"min_resource": 5, "reduction_factor": 3}),
         "Hyperband": ("hyperband", {"min_resource": 5, "max_resource": 100, "reduction_factor": 3}),
-        "extrapolation": ("extrapolation", {}),
+        "extrapolation": (DEFAULT.pruner, dict(DEFAULT.pruner_options)),
     }
     return {
-        f"{name}{how}": replace(PLAIN, pruner=pruner, pruner_options=given, stopping=stopping)
+        f"{name}{how}": replace(DEFAULT, pruner=pruner, pruner_options=given, stopping=stopping)
         for how, stopping in (("", True), (", to the end", False))
         for name, (pruner, given) in kinds.items()
     }
@@ -86,43 +107,37 @@ def _pruners_random() -> dict[str, Setting]:
     }
 
 
+def _defaults() -> dict[str, Setting]:
+    """The default, what it was before, and its neighbours: how much its numbers matter."""
+    own, stop = DEFAULT.sampler_options, DEFAULT.pruner_options
+    return {
+        "before": BEFORE,
+        "default": DEFAULT,
+        "5 trials at random": replace(DEFAULT, sampler_options={**own, "n_startup_trials": 5}),
+        "15 trials at random": replace(DEFAULT, sampler_options={**own, "n_startup_trials": 15}),
+        "chance 0.05": replace(DEFAULT, pruner_options={**stop, "chance": 0.05}),
+        "chance 0.2": replace(DEFAULT, pruner_options={**stop, "chance": 0.2}),
+        "10 epochs of warm-up": replace(DEFAULT, pruner_options={**stop, "n_warmup_steps": 10}),
+        "before, with extrapolation": replace(BEFORE, pruner=DEFAULT.pruner, pruner_options=stop),
+        "default, with median": replace(DEFAULT, pruner=BEFORE.pruner, pruner_options=BEFORE.pruner_options),
+    }
+
+
 def _stages() -> dict[str, Setting]:
     radians = {"pose_unit": "radians"}
     return {
-        "stages": replace(PLAIN, study="stages"),
-        "stages in radians": replace(PLAIN, study="stages", fixed=radians),
-        "default": replace(PLAIN, on="explore"),
-        "default in radians": replace(PLAIN, on="explore", fixed=radians),
-        "explore": replace(PLAIN, study="explore"),
-        "explore, no presets": replace(PLAIN, study="explore", presets="none"),
-    }
-
-
-def _defaults() -> dict[str, Setting]:
-    """What could be the default: samplers that begin to learn earlier, with pruners that stop earlier."""
-    median, early = {"n_startup_trials": 5, "n_warmup_steps": 10}, {"n_startup_trials": 4, "n_warmup_steps": 5}
-    pruners: dict[str, tuple[str, dict[str, Any]]] = {
-        "median": ("median", median),
-        "median, early": ("median", early),
-        "percentile 25, early": ("percentile", {"percentile": 25.0, **early}),
-        "ASHA": ("successive_halving", {"min_resource": 5, "reduction_factor": 3}),
-        "extrapolation": ("extrapolation", {"n_startup_trials": 4}),
-    }
-    samplers: dict[str, tuple[str, dict[str, Any]]] = {
-        "joint 15": ("tpe", JOINT),
-        "joint 8": ("tpe", {"multivariate": True, "n_startup_trials": 8}),
-        "independent 8": ("tpe", {"multivariate": False, "n_startup_trials": 8}),
-    }
-    return {
-        f"{sampler}, {pruner}{with_presets}": Setting(*samplers[sampler], *pruners[pruner], presets=presets)
-        for with_presets, presets in (("", "trials"), (", no presets", "none"))
-        for sampler in samplers
-        for pruner in pruners
+        "stages": replace(DEFAULT, study="stages"),
+        "stages in radians": replace(DEFAULT, study="stages", fixed=radians),
+        "default": replace(DEFAULT, on="explore"),
+        "default in radians": replace(DEFAULT, on="explore", fixed=radians),
+        "explore": replace(DEFAULT, study="explore"),
+        "explore, no presets": replace(DEFAULT, study="explore", presets="none"),
     }
 
 
 COMPARISONS: Mapping[str, Callable[[], dict[str, Setting]]] = {
     "samplers": _samplers,
+    "gp": _gp,
     "presets": _presets,
     "pruners": _pruners,
     "pruners-random": _pruners_random,
