@@ -228,4 +228,4 @@ def _print_result(data: "FaceData", trained: "Trained", expected: float | None) 
     if expected is not None:
         same = abs(trained.validation.cosine - expected) < 5e-5
         click.echo(f"the study's trial reached {expected:.4f} on validation{': the same' if same else ''}")
-    click.echo("the test people have not been looked at; `face3d-tune confirm` judges a study's best on them")
+    click.echo("this looks at no test people; `face3d-tune confirm` judges a study's best on them")
