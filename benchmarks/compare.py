@@ -113,6 +113,7 @@ def _defaults() -> dict[str, Setting]:
     return {
         "before": BEFORE,
         "default": DEFAULT,
+        "no presets": replace(DEFAULT, presets="none"),
         "5 trials at random": replace(DEFAULT, sampler_options={**own, "n_startup_trials": 5}),
         "15 trials at random": replace(DEFAULT, sampler_options={**own, "n_startup_trials": 15}),
         "chance 0.05": replace(DEFAULT, pruner_options={**stop, "chance": 0.05}),
@@ -205,7 +206,7 @@ def main() -> None:
         print(f"{name}: {searches} searches each, best truth {next(iter(results.values())).best:.4f}")
         tell(results, bases)
         if not asked.quick:
-            draw(results, asked.pictures / f"search-{name}.svg")
+            draw({**bases, **results}, asked.pictures / f"search-{name}.svg")
 
 
 if __name__ == "__main__":
