@@ -26,7 +26,6 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks import curves as table_of
-from benchmarks.imputed import TaughtSampler
 from benchmarks.priors import AroundSampler
 from benchmarks.surrogate import FEATURE_SIZE, Ended, Space, Surrogate
 from face3d_tune import seeds, study_file
@@ -40,7 +39,6 @@ from face3d_tune.study_file import Component, StudyFile
 RESULTS = Path("build/replays")
 STAGES = ("stage1-lr", "stage2-loss", "stage3-capacity")
 _AROUND = ("share", "half_life", "best_share", "width")  # options of AroundSampler, beside those of the sampler itself
-_OURS = (*_AROUND, "taught")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ class Setting:
 
     def applied(self, file: StudyFile) -> StudyFile:
         """A study file that searches in this way."""
-        own = {key: value for key, value in self.sampler_options.items() if key not in _OURS}
+        own = {key: value for key, value in self.sampler_options.items() if key not in _AROUND}
         return replace(
             file,
             fixed={**file.fixed, **self.fixed},
@@ -76,8 +74,6 @@ class Setting:
     def make_sampler(self, file: StudyFile, seed: int) -> BaseSampler:
         """As the project makes it."""
         base = make_sampler(file, seed)
-        if self.sampler_options.get("taught"):
-            base = TaughtSampler(base, file.space)
         around = {key: value for key, value in self.sampler_options.items() if key in _AROUND}
         if not around:
             return base
