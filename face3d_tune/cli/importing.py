@@ -108,12 +108,12 @@ def _print(examined: "Sequence[Examined]", numbers: "dict[str, tuple[int, bool]]
 
     table = Table(box=None, pad_edge=False)
     table.add_column("run", overflow="fold")
-    for header in ("epoch", "says", "validation", "train", "everyone"):
+    for header in ("epoch", "says", "validation", "train", "both"):
         table.add_column(header, justify="right")
     table.add_column("")
     for each in examined:
         held = {str(whom): cosine for whom, cosine in each.measured.items()}
-        cosines = [f"{held[whom]:.4f}" if whom in held else "" for whom in ("validation", "train", "everyone")]
+        cosines = [f"{held[whom]:.4f}" if whom in held else "" for whom in ("validation", "train", "both")]
         table.add_row(str(each.run.path), str(each.run.best_epoch), f"{each.claim:.4f}", *cosines, _fate(each, numbers))
     results_console().print(table)
     click.echo("\ncosine of the best epoch: as its file says, and as its weights give on people of this study")

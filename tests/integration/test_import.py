@@ -1,5 +1,6 @@
 """Earlier runs of the users' script become trials of a study, if what they claim holds on the study's people."""
 
+import re
 import shlex
 import shutil
 
@@ -133,7 +134,8 @@ def test_a_run_validated_on_its_training_pairs_is_refused_with_both_numbers(home
     refusals = [line for line in answer.out.splitlines() if line.startswith("refused: ")]
     assert len(refusals) == 1
     assert f"it says {claim:.4f}, and its weights give " in refusals[0]
-    assert f"but {claim:.4f} on everyone's pairs" in refusals[0]
+    (near,) = re.findall(r"but ([\d.]+) on the pairs of those who train (?:or validate )?here", refusals[0])
+    assert float(near) == pytest.approx(claim, abs=0.02)  # the test people, of whom it is silent, are in the claim
     assert "it was validated on the pairs that it trained on" in refusals[0]
     assert "error: 1 of 2 runs refused" in answer.err
     assert not (home.folder / "none.db").exists()
