@@ -136,6 +136,15 @@ def _stages() -> dict[str, Setting]:
     }
 
 
+def _folds() -> dict[str, Setting]:
+    """Where the people who validate are few, so that what is best on them need not be best on others."""
+    return {
+        "one fold": replace(DEFAULT, folds=1),
+        "3 folds, raced": replace(DEFAULT, folds=3),
+        "3 folds, all trained": replace(DEFAULT, folds=3, race=False),
+    }
+
+
 COMPARISONS: Mapping[str, Callable[[], dict[str, Setting]]] = {
     "samplers": _samplers,
     "gp": _gp,
@@ -143,6 +152,7 @@ COMPARISONS: Mapping[str, Callable[[], dict[str, Setting]]] = {
     "pruners": _pruners,
     "pruners-random": _pruners_random,
     "stages": _stages,
+    "folds": _folds,
     "defaults": _defaults,
 }
 

@@ -1,7 +1,7 @@
 """Trainings to their end, hundreds of them, whose curves a search can be replayed on (`benchmarks.replay`).
 
     python -m benchmarks.curves make default     # hours; stop it at any time, and it goes on where it was
-    python -m benchmarks.curves pack             # into benchmarks/curves.npz, which is committed
+    python -m benchmarks.curves pack             # adds them to benchmarks/curves.npz, which is committed
     python -m benchmarks.curves show
 
 Every training goes its 100 epochs with early stopping off, on the bundled sample, in float32 on one core; what early
@@ -12,7 +12,8 @@ stopping or a pruner would have cut off is cut off in the replay. Parts:
     explore   the same of studies/explore.toml
     repeats   more seeds of some points of each: the best ones, and others at even ranks
     folds     folds 2 and 3 of the same, with the seed of fold 1
-    best      what a surrogate of the records so far holds for the best of the default space, in rounds of six
+    best, explore-best
+              what a surrogate of the records so far holds for the best of the space, in rounds of six
 
 Points, seeds and ids follow from this file alone; those of the last three from the records made before them. One
 that diverged stays in, with what it said.
@@ -109,7 +110,9 @@ def points(part: str, records: Sequence[Mapping[str, Any]]) -> list[Point]:
                 for k in (2, 3)
             ]
         case "best":
-            return _favourites(records)
+            return _favourites("default", records, 5000)
+        case "explore-best":
+            return _favourites("explore", records, 7000)
     raise SystemExit(f"no part named {part}")
 
 
@@ -157,20 +160,22 @@ def _dozens(records: Sequence[Mapping[str, Any]]) -> list[Point]:
     return chosen
 
 
-def _favourites(records: Sequence[Mapping[str, Any]]) -> list[Point]:
+def _favourites(study: str, records: Sequence[Mapping[str, Any]], first_seed: int) -> list[Point]:
     """Another round of points that look best to a surrogate of `records`: trained, they mend what it is wrong about."""
     from benchmarks.surrogate import Surrogate  # which reads what is made here
 
     with tempfile.TemporaryDirectory() as folder:
         pack(records, Path(folder) / PACKED.name)
-        favourites = Surrogate(read(Path(folder) / PACKED.name)).favourites(_ROUND)
-    first = sum(record["id"].startswith("best-") for record in records)
-    return [Point(f"best-{n}", "default", params, {}, 5000 + n) for n, params in enumerate(favourites, first)]
+        favourites = Surrogate(read(Path(folder) / PACKED.name), study).favourites(_ROUND)
+    prefix = "best-" if study == "default" else f"{study}-best-"
+    first = sum(record["id"].startswith(prefix) for record in records)
+    return [Point(f"{prefix}{n}", study, params, {}, first_seed + n) for n, params in enumerate(favourites, first)]
 
 
 def _kept(record: Mapping[str, Any]) -> float:
     """The cosine at the lowest validation loss."""
-    return record["cosine"][int(np.argmin(record["loss"]))]
+    cosine, weight = np.array(record["cosine"]), record["params"].get("cosine_weight", 0.5)
+    return float(cosine[np.argmin(weight * (1 - cosine) + (1 - weight) * np.array(record["mse"]))])
 
 
 _data: dict[int, FaceData] = {}  # of a process, by fold
@@ -203,16 +208,14 @@ def train(point: Point, epochs: int = EPOCHS) -> dict[str, Any]:
         "error": error,
         "seconds": time.time() - started,
         "cosine": [result.val_cosine for result in history],
-        "loss": [result.val_loss for result in history],
-        "train_loss": [result.train_loss for result in history],
-        "equal": [result.val_loss_equal for result in history],
+        "mse": [2 * result.val_loss_equal - (1 - result.val_cosine) for result in history],
     }
 
 
-def records_in(folder: Path) -> list[dict[str, Any]]:
-    """All records of a folder, one of each id, in the order of the ids' points and else of the files."""
+def records_in(folder: Path, packed: Path = PACKED) -> list[dict[str, Any]]:
+    """All records of the packed file and of a folder, one of each id, in the order of the ids' points."""
+    held = {record["id"]: record for record in _unpacked(packed)} if packed.exists() else {}
     lines = (line for file in sorted(folder.glob("*.jsonl")) for line in file.read_text(encoding="utf-8").splitlines())
-    held: dict[str, dict[str, Any]] = {}
     for line in lines:
         try:
             record = json.loads(line)
@@ -255,16 +258,13 @@ def make(folder: Path, todo: Iterable[Point], workers: int, deadline: float, epo
 
 def pack(records: Sequence[Mapping[str, Any]], path: Path = PACKED) -> None:
     """Write records as one small file: differences between epochs as whole numbers, which compress well."""
-    mean_squares = [
-        [2 * equal - (1 - cos) for equal, cos in zip(r["equal"], r["cosine"], strict=True)] for r in records
-    ]
-    described = [{key: r[key] for key in ("id", "params", "seed", "error")} | {"fold": r["fold"] or 1} for r in records]
+    described = [{key: r[key] for key in ("id", "params", "seed", "fold", "error")} for r in records]
     np.savez_compressed(
         path,
         records=np.frombuffer(json.dumps(described).encode(), dtype=np.uint8),
         epochs=np.array([len(r["cosine"]) for r in records], dtype=np.int16),
         cosine=_differences([r["cosine"] for r in records], _COSINE_UNIT),
-        mse=_differences(mean_squares, _MSE_UNIT),
+        mse=_differences([r["mse"] for r in records], _MSE_UNIT),
     )
 
 
@@ -293,6 +293,17 @@ def read(path: Path = PACKED) -> Curves:
         cosine=np.where(missing, np.nan, cosine * _COSINE_UNIT),
         mse=np.where(missing, np.nan, mse * _MSE_UNIT),
     )
+
+
+def _unpacked(path: Path) -> Iterator[dict[str, Any]]:
+    """The records that were packed."""
+    curves = read(path)
+    for i, id in enumerate(curves.ids):
+        described = {"params": curves.params[i], "seed": curves.seeds[i], "fold": curves.folds[i]}
+        rows = {"cosine": curves.cosine[i], "mse": curves.mse[i]}
+        yield {"id": id, "error": curves.errors[i], **described} | {
+            name: row[~np.isnan(row)].tolist() for name, row in rows.items()
+        }
 
 
 def show(curves: Curves) -> None:
@@ -324,7 +335,7 @@ def main() -> None:
         case "make":
             _make(asked)
         case "pack":
-            pack(records := records_in(asked.records), asked.packed)
+            pack(records := records_in(asked.records, asked.packed), asked.packed)
             print(f"{len(records)} trainings, {asked.packed.stat().st_size / 1000:.0f} kB")
         case "show":
             show(read(asked.packed))
@@ -332,7 +343,7 @@ def main() -> None:
 
 def _make(asked: argparse.Namespace) -> None:
     print(machine(), flush=True)
-    records = records_in(asked.records)
+    records = records_in(asked.records, asked.packed)
     made = {record["id"] for record in records}
     todo = [point for point in points(asked.part, records) if point.id not in made]
     limit, epochs = (asked.workers, 2) if asked.quick else (asked.limit, EPOCHS)

@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +33,7 @@ from face3d_tune import seeds, study_file
 from face3d_tune.algorithms import make_pruner, make_sampler
 from face3d_tune.config import TrialConfig
 from face3d_tune.extrapolation import ExtrapolationPruner
+from face3d_tune.race import is_lost
 from face3d_tune.space import suggest
 from face3d_tune.stages import Stage, follow
 from face3d_tune.study_file import Component, StudyFile
@@ -54,6 +56,8 @@ class Setting:
     study: str = "default"  # whose space; "stages" for the guide's three, one after the other
     fixed: Mapping[str, Any] = field(default_factory=dict)  # instead of what the study fixes or searches
     on: str = ""  # the study whose surrogate is searched, if not its own
+    folds: int = 0  # trained on; 0: all people there are validate every training
+    race: bool = True  # between trials, after each fold
 
     def file(self, study: str | None = None) -> StudyFile:
         """The study file that says so."""
@@ -109,6 +113,10 @@ class Replay:
         self.spent, self.trace, self._best = 0, list[tuple[int, float]](), -np.inf
         self.best_config: TrialConfig | None = None  # of the trial that it would recommend
         self.counts = {"complete": 0, "pruned": 0}
+        self.raced: list[list[float]] = []  # values of every completed trial, by fold
+        # Which of the three folds comes first is luck, and so differs from search to search.
+        order = np.random.default_rng((seed, 3)).permutation(3).tolist()
+        self._folds: list[int | None] = order[: setting.folds] or [None]
         if setting.presets == "trials":
             for seed_trial in self.file.seed_trials():
                 if seed_trial.name != "quickstart":  # equals `recommended`
@@ -132,26 +140,37 @@ class Replay:
 
     def _train(self, trial: optuna.Trial, config: TrialConfig) -> None:
         rng = np.random.default_rng((self.seed, trial.number))
-        cosine, mse = (curve.tolist() for curve in self.surrogate.train(config, rng))
-        ended = Ended.of(config, cosine, mse)
-        curve = dict(enumerate(cosine[: ended.epochs], start=1))
-        if pruned_at := self._pruned_at(trial, curve):
-            self.spent += pruned_at
-            self.counts["pruned"] += 1
-            if self._by_completed:  # else all was reported; samplers look at the last, or at the highest
-                highest = max(range(1, pruned_at + 1), key=curve.__getitem__)
-                for step in sorted({highest, pruned_at}):
-                    trial.report(curve[step], step)
-            self.study.tell(trial, state=TrialState.PRUNED)
-            return
-        self.spent += ended.epochs
+        values: list[float] = []
+        curves: list[dict[int, float]] = []
+        for fold in self._folds:
+            cosine, mse = (curve.tolist() for curve in self.surrogate.train(config, rng, fold))
+            ended = Ended.of(config, cosine, mse)
+            curves.append(dict(enumerate(cosine[: ended.epochs], start=1)))
+            if not values and (pruned_at := self._pruned_at(trial, curves[0])):
+                self.spent += pruned_at
+                self._give_up(trial, curves[0], pruned_at)
+                return
+            self.spent += ended.epochs
+            values.append(cosine[ended.kept])
+            if self.setting.race and len(values) < len(self._folds) and is_lost(values, self.raced):
+                self._give_up(trial, curves[-1], ended.epochs)
+                return
         self.counts["complete"] += 1
-        value = cosine[ended.kept]
+        value = fmean(values)
         self.study.tell(trial, value)
-        self.completed.trials.append(_frozen(trial.number, TrialState.COMPLETE, curve, value))
+        self.completed.trials.append(_frozen(trial.number, TrialState.COMPLETE, curves[0], value))
+        self.raced.append(values)
         if value > self._best:
             self._best, self.best_config = value, config
             self.trace.append((self.spent, round(self.surrogate.truth(config), 5)))
+
+    def _give_up(self, trial: optuna.Trial, curve: Mapping[int, float], epoch: int) -> None:
+        self.counts["pruned"] += 1
+        if self._by_completed:  # else all was reported; samplers look at the last, or at the highest
+            highest = max(range(1, epoch + 1), key=curve.__getitem__)
+            for step in sorted({highest, epoch}):
+                trial.report(curve[step], step)
+        self.study.tell(trial, state=TrialState.PRUNED)
 
     @property
     def _by_completed(self) -> bool:

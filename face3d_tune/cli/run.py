@@ -188,19 +188,21 @@ def run(
     goal = trials or file.trials
     kept = None if artifacts is None else Artifacts.parse(artifacts)
     with place.searching(), place.opened(create=True) as opened:
-        search = Search(
-            opened,
-            name,
-            file,
-            settings,
-            setup,
-            silence=worker_timeout or DEFAULT_SILENCE,
-            storage_timeout=storage_timeout or DEFAULT_TIMEOUT,
-            artifacts=kept,
-            checkpoint_every=checkpoint_every,
-            keep_checkpoints=keep_checkpoints,
-            stage=stage,
-        )
+        # Ridge regression takes half a minute where embeddings are wide, once for a study.
+        with console.status("what ridge regression reaches, which is the line to beat"):
+            search = Search(
+                opened,
+                name,
+                file,
+                settings,
+                setup,
+                silence=worker_timeout or DEFAULT_SILENCE,
+                storage_timeout=storage_timeout or DEFAULT_TIMEOUT,
+                artifacts=kept,
+                checkpoint_every=checkpoint_every,
+                keep_checkpoints=keep_checkpoints,
+                stage=stage,
+            )
         _introduce(console, search, place, goal, plan)
         if abandoned := search.take_back_abandoned():
             console.print(f"{abandoned} trial(s) of a run that was killed: queued again")

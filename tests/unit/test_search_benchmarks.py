@@ -8,9 +8,10 @@ import optuna
 import pytest
 from command_line import call
 
-from benchmarks import curves, other_people
+from benchmarks import curves, other_people, surrogate
 from benchmarks.priors import AroundSampler
-from benchmarks.surrogate import Ended
+from benchmarks.replay import Replay, Setting
+from benchmarks.surrogate import Ended, Surrogate
 from face3d_tune import study_file
 from face3d_tune.config import resolve
 from face3d_tune.stopping import EarlyStopping
@@ -19,22 +20,34 @@ from face3d_tune.stopping import EarlyStopping
 def test_a_packed_curve_is_the_recorded_one_to_a_millionth(tmp_path):
     rng = random.Random(0)
     cosine = [rng.uniform(-0.2, 0.7) for _ in range(100)]
-    equal = [0.5 * rng.uniform(0, 0.5) + 0.5 * (1 - c) for c in cosine]
-    whole = {"id": "sobol-0", "params": {"lr": 1e-4}, "seed": 3, "fold": 0, "error": None}
+    mse = [rng.uniform(0, 0.5) for _ in cosine]
+    whole = {"id": "sobol-0", "params": {"lr": 1e-4}, "seed": 3, "fold": 1, "error": None}
     diverged = {"id": "sobol-1", "params": {}, "seed": 4, "fold": 2, "error": "NaN"}
     records = [
-        {**whole, "cosine": cosine, "equal": equal},
-        {**diverged, "cosine": cosine[:7], "equal": equal[:7]},
+        {**whole, "cosine": cosine, "mse": mse},
+        {**diverged, "cosine": cosine[:7], "mse": mse[:7]},
     ]
 
     curves.pack(records, tmp_path / "curves.npz")
     read = curves.read(tmp_path / "curves.npz")
 
     assert np.abs(read.cosine[0] - cosine).max() <= 1e-6
-    assert np.abs(read.mse[0] - (2 * np.array(equal) - (1 - np.array(cosine)))).max() <= 1e-8
+    assert np.abs(read.mse[0] - mse).max() <= 1e-8
     assert np.isnan(read.cosine[1, 7:]).all()
     assert not np.isnan(read.cosine[1, :7]).any()
     assert (read.ids, read.seeds, read.folds, read.errors) == (["sobol-0", "sobol-1"], [3, 4], [1, 2], [None, "NaN"])
+
+
+def test_what_is_packed_stays_when_more_is_added(tmp_path):
+    described = {"params": {}, "seed": 3, "fold": 1, "error": None, "mse": [0.01, 0.02]}
+    curves.pack([{"id": "sobol-1", "cosine": [0.1, 0.2], **described}], tmp_path / "curves.npz")
+    more = [{"id": name, "cosine": [0.3, 0.4], **described} for name in ("sobol-0", "sobol-1")]
+    (tmp_path / "made-1.jsonl").write_text("".join(json.dumps(each) + "\n" for each in more) + '{"id": "so')
+
+    records = curves.records_in(tmp_path, tmp_path / "curves.npz")
+
+    held = [(record["id"], pytest.approx(record["cosine"])) for record in records]
+    assert held == [("sobol-0", [0.3, 0.4]), ("sobol-1", [0.1, 0.2])]
 
 
 def test_points_follow_from_the_file_alone():
@@ -62,6 +75,78 @@ def test_early_stopping_is_replayed_as_a_training_does_it(patience):
     stopped = next((epoch for epoch, loss in enumerate(losses, start=1) if stopping.update(loss)), 100)
 
     assert Ended.of(config, cosine, mse) == Ended(stopped, losses.index(min(losses[:stopped])))
+
+
+@pytest.fixture
+def two_configurations(tmp_path, monkeypatch):
+    """Gives a table of two configurations on three folds, the first with a second seed, from what each fold adds."""
+    monkeypatch.setattr(surrogate, "CACHE", tmp_path)
+    quality = -np.log(0.012)  # of the best on fold 1, as a surrogate counts: 0.012 below the ceiling
+
+    def make(added):
+        rows = [("a", 0, 1e-4, quality), ("a/seed1", 0, 1e-4, quality - 0.1), ("b", 1, 1e-3, quality - 0.5)]
+        rows = [(name, config, lr, value, 1, 0) for name, config, lr, value in rows]
+        rows += [(f"a/fold{k}", 0, 1e-4, quality, k, k - 1) for k in (2, 3)]
+        rows += [(f"b/fold{k}", 1, 1e-3, quality - 0.5, k, k - 1) for k in (2, 3)]
+        cosine = [0.7 - np.exp(-(value + added[config][fold])) for _, config, _, value, _, fold in rows]
+        ids, _, rates, _, folds, _ = zip(*rows, strict=True)
+        return curves.Curves(
+            ids=list(ids),
+            params=[{"lr": lr} for lr in rates],
+            seeds=[0] * len(rows),
+            folds=list(folds),
+            errors=[None] * len(rows),
+            cosine=np.repeat(np.array(cosine)[:, None], curves.EPOCHS, axis=1),
+            mse=np.full((len(rows), curves.EPOCHS), 0.01),
+        )
+
+    return make
+
+
+def test_a_fold_that_is_harder_for_every_configuration_decides_about_none(two_configurations):
+    modelled = Surrogate(two_configurations([[0, -0.3, -0.2], [0, -0.3, -0.2]]))
+
+    assert np.abs(modelled.folds[1]).max() < 1e-9
+
+
+def test_what_a_fold_adds_to_one_configuration_and_not_to_another_is_kept_at_its_variance(two_configurations):
+    modelled = Surrogate(two_configurations([[0, 0.1, -0.1], [0, -0.1, 0.1]]))
+
+    # No row and no column of these has a mean, so they are the whole of it; of 2 · 3 numbers (2 - 1)(3 - 1) are free.
+    expected = np.array([[0, 0.1, -0.1], [0, -0.1, 0.1]]) * (6 / 2) ** 0.5
+    assert modelled.folds[1][:, :, 0] == pytest.approx(expected, abs=1e-9)
+    of_b = modelled.space.point(modelled.space.config({"lr": 1e-3}, {}))
+    assert modelled._of_fold(of_b, 2)[0] == pytest.approx(0.1 * 3**0.5)
+
+
+class Steady:
+    """Stands in for a surrogate: a curve is flat, at a height that a small rate raises; every fold is as hard."""
+
+    def train(self, config, rng, fold):
+        return np.full(100, self.truth(config)) + rng.normal(0, 1e-6, 100), np.full(100, 0.01)
+
+    def truth(self, config):
+        return 0.6 - 100 * config.lr
+
+
+@pytest.mark.parametrize(("race", "spent"), [(False, 6 * 300), (True, 3 * 300 + 3 * 100)])
+def test_a_replay_on_three_folds_pays_for_each_and_saves_what_the_race_saves(race, spent, monkeypatch):
+    setting = Setting("random", presets="none", stopping=False, folds=3, race=race)
+    rates = [1e-5, 2e-5, 3e-5, 1e-4, 1e-3, 5e-4]  # the first three fill the race; no later one is better
+    drawn = iter(rates)
+    monkeypatch.setattr("benchmarks.replay.suggest", lambda trial, name, row: next(drawn) if name == "lr" else 0.5)
+    monkeypatch.setattr(
+        "benchmarks.replay.Space.config",
+        lambda self, params, overrides: resolve({"lr": params["lr"]}, feature_size=128, epochs=100, layout="keypoint"),
+    )
+    search = Replay(Steady(), setting, seed=0)
+
+    for _ in rates:
+        search._trial()
+
+    assert search.spent == spent
+    assert search.best_config.lr == 1e-5
+    assert search.counts["complete"] == (3 if race else 6)
 
 
 def test_a_sampler_round_the_presets_stays_in_the_space_and_near_them():
