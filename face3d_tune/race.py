@@ -8,6 +8,9 @@ With y[i, k] the value of completed trial i of n in fold k of K, and a dot for a
 value without the main effects of trial and of fold is r[i, k] = y[i, k] - y[i, .] - y[., k] + y[., .], and the variance
 of one fold's value beside them is s² = sum of r² / ((n - 1)(K - 1)), as in a two-way layout. The difference of two
 trials' means over the same j folds then has the standard error s sqrt(2 / j).
+
+Optuna's pruner for this, a signed-rank test (Wilcoxon, 1945), knows ranks only: one fold tells it nothing, and of so
+few folds it gives nobody up before the last.
 """
 
 from collections.abc import Sequence

@@ -3,6 +3,7 @@
 from math import sqrt
 
 import numpy as np
+import optuna
 import pytest
 
 from face3d_tune.race import is_lost, noise
@@ -50,3 +51,22 @@ def test_the_best_is_the_one_with_the_best_mean_over_all_folds():
     best_in_fold_1 = 0.6  # of the trial with the best mean; another had 0.8 there
     assert not is_lost([best_in_fold_1 - 0.9 * spread], first_looks_best)
     assert is_lost([best_in_fold_1 - 1.1 * spread], first_looks_best)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize(("folds", "asked"), [(3, [False] * 3), (4, [False] * 3 + [True])])
+def test_wilcoxons_pruner_stops_no_trial_that_is_worse_on_every_one_of_so_few_folds(folds, asked):
+    """Of n signs the clearest answer there is has a chance of 2 to the -n: below 0.1 from four folds on, the last."""
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.WilcoxonPruner())
+    best = study.ask()
+    for fold in range(folds):
+        best.report(0.9 + 0.01 * fold, fold)
+    study.tell(best, 0.9)
+    trial, answers = study.ask(), []
+    for fold in range(folds):
+        trial.report(0.1 + 0.02 * fold, fold)
+        answers.append(trial.should_prune())
+
+    assert answers == asked
+    values = [[0.9 + 0.01 * fold + level for fold in range(folds)] for level in (0, -0.1, -0.2)]
+    assert is_lost([0.1], values)
