@@ -21,6 +21,7 @@ from matplotlib import pyplot
 from benchmarks import curves as table_of
 from benchmarks.common import options, table
 from benchmarks.replay import Result, Setting, run
+from benchmarks.surrogate import PEOPLE
 
 BUDGETS = (500, 1000, 2000, 5000)
 GOAL, LONG = 5000, 20_000  # epochs of random search: whose quality is to be had for less, and as far as it is followed
@@ -79,6 +80,8 @@ def _presets() -> dict[str, Setting]:
         "prior, long": replace(DEFAULT, presets="none", sampler_options={**own, **prior, "half_life": 50.0}),
         "first trials and prior": replace(DEFAULT, sampler_options={**own, **prior}),
         "first trials, round the best": replace(DEFAULT, sampler_options={**own, "best_share": 0.25}),
+        "first trials, near the best": replace(DEFAULT, sampler_options={**own, "best_share": 0.25, "width": 0.1}),
+        "first trials, half near the best": replace(DEFAULT, sampler_options={**own, "best_share": 0.5, "width": 0.1}),
         "first trials, prior, round the best": replace(
             DEFAULT, sampler_options={**own, **prior, "best_share": 0.25}
         ),  # PriorBand has all three
@@ -138,11 +141,11 @@ def _stages() -> dict[str, Setting]:
 
 
 def _folds() -> dict[str, Setting]:
-    """Where the people who validate are few, so that what is best on them need not be best on others."""
+    """The fewer people validate, the less need what is best on them be best on others."""
     return {
-        "one fold": replace(DEFAULT, folds=1),
-        "3 folds, raced": replace(DEFAULT, folds=3),
-        "3 folds, all trained": replace(DEFAULT, folds=3, race=False),
+        f"{people} people, {how}": replace(DEFAULT, people=people, folds=folds, race=race)
+        for people in (PEOPLE, 12, 4)
+        for how, folds, race in (("one fold", 1, True), ("3 folds, raced", 3, True), ("3 folds, all trained", 3, False))
     }
 
 

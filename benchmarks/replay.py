@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks import curves as table_of
 from benchmarks.priors import AroundSampler
-from benchmarks.surrogate import FEATURE_SIZE, Ended, Space, Surrogate
+from benchmarks.surrogate import FEATURE_SIZE, PEOPLE, Ended, Space, Surrogate
 from face3d_tune import seeds, study_file
 from face3d_tune.algorithms import make_pruner, make_sampler
 from face3d_tune.config import TrialConfig
@@ -58,6 +58,7 @@ class Setting:
     on: str = ""  # the study whose surrogate is searched, if not its own
     folds: int = 0  # trained on; 0: all people there are validate every training
     race: bool = True  # between trials, after each fold
+    people: int = PEOPLE  # who validate in each fold
 
     def file(self, study: str | None = None) -> StudyFile:
         """The study file that says so."""
@@ -117,6 +118,7 @@ class Replay:
         # Which of the three folds comes first is luck, and so differs from search to search.
         order = np.random.default_rng((seed, 3)).permutation(3).tolist()
         self._folds: list[int | None] = order[: setting.folds] or [None]
+        self._stretch = (PEOPLE / setting.people) ** 0.5  # of a mean over fewer people
         if setting.presets == "trials":
             for seed_trial in self.file.seed_trials():
                 if seed_trial.name != "quickstart":  # equals `recommended`
@@ -143,7 +145,7 @@ class Replay:
         values: list[float] = []
         curves: list[dict[int, float]] = []
         for fold in self._folds:
-            cosine, mse = (curve.tolist() for curve in self.surrogate.train(config, rng, fold))
+            cosine, mse = (curve.tolist() for curve in self.surrogate.train(config, rng, fold, self._stretch))
             ended = Ended.of(config, cosine, mse)
             curves.append(dict(enumerate(cosine[: ended.epochs], start=1)))
             if not values and (pruned_at := self._pruned_at(trial, curves[0])):

@@ -30,6 +30,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.study_file import StudyFile
 
 FEATURE_SIZE = 128  # of the sample
+PEOPLE = 48  # who validate in it
 CACHE = Path("build/surrogate")
 _EXPLAINED, _MOST = 0.998, 10  # variance of the curves that the components hold; their number
 _ABOVE = 0.012  # cosine above the best that was trained that no curve reaches: three times the noise of a seed
@@ -241,14 +242,17 @@ class Surrogate:
         return np.concatenate([self.noise[i] for i in np.argsort(distances)[:_DONORS]])
 
     def train(
-        self, config: TrialConfig, rng: np.random.Generator, fold: int | None = None
+        self, config: TrialConfig, rng: np.random.Generator, fold: int | None = None, stretch: float = 1.0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """One training: cosine and mean squared error after each epoch. `fold`, from 0, of the three: on its people."""
+        """One training: cosine and mean squared error after each epoch.
+
+        `fold`, from 0, of the three: on its people, what that adds times `stretch`.
+        """
         point = self.space.point(config)
         near = self._noise_near(point)
         curve = self.mean(point[None])[0] + near[rng.integers(len(near))] * rng.choice((-1.0, 1.0))
         if fold is not None:
-            curve = curve + self._of_fold(point, fold)
+            curve = curve + stretch * self._of_fold(point, fold)
         return _back(curve, self.ceiling)
 
     def _of_fold(self, point: np.ndarray, fold: int) -> np.ndarray:

@@ -122,7 +122,7 @@ def test_what_a_fold_adds_to_one_configuration_and_not_to_another_is_kept_at_its
 class Steady:
     """Stands in for a surrogate: a curve is flat, at a height that a small rate raises; every fold is as hard."""
 
-    def train(self, config, rng, fold):
+    def train(self, config, rng, fold, stretch):
         return np.full(100, self.truth(config)) + rng.normal(0, 1e-6, 100), np.full(100, 0.01)
 
     def truth(self, config):
