@@ -129,14 +129,17 @@ def _defaults() -> dict[str, Setting]:
 
 
 def _stages() -> dict[str, Setting]:
-    radians = {"pose_unit": "radians"}
+    """One after the other, or all at once; all on the landscape of the largest space."""
+    kinds: dict[str, dict[str, Any]] = {
+        "the guide's stages": {"study": "stage1-lr > stage2-loss > stage3-capacity"},
+        "default": {"study": "default"},
+        "explore": {"study": "explore"},
+        "default, then explore": {"study": "default > explore"},
+    }
     return {
-        "stages": replace(DEFAULT, study="stages"),
-        "stages in radians": replace(DEFAULT, study="stages", fixed=radians),
-        "default": replace(DEFAULT, on="explore"),
-        "default in radians": replace(DEFAULT, on="explore", fixed=radians),
-        "explore": replace(DEFAULT, study="explore"),
-        "explore, no presets": replace(DEFAULT, study="explore", presets="none"),
+        f"{name}{where}": replace(DEFAULT, on="explore", fixed=fixed, **kind)
+        for where, fixed in (("", {}), (", in radians", {"pose_unit": "radians"}))
+        for name, kind in kinds.items()
     }
 
 
@@ -173,15 +176,16 @@ def tell(results: Mapping[str, Result], bases: Mapping[str, Result]) -> None:
     table(("regret, 0.001 cosine", *(f"{b} epochs" for b in budgets), *(f"as good as {b}" for b in bases)), rows)
 
 
-def tell_factors(name: str, result: Result, bases: Mapping[str, Result]) -> None:
-    """Print after how many epochs random search has, for good, what `result` has after fewer."""
+def tell_shares(name: str, result: Result, bases: Mapping[str, Result]) -> None:
+    """Print after how many epochs `result` has, for good, what random search has after more."""
     rows = []
-    for spent in (budget for budget in BUDGETS if budget <= result.epochs):
-        regret = float(np.median(np.nan_to_num(result.regret(spent), nan=1.0)))
-        needed = [base.epochs_to(regret) for base in bases.values()]
-        cells = [f"over {LONG}" if math.isnan(n) else f"{n:.0f}, {n / spent:.1f} times" for n in needed]
-        rows.append((f"{spent} epochs", f"{regret * 1000:.1f}", *cells))
-    table((name, "regret", *bases), rows)
+    for kind, base in bases.items():
+        for spent in (budget for budget in (*BUDGETS, 10_000, LONG) if budget <= base.epochs):
+            regret = float(np.median(np.nan_to_num(base.regret(spent), nan=1.0)))
+            needed = result.epochs_to(regret)
+            share = "-" if math.isnan(needed) else f"{needed / spent:.2f}"
+            rows.append((kind, spent, f"{regret * 1000:.1f}", _number(needed), share))
+    table(("", "epochs", "regret", f"{name} needs", "of them"), rows)
 
 
 def _quartiles(regret: np.ndarray) -> str:
@@ -226,13 +230,14 @@ def main() -> None:
     mpl.use("Agg")
     searches, epochs = (2, 500) if asked.quick else (asked.searches, asked.epochs)
     given: dict[str, Any] = {"searches": searches, "packed": asked.packed, "workers": asked.workers}
-    bases = run(BASELINES, epochs=500 if asked.quick else LONG, **given)
     for name in COMPARISONS if "all" in asked.names else asked.names:
+        landscape = {key: replace(base, on="explore" if name == "stages" else "") for key, base in BASELINES.items()}
+        bases = run(landscape, epochs=500 if asked.quick else LONG, **given)
         results = run(COMPARISONS[name](), epochs=epochs, **given)
         print(f"{name}: {searches} searches each, best truth {next(iter(results.values())).best:.4f}")
         tell(results, bases)
         if "default" in results:
-            tell_factors("default", results["default"], bases)
+            tell_shares("default", results["default"], bases)
         if not asked.quick:
             draw({**bases, **results}, asked.pictures / f"search-{name}.svg")
 

@@ -39,7 +39,6 @@ from face3d_tune.stages import Stage, follow
 from face3d_tune.study_file import Component, StudyFile
 
 RESULTS = Path("build/replays")
-STAGES = ("stage1-lr", "stage2-loss", "stage3-capacity")
 _AROUND = ("share", "half_life", "best_share", "width")  # options of AroundSampler, beside those of the sampler itself
 
 
@@ -53,16 +52,21 @@ class Setting:
     pruner_options: Mapping[str, Any] = field(default_factory=dict)
     presets: Literal["trials", "none"] = "trials"  # as the first trials
     stopping: bool = True  # early stopping, the trial's own
-    study: str = "default"  # whose space; "stages" for the guide's three, one after the other
+    study: str = "default"  # whose space; "A > B" for one after the other
     fixed: Mapping[str, Any] = field(default_factory=dict)  # instead of what the study fixes or searches
     on: str = ""  # the study whose surrogate is searched, if not its own
     folds: int = 0  # trained on; 0: all people there are validate every training
     race: bool = True  # between trials, after each fold
     people: int = PEOPLE  # who validate in each fold
 
-    def file(self, study: str | None = None) -> StudyFile:
+    @property
+    def stages(self) -> list[str]:
+        """The studies, one after the other."""
+        return self.study.split(" > ")
+
+    def file(self) -> StudyFile:
         """The study file that says so."""
-        return self.applied(study_file.read(study or self.study))
+        return self.applied(study_file.read(self.study))
 
     def applied(self, file: StudyFile) -> StudyFile:
         """A study file that searches in this way."""
@@ -247,14 +251,14 @@ def surrogate_of(study: str, packed: Path) -> Surrogate:
 
 
 def staged(surrogate: Surrogate, setting: Setting, seed: int, epochs: int) -> Trace:
-    """The guide's stages, a third of the epochs each: the best of one is where the next begins (`run --from`)."""
-    spent, trace, best = 0, list[tuple[int, float]](), None
-    for number, name in enumerate(STAGES, start=1):
+    """Several studies, an equal part of the epochs each: the best of one is where the next begins (`run --from`)."""
+    spent, trace, best, names = 0, list[tuple[int, float]](), None, setting.stages
+    for number, name in enumerate(names, start=1):
         file = study_file.read(name)
         if best is not None:
-            file = follow(file, Stage(name, 0, 0.0, best.to_dict()), seed, FEATURE_SIZE)
+            file = follow(file, Stage(names[number - 2], 0, 0.0, best.to_dict()), seed, FEATURE_SIZE)
         stage = Replay(surrogate, setting, seeds.derive(seed, name), setting.applied(file))
-        trace += [(spent + at, truth) for at, truth in stage.run(number * epochs // len(STAGES) - spent)]
+        trace += [(spent + at, truth) for at, truth in stage.run(number * epochs // len(names) - spent)]
         spent, best = spent + stage.spent, stage.best_config or best
     return trace
 
@@ -262,13 +266,13 @@ def staged(surrogate: Surrogate, setting: Setting, seed: int, epochs: int) -> Tr
 def _one(setting: Setting, seed: int, epochs: int, packed: Path) -> Trace:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     surrogate = surrogate_of(_space_of(setting), packed)
-    if setting.study == "stages":
+    if len(setting.stages) > 1:
         return staged(surrogate, setting, seed, epochs)
     return Replay(surrogate, setting, seed).run(epochs)
 
 
 def _space_of(setting: Setting) -> str:
-    return setting.on or ("explore" if setting.study == "stages" else setting.study)
+    return setting.on or setting.study
 
 
 def run(

@@ -12,6 +12,7 @@ have, of the cosine at the epoch that training keeps.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from benchmarks import curves as table_of
 from benchmarks.common import options, table
@@ -89,7 +90,7 @@ class Space:
         """[dimensions], each in [0, 1]; a value outside its range is taken to the range's end."""
         values = []
         for name, scale, log in self._axes:
-            value = self._value(config, name)
+            value = self.value(config, name)
             if not isinstance(scale, tuple):
                 values.append(float(value == scale))
                 continue
@@ -104,7 +105,8 @@ class Space:
         return np.array(values)
 
     @staticmethod
-    def _value(config: TrialConfig, name: str) -> Any:
+    def value(config: TrialConfig, name: str) -> Any:
+        """Of a searched parameter."""
         if name == "width":
             return config.d_model / FEATURE_SIZE
         if name == "cosine_weight":  # AdamW does not see the scale of a loss
@@ -289,9 +291,11 @@ class Surrogate:
 
     @cached_property
     def _climbed(self) -> list[tuple[float, np.ndarray]]:
-        """Truths and points, the highest first, each climbed to from one of the best of many random points."""
+        """Truths and points, the highest first, each climbed to from one of the best of many random points or of what
+        was trained.
+        """
         rng, rows = np.random.default_rng(0), list(self.space.file.space.items())
-        drawn = list(rng.random((6000, len(rows))))
+        drawn = [*rng.random((6000, len(rows))), *(self._cube(config) for config in self.configs)]
         quick = [self._last(u, rows) for u in drawn]
         climbed = []
         for i in np.argsort(quick)[-_CLIMBS:]:
@@ -305,6 +309,23 @@ class Surrogate:
 
     def _last(self, u: np.ndarray, rows: list[tuple[str, Any]]) -> float:
         return float(self.mean(self.space.point(self._config(u, rows))[None])[0, :EPOCHS].max())
+
+    def _cube(self, config: TrialConfig) -> np.ndarray:
+        """Where `_config` gives a trained one, or what is nearest to it in the space."""
+        values = []
+        for name, row in self.space.file.space.items():
+            value = self.space.value(config, name)
+            if isinstance(row, CategoricalDistribution):
+                values.append((row.choices.index(value) + 0.5) / len(row.choices))
+                continue
+            value = min(max(value, row.low), row.high)
+            if isinstance(row, IntDistribution):
+                values.append((value - row.low + 0.5) / (row.high - row.low + 1))
+            elif row.log:
+                values.append(math.log(value / row.low) / math.log(row.high / row.low))
+            else:
+                values.append((value - row.low) / (row.high - row.low))
+        return np.minimum(values, 1 - 1e-9)
 
     def _config(self, u: np.ndarray, rows: list[tuple[str, Any]]) -> TrialConfig:
         params = {name: table_of.at(row, float(v)) for (name, row), v in zip(rows, u, strict=True)}

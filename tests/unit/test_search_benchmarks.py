@@ -119,6 +119,15 @@ def test_what_a_fold_adds_to_one_configuration_and_not_to_another_is_kept_at_its
     assert modelled._of_fold(of_b, 2)[0] == pytest.approx(0.1 * 3**0.5)
 
 
+def test_what_was_trained_is_found_again_in_the_cube(two_configurations):
+    modelled = Surrogate(two_configurations([[0, 0.1, -0.1], [0, -0.1, 0.1]]))
+    rows = list(modelled.space.file.space.items())
+
+    for config, point in zip(modelled.configs, modelled.x, strict=True):
+        again = modelled._config(modelled._cube(config), rows)
+        assert modelled.space.point(again) == pytest.approx(point, abs=1e-8)
+
+
 class Steady:
     """Stands in for a surrogate: a curve is flat, at a height that a small rate raises; every fold is as hard."""
 
