@@ -15,8 +15,9 @@ from face3d_tune.losses import combine
 from face3d_tune.study_file import Component
 from face3d_tune.trainer import Trainer
 
-SHIPPED = ["default", "explore", "stage1-lr", "stage2-loss", "stage3-capacity"]
+SHIPPED = ["default", "explore", "size", "stage1-lr", "stage2-loss", "stage3-capacity"]
 PRESETS = ["baseline", "recommended", "aggressive", "conservative", "quickstart"]
+WITH_PRESETS = [name for name in SHIPPED if name != "size"]  # which begins with what another search has found
 CPU = torch.device("cpu")
 
 # CONTRACT section 6, written out by hand, on 512-number embeddings.
@@ -247,11 +248,19 @@ def test_the_width_of_a_model_follows_the_data_it_meets(tmp_path):
 # The study files that come with the package
 
 
-def test_the_shipped_studies_are_the_default_everything_and_the_guides_three_stages():
+def test_the_shipped_studies_are_the_default_everything_size_and_the_guides_three_stages():
     assert study_file.builtin_names() == SHIPPED
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+def test_the_study_of_size_has_parts_that_optuna_accepts_and_leaves_the_rest_to_the_study_before():
+    file = study_file.read("size")
+    assert (dict(file.fixed), file.seed_trials()) == ({}, [])
+    assert file.space["width"].choices == (0.25, 0.5, 0.75, 1.0)
+    make_sampler(file, 2**63)
+    make_pruner(file)
+
+
+@pytest.mark.parametrize("name", WITH_PRESETS)
 def test_a_shipped_study_has_a_description_all_presets_in_order_and_parts_that_optuna_accepts(name):
     file = study_file.read(name)
     assert file.name == name
@@ -264,7 +273,7 @@ def test_a_shipped_study_has_a_description_all_presets_in_order_and_parts_that_o
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", WITH_PRESETS)
 def test_a_preset_trains_with_exactly_its_documented_values_whatever_the_study(name, preset):
     wanted = TrialConfig(**{**COMMON, **DOCUMENTED[preset]})
     assert configs_of(study_file.read(name))[preset] == wanted
@@ -323,7 +332,7 @@ def test_a_sampled_cosine_weight_brings_its_mse_weight():
     assert (config.cosine_weight, config.mse_weight) == (0.75, 0.25)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", WITH_PRESETS)
 def test_the_pose_layout_drops_the_landmark_gate_from_space_fixed_values_and_presets(name):
     file = study_file.read(name)
     pose = file.for_layout("pose")
