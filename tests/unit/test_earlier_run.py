@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -82,3 +83,21 @@ def test_a_claim_between_two_kinds_of_people_is_no_proof_of_either(data_folder, 
     examined = examine(run, quick, SETTINGS, data, unconfirmed=False)
     assert "too near to each other to tell" in examined.reason
     assert examined.trial is None
+
+
+@pytest.mark.parametrize(("of_test", "is_everyones"), [(0.60, True), (0.77, True), (0.84, False), (0.52, False)])
+def test_a_claim_is_everyones_if_the_test_people_need_not_be_odd_ones_for_it(data_folder, of_test, is_everyones):
+    data = load(data_folder)
+    train, validation, test = (len(data.parts[part]) for part in ("train", "validation", "test"))
+
+    def given(*cosines):
+        return importing._Scores(torch.zeros(1), torch.cat(cosines), np.zeros((1, 3)))
+
+    on_train, on_validation = torch.full((train,), 0.8), torch.full((validation,), 0.6)
+    scores = {
+        "train": given(on_train),
+        "validation": given(on_validation),
+        "both": given(on_train, on_validation),
+    }
+    claim = (0.8 * train + 0.6 * validation + of_test * test) / (train + validation + test)
+    assert importing._is_of_everyone(claim, scores, data) is is_everyones
