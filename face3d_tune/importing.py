@@ -188,7 +188,8 @@ def _doubt(run: EarlierRun, config: TrialConfig, scores: Mapping[Whom, _Scores],
 
 def _is_of_everyone(claim: float, scores: Mapping[Whom, _Scores], data: FaceData) -> bool:
     """Whether a claim may be everyone's mean: the test people, whom nobody asks here, need be no odd ones for it."""
-    test, others = len(data.parts["test"]), len(scores["both"].cosines)
+    others = len(scores["both"].cosines)
+    test = sum(map(len, data.parts.values())) - others
     if not test:
         return False
     of_test = claim + (claim - scores["both"].cosine) * others / test
