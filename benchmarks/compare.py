@@ -168,7 +168,7 @@ def tell(results: Mapping[str, Result], bases: Mapping[str, Result]) -> None:
     """Print the table of a comparison."""
     epochs = next(iter(results.values())).epochs
     budgets = [budget for budget in BUDGETS if budget <= epochs]
-    goals = [float(np.nanmedian(base.regret(GOAL))) for base in bases.values()]
+    goals = [base.median(GOAL) for base in bases.values()]
     rows = []
     for name, result in results.items():
         cells = [_quartiles(result.regret(budget)) for budget in budgets]
@@ -181,7 +181,7 @@ def tell_shares(name: str, result: Result, bases: Mapping[str, Result]) -> None:
     rows = []
     for kind, base in bases.items():
         for spent in (budget for budget in (*BUDGETS, 10_000, LONG) if budget <= base.epochs):
-            regret = float(np.median(np.nan_to_num(base.regret(spent), nan=1.0)))
+            regret = base.median(spent)
             needed = result.epochs_to(regret)
             share = "-" if math.isnan(needed) else f"{needed / spent:.2f}"
             rows.append((kind, spent, f"{regret * 1000:.1f}", _number(needed), share))
@@ -189,8 +189,7 @@ def tell_shares(name: str, result: Result, bases: Mapping[str, Result]) -> None:
 
 
 def _quartiles(regret: np.ndarray) -> str:
-    filled = np.nan_to_num(regret, nan=1.0) * 1000
-    low, middle, high = np.quantile(filled, (0.25, 0.5, 0.75))
+    low, middle, high = np.quantile(regret * 1000, (0.25, 0.5, 0.75))
     return f"{middle:.1f} ({low:.1f} to {high:.1f})"
 
 
@@ -205,7 +204,7 @@ def draw(results: Mapping[str, Result], path: Path) -> None:
     shortest = min(result.epochs for result in results.values())
     for name, result in results.items():
         grid = np.unique(np.geomspace(100, shortest, 80).astype(int))
-        regrets = np.array([np.nan_to_num(result.regret(int(spent)), nan=1.0) for spent in grid])
+        regrets = np.array([result.regret(int(spent)) for spent in grid])
         low, middle, high = np.quantile(regrets, (0.25, 0.5, 0.75), axis=1)
         (line,) = axes.plot(grid, middle, label=name)
         axes.fill_between(grid, low, high, color=line.get_color(), alpha=0.1, linewidth=0)
@@ -231,9 +230,11 @@ def main() -> None:
     searches, epochs = (2, 500) if asked.quick else (asked.searches, asked.epochs)
     given: dict[str, Any] = {"searches": searches, "packed": asked.packed, "workers": asked.workers}
     for name in COMPARISONS if "all" in asked.names else asked.names:
-        landscape = {key: replace(base, on="explore" if name == "stages" else "") for key, base in BASELINES.items()}
-        bases = run(landscape, epochs=500 if asked.quick else LONG, **given)
-        results = run(COMPARISONS[name](), epochs=epochs, **given)
+        settings = COMPARISONS[name]()
+        landscape = next(iter(settings.values())).on  # of all of them
+        baselines = {key: replace(base, on=landscape) for key, base in BASELINES.items()}
+        bases = run(baselines, epochs=500 if asked.quick else LONG, **given)
+        results = run(settings, epochs=epochs, **given)
         print(f"{name}: {searches} searches each, best truth {next(iter(results.values())).best:.4f}")
         tell(results, bases)
         if "default" in results:

@@ -15,8 +15,8 @@ stopping or a pruner would have cut off is cut off in the replay. Parts:
     best, explore-best
               what a surrogate of the records so far holds for the best of the space, in rounds of six
 
-Points, seeds and ids follow from this file alone; those of the last three from the records made before them. One
-that diverged stays in, with what it said.
+Points, seeds and ids follow from this file alone; those of `repeats` and whatever follows it from the records made
+before them too. One that diverged stays in, with what it said.
 """
 
 import argparse
@@ -48,7 +48,7 @@ RECORDS = Path("build/curves")  # one JSON object a line, in any number of files
 PACKED = Path(__file__).parent / "curves.npz"
 EPOCHS = 100
 _POINTS = 256  # of each kind
-_FIRST_SEED = {"default": 1000, "explore": 3000}
+_FIRST_SEED = {"default": 1000, "explore": 3000, "best": 5000, "explore-best": 7000}
 _STREAM = {"default": 1, "explore": 2}  # of Sobol's scrambling and of the random points
 _CHOSEN_FROM = 32  # so many Sobol and as many random points of a space
 _BEST, _SPREAD, _SEEDS = 4, 4, 2
@@ -110,9 +110,9 @@ def points(part: str, records: Sequence[Mapping[str, Any]]) -> list[Point]:
                 for k in (2, 3)
             ]
         case "best":
-            return _favourites("default", records, 5000)
+            return _favourites(part, "default", records)
         case "explore-best":
-            return _favourites("explore", records, 7000)
+            return _favourites(part, "explore", records)
     raise SystemExit(f"no part named {part}")
 
 
@@ -160,16 +160,17 @@ def _dozens(records: Sequence[Mapping[str, Any]]) -> list[Point]:
     return chosen
 
 
-def _favourites(study: str, records: Sequence[Mapping[str, Any]], first_seed: int) -> list[Point]:
+def _favourites(part: str, study: str, records: Sequence[Mapping[str, Any]]) -> list[Point]:
     """Another round of points that look best to a surrogate of `records`: trained, they mend what it is wrong about."""
     from benchmarks.surrogate import Surrogate  # which reads what is made here
 
     with tempfile.TemporaryDirectory() as folder:
         pack(records, Path(folder) / PACKED.name)
         favourites = Surrogate(read(Path(folder) / PACKED.name), study).favourites(_ROUND)
-    prefix = "best-" if study == "default" else f"{study}-best-"
-    first = sum(record["id"].startswith(prefix) for record in records)
-    return [Point(f"{prefix}{n}", study, params, {}, first_seed + n) for n, params in enumerate(favourites, first)]
+    first = sum(record["id"].startswith(f"{part}-") for record in records)
+    return [
+        Point(f"{part}-{n}", study, params, {}, _FIRST_SEED[part] + n) for n, params in enumerate(favourites, first)
+    ]
 
 
 def _kept(record: Mapping[str, Any]) -> float:

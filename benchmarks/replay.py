@@ -227,20 +227,24 @@ class Result:
     best: float  # the best truth there is
 
     def regret(self, spent: int) -> np.ndarray:
-        """[searches] of the best truth less that of the recommended trial; NaN for a search that has none yet."""
-        return np.array([self.best - _found(trace, spent) for trace in self.traces])
+        """[searches] of the best truth less that of the recommended trial; 1 for a search that has none yet."""
+        return np.array([_regret(trace, spent, self.best) for trace in self.traces])
+
+    def median(self, spent: int) -> float:
+        """Of the regret."""
+        return float(np.median(self.regret(spent)))
 
     def epochs_to(self, regret: float) -> float:
         """Epochs after which the median regret is and stays at most `regret`; NaN if it does not come there."""
         grid = np.arange(10, self.epochs + 1, 10)
-        medians = np.array([np.nanmedian(np.nan_to_num(self.regret(int(spent)), nan=1.0)) for spent in grid])
+        medians = np.array([self.median(int(spent)) for spent in grid])
         above = np.flatnonzero(medians > regret)
         first = 0 if len(above) == 0 else above[-1] + 1
         return float(grid[first]) if first < len(grid) else float("nan")
 
 
-def _found(trace: Trace, spent: int) -> float:
-    return next((truth for epochs, truth in reversed(trace) if epochs <= spent), float("nan"))
+def _regret(trace: Trace, spent: int, best: float) -> float:
+    return next((best - truth for epochs, truth in reversed(trace) if epochs <= spent), 1.0)
 
 
 @lru_cache(maxsize=4)

@@ -94,14 +94,7 @@ class Space:
             if not isinstance(scale, tuple):
                 values.append(float(value == scale))
                 continue
-            low, high = scale
-            value = min(max(value, low), high)
-            if high == low:
-                values.append(0.0)
-            elif log:
-                values.append(float(np.log(value / low) / np.log(high / low)))
-            else:
-                values.append((value - low) / (high - low))
+            values.append(_along(value, *scale, log=log))
         return np.array(values)
 
     @staticmethod
@@ -155,7 +148,7 @@ class Surrogate:
     """Curves of any configuration of a study's space, after the trainings of fold 1 in a table."""
 
     def __init__(self, curves: Curves, study: str = "default") -> None:
-        self.space = Space(study_file.read(study))
+        self.space, self._curves = Space(study_file.read(study)), curves
         configs = [self.space.config(_known(params), {}) for params in curves.params]
         rows = [i for i, c in enumerate(configs) if curves.folds[i] == 1 and self.space.holds(c)]
         self.configs = [configs[i] for i in rows]
@@ -174,7 +167,6 @@ class Surrogate:
         self.key = f"{study}-{key}"
         self._fit()
         self._collect_noise(y)
-        self._collect_folds(curves)
 
     def _fit(self) -> None:
         """Lengths, signal and noise of every component, kept in a file."""
@@ -195,26 +187,28 @@ class Surrogate:
         )  # [components, rows]
         self._scaled = self.x[None] / self._lengths[:, None]  # [components, rows, dimensions]
 
-    def _collect_folds(self, curves: Curves) -> None:
-        """Of every configuration that was trained on all folds, what each fold added beside the main effects.
+    @cached_property
+    def folds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every configuration that was trained on all folds, [configurations, dimensions], and what each fold added
+        beside the main effects, [configurations, 3, 2 · EPOCHS].
 
         A two-way layout, as in `face3d_tune.race`; scaled so that variances are right in spite of the two means. The
         noise of a seed is still in it.
         """
-        held: dict[bytes, dict[int, int]] = {}
+        held: dict[tuple[float, ...], dict[int, int]] = {}
+        curves = self._curves
         for i, params in enumerate(curves.params):
             config = self.space.config(_known(params), {})
             if self.space.holds(config) and "/seed" not in curves.ids[i]:
-                held.setdefault(self.space.point(config).tobytes(), {})[curves.folds[i]] = i
-        whole = [[rows[fold] for fold in (1, 2, 3)] for rows in held.values() if rows.keys() >= {1, 2, 3}]
+                held.setdefault(tuple(self.space.point(config)), {})[curves.folds[i]] = i
+        whole = {point: [rows[fold] for fold in (1, 2, 3)] for point, rows in held.items() if rows.keys() >= {1, 2, 3}}
         if not whole:
-            return
-        flat = np.array(whole).ravel()
+            raise SystemExit("no configuration of the table was trained on all folds; make the part folds first")
+        flat = np.array(list(whole.values())).ravel()
         y = _transformed(curves.cosine[flat], curves.mse[flat], self.ceiling).reshape(len(whole), 3, -1)
         left = y - y.mean(axis=0) - y.mean(axis=1, keepdims=True) + y.mean(axis=(0, 1))
-        points = [self.space.point(self.space.config(_known(curves.params[rows[0]]), {})) for rows in whole]
         freedom = (1 - 1 / len(whole)) * (1 - 1 / 3)
-        self.folds = np.array(points), left / np.sqrt(freedom)  # [configurations, 3, 2 · EPOCHS]
+        return np.array(list(whole)), left / np.sqrt(freedom)
 
     def _collect_noise(self, y: np.ndarray) -> None:
         """What the seeds of every repeated configuration differ by, as curves."""
@@ -317,14 +311,10 @@ class Surrogate:
             value = self.space.value(config, name)
             if isinstance(row, CategoricalDistribution):
                 values.append((row.choices.index(value) + 0.5) / len(row.choices))
-                continue
-            value = min(max(value, row.low), row.high)
-            if isinstance(row, IntDistribution):
-                values.append((value - row.low + 0.5) / (row.high - row.low + 1))
-            elif row.log:
-                values.append(math.log(value / row.low) / math.log(row.high / row.low))
+            elif isinstance(row, IntDistribution):  # each whole number has a part of its own
+                values.append(_along(value, row.low - 0.5, row.high + 0.5))
             else:
-                values.append((value - row.low) / (row.high - row.low))
+                values.append(_along(value, row.low, row.high, log=row.log))
         return np.minimum(values, 1 - 1e-9)
 
     def _config(self, u: np.ndarray, rows: list[tuple[str, Any]]) -> TrialConfig:
@@ -349,6 +339,14 @@ class Surrogate:
 def _known(params: dict[str, Any]) -> dict[str, Any]:
     """Without what never changes a curve here."""
     return {name: value for name, value in params.items() if name != "use_mixed_precision"}
+
+
+def _along(value: float, low: float, high: float, *, log: bool = False) -> float:
+    """Where a value lies between the ends of a range, from 0 to 1; outside, at the nearest end."""
+    if low == high:
+        return 0.0
+    value = min(max(value, low), high)
+    return math.log(value / low) / math.log(high / low) if log else (value - low) / (high - low)
 
 
 def _distances(a: np.ndarray, b: np.ndarray, lengths: np.ndarray) -> np.ndarray:

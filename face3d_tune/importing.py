@@ -175,10 +175,10 @@ def _doubt(run: EarlierRun, config: TrialConfig, scores: Mapping[Whom, _Scores],
     claim, validation = run.cosine[run.best_epoch - 1], scores["validation"].cosine
     says = f"it says {claim:.4f}, and its weights give {validation:.4f} on the {len(data.people['validation'])} people"
     says += " who validate here"
-    if nearest is not None and min(distance[nearest], on_validation) > _SAME and _is_of_everyone(claim, scores, data):
+    if nearest is None or min(distance[nearest], on_validation) > _SAME:
+        if not _is_of_everyone(claim, scores, data):
+            return f"{says}: it was made on other data, with another split, or on other views"
         nearest = "both"
-    elif nearest is None or min(distance[nearest], on_validation) > _SAME:
-        return f"{says}: it was made on other data, with another split, or on other views"
     whose = f"the pairs of those who train {'or validate ' if nearest == 'both' else ''}here"
     on_theirs = f"{scores[nearest].cosine:.4f} on {whose}"
     if on_validation <= _SAME and on_validation < distance[nearest] * _CLEARLY:
@@ -188,11 +188,11 @@ def _doubt(run: EarlierRun, config: TrialConfig, scores: Mapping[Whom, _Scores],
 
 def _is_of_everyone(claim: float, scores: Mapping[Whom, _Scores], data: FaceData) -> bool:
     """Whether a claim may be everyone's mean: the test people, whom nobody asks here, need be no odd ones for it."""
-    others = len(scores["both"].cosines)
-    test = sum(map(len, data.parts.values())) - others
-    if not test:
+    both = scores.get("both")
+    test = 0 if both is None else sum(map(len, data.parts.values())) - len(both.cosines)
+    if both is None or not test:
         return False
-    of_test = claim + (claim - scores["both"].cosine) * others / test
+    of_test = claim + (claim - both.cosine) * len(both.cosines) / test
     low, high = sorted((scores["train"].cosine, scores["validation"].cosine))
     return low - _LIKELY <= of_test <= high + _LIKELY
 
