@@ -44,6 +44,7 @@ from face3d_tune.engine import alone
 from face3d_tune.errors import NonFiniteError
 from face3d_tune.plan import cores
 
+PARTS = ("presets", "default", "explore", "repeats", "folds", "best", "explore-best")
 RECORDS = Path("build/curves")  # one JSON object a line, in any number of files
 PACKED = Path(__file__).parent / "curves.npz"
 EPOCHS = 100
@@ -279,7 +280,9 @@ def _differences(rows: Sequence[Sequence[float]], unit: float) -> np.ndarray:
 
 
 def read(path: Path = PACKED) -> Curves:
-    """The packed records."""
+    """The packed records. Raises SystemExit if there is no such file."""
+    if not path.exists():
+        raise SystemExit(f"{path}: no such file; `python -m benchmarks.curves pack` makes one")
     with np.load(path) as held:
         described = json.loads(held["records"].tobytes())
         epochs = held["epochs"]
@@ -325,7 +328,7 @@ def main() -> None:
     """Make, pack or show."""
     parser = options(__doc__)
     parser.add_argument("action", choices=("make", "pack", "show"))
-    parser.add_argument("part", nargs="?", default="default", help="of make; see above")
+    parser.add_argument("part", nargs="?", default="default", choices=PARTS, help="of make; see above")
     parser.add_argument("--records", type=Path, default=RECORDS, help=f"folder of the records ({RECORDS})")
     parser.add_argument("--packed", type=Path, default=PACKED, help="the packed file")
     parser.add_argument("--workers", type=int, default=cores(), help="processes, of one thread each")

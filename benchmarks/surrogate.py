@@ -444,7 +444,7 @@ def _filled(surrogate: Surrogate, rows: np.ndarray) -> tuple[np.ndarray, np.ndar
 def main() -> None:
     """Say how good it is."""
     parser = options(__doc__)
-    parser.add_argument("--study", default="default")
+    parser.add_argument("--study", default="default", choices=("default", "explore"))
     parser.add_argument("--packed", type=Path, default=table_of.PACKED)
     asked = parser.parse_args()
     torch.set_num_threads(1)
