@@ -63,7 +63,7 @@ class Confirmation:
         note: Callable[[str], object],
     ) -> None:
         self.study, self.picked = study, picked
-        self._engine, self._data, self._note = storage.engine, data, note
+        self._storage, self._data, self._note = storage, data, note
         self._outage = Outage(DEFAULT_TIMEOUT, note)
         seed, fingerprint = study.user_attrs["settings"]["seed"], data.fingerprint()
         self.seeds = [seeds.derive(seed, "confirm", number) for number in range(count)]
@@ -111,12 +111,20 @@ class Confirmation:
         """
         found = self._judged(baseline)
         compared = [candidate["name"] for candidate in found["candidates"]]
-        with one_at_a_time(self._engine):
-            looks = self.study.user_attrs.get(CONFIRMATION, {}).get("looks", [])
+        with one_at_a_time(self._storage.engine):
             look = {"time": found["time"], "command": command, "compared": compared}
-            found["looks"] = [*looks, look]
+            found["looks"] = [*self._looks(), look]
             self.study.set_user_attr(CONFIRMATION, found)
         return found
+
+    def _looks(self) -> list[dict[str, Any]]:
+        """All looks at these test people so far, for whichever study of the storage, the first first."""
+        people = self.study.user_attrs["data_fingerprint"]
+        studies = optuna.get_all_study_summaries(self._storage, include_best_trial=False)
+        held = [each.user_attrs for each in studies if each.user_attrs.get("data_fingerprint") == people]
+        looks = [look for attrs in held for look in attrs.get(CONFIRMATION, {}).get("looks", [])]
+        # Each confirmation has those before it as well.
+        return sorted({(look["time"], look["command"]): look for look in looks}.values(), key=lambda look: look["time"])
 
     def _judged(self, baseline: str | None) -> dict[str, Any]:
         rows = [self._summary(candidate) for candidate in self.picked]

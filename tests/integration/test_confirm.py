@@ -208,6 +208,22 @@ def test_asking_again_trains_nothing_and_is_counted_as_another_look(place):
     assert looks[0]["compared"][2:] == ["baseline", "recommended", "aggressive"]
 
 
+def test_a_look_for_another_study_of_the_storage_at_the_same_people_counts_and_one_at_others_does_not(place):
+    url = f"sqlite:///{place.folder}/studies.db"
+    optuna.copy_study(from_study_name="quick", from_storage=url, to_storage=url, to_study_name="again")
+    optuna.copy_study(from_study_name="quick", from_storage=url, to_storage=url, to_study_name="elsewhere")
+    with Storage.parse(url).opened() as opened:
+        elsewhere = optuna.load_study(study_name="elsewhere", storage=opened)
+        elsewhere.set_user_attr("data_fingerprint", "0" * 16)
+        looks = [{"time": f"2026-01-0{day}T00:00:00+00:00", "command": "", "compared": []} for day in (1, 2, 3)]
+        elsewhere.set_user_attr("confirmation", {**place.attrs["confirmation"], "looks": looks})
+    assert "Look 2 at the test people" in place.confirm().out
+
+    answer = call(*(word if word != "quick" else "again" for word in place.words()), cwd=place.folder)
+
+    assert "Look 3 at the test people" in answer.out  # what it was copied with, the second of `quick`, and its own
+
+
 def test_more_seeds_and_trials_train_only_what_is_missing(place):
     before = place.trainings
     answer = place.confirm(seeds=3, top=3)
