@@ -52,10 +52,10 @@ def test_export_prints_the_same_config_and_command(place):
     words = ("export", *STORAGE, "--study-name", "finished")
     assert is_part_of(old, json.loads(printed(call(*words, "--format", "json", cwd=place))))
     assert printed(call(*words, cwd=place)) == (
-        "python train_transformer3D/train_3d.py --data_dir data --d_model 16 --dim_feedforward 64 --nhead 8 --num_layers 4 "
-        "--dropout 0.1 --batch_size 32 --epochs 4 --lr 0.0001 --weight_decay 1e-05 --mse_weight 0.5 --cosine_weight 0.5 "
-        "--loss_type combined --scheduler_factor 0.5 --scheduler_patience 5 --scheduler_min_lr 0.0 "
-        "--early_stopping_patience 0 --early_stopping_min_delta 1e-05\n"
+        "python train_transformer3D/train_3d.py --data_dir data --d_model 16 --dim_feedforward 64 --nhead 8 "
+        "--num_layers 4 --dropout 0.1 --batch_size 32 --epochs 4 --lr 0.0001 --weight_decay 1e-05 --mse_weight 0.5 "
+        "--cosine_weight 0.5 --loss_type combined --scheduler_factor 0.5 --scheduler_patience 5 "
+        "--scheduler_min_lr 0.0 --early_stopping_patience 0 --early_stopping_min_delta 1e-05\n"
     )
 
 
