@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from face3d_tune import regular_file
 from face3d_tune.errors import TrainingError
 
 _MAGIC = b"face3d-tune training 1\n"  # 1 is the version of what is inside
@@ -42,10 +43,11 @@ def save(checkpoint: Mapping[str, Any], path: Path) -> None:
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, without running any code that may be in it. Raises TrainingError."""
     try:
+        regular_file.require(path)
         with torch.serialization.safe_globals(_PLAIN):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the bytes of a file that is none can raise anything, also without a word
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
         raise TrainingError(f"{path} is not a readable checkpoint: {reason}") from error
     if not isinstance(checkpoint, dict):
         raise TrainingError(f"{path} is not a checkpoint: it holds a {type(checkpoint).__name__}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from face3d_tune import regular_file
 from face3d_tune.errors import ExportError
 
 
@@ -118,6 +119,7 @@ def _parse(path: Path) -> ast.Module:
     """The script's syntax tree; a byte-order mark and a coding cookie are understood."""
     hint = "name a Python file, usually train_transformer3D/train_3d.py"
     try:
+        regular_file.require(path, most=regular_file.MOST_TEXT)
         with tokenize.open(path) as file:
             source = file.read()
         with warnings.catch_warnings():

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
+from face3d_tune import regular_file
 from face3d_tune import space as space_module
 from face3d_tune.builtin import STUDIES, builtin_names
 from face3d_tune.config import PARAMETERS, Layout, TrialConfig, check_type, resolve
@@ -183,6 +184,7 @@ def read(name_or_path: str) -> StudyFile:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
+        regular_file.require(path, most=regular_file.MOST_TEXT)
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise StudyFileError(f"{path}: {error.strerror}", f"built in are {', '.join(builtin_names())}") from error

@@ -15,7 +15,7 @@ PACKAGE = Path(face3d_tune.__file__).parent
 LAYERS = (
     "__init__ errors",
     "seeds stopping presets builtin pace blame race extrapolation verdict confirmation",  # numbers, by no one's leave
-    "masks folds",
+    "masks folds regular_file",
     "config script",
     "storage device checkpoint artifacts",  # the machine: databases, ports, GPUs, files
     "workers outage",
@@ -85,7 +85,7 @@ ONLY = {
     "engine.parameters engine.sites engine.state engine.network engine.table engine.epoch engine.batch importing "
     "augmentation schedules "
     "resume slots processes objective full_training plan retraining cli.importing",
-    "psutil": "smoke plan doctor",
+    "psutil": "regular_file smoke plan doctor",
     "optuna": "storage space extrapolation judge algorithms results conditions stages steering history target "
     "importing findings "
     "dashboard.figures dashboard.notes dashboard.enrich dashboard.server report.content ledger archive loop search "
@@ -93,7 +93,7 @@ ONLY = {
     "cli.table cli.progress cli.run cli.watch cli.status cli.dashboard cli.report cli.export "
     "cli.train cli.importing cli.copy cli.doctor",
     "numpy": "verdict ridge extrapolation confirming "
-    "masks checkpoint data.metadata data.files data.pairs data.face_data data.copy importance export "
+    "masks checkpoint data.problems data.metadata data.files data.pairs data.face_data data.copy importance export "
     "augmentation training engine.table importing cli.data",
 }
 

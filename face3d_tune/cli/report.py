@@ -87,12 +87,14 @@ def _file_name(study: str) -> str:
 
 def _check(path: Path) -> None:
     """Raise ConfigError if this would overwrite something that is no report."""
+    from face3d_tune import regular_file
     from face3d_tune.errors import ConfigError
     from face3d_tune.report import is_report
 
     if not path.exists():
         return
     try:
+        regular_file.require(path)
         with path.open(encoding="utf-8", errors="replace") as file:
             own = is_report(file.read(_BEGINNING))
     except OSError as error:

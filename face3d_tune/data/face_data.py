@@ -27,7 +27,7 @@ from face3d_tune.data.pairs import (
     make_pairs,
     split_pairs,
 )
-from face3d_tune.data.problems import Problem, errors_among, first_of
+from face3d_tune.data.problems import Problem, errors_among, first_of, unusable
 
 YAW_BANDS: Mapping[str, tuple[float, float]] = {"0-15": (0.0, 15.0), "15-45": (15.0, 45.0), "45-90": (45.0, math.inf)}
 
@@ -159,7 +159,10 @@ def inspect(
         problems += find_too_few(files, pairs, selection)
     data = None
     if pairs is not None and not errors_among(problems):
-        data = _assemble(source, files, pairs, selection, problems)
+        landmarks, landmark_source = _landmarks(files)
+        problems += _find_overscaled(landmarks, landmark_source)
+        if not errors_among(problems):
+            data = _assemble(source, files, pairs, selection, problems, landmarks, landmark_source)
     return Inspection(source=source, data=data, problems=tuple(problems))
 
 
@@ -176,11 +179,18 @@ def mean_by_yaw(values: NDArray[Any], poses: NDArray[np.float64]) -> dict[str, f
     return {name: float(part.mean(dtype=np.float64)) if len(part) else None for name, part in held.items()}
 
 
-def _assemble(source: str, files: DataFiles, pairs: Pairs, selection: Selection, warnings: list[Problem]) -> FaceData:
+def _assemble(
+    source: str,
+    files: DataFiles,
+    pairs: Pairs,
+    selection: Selection,
+    warnings: list[Problem],
+    landmarks: NDArray[np.float32],
+    landmark_source: str,
+) -> FaceData:
     """The data of files without errors."""
     front, video = files.front, files.video
     unit = video.metadata.pose_unit
-    landmarks, landmark_source = _landmarks(files)
     parts, people = split_pairs(files, pairs, selection)
     return FaceData(
         source=source,
@@ -213,6 +223,15 @@ def _landmarks(files: DataFiles) -> tuple[NDArray[np.float32], str]:
     keypoints, gaps = _present(video.keypoints), video.metadata.landmark_gaps
     where = "" if gaps is None else f" from {gaps} of {len(keypoints)} rows"
     return keypoints, f"video_keypoints.npy (landmarks_3d_original is missing{where})"
+
+
+def _find_overscaled(landmarks: NDArray[np.float32], source: str) -> list[Problem]:
+    """An error for landmarks that fit into float32 as they stand in the file, and not as training reads them."""
+    file, key = "video_metadata.json", "landmarks_3d_original"
+    return [
+        Problem(file=file, key=key, rows=tuple(rows), what=what, expected=f"finite numbers from {source}")
+        for what, rows in unusable(landmarks)
+    ]
 
 
 def _present(held: Held | None) -> Held:

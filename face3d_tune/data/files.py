@@ -4,22 +4,27 @@ Nothing here raises for a broken file: every fault becomes a `Problem`, so that 
 """
 
 import io
+import textwrap
+import warnings
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, SupportsInt, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from face3d_tune import regular_file
 from face3d_tune.config import PoseUnit
 from face3d_tune.data.metadata import LANDMARK_SHAPE, Metadata, read_metadata
-from face3d_tune.data.problems import Problem
+from face3d_tune.data.problems import Problem, unusable
 
 SIDES: tuple[Literal["front", "video"], ...] = ("front", "video")
 CONTENTS = ("feature.npy", "keypoints.npy", "metadata.json")
 FILES = tuple(f"{side}_{content}" for side in SIDES for content in CONTENTS)
+
+_LONGEST_REASON = 300  # characters of numpy's words, which may quote the whole header
 
 LIKE_RADIANS = (0.1, 3.2)  # the largest |angle| of a file of views is between these: radians, surely
 
@@ -63,7 +68,9 @@ def read_files(root: Root, *, unit_if_unrecorded: PoseUnit | None = None) -> Dat
 
 
 def read_bytes(root: Root, file: str) -> bytes:
-    """The content of one file; OSError if it cannot be read."""
+    """Return the content of one file. Raises OSError if it cannot be read, as a pipe cannot."""
+    if isinstance(root, Path):
+        return regular_file.read_bytes(root / file)
     with (root / file).open("rb") as stream:
         content: bytes = stream.read()
     return content
@@ -76,7 +83,8 @@ def _read_side(root: Root, side: Literal["front", "video"], problems: list[Probl
     data = _try_read(root, metadata_file, problems)
     metadata = Metadata() if data is None else read_metadata(metadata_file, data, problems)
     if features is not None:
-        zero = np.flatnonzero(np.linalg.norm(features, axis=1) == 0)
+        with np.errstate(all="ignore"):  # rows that are too large or not finite have been reported
+            zero = np.flatnonzero(np.linalg.norm(features, axis=1) == 0)
         _report_rows(problems, feature_file, "a zero vector", "an embedding with a direction", zero)
     arrays = [(feature_file, features), (keypoint_file, keypoints)]
     array_counts = [(file, None, len(array)) for file, array in arrays if array is not None]
@@ -97,11 +105,18 @@ def _try_read(root: Root, file: str, problems: list[Problem]) -> bytes | None:
 def _read_array(
     root: Root, file: str, shape: tuple[int | None, ...], problems: list[Problem]
 ) -> NDArray[np.float32] | None:
-    """The float array in a file, as float32; None after a problem that leaves nothing to use. `shape`: None is any."""
     data = _try_read(root, file, problems)
-    if data is None:
-        return None
-    array = _parse_array(file, data, problems)
+    return None if data is None else parse_array(file, data, shape, problems)
+
+
+def parse_array(
+    file: str, data: bytes, shape: tuple[int | None, ...], problems: list[Problem]
+) -> NDArray[np.float32] | None:
+    """Return the float array in the bytes of `file`, as float32, adding what is wrong to `problems`.
+
+    None after a problem that leaves nothing to use. In `shape`, None is any size above 0.
+    """
+    array = _load_array(file, data, problems)
     if array is None:
         return None
     fits = array.ndim == len(shape) and all(
@@ -114,23 +129,26 @@ def _read_array(
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         problems.append(Problem(file=file, what=f"dtype {array.dtype}", expected="float16, float32 or float64"))
         return None
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity, which the next line finds
+    with np.errstate(over="ignore", invalid="ignore"):  # a float64 beyond float32 becomes infinity, found below
         numbers = array.astype(np.float32)
-    finite = np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1)
-    _report_rows(problems, file, "NaN or infinity", "finite numbers", np.flatnonzero(~finite))
+    for what, rows in unusable(numbers):
+        _report_rows(problems, file, what, "finite numbers", rows)
     return numbers
 
 
-def _parse_array(file: str, data: bytes, problems: list[Problem]) -> NDArray[Any] | None:
+def _load_array(file: str, data: bytes, problems: list[Problem]) -> NDArray[Any] | None:
     expected = "a NumPy array saved by numpy.save"
     if data[:6] != b"\x93NUMPY":
         what = "a pickled object, which is never opened" if data[:1] == b"\x80" else "not a .npy file"
         problems.append(Problem(file=file, what=what, expected=expected))
         return None
     try:
-        array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, MemoryError, OverflowError) as error:
-        what = f"damaged ({error})"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as "\d" in a damaged header, which is a string of Python
+            array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    except Exception as error:  # numpy reads the header as Python's source, which can raise anything
+        reason = textwrap.shorten(str(error) or type(error).__name__, _LONGEST_REASON, placeholder=" …")
+        what = f"damaged ({reason})"
         if "Object arrays" in str(error):
             what, expected = "an array of pickled objects, which are never opened", "an array of numbers"
         problems.append(Problem(file=file, what=what, expected=expected))
@@ -175,6 +193,6 @@ def _check_pose_units(
             problems.append(Problem(file=file, key=key, what=what, expected="degrees, or their unit said", hint=hint))
 
 
-def _report_rows(problems: list[Problem], file: str, what: str, expected: str, rows: Iterable[np.int64]) -> None:
+def _report_rows(problems: list[Problem], file: str, what: str, expected: str, rows: Iterable[SupportsInt]) -> None:
     if affected := tuple(int(row) for row in rows):
         problems.append(Problem(file=file, what=what, expected=expected, rows=affected))

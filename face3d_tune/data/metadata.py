@@ -1,7 +1,6 @@
 """Read and check one metadata file: who is in each row, how the head is turned, where its landmarks are."""
 
 import json
-import math
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face3d_tune.config import PoseUnit
-from face3d_tune.data.problems import Problem
+from face3d_tune.data.problems import LARGEST, Problem, unusable
 
 LANDMARK_SHAPE = (5, 3)
 
@@ -124,9 +123,9 @@ class _Reader:
         scale = info.get("standard_scale")
         if scale is None:
             return None
-        if isinstance(scale, int | float) and not isinstance(scale, bool) and 0 < scale < math.inf:
+        if isinstance(scale, int | float) and not isinstance(scale, bool) and 0 < scale <= LARGEST:
             return float(scale)
-        self._report("standard_info.standard_scale", reprlib.repr(scale), "a number above 0")
+        self._report("standard_info.standard_scale", reprlib.repr(scale), f"a number above 0, at most {LARGEST:g}")
         return None
 
     def _list(self, key: str) -> list[Any] | None:
@@ -156,10 +155,10 @@ class _Reader:
                 self._report(key, f"wrong shape or not numbers: {found}", expected, [rows[index] for index in bad])
                 return None
             table = np.array(arrays, dtype=np.float64)  # whole numbers too large to share a type
-        finite = np.isfinite(table).reshape(len(table), -1).all(axis=1)
-        if not finite.all():
-            self._report(key, "NaN or infinity", expected, [rows[index] for index in np.flatnonzero(~finite).tolist()])
-        return table.astype(np.float64)
+        table = table.astype(np.float64)
+        for what, bad in unusable(table):
+            self._report(key, what, expected, [rows[index] for index in bad])
+        return table
 
     def _report(self, key: str, what: str, expected: str, rows: Sequence[int] = ()) -> None:
         self.problems.append(Problem(file=self.file, key=key, what=what, expected=expected, rows=tuple(rows)))

@@ -3,10 +3,14 @@
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from face3d_tune.errors import DataError
 
+LARGEST = 1e12  # of any number: training adds up squares in float32, which ends at 3.4e38
 LISTED = 5  # rows or names spelled out per problem; the rest is a count
 
 
@@ -14,7 +18,7 @@ LISTED = 5  # rows or names spelled out per problem; the rest is a count
 class Problem:
     """One kind of fault in one file; `str()` of it is one line.
 
-    An `error` keeps the data from being used; after a `warning` they are used without the rows it names.
+    An `error` keeps the data from being used. After a `warning` they are used; `what` says if rows are left out.
     """
 
     file: str
@@ -32,6 +36,20 @@ class Problem:
             listed = ", ".join(map(str, self.rows[:LISTED])) + (f" and {more} more rows" if more > 0 else "")
             place.append(f"row {listed}" if len(self.rows) == 1 else f"rows {listed}")
         return f"{': '.join(place)}: {self.what}; expected {self.expected}"
+
+
+def unusable(table: NDArray[Any]) -> list[tuple[str, list[int]]]:
+    """Return what keeps rows of numbers from being trained on, each with the rows that have it; without rows, none.
+
+    Numbers beyond LARGEST are finite in their file, and sooner or later infinite in training.
+    """
+    size = np.abs(table).reshape(len(table), -1).max(axis=1, initial=0)  # NaN if any number of a row is
+    infinite, large = ~np.isfinite(size), np.isfinite(size) & (size > LARGEST)
+    kinds = (
+        ("NaN or infinity", infinite),
+        (f"numbers beyond ±{LARGEST:g}, too large for sums of squares in float32", large),
+    )
+    return [(what, np.flatnonzero(rows).tolist()) for what, rows in kinds if rows.any()]
 
 
 def listed(names: Iterable[str]) -> str:

@@ -2,15 +2,19 @@
 
 import json
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import call
 from fake_data import write_data
 
 from face3d_tune.data import inspect, load
+from face3d_tune.data.files import parse_array
 from face3d_tune.data.problems import Problem
 from face3d_tune.errors import DataError
 
@@ -70,6 +74,7 @@ def both(first: Break, second: Break) -> Break:
     return lambda folder: (first(folder), second(folder))
 
 
+TOO_LARGE = "numbers beyond ±1e+12, too large for sums of squares in float32"
 NPY = "a NumPy array saved by numpy.save"
 NAMED = 'an entry such as {"person_name": "Eve"}'
 POSE = "[yaw, pitch, roll], finite numbers"
@@ -238,19 +243,51 @@ ERRORS: dict[str, tuple[Break, str]] = {
     ),
     "a negative scale": (
         top("front", "standard_info", {"standard_scale": -0.2}),
-        "front_metadata.json: standard_info.standard_scale: -0.2; expected a number above 0",
+        "front_metadata.json: standard_info.standard_scale: -0.2; expected a number above 0, at most 1e+12",
     ),
     "a scale of text": (
         top("front", "standard_info", {"standard_scale": "big"}),
-        "front_metadata.json: standard_info.standard_scale: 'big'; expected a number above 0",
+        "front_metadata.json: standard_info.standard_scale: 'big'; expected a number above 0, at most 1e+12",
     ),
     "a scale of NaN": (
         top("front", "standard_info", {"standard_scale": float("nan")}),
-        "front_metadata.json: standard_info.standard_scale: nan; expected a number above 0",
+        "front_metadata.json: standard_info.standard_scale: nan; expected a number above 0, at most 1e+12",
     ),
     "a scale of true": (
         top("front", "standard_info", {"standard_scale": True}),
-        "front_metadata.json: standard_info.standard_scale: True; expected a number above 0",
+        "front_metadata.json: standard_info.standard_scale: True; expected a number above 0, at most 1e+12",
+    ),
+    "a scale that makes every landmark infinite": (
+        top("front", "standard_info", {"standard_scale": 1e308}),
+        "front_metadata.json: standard_info.standard_scale: 1e+308; expected a number above 0, at most 1e+12",
+    ),
+    "a scale that no float can hold": (
+        top("front", "standard_info", {"standard_scale": 10**400}),
+        "front_metadata.json: standard_info.standard_scale: 100000000000000000...0000000000000000000; expected",
+    ),
+    "landmarks that float32 cannot hold": (
+        entry("video", "landmarks_3d_original", 7, [[0.0, 1e39, 0.0]] * 5),
+        f"video_metadata.json: landmarks_3d_original: row 7: {TOO_LARGE}; expected {POINTS}",
+    ),
+    "landmarks that float32 cannot hold once they are scaled": (
+        both(
+            top("front", "standard_info", {"standard_scale": 1e12}),
+            entry("video", "landmarks_3d_original", 7, [[0.0, 0.0, 0.0]] * 4 + [[100.0, 0.0, 0.0]]),
+        ),
+        f"video_metadata.json: landmarks_3d_original: rows 0, 1, 2, 3, 4 and 67 more rows: {TOO_LARGE}; "
+        "expected finite numbers from landmarks_3d_original, centred, times 1e+12",
+    ),
+    "an angle that float32 cannot hold": (
+        entry("video", "poses", 5, [1e39, 0, 0]),
+        f"video_metadata.json: poses: row 5: {TOO_LARGE}; expected {POSE}",
+    ),
+    "a NaN that processors signal": (
+        put("video_feature.npy", 3, np.array([0x7FA00000], dtype=np.uint32).view(np.float32)),
+        "video_feature.npy: row 3: NaN or infinity; expected finite numbers",
+    ),
+    "an embedding whose length float32 cannot hold": (
+        put("video_feature.npy", 3, 1e30),
+        f"video_feature.npy: row 3: {TOO_LARGE}; expected finite numbers",
     ),
     "standard_info that is no object": (
         top("front", "standard_info", 3),
@@ -399,10 +436,82 @@ def test_a_recorded_unit_is_believed(folder: Path) -> None:
     np.testing.assert_array_equal(load(folder).poses, poses)
 
 
+SYNTAX = b"()[]{},:'\"\\0123456789-<>|=fiOVTFalse \n\t\0\xff"
+
+
+def mutated(whole: bytes, random: Random) -> bytes:
+    """A .npy file with one to four bytes of its header changed, removed or added."""
+    changed = bytearray(whole)
+    for _ in range(random.randint(1, 4)):
+        at = random.randrange(6, 128 if random.random() < 0.3 else 72)  # behind the magic; the text ends at 72
+        kind = random.random()
+        if kind < 0.7:
+            changed[at] = random.choice(SYNTAX) if kind < 0.5 else random.randrange(256)
+        elif kind < 0.85:
+            del changed[at]
+        else:
+            changed.insert(at, random.randrange(256))
+    return bytes(changed)
+
+
+def test_no_damaged_header_of_5000_escapes_as_anything_but_a_problem_that_names_the_file(folder: Path) -> None:
+    whole, random, damaged = (folder / "front_feature.npy").read_bytes(), Random(14), 0
+    for _ in range(5000):
+        said: list[Problem] = []
+        parse_array("front_feature.npy", mutated(whole, random), (None, None), said)
+        assert all(str(each).startswith("front_feature.npy: ") and len(str(each)) < 500 for each in said)
+        assert not any("\n" in str(each) for each in said)
+        damaged += bool(said)
+    assert damaged > 4000  # the others, such as another space, change nothing
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (6, 8), ",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (6L, \"\"\"8), }",
+        b"{'descr': '<f4\\d', 'fortran_order': False, 'shape': (6, 8), }",
+        b"{'descr': (), 'fortran_order': False, 'shape': (6, 8), }",
+        b"{'descr': ('<f4', 2, 3), 'fortran_order': False, 'shape': (6, 8), }",
+        b"{'descr': [[]], 'fortran_order': False, 'shape': (6, 8), }",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (6, 99999999999999999999), }",
+        b"{[]: '<f4', 'fortran_order': False, 'shape': (6, 8), }",
+        b"  {'descr': 1\n 2}",
+        b"{" * 300,
+    ],
+)
+def test_headers_that_numpy_answers_with_every_kind_of_error_are_one_line(folder: Path, header: bytes) -> None:
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(192)
+    (folder / "front_feature.npy").write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (said,) = inspect(folder).errors
+    assert str(said).startswith("front_feature.npy: damaged (")
+    assert "\n" not in str(said)
+
+
+def test_data_check_says_where_a_header_is_damaged(folder: Path) -> None:
+    text("video_feature.npy", b"\x93NUMPY\x01\x00\x02\x00{(" + bytes(99))(folder)
+    answer = call("data", "check", folder, cwd=folder)
+    assert (answer.code, answer.out.count("error: video_feature.npy: damaged (")) == (2, 1)
+    assert "unexpected" not in answer.err
+
+
+def test_a_large_scale_that_training_can_read_is_taken(folder: Path) -> None:
+    top("front", "standard_info", {"standard_scale": 1e10})(folder)
+    landmarks = load(folder).landmarks
+    assert 1e9 < np.abs(landmarks).max() < 1e12
+    assert np.isfinite(np.square(landmarks).sum())
+
+
 def test_whole_numbers_of_any_size_are_numbers(folder: Path) -> None:
-    poses = [[0, 40, 0]] * 70 + [[2**63, 0, 0], [-1, 0, 0]]
+    poses = [[0, 40, 0]] * 69 + [[2**63, 0, 0], [-1, 0, 0], [10**12, 0, 0]]
     top("video", "poses", poses)(folder)
-    assert load(folder).poses[70:, 0].tolist() == [2.0**63, -1]
+    (error,) = inspect(folder).errors
+    assert (error.rows, error.what) == ((69,), "numbers beyond ±1e+12, too large for sums of squares in float32")
+    poses[69][0] = 1
+    top("video", "poses", poses)(folder)
+    assert load(folder).poses[69:, 0].tolist() == [1, -1, 1e12]
 
 
 def test_a_problem_without_rows_or_key_is_one_plain_line() -> None:
