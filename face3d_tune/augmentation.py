@@ -24,7 +24,7 @@ class Views:
 
     src: Tensor  # [pairs, F]
     landmarks: Tensor  # [pairs, 5, 3]
-    degrees: NDArray[np.float64]  # [pairs, 3]: yaw, pitch, roll
+    degrees: NDArray[np.float64]  # [pairs, 3], poses
     front: NDArray[np.int64]  # [pairs]: the front row, so the person
 
 
@@ -42,16 +42,16 @@ def augments(config: TrialConfig) -> bool:
     return any(getattr(config, name) > 0 for name in _AUGMENTATIONS)
 
 
-def order(config: TrialConfig, degrees: NDArray[np.float64], seed: int, epoch: int) -> Tensor:
-    """The pairs of an epoch, as many as there are, as indices [pairs] on the CPU; `degrees` [pairs, 3] are their poses.
+def order(config: TrialConfig, yaw: NDArray[np.float64], seed: int, epoch: int) -> Tensor:
+    """The pairs of an epoch, as many as there are, as indices [pairs] on the CPU, by their `yaw` [pairs] in degrees.
 
     A permutation; with `oversampling`, drawn with replacement, views of EXTREME yaw 1 + oversampling times as often.
     """
     if config.oversampling == 0:
-        return torch.randperm(len(degrees), generator=seeds.generator(seed, "order", epoch))
-    odds = torch.from_numpy(1 + config.oversampling * (np.abs(degrees[:, 0]) >= EXTREME))
+        return torch.randperm(len(yaw), generator=seeds.generator(seed, "order", epoch))
+    odds = torch.from_numpy(1 + config.oversampling * (np.abs(yaw) >= EXTREME))
     generator = seeds.generator(seed, "oversampling", epoch)
-    return torch.multinomial(odds, len(degrees), replacement=True, generator=generator)
+    return torch.multinomial(odds, len(yaw), replacement=True, generator=generator)
 
 
 def augmented(config: TrialConfig, views: Views, drawn: Tensor, seed: int, epoch: int) -> Augmented:
@@ -62,7 +62,7 @@ def augmented(config: TrialConfig, views: Views, drawn: Tensor, seed: int, epoch
     - feature_noise: normal, of about this length relative to the embedding's: each of its F numbers has the standard
       deviation feature_noise / √F · |embedding|
     - landmark_noise: normal, this standard deviation times the root mean square of all training landmarks
-    - pose_jitter: normal, this standard deviation in degrees, of yaw, pitch and roll
+    - pose_jitter: normal, this standard deviation in degrees, of all three angles
 
     Mixing and noise leave an embedding as long as it was.
     """

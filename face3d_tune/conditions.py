@@ -13,7 +13,7 @@ from optuna.distributions import distribution_to_json
 
 from face3d_tune import __version__, ridge
 from face3d_tune.config import Layout
-from face3d_tune.data import PARTS, FaceData, mean_by_yaw
+from face3d_tune.data import PARTS, FaceData, mean_by_yaw, recorded_selection
 from face3d_tune.errors import StudyError
 from face3d_tune.folds import mean_by_band
 from face3d_tune.study_file import StudyFile
@@ -46,6 +46,7 @@ def study_attrs(data: FaceData, file: StudyFile, settings: Settings) -> dict[str
             "split": data.split,
             "min_yaw": data.min_yaw,
             "max_yaw": data.max_yaw,
+            "turn_angle": data.turn_angle,
             "people": {part: len(data.people[part]) for part in PARTS},
             "pairs": {part: len(data.parts[part]) for part in PARTS},
         },
@@ -79,7 +80,7 @@ def ridge_attrs(data: FaceData, folds: int) -> dict[str, Any]:
     fitted = [ridge.fit(part) for part in parts]
     cosines = [each.cosines(part, "validation") for each, part in zip(fitted, parts, strict=True)]
     bands = [
-        mean_by_yaw(values, part.poses[part.parts["validation"][:, 1]])
+        mean_by_yaw(values, part.yaw[part.parts["validation"][:, 1]])
         for values, part in zip(cosines, parts, strict=True)
     ]
     return {
@@ -97,7 +98,7 @@ def check_same(name: str, held: Mapping[str, Any], wanted: Mapping[str, Any], se
     if held["data_fingerprint"] != wanted["data_fingerprint"]:
         raise StudyError(
             f"study {name!r} was made on other data: {describe_data(held)}; now {describe_data(wanted)}",
-            f"give the data it was made on, or {another}",
+            f"give the data it was made on{missing_options(held, wanted)}, or {another}",
         )
     # Times in the database mean different things to different major versions.
     versions = [attrs["versions"]["optuna"] for attrs in (held, wanted)]
@@ -118,7 +119,25 @@ def describe_data(attrs: Mapping[str, Any]) -> str:
     parts = PARTS if data["split"] == "person" else PARTS[:1]
     people, pairs = (sum(data[key][part] for part in parts) for key in ("people", "pairs"))
     yaw = "" if data["min_yaw"] == 0 and data["max_yaw"] is None else f", |yaw| {data['min_yaw']}–{data['max_yaw']}"
+    yaw += f", {said}" if (said := describe_yaw(data)) else ""
     return f"{data['source']}, {people} people, {pairs} pairs, split {data['split']}{yaw} ({attrs['data_fingerprint']})"
+
+
+def describe_yaw(data: Mapping[str, Any]) -> str:
+    """Say which angle a study's yaw is, from its `data` attribute; "" for the first, which files call yaw."""
+    turn = recorded_selection(data)["turn_angle"]
+    return "" if turn == "first" else f"yaw is the {turn} angle"
+
+
+def missing_options(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The options that choose the pairs of `held` and were given otherwise; "" if that is not the difference."""
+    before, now = (recorded_selection(attrs["data"]) for attrs in (held, wanted))
+    words = []
+    for name in (name for name in before if before[name] != now[name]):
+        flag, value = f"--{name.replace('_', '-')}", before[name]
+        said = f"{value:g}" if isinstance(value, float) else value
+        words.append(f"without {flag}" if value is None else f"{flag} {said}")
+    return f" with {', '.join(words)}" if words else ""
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -230,7 +230,7 @@ def _record(job: Job, kept: Kept, data: FaceData, plan: Plan) -> Record:
 def _by_person(data: FaceData, cosines: verdict.Values) -> dict[str, list[float | None]]:
     """The mean of each test person, over all pairs and by band of |yaw|."""
     pairs = data.parts["test"]
-    who, band = persons(pairs), yaw_band(data.poses[pairs[:, 1]])
+    who, band = persons(pairs), yaw_band(data.yaw[pairs[:, 1]])
     held = {_ALL: np.ones(len(pairs), dtype=bool)} | {name: band == place for place, name in enumerate(YAW_BANDS)}
     return {name: verdict.person_means(cosines, who, each) for name, each in held.items()}
 
@@ -238,7 +238,7 @@ def _by_person(data: FaceData, cosines: verdict.Values) -> dict[str, list[float 
 def _pairs(data: FaceData) -> dict[str, int]:
     """How many pairs of test people there are, in all and by band."""
     pairs = data.parts["test"]
-    band = yaw_band(data.poses[pairs[:, 1]])
+    band = yaw_band(data.yaw[pairs[:, 1]])
     return {_ALL: len(pairs)} | {name: int((band == place).sum()) for place, name in enumerate(YAW_BANDS)}
 
 

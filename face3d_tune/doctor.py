@@ -15,7 +15,7 @@ import psutil
 
 from face3d_tune import __version__
 from face3d_tune.artifacts import Artifacts
-from face3d_tune.data import load
+from face3d_tune.data import TurnAngle, load
 from face3d_tune.device import choose_device, choose_precision, device_name
 from face3d_tune.errors import StorageError, TuneError
 from face3d_tune.plan import cores
@@ -42,7 +42,9 @@ class Finding:
     advice: str | None = None
 
 
-def examine(storage: str, artifacts: str | None, data_dir: Path | None) -> Iterator[Finding]:
+def examine(
+    storage: str, artifacts: str | None, data_dir: Path | None, turn_angle: TurnAngle = "first"
+) -> Iterator[Finding]:
     """One finding after another, as soon as it is known."""
     looks: dict[str, Callable[[], Finding]] = {
         "versions": _versions,
@@ -50,7 +52,7 @@ def examine(storage: str, artifacts: str | None, data_dir: Path | None) -> Itera
         "precision": _precision,
         "cores": _cores,
         "memory": _memory,
-        "data": lambda: _data(data_dir),
+        "data": lambda: _data(data_dir, turn_angle),
         "storage": lambda: _storage(storage),
         "clock": lambda: _clocks(storage),
         "artifacts": lambda: _artifacts(artifacts),
@@ -113,8 +115,8 @@ def _memory() -> Finding:
     return Finding("memory", "ok", said)
 
 
-def _data(folder: Path | None) -> Finding:
-    data = load(folder)
+def _data(folder: Path | None, turn_angle: TurnAngle) -> Finding:
+    data = load(folder, turn_angle=turn_angle)
     pairs = {part: len(held) for part, held in data.parts.items()}
     said = f"{data.source}: {sum(map(len, data.people.values()))} people, pairs {pairs}"
     if data.warnings:

@@ -15,7 +15,7 @@ import numpy as np
 import tomli_w
 
 from face3d_tune.config import PARAMETERS, PoseUnit, TrialConfig
-from face3d_tune.data import SAMPLE_NAME, FaceData
+from face3d_tune.data import SAMPLE_NAME, FaceData, TurnAngle, recorded_selection
 from face3d_tune.errors import ExportError
 from face3d_tune.script import DOCUMENTED, UNKNOWN, Flag, Script
 
@@ -61,6 +61,12 @@ class DataUse:
     file_pose_unit: PoseUnit  # of the poses as they stand in data_dir
     min_yaw: float = 0.0  # degrees, of |yaw|; 0 = no limit
     max_yaw: float | None = None  # degrees, of |yaw|
+    turn_angle: TurnAngle = "first"  # that yaw is; the script limits the first angle, whichever that is
+
+    @property
+    def script_limits(self) -> tuple[float, float | None]:
+        """The limits of the first angle, which are all that the script can be told."""
+        return (self.min_yaw, self.max_yaw) if self.turn_angle == "first" else (0.0, None)
 
     @classmethod
     def of(cls, data: FaceData) -> Self:
@@ -71,6 +77,7 @@ class DataUse:
             file_pose_unit=data.file_pose_unit,
             min_yaw=data.min_yaw,
             max_yaw=data.max_yaw,
+            turn_angle=data.turn_angle,
         )
 
     @classmethod
@@ -81,8 +88,7 @@ class DataUse:
             data_dir=data_dir or source,
             feature_size=attrs["feature_size"],
             file_pose_unit=attrs["pose_unit"],
-            min_yaw=attrs["min_yaw"],
-            max_yaw=attrs["max_yaw"],
+            **{name: value for name, value in recorded_selection(attrs).items() if name != "split"},
         )
 
 
@@ -119,9 +125,10 @@ def commands(config: TrialConfig, use: DataUse, script: Script = DOCUMENTED) -> 
             words += said
         else:
             missing.append(f"{name} = {_text(value)}: {said}")
+    missing += _unsaid_limits(use)
     if config.d_model != use.feature_size:
         missing.append(f"d_model = {config.d_model}: their model needs d_model = {use.feature_size}, the feature size")
-    return Export((*convert, words), tuple(missing), _notes(config, words, script))
+    return Export((*convert, words), tuple(missing), _notes(config, use, words, script))
 
 
 def _to_say(config: TrialConfig, use: DataUse, data_dir: str, script: Script) -> dict[str, Any]:
@@ -153,14 +160,25 @@ def _schedule(config: TrialConfig) -> dict[str, float]:
 def _yaw_limits(config: TrialConfig, use: DataUse, script: Script) -> dict[str, float]:
     """The limits of |yaw| to state: those set, and those that undo a default of the script."""
     limits = {}
-    if use.min_yaw or _has_default("min_yaw_angle", script):
-        limits["min_yaw_angle"] = use.min_yaw
-    if use.max_yaw is not None or _has_default("max_yaw_angle", script):
-        limits["max_yaw_angle"] = float("inf") if use.max_yaw is None else use.max_yaw
+    low, high = use.script_limits
+    if low or _has_default("min_yaw_angle", script):
+        limits["min_yaw_angle"] = low
+    if high is not None or _has_default("max_yaw_angle", script):
+        limits["max_yaw_angle"] = float("inf") if high is None else high
     if config.pose_unit == "radians":
         # The script compares |yaw| as it stands in the folder it trains on, and there it is in radians.
         return {name: float(np.deg2rad(limit)) for name, limit in limits.items()}
     return limits
+
+
+def _unsaid_limits(use: DataUse) -> list[str]:
+    """The limits of a head turn that is not the angle which the script limits."""
+    limits = {"min_yaw_angle": use.min_yaw or None, "max_yaw_angle": use.max_yaw}
+    return [
+        f"{name} = {_text(value)} of the {use.turn_angle} angle: the script limits the first"
+        for name, value in limits.items()
+        if value is not None and use.turn_angle != "first"
+    ]
 
 
 def _has_default(name: str, script: Script) -> bool:
@@ -192,7 +210,7 @@ def _switch(value: Any, flag: Flag) -> list[str] | str:
     return [] if bool(flag.default) is value else f"{flag.typed} is {flag.default} by default and no flag undoes that"
 
 
-def _notes(config: TrialConfig, words: list[str], script: Script) -> tuple[str, ...]:
+def _notes(config: TrialConfig, use: DataUse, words: list[str], script: Script) -> tuple[str, ...]:
     notes = []
     if config.scheduler_type != "plateau" and "scheduler_type" in script.flags:
         shape = "the learning rate rises in a line, then falls" if config.warmup_epochs else "the learning rate falls"
@@ -200,6 +218,8 @@ def _notes(config: TrialConfig, words: list[str], script: Script) -> tuple[str, 
         notes.append(f"{shape} by a cosine over {over}, set once an epoch; no flag says so, see that your copy does")
     if same := [script.flags[name].typed for name in _UNHEARD_OF if name in script.flags]:
         notes.append(f"your copy has {', '.join(same)} of its own; see that it means what docs/tuning.md says")
+    if use.turn_angle != "first":
+        notes.append(f"the study's head turn is the {use.turn_angle} angle of a pose; the script's yaw is the first")
     if "model_type" in script.flags:
         notes.append(f"your copy chooses the layout by --model_type; see that it builds the `{config.layout}` layout")
     elif config.layout == "pose":
@@ -280,9 +300,10 @@ def to_toml(name: str, config: TrialConfig, feature_size: int) -> str:
 def checkpoint_args(config: TrialConfig, use: DataUse) -> dict[str, Any]:
     """The `args` of a checkpoint: every flag of old and new copies of the script, None where a trial has no value.
 
-    The folder and the limits of |yaw| (degrees) are those of the data as it was read; `pose_unit` and `layout`, which
-    no flag sets, are there as well.
+    The folder is that of the data as it was read, and so are the limits (degrees) of the angle that the script limits;
+    `pose_unit`, `layout` and `turn_angle`, which no flag sets, are there as well.
     """
+    low, high = use.script_limits
     return {
         **dict.fromkeys(_HARMLESS),
         **config.to_dict(),
@@ -290,6 +311,7 @@ def checkpoint_args(config: TrialConfig, use: DataUse) -> dict[str, Any]:
         "deterministic": False,
         "num_decoder_layers": config.num_layers,
         "data_dir": use.data_dir,
-        "min_yaw_angle": use.min_yaw,
-        "max_yaw_angle": use.max_yaw,
+        "min_yaw_angle": low,
+        "max_yaw_angle": high,
+        "turn_angle": use.turn_angle,
     }

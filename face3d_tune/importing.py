@@ -44,7 +44,7 @@ class _Scores:
 
     squared_errors: Tensor  # averaged over the numbers of an embedding
     cosines: Tensor
-    degrees: NDArray[np.float64]  # [pairs, 3], poses
+    yaw: NDArray[np.float64]  # [pairs], degrees
 
     @property
     def mse(self) -> float:
@@ -147,7 +147,7 @@ def _score(model: Model, data: FaceData, unit: PoseUnit) -> _Scores:
         prediction = model(pairs.src[batch], pairs.landmarks[batch], pairs.poses[batch])
         squared_errors.append(losses.squared_errors(prediction, pairs.target[batch]).double())
         cosines.append(losses.cosines(prediction, pairs.target[batch]).double())
-    return _Scores(torch.cat(squared_errors), torch.cat(cosines), pairs.degrees)
+    return _Scores(torch.cat(squared_errors), torch.cat(cosines), pairs.yaw)
 
 
 def _distance(run: EarlierRun, config: TrialConfig, scores: _Scores) -> float:
@@ -245,7 +245,7 @@ def _trial(
         "val_loss_equal": 0.5 * validation.mse + 0.5 * (1 - validation.cosine),
         "train_loss": train_loss[best],
         "gap": val_loss[best] - train_loss[best],
-        "cosine_by_yaw": mean_by_yaw(validation.cosines.numpy(), validation.degrees),
+        "cosine_by_yaw": mean_by_yaw(validation.cosines.numpy(), validation.yaw),
     }
     if rates:
         attrs |= {"lr_decays": sum(b < a for a, b in pairwise(rates)), "lr_final": rates[-1]}

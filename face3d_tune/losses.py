@@ -27,14 +27,14 @@ def weighs(config: TrialConfig) -> bool:
     return config.focal_gamma > 0 or config.angle_weight > 0
 
 
-def pair_weights(config: TrialConfig, cosine: Tensor, yaw: Tensor) -> Tensor:
+def pair_weights(config: TrialConfig, cosine: Tensor, turn: Tensor) -> Tensor:
     """What each training pair counts in its batch, mean 1: [B] and |yaw| in degrees [B] to [B].
 
     (1 + angle_weight · |yaw| / 90°) · (1 − cosine)^focal_gamma, divided by its mean over the batch. No gradient flows
     through it. The second factor is focal weighting (Lin et al., 2017) with the cosine as the probability.
     """
     hardness = (1 - cosine.detach()).clamp(min=LEAST_HARD) ** config.focal_gamma
-    weights = (1 + config.angle_weight * yaw / 90) * hardness
+    weights = (1 + config.angle_weight * turn / 90) * hardness
     return weights / weights.mean()
 
 

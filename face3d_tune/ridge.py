@@ -3,7 +3,8 @@
 No Transformer and no epochs: with e the view's embedding and x = e times each of (1, sin yaw, 1 − cos yaw, sin pitch,
 sin roll, |sin yaw|), the prediction is e + W'x, as the model's is (CONTRACT section 3, step 8), and
 W = (X'X + λI)⁻¹ X'(Y − E) over the pairs of the TRAINING people (Hoerl & Kennard, 1970). An endless penalty λ is no
-model. All embeddings count with length 1, whatever length they have in the files.
+model. Yaw is the head turn, whichever angle that is; pitch and roll are the other two in their order. All embeddings
+count with length 1, whatever length they have in the files.
 """
 
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ class _System:
 def _columns(data: FaceData, pairs: Pairs) -> Matrix:
     """X, [pairs, 6F]."""
     view, _ = _embeddings(data, pairs)
-    yaw, pitch, roll = np.deg2rad(data.poses[pairs[:, 1]]).T
+    yaw = np.deg2rad(data.yaw[pairs[:, 1]])
+    pitch, roll = np.deg2rad(data.other_angles[pairs[:, 1]]).T
     turned = (np.ones_like(yaw), np.sin(yaw), 1 - np.cos(yaw), np.sin(pitch), np.sin(roll), np.abs(np.sin(yaw)))
     return np.concatenate([each[:, None] * view for each in turned], axis=1)
 

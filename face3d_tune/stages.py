@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage
 
 from face3d_tune import seeds
 from face3d_tune import space as space_module
-from face3d_tune.conditions import DEFAULT_SEED, Settings, describe_data, study_attrs
+from face3d_tune.conditions import DEFAULT_SEED, Settings, describe_data, missing_options, study_attrs
 from face3d_tune.config import PARAMETERS, TrialConfig, resolve
 from face3d_tune.data import FaceData
 from face3d_tune.errors import StudyError
@@ -107,7 +107,7 @@ def _check_comparable(study: optuna.Study, wanted: Mapping[str, Any]) -> None:
     if held["data_fingerprint"] != wanted["data_fingerprint"]:
         raise StudyError(
             f"study {name!r} was made on other data: {describe_data(held)}; now {describe_data(wanted)}",
-            "give the data it was made on; its best need not be good for others",
+            f"give the data it was made on{missing_options(held, wanted)}; its best need not be good for others",
         )
     layouts = held["settings"]["layout"], wanted["settings"]["layout"]
     if layouts[0] != layouts[1]:

@@ -69,7 +69,7 @@ class Trainer(Training):
         self.model.train()
         self.model.draw_from(MaskStream(self.seed, epoch, self.device))
         batches = len(self.train) // self.config.batch_size
-        order = augmentation.order(self.config, self.train.degrees, self.seed, epoch)
+        order = augmentation.order(self.config, self.train.yaw, self.seed, epoch)
         order, pairs = order[: batches * self.config.batch_size], self.train
         if augmentation.augments(self.config):
             changed = augmentation.augmented(self.config, pairs.views, order, self.seed, epoch)
@@ -85,7 +85,7 @@ class Trainer(Training):
         target = pairs.target[batch]
         squared_errors, cosines = losses.squared_errors(prediction, target), losses.cosines(prediction, target)
         if losses.weighs(self.config):
-            weights = losses.pair_weights(self.config, cosines, pairs.yaw[batch])
+            weights = losses.pair_weights(self.config, cosines, pairs.turn[batch])
             loss = (weights * losses.combine(self.config, squared_errors, cosines)).mean()
         else:
             loss = losses.combine(self.config, squared_errors.mean(), cosines.mean())
@@ -108,7 +108,7 @@ class Trainer(Training):
         """Mean squared error and cosine over all of `pairs`, and the cosine by |yaw| band; dropout off."""
         squared_errors, cosine = self.judge(pairs)
         mse = squared_errors.mean().item()
-        return Evaluation(mse, cosine.mean().item(), mean_by_yaw(cosine.numpy(), pairs.degrees))
+        return Evaluation(mse, cosine.mean().item(), mean_by_yaw(cosine.numpy(), pairs.yaw))
 
     @torch.no_grad()
     def judge(self, pairs: Pairs) -> tuple[Tensor, Tensor]:

@@ -77,9 +77,9 @@ class Pairs:
         self.landmarks = torch.from_numpy(data.landmarks[video]).to(device, dtype)  # [pairs, 5, 3]
         self.poses = in_unit(pose_unit, data.poses[video]).to(device, dtype)  # [pairs, 3]
         self.target = torch.from_numpy(data.front_features[front]).to(device, dtype)  # [pairs, F]
-        self.degrees = data.poses[video]  # [pairs, 3]
-        self.yaw = torch.from_numpy(np.abs(self.degrees[:, 0])).to(device, dtype)  # [pairs], degrees, not signed
-        self.views = Views(self.src, self.landmarks, self.degrees, front)
+        self.yaw = data.yaw[video]  # [pairs], degrees
+        self.turn = torch.from_numpy(np.abs(self.yaw)).to(device, dtype)  # [pairs], |yaw|
+        self.views = Views(self.src, self.landmarks, data.poses[video], front)
 
     def __len__(self) -> int:
         return len(self.src)
@@ -89,8 +89,8 @@ class Pairs:
         other, index = copy(self), drawn.to(self.src.device)
         other.src, other.landmarks = augmented.src, augmented.landmarks
         other.poses = in_unit(pose_unit, augmented.degrees.numpy()).to(self.poses)
-        other.target, other.yaw = self.target[index], self.yaw[index]
-        other.degrees = self.degrees[drawn.numpy()]
+        other.target, other.turn = self.target[index], self.turn[index]
+        other.yaw = self.yaw[drawn.numpy()]
         return other
 
 

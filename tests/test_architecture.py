@@ -23,6 +23,7 @@ LAYERS = (
     "data.metadata",
     "data.files",
     "data.pairs",
+    "data.doubts",
     "data.face_data",
     "data",  # what the rest of the package sees of data
     "data.copy",
@@ -93,8 +94,8 @@ ONLY = {
     "cli.table cli.progress cli.run cli.watch cli.status cli.dashboard cli.report cli.export "
     "cli.train cli.importing cli.copy cli.doctor",
     "numpy": "verdict ridge extrapolation confirming "
-    "masks checkpoint data.problems data.metadata data.files data.pairs data.face_data data.copy importance export "
-    "augmentation training engine.table importing cli.data",
+    "masks checkpoint data.problems data.metadata data.files data.pairs data.doubts data.face_data data.copy "
+    "importance export augmentation training importing cli.data",
 }
 
 HEAVY = ("torch", "optuna", "optuna_dashboard", "matplotlib", "sqlalchemy", "numpy", "rich")

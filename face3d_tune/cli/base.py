@@ -181,13 +181,13 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def study_data(study: str, attrs: Mapping[str, Any], data_dir: Path | None) -> "FaceData":
     """The data that a study was made on. Raises DataError, and StudyError if `data_dir` holds other data."""
-    from face3d_tune.data import SAMPLE_NAME, load
+    from face3d_tune.data import SAMPLE_NAME, load, recorded_selection
     from face3d_tune.errors import StudyError
 
     held, fingerprint = attrs["data"], attrs["data_fingerprint"]
     if data_dir is None and held["source"] != SAMPLE_NAME:
         data_dir = Path(held["source"])
-    data = load(data_dir, split=held["split"], min_yaw=held["min_yaw"], max_yaw=held["max_yaw"])
+    data = load(data_dir, **recorded_selection(held))
     if data.fingerprint() != fingerprint:
         raise StudyError(
             f"study {study!r} was made on other data ({fingerprint}) than {data.source} ({data.fingerprint()})",
@@ -196,8 +196,17 @@ def study_data(study: str, attrs: Mapping[str, Any], data_dir: Path | None) -> "
     return data
 
 
+turn_angle_option = click.option(
+    "--turn-angle",
+    type=Choice(["first", "second", "third"]),
+    default="first",
+    show_default=True,
+    help="Angle of a pose that is the head turn, here called yaw; `data check` shows all three.",
+)
+
+
 def pair_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--split`, `--min-yaw`, `--max-yaw`: which pairs, and who validates."""
+    """`--split`, `--min-yaw`, `--max-yaw`, `--turn-angle`: which pairs, and who validates."""
     for option in reversed(
         (
             click.option(
@@ -220,6 +229,7 @@ def pair_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 metavar="DEGREES",
                 help="Use only views turned at most this far.  [default: no limit]",
             ),
+            turn_angle_option,
         )
     ):
         function = option(function)

@@ -76,7 +76,7 @@ def _describe(data: "FaceData") -> None:
     """Print what valid data hold."""
     import numpy as np
 
-    from face3d_tune.data import PARTS
+    from face3d_tune.data import PARTS, SHARE, TURN_ANGLES, narrowest_arc
 
     views = np.unique(np.concatenate([pairs[:, 1] for pairs in data.parts.values()]))
     people = {name for names in data.people.values() for name in names}
@@ -94,8 +94,13 @@ def _describe(data: "FaceData") -> None:
         cosine = data.no_model_cosine(part)
         without = "" if part == "train" or math.isnan(cosine) else f"   no-model cosine {cosine:.3f}"
         click.echo(f"  {part:<10} {len(data.people[part]):>5} people {len(data.parts[part]):>7} pairs{without}")
+    click.echo(f"angles, degrees      lowest   median  highest   {SHARE:.0%} within")
+    for angle, degrees in zip(TURN_ANGLES, data.poses[views].T, strict=True):
+        name = f"{angle}{', yaw' if angle == data.turn_angle else ''}"
+        low, middle, high = np.percentile(degrees, (0, 50, 100)).round(1) + 0.0  # no -0.0
+        click.echo(f"  {name:<15} {low:>10.1f} {middle:>8.1f} {high:>8.1f} {narrowest_arc(degrees):>13.1f}")
     click.echo("yaw, degrees      views")
-    for line in _histogram(data.poses[views, 0].tolist()):
+    for line in _histogram(data.yaw[views].tolist()):
         click.echo(f"  {line}")
 
 

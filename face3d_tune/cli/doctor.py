@@ -3,10 +3,11 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
-from face3d_tune.cli.base import Command, artifacts_option, example, storage_option
+from face3d_tune.cli.base import Command, artifacts_option, example, storage_option, turn_angle_option
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -22,9 +23,12 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
     metavar="DIR",
     help="Folder with your six files.  [default: the bundled sample]",
 )
+@turn_angle_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.pass_context
-def doctor(context: click.Context, storage: str, artifacts: str | None, data_dir: Path | None, as_json: bool) -> None:
+def doctor(
+    context: click.Context, storage: str, artifacts: str | None, data_dir: Path | None, turn_angle: Any, as_json: bool
+) -> None:
     """Check what a search needs here, and say what to do about it."""
     import optuna
 
@@ -32,7 +36,7 @@ def doctor(context: click.Context, storage: str, artifacts: str | None, data_dir
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     findings = []
-    for finding in examine(storage, artifacts, data_dir):
+    for finding in examine(storage, artifacts, data_dir, turn_angle):
         findings.append(finding)
         if as_json:
             continue

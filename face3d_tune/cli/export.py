@@ -210,13 +210,13 @@ def _check(
     timeout: float,
 ) -> None:
     """Try the script for one epoch and say on stderr how that compares with the trial's first. Raises ScriptError."""
-    from face3d_tune.data import load
+    from face3d_tune.data import load, recorded_selection
     from face3d_tune.errors import DataError, ScriptError
     from face3d_tune.smoke import difference, endings_interrupt, try_script
 
     held = stored.study_attrs["data"]
     try:
-        data = load(folder, split=held["split"], min_yaw=held["min_yaw"], max_yaw=held["max_yaw"])
+        data = load(folder, **recorded_selection(held))
     except DataError as error:
         raise ScriptError(f"--data_dir {use.data_dir} cannot be used: {error.message}", error.hint) from error
     click.echo(f"check: one epoch of {script.path} with {python}, in a temporary folder; Ctrl-C ends it", err=True)

@@ -131,6 +131,7 @@ def run(
     split: Any,
     min_yaw: float,
     max_yaw: float | None,
+    turn_angle: Any,
     device: str,
     amp: Any,
     engine: Any,
@@ -174,7 +175,7 @@ def run(
     place = Storage.parse(storage)
     chosen_device = choose_device(device)
     precision, notice = choose_precision(amp, chosen_device)
-    data = load(data_dir, split=split, min_yaw=min_yaw, max_yaw=max_yaw)
+    data = load(data_dir, split=split, min_yaw=min_yaw, max_yaw=max_yaw, turn_angle=turn_angle)
     for line in (*data.warnings, *([notice] if notice else [])):
         click.echo(f"warning: {line}", err=True)
     settings = Settings(layout, epochs or file.epochs, seed, folds)

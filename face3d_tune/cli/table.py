@@ -10,6 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from face3d_tune import confirmation
+from face3d_tune.conditions import describe_yaw
 from face3d_tune.config import TrialConfig
 from face3d_tune.results import IMPORTED, best_trial, config_of, folds_of, kept_cosine, origin, preset_rows
 from face3d_tune.stages import Stage
@@ -39,6 +40,7 @@ def before_and_after(study: optuna.Study) -> None:
     console.print(f"Validation on {whom}:\n")
     console.print(_table(study, with_bands=False) if narrow else table)
     beside = "\n  cosine by |yaw|: in a wider terminal" if narrow else "; cosine also by |yaw|"
+    beside += f"\n  {said}" if (said := describe_yaw(data)) else ""
     console.print(f"\n* validation loss with weights 0.5 / 0.5, comparable between trials{beside}")
 
 

@@ -130,7 +130,7 @@ def _require_writable(out: Path) -> None:
 
 
 def _preset(
-    name: str, data_dir: Path | None, split: Any, min_yaw: float, max_yaw: float | None, layout: Any
+    name: str, data_dir: Path | None, layout: Any, **pairs: Any
 ) -> tuple["TrialConfig", "FaceData", int, str, float | None]:
     """What to train for a documented preset: config, data, seed, name, expected cosine."""
     from face3d_tune.config import resolve
@@ -140,7 +140,7 @@ def _preset(
 
     if name not in PRESETS:
         raise StudyError(f"no preset named {name!r}{did_you_mean(name, PRESETS)}", f"there are {', '.join(PRESETS)}")
-    data = load(data_dir, split=split, min_yaw=min_yaw, max_yaw=max_yaw)
+    data = load(data_dir, **pairs)
     values = dict(PRESETS[name])
     if layout == "pose":
         values["use_spatial_attention"] = False  # this layout has no such part
@@ -157,7 +157,7 @@ def _trial(
     from face3d_tune.storage import Storage
 
     context = click.get_current_context()
-    for option in ("split", "min_yaw", "max_yaw", "layout"):
+    for option in ("split", "min_yaw", "max_yaw", "turn_angle", "layout"):
         if context.get_parameter_source(option) == click.core.ParameterSource.COMMANDLINE:
             flag = "--" + option.replace("_", "-")
             raise click.UsageError(f"{flag} goes with --preset only; a trial has its study's", context)

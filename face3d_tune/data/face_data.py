@@ -5,7 +5,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face3d_tune.config import PoseUnit
+from face3d_tune.data.doubts import find_doubts
 from face3d_tune.data.files import DataFiles, read_files
 from face3d_tune.data.pairs import (
     PARTS,
+    TURN_ANGLES,
     Pairs,
     Part,
     Selection,
     Split,
+    TurnAngle,
     find_too_few,
     find_unmatched,
     fold_people,
@@ -49,7 +52,7 @@ class FaceData:
     front_names: tuple[str, ...]  # [N], the person of each front row
     video_features: NDArray[np.float32]  # [M, feature size]
     landmarks: NDArray[np.float32]  # [M, 5, 3], of the video rows
-    poses: NDArray[np.float64]  # [M, 3]: yaw, pitch, roll of the video rows in degrees, whatever the file's unit
+    poses: NDArray[np.float64]  # [M, 3] of the video rows in degrees, whatever the file's unit
     parts: Mapping[Part, Pairs]  # [pairs, 2], ordered by front row, then video row
     people: Mapping[Part, tuple[str, ...]]
     file_pose_unit: PoseUnit
@@ -59,11 +62,22 @@ class FaceData:
     max_yaw: float | None  # degrees; None = no limit
     landmark_source: str  # in words
     warnings: tuple[str, ...]
+    turn_angle: TurnAngle = "first"  # which of the three angles is the head turn, here called yaw
 
     @property
     def feature_size(self) -> int:
         """Numbers per embedding."""
         return int(self.front_features.shape[1])
+
+    @property
+    def yaw(self) -> NDArray[np.float64]:
+        """[M]: how far the head is turned in each video row, in degrees, with its sign."""
+        return self.poses[:, TURN_ANGLES.index(self.turn_angle)]
+
+    @property
+    def other_angles(self) -> NDArray[np.float64]:
+        """[M, 2]: the two angles beside `yaw`, in the order of the file."""
+        return np.delete(self.poses, TURN_ANGLES.index(self.turn_angle), axis=1)
 
     def fold(self, number: int, *, of: int) -> "FaceData":
         """The same data with other people in training and validation: fold `number`, from 1, of `of`.
@@ -88,7 +102,9 @@ class FaceData:
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any number, pair or name a training sees, not with the folder."""
-        settings = [self.split, self.min_yaw, self.max_yaw, [self.people[part] for part in PARTS]]
+        settings: list[Any] = [self.split, self.min_yaw, self.max_yaw, [self.people[part] for part in PARTS]]
+        if self.turn_angle != "first":  # version 0.1.0 knew no other, and its fingerprints are stored
+            settings.append(self.turn_angle)
         digest = hashlib.sha256(json.dumps(settings).encode())
         arrays: list[NDArray[Any]] = [self.front_features, self.video_features, self.landmarks, self.poses]
         for array in arrays + [self.parts[part] for part in PARTS]:
@@ -111,7 +127,7 @@ class FaceData:
 
     def no_model_by_yaw(self, part: Part) -> dict[str, float | None]:
         """The same by |yaw| band."""
-        return mean_by_yaw(self.no_model_cosines(part), self.poses[self.parts[part][:, 1]])
+        return mean_by_yaw(self.no_model_cosines(part), self.yaw[self.parts[part][:, 1]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -129,23 +145,38 @@ class Inspection:
 
 
 def load(
-    folder: Path | None, *, split: Split = "person", min_yaw: float = 0.0, max_yaw: float | None = None
+    folder: Path | None,
+    *,
+    split: Split = "person",
+    min_yaw: float = 0.0,
+    max_yaw: float | None = None,
+    turn_angle: TurnAngle = "first",
 ) -> FaceData:
     """Load the six files in `folder`, or the bundled sample.
 
     Only views with min_yaw <= |yaw| <= max_yaw (degrees) make pairs. Raises DataError if anything is wrong with them.
     """
-    inspection = inspect(folder, split=split, min_yaw=min_yaw, max_yaw=max_yaw)
+    inspection = inspect(folder, split=split, min_yaw=min_yaw, max_yaw=max_yaw, turn_angle=turn_angle)
     if inspection.data is None:
         raise first_of(inspection.errors, inspection.source)
     return inspection.data
 
 
+def recorded_selection(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `load` that the `data` attribute of a study holds; version 0.1.0 knew no turn angle."""
+    return {field.name: attrs.get(field.name, field.default) for field in fields(Selection)}
+
+
 def inspect(
-    folder: Path | None, *, split: Split = "person", min_yaw: float = 0.0, max_yaw: float | None = None
+    folder: Path | None,
+    *,
+    split: Split = "person",
+    min_yaw: float = 0.0,
+    max_yaw: float | None = None,
+    turn_angle: TurnAngle = "first",
 ) -> Inspection:
     """Load the six files in `folder`, or the bundled sample, and find everything that is wrong with them."""
-    selection = Selection(split, float(min_yaw), None if max_yaw is None else float(max_yaw))
+    selection = Selection(split, float(min_yaw), None if max_yaw is None else float(max_yaw), turn_angle)
     if folder is None:
         source = SAMPLE_NAME
         with zipfile.ZipFile(SAMPLE) as archive:
@@ -160,21 +191,21 @@ def inspect(
     data = None
     if pairs is not None and not errors_among(problems):
         landmarks, landmark_source = _landmarks(files)
-        problems += _find_overscaled(landmarks, landmark_source)
+        problems += [*_find_overscaled(landmarks, landmark_source), *find_doubts(files, selection)]
         if not errors_among(problems):
             data = _assemble(source, files, pairs, selection, problems, landmarks, landmark_source)
     return Inspection(source=source, data=data, problems=tuple(problems))
 
 
-def yaw_band(poses: NDArray[np.float64]) -> NDArray[np.int64]:
-    """[rows]: the band of YAW_BANDS, by position, that holds |yaw| of each pose ([rows, 3], degrees)."""
+def yaw_band(yaw: NDArray[np.float64]) -> NDArray[np.int64]:
+    """[rows]: the band of YAW_BANDS, by position, that holds |yaw| of each row (degrees)."""
     inner_edges = [low for low, _ in YAW_BANDS.values()][1:]
-    return np.digitize(np.abs(poses[:, 0]), inner_edges).astype(np.int64)
+    return np.digitize(np.abs(yaw), inner_edges).astype(np.int64)
 
 
-def mean_by_yaw(values: NDArray[Any], poses: NDArray[np.float64]) -> dict[str, float | None]:
-    """The mean of `values` ([pairs]) in each of YAW_BANDS, by `poses` ([pairs, 3], degrees); None for an empty one."""
-    band = yaw_band(poses)
+def mean_by_yaw(values: NDArray[Any], yaw: NDArray[np.float64]) -> dict[str, float | None]:
+    """The mean of `values` ([pairs]) in each of YAW_BANDS, by `yaw` ([pairs], degrees); None for an empty one."""
+    band = yaw_band(yaw)
     held = {name: values[band == position] for position, name in enumerate(YAW_BANDS)}
     return {name: float(part.mean(dtype=np.float64)) if len(part) else None for name, part in held.items()}
 
@@ -206,6 +237,7 @@ def _assemble(
         split=selection.split,
         min_yaw=selection.min_yaw,
         max_yaw=selection.max_yaw,
+        turn_angle=selection.turn_angle,
         landmark_source=landmark_source,
         warnings=(*map(str, warnings), *([NO_SPLIT_WARNING] if selection.split == "none" else [])),
     )

@@ -16,9 +16,11 @@ from face3d_tune.errors import ConfigError
 
 Part = Literal["train", "validation", "test"]
 Split = Literal["person", "none"]
+TurnAngle = Literal["first", "second", "third"]
 Pairs = NDArray[np.int64]
 
 PARTS: tuple[Part, ...] = get_args(Part)
+TURN_ANGLES: tuple[TurnAngle, ...] = get_args(TurnAngle)
 SPLIT_SEED = 42
 TRAIN_SHARE, VALIDATION_SHARE = 0.6, 0.3  # the rest is test
 FEWEST_PEOPLE = 4  # the fewest of whom int(0.3 · n) is one
@@ -26,20 +28,31 @@ FEWEST_PEOPLE = 4  # the fewest of whom int(0.3 · n) is one
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which views make pairs, min_yaw <= |yaw| <= max_yaw, and how the pairs are split. Raises ConfigError."""
+    """Which views make pairs, min_yaw <= |yaw| <= max_yaw, and how the pairs are split. Raises ConfigError.
+
+    Yaw is the head turn: the angle of a pose that `turn_angle` names, whatever the file calls it.
+    """
 
     split: Split = "person"
     min_yaw: float = 0.0  # degrees
     max_yaw: float | None = None  # degrees; None = no limit
+    turn_angle: TurnAngle = "first"
 
     def __post_init__(self) -> None:
-        if self.split not in get_args(Split):
-            raise ConfigError(f"split = {self.split!r} is unknown; expected one of {', '.join(get_args(Split))}")
+        known: dict[str, tuple[str, ...]] = {"split": get_args(Split), "turn_angle": TURN_ANGLES}
+        for name, values in known.items():
+            if (value := getattr(self, name)) not in values:
+                raise ConfigError(f"{name} = {value!r} is unknown; expected one of {', '.join(values)}")
 
     @property
     def yaw_limits(self) -> tuple[float, float]:
         """Both limits, in degrees."""
         return self.min_yaw, math.inf if self.max_yaw is None else self.max_yaw
+
+    @property
+    def turn_column(self) -> int:
+        """The column of a pose that holds the head turn."""
+        return TURN_ANGLES.index(self.turn_angle)
 
 
 def split_people(people: Sequence[str]) -> dict[Part, tuple[str, ...]]:
@@ -127,7 +140,7 @@ def make_pairs(files: DataFiles, selection: Selection) -> Pairs | None:
     front, video = files.front.metadata, files.video.metadata
     if front.names is None or video.names is None or video.poses is None or len(video.poses) != len(video.names):
         return None
-    yaw = np.abs(in_degrees(video.poses, video.pose_unit)[:, 0])
+    yaw = np.abs(in_degrees(video.poses, video.pose_unit)[:, selection.turn_column])
     low, high = selection.yaw_limits
     wanted = (yaw >= low) & (yaw <= high)
     views: dict[str, list[int]] = {}
@@ -158,7 +171,11 @@ def find_too_few(files: DataFiles, pairs: Pairs, selection: Selection) -> list[P
     if not len(pairs) and not known.isdisjoint(files.video.metadata.names or []):
         low, high = selection.yaw_limits
         what = f"no view is left with |yaw| from {low:g} to {high:g} degrees"
-        return [Problem(file="video_metadata.json", key="poses", what=what, expected="wider yaw limits")]
+        return [
+            Problem(
+                file="video_metadata.json", key="poses", what=what, expected="wider yaw limits, or another --turn-angle"
+            )
+        ]
     people = len(set(_front_names(files, pairs)))
     fewest = FEWEST_PEOPLE if selection.split == "person" else 1
     if people < fewest:

@@ -248,7 +248,7 @@ class Batch:
         mse = torch.cat(squared_errors, 1).cpu().double().mean(1).tolist()
         cosine = torch.cat(cosines, 1).cpu().double()  # [K, pairs]
         return [
-            Evaluation(mse[place], each.mean().item(), mean_by_yaw(each.numpy(), table.degrees))
+            Evaluation(mse[place], each.mean().item(), mean_by_yaw(each.numpy(), table.yaw))
             for place, each in enumerate(cosine)
         ]
 

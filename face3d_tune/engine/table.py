@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,13 +46,12 @@ class Table:
             "target": degrees.target,
             "length": torch.linalg.vector_norm(degrees.target, dim=1, keepdim=True).clamp(min=1e-8),
         }
-        self.degrees: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = degrees.degrees  # [pairs, 3]
-        self.yaw = degrees.yaw  # [pairs], degrees, not signed
+        self.yaw, self.turn = degrees.yaw, degrees.turn  # [pairs], degrees: with its sign and without
         self._rows = torch.cat(list(columns.values()), 1)
         self._widths = [column.shape[1] for column in columns.values()]
         self.width = sum(self._widths)
         src, landmarks = torch.split_with_sizes(self._rows, self._widths, 1)[:2]
-        self.views = Views(src, landmarks.view(-1, 5, 3), degrees.degrees, degrees.views.front)
+        self.views = Views(src, landmarks.view(-1, 5, 3), degrees.views.degrees, degrees.views.front)
 
     def __len__(self) -> int:
         return len(self._rows)

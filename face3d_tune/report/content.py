@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune import stages
 from face3d_tune.builtin import STUDIES
-from face3d_tune.data import SAMPLE_NAME
+from face3d_tune.data import SAMPLE_NAME, recorded_selection
 from face3d_tune.export import SAMPLE_FOLDER, DataUse, commands
 from face3d_tune.findings import Findings, searched
 from face3d_tune.history import History
@@ -148,7 +148,7 @@ def content(found: Findings, made: datetime) -> Content:
         commands=[*_sample(attrs["data"]), *exported.commands] if exported else [],
         not_in_commands=exported.missing if exported else [],
         repeat=_repeat(found),
-        data={**attrs["data"], "fingerprint": attrs["data_fingerprint"]},
+        data={**attrs["data"], **recorded_selection(attrs["data"]), "fingerprint": attrs["data_fingerprint"]},
         settings=attrs["settings"],
         effort=effort,
         versions=attrs["versions"],
@@ -239,6 +239,8 @@ def _repeat(found: Findings) -> list[str]:
     words += [] if data["split"] == "person" else ["--split", data["split"]]
     words += ["--min-yaw", f"{data['min_yaw']:g}"] if data["min_yaw"] else []
     words += [] if data["max_yaw"] is None else ["--max-yaw", f"{data['max_yaw']:g}"]
+    turn = recorded_selection(data)["turn_angle"]
+    words += [] if turn == "first" else ["--turn-angle", turn]
     words += [] if effort.get("target") is None else ["--target", f"{effort['target']:g}"]
     words += ["--target-epochs", str(effort["target_epochs"])] if "target_epochs" in effort else []
     return [*words, "--slots", "1"]

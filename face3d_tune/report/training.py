@@ -74,6 +74,8 @@ def reproduce(content: Content, say: Words) -> list[Block]:
     ]
     highest = data["max_yaw"]
     yaw = say.text("yaw_all") if not data["min_yaw"] and highest is None else f"{data['min_yaw']:g}–{highest or 180:g}°"
+    if (turn := data["turn_angle"]) != "first":
+        yaw = say.text("yaw_is", yaw=yaw, angle=say.value(turn))
     devices = ", ".join(content.devices) or NOT_KNOWN
     versions = ", ".join(f"{name} {version}" for name, version in content.versions.items())
     fixed = ", ".join(f"{name} = {say.value(value)}" for name, value in settings["fixed"].items()) or NOT_KNOWN

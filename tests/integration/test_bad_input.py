@@ -53,7 +53,7 @@ LINES = {
     "rum": "no command named 'rum'; did you mean 'run'?",
     "xyzzy": "no command named 'xyzzy'",
     "data convrt": "no command named 'convrt'; did you mean 'convert'?",
-    "run --trails 5": "No such option '--trails'. Did you mean '--trials'?",
+    "run --trails 5": "No such option '--trails'. (Did you mean one of: '--trials', '--turn-angle'?)",
     "status --jsn": "No such option '--jsn'. Did you mean '--json'?",
     "export --shel cmd": "No such option '--shel'. (Did you mean one of: '--check', '--help', '--shell'?)",
     "train --epoch 1": "No such option '--epoch'. Did you mean '--epochs'?",

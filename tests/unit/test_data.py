@@ -218,7 +218,7 @@ def test_the_no_model_cosine_is_the_mean_over_pairs_of_any_length(tmp_path: Path
 
 def test_yaw_bands_are_closed_below_and_open_above() -> None:
     yaw = [0, 14.999, -14.999, 15, -15, 44.999, 45, -45, 90, 170]
-    bands = yaw_band(np.array([[angle, 80.0, 80.0] for angle in yaw]))
+    bands = yaw_band(np.array(yaw))
     assert bands.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 2]
     assert bands.dtype == np.int64
     assert list(YAW_BANDS) == ["0-15", "15-45", "45-90"]
@@ -231,7 +231,7 @@ def test_the_sample_has_the_documented_split_and_cosines() -> None:
     assert [len(data.parts[part]) for part in PARTS] == [1920, 960, 320]
     assert data.no_model_cosine("validation") == pytest.approx(0.555, abs=0.0005)
     assert data.no_model_cosine("test") == pytest.approx(0.579, abs=0.0005)
-    cosines, bands = data.no_model_cosines("validation"), yaw_band(data.poses)[data.parts["validation"][:, 1]]
+    cosines, bands = data.no_model_cosines("validation"), yaw_band(data.poses[:, 0])[data.parts["validation"][:, 1]]
     assert [cosines[bands == band].mean() for band in range(3)] == pytest.approx([0.79, 0.65, 0.36], abs=0.005)
     assert (data.feature_size, data.file_pose_unit, data.pose_unit_recorded) == (128, "degrees", False)
     assert data.landmarks.shape == (3200, 5, 3)

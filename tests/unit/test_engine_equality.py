@@ -177,6 +177,18 @@ def test_every_further_parameter_alone_acts_as_in_the_plain_trainer_and_differs_
         compare(member, trainer.model_state(), without)
 
 
+@pytest.mark.parametrize("what", ["angle", "oversampling", "view mixing", "pose jitter"])
+def test_with_another_angle_as_the_head_turn_it_is_still_the_plain_trainer(data, what):
+    turned = replace(data, poses=data.poses[:, [2, 0, 1]], turn_angle="second")  # the large angle stands second
+    config = replace(BASE, dropout=0.2, **BEYOND[what])
+    batch = Batch(config, Data(turned, CPU, torch.float64), "off")
+    member = batch.add(config, 3, "off")
+    trainer = plain(turned, config, 3)
+    compare(member, train(batch)[member], trainer)
+    with pytest.raises(AssertionError):
+        compare(member, trainer.model_state(), plain(replace(turned, turn_angle="first"), config, 3))
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "adam"])
 @everything
 def test_four_that_differ_in_all_further_parameters_at_once_are_the_plain_trainers(data, flags, optimizer):

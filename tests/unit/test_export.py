@@ -327,7 +327,7 @@ def test_flags_that_no_trial_sets_are_noted():
 
 
 def yaw_words(config, script=None, **use):
-    command = only_command(config, replace(USE, **use), script or read_script(NEW_SCRIPT))
+    (command,) = commands(config, replace(USE, **use), script or read_script(NEW_SCRIPT)).commands
     return {word: float(command[i + 1]) for i, word in enumerate(command) if word.endswith("yaw_angle")}
 
 
@@ -349,6 +349,29 @@ def test_a_default_limit_of_the_copy_is_undone():
     flags = {name: Flag(name=name, default=value) for name, value in (("min_yaw_angle", 10), ("max_yaw_angle", 90))}
     limits = yaw_words(preset("baseline"), script=with_flags(**flags))
     assert limits == {"--min_yaw_angle": 0.0, "--max_yaw_angle": math.inf}
+
+
+def test_limits_of_another_angle_are_not_told_to_a_script_that_limits_the_first():
+    use = {"min_yaw": 30.0, "max_yaw": 60.0, "turn_angle": "second"}
+    assert yaw_words(preset("baseline"), **use) == {}
+    export = commands(preset("baseline"), replace(USE, **use), read_script(NEW_SCRIPT))
+    assert export.missing == (
+        "min_yaw_angle = 30.0 of the second angle: the script limits the first",
+        "max_yaw_angle = 60.0 of the second angle: the script limits the first",
+    )
+    assert "the study's head turn is the second angle of a pose; the script's yaw is the first" in export.notes
+    flags = {name: Flag(name=name, default=value) for name, value in (("min_yaw_angle", 10), ("max_yaw_angle", 90))}
+    limits = yaw_words(preset("baseline"), script=with_flags(**flags), **use)
+    assert limits == {"--min_yaw_angle": 0.0, "--max_yaw_angle": math.inf}  # a default of the script is undone
+
+
+def test_without_limits_another_angle_leaves_the_command_as_it_is():
+    assert only_command(preset("baseline"), replace(USE, turn_angle="third")) == only_command(preset("baseline"), USE)
+
+
+def test_checkpoint_args_hold_no_limits_of_another_angle():
+    args = checkpoint_args(preset("baseline"), replace(USE, min_yaw=30.0, max_yaw=60.0, turn_angle="third"))
+    assert (args["min_yaw_angle"], args["max_yaw_angle"], args["turn_angle"]) == (0.0, None, "third")
 
 
 def test_a_trial_in_radians_trains_on_a_converted_copy_with_its_limits_in_radians():

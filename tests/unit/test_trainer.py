@@ -112,7 +112,8 @@ def restate(config, data, seed, state, *, optimizer_state=None, first_epoch=1, e
     if config.scheduler_type == "cosine":
         scheduler = CosineAnnealingLR(optimizer, T_max=config.epochs, eta_min=config.scheduler_min_lr)
     pairs, size, rows = len(training[0]), config.batch_size, []
-    yaw = torch.from_numpy(np.abs(data.poses[data.parts["train"][:, 1], 0])).to(dtype)
+    column = ("first", "second", "third").index(data.turn_angle)
+    yaw = torch.from_numpy(np.abs(data.poses[data.parts["train"][:, 1], column])).to(dtype)
 
     def weighted_loss(batch, degrees):
         src, landmarks, poses, target = batch
@@ -219,6 +220,16 @@ def test_a_whole_training_equals_its_second_statement(data, variant):
     config = replace(HARD, **VARIANTS[variant])
     state, trainer = start_and_train(in_double(data, config, 5))
     compare(trainer, *restate(config, data, 5, state))
+
+
+@pytest.mark.parametrize("what", [{"angle_weight": 2.0}, {"oversampling": 2.0}], ids=str)
+def test_weights_and_oversampling_follow_the_angle_that_is_the_head_turn(data, what):
+    config = replace(HARD, **what)
+    turned = replace(data, poses=data.poses[:, [2, 0, 1]], turn_angle="second")  # the large angle stands second
+    state, trainer = start_and_train(in_double(turned, config, 5))
+    compare(trainer, *restate(config, turned, 5, state))
+    with pytest.raises(AssertionError):
+        compare(trainer, *restate(config, replace(turned, turn_angle="first"), 5, state))
 
 
 SPOILS = [
