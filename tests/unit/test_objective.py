@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from statistics import fmean
 from types import MappingProxyType
 
 import pytest
@@ -482,7 +483,7 @@ def test_a_trial_of_several_folds_is_the_mean_of_trainings_on_other_people_each_
         trainer = Trainer(SMALL, data.fold(fold, of=3), seed=seed, device=CPU)
         alone.append([trainer.train_epoch() for _ in range(4)])
     kept = [min(epochs, key=lambda result: result.val_loss) for epochs in alone]
-    assert trial.outcome.value == trial.attrs["val_cosine"] == sum(best.val_cosine for best in kept) / 3
+    assert trial.outcome.value == trial.attrs["val_cosine"] == fmean(best.val_cosine for best in kept)
     assert [fold["value"] for fold in trial.attrs["folds"]] == [best.val_cosine for best in kept]
     assert [fold["best_epoch"] for fold in trial.attrs["folds"]] == [best.epoch for best in kept]
     assert trial.judge.reports == [(step, r.val_cosine) for step, r in enumerate((r for e in alone for r in e), 1)]

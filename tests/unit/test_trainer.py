@@ -176,8 +176,13 @@ def compare(trainer, rows, state):
         assert result.val_loss == pytest.approx(val_loss, rel=1e-9)
         assert result.val_cosine == pytest.approx(val_cosine, rel=1e-9)
     for name, value in trainer.model.state_dict().items():
-        # Not 1e-9: Adam divides by the size of a gradient, so a gradient that is 0 but for rounding moves a weight.
-        torch.testing.assert_close(value, state[name], rtol=0, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
+        expected = state[name]
+        if name.endswith("in_proj_bias"):
+            # Query and key biases start at 0 and change nothing. Their gradient is 0 but for rounding. Adam divides it
+            # by its own size, so the processor decides how far they move.
+            value, expected = value[-len(value) // 3 :], expected[-len(expected) // 3 :]
+        # Not 1e-9, for the same reason: a gradient near 0 moves a weight by more than its own rounding.
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
 
 
 # Learning so fast that gradients are clipped and the learning rate decays to its minimum within a few epochs.
