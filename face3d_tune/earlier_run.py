@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,13 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from face3d_tune import checkpoint
+from face3d_tune import checkpoint, weights
 from face3d_tune.config import Layout, PoseUnit, TrialConfig
 from face3d_tune.errors import ConfigError, EarlierRunError, TrainingError
 from face3d_tune.schedules import Schedule
 
 _CURVES = {"train_loss": "train_loss_history", "val_loss": "val_loss_history", "cosine": "val_cosine_sim_history"}
 _NEEDED = ("lr", "batch_size", "epochs")  # what no copy of the script ever fixed in its source
+_FILE = "give the best_model.pth of a run, or a folder of such runs"
+_SHOWN = 60  # characters of a value in a message
 
 
 class NotExpressible(Exception):
@@ -87,9 +88,14 @@ class EarlierRun:
         sizes = {"d_model": "input_projection.weight", "dim_feedforward": "transformer_decoder.layers.0.linear1.weight"}
         known = {name: args[name] for name in (field.name for field in fields(TrialConfig)) if name in args}
         known |= {name: int(self.weights[weight].shape[0]) for name, weight in sizes.items()}
+        if self.layout == "pose":
+            known["use_spatial_attention"] = False  # it has no such part, so a copy that builds it ignores the flag
         floats = {field.name for field in fields(TrialConfig) if field.type is float}
+        for name in floats & known.keys():
+            if (number := checkpoint.number(known[name])) is None:
+                raise NotExpressible(f"{name} = {_shown(known[name])} in its args; expected a number")
+            known[name] = number
         try:
-            known = {name: float(value) if name in floats else value for name, value in known.items()}
             return TrialConfig(**{**known, "pose_unit": pose_unit, "layout": self.layout})
         except (ConfigError, TypeError, ValueError) as error:
             raise NotExpressible(str(error)) from error
@@ -102,37 +108,101 @@ class EarlierRun:
 
 def read(path: Path) -> EarlierRun:
     """Read a checkpoint file, without running any code that may be in it. Raises EarlierRunError."""
-    hint = "give the best_model.pth of a run, or a folder of such runs"
     try:
         held = checkpoint.load(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except (TrainingError, OSError) as error:
-        raise EarlierRunError(str(error), hint) from error
+        raise EarlierRunError(str(error), _FILE) from error
     if missing := {"args", "model_state_dict", *_CURVES.values()} - held.keys():
-        raise EarlierRunError(f"{path} is no checkpoint of a training: it lacks {', '.join(sorted(missing))}", hint)
-    args, weights = held["args"], held["model_state_dict"]
-    args = vars(args) if isinstance(args, Namespace) else args
-    curves = {name: tuple(map(float, held[key])) for name, key in _CURVES.items()}
+        raise EarlierRunError(
+            f"{path} is no checkpoint of a training: it lacks {', '.join(sorted(missing))}; it holds {_contents(held)}",
+            _FILE,
+        )
+    args = checkpoint.mapping(held["args"])
+    if args is None:
+        raise EarlierRunError(
+            f"{path}: args is {_shown(held['args'])}; expected the script's flags, a dict or a namespace",
+            "store them in the file: 'args': vars(args)",
+        )
+    curves = {name: _curve(path, key, held[key]) for name, key in _CURVES.items()}
     epochs = {len(curve) for curve in curves.values()}
     if len(epochs) != 1 or epochs == {0}:
-        raise EarlierRunError(f"{path}: its histories do not have one number for each epoch", hint)
-    if not all(math.isfinite(value) for curve in curves.values() for value in curve):
-        raise EarlierRunError(f"{path}: its histories hold values that are not finite", "leave this run out")
-    if not isinstance(args, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise EarlierRunError(f"{path}: its args or weights are not what a training script stores", hint)
-    if not {"input_projection.weight", "transformer_decoder.layers.0.linear1.weight"} <= weights.keys():
-        raise EarlierRunError(f"{path} holds another model: its weights have other names", hint)
-    groups = held.get("optimizer_state_dict", {}).get("param_groups", [{}])
+        counted = ", ".join(f"{key} {len(curves[name])}" for name, key in _CURVES.items())
+        raise EarlierRunError(f"{path}: its histories do not have one number for each epoch: {counted}", _FILE)
+    if not weights.is_weights(held["model_state_dict"]):
+        state = held["model_state_dict"]
+        odd = [name for name in state if not isinstance(state[name], Tensor)] if isinstance(state, Mapping) else []
+        said = f"holds {_shown(state[odd[0]])} for {odd[0]}" if odd else f"is {_shown(state)}"
+        raise EarlierRunError(
+            f"{path}: model_state_dict {said}; expected names and tensors",
+            "store them in the file: 'model_state_dict': model.state_dict()",
+        )
+    model = weights.unwrapped(held["model_state_dict"])
+    if not weights.structure(model):
+        first = ", ".join(list(model)[:3])
+        raise EarlierRunError(f"{path} holds another model: its weights have other names, such as {first}", _FILE)
+    if not all(bool(torch.isfinite(weight).all()) for weight in model.values()):
+        raise EarlierRunError(f"{path}: its weights hold values that are not finite", "leave this run out")
     epoch = held.get("epoch")
     return EarlierRun(
         path=path,
         sha256=digest,
-        args=dict(args),
+        args={name: _plain(value) for name, value in args.items()},
         **curves,
-        weights=weights,
-        epoch=int(epoch) if isinstance(epoch, int) else None,
-        lr=groups[0].get("lr"),
+        weights=model,
+        epoch=epoch if isinstance(epoch, int) else None,
+        lr=_learning_rate(held.get("optimizer_state_dict")),
     )
+
+
+def _curve(path: Path, key: str, values: Any) -> tuple[float, ...]:
+    """Read a history: one finite number an epoch. Raises EarlierRunError with the epoch and what stands there."""
+    leave = "import another run: a trial needs every number of its curves"
+    if not isinstance(values, (list, tuple)) and not (isinstance(values, Tensor) and values.ndim == 1):
+        raise EarlierRunError(f"{path}: {key} is {_shown(values)}; expected a list with a number for each epoch", leave)
+    curve = []
+    for epoch, value in enumerate(values, 1):
+        number = checkpoint.number(value)
+        if number is None or not math.isfinite(number):
+            raise EarlierRunError(
+                f"{path}: {key} holds {_shown(value)} for epoch {epoch}; expected a finite number", leave
+            )
+        curve.append(number)
+    return tuple(curve)
+
+
+def _learning_rate(optimizer: Any) -> float | None:
+    """Read the rate in an optimizer's state, None if it is not there or no number."""
+    try:
+        return checkpoint.number(optimizer["param_groups"][0]["lr"])
+    except (TypeError, KeyError, IndexError, RuntimeError):
+        return None
+
+
+def _plain(value: Any) -> Any:
+    """Turn a number of numpy or torch into Python's own, and an object of another class into text."""
+    if isinstance(value, checkpoint.Foreign):
+        return repr(value)
+    if hasattr(value, "dtype"):
+        return value.item() if math.prod(value.shape) == 1 else _shown(value)
+    return value
+
+
+def _contents(held: Mapping[Any, Any]) -> str:
+    """Describe what a file holds, by its first names."""
+    names = ", ".join(map(str, list(held)[:6]))
+    kind = "weights without a training: " if weights.is_weights(held) else ""
+    return f"{kind}{names}{f' and {len(held) - 6} more' if len(held) > 6 else ''}" if held else "nothing"
+
+
+def _shown(value: Any) -> str:
+    """Describe a value for a message: itself if it is short, or else its kind."""
+    if isinstance(value, checkpoint.Foreign):
+        return f"a {value.kind}"
+    if isinstance(value, Tensor):
+        return f"a tensor of {value.numel()} numbers" if value.numel() != 1 else repr(value.item())
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"a {type(value).__name__}"
 
 
 def find(paths: tuple[Path, ...]) -> list[Path]:
@@ -141,7 +211,13 @@ def find(paths: tuple[Path, ...]) -> list[Path]:
     for path in paths:
         files = sorted(path.rglob("best_model.pth")) if path.is_dir() else [path]
         if not files:
-            raise EarlierRunError(f"{path} holds no best_model.pth", "give the folder that --save_dir named")
+            others = [str(file) for file in sorted(path.rglob("*.pt*"))]
+            hint = (
+                f"give a file of it by its name, such as {others[0]}"
+                if others
+                else "give the folder that --save_dir named"
+            )
+            raise EarlierRunError(f"{path} holds no best_model.pth", hint)
         found += files
     return list(dict.fromkeys(found))
 

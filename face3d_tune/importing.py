@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from torch import Tensor
 
-from face3d_tune import history, losses, space
+from face3d_tune import history, losses, space, weights
 from face3d_tune.conditions import Settings
 from face3d_tune.config import PARAMETERS, PoseUnit, TrialConfig
 from face3d_tune.data import FaceData, mean_by_yaw
@@ -121,11 +121,10 @@ def _evaluate(run: EarlierRun, data: FaceData) -> tuple[PoseUnit, dict[Whom, _Sc
 
 def _evaluate_in(unit: PoseUnit, run: EarlierRun, data: FaceData) -> dict[Whom, _Scores]:
     config = run.config(unit)
-    try:
-        model = Model(config, data.feature_size, torch.Generator())
-        model.load_state_dict(run.weights)
-    except RuntimeError as error:
-        raise NotExpressible(f"it is another model than its args say: {str(error).splitlines()[-1].strip()}") from error
+    if found := weights.differences(run.weights, config, data.feature_size):
+        raise NotExpressible(f"it is another model than its args say: {'; '.join(found)}")
+    model = Model(config, data.feature_size, torch.Generator())
+    model.load_state_dict(run.weights)
     model.eval()
     held: dict[Whom, _Scores] = {"validation": _score(model, data, unit)}
     if data.split == "person":  # else these are everyone
@@ -156,7 +155,9 @@ def _distance(run: EarlierRun, config: TrialConfig, scores: _Scores) -> float:
     Scripts take the mean over pairs, or over batches, of which the last is smaller: what is nearer counts.
     """
     best, both = run.best_epoch - 1, (scores.squared_errors, scores.cosines)
-    in_batches = [torch.stack([part.mean() for part in torch.split(each, config.batch_size)]) for each in both]
+    in_batches = [
+        torch.stack([part.mean() for part in torch.split(each, min(config.batch_size, len(each)))]) for each in both
+    ]
     found = []
     for squared_errors, cosines in (both, in_batches):
         cosine = cosines.mean().item()

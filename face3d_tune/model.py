@@ -167,9 +167,10 @@ class Model(nn.Module):
         config: The sizes, layout, flags and dropout.
         feature_size: F, numbers per embedding. If F ≠ d_model, the first and last projection change size.
         generator: Draws the initial parameters; a CPU generator, so that every device starts from the same numbers.
+            None makes a model of names and shapes only, without memory for its numbers.
     """
 
-    def __init__(self, config: TrialConfig, feature_size: int, generator: torch.Generator) -> None:
+    def __init__(self, config: TrialConfig, feature_size: int, generator: torch.Generator | None) -> None:
         super().__init__()
         d = config.d_model
         with torch.device("meta"):  # no memory and no global random numbers: `_initialise` fills every tensor
@@ -196,8 +197,9 @@ class Model(nn.Module):
             )
             self.output_projection = nn.Linear(d, feature_size)
         self.config = config
-        self.to_empty(device="cpu")
-        self._initialise(generator)
+        if generator is not None:
+            self.to_empty(device="cpu")
+            self._initialise(generator)
 
     def forward(self, src: Tensor, landmarks: Tensor, pose: Tensor) -> Tensor:
         """Predict the frontal embedding, [B, F].

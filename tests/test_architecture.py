@@ -30,7 +30,7 @@ LAYERS = (
     "importance ridge",
     "space losses model export judge augmentation schedules",
     "study_file",
-    "algorithms results conditions",
+    "algorithms results conditions weights",
     "stages steering",
     "training earlier_run",
     "trainer engine.layers engine.parameters engine.sites engine.state",
@@ -82,7 +82,7 @@ ONLY = {
     "optuna_dashboard": "dashboard.server",
     "matplotlib": "curve",
     "tomli_w": "export",
-    "torch": "seeds masks device checkpoint losses model conditions training earlier_run trainer engine.layers "
+    "torch": "seeds masks device checkpoint losses model weights conditions training earlier_run trainer engine.layers "
     "engine.parameters engine.sites engine.state engine.network engine.table engine.epoch engine.batch importing "
     "augmentation schedules "
     "resume slots processes objective full_training plan retraining cli.importing",

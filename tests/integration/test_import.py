@@ -1,8 +1,11 @@
 """Earlier runs of the users' script become trials of a study, if what they claim holds on the study's people."""
 
+import datetime
 import re
 import shlex
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -203,7 +206,7 @@ REASONS = {
     "a rate out of the space": ({"args": {"lr": 0.01}}, "lr = 0.01 is outside what this study searches, 1e-05 … 0.003"),
     "an unknown rate": ({"args": {"lr": None}}, "its args do not say lr"),
     "an impossible value": ({"args": {"dropout": 1.5}}, "dropout = 1.5 is out of range"),
-    "other sizes": ({"args": {"num_layers": 2}}, "it is another model than its args say"),
+    "other sizes": ({"args": {"num_layers": 2}}, "it is another model than its args say: num_layers = 1, not 2"),
     "later weights": (
         {
             "epoch": 5,
@@ -233,6 +236,32 @@ def test_a_run_that_was_cut_short_is_told_to_be(home):
     assert "it still improved when it ended, after 5 epochs; trials here train up to 9" in answer.out
     answer = take(home, "sqlite:///none.db", home.run("degrees"), "--dry-run", "--epochs", 5)
     assert "note: " not in answer.out
+
+
+def test_flags_in_a_namespace_with_paths_and_dates_and_weights_of_a_wrapped_model_are_taken(home, sqlite_url, tmp_path):
+    held = home.held("degrees")
+    args = SimpleNamespace(**held["args"] | {"save_dir": Path("runs"), "started": datetime.date(2026, 11, 29)})
+    wrapped = {f"module._orig_mod.{name}": weight for name, weight in held["model_state_dict"].items()}
+    torch.save({**held, "args": args, "model_state_dict": wrapped}, tmp_path / "best_model.pth")
+    answer = take(home, sqlite_url, tmp_path / "best_model.pth", home.run("degrees"))
+    assert answer.code == 0, answer.out + answer.err
+    (trial,) = trials(sqlite_url)  # the same run, so there is one
+    assert trial.user_attrs["confirmed"] is True
+
+
+def test_a_history_with_a_hole_is_refused_with_what_stands_there(home, tmp_path):
+    losses = [*home.held("degrees")["val_loss_history"][:-1], None]
+    answer = take(home, "sqlite:///none.db", changed(home, tmp_path, "degrees", val_loss_history=losses), "--dry-run")
+    assert answer.code == 2
+    assert "val_loss_history holds None for epoch 5; expected a finite number" in answer.err
+    assert "hint: import another run: a trial needs every number of its curves" in answer.err
+
+
+def test_a_folder_with_checkpoints_of_another_name_says_which(home, tmp_path):
+    shutil.copyfile(home.run("degrees"), tmp_path / "last.pth")
+    answer = take(home, "sqlite:///none.db", tmp_path, "--dry-run")
+    assert f"error: {tmp_path} holds no best_model.pth" in answer.err
+    assert f"hint: give a file of it by its name, such as {tmp_path / 'last.pth'}" in answer.err
 
 
 def test_newer_copies_say_layers_in_another_way_and_old_ones_not_all_flags(home, sqlite_url, tmp_path):
@@ -291,9 +320,9 @@ def test_the_command_of_an_imported_trial_has_the_flags_of_its_run(home, sqlite_
         (b"no checkpoint", "is not a readable checkpoint"),
         ({"epoch": 3}, "it lacks args, model_state_dict, train_loss_history, val_cosine_sim_history, val_loss_history"),
         ({"val_loss_history": [0.5]}, "do not have one number for each epoch"),
-        ({"val_loss_history": [float("nan")] * 5}, "values that are not finite"),
+        ({"val_loss_history": [float("nan")] * 5}, "val_loss_history holds nan for epoch 1"),
         ({"model_state_dict": {"fc.weight": torch.zeros(2)}}, "holds another model"),
-        ({"args": [1, 2]}, "are not what a training script stores"),
+        ({"args": [1, 2]}, "args is [1, 2]; expected the script's flags"),
     ],
 )
 def test_a_file_that_is_no_run_stops_everything(home, sqlite_url, tmp_path, content, says):

@@ -1,10 +1,18 @@
 """Checkpoint files: whole or not there, and read without running what is in them."""
 
+import argparse
+import datetime
+import enum
 import io
 import os
 import pickle
 import random
-from pathlib import Path
+import zipfile
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PureWindowsPath
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -135,3 +143,117 @@ def test_code_in_a_file_is_not_run(path, write):
     if write is torch.save:  # without that care it would have been run
         torch.load(path, weights_only=False)
         assert folder.exists()
+
+
+class Exec:
+    """A pickle of it runs a program when it is read carelessly."""
+
+    def __init__(self, program):
+        self.program = program
+
+    def __reduce__(self):
+        return exec, (self.program,)
+
+
+def test_a_function_that_is_no_classs_is_not_run_either(path):
+    marker = path.with_name("made by the file")
+    torch.save({"args": Exec(f"open({str(marker)!r}, 'w').close()")}, path)
+    assert repr(checkpoint.load(path)["args"]).startswith("builtins.exec(")
+    assert not marker.exists()
+    torch.load(path, weights_only=False)  # without that care it would have been run
+    assert marker.exists()
+
+
+class Reads:
+    """A class that does something when its state is read."""
+
+    def __setstate__(self, state):
+        raise AssertionError("the class of the file was used")
+
+
+def test_a_class_that_the_file_names_is_never_used_even_if_it_is_there(path):
+    held = Reads()
+    held.lr = 0.5
+    torch.save({"args": held}, path)
+    loaded = checkpoint.load(path)["args"]
+    assert not isinstance(loaded, Reads)
+    assert checkpoint.mapping(loaded) == {"lr": 0.5}
+
+
+class Colour(enum.Enum):
+    RED = 3
+
+
+def made_of(path):
+    """The name of a path's class and what Python makes one like it from; both differ between versions of Python."""
+    parts = ", ".join(map(repr, path.__reduce__()[1]))
+    return f"{type(path).__module__}.{type(path).__name__}({parts})"
+
+
+OBJECTS = [
+    (Path("runs") / "a.pth", made_of(Path("runs") / "a.pth")),
+    (PureWindowsPath("C:/runs/a.pth"), made_of(PureWindowsPath("C:/runs/a.pth"))),
+    (datetime.date(2026, 11, 29), r"datetime.date(b'\x07\xea\x0b\x1d')"),  # 2026 = 7 · 256 + 234
+    (Colour.RED, f"{__name__}.Colour(3)"),
+]
+
+
+@pytest.mark.parametrize(("value", "text"), OBJECTS, ids=[text for _, text in OBJECTS])
+def test_an_object_among_the_flags_comes_as_what_it_was_made_from(path, value, text):
+    torch.save({"args": {"save_dir": value, "lr": 0.5}, "w": torch.ones(2)}, path)
+    loaded = checkpoint.load(path)
+    assert repr(loaded["args"]["save_dir"]) == text
+    assert (loaded["args"]["lr"], loaded["w"].tolist()) == (0.5, [1.0, 1.0])
+
+
+def test_a_path_of_windows_is_read_on_any_machine(path):
+    torch.save({"args": {"save_dir": PureWindowsPath("C:/runs"), "lr": 1.0}}, path)
+    # As a WindowsPath is written on Windows; the names are of the same length, so the file stays whole.
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    (pickled,) = (name for name in contents if name.endswith("data.pkl"))
+    contents[pickled] = contents[pickled].replace(b"PureWindowsPath", b"WindowsPath")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    read = checkpoint.load(path)["args"]["save_dir"]
+    assert read.kind.endswith(".WindowsPath")
+    assert read.parts == PureWindowsPath("C:/runs").__reduce__()[1]
+
+
+@dataclass
+class Flags:
+    lr: float
+
+
+@dataclass(slots=True)
+class Slotted:
+    lr: float
+
+
+@pytest.mark.parametrize("make", [dict, SimpleNamespace, argparse.Namespace, Flags, Slotted, partial(defaultdict, int)])
+def test_flags_are_a_mapping_in_whatever_object_they_were_kept(path, make):
+    torch.save({"args": make(lr=0.5)}, path)
+    assert checkpoint.mapping(checkpoint.load(path)["args"]) == {"lr": 0.5}
+
+
+@pytest.mark.parametrize("value", [None, "lr", 3, [1], Path("x")], ids=repr)
+def test_what_has_no_names_is_no_mapping(path, value):
+    torch.save({"args": value}, path)
+    assert checkpoint.mapping(checkpoint.load(path)["args"]) is None
+
+
+def test_a_refusal_says_what_is_in_the_file_and_not_how_to_run_it(path):
+    torch.save({"epoch": 1, "args": Code("x")}, path)
+    message = refused(path)
+    assert f"{os.mkdir.__module__}.mkdir" in message
+    assert "weights_only" not in message
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(3, 3.0), ("0.5", 0.5), (torch.tensor(0.5), 0.5), (None, None), ("n/a", None), (10**400, None), ([1], None)],
+)
+def test_a_number_is_one_value_or_nothing(value, number):
+    assert checkpoint.number(value) == number
+    assert checkpoint.number(torch.zeros(2)) is None
