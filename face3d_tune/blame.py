@@ -11,6 +11,18 @@ _OUT_OF_MEMORY = r"out of memory|MemoryError|bad_alloc|Cannot allocate memory|no
 _TAKE_MEMORY = ("batch_size", "d_model", "dim_feedforward", "num_layers", "num_decoder_layers")
 _KILLED = (-9, 137)  # SIGKILL, as a child and as a shell say it
 
+# Errors that are known, whose cause no flag is: a pattern and what to do about it.
+_TRAPS = {
+    r"__init__\(\) got an unexpected keyword argument 'verbose'": (
+        "delete verbose=… from the scheduler's call, which torch 2.7 and later do not take; "
+        "or name the Python of an older torch with --python PATH"
+    ),
+    r"No module named 'tensorboard'|requires TensorBoard version": (
+        "pip install tensorboard in the environment that trains, or name its Python with --python PATH"
+    ),
+    r"^(ModuleNotFoundError|ImportError)": "name the Python that has it with --python PATH",
+}
+
 # What torch says of values without their names.
 _PHRASES = {
     "embed_dim must be divisible by num_heads": ("nhead", "d_model"),
@@ -25,13 +37,19 @@ _PHRASES = {
 
 @dataclass(frozen=True, slots=True)
 class Blame:
-    """What went wrong, in one line, and the flags to blame as typed, the likeliest first; none if none can be."""
+    """What went wrong, in one line, and the flags to blame as typed, the likeliest first; none if none can be.
+
+    As text it is the hint: what to do, if that is known, or else the flags.
+    """
 
     reason: str
     flags: tuple[str, ...] = ()
     why: str = ""  # how the flags are known
+    remedy: str = ""
 
     def __str__(self) -> str:
+        if self.remedy:
+            return self.remedy
         if not self.flags:
             return "no flag can be blamed for it"
         return f"blame {' or '.join(self.flags)}: {self.why}"
@@ -61,8 +79,9 @@ def _of_traceback(trace: str, given: Mapping[str, Sequence[str]]) -> Blame:
     ends = [number for number, line in enumerate(lines) if line and not line[0].isspace()]
     last = ends[0] if ends else len(lines) - 1
     error = lines[last].strip()
-    if error.startswith(("ModuleNotFoundError", "ImportError")):
-        return Blame(error)
+    for pattern, remedy in _TRAPS.items():
+        if re.search(pattern, error):
+            return Blame(error, remedy=remedy)
     if named := [flag for flag in given if _says(error, _name(flag))]:
         return Blame(error, tuple(named), "the error names it")
     for phrase, names in _PHRASES.items():

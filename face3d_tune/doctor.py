@@ -1,24 +1,34 @@
-"""A look at everything that a search needs, before it needs it. Nothing is created or changed."""
+"""A look at everything that a search needs, before it needs it. Nothing is created or changed.
+
+The users' script, if it is named, trains a small epoch in a temporary folder: which layout it builds stands in no flag,
+and its source would only allow a guess.
+"""
 
 import os
 import platform
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 
 from face3d_tune import __version__
 from face3d_tune.artifacts import Artifacts
-from face3d_tune.data import TurnAngle, load
+from face3d_tune.config import Layout, TrialConfig, resolve
+from face3d_tune.data import FaceData, TurnAngle, load
+from face3d_tune.data.copy import excerpt
 from face3d_tune.device import choose_device, choose_precision, device_name
 from face3d_tune.errors import StorageError, TuneError
+from face3d_tune.export import DataUse, commands
 from face3d_tune.plan import cores
+from face3d_tune.script import Script, read_script
+from face3d_tune.smoke import endings_interrupt, try_script, wrong_model
 from face3d_tune.storage import Storage
 from face3d_tune.workers import clock, read_workers
 
@@ -29,6 +39,7 @@ _LEAST = {"torch": (2, 6), "optuna": (5, 0), "optuna-dashboard": (0, 21), "sqlal
 _LITTLE_DISK, _NO_DISK = 5 * 2**30, 2**28  # bytes
 _LITTLE_MEMORY = 2**30  # bytes
 _CLOCKS_APART = 10.0  # seconds
+_BATCH, _BATCHES = 8, 8  # of the epoch that the users' script trains
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -42,10 +53,24 @@ class Finding:
     advice: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ScriptToTry:
+    """The users' script, how to run it, and the layout that the search will have."""
+
+    path: Path
+    python: str
+    timeout: float  # seconds
+    layout: Layout
+
+
 def examine(
-    storage: str, artifacts: str | None, data_dir: Path | None, turn_angle: TurnAngle = "first"
+    storage: str,
+    artifacts: str | None,
+    data_dir: Path | None,
+    turn_angle: TurnAngle = "first",
+    script: ScriptToTry | None = None,
 ) -> Iterator[Finding]:
-    """One finding after another, as soon as it is known."""
+    """Yield one finding after another, as soon as it is known."""
     looks: dict[str, Callable[[], Finding]] = {
         "versions": _versions,
         "device": _device,
@@ -58,6 +83,8 @@ def examine(
         "artifacts": lambda: _artifacts(artifacts),
         "disk": lambda: _disk(storage, artifacts),
     }
+    if script is not None:
+        looks["script"] = lambda: _script(script, data_dir)
     for name, look in looks.items():
         try:
             yield look()
@@ -181,6 +208,47 @@ def _disk(storage: str, artifacts: str | None) -> Finding:
     said = f"{least / 2**30:.1f} GiB free for {folder}"
     advice = "make room, or use another disk for --storage and --artifacts"
     return Finding("disk", "problem" if least < _NO_DISK else "warning" if least < _LITTLE_DISK else "ok", said, advice)
+
+
+def _script(script: ScriptToTry, folder: Path | None) -> Finding:
+    """Let the script train a small epoch with a model that no default describes, and look at what it built."""
+    accepted, data = read_script(script.path), load(folder)
+    config, use = _unusual(data, script.layout, accepted), DataUse.of(data)
+    with tempfile.TemporaryDirectory(prefix="face3d-tune-") as name, endings_interrupt():
+        few = Path(name) / "data"
+        excerpt(folder, few, views=-(-_BATCH * _BATCHES // max(1, len(data.people["train"]))))
+        tested = try_script(config, use, few, accepted, python=script.python, timeout=script.timeout)
+    if error := wrong_model(tested, config, use, accepted):
+        return Finding("script", "problem", error.message, error.hint)
+    said = f"{script.path} trains here"
+    if tested.weights is not None:
+        said += f", and builds the {script.layout} layout as the flags say"
+    if warnings := [
+        *tested.warnings,
+        *(f"it cannot be told {line}" for line in commands(config, use, accepted).missing),
+    ]:
+        advice = "docs/your-script.md says what a search needs of a script"
+        return Finding("script", "warning", f"{said}; {'; '.join(warnings)}", advice)
+    return Finding("script", "ok", said)
+
+
+def _unusual(data: FaceData, layout: Layout, script: Script) -> TrialConfig:
+    """Make a small config that differs from the defaults of every copy in whatever this script has a flag for."""
+    size = data.feature_size
+    unusual: dict[str, Any] = {
+        "num_layers": 2,
+        "dim_feedforward": 3 * size,
+        "use_pose_attention": True,
+        "use_spatial_attention": layout == "keypoint",
+    }
+    known = {*script.flags, *(["num_layers"] if "num_decoder_layers" in script.flags else [])}
+    values = {
+        **{name: value for name, value in unusual.items() if name in known},
+        "nhead": next(heads for heads in (8, 4, 2, 1) if size % heads == 0),
+        "batch_size": max(2, min(_BATCH, len(data.parts["train"]))),
+        "pose_unit": data.file_pose_unit,
+    }
+    return resolve(values, feature_size=size, epochs=1, layout=layout)
 
 
 def _existing(folder: Path) -> Path:

@@ -14,16 +14,17 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import stdev
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
+from torch import Tensor
 
-from face3d_tune import blame, checkpoint
+from face3d_tune import blame, checkpoint, weights
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.copy import convert, copy, write_sample
 from face3d_tune.errors import ScriptError, TrainingError
@@ -36,6 +37,9 @@ _ENOUGH_TRIALS, _USUAL = 5, 0.05
 _LOOK = 0.05  # seconds between two looks at the script
 _MOST_FILES = 20_000  # in the script's folder, to look whether it changed
 _NUMBER = r"(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|nan|inf)\b"
+_BEST = "best_model.pth"
+_RENAMED = {"num_layers": "num_decoder_layers"}  # in later copies of the script
+_BEGINNINGS = (b"PK", b"\x80")  # of files that torch.save writes, now and before version 1.6
 _VALIDATION = r"(?:\bval\w*|验证)[^\n\d]*?"
 
 
@@ -53,6 +57,7 @@ class SmokeTest:
     """A script that trained one epoch; `warnings` are for whoever will train with it."""
 
     first: FirstEpoch
+    weights: Mapping[str, Tensor] | None  # of the model that it built; None if no checkpoint says
     seconds: float
     warnings: tuple[str, ...]
 
@@ -80,7 +85,8 @@ def try_script(
         started = time.monotonic()
         warnings = _train([_program(python), path, *flags], folder, timeout)
         seconds = time.monotonic() - started
-        first, printed = _first_epoch(folder), _printed(folder)
+        printed, (held, unreadable) = _printed(folder), _checkpoints(folder)
+        first = _first_epoch(held.values(), printed)
         if not all(math.isfinite(value) for value in (first.cosine, first.val_loss) if value is not None):
             unstable = [flag for flag in ("--lr", "--use_mixed_precision") if flag in flags]
             raise ScriptError(
@@ -88,22 +94,49 @@ def try_script(
                 f"blame {' or '.join(unstable)}: it decides how stable training is" if unstable else None,
                 printed,
             )
-    if first.source != "checkpoint":
-        warnings.append("it trains, but wrote no checkpoint that can be read here")
+    models = {path: model for path, content in held.items() if (model := weights.find(content))}
+    if not models:
+        why = f" ({'; '.join(unreadable)})" if unreadable else ""
+        warnings.append(
+            f"it trains, but wrote no checkpoint that can be read here{why}, so which model it builds is not checked"
+        )
+    elif _BEST not in (path.name for path in models):
+        name = next(iter(models)).name
+        warnings.append(f"its checkpoint is {name}, not {_BEST}: give `face3d-tune import` the file by its name")
     if changed := sorted(_files(Path(path).parent).items() ^ before.items()):
         listed = ", ".join(dict.fromkeys(file for file, _ in changed[:6]))
         warnings.append(f"it wrote into its own folder, whatever --save_dir and --log_dir say: {listed}")
-    return SmokeTest(first, seconds, tuple(warnings))
+    return SmokeTest(first, next(iter(models.values()), None), seconds, tuple(warnings))
 
 
-def difference(first: FirstEpoch, stored: StoredTrial) -> list[str]:
+def wrong_model(tested: SmokeTest, config: TrialConfig, use: DataUse, script: Script) -> ScriptError | None:
+    """Compare the model that the script built with a config's: how they differ and what to do, None if they do not.
+
+    None also if no checkpoint says which model it built.
+    """
+    if tested.weights is None or not (found := weights.differences(tested.weights, config, use.feature_size)):
+        return None
+    built = weights.structure(tested.weights)
+    layout = built.get("layout", config.layout)
+    if layout != config.layout:
+        hint = f"your copy builds the {layout} layout: `face3d-tune run --layout {layout} --study-name NEW` searches it"
+    else:
+        name = found[0].partition(" = ")[0]
+        named = [script.flags[each].typed for each in (_RENAMED.get(name, name), name) if each in script.flags]
+        flag = named[0] if named else "these flags"
+        hint = f"see what {script.path} does with {flag} where it builds its model"
+    return ScriptError(f"{script.path} builds another model than is trained here: {'; '.join(found)}", hint)
+
+
+def difference(tested: SmokeTest, stored: StoredTrial) -> list[str]:
     """How far the script's first epoch is from the trial's, as lines for a person.
 
     Seed and split are the script's own, so some difference is no fault. A first epoch is "far" from the trial's when
     it is further away than the study's trials are from each other there: their standard deviation, or 0.05 while they
     are fewer than five. (On the sample another seed changes it by 0.005 to 0.013.)
     """
-    held, firsts = History.of(stored.trial), [History.of(trial).cosine[:1] for trial in stored.trials]
+    first, held = tested.first, History.of(stored.trial)
+    firsts = [History.of(trial).cosine[:1] for trial in stored.trials]
     cosines = [cosine for (cosine,) in filter(None, firsts)]
     if first.cosine is None or not held.cosine:
         missing = (
@@ -124,9 +157,10 @@ def difference(first: FirstEpoch, stored: StoredTrial) -> list[str]:
     if (folds := folds_of(stored.study_attrs)) not in (1, 3):  # the first of three folds is the script's split
         lines.append(f"note: the trial's is of fold 1 of {folds}, which validates on other people than the script")
     if abs(off) > limit:
+        layout = "build another layout, " if tested.weights is None else ""
         lines.append(
-            "warning: that is far: the script may split or read the data in another way, build another layout, "
-            "or have a default that no flag sets"
+            f"warning: that is far: the script may split or read the data in another way, {layout}or have a default "
+            "that no flag sets"
         )
     return lines
 
@@ -186,8 +220,7 @@ def _train(command: Sequence[str], folder: Path, timeout: float) -> list[str]:
             printed,
         )
     found = blame.find(code, printed, _given(command[2:]))
-    hint = "name the Python that has it with --python PATH" if "ModuleNotFound" in found.reason else str(found)
-    raise ScriptError(f"{path} does not train with these flags: {found.reason}", hint, printed)
+    raise ScriptError(f"{path} does not train with these flags: {found.reason}", str(found), printed)
 
 
 def _run(command: Sequence[str], folder: Path, timeout: float, import_from: Sequence[str]) -> int | None:
@@ -249,20 +282,42 @@ def _printed(folder: Path) -> str:
     return (folder / "printed.txt").read_text(encoding="utf-8", errors="replace")
 
 
-def _first_epoch(folder: Path) -> FirstEpoch:
-    """From the checkpoint that it wrote anywhere, or else from its output."""
-    for path in sorted(folder.rglob("*.pt*"), key=lambda path: (path.name != "best_model.pth", path)):
-        with suppress(TrainingError):
-            held = checkpoint.load(path)
-            if losses := held.get("val_loss_history"):
-                cosines = held.get("val_cosine_sim_history")
-                return FirstEpoch(float(cosines[0]) if cosines else None, float(losses[0]), "checkpoint")
-    printed = _printed(folder)
-    loss = re.findall(rf"{_VALIDATION}(?:loss|损失)[^\n\d-]*?{_NUMBER}", printed, re.IGNORECASE)
-    cosine = re.findall(rf"(?:\bcos\w*|余弦|相似度)[^\n\d-]*?{_NUMBER}", printed, re.IGNORECASE)
-    if not loss and not cosine:
+def _checkpoints(folder: Path) -> tuple[dict[Path, Mapping[str, Any]], list[str]]:
+    """Read the checkpoints that the script wrote anywhere, by any name, `best_model.pth` first.
+
+    Returns them, and of each that cannot be read a line that says why.
+    """
+    held: dict[Path, Mapping[str, Any]] = {}
+    unreadable = []
+    for path in sorted(folder.rglob("*"), key=lambda path: (path.name != _BEST, path)):
+        if not path.is_file():
+            continue
+        with path.open("rb") as file:
+            if not file.read(2).startswith(_BEGINNINGS):
+                continue
+        try:
+            held[path] = checkpoint.load(path)
+        except TrainingError as error:
+            unreadable.append(error.message.replace(str(path), path.name))
+    return held, unreadable
+
+
+def _first_epoch(checkpoints: Iterable[Mapping[str, Any]], printed: str) -> FirstEpoch:
+    """Read what validation gave from a checkpoint, or else from the output."""
+    for held in checkpoints:
+        loss, cosine = (_first(held.get(name)) for name in ("val_loss_history", "val_cosine_sim_history"))
+        if loss is not None:
+            return FirstEpoch(cosine, loss, "checkpoint")
+    losses = re.findall(rf"{_VALIDATION}(?:loss|损失)[^\n\d-]*?{_NUMBER}", printed, re.IGNORECASE)
+    cosines = re.findall(rf"(?:\bcos\w*|余弦|相似度)[^\n\d-]*?{_NUMBER}", printed, re.IGNORECASE)
+    if not losses and not cosines:
         return FirstEpoch(None, None, "nothing")
-    return FirstEpoch(float(cosine[-1]) if cosine else None, float(loss[-1]) if loss else None, "output")
+    return FirstEpoch(float(cosines[-1]) if cosines else None, float(losses[-1]) if losses else None, "output")
+
+
+def _first(history: Any) -> float | None:
+    """Read the first number of a history, None if there is none."""
+    return checkpoint.number(history[0]) if isinstance(history, (list, tuple)) and history else None
 
 
 def _files(folder: Path) -> dict[str, tuple[int, int]]:

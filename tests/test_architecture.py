@@ -85,7 +85,7 @@ ONLY = {
     "torch": "seeds masks device checkpoint losses model weights conditions training earlier_run trainer engine.layers "
     "engine.parameters engine.sites engine.state engine.network engine.table engine.epoch engine.batch importing "
     "augmentation schedules "
-    "resume slots processes objective full_training plan retraining cli.importing",
+    "resume slots processes objective full_training smoke plan retraining cli.importing",
     "psutil": "regular_file smoke plan doctor",
     "optuna": "storage space extrapolation judge algorithms results conditions stages steering history target "
     "importing findings "

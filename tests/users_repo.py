@@ -10,21 +10,23 @@ from unittest import mock
 
 HERE = Path(__file__).parent
 REAL_SCRIPT = HERE / "scripts" / "train_3d_real.py"
+PRESENT_SCRIPT = HERE / "scripts" / "train_3d_present.py"
 
 
-def write_repo(folder: Path, *changes: tuple[str, str]) -> Path:
+def write_repo(folder: Path, *changes: tuple[str, str], source: Path = REAL_SCRIPT) -> Path:
     """Write `train_transformer3D/train_3d.py` and what it imports into `folder`; returns the script.
 
     Each change is a text of the script and what to put in its place.
     """
-    source = REAL_SCRIPT.read_text(encoding="utf-8")
+    text = source.read_text(encoding="utf-8")
     for before, after in changes:
-        assert before in source
-        source = source.replace(before, after)
+        assert before in text
+        text = text.replace(before, after)
     (folder / "train_transformer3D").mkdir(parents=True)
     (folder / "models").mkdir()
     script = folder / "train_transformer3D" / "train_3d.py"
-    script.write_text(source, encoding="utf-8")
+    script.write_text(text, encoding="utf-8")
+    shutil.copyfile(REAL_SCRIPT, script.with_name("train_3d_first.py"))  # which the present copy imports
     (folder / "models" / "__init__.py").write_text("", encoding="utf-8")
     shutil.copyfile(HERE / "reference_model.py", folder / "models" / "transformer.py")
     return script

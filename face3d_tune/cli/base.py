@@ -8,6 +8,7 @@ import math
 import os
 import re
 import sqlite3
+import sys
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -350,6 +351,28 @@ def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = option(function)
     return function
+
+
+def trying_options(what: str) -> Callable[..., Any]:
+    """`--python` and `--timeout`: how `what` runs the users' script."""
+
+    def options(function: Callable[..., Any]) -> Callable[..., Any]:
+        python = click.option(
+            "--python",
+            default=sys.executable,
+            metavar="PATH",
+            help=f"Python that {what} runs the script with.  [default: this program's]",
+        )
+        timeout = click.option(
+            "--timeout",
+            type=Duration(),
+            default=600.0,
+            metavar="TIME",
+            help=f"How long {what} waits for the epoch, e.g. 90s, 30m.  [default: 10m]",
+        )
+        return python(timeout(function))
+
+    return options
 
 
 layout_option = click.option(

@@ -7,12 +7,26 @@ from typing import Any
 
 import click
 
-from face3d_tune.cli.base import Command, artifacts_option, example, storage_option, turn_angle_option
+from face3d_tune.cli.base import (
+    Command,
+    artifacts_option,
+    example,
+    layout_option,
+    storage_option,
+    trying_options,
+    turn_angle_option,
+)
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
-@click.command(cls=Command, epilog=example("face3d-tune doctor --data-dir train/datas/file"))
+@click.command(
+    cls=Command,
+    epilog=example(
+        "face3d-tune doctor --data-dir train/datas/file\n"
+        "face3d-tune doctor --data-dir train/datas/file --script train_transformer3D/train_3d.py"
+    ),
+)
 @storage_option
 @artifacts_option
 @click.option(
@@ -24,19 +38,37 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
     help="Folder with your six files.  [default: the bundled sample]",
 )
 @turn_angle_option
+@click.option(
+    "--script",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Your copy of the training script: run it for one epoch on a few views, and tell which layout it builds.",
+)
+@trying_options("--script")
+@layout_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.pass_context
 def doctor(
-    context: click.Context, storage: str, artifacts: str | None, data_dir: Path | None, turn_angle: Any, as_json: bool
+    context: click.Context,
+    storage: str,
+    artifacts: str | None,
+    data_dir: Path | None,
+    turn_angle: Any,
+    script: Path | None,
+    python: str,
+    timeout: float,
+    layout: Any,
+    as_json: bool,
 ) -> None:
     """Check what a search needs here, and say what to do about it."""
     import optuna
 
-    from face3d_tune.doctor import examine
+    from face3d_tune.doctor import ScriptToTry, examine
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     findings = []
-    for finding in examine(storage, artifacts, data_dir, turn_angle):
+    to_try = ScriptToTry(script, python, timeout, layout) if script else None
+    for finding in examine(storage, artifacts, data_dir, turn_angle, to_try):
         findings.append(finding)
         if as_json:
             continue

@@ -1,6 +1,5 @@
 """`face3d-tune export` and `face3d-tune presets`: the way back to the users' own script."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +10,12 @@ from face3d_tune.cli.base import (
     ONLY_STUDY,
     Choice,
     Command,
-    Duration,
     complete_preset,
     did_you_mean,
     example,
     storage_option,
     study_name_option,
+    trying_options,
 )
 
 if TYPE_CHECKING:
@@ -76,19 +75,7 @@ def command_options(function: Any) -> Any:
     is_flag=True,
     help="Run the --script with the command's flags for one epoch, on copies in a temporary folder.",
 )
-@click.option(
-    "--python",
-    default=sys.executable,
-    metavar="PATH",
-    help="Python that --check runs the script with.  [default: this program's]",
-)
-@click.option(
-    "--timeout",
-    type=Duration(),
-    default=600.0,
-    metavar="TIME",
-    help="How long --check waits for the epoch, e.g. 90s, 30m.  [default: 10m]",
-)
+@trying_options("--check")
 def export(
     storage: str,
     study_name: str | None,
@@ -133,7 +120,7 @@ def export(
         case _:
             if check:
                 how["tried"] = lambda script: _check(
-                    stored, config, use, None if sampled else folder, script, python, timeout
+                    stored, config, use, None if sampled else folder, script, python, timeout, partial=how["partial"]
                 )
             _print_commands(config, use, **how)
 
@@ -208,11 +195,16 @@ def _check(
     script: "Script",
     python: str,
     timeout: float,
+    *,
+    partial: bool,
 ) -> None:
-    """Try the script for one epoch and say on stderr how that compares with the trial's first. Raises ScriptError."""
+    """Try the script for one epoch and say on stderr how that compares with the trial's first.
+
+    Raises ScriptError if it does not train, and unless `partial` if it builds another model.
+    """
     from face3d_tune.data import load, recorded_selection
     from face3d_tune.errors import DataError, ScriptError
-    from face3d_tune.smoke import difference, endings_interrupt, try_script
+    from face3d_tune.smoke import difference, endings_interrupt, try_script, wrong_model
 
     held = stored.study_attrs["data"]
     try:
@@ -230,9 +222,16 @@ def _check(
     click.echo(f"check: it trains; one epoch and its start took {tested.seconds:.0f} s", err=True)
     for line in tested.warnings:
         click.echo(f"warning: {line}", err=True)
+    if other := wrong_model(tested, config, use, script):
+        if not partial:
+            raise ScriptError(other.message, f"{other.hint}; --partial prints the command all the same")
+        click.echo(f"warning: {other.message}", err=True)
+    elif tested.weights is not None:
+        sizes = f"{config.layout} layout, d_model {config.d_model}, {config.num_layers} layers"
+        click.echo(f"check: it builds the model of trial {stored.trial.number}: {sizes}", err=True)
     if data.fingerprint() != stored.study_attrs["data_fingerprint"]:
         click.echo("warning: the study was made on other data, so the values need not agree", err=True)
-    for line in difference(tested.first, stored):
+    for line in difference(tested, stored):
         click.echo(line, err=True)
 
 

@@ -1,12 +1,15 @@
 """Write the six files anew: the bundled sample, or a copy of a folder with its poses in another unit."""
 
+import io
 import json
+import math
 import os
 import secrets
 import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +27,7 @@ def write_sample(folder: Path) -> None:
 
     Raises DataError if one of the six files is there already; then nothing is written.
     """
-    with zipfile.ZipFile(SAMPLE) as archive:
-        _write(folder, {file: archive.read(file) for file in FILES})
+    _write(folder, _contents(None))
 
 
 def convert(source: Path, out: Path, *, unit: PoseUnit, unit_if_unrecorded: PoseUnit | None = None) -> PoseUnit:
@@ -52,11 +54,41 @@ def convert(source: Path, out: Path, *, unit: PoseUnit, unit_if_unrecorded: Pose
 
 def copy(source: Path, out: Path) -> None:
     """Copy the six files in `source` to `out` as they are. Raises DataError; then nothing is written."""
+    _write(out, _contents(source))
+
+
+def excerpt(source: Path | None, out: Path, *, views: int) -> None:
+    """Write files with everyone in `source` (None: the bundled sample), but so many views of each person at most.
+
+    They must be valid; the views are taken evenly from the file. Raises DataError; then nothing is written.
+    """
+    contents = _contents(source)
+    video = parse_json(contents["video_metadata.json"])
+    rows_of: dict[str, list[int]] = {}
+    for row, about in enumerate(video["metadata"]):
+        rows_of.setdefault(about["person_name"], []).append(row)
+    rows = sorted(row for each in rows_of.values() for row in each[:: math.ceil(len(each) / views)])
+    count = len(video["metadata"])
+    for name, values in video.items():
+        if isinstance(values, list) and len(values) == count:
+            video[name] = [values[row] for row in rows]
+    contents["video_metadata.json"] = _encode(video)
+    for file in ("video_feature.npy", "video_keypoints.npy"):
+        taken = io.BytesIO()
+        np.save(taken, np.load(io.BytesIO(contents[file]))[rows])
+        contents[file] = taken.getvalue()
+    _write(out, contents)
+
+
+def _contents(source: Path | None) -> dict[str, bytes]:
+    """Read the six files as they are, of the bundled sample if `source` is None. Raises DataError."""
+    if source is None:
+        with zipfile.ZipFile(SAMPLE) as archive:
+            return {file: archive.read(file) for file in FILES}
     try:
-        contents = {file: read_bytes(source, file) for file in FILES}
+        return {file: read_bytes(source, file) for file in FILES}
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
-    _write(out, contents)
 
 
 def _rescale(metadata: bytes, old_unit: PoseUnit, unit: PoseUnit) -> bytes:
@@ -65,9 +97,12 @@ def _rescale(metadata: bytes, old_unit: PoseUnit, unit: PoseUnit) -> bytes:
         poses: NDArray[np.float64] = np.asarray(content["poses"], dtype=np.float64)
         content["poses"] = (np.deg2rad(poses) if unit == "radians" else np.rad2deg(poses)).tolist()
     content["pose_unit"] = unit
-    text = json.dumps(content, ensure_ascii=metadata.isascii())
+    return _encode(content, ensure_ascii=metadata.isascii())
+
+
+def _encode(content: Any, *, ensure_ascii: bool = False) -> bytes:
     # Half of a surrogate pair, which JSON allows and UTF-8 does not, is written as JSON's own escape.
-    return text.encode("utf-8", errors="backslashreplace")
+    return json.dumps(content, ensure_ascii=ensure_ascii).encode("utf-8", errors="backslashreplace")
 
 
 def _write(folder: Path, contents: Mapping[str, bytes]) -> None:

@@ -14,8 +14,14 @@ import pytest
 import torch
 from command_line import call, start
 from conftest import QUICK_STUDY
-from stand_in_parsers import OLD_SCRIPT
-from users_repo import contents, write_repo
+from reference_model import ReferenceModel
+from stand_in_parsers import NEW_SCRIPT, OLD_SCRIPT
+from users_repo import PRESENT_SCRIPT, contents, write_repo
+
+from face3d_tune.config import TrialConfig
+from face3d_tune.export import DataUse
+from face3d_tune.script import read_script
+from face3d_tune.smoke import FirstEpoch, SmokeTest, wrong_model
 
 STORAGE = ("--storage", "sqlite:///studies.db")
 SEEDED = (
@@ -56,6 +62,13 @@ def script_of(folder, main, imports=""):
     return path
 
 
+def model_of(layout, **changes):
+    """The state dict of a model that a script may build."""
+    sizes = {"feature_size": 16, "d_model": 16, "dim_feedforward": 64, "nhead": 2, "dropout": 0.1}
+    flags = {"use_spatial_attention": False, "use_pose_attention": False}
+    return ReferenceModel(layout=layout, **{**sizes, **flags, **changes}).state_dict()
+
+
 def check(home, script, *words):
     return call("export", *STORAGE, "--script", script, "--check", *words, cwd=home)
 
@@ -77,6 +90,7 @@ def test_it_trains_one_epoch_with_what_the_command_says_and_nothing_of_the_users
     mine = torch.load(tmp_path / "mine" / "best_model.pth", weights_only=False)
     cosine, loss = mine["val_cosine_sim_history"][0], mine["val_loss_history"][0]
     assert f"validation after epoch 1: cosine {cosine:.4f}, loss {loss:.4f}; trial 0 had cosine" in answer.err
+    assert "check: it builds the model of trial 0: keypoint layout, d_model 16, 4 layers" in answer.err
 
 
 def test_the_flags_are_those_of_the_command_and_the_poses_those_of_the_trial(home, tmp_path):
@@ -92,7 +106,8 @@ def test_the_flags_are_those_of_the_command_and_the_poses_those_of_the_trial(hom
     assert convert[:3] == ["face3d-tune", "data", "convert"]
     answer = check(home, script, "--trial", 4)
     assert answer.code == 0, answer.err
-    assert "wrote no checkpoint" in answer.err
+    assert "wrote no checkpoint that can be read here, so which model it builds is not checked" in answer.err
+    assert "check: it builds" not in answer.err
     (_, *given), folder, yaw = json.loads(report.read_text())
     *given, save, save_dir, log, log_dir = given
     assert (save, log) == ("--save_dir", "--log_dir")
@@ -118,9 +133,121 @@ def test_what_it_printed_serves_where_it_wrote_no_checkpoint_and_a_far_value_is_
     assert answer.code == 0, answer.err
     assert "(as it printed them): cosine -0.9750, loss 0.1250; trial 0" in answer.err
     assert "warning: that is far" in answer.err
+    assert "build another layout" in answer.err  # it may, since no checkpoint says
+
+
+def test_a_copy_that_builds_another_layout_does_not_pass(home, tmp_path):
+    script = write_repo(tmp_path / "repo", source=PRESENT_SCRIPT)
+    answer = check(home, script, "--trial", 0)
+    assert (answer.code, answer.out) == (1, "")
+    *_, error, hint = answer.err.splitlines()
+    assert error == f"error: {script} builds another model than is trained here: layout = pose, not keypoint"
+    assert hint.startswith("hint: your copy builds the pose layout: `face3d-tune run --layout pose --study-name NEW`")
+    assert hint.endswith("; --partial prints the command all the same")
+
+
+def test_its_command_is_printed_all_the_same_as_partial(home, tmp_path, monkeypatch):
+    script = write_repo(tmp_path / "repo", source=PRESENT_SCRIPT)
+    built = model_of("pose", num_layers=4)
+    tested = SmokeTest(FirstEpoch(0.2, 0.8, "checkpoint"), built, 1.0, ())
+    monkeypatch.setattr("face3d_tune.smoke.try_script", lambda *arguments, **options: tested)
+    answer = check(home, script, "--trial", 0, "--partial")
+    assert answer.code == 0, answer.err
+    assert "warning: " in answer.err
+    assert f"{script} builds another model than is trained here: layout = pose, not keypoint" in answer.err
+    assert "--num_decoder_layers 4" in answer.out
+
+
+def test_the_same_copy_is_well_with_a_trial_of_the_layout_that_it_builds(home, tmp_path):
+    words = ("--study", "quick.toml", "--study-name", "pose", "--layout", "pose", "--data-dir", "my files")
+    ran = call("run", *words, "--storage", "sqlite:///pose.db", "--trials", 1, "--device", "cpu", cwd=home)
+    assert ran.code == 0, ran.err
+    # Under another name, and wrapped as several GPUs need it.
+    changes = (
+        ('"model_state_dict": model', '"model_state_dict": torch.nn.DataParallel(model)'),
+        ("best_model.pth", "a.ckpt"),
+    )
+    script = write_repo(tmp_path / "repo", *changes, source=PRESENT_SCRIPT)
+    answer = call("export", "--storage", "sqlite:///pose.db", "--script", script, "--check", cwd=home)
+    assert answer.code == 0, answer.err
+    assert "check: it builds the model of trial 0: pose layout, d_model 16, 4 layers" in answer.err
+    assert (
+        "warning: its checkpoint is a.ckpt, not best_model.pth: give `face3d-tune import` the file by its" in answer.err
+    )
+    assert "build another layout" not in answer.err
+
+
+def test_a_checkpoint_that_cannot_be_read_is_told_of_with_the_reason(home, tmp_path):
+    script = script_of(
+        tmp_path,
+        "import torch\n    torch.save({'model_state_dict': {}, 'run': os.system}, 'best_model.pth')\n"
+        "    torch.save({'epoch': 1, 'val_loss_history': [None], 'val_cosine_sim_history': 'n/a'}, 'last.pth')",
+    )
+    answer = check(home, script, "--trial", 0)
+    assert answer.code == 0, answer.err
+    (warning,) = (line for line in answer.err.splitlines() if "wrote no checkpoint" in line)
+    assert "(best_model.pth is not a readable checkpoint: Trying to load unsupported GLOBAL" in warning
+    assert "nothing to compare: its validation cosine is not known" in answer.err
+
+
+BUILT = {
+    "a number of layers of its own": (
+        {"num_layers": 4},
+        "num_layers = 4, not 2",
+        "does with --num_layers where it builds its model",
+    ),
+    "a width of its own": (
+        {"dim_feedforward": 2048},
+        "dim_feedforward = 2048, not 64",
+        "does with --dim_feedforward where it builds its model",
+    ),
+    "an attention that it ignores": (
+        {"use_pose_attention": False},
+        "use_pose_attention = false, not true",
+        "does with --use_pose_attention where it builds its model",
+    ),
+    "what was asked for": ({}, None, None),
+}
+
+
+@pytest.mark.parametrize("what", BUILT)
+def test_the_flag_that_a_copy_does_not_hand_to_its_model_is_named(what):
+    changes, said, hint = BUILT[what]
+    config = TrialConfig(d_model=16, dim_feedforward=64, nhead=2, num_layers=2, use_pose_attention=True)
+    use = DataUse(data_dir="files", feature_size=16, file_pose_unit="degrees")
+    model = model_of("keypoint", **{"num_layers": 2, "use_pose_attention": True, **changes})
+    found = wrong_model(
+        SmokeTest(FirstEpoch(None, None, "nothing"), model, 1.0, ()), config, use, read_script(OLD_SCRIPT)
+    )
+    if said is None:
+        assert found is None
+        return
+    assert found.message == f"{OLD_SCRIPT} builds another model than is trained here: {said}"
+    assert found.hint == f"see what {OLD_SCRIPT} {hint}"
+
+
+def test_a_later_copy_is_told_of_layers_by_its_own_flag():
+    config = TrialConfig(d_model=16, dim_feedforward=64, nhead=2, num_layers=2)
+    use = DataUse(data_dir="files", feature_size=16, file_pose_unit="degrees")
+    tested = SmokeTest(FirstEpoch(None, None, "nothing"), model_of("keypoint", num_layers=4), 1.0, ())
+    assert wrong_model(tested, config, use, read_script(NEW_SCRIPT)).hint.startswith(
+        f"see what {NEW_SCRIPT} does with --num_decoder_layers where"
+    )
+    nothing = SmokeTest(FirstEpoch(None, None, "nothing"), None, 1.0, ())
+    assert wrong_model(nothing, config, use, read_script(NEW_SCRIPT)) is None
 
 
 FAILURES = {
+    "an argument that torch has no more": (
+        "raise TypeError(\"ReduceLROnPlateau.__init__() got an unexpected keyword argument 'verbose'\")",
+        "ReduceLROnPlateau.__init__() got an unexpected keyword argument 'verbose'",
+        "delete verbose=… from the scheduler's call",
+    ),
+    "a missing tensorboard": (
+        "raise ModuleNotFoundError(\"No module named 'tensorboard'\")",
+        "ModuleNotFoundError: No module named 'tensorboard'",
+        "pip install tensorboard in the environment that trains, or name its Python with --python PATH",
+    ),
     "a flag that is not taken after all": (
         "parser = build_parser()\n    parser._option_string_actions.pop('--dropout')\n    parser.parse_args()",
         "unrecognized arguments: --dropout",

@@ -25,7 +25,7 @@ from face3d_tune.results import StoredTrial
 from face3d_tune.search import Search
 from face3d_tune.seeds import derive
 from face3d_tune.slots import BatchedSlots, PlainSlot
-from face3d_tune.smoke import FirstEpoch, difference
+from face3d_tune.smoke import FirstEpoch, SmokeTest, difference
 from face3d_tune.storage import Storage
 from face3d_tune.trainer import Trainer
 
@@ -324,7 +324,8 @@ def test_an_earlier_run_cannot_be_taken_into_a_study_of_several_folds(session, d
 def test_a_script_is_compared_with_a_first_fold_of_other_people_only_with_that_said(folds, said):
     trial = create_trial(state=TrialState.COMPLETE, value=0.5, intermediate_values={1: 0.5})
     lines = difference(
-        FirstEpoch(0.5, 0.5, "checkpoint"), StoredTrial("s", {"settings": {"folds": folds}}, trial, [trial])
+        SmokeTest(FirstEpoch(0.5, 0.5, "checkpoint"), None, 1.0, ()),
+        StoredTrial("s", {"settings": {"folds": folds}}, trial, [trial]),
     )
     assert any("fold 1 of 5, which validates on other people than the script" in line for line in lines) == said
 

@@ -17,11 +17,14 @@ import pytest
 from command_line import THEIRS, call, start
 
 import face3d_tune
-from face3d_tune.doctor import _LEAST, examine
+from face3d_tune.doctor import _LEAST, ScriptToTry, examine
+from face3d_tune.smoke import FirstEpoch, SmokeTest
 
 if os.name == "nt":
     pytest.skip("Windows has no pseudo-terminals of this kind", allow_module_level=True)
 from pseudo_terminal import Terminal
+from reference_model import ReferenceModel
+from users_repo import PRESENT_SCRIPT, contents, write_repo
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120  # seconds
@@ -244,6 +247,73 @@ def test_the_doctor_does_not_show_a_password(tmp_path):
     shown = call("doctor", "--storage", "postgresql://me:tops3cret@127.0.0.1:1/x", cwd=tmp_path)
     assert shown.code == 1
     assert "tops3cret" not in shown.out + shown.err
+
+
+def test_the_doctor_trains_a_script_that_is_named_and_says_which_layout_it_builds(tmp_path, data_folder):
+    script = write_repo(tmp_path / "repo", source=PRESENT_SCRIPT)
+    before = contents(tmp_path)
+    words = ("--data-dir", data_folder, "--artifacts", "none", "--script", script)
+    found = looks(*words, cwd=tmp_path, code=1)["script"]
+    assert found["verdict"] == "problem"
+    assert found["said"] == f"{script} builds another model than is trained here: layout = pose, not keypoint"
+    assert found["advice"].startswith("your copy builds the pose layout: `face3d-tune run --layout pose ")
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("layout", "attention", "verdict", "said"),
+    [
+        ("pose", True, "ok", " trains here, and builds the pose layout as the flags say"),
+        ("pose", False, "problem", " builds another model than is trained here: use_pose_attention = false, not true"),
+        (None, True, "warning", " trains here; it wrote no checkpoint"),
+    ],
+)
+def test_the_doctor_compares_a_script_with_the_layout_that_will_be_searched(
+    tmp_path, data_folder, monkeypatch, layout, attention, verdict, said
+):
+    script = write_repo(tmp_path / "repo", source=PRESENT_SCRIPT)
+    sizes = {"feature_size": 16, "d_model": 16, "nhead": 8, "dropout": 0.1, "use_spatial_attention": False}
+    asked = []
+
+    def tried(config, use, source, script, **options):
+        asked.append(config)
+        built = {"num_layers": config.num_layers, "dim_feedforward": config.dim_feedforward}
+        model = layout and ReferenceModel(**sizes, **built, layout=layout, use_pose_attention=attention).state_dict()
+        return SmokeTest(FirstEpoch(0.5, 0.5, "output"), model, 1.0, () if layout else ("it wrote no checkpoint",))
+
+    monkeypatch.setattr("face3d_tune.doctor.try_script", tried)
+    to_try = ScriptToTry(script, sys.executable, 60.0, "pose")
+    found = {look.name: look for look in examine("sqlite:///none.db", None, data_folder, script=to_try)}["script"]
+    assert (found.verdict, found.said) == (verdict, f"{script}{said}")
+    # No copy has these sizes by default, so one that ignores a flag is found out.
+    assert (asked[0].layout, asked[0].num_layers, asked[0].dim_feedforward) == ("pose", 2, 48)
+
+
+def test_the_doctor_does_not_ask_a_script_for_what_it_has_no_flag_for(tmp_path, data_folder, monkeypatch):
+    script = tmp_path / "train_3d.py"
+    script.write_text("parser.add_argument('--epochs')\nparser.add_argument('--dim_feedforward')", encoding="utf-8")
+    asked = []
+
+    def tried(config, *arguments, **options):
+        asked.append(config)
+        return SmokeTest(FirstEpoch(None, None, "nothing"), None, 1.0, ())
+
+    monkeypatch.setattr("face3d_tune.doctor.try_script", tried)
+    to_try = ScriptToTry(script, sys.executable, 60.0, "keypoint")
+    found = {look.name: look for look in examine("sqlite:///none.db", None, data_folder, script=to_try)}["script"]
+    assert (asked[0].num_layers, asked[0].dim_feedforward, asked[0].use_pose_attention) == (4, 48, False)
+    assert found.verdict == "warning"
+    assert f"it cannot be told num_layers = 4: {script} has no --num_layers" in found.said
+
+
+def test_the_doctor_says_why_a_script_does_not_train(tmp_path, data_folder):
+    script = write_repo(tmp_path / "repo", ("PLATEAU = {}", "PLATEAU = {'verbose': True}"), source=PRESENT_SCRIPT)
+    found = looks("--data-dir", data_folder, "--artifacts", "none", "--script", script, cwd=tmp_path, code=1)["script"]
+    assert "unexpected keyword argument 'verbose'" in found["said"]
+    assert found["advice"].startswith("delete verbose=…")
+    answer = call("doctor", "--artifacts", "none", "--script", "nowhere.py", cwd=tmp_path)
+    assert answer.code == 1
+    assert "problem  script     nowhere.py cannot be read: No such file or directory" in answer.out
 
 
 # The Tab key

@@ -58,7 +58,6 @@ def test_a_traceback_leads_to_the_flag_that_it_names_or_whose_value_or_code_it_s
 @pytest.mark.parametrize(
     "printed",
     [
-        trace("ModuleNotFoundError: No module named 'lr'"),
         trace("ZeroDivisionError: division by zero", "x = 1 / count"),
         trace("RuntimeError: the learner of 132 people", "step(lr, dropout)"),  # no flag's name, and no use of one
     ],
@@ -96,3 +95,27 @@ def test_an_end_without_a_traceback_is_told_with_the_last_words():
         find(3, "loading\nno GPU found\n\n", GIVEN).reason == "it ended with exit code 3; last it printed: no GPU found"
     )
     assert find(3, "", GIVEN).reason == "it ended with exit code 3; last it printed: nothing"
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (
+            "TypeError: ReduceLROnPlateau.__init__() got an unexpected keyword argument 'verbose'",
+            "delete verbose=… from the scheduler's call",
+        ),
+        (
+            "TypeError: LRScheduler.__init__() got an unexpected keyword argument 'verbose'",
+            "delete verbose=… from the scheduler's call",
+        ),
+        ("ModuleNotFoundError: No module named 'tensorboard'", "pip install tensorboard in the environment that"),
+        ("ImportError: TensorBoard logging requires TensorBoard version 1.15 or above", "pip install tensorboard"),
+        ("ModuleNotFoundError: No module named 'lr'", "name the Python that has it with --python PATH"),
+        ("ImportError: cannot import name 'lr' from 'models'", "name the Python that has it with --python PATH"),
+    ],
+)
+def test_a_known_trap_has_a_hint_of_its_own_and_no_flag_to_blame(error, hint):
+    # The code uses a flag, and so does the error of a module called lr: neither is to blame.
+    found = find(1, trace(error, "scheduler = build(args.lr)"), GIVEN)
+    assert (found.reason, found.flags) == (error, ())
+    assert str(found).startswith(hint)

@@ -9,7 +9,7 @@ import pytest
 from fake_data import write_data
 
 from face3d_tune.data import load
-from face3d_tune.data.copy import convert, write_sample
+from face3d_tune.data.copy import convert, excerpt, write_sample
 from face3d_tune.data.files import FILES
 from face3d_tune.errors import DataError
 
@@ -142,3 +142,34 @@ def test_a_name_that_utf8_cannot_hold_is_copied_as_json_holds_it(tmp_path: Path)
         file.write_text(file.read_text(encoding="utf-8").replace("张伟", "张\\ud800"), encoding="utf-8")
     convert(source, tmp_path / "copy", unit="radians")
     assert load(tmp_path / "copy").people == load(source).people
+
+
+def test_an_excerpt_has_everyone_with_a_few_views_taken_evenly_and_fits_together(tmp_path: Path) -> None:
+    whole = write_data(tmp_path / "whole", people=5, views=7)
+    excerpt(whole, tmp_path / "few", views=3)
+    few, original = load(tmp_path / "few"), load(whole)
+    assert {part: len(names) for part, names in few.people.items()} == {
+        part: len(names) for part, names in original.people.items()
+    }
+    # Every third of seven views, so 0, 3 and 6 of each person.
+    rows = [7 * person + view for person in range(5) for view in (0, 3, 6)]
+    assert content(tmp_path / "few", "video")["poses"] == [content(whole, "video")["poses"][row] for row in rows]
+    for name in ("video_feature.npy", "video_keypoints.npy"):
+        assert np.array_equal(np.load(tmp_path / "few" / name), np.load(whole / name)[rows])
+    for name in ("front_feature.npy", "front_keypoints.npy", "front_metadata.json"):
+        assert (tmp_path / "few" / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_an_excerpt_of_fewer_views_than_asked_for_has_all_of_them(tmp_path: Path) -> None:
+    whole = write_data(tmp_path / "whole", people=4, views=2)
+    excerpt(whole, tmp_path / "few", views=9)
+    assert load(tmp_path / "few").fingerprint() == load(whole).fingerprint()
+
+
+def test_an_excerpt_of_the_sample_is_one_of_its_people(tmp_path: Path) -> None:
+    excerpt(None, tmp_path / "few", views=1)
+    assert {part: len(pairs) for part, pairs in load(tmp_path / "few").parts.items()} == {
+        "train": 96,
+        "validation": 48,
+        "test": 16,
+    }
