@@ -13,11 +13,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from face3d_tune.errors import ArtifactError
+from face3d_tune.paths import expanded
+from face3d_tune.safe_text import learn_url, masked, redact
 
 _PARTIAL = ".partial"
 _S3_HINT = "check the bucket, AWS_REGION, AWS_ENDPOINT_URL_S3, and the credentials (AWS_PROFILE or AWS_ACCESS_KEY_ID)"
@@ -34,7 +35,13 @@ class Artifacts(ABC):
     def parse(text: str, *, to_write: bool = True) -> "Artifacts":
         """A folder or `s3://BUCKET/PREFIX`; to write, it is tried out, and the folder made. Raises ArtifactError."""
         place: Artifacts
+        learn_url(text)
         if text.startswith("s3://"):
+            if set(text.partition("://")[2]) & set("@:?"):
+                raise ArtifactError(
+                    f"artifacts {masked(text)}: neither credentials nor options belong there",
+                    "use s3://BUCKET/PREFIX, and AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for the credentials",
+                )
             place = _Bucket(*text.removeprefix("s3://").partition("/")[::2])
         elif "://" in text:
             scheme = text.partition("://")[0]
@@ -75,7 +82,7 @@ class _Folder(Artifacts):
     """Optuna's own store writes in place, where a crash leaves half a file; so here only reading is shared with it."""
 
     def __init__(self, text: str) -> None:
-        self._text, self._path = text, Path(text).expanduser().absolute()
+        self._text, self._path = text, expanded(text).absolute()
 
     def __str__(self) -> str:
         return self._text
@@ -214,7 +221,7 @@ class _Bucket(Artifacts):
             yield
         except (errors.BotoCoreError, errors.ClientError, more.Boto3Error, OSError) as error:
             # The last words say what is wrong, those before which object of ours it was about.
-            reason = str(error).splitlines()[0].rpartition(" operation: ")[2]
+            reason = redact(" ".join(str(error).split()).rpartition(" operation: ")[2])
             raise ArtifactError(f"cannot {verb} {self}: {reason}", _S3_HINT) from error
 
 

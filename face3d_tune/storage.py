@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import sqlalchemy
-from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import text
@@ -26,13 +26,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool
 
 from face3d_tune.errors import StorageError
+from face3d_tune.paths import expanded
+from face3d_tune.safe_text import learn_url, masked, redact, secret_part
+from face3d_tune.sqlite_file import Held, patience, take
 
-_SQLITE_LOCK_WAIT = 60  # seconds to wait for a dashboard or backup that holds the file
 _CONNECT_WAIT = 10  # seconds for a PostgreSQL server to answer
 _LOCK_WAIT = 600  # seconds to wait for the other workers, of whom one after the other gets its turn
 _FROZEN = 30  # seconds that a worker may be silent while it keeps the others from asking and telling
 _LOCK_KEY = 0x6661636533640000  # "face3d": ours among all users of the server's advisory locks
-_SECRETS = ("password", "sslpassword")  # in the query part of a URL
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -44,11 +45,21 @@ class Storage:
     @classmethod
     def parse(cls, typed: str) -> "Storage":
         """Read `sqlite:///FILE` or `postgresql://…`. Raises StorageError."""
+        typed = typed.strip()
+        learn_url(typed)
         hint = "use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
         try:
-            url = make_url(typed.strip())
+            url = make_url(typed)
         except (ArgumentError, ValueError):  # whose text may hold a piece of the password
-            raise StorageError("the storage is not a database URL", hint) from None
+            url = None
+        part = secret_part(typed)
+        if part and ("@" in typed[slice(*part)] or (url and unquote(typed[slice(*part)]) != url.password)):
+            raise StorageError(
+                f"storage {masked(typed)}: the password is not encoded, so it is unclear where it ends",
+                "write @ in it as %40, : as %3A, / as %2F, ? as %3F; or leave it out and set PGPASSWORD",
+            )
+        if url is None:
+            raise StorageError("the storage is not a database URL", hint)
         kind = url.get_backend_name()
         if kind == "postgres":
             kind = "postgresql"
@@ -56,24 +67,36 @@ class Storage:
             return cls(url.set(drivername="postgresql+psycopg"))
         if kind != "sqlite":
             raise StorageError(f"storage {url.drivername!r} is not supported", hint)
+        if url.host:
+            raise StorageError(
+                f"storage {masked(typed)}: SQLite knows no hosts",
+                "three slashes stand before the file, and four if it is named from the root: sqlite:///FILE",
+            )
         if not url.database or url.database == ":memory:":
-            raise StorageError(f"storage {typed} is in memory: its studies would be lost", hint)
-        return cls(url)
+            raise StorageError(f"storage {masked(typed)} is in memory: its studies would be lost", hint)
+        path = str(expanded(url.database)) if url.database.startswith("~") else url.database
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # it may be made, or the command says what is missing
+        except (OSError, ValueError) as error:  # too long, a NUL in it, not permitted
+            said = error.strerror if isinstance(error, OSError) else str(error)
+            raise StorageError(f"storage {masked(typed)} cannot be reached: {said}", hint) from error
+        return cls(url.set(database=path))
 
     def __str__(self) -> str:
         as_typed = f"{self.url.drivername}:///{self.url.database}"
         if self.sqlite_file and make_url(as_typed) == self.url:  # SQLAlchemy would write 结果.db as %E7%BB%93…
             return as_typed
-        hidden = {key: "***" for key in _SECRETS if key in self.url.query}
-        shown = self.url.update_query_dict(hidden).render_as_string(hide_password=True)
-        return shown.replace("%2A%2A%2A", "***")
+        return masked(self.url.render_as_string(hide_password=False))
 
     __repr__ = __str__
 
     @property
     def holds_secret(self) -> bool:
-        """Whether the URL contains a password, so that it must not be printed as it is."""
-        return bool(self.url.password) or any(key in self.url.query for key in _SECRETS)
+        """Whether the URL contains what may be a password, so that it must not be printed as it is."""
+        whole = self.url.render_as_string(hide_password=False)
+        return masked(whole) != whole
 
     @property
     def sqlite_file(self) -> Path | None:
@@ -119,7 +142,18 @@ class Storage:
 
     def _require_folder(self) -> None:
         if self.sqlite_file and not self.sqlite_file.parent.is_dir():
-            raise StorageError(f"storage {self}: folder {self.sqlite_file.parent} does not exist", "create it first")
+            hint = self._four_slashes() or "create it first"
+            raise StorageError(f"storage {self}: folder {self.sqlite_file.parent} does not exist", hint)
+
+    def _four_slashes(self) -> str | None:
+        """Return the hint for three slashes where four were meant: what is missing here is there from the root."""
+        file = self.sqlite_file
+        if file is None or file.is_absolute() or len(file.parts) < 2:
+            return None
+        root = Path("/")
+        if not ((root / file).is_file() or ((root / file.parent).is_dir() and not file.parent.is_dir())):
+            return None
+        return f"three slashes name a file from here, four name it from the root: sqlite:////{file.as_posix()}"
 
     def holds_studies(self) -> bool:
         """Whether there is something that `opened` opens without `create`. Raises StorageError."""
@@ -131,7 +165,7 @@ class Storage:
     def _require_studies(self) -> None:
         hint = "make one with `face3d-tune run`, or name another with --storage"
         if self.sqlite_file and not self.sqlite_file.is_file():
-            raise StorageError(f"storage {self}: file does not exist", hint)
+            raise StorageError(f"storage {self}: file does not exist", self._four_slashes() or hint)
         if not self.holds_studies():
             raise StorageError(f"storage {self} holds no studies", hint)
 
@@ -168,7 +202,7 @@ class Storage:
     def _engine_options(self) -> dict[str, Any]:
         if self.sqlite_file:
             # No pool: Optuna leaves its engine behind where it refuses a file, and a pool would keep that open.
-            return {"poolclass": NullPool, "connect_args": {"timeout": _SQLITE_LOCK_WAIT}}
+            return {"poolclass": NullPool, "connect_args": patience(str(self))}
         # Without the ping a server that restarts between two reports would end the search; without keepalives a
         # server that vanished from the network would be waited for.
         connect = {"connect_timeout": _CONNECT_WAIT, "keepalives_idle": 10, "keepalives_interval": 5}
@@ -182,25 +216,21 @@ class Storage:
             yield
         except StorageInternalError as error:  # Optuna's wrapping of a driver's error; its own text misleads
             cause = error.__cause__
-            reason = self._reason(cause) if isinstance(cause, DBAPIError) else "the database failed"
-            raise StorageError(f"storage {self} failed: {reason}", self._reach_hint()) from error
+            reason = reason_of(cause) if isinstance(cause, DBAPIError) else "the database failed"
+            raise StorageError(f"storage {self} failed: {reason}", self._reach_hint(cause)) from error
         except OperationalError as error:
             raise StorageError(
-                f"storage {self} cannot be reached: {self._reason(error)}", self._reach_hint()
+                f"storage {self} cannot be reached: {reason_of(error)}", self._reach_hint(error)
             ) from error
         except DBAPIError as error:
-            raise StorageError(f"storage {self} cannot be used: {self._reason(error)}") from error
+            raise StorageError(f"storage {self} cannot be used: {reason_of(error)}") from error
 
-    def _reach_hint(self) -> str:
+    def _reach_hint(self, error: BaseException | None) -> str:
+        if self.sqlite_file and "locked" in str(error):
+            return "close what has the file open (a database viewer, a backup, a copy), and try again"
         if self.sqlite_file:
             return "check the path, and that the file and its folder may be written"
         return "check that the server runs, and host, port, user, password and database name"
-
-    def _reason(self, error: DBAPIError) -> str:
-        """The driver's first line; nothing of it if a password is in it."""
-        line = reason_of(error)
-        secrets = (self.url.password, *(self.url.query.get(key) for key in _SECRETS))
-        return "the server refused" if any(str(secret) in line for secret in secrets if secret) else line
 
     @contextmanager
     def searching(self) -> Iterator[None]:
@@ -213,12 +243,12 @@ class Storage:
             return
         self._require_folder()  # filelock would create it, mistyped or not
         path = self.sqlite_file.with_name(self.sqlite_file.name + ".lock")
-        lock = FileLock(path)  # the operating system lets go of it when the process dies, however it dies
         try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
+            lock = take(path)
+        except Held as error:
+            known = filter(None, (error.holder, error.mend))
             raise StorageError(
-                f"storage {self}: another `face3d-tune run` is searching in this file",
+                f"storage {self}: another `face3d-tune run` is searching in this file ({'; '.join(known)})",
                 "wait until it ends, or give this search a file of its own: --storage sqlite:///other.db",
             ) from error
         except OSError as error:
@@ -239,10 +269,10 @@ def is_away(error: BaseException) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """The driver's own first line."""
+    """Return the driver's own first line, without any password that stands in it."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     said = str(cause.orig if isinstance(cause, DBAPIError) else cause)
-    return next(iter(said.strip().splitlines()), type(cause).__name__)
+    return redact(next(iter(said.strip().splitlines()), type(cause).__name__))
 
 
 _in_this_process = threading.RLock()  # or one thread could wait for the server's lock on the other's connection

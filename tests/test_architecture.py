@@ -13,7 +13,7 @@ PACKAGE = Path(face3d_tune.__file__).parent
 
 # A module may import from every layer above its own line, and from no other.
 LAYERS = (
-    "__init__ errors",
+    "__init__ errors paths safe_text sqlite_file",
     "seeds stopping presets builtin pace blame race extrapolation verdict confirmation",  # numbers, by no one's leave
     "masks folds regular_file",
     "config script",
@@ -78,7 +78,7 @@ ONLY = {
     "cli.importing cli.copy cli.confirm cli.doctor cli.completion cli",
     "rich": "cli.table cli.live cli.progress cli.run cli.watch cli.export cli.train cli.importing cli.confirm",
     "sqlalchemy": "storage workers ledger copying",
-    "filelock": "storage",
+    "filelock": "sqlite_file",
     "optuna_dashboard": "dashboard.server",
     "matplotlib": "curve",
     "tomli_w": "export",

@@ -18,6 +18,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from face3d_tune.builtin import builtin_names
+from face3d_tune.paths import expanded
 from face3d_tune.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -103,6 +104,19 @@ class Choice(click.Choice[str]):
         return said + did_you_mean(str(value), self.choices)
 
 
+class HomePath(click.Path):
+    """A path that may begin with `~`, also where no shell has replaced it: after `=`, in quotes, in a variable."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, of the type that was asked for."""
+        if "://" in str(value):
+            self.fail(f"{str(value)!r} is a URL; expected a path", param, ctx)
+        return super().convert(os.path.expanduser(value), param, ctx)
+
+
+FILE_OR_FOLDER = HomePath(path_type=Path)
+
+
 def did_you_mean(word: str, known: Any) -> str:
     """`; did you mean 'run'?`, or nothing if nothing is near."""
     near = get_close_matches(word, list(known), n=1)
@@ -125,7 +139,7 @@ def storage_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def complete_study(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """Names of studies for the shell's Tab key: of a SQLite file, read without loading what opens every storage."""
     url = context.params.get("storage") or os.environ.get(STORAGE_VARIABLE) or DEFAULT_STORAGE
-    path = Path(url.removeprefix("sqlite:///"))
+    path = expanded(url.removeprefix("sqlite:///"))
     if not url.startswith("sqlite:///") or not path.is_file():
         return []
     try:
@@ -165,7 +179,7 @@ def data_dir_option(without: str) -> Callable[..., Any]:
     """`--data-dir`, with what is used without it."""
     option: Callable[..., Any] = click.option(
         "--data-dir",
-        type=click.Path(path_type=Path),
+        type=FILE_OR_FOLDER,
         metavar="DIR",
         envvar="FACE3D_TUNE_DATA_DIR",
         show_envvar=True,

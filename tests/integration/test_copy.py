@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -151,9 +152,10 @@ def test_a_file_in_which_a_search_runs_is_not_copied_and_the_other_storage_is_no
     optuna.create_study(storage=sqlite, study_name="s")
     with Storage.parse(sqlite_url).searching():
         answer = call("copy", sqlite_url, f"sqlite:///{(tmp_path / 'to.db').as_posix()}", cwd=tmp_path)
+    me = f"process {os.getpid()} on {socket.gethostname()}"
     assert answer.code == 2
     assert answer.err == (
-        f"error: storage {sqlite_url}: another `face3d-tune run` is searching in this file\n"
+        f"error: storage {sqlite_url}: another `face3d-tune run` is searching in this file ({me})\n"
         "hint: end it first; Ctrl-C loses nothing\n"
     )
     assert not (tmp_path / "to.db").exists()

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import socket
 import sqlite3
 import threading
 import time
@@ -141,7 +142,10 @@ def test_a_second_search_in_the_same_file_is_refused_and_a_killed_one_is_taken_u
     assert second.code == 2
     assert second.out == ""
     error, hint = second.err.splitlines()
-    assert error == ("error: storage sqlite:///face3d_tune.db: another `face3d-tune run` is searching in this file")
+    other = f"(process {process.pid} on {socket.gethostname()})"
+    assert error == (
+        f"error: storage sqlite:///face3d_tune.db: another `face3d-tune run` is searching in this file {other}"
+    )
     assert hint.startswith("hint: wait until it ends, or give this search a file of its own")
     assert watching.code == 0
     assert " complete, 1 running\n" in watching.out

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import sqlalchemy
 import face3d_tune
 from face3d_tune import storage as storage_module
 from face3d_tune.errors import StorageError
-from face3d_tune.storage import Storage, one_at_a_time
+from face3d_tune.storage import Storage, one_at_a_time, reason_of
 
 PASSWORD = "tops3cret/&é"
 QUOTED = "tops3cret%2F%26%C3%A9"
@@ -138,9 +139,9 @@ def test_a_server_that_is_down_is_named_with_what_to_check():
 
 
 def test_a_driver_that_repeats_the_password_is_not_quoted_with_it():
-    place = Storage.parse(f"postgresql://me:{QUOTED}@127.0.0.1:9/db?sslpassword=other5ecret")
+    Storage.parse(f"postgresql://me:{QUOTED}@127.0.0.1:9/db?sslpassword=other5ecret")
     said = sqlalchemy.exc.OperationalError("", {}, Exception(f"bad password {PASSWORD!s} or other5ecret\nmore"))
-    assert place._reason(said) == "the server refused"
+    assert reason_of(said) == "bad password *** or ***"
 
 
 def test_a_server_that_refuses_a_user_or_has_no_such_database_says_so_without_the_password(postgres_server):
@@ -173,6 +174,32 @@ def test_a_missing_folder_is_an_error_and_is_not_made(tmp_path, action):
     assert error.message.endswith(f"folder {tmp_path / 'typo'} does not exist")
     assert error.hint == "create it first"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there a path from the root begins with a drive")
+def test_three_slashes_where_four_were_meant_are_noticed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    there = tmp_path.relative_to("/").as_posix()
+    url = f"sqlite:///{there}/studies.db"
+    meant = f"three slashes name a file from here, four name it from the root: sqlite:////{there}/studies.db"
+    for create in (True, False):  # the folder is there from the root, and not from here
+        assert error_of(lambda create=create: open_and_close(url, create=create)).hint == meant
+    open_and_close(f"sqlite:////{there}/studies.db", create=True)
+    (tmp_path / there).mkdir(parents=True)
+    assert error_of(lambda: open_and_close(url)).hint == meant  # the file is
+    assert error_of(lambda: open_and_close("sqlite:///studies.db/x")).hint.startswith("make one with")
+    assert error_of(lambda: open_and_close("sqlite:///nowhere/x.db", create=True)).hint == "create it first"
+
+
+def test_two_slashes_name_a_host_which_sqlite_does_not_know():
+    error = error_of(lambda: Storage.parse("sqlite://studies.db"))
+    assert error.message == "storage sqlite://studies.db: SQLite knows no hosts"
+    assert error.hint.endswith("sqlite:///FILE")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a%00b"])
+def test_a_file_name_that_no_system_takes_is_an_error(name):
+    assert "cannot be reached: " in error_of(lambda: Storage.parse(f"sqlite:///{name}")).message
 
 
 @pytest.mark.parametrize("create", [False, True])
@@ -320,7 +347,8 @@ def test_many_who_open_one_empty_server_at_once_all_can(postgres_url):
 def test_a_second_process_may_not_search_in_one_sqlite_file_until_the_first_is_dead(sqlite_url):
     with held_by_another_process(sqlite_url) as process:
         error = error_of(lambda: search_and_end(sqlite_url))
-        assert error.message == f"storage {sqlite_url}: another `face3d-tune run` is searching in this file"
+        who = f"process {process.pid} on {socket.gethostname()}"
+        assert error.message == f"storage {sqlite_url}: another `face3d-tune run` is searching in this file ({who})"
         assert "--storage sqlite:///other.db" in error.hint
         process.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
         process.wait()

@@ -1,0 +1,98 @@
+"""Text that may be shown: without passwords, and short enough to read. Pure functions, but for the known secrets."""
+
+import re
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
+
+HIDDEN = "***"
+
+_LONGEST_WORD, _LONGEST = 500, 4000  # characters
+_WHOLE = 12  # characters from which a secret is removed even from the middle of a word
+# Keys in the query part of a URL whose values may be shown; a mistyped `pasword` is not among them.
+_HARMLESS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        host hostaddr port user dbname application_name fallback_application_name client_encoding options service
+        connect_timeout target_session_attrs load_balance_hosts keepalives keepalives_idle keepalives_interval
+        keepalives_count tcp_user_timeout sslmode sslnegotiation sslrootcert sslcert sslkey sslcrl sslcrldir sslsni
+        gssencmode krbsrvname channel_binding require_auth passfile mode uri cache nolock immutable vfs timeout
+        """,
+    )
+)
+_PASSWORD_IN_URL = re.compile(r"((?<![\w+.-])\w[\w+.-]*://[^\s:/@?#'\"]*:)(?!PASSWORD@)[^\s'\"]*@")
+
+_known: set[str] = set()
+
+
+def secret_part(url: str) -> tuple[int, int] | None:
+    """Return where a URL's password stands: from the first colon after `://` to the last `@`, however odd it is."""
+    start = url.find("://") + len("://")
+    colon, end = url.find(":", start), url.rfind("@")
+    return (colon + 1, end) if start >= len("://") and -1 < colon < end else None
+
+
+def masked(url: str) -> str:
+    """Return a URL as it may be shown: `***` for the password, and for a query with any value that may be one."""
+    if part := secret_part(url):
+        url = url[: part[0]] + HIDDEN + url[part[1] :]
+    head, mark, query = url.partition("?")
+    return head + mark + (query if _is_harmless(query) else HIDDEN)
+
+
+def _is_harmless(query: str) -> bool:
+    pairs = [pair.partition("=") for pair in query.split("&") if pair]
+    return all(mark and unquote_plus(key).lower() in _HARMLESS for key, mark, _ in pairs)
+
+
+def learn_url(url: str) -> None:
+    """Remember the secrets in a URL; `safe` removes them from now on."""
+    if "://" not in url:
+        return
+    found, part, first = [], secret_part(url), url.find("?")
+    if part:
+        found.append(url[slice(*part)])
+    query = url[part[1] if part and first >= part[0] else 0 :].partition("?")[2]  # a password may hold a ? too
+    if not _is_harmless(query):
+        pairs = [pair.partition("=") for pair in query.split("&")]
+        found += [value if mark else key for key, mark, value in pairs if unquote_plus(key).lower() not in _HARMLESS]
+    shown = re.split(r"\W+", masked(url))  # a user whose password is his name may still see the name
+    for secret in found:
+        if secret not in shown:
+            learn(secret)
+
+
+def learn(secret: str) -> None:
+    """Remember a secret in every form in which a program may repeat it."""
+    for form in {secret, unquote(secret), unquote_plus(secret)}:
+        if form.strip() and form != HIDDEN:
+            _known.update((form, repr(form)[1:-1], quote(form, safe=""), quote(form, safe=" +"), quote_plus(form)))
+
+
+def forget() -> None:
+    """Forget every secret: another command begins."""
+    _known.clear()
+
+
+def redact(text: str) -> str:
+    """Return the text without the known secrets, and without the password of any URL in it."""
+    for secret in sorted(_known, key=len, reverse=True):
+        if len(secret) < _WHOLE and re.fullmatch(r"\w+", secret):
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)  # not the a of a password "a" in "cat"
+        else:
+            text = text.replace(secret, HIDDEN)
+    return _PASSWORD_IN_URL.sub(rf"\1{HIDDEN}@", text)
+
+
+def shorten(text: str) -> str:
+    """Cut words, and then the whole, in the middle where they are too long to read."""
+    text = re.sub(rf"\S{{{_LONGEST_WORD + 1},}}", lambda word: _cut(word[0], _LONGEST_WORD), text)
+    return _cut(text, _LONGEST)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 4 :]}"
+
+
+def safe(text: str) -> str:
+    """Return text as it may be shown, line by line."""
+    return "\n".join(map(shorten, redact(text).split("\n")))
