@@ -26,6 +26,7 @@ from face3d_tune.data.copy import excerpt
 from face3d_tune.device import choose_device, choose_precision, device_name
 from face3d_tune.errors import StorageError, TuneError
 from face3d_tune.export import DataUse, commands
+from face3d_tune.paths import expanded
 from face3d_tune.plan import cores
 from face3d_tune.script import Script, read_script
 from face3d_tune.smoke import endings_interrupt, try_script, wrong_model
@@ -90,6 +91,8 @@ def examine(
             yield look()
         except TuneError as error:
             yield Finding(name, "problem", error.message, error.hint)
+        except OSError as error:  # a name too long, a folder not permitted
+            yield Finding(name, "problem", f"{error.filename}: {error.strerror}", "choose another place")
 
 
 def _versions() -> Finding:
@@ -190,17 +193,17 @@ def _artifacts(typed: str | None) -> Finding:
     if typed.startswith("s3://"):
         kept.names("")
         return Finding("artifacts", "ok", f"{kept}: reached")
-    existing = _existing(Path(typed))
+    existing = _existing(expanded(typed))
     if not os.access(existing, os.W_OK):
         return Finding("artifacts", "problem", f"cannot write into {existing}", "choose another --artifacts")
-    return Finding("artifacts", "ok", f"{kept}: {'can be written' if Path(typed).exists() else 'not there yet'}")
+    return Finding("artifacts", "ok", f"{kept}: {'can be written' if expanded(typed).exists() else 'not there yet'}")
 
 
 def _disk(storage: str, artifacts: str | None) -> Finding:
     file = Storage.parse(storage).sqlite_file
     folders = [file.parent] if file else []
     if artifacts is not None and not artifacts.startswith("s3://"):
-        folders.append(Path(artifacts))
+        folders.append(expanded(artifacts))
     free = {str(folder): shutil.disk_usage(_existing(folder)).free for folder in folders}
     if not free:
         return Finding("disk", "ok", "nothing is stored on this machine")

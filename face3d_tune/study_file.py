@@ -16,6 +16,7 @@ from face3d_tune import space as space_module
 from face3d_tune.builtin import STUDIES, builtin_names
 from face3d_tune.config import PARAMETERS, Layout, TrialConfig, check_type, resolve
 from face3d_tune.errors import ConfigError, StudyFileError
+from face3d_tune.paths import expanded
 from face3d_tune.presets import PRESETS, Preset
 from face3d_tune.space import Space
 
@@ -169,7 +170,7 @@ def _script_default(name: str) -> Any:
 def read(name_or_path: str) -> StudyFile:
     """Read a built-in study by name, or any study file by path (it ends in .toml)."""
     if name_or_path.endswith(".toml"):
-        path = Path(name_or_path)
+        path = expanded(name_or_path)
     elif name_or_path in builtin_names():
         path = STUDIES / f"{name_or_path}.toml"
     else:

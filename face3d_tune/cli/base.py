@@ -373,6 +373,7 @@ def trying_options(what: str) -> Callable[..., Any]:
     def options(function: Callable[..., Any]) -> Callable[..., Any]:
         python = click.option(
             "--python",
+            type=HomePath(),
             default=sys.executable,
             metavar="PATH",
             help=f"Python that {what} runs the script with.  [default: this program's]",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face3d_tune.cli.base import Choice, Group, example, pair_options
+from face3d_tune.cli.base import FILE_OR_FOLDER, Choice, Group, example, pair_options
 from face3d_tune.errors import DataError
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ BIN = 15  # degrees of yaw per bar
 BAR = 40  # characters of the longest bar
 
 UNITS = Choice(["degrees", "radians"])
-FOLDER = click.Path(path_type=Path)
 
 
 @click.group(cls=Group, epilog=example("face3d-tune data check path/to/files"))
@@ -25,7 +24,7 @@ def data() -> None:
 
 
 @data.command(epilog=example("face3d-tune data check path/to/files --max-yaw 60"))
-@click.argument("folder", metavar="[DIR]", type=FOLDER, required=False, envvar="FACE3D_TUNE_DATA_DIR")
+@click.argument("folder", metavar="[DIR]", type=FILE_OR_FOLDER, required=False, envvar="FACE3D_TUNE_DATA_DIR")
 @pair_options
 def check(folder: Path | None, **selection: Any) -> None:
     """Show what is in DIR, or in the sample, and all that is wrong."""
@@ -47,7 +46,7 @@ def check(folder: Path | None, **selection: Any) -> None:
 
 
 @data.command(epilog=example("face3d-tune data sample path/to/new/folder"))
-@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("folder", metavar="DIR", type=FILE_OR_FOLDER)
 def sample(folder: Path) -> None:
     """Write the six files of the bundled sample, faces160, into DIR."""
     from face3d_tune.data.copy import write_sample
@@ -57,8 +56,8 @@ def sample(folder: Path) -> None:
 
 
 @data.command(epilog=example("face3d-tune data convert path/to/files path/to/copy --pose-unit radians"))
-@click.argument("folder", metavar="DIR", type=FOLDER)
-@click.argument("out", metavar="OUT", type=FOLDER)
+@click.argument("folder", metavar="DIR", type=FILE_OR_FOLDER)
+@click.argument("out", metavar="OUT", type=FILE_OR_FOLDER)
 @click.option("--pose-unit", type=UNITS, required=True, help="Unit of the poses in the copy, which records it.")
 @click.option(
     "--from", "unit_if_unrecorded", type=UNITS, help="Unit of the poses in DIR, if its files do not record it."

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from face3d_tune.cli.base import (
+    FILE_OR_FOLDER,
     Command,
     artifacts_option,
     example,
@@ -31,7 +32,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 @artifacts_option
 @click.option(
     "--data-dir",
-    type=click.Path(path_type=Path),
+    type=FILE_OR_FOLDER,
     envvar="FACE3D_TUNE_DATA_DIR",
     show_envvar=True,
     metavar="DIR",
@@ -40,7 +41,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 @turn_angle_option
 @click.option(
     "--script",
-    type=click.Path(path_type=Path),
+    type=FILE_OR_FOLDER,
     metavar="PATH",
     help="Your copy of the training script: run it for one epoch on a few views, and tell which layout it builds.",
 )

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face3d_tune.cli.base import (
+    FILE_OR_FOLDER,
     ONLY_STUDY,
     Choice,
     Command,
+    HomePath,
     complete_preset,
     did_you_mean,
     example,
@@ -33,7 +35,7 @@ def command_options(function: Any) -> Any:
         (
             click.option(
                 "--script",
-                type=click.Path(path_type=Path),
+                type=FILE_OR_FOLDER,
                 metavar="PATH",
                 help="Your copy of the training script; it is read, not run, and only its flags are used.",
             ),
@@ -68,7 +70,9 @@ def command_options(function: Any) -> Any:
     show_default=True,
     help="A command, all values as JSON, or a preset for a study file.",
 )
-@click.option("--data-dir", metavar="DIR", help="Folder to name in the command.  [default: the study's]")
+@click.option(
+    "--data-dir", type=HomePath(), metavar="DIR", help="Folder to name in the command.  [default: the study's]"
+)
 @command_options
 @click.option(
     "--check",
@@ -127,7 +131,14 @@ def export(
 
 @click.command(cls=Command, epilog=example("face3d-tune presets\nface3d-tune presets recommended"))
 @click.argument("name", required=False, shell_complete=complete_preset)
-@click.option("--data-dir", default="train/datas/file", show_default=True, metavar="DIR", help="Folder to name in it.")
+@click.option(
+    "--data-dir",
+    type=HomePath(),
+    default="train/datas/file",
+    show_default=True,
+    metavar="DIR",
+    help="Folder to name in it.",
+)
 @click.option(
     "--feature-size",
     type=click.IntRange(1),

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from face3d_tune.cli.base import Choice, Command, example, storage_option
+from face3d_tune.cli.base import Choice, Command, HomePath, example, storage_option
 
 _BEGINNING = 2000  # characters of a file, among which every report says that it is one
 
@@ -21,6 +21,7 @@ _BEGINNING = 2000  # characters of a file, among which every report says that it
 @click.option(
     "-o",
     "--out",
+    type=HomePath(),
     metavar="FILE",
     help="Where to write; - is the standard output.  [default: report-STUDY.html]",
 )

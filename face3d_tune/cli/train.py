@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face3d_tune.cli.base import (
+    FILE_OR_FOLDER,
     ONLY_STUDY,
     Command,
     complete_preset,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FILE_OR_FOLDER,
     metavar="DIR",
     help="Folder to write to.  [default: trained/STUDY-trial-N or trained/PRESET]",
 )
