@@ -20,7 +20,7 @@ from face3d_tune.config import PARAMETERS, TrialConfig, resolve
 from face3d_tune.data import FaceData
 from face3d_tune.errors import StudyError
 from face3d_tune.presets import PRESETS, Preset
-from face3d_tune.results import find_study, pick_trial, repeatable_config, study_names
+from face3d_tune.results import alike, find_study, pick_trial, repeatable_config, study_names
 from face3d_tune.storage import Storage
 from face3d_tune.study_file import StudyFile
 
@@ -75,7 +75,9 @@ def find(
 
     None if it follows no study. Raises StudyError if `before` is not what the study follows, or cannot be followed.
     """
-    if name in study_names(storage):
+    names = study_names(storage)
+    before = before and (alike(before, names) or before)
+    if name in names:
         attrs = optuna.load_study(study_name=name, storage=storage).user_attrs
         if "settings" in attrs:  # else whoever made it died before it was one, or it is not ours
             return _held(name, attrs, before)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face3d_tune.cli.base import Command, data_options, example, layout_option, storage_option
+from face3d_tune.cli.base import FILE_OR_FOLDER, Command, data_options, example, layout_option, storage_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         "face3d-tune import checkpoints old_runs --data-dir train/datas/file"
     ),
 )
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=FILE_OR_FOLDER)
 @click.option(
     "--study",
     "study_name_or_file",
@@ -66,6 +66,7 @@ def import_(
     from face3d_tune.errors import RefusedRunError
     from face3d_tune.importing import examine
     from face3d_tune.objective import Setup
+    from face3d_tune.results import name_to_search
     from face3d_tune.search import Search, check
     from face3d_tune.stages import take_up
     from face3d_tune.storage import Storage
@@ -77,7 +78,7 @@ def import_(
     for line in data.warnings:
         click.echo(f"warning: {line}", err=True)
     settings, setup = Settings(layout, epochs or file.epochs, seed), Setup(data, torch.device("cpu"), "off")
-    name = study_name or file.name
+    name = name_to_search(place, study_name or file.name)
     file, stage = take_up(place, name, None, data, file, settings)
     check(file, settings, setup)
     examined = [examine(run, file.for_layout(layout), settings, data, unconfirmed=unconfirmed) for run in runs]

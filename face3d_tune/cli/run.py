@@ -158,6 +158,7 @@ def run(
     from face3d_tune.objective import Setup
     from face3d_tune.outage import DEFAULT_TIMEOUT
     from face3d_tune.plan import choose
+    from face3d_tune.results import name_to_search
     from face3d_tune.search import Search, check
     from face3d_tune.stages import take_up
     from face3d_tune.storage import Storage
@@ -180,7 +181,7 @@ def run(
         click.echo(f"warning: {line}", err=True)
     settings = Settings(layout, epochs or file.epochs, seed, folds)
     setup = Setup(data, chosen_device, precision, use_amp=amp != "off", target=target, target_epochs=target_epochs or 1)
-    name = study_name or file.name
+    name = name_to_search(place, study_name or file.name)
     file, stage = take_up(place, name, before, data, file, settings)
     check(file, settings, setup)
     configs = file.for_layout(layout).extreme_configs(data.feature_size, layout)
