@@ -150,7 +150,8 @@ def _searching(trials: Sequence[FrozenTrial]) -> list[tuple[datetime, datetime]]
     """The spans of time in which some trial ran, in their order, none touching another."""
     known = [(trial.datetime_start, trial.datetime_complete) for trial in trials]
     spans: list[tuple[datetime, datetime]] = []
-    for start, end in sorted((start, end) for start, end in known if start and end):
+    # A clock that was set back may let a trial end before it began; it then counts for no time.
+    for start, end in sorted((start, max(start, end)) for start, end in known if start and end):
         if spans and start <= spans[-1][1]:
             spans[-1] = spans[-1][0], max(spans[-1][1], end)
         else:

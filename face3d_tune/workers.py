@@ -95,6 +95,7 @@ class Worker:
             with engine.begin() as database:
                 self._check_versions(database)
                 self._prune(database)
+                self._forget_the_future(database)
                 self._last = clock(database)
         # A network that was away may have come back for this worker first; the others get time for a sign of life.
         self._steady = self._last - silence + 2 * self.interval
@@ -117,6 +118,11 @@ class Worker:
         running = "select trial_id from trials where state = 'RUNNING'"
         database.execute(text(f"delete from face3d_tune_claims where trial_id not in ({running})"))
 
+    def _forget_the_future(self, database: Connection) -> None:
+        """After the clock was set back: a dead worker would count as alive until the clock has caught up."""
+        mend = f"update face3d_tune_workers set seen = {_now(database)} where seen > {_now(database)}"
+        database.execute(text(mend))
+
     def beat(self) -> None:
         """Give a sign of life; the first one, here or in an older copy of the database, is joining."""
         with self._engine.begin() as database:
@@ -127,8 +133,11 @@ class Worker:
                 values |= {"host": socket.gethostname(), "pid": os.getpid()}
                 values |= {"started": now, "seen": now, "silence": self.silence}
                 database.execute(_tables.tables["face3d_tune_workers"].insert(), values)
-        if now - self._last > 2 * self.interval:
-            self._steady = now  # whatever kept this worker silent may have kept the others
+        if now < self._last:
+            with self._engine.begin() as database:
+                self._forget_the_future(database)
+        if not 0 <= now - self._last <= 2 * self.interval:
+            self._steady = now  # whatever kept this worker silent, or set the clock back, may have met the others
         self._last = now
 
     def claim(self, trial_id: int) -> None:
@@ -165,7 +174,9 @@ class Worker:
             "where t.study_id = :study and t.state = 'RUNNING' order by t.number"
         )
         with self._engine.connect() as database:
-            now, started = clock(database), _server_start(database)
+            now = clock(database)
+            started = _server_start(database)
+            started = started if started <= now else 0.0  # its clock was set back since
             rows = database.execute(text(question), {"study": self._study_id}).all()
         found = []
         for number, trial_id, owner, host, pid, silence, seen in rows:
@@ -175,7 +186,7 @@ class Worker:
             elif host is None:
                 found.append(Orphan(number, trial_id, "its process ended without a word"))
             elif self._alone or now - max(seen, started, self._steady) > silence:
-                silent = f"{host}, process {pid}, silent for {now - seen:.0f} s"
+                silent = f"{host}, process {pid}, silent for {max(0.0, now - seen):.0f} s"
                 found.append(Orphan(number, trial_id, f"its process ended without a word ({silent})"))
         return found
 
@@ -246,7 +257,7 @@ def read_workers(engine: Engine, study_id: int) -> list[WorkerRow]:
             {"study": study_id},
         ).all()
     return [
-        WorkerRow(host, pid, now - started, now - seen, now - seen <= silence, _of(worker, claims))
+        WorkerRow(host, pid, max(0.0, now - started), max(0.0, now - seen), now - seen <= silence, _of(worker, claims))
         for worker, host, pid, started, seen, silence in rows
     ]
 

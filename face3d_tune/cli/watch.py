@@ -70,8 +70,9 @@ def _picture(tally: "Tally", running: "list[FrozenTrial]", folds: int) -> "Pictu
     from face3d_tune.cli.live import Picture
 
     began = [trial.datetime_start for trial in running if trial.datetime_start]
-    spent = sum((datetime.now() - start).total_seconds() for start in began)
-    return Picture(tally.standing(len(running), max(0.0, spent)), [_in_training(trial, folds) for trial in running])
+    # A clock that was set back, or another machine's, may say that a trial begins later.
+    spent = sum(max(0.0, (datetime.now() - start).total_seconds()) for start in began)
+    return Picture(tally.standing(len(running), spent), [_in_training(trial, folds) for trial in running])
 
 
 def _in_training(trial: "FrozenTrial", folds: int) -> "InTraining":

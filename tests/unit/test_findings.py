@@ -62,6 +62,13 @@ def test_the_best_so_far_is_followed_by_trials_and_by_time_without_pauses():
     assert (found.finished, found.best.number, found.no_model) == (4, 4, 0.5)
 
 
+def test_a_clock_that_was_set_back_gives_no_negative_time():
+    backwards = study_of(trial("COMPLETE", 0.6, 100, 40), trial("COMPLETE", 0.7, 40, 50), trial("PRUNED", 0.1, 60, 30))
+    found = find(backwards)
+    assert found.seconds == 10 * 60
+    assert [step.seconds for step in found.improvements] == [0, 10 * 60]
+
+
 def test_improvements_follow_the_order_in_which_trials_ended():
     found = find(study_of(trial("COMPLETE", 0.6, 0, 20), trial("COMPLETE", 0.5, 0, 10)))
     assert [(step.trial, step.finished) for step in found.improvements] == [(1, 1), (0, 2)]
