@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import socket
 import sqlite3
 import threading
 import time
