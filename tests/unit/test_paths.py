@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import click
 import pytest
 from command_line import call
 from fake_data import write_data
 
 from face3d_tune.artifacts import Artifacts
+from face3d_tune.cli import cli
+from face3d_tune.cli.base import HomePath
 from face3d_tune.paths import expanded
 from face3d_tune.storage import Storage
 from face3d_tune.study_file import read
@@ -68,6 +71,17 @@ def test_every_path_that_is_typed_or_set_may_begin_at_home(home):
     assert str(home / "data") in call("export", "--data-dir", "~/data", cwd=work, **variables).out
     for line in ("export --script ~/nowhere.py", "import ~/nowhere.pth"):
         assert str(home / "nowhere.p") in call(*line.split(), cwd=work, **variables).err
+
+
+def test_every_option_that_takes_a_path_takes_one_from_home():
+    waiting, found = [cli], []
+    while waiting:
+        command = waiting.pop()
+        waiting += getattr(command, "commands", {}).values()
+        found += [each for each in command.params if isinstance(each.type, click.Path)]
+        assert all(each.type.name == "path" for each in command.params if each.metavar in ("DIR", "PATH"))
+    assert len(found) >= 15
+    assert [each.name for each in found if not isinstance(each.type, HomePath)] == []
 
 
 def test_the_carriage_return_of_a_file_edited_on_windows_is_no_part_of_a_variable(home):
