@@ -51,7 +51,7 @@ class Window:
     def trial_ended(self, trial: FrozenTrial) -> None:
         """Nothing to note."""
 
-    def trial_lost(self, number: int) -> None:
+    def trial_lost(self, number: int, reason: str) -> None:
         """Nothing to note."""
 
     def note(self, line: str) -> None:

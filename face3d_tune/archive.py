@@ -5,7 +5,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.folds import key_of
 from face3d_tune.ledger import lineage
-from face3d_tune.results import FINISHED, IMPORTED, kept_cosine
+from face3d_tune.results import FINISHED, kept_cosine, trained_here
 from face3d_tune.resume import Checkpoints
 
 DEFAULT_KEEP = 10  # trials
@@ -37,7 +37,7 @@ class Archive:
         if self.checkpoints is None or key is None:
             return None
         said = next(filter(None, map(self.checkpoints.discard, self._later(key))), None)
-        if trial.state not in FINISHED:
+        if not trained_here(trial):
             return self.checkpoints.discard(key) or said
         said = self.checkpoints.finish(key, _name(trial)) or said
         return self.checkpoints.keep_best(self._ranked(), self._keep) or said
@@ -49,7 +49,7 @@ class Archive:
         ended: dict[str, str | None] = {}
         for trial in self._study.get_trials(deepcopy=False):
             if key := self.key(trial):  # a later trial of the same lineage is its successor
-                ended |= {key: _name(trial) if trial.state in FINISHED else None} | dict.fromkeys(self._later(key))
+                ended |= {key: _name(trial) if trained_here(trial) else None} | dict.fromkeys(self._later(key))
                 if not trial.state.is_finished():
                     for each in (key, *self._later(key)):
                         del ended[each]
@@ -61,8 +61,7 @@ class Archive:
 
     def _ranked(self) -> list[str]:
         """The names of all trials that finished here, completed before pruned ones, the best first."""
-        held = self._study.get_trials(deepcopy=False, states=FINISHED)
-        trials = [trial for trial in held if trial.user_attrs.get("origin") != IMPORTED]  # of which nothing is kept
+        trials = list(filter(trained_here, self._study.get_trials(deepcopy=False, states=FINISHED)))
         value = {trial.number: kept_cosine(trial) for trial in trials}
         order = sorted(trials, key=lambda trial: (trial.state == TrialState.COMPLETE, value[trial.number] or -1.0))
         return [_name(trial) for trial in reversed(order)]

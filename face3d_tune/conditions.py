@@ -19,6 +19,7 @@ from face3d_tune.folds import mean_by_band
 from face3d_tune.study_file import StudyFile
 
 DEFAULT_SEED = 42
+ANOTHER = "start another study with --study-name NEW"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,24 +93,21 @@ def ridge_attrs(data: FaceData, folds: int) -> dict[str, Any]:
 
 def check_same(name: str, held: Mapping[str, Any], wanted: Mapping[str, Any], settings: Settings) -> None:
     """Raise StudyError, naming what differs, unless study `name`, with attributes `held`, may go on as `wanted`."""
-    another = "start another study with --study-name NEW"
-    if "settings" not in held:
-        raise StudyError(f"study {name!r} was not made by face3d-tune", another)
     if held["data_fingerprint"] != wanted["data_fingerprint"]:
         raise StudyError(
             f"study {name!r} was made on other data: {describe_data(held)}; now {describe_data(wanted)}",
-            f"give the data it was made on{missing_options(held, wanted)}, or {another}",
+            f"give the data it was made on{missing_options(held, wanted)}, or {ANOTHER}",
         )
     # Times in the database mean different things to different major versions.
     versions = [attrs["versions"]["optuna"] for attrs in (held, wanted)]
     if len({version.split(".")[0] for version in versions}) > 1:
-        raise StudyError(f"study {name!r} was made with Optuna {versions[0]}, this is {versions[1]}", another)
+        raise StudyError(f"study {name!r} was made with Optuna {versions[0]}, this is {versions[1]}", ANOTHER)
     before, now = ({"folds": 1} | _flat(attrs["settings"]) for attrs in (held, wanted))  # older studies do not say
     free = {"study_file"} | ({"seed"} if settings.seed is None else set())
     for key in [key for key in (before | now) if key not in free]:
         if before.get(key) != now.get(key):
             values = f"{before.get(key)}, now it is {now.get(key)}"
-            hint = f"means over folds and values of one split do not compare; {another}" if key == "folds" else another
+            hint = f"means over folds and values of one split do not compare; {ANOTHER}" if key == "folds" else ANOTHER
             raise StudyError(f"study {name!r} was made with {key} = {values}", hint)
 
 

@@ -10,8 +10,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.confirmation import CONFIRMATION
+from face3d_tune.foreign import own_trials
 from face3d_tune.importance import Importance, importances
-from face3d_tune.results import FINISHED, IMPORTED, Row, best_trial, config_of, count_states, preset_rows
+from face3d_tune.results import FINISHED, Row, best_trial, config_of, count_states, counts, preset_rows, trained_here
 
 _RUNNERS_UP = 4  # trials after the best that are worth a look
 
@@ -43,7 +44,8 @@ class Findings:
 
     name: str
     attrs: Mapping[str, Any]  # the study's user attributes
-    trials: Sequence[FrozenTrial]  # all of them, by number
+    trials: Sequence[FrozenTrial]  # of this program, by number
+    by_hand: int  # trials of other programs, which are in nothing else here
     states: Mapping[str, int]  # trials by state: complete, pruned, fail, running, waiting
     best: FrozenTrial | None
     presets: Sequence[Row]
@@ -56,7 +58,7 @@ class Findings:
 
     @property
     def finished(self) -> int:
-        """Completed and pruned trials, without imported ones."""
+        """Completed and pruned trials that were trained here."""
         return len(_own(self.trials, FINISHED))
 
     @property
@@ -102,10 +104,9 @@ class Findings:
 
 def find(study: optuna.Study) -> Findings:
     """Read a study that face3d-tune made, once, and work out what it shows."""
-    trials = study.get_trials(deepcopy=False)
-    completed = [
-        trial for trial in trials if trial.state == TrialState.COMPLETE and trial.user_attrs.get("confirmed", True)
-    ]
+    held = study.get_trials(deepcopy=False)
+    trials = own_trials(held)
+    completed = [trial for trial in trials if trial.state == TrialState.COMPLETE and counts(trial)]
     best = best_trial(study)
     sampled = [trial for trial in completed if trial is not best and not trial.user_attrs.get("preset")]
     searching = _searching(trials)
@@ -113,6 +114,7 @@ def find(study: optuna.Study) -> Findings:
         name=study.study_name,
         attrs=study.user_attrs,
         trials=trials,
+        by_hand=len(held) - len(trials),
         states=count_states(study),
         best=best,
         presets=preset_rows(study),
@@ -139,7 +141,7 @@ def searched(trials: Sequence[FrozenTrial], space: Mapping[str, Any]) -> tuple[d
 
 def _own(trials: Sequence[FrozenTrial], states: Container[TrialState]) -> list[FrozenTrial]:
     """Those in these states that were trained here."""
-    return [trial for trial in trials if trial.state in states and trial.user_attrs.get("origin") != IMPORTED]
+    return [trial for trial in trials if trial.state in states and trained_here(trial)]
 
 
 def _value(trial: FrozenTrial) -> float:
@@ -162,7 +164,7 @@ def _searching(trials: Sequence[FrozenTrial]) -> list[tuple[datetime, datetime]]
 def _improvements(
     trials: Sequence[FrozenTrial], searching: Sequence[tuple[datetime, datetime]]
 ) -> tuple[Improvement, ...]:
-    counted = [trial for trial in trials if trial.state in FINISHED and trial.user_attrs.get("confirmed", True)]
+    counted = filter(counts, trials)
     ended = [(trial.datetime_complete, trial) for trial in counted]
     found: list[Improvement] = []
     in_order = sorted(((when, trial) for when, trial in ended if when), key=lambda pair: (pair[0], pair[1].number))

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune import race
 from face3d_tune.extrapolation import ExtrapolationPruner
+from face3d_tune.foreign import View, own_trials
 
 Attempt = Callable[[Callable[[], Any]], Any]  # calls something that needs the database, if that is there
 
@@ -29,7 +30,10 @@ _FRESH = 10.0  # seconds for which completed trials of other workers may be unkn
 
 
 class CompletedTrials:
-    """What a percentile pruner asks of a study, from memory; read again when a trial has ended, or after a while."""
+    """What a percentile pruner asks of a study, from memory; read again when a trial has ended, or after a while.
+
+    Trials of other programs are left out: their curves need not be of validation cosines, nor their steps epochs.
+    """
 
     def __init__(self, study: optuna.Study) -> None:
         self.direction: StudyDirection = study.direction
@@ -40,7 +44,7 @@ class CompletedTrials:
     def get_trials(self, deepcopy: bool = False, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
         """The completed trials; the arguments are those of `Study.get_trials`."""
         if time.monotonic() - self._read > _FRESH:
-            self._trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            self._trials = own_trials(self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
             self._read = time.monotonic()
         return self._trials
 
@@ -95,7 +99,8 @@ class TrialJudge:
         if isinstance(pruner, NopPruner):
             return False
         if not isinstance(pruner, PercentilePruner | ExtrapolationPruner):  # the median pruner is one
-            return self._trial.should_prune()
+            held = self._trial.study._storage.get_trial(self._trial._trial_id)
+            return pruner.prune(View(self._trial.study), held)  # type: ignore[arg-type]
         running = FrozenTrial(
             number=self._trial.number,
             state=TrialState.RUNNING,

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 
 from face3d_tune import history
+from face3d_tune.foreign import FOREIGN_SQL, ended_from_outside, is_foreign, own_trials
 from face3d_tune.objective import Outcome
 from face3d_tune.results import FINISHED, PUT_BACK
 from face3d_tune.storage import one_at_a_time
@@ -26,7 +27,7 @@ _INHERITED = ("preset", "near", "overrides", "seed", "ordinal", "deaths", "linea
 
 
 class TrialLost(Exception):
-    """Another worker took the trial, since this one seemed dead: it slept, or the database did not hear of it."""
+    """Another worker took the trial, since this one seemed dead; or another program ended it."""
 
 
 class Ledger:
@@ -38,10 +39,11 @@ class Ledger:
         self._engine = storage.engine
 
     def counts(self) -> dict[TrialState, int]:
-        """Trials by state, without reading them; those that were trained elsewhere count nowhere."""
+        """Trials by state, without reading them; imported ones and those of other programs count nowhere."""
         question = text(
             "select state, count(*) from trials t where study_id = :study and not exists "
-            "(select 1 from trial_user_attributes a where a.trial_id = t.trial_id and a.key = 'origin') group by state"
+            "(select 1 from trial_user_attributes a where a.trial_id = t.trial_id and a.key = 'origin') "
+            f"and not {FOREIGN_SQL} group by state"
         )
         with self._engine.connect() as database:
             rows = database.execute(question, {"study": self.study._study_id}).all()
@@ -55,7 +57,9 @@ class Ledger:
     def enqueue(self, presets: Iterable[SeedTrial]) -> None:
         """Put every preset that the study does not hold yet in the queue, in this order."""
         with one_at_a_time(self._engine):
-            held = {trial.user_attrs.get(kind) for trial in self._trials() for kind in ("preset", "near")}
+            # One that another program completed is queued again; so is one whose retry another program took.
+            trials = [trial for trial in own_trials(self._trials()) if PUT_BACK not in trial.user_attrs]
+            held = [trial.user_attrs.get(kind) for trial in trials for kind in ("preset", "near")]
             for preset in presets:
                 if preset.name not in held:
                     attrs = {preset.kind: preset.name, "overrides": dict(preset.overrides)}
@@ -64,7 +68,8 @@ class Ledger:
     def take_in(self, trials: Iterable[FrozenTrial]) -> dict[str, tuple[int, bool]]:
         """Store trials that were trained elsewhere, each once; by `run_id` the number, and whether it is new."""
         with one_at_a_time(self._engine):
-            held = {trial.user_attrs.get("run_id"): trial.number for trial in self._trials()}
+            imported = [trial for trial in self._trials() if isinstance(trial.user_attrs.get("run_id"), str)]
+            held = {trial.user_attrs["run_id"]: trial.number for trial in imported}
             taken: dict[str, tuple[int, bool]] = {}
             for trial in trials:
                 run_id = trial.user_attrs["run_id"]
@@ -85,7 +90,7 @@ class Ledger:
                 return None
             trial = self.study.ask()
             try:
-                if "ordinal" not in trial.user_attrs:
+                if _whole(trial, "ordinal") is None:
                     trial.set_user_attr("ordinal", self._next_ordinal())
             except UpdateFinishedTrialError:  # this process was frozen in this very block, and taken for dead
                 return None
@@ -102,7 +107,9 @@ class Ledger:
                 self.study._storage.set_trial_system_attr(trial._trial_id, history.ATTR, outcome.history)
             with one_at_a_time(self._engine):
                 held = self.study._storage.get_trial(trial._trial_id)
-                if held.state not in FINISHED:  # which nobody else would have made it
+                if ended_from_outside(held):
+                    raise TrialLost
+                if held.state not in FINISHED:  # which no other worker would have made it
                     if not self.worker.holds(trial._trial_id):
                         raise TrialLost
                     if not held.state.is_finished():
@@ -133,15 +140,25 @@ class Ledger:
                 self._put_back(held, reason, died=False)
                 self.worker.release(trial._trial_id)
 
+    def why_lost(self, trial: optuna.Trial) -> str:
+        """Say in a few words who took a trial from this worker."""
+        if ended_from_outside(self.study._storage.get_trial(trial._trial_id)):
+            return "ended from outside"
+        return "reassigned to another worker: no heartbeat from this one"
+
     def take_back_orphans(self) -> list[Orphan]:
-        """Put back every trial that runs without a living worker; which these were."""
+        """Put back every trial that runs without a living worker; which these were.
+
+        What another program asked for and sampled is left to it.
+        """
         if not self.worker.orphans():
             return []
         with one_at_a_time(self._engine):
             return self._take_back_orphans()
 
     def _take_back_orphans(self) -> list[Orphan]:
-        orphans = self.worker.orphans()
+        held = {orphan: self.study._storage.get_trial(orphan.trial_id) for orphan in self.worker.orphans()}
+        orphans = [orphan for orphan, trial in held.items() if not is_foreign(trial)]
         for orphan in orphans:
             self.worker.release(orphan.trial_id)  # first: from now on its worker, if it only slept, can tell it no more
             trial = self.study._storage.get_trial(orphan.trial_id)
@@ -158,9 +175,9 @@ class Ledger:
         """
         sampled = trial.params if "config" in trial.user_attrs else {}  # else a part of them, if any
         params = {**trial.system_attrs.get("fixed_params", {}), **sampled}
-        deaths = trial.user_attrs.get("deaths", 0) + died
+        deaths = (_whole(trial, "deaths") or 0) + died
         again = deaths <= RETRIES
-        succeeded = {other.user_attrs.get("retry_of") for other in self._trials()}
+        succeeded = {_whole(other, "retry_of") for other in self._trials()}
         if again and params and trial.number not in succeeded:
             attrs = {key: trial.user_attrs[key] for key in _INHERITED if key in trial.user_attrs}
             attrs |= {"retry_of": trial.number, "deaths": deaths, "lineage": lineage(trial)}
@@ -181,9 +198,9 @@ class Ledger:
         from one seed after each interruption would repeat its first suggestions.)
         """
         trials = self._trials()
-        succeeded = {trial.user_attrs.get("retry_of") for trial in trials}
+        succeeded = {_whole(trial, "retry_of") for trial in trials}
         used = {
-            trial.user_attrs.get("ordinal")
+            _whole(trial, "ordinal")
             for trial in trials
             if PUT_BACK not in trial.user_attrs or trial.number in succeeded
         }
@@ -195,4 +212,11 @@ class Ledger:
 
 def lineage(trial: FrozenTrial | optuna.Trial) -> int:
     """The number of the trial that this one continues, through all its retries; its own if it continues none."""
-    return int(trial.user_attrs.get("lineage", trial.number))
+    held = _whole(trial, "lineage")
+    return trial.number if held is None else held
+
+
+def _whole(trial: FrozenTrial | optuna.Trial, key: str) -> int | None:
+    """Return a whole number from a trial's user attributes, in which anyone may have stored something else."""
+    held = trial.user_attrs.get(key)
+    return held if isinstance(held, int) else None

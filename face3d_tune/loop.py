@@ -19,7 +19,7 @@ from face3d_tune.judge import CompletedTrials, TrialJudge
 from face3d_tune.ledger import Ledger, TrialLost
 from face3d_tune.objective import Outcome, TrialRun
 from face3d_tune.outage import Outage
-from face3d_tune.results import OF_THE_CONFIG, cause, count_causes, in_words
+from face3d_tune.results import OF_THE_CONFIG, OUTSIDE, cause, count_causes, in_words
 from face3d_tune.slots import Slots
 from face3d_tune.storage import is_away
 from face3d_tune.tasks import Event, Note, Task
@@ -46,8 +46,8 @@ class Watcher(Protocol):
     def trial_ended(self, trial: FrozenTrial) -> None:
         """A trial has been told to Optuna."""
 
-    def trial_lost(self, number: int) -> None:
-        """Another worker has taken the trial."""
+    def trial_lost(self, number: int, reason: str) -> None:
+        """Another worker has taken the trial, or another program has ended it."""
 
     def note(self, line: str) -> None:
         """Something a person should know; may come from another thread."""
@@ -204,6 +204,8 @@ class Loop:
         self._watcher.trial_ended(trial)
         if said := self._file_away(trial):
             self._watcher.note(said)
+        if cause(trial) == OUTSIDE:  # which says nothing about the space, nor about this machine
+            return
         self._failures = [*self._failures, trial] if trial.state == TrialState.FAIL else []
         errors = [failed for failed in self._failures if cause(failed) not in OF_THE_CONFIG]
         if trial in errors and len(errors) >= _ERRORS_IN_A_ROW:
@@ -220,11 +222,12 @@ class Loop:
             )
 
     def _lost(self, entry: _Running) -> None:
-        """Go on without a trial that another worker has taken."""
+        """Go on without a trial that another worker has taken, or another program has ended."""
         self._slots.drop(entry.trial.number)
         self._ledger.worker.forget(entry.trial._trial_id)
         del self._running[entry.trial.number]
-        self._watcher.trial_lost(entry.trial.number)
+        reason = self._outage.attempt(lambda: self._ledger.why_lost(entry.trial))
+        self._watcher.trial_lost(entry.trial.number, reason or "lost while the storage did not answer")
 
     def _rest(self, seconds: float) -> None:
         until = time.monotonic() + seconds

@@ -21,7 +21,7 @@ from face3d_tune.tasks import Event, Failure, Note, Resumed, Task
 from face3d_tune.training import EpochResult
 
 StopReason = Literal["finished", "early_stopping", "pruned", "target", "non_finite", "error"]
-Cause = Literal["diverged", "out_of_memory", "error"]  # of a failure; see `results.cause`
+Cause = Literal["diverged", "out_of_memory", "error", "outside"]  # of a failure; see `results.cause`
 
 
 class Judge(Protocol):

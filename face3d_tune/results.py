@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from face3d_tune.config import TrialConfig
 from face3d_tune.confirmation import CONFIRMATION
 from face3d_tune.errors import StudyError
+from face3d_tune.foreign import count_foreign, ended_from_outside, is_foreign, is_own_study, own_trials
 from face3d_tune.storage import Storage
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -20,6 +21,7 @@ IMPORTED = "imported"  # user attribute `origin` of a trial that was trained els
 PUT_BACK = "put_back"  # user attribute of a failed trial whose parameters were queued again
 _NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")  # control characters, half ones, ends of lines
 _LONGEST_NAME = 200  # characters; PostgreSQL would refuse 513
+OUTSIDE = "outside"  # cause of a failure that another program brought about
 OF_THE_CONFIG = ("diverged", "out_of_memory")  # causes for which the same config would fail again
 
 
@@ -114,7 +116,7 @@ def find_study(storage: BaseStorage, name: str | None) -> optuna.Study:
     """The study of that name; without a name the only one. Raises StudyError."""
     name = existing_name(storage, name)
     study = optuna.load_study(study_name=name, storage=storage)
-    if "settings" not in study.user_attrs:
+    if not is_own_study(study):
         raise StudyError(f"study {name!r} was not made by face3d-tune", "name another with --study-name")
     return study
 
@@ -128,10 +130,22 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
 
 def completed_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The completed trials by value, the best first, without imported ones whose value the study could not confirm."""
-    held = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    completed = [trial for trial in held if trial.user_attrs.get("confirmed", True)]
+    """The completed trials that count, by value, the best first."""
+    completed = filter(counts, study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
     return sorted(completed, key=lambda trial: float("-inf") if trial.value is None else trial.value, reverse=True)
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Return whether a finished trial may be the best, or be compared with it.
+
+    A trial of another program may not, nor an imported one whose value the study could not confirm.
+    """
+    return trial.state in FINISHED and not is_foreign(trial) and bool(trial.user_attrs.get("confirmed", True))
+
+
+def trained_here(trial: FrozenTrial) -> bool:
+    """Return whether a trial has finished and was neither imported nor made by another program."""
+    return trial.state in FINISHED and not is_foreign(trial) and trial.user_attrs.get("origin") != IMPORTED
 
 
 def kept_cosine(trial: FrozenTrial) -> float | None:
@@ -159,8 +173,15 @@ def pick_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
     if not 0 <= number < len(trials):
         held = f"it holds 0 to {len(trials) - 1}" if trials else "it holds none yet"
         raise StudyError(f"study {study.study_name!r} has no trial {number}", held)
+    if is_foreign(trials[number]) and "config" not in trials[number].user_attrs:
+        raise StudyError(
+            f"trial {number} was added by hand: face3d-tune did not train it and does not know its configuration",
+            "name another with --trial, or leave it out for the best",
+        )
     if "config" not in trials[number].user_attrs:
-        raise StudyError(f"trial {number} has not started, so there is nothing to train", "see `face3d-tune status`")
+        failed = trials[number].state == TrialState.FAIL
+        why = f"failed before it began: {trials[number].user_attrs.get('error')}" if failed else "has not started"
+        raise StudyError(f"trial {number} {why}, so there is nothing to train", "see `face3d-tune status`")
     return trials[number]
 
 
@@ -184,8 +205,8 @@ def repeatable_config(trial: FrozenTrial) -> TrialConfig:
 def preset_rows(study: optuna.Study) -> list[Row]:
     """Every preset of a study with its latest trial, in the order in which they were queued."""
     trials: dict[str, FrozenTrial] = {}
-    for trial in study.get_trials(deepcopy=False):
-        if preset := trial.user_attrs.get("preset"):
+    for trial in own_trials(study.get_trials(deepcopy=False)):
+        if isinstance(preset := trial.user_attrs.get("preset"), str):
             trials[preset] = trial  # a later one is the retry of an earlier one
     aliases: Mapping[str, str] = study.user_attrs.get("preset_aliases", {})
     rows = [Row(name, trial) for name, trial in trials.items()]
@@ -206,8 +227,12 @@ def count_imported(study: optuna.Study) -> int:
 
 
 def count_states(study: optuna.Study) -> dict[str, int]:
-    """Trials by state, every state named: complete, pruned, fail, running, waiting."""
-    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    """Trials by state, every state named: complete, pruned, fail, running, waiting.
+
+    In a study of this program without the trials of others.
+    """
+    trials = study.get_trials(deepcopy=False)
+    states = [trial.state for trial in (own_trials(trials) if is_own_study(study) else trials)]
     order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING)
     return {state.name.lower(): states.count(state) for state in order}
 
@@ -215,44 +240,53 @@ def count_states(study: optuna.Study) -> dict[str, int]:
 def cause(trial: FrozenTrial) -> str | None:
     """Why a trial failed: `diverged`, `out_of_memory`, or `error` for what its config is not to blame for.
 
-    None if it has not failed, or only gave its place to a successor.
+    `outside`: another program ended it, or queued it with values that cannot be trained. None if it has not failed, or
+    only gave its place to a successor.
     """
     attrs = trial.user_attrs
     if trial.state != TrialState.FAIL or PUT_BACK in attrs:
         return None
     if "cause" in attrs:
         return str(attrs["cause"])
+    if ended_from_outside(trial):
+        return OUTSIDE
     return "diverged" if attrs.get("stop_reason") == "non_finite" else "error"  # as an earlier version stored it
 
 
 def count_causes(trials: Iterable[FrozenTrial]) -> dict[str, int]:
     """Failed trials by cause, every cause named, and those that were `queued_again`: together all that failed."""
-    causes = [cause(trial) or "queued_again" for trial in trials if trial.state == TrialState.FAIL]
-    return {name: causes.count(name) for name in (*OF_THE_CONFIG, "error", "queued_again")}
+    failed = [trial for trial in own_trials(list(trials)) if trial.state == TrialState.FAIL]
+    causes = [cause(trial) or "queued_again" for trial in failed]
+    return {name: causes.count(name) for name in (*OF_THE_CONFIG, "error", OUTSIDE, "queued_again")}
 
 
 def in_words(causes: Mapping[str, int]) -> str:
     """`3 diverged, 1 out of memory`; empty if nothing failed."""
-    words = {"error": "by an error", "out_of_memory": "out of memory", "queued_again": "queued again"}
+    words = {"error": "by an error", OUTSIDE: "from outside"}
+    words |= {"out_of_memory": "out of memory", "queued_again": "queued again"}
     return ", ".join(f"{count} {words.get(name, name)}" for name, count in causes.items() if count)
 
 
 def summary(study: optuna.Study) -> dict[str, Any]:
-    """What `status` tells about a study, as plain values."""
-    best = best_trial(study)
+    """What `status` tells about a study, as plain values. Of a study of another program only the states are known."""
+    own = is_own_study(study)
+    best, attrs = (best_trial(study), study.user_attrs) if own else (None, {})
     return {
         "study": study.study_name,
+        "own": own,
+        "directions": [direction.name.lower() for direction in study.directions],
         "states": count_states(study),
-        "causes": count_causes(study.get_trials(deepcopy=False)),
-        "from": study.user_attrs.get("from"),
+        "causes": count_causes(study.get_trials(deepcopy=False) if own else []),
+        "from": attrs.get("from"),
         "best_value": best.value if best else None,
         "best_trial": best.number if best else None,
         "best_preset": best.user_attrs.get("preset") if best else None,
         "best_origin": origin(best) if best else None,
         "imported": count_imported(study),
-        "folds": folds_of(study.user_attrs),
-        "no_model_cosine": study.user_attrs.get("no_model_cosine"),
-        "ridge_cosine": study.user_attrs.get("ridge_cosine"),
-        "confirmation": study.user_attrs.get(CONFIRMATION),
-        "data": study.user_attrs.get("data"),
+        "by_hand": count_foreign(study) if own else 0,
+        "folds": folds_of(attrs),
+        "no_model_cosine": attrs.get("no_model_cosine"),
+        "ridge_cosine": attrs.get("ridge_cosine"),
+        "confirmation": attrs.get(CONFIRMATION),
+        "data": attrs.get("data"),
     }

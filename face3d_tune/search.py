@@ -11,25 +11,28 @@ from typing import Any
 from uuid import uuid4
 
 import optuna
+from optuna.distributions import check_distribution_compatibility
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from face3d_tune import seeds, stages
+from face3d_tune import queued, seeds, stages
 from face3d_tune.algorithms import make_pruner, make_sampler
 from face3d_tune.archive import DEFAULT_KEEP, Archive
 from face3d_tune.artifacts import Artifacts, unique_name
-from face3d_tune.conditions import Settings, check_same, ridge_attrs, study_attrs
+from face3d_tune.conditions import ANOTHER, Settings, check_same, ridge_attrs, study_attrs
 from face3d_tune.config import TrialConfig
 from face3d_tune.device import device_name
-from face3d_tune.errors import ConfigError
+from face3d_tune.errors import ConfigError, StudyError
 from face3d_tune.export import DataUse
+from face3d_tune.foreign import is_own_study
 from face3d_tune.judge import TrialJudge
 from face3d_tune.ledger import Ledger
 from face3d_tune.loop import Loop, Watcher
 from face3d_tune.objective import Outcome, Setup, TrialRun
 from face3d_tune.outage import DEFAULT_TIMEOUT, Outage
+from face3d_tune.results import OUTSIDE
 from face3d_tune.resume import Checkpoints
 from face3d_tune.slots import PlainSlot, Slots
 from face3d_tune.space import suggest
@@ -77,11 +80,12 @@ class Search:
             self.study = optuna.create_study(
                 study_name=name, storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
             )
-            foreign = self.study.direction != StudyDirection.MAXIMIZE or self.study.get_trials(deepcopy=False)
-            if "settings" in self.study.user_attrs or foreign:
-                check_same(name, self.study.user_attrs, attrs, settings)
-            else:  # new, or whoever created it died before this was done
+            if not is_own_study(self.study):  # new, of a process that died before this was done, or of another program
+                self._require_empty(name)
                 self._describe(attrs)
+            else:
+                check_same(name, self.study.user_attrs, attrs, settings)
+                self._require_same_kinds(name)
             if "id" not in self.study.user_attrs:  # tells its artifacts from those of a study with the same name
                 self.study.set_user_attr("id", uuid4().hex)
         if "ridge_cosine" not in self.study.user_attrs:  # takes seconds for wide embeddings, so others need not wait
@@ -98,6 +102,25 @@ class Search:
             unique = unique_name(name, self.study.user_attrs["id"])
             checkpoints = Checkpoints(artifacts, unique, checkpoint_every, DataUse.of(setup.data))
         self.archive = Archive(self.study, checkpoints, keep_checkpoints, settings.folds)
+
+    def _require_empty(self, name: str) -> None:
+        """Raise StudyError if another program made the study."""
+        foreign = self.study.directions != [StudyDirection.MAXIMIZE] or self.study.get_trials(deepcopy=False)
+        if foreign or "settings" in self.study.user_attrs:  # which stands last: so it is not ours
+            raise StudyError(f"study {name!r} was not made by face3d-tune", ANOTHER)
+
+    def _require_same_kinds(self, name: str) -> None:
+        """Raise StudyError if a trial holds a parameter as another kind than the study file: Optuna takes one kind."""
+        for trial in self.study.get_trials(deepcopy=False):
+            for parameter in trial.distributions.keys() & self.file.space.keys():
+                try:
+                    check_distribution_compatibility(trial.distributions[parameter], self.file.space[parameter])
+                except ValueError:
+                    raise StudyError(
+                        f"trial {trial.number} of study {name!r}, which another program added, holds {parameter} as "
+                        "another kind of parameter than this study; Optuna takes one kind only",
+                        ANOTHER,
+                    ) from None
 
     def _describe(self, attrs: Mapping[str, Any]) -> None:
         """Say in a new study what it is about."""
@@ -165,21 +188,29 @@ class Search:
 
     def _begin(self, trial: optuna.Trial, judge: TrialJudge, engine: str, watcher: Watcher) -> TrialRun | Outcome:
         """Sample what no preset has set; a config that cannot be trained ends the trial."""
-        preset, overrides = trial.user_attrs.get("preset"), trial.user_attrs.get("overrides", {})
-        ordinal: int = trial.user_attrs["ordinal"]
-        seed = trial.user_attrs.get("seed", seeds.derive(self.seed, "trial", *self._before, ordinal))
+        held = self.study._storage.get_trial(trial._trial_id)
+        ordinal: int = held.user_attrs["ordinal"]
         # No two trials sample from one seed, whichever workers ask for them; and Optuna asks the sampler only now.
         sampler_seed = seeds.derive(self.seed, "sampler", ordinal)
         self.study.sampler = Steered(make_sampler(self.file, sampler_seed))
-        params = {name: suggest(trial, name, row) for name, row in self.file.space.items() if name not in overrides}
-        attrs = {"seed": seed, "sampler_seed": sampler_seed, "worker": self.worker.label}
         try:
-            config = self._config(params, overrides)
+            asked = queued.read(held, self.file)
+            searched = {name: row for name, row in self.file.space.items() if name not in asked.overrides}
+            config = self._config({name: suggest(trial, name, row) for name, row in searched.items()}, asked.overrides)
         except ConfigError as error:  # it would come again, so it is not put back
-            return Outcome("error", None, {"stop_reason": "error", "cause": "error", "error": str(error)})
-        attrs |= {"device": device_name(self.setup.device), "engine": engine, "preset": preset}
+            cause = OUTSIDE if queued.from_outside(held) else "error"
+            return Outcome("error", None, {"stop_reason": "error", "cause": cause, "error": error.message})
+        seed = seeds.derive(self.seed, "trial", *self._before, ordinal) if asked.seed is None else asked.seed
+        attrs = {"seed": seed, "sampler_seed": sampler_seed, "worker": self.worker.label}
+        attrs |= {"device": device_name(self.setup.device), "engine": engine, "preset": asked.preset}
         for key, value in {**attrs, "config": config.to_dict()}.items():  # who has a config has all of these
             trial.set_user_attr(key, value)
+
+        def say(line: str) -> None:
+            watcher.note(f"trial {trial.number}: {line}")
+
+        if asked.ignored:
+            say(queued.say_ignored(asked.ignored, self.file))
         return TrialRun(
             trial.number,
             config,
@@ -187,9 +218,9 @@ class Search:
             seed=seed,
             judge=judge,
             key=self.archive.key(trial),
-            retry="retry_of" in trial.user_attrs,
+            retry="retry_of" in held.user_attrs,
             folds=self.settings.folds,
-            say=lambda said: watcher.note(f"trial {trial.number}: {said}"),
+            say=say,
         )
 
     def _config(self, params: Mapping[str, Any], overrides: Mapping[str, Any]) -> TrialConfig:

@@ -19,6 +19,7 @@ from face3d_tune.conditions import DEFAULT_SEED, Settings, describe_data, missin
 from face3d_tune.config import PARAMETERS, TrialConfig, resolve
 from face3d_tune.data import FaceData
 from face3d_tune.errors import StudyError
+from face3d_tune.foreign import is_own_study
 from face3d_tune.presets import PRESETS, Preset
 from face3d_tune.results import alike, find_study, pick_trial, repeatable_config, study_names
 from face3d_tune.storage import Storage
@@ -78,9 +79,9 @@ def find(
     names = study_names(storage)
     before = before and (alike(before, names) or before)
     if name in names:
-        attrs = optuna.load_study(study_name=name, storage=storage).user_attrs
-        if "settings" in attrs:  # else whoever made it died before it was one, or it is not ours
-            return _held(name, attrs, before)
+        study = optuna.load_study(study_name=name, storage=storage)
+        if is_own_study(study):  # else the process that made it died before it was one, or it is of another program
+            return _held(name, study.user_attrs, before)
     if before is None:
         return None
     if before == name:
@@ -120,8 +121,10 @@ def _check_comparable(study: optuna.Study, wanted: Mapping[str, Any]) -> None:
 
 def _seed(storage: BaseStorage, name: str, settings: Settings) -> int:
     """The seed that study `name` has, or will have."""
-    held = optuna.load_study(study_name=name, storage=storage).user_attrs if name in study_names(storage) else {}
-    own: int = held.get("settings", {}).get("seed", DEFAULT_SEED)
+    own: int = DEFAULT_SEED
+    if name in study_names(storage):
+        study = optuna.load_study(study_name=name, storage=storage)
+        own = study.user_attrs["settings"]["seed"] if is_own_study(study) else DEFAULT_SEED
     return own if settings.seed is None else settings.seed
 
 

@@ -1,11 +1,12 @@
 """Failures that teach: a sampler sees trials that diverged or ran out of memory as the worst there is.
 
 Optuna's samplers ignore failed trials, so they ask for the same hopeless region again and again. What is stored stays
-as it is: such trials are failed, and count towards no budget.
+as it is: such trials are failed, and count towards no budget. Trials of other programs a sampler does not see: their
+values may be of another measure, and one that lacks a parameter would end joint sampling for all others.
 """
 
 import copy
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import optuna
@@ -13,6 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from face3d_tune.foreign import View, own_trials
 from face3d_tune.results import FINISHED, OF_THE_CONFIG, cause
 
 _AT_MOST = 4  # failures shown for each completed trial: TPE takes the best tenth, and no failure may come into it
@@ -31,9 +33,9 @@ class Steered(BaseSampler):
         self._counted = FINISHED if isinstance(sampler, TPESampler) else (TrialState.COMPLETE,)
 
     def _seen(self, study: optuna.Study) -> optuna.Study:
-        trials = study._get_trials(deepcopy=False, use_cache=True)
+        trials = own_trials(study._get_trials(deepcopy=False, use_cache=True))
         started = sum(trial.state in self._counted for trial in trials) >= self._startup
-        return cast(optuna.Study, _Seen(study)) if started else study
+        return cast(optuna.Study, View(study, seen_by_sampler if started else own_trials))
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """What the other one samples jointly."""
@@ -67,11 +69,12 @@ class Steered(BaseSampler):
 
 
 def seen_by_sampler(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials of a study, those that failed by their own config as completed ones with the worst completed value.
+    """Return this program's trials, those that failed by their own config as completed ones with the worst value.
 
     The worst value that is known says "not there" without bending a model of the others, as -1 would. Before a trial
     has completed there is none, and the failures stay what they are; so do the oldest where they are too many.
     """
+    trials = own_trials(trials)
     completed = [trial.value for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
     failed = [trial.number for trial in trials if cause(trial) in OF_THE_CONFIG]
     taught = set(failed[-_AT_MOST * len(completed) :] if completed else [])
@@ -82,23 +85,3 @@ def _as_completed(trial: FrozenTrial, value: float) -> FrozenTrial:
     shown = copy.copy(trial)
     shown.state, shown.value = TrialState.COMPLETE, value
     return shown
-
-
-class _Seen:
-    """A study whose trials are `seen_by_sampler`."""
-
-    def __init__(self, study: optuna.Study) -> None:
-        self._study = study
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
-
-    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        return self._get_trials(deepcopy, states)
-
-    def _get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
-    ) -> list[FrozenTrial]:
-        trials = seen_by_sampler(self._study._get_trials(deepcopy=False, use_cache=use_cache))
-        chosen = [trial for trial in trials if states is None or trial.state in states]
-        return copy.deepcopy(chosen) if deepcopy else chosen

@@ -12,6 +12,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.history import History
+from face3d_tune.results import counts
 
 
 def held(history: History, kept: float, kept_epoch: int, target: float, epochs: int) -> bool:
@@ -26,9 +27,9 @@ def held(history: History, kept: float, kept_epoch: int, target: float, epochs: 
 
 
 def reached(trial: FrozenTrial, target: float, epochs: int) -> bool:
-    """The same of a stored trial; one that has not completed, or whose value is not confirmed, has not."""
+    """The same of a stored trial; one that has not completed, or does not count, has not."""
     attrs = trial.user_attrs
-    if trial.state != TrialState.COMPLETE or trial.value is None or not attrs.get("confirmed", True):
+    if trial.state != TrialState.COMPLETE or trial.value is None or not counts(trial):
         return False
     if len(attrs.get("folds", ())) > 1:
         return trial.value >= target  # a mean over folds is of no epoch

@@ -183,6 +183,8 @@ class Worker:
             if owner == self.name:
                 if trial_id not in self._held:  # the database took it and could not say so
                     found.append(Orphan(number, trial_id, "the storage went away as it was asked for"))
+            elif owner is None:
+                found.append(Orphan(number, trial_id, "no worker claims it"))
             elif host is None:
                 found.append(Orphan(number, trial_id, "its process ended without a word"))
             elif self._alone or now - max(seen, started, self._steady) > silence:

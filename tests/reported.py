@@ -49,6 +49,8 @@ def trial_of(state, value=None, *, lr=1e-3, pose_unit="degrees", epochs=20, minu
         config = TrialConfig(d_model=16, dim_feedforward=64, lr=lr, pose_unit=pose_unit, epochs=20)
         held = {"config": config.to_dict(), "seed": 7, "device": "cpu (1 threads)", "engine": "batched", "preset": None}
     system = {}
+    if TrialState[state].is_finished():
+        held["stop_reason"] = "finished"
     if finished:
         loss = [1.0 - 0.5 * epoch / epochs for epoch in range(1, epochs + 1)]
         cosine = [value * epoch / epochs for epoch in range(1, epochs + 1)]

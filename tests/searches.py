@@ -51,8 +51,9 @@ class Watch:
     def trial_ended(self, trial):
         self.ended.append(trial)
 
-    def trial_lost(self, number):
+    def trial_lost(self, number, reason):
         self.lost.append(number)
+        self.notes.append(reason)
 
     def note(self, line):
         self.notes.append(line)

@@ -18,7 +18,7 @@ LAYERS = (
     "masks folds regular_file",
     "config script",
     "storage device checkpoint artifacts",  # the machine: databases, ports, GPUs, files
-    "workers outage",
+    "workers outage foreign",
     "data.problems",
     "data.metadata",
     "data.files",
@@ -31,7 +31,7 @@ LAYERS = (
     "space losses model export judge augmentation schedules",
     "study_file",
     "algorithms results conditions weights",
-    "stages steering",
+    "stages steering queued",
     "training earlier_run",
     "trainer engine.layers engine.parameters engine.sites engine.state",
     "engine.network",
@@ -87,8 +87,8 @@ ONLY = {
     "augmentation schedules "
     "resume slots processes objective full_training smoke plan retraining cli.importing",
     "psutil": "regular_file smoke plan doctor",
-    "optuna": "storage space extrapolation judge algorithms results conditions stages steering history target "
-    "importing findings "
+    "optuna": "storage foreign space extrapolation judge algorithms results conditions stages steering queued history "
+    "target importing findings "
     "dashboard.figures dashboard.notes dashboard.enrich dashboard.server report.content ledger archive loop search "
     "copying candidates confirming cli.confirm "
     "cli.table cli.progress cli.run cli.watch cli.status cli.dashboard cli.report cli.export "

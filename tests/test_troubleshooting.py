@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from command_line import call
+from optuna.trial import create_trial
 from stored_study import add_trial, our_study
 
 from face3d_tune.storage import Storage
@@ -16,11 +17,12 @@ QUOTED = re.findall(r"^    \$ face3d-tune (.+)\n((?:    (?:error|hint): .+\n)+)"
 
 @pytest.fixture
 def place(tmp_path):
-    """A folder with a study of two trials in the default storage."""
+    """A folder with a study of two trials in the default storage, and a third that was added by hand."""
     with Storage.parse(f"sqlite:///{(tmp_path / 'face3d_tune.db').as_posix()}").opened(create=True) as opened:
         study = our_study(opened, "default")
         add_trial(study, "COMPLETE", [0.5])
         add_trial(study, "COMPLETE", [0.6])
+        study.add_trial(create_trial(value=0.9))
     return tmp_path
 
 

@@ -96,6 +96,7 @@ def export(
 
     from face3d_tune.data import SAMPLE_NAME
     from face3d_tune.export import SAMPLE_FOLDER, DataUse, to_json, to_toml
+    from face3d_tune.foreign import is_foreign
     from face3d_tune.results import folds_of, kept_cosine, read_trial, repeatable_config
     from face3d_tune.storage import Storage
 
@@ -112,7 +113,9 @@ def export(
             f"note: the study used the bundled sample; `face3d-tune data sample {SAMPLE_FOLDER}` writes it", err=True
         )
     use = DataUse.of_study(data, data_dir)
-    if trial.state != optuna.trial.TrialState.COMPLETE:
+    if is_foreign(trial):
+        click.echo(f"note: trial {trial.number} was ended from outside, so face3d-tune knows no value of it", err=True)
+    elif trial.state != optuna.trial.TrialState.COMPLETE:
         click.echo(f"note: trial {trial.number} is {trial.state.name.lower()}, not completed", err=True)
     match form:
         case "json":

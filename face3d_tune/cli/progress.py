@@ -16,8 +16,9 @@ from rich.live import Live
 
 from face3d_tune.cli.live import InTraining, Picture, Standing, in_columns
 from face3d_tune.config import TrialConfig
+from face3d_tune.foreign import is_foreign
 from face3d_tune.pace import time_left
-from face3d_tune.results import FINISHED, IMPORTED, cause, count_causes, in_words, kept_cosine, origin
+from face3d_tune.results import FINISHED, cause, count_causes, counts, in_words, kept_cosine, origin, trained_here
 from face3d_tune.training import EpochResult
 
 
@@ -86,18 +87,20 @@ class Tally:
             self.add(trial)
 
     def add(self, trial: FrozenTrial) -> bool:
-        """Count a trial that has ended; whether it is the best so far."""
+        """Count a trial that has ended; whether it is the best so far. One of another program counts nowhere."""
+        if is_foreign(trial):
+            return False
         if cause(trial):
             self._failed.append(trial)
         if trial.state not in FINISHED:
             return False
         attrs = trial.user_attrs
-        if attrs.get("origin") != IMPORTED:
+        if trained_here(trial):
             self.done += 1
             self.pruned += trial.state == TrialState.PRUNED
         if "seconds" in attrs:
             self._seconds.append(attrs["seconds"])
-        if trial.state != TrialState.COMPLETE or trial.value is None or not attrs.get("confirmed", True):
+        if trial.state != TrialState.COMPLETE or trial.value is None or not counts(trial):
             return False
         if (preset := attrs.get("preset")) and (self.to_beat is None or trial.value > self.to_beat[1]):
             self.to_beat = preset, trial.value
@@ -169,10 +172,10 @@ class SearchProgress:
         """Print a line above the live ones."""
         self._console.print(line, highlight=False)
 
-    def trial_lost(self, number: int) -> None:
-        """Remove its live line."""
+    def trial_lost(self, number: int, reason: str) -> None:
+        """Remove the trial's live line, and say why."""
         name = self._forget(number)
-        self.note(f"{in_columns(name)} given to another worker, as this one had been silent for too long")
+        self.note(f"{in_columns(name)} {reason}")
 
     def trial_ended(self, trial: FrozenTrial) -> None:
         """Print the trial's line."""
@@ -227,9 +230,9 @@ class JsonLines:
         """`note`: text."""
         self.say("note", text=line)
 
-    def trial_lost(self, number: int) -> None:
-        """`trial_lost`: trial."""
-        self.say("trial_lost", trial=number)
+    def trial_lost(self, number: int, reason: str) -> None:
+        """`trial_lost`: trial, reason."""
+        self.say("trial_lost", trial=number, reason=reason)
 
     def trial_ended(self, trial: FrozenTrial) -> None:
         """`trial_ended`: trial, state, value (null if it failed), best (so far), and what is known of its end."""

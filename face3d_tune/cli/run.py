@@ -207,7 +207,7 @@ def run(
             )
         _introduce(console, search, place, goal, plan)
         if abandoned := search.take_back_abandoned():
-            console.print(f"{abandoned} trial(s) of a run that was killed: queued again")
+            console.print(f"{abandoned} trial(s) without a living worker: queued again")
         done_before = search.finished() >= goal or search.target_reached()
         if not done_before:
             search.enqueue_presets()
@@ -244,12 +244,14 @@ def _introduce(console: "Console", search: "Search", place: "Storage", goal: int
     """Say what will happen, and where everything comes from."""
     from face3d_tune.conditions import describe_data
     from face3d_tune.device import device_name
+    from face3d_tune.foreign import count_foreign
     from face3d_tune.results import count_imported
     from face3d_tune.stages import Stage, moved
 
     setup, file, study, folds = search.setup, search.file, search.study, search.settings.folds
     no_model = study.user_attrs["no_model_cosine"]
     imported = f", {count} more imported" if (count := count_imported(study)) else ""
+    imported += f", {count} added by hand" if (count := count_foreign(study)) else ""
     console.print(f"data     {describe_data(study.user_attrs)}; poses in {setup.data.file_pose_unit}")
     done = f"{search.finished()} of {goal} trials done{imported}"
     console.print(f"study    {study.study_name} ({file.path.name}) in {place}; {done}")

@@ -55,8 +55,12 @@ def _lines(study: dict[str, Any]) -> list[str]:
     from face3d_tune.stages import Stage
 
     states = ", ".join(f"{count} {state}" for state, count in study["states"].items() if count) or "no trials"
+    if not study["own"]:
+        goals = " and ".join(study["directions"])
+        return [f"study    {study['study']}: {states}; made by another program ({goals})"]
     imported = f", {study['imported']} of them imported" if study["imported"] else ""
-    lines = [f"study    {study['study']}: {states}{imported}"]
+    by_hand = f"; {study['by_hand']} more added by hand, not counted" if study["by_hand"] else ""
+    lines = [f"study    {study['study']}: {states}{imported}{by_hand}"]
     if why := in_words(study["causes"]):
         lines.append(f"         failed: {why}")
     if before := Stage.of(study):

@@ -26,6 +26,7 @@ def watch(storage: str, study_name: str | None) -> None:
 
     from face3d_tune.cli.progress import Tally, ended, live_on
     from face3d_tune.errors import StorageError
+    from face3d_tune.foreign import is_foreign, own_trials
     from face3d_tune.results import find_study, folds_of
     from face3d_tune.storage import Storage
     from face3d_tune.target import reached_by_any
@@ -52,10 +53,10 @@ def watch(storage: str, study_name: str | None) -> None:
                 for trial in (trial for trial in trials if trial.state.is_finished() and trial.number not in seen):
                     seen.add(trial.number)
                     best = tally.add(trial)
-                    if looked and "stop_reason" in trial.user_attrs:
+                    if looked and not is_foreign(trial):
                         console.print(ended(trial, best))
                 looked, tally.goal = True, effort.get("trials")
-                running = [trial for trial in trials if trial.state == optuna.trial.TrialState.RUNNING]
+                running = [trial for trial in own_trials(trials) if trial.state == optuna.trial.TrialState.RUNNING]
                 picture = _picture(tally, running, folds_of(study.user_attrs))
                 if not running and (tally.full() or reached_by_any(trials, effort)):
                     break

@@ -21,9 +21,10 @@ from optuna.trial import FrozenTrial
 from face3d_tune.artifacts import Artifacts, best_weights, unique_name
 from face3d_tune.curve import save_curve
 from face3d_tune.dashboard.figures import figures
-from face3d_tune.dashboard.notes import command, study_note, trial_note
+from face3d_tune.dashboard.notes import FOREIGN, command, study_note, trial_note
 from face3d_tune.errors import ArtifactError
 from face3d_tune.findings import Findings, find
+from face3d_tune.foreign import is_foreign, is_own_study
 from face3d_tune.history import History
 
 if TYPE_CHECKING:
@@ -109,13 +110,15 @@ class Enriched:
         try:
             name = self._storage.get_study_name_from_id(study_id)
             study = optuna.load_study(study_name=name, storage=self._storage)
-            if "settings" not in study.user_attrs:
-                return View()  # not one of ours
+            if not is_own_study(study):
+                return View()
             found = find(study)
+            foreign = [trial.number for trial in study.get_trials(deepcopy=False) if is_foreign(trial)]
             return View(
                 note=study_note(found),
                 figures=[{"id": key, "graph_object": json.dumps(drawn)} for key, drawn in figures(found).items()],
-                trial_notes={trial.number: trial_note(found, trial) for trial in found.notable},
+                trial_notes=dict.fromkeys(foreign, FOREIGN)
+                | {trial.number: trial_note(found, trial) for trial in found.notable},
                 trial_artifacts={trial.number: self._files(study_id, found, trial) for trial in found.notable},
             )
         except Exception as error:  # whatever it is, the dashboard itself is not to go down with it
@@ -207,13 +210,15 @@ class Enriched:
 def _shown(attrs: list[dict[str, str]]) -> list[dict[str, str]]:
     """User attributes of a trial as a table can show them: numbers and short texts."""
     shown = [attr for attr in attrs if attr["key"] not in _UNSHOWN and attr["value"] != "null"]
-    by_yaw: dict[str, float | None] = next(
-        (json.loads(attr["value"]) for attr in attrs if attr["key"] == "cosine_by_yaw"), {}
-    )
-    known = {band: value for band, value in by_yaw.items() if value is not None}
-    bands = [{"key": f"cosine |yaw| {band}°", "value": str(value)} for band, value in known.items()]
-    folds: list[dict[str, Any]] = next((json.loads(attr["value"]) for attr in attrs if attr["key"] == "folds"), [])
-    return shown + bands + [{"key": f"cosine fold {fold['fold']}", "value": str(fold["value"])} for fold in folds]
+    held = {attr["key"]: json.loads(attr["value"]) for attr in attrs if attr["key"] in ("cosine_by_yaw", "folds")}
+    by_yaw, folds = held.get("cosine_by_yaw"), held.get("folds")
+    if isinstance(by_yaw, dict):  # another program may have stored something else by that name
+        known = {band: value for band, value in by_yaw.items() if value is not None}
+        shown += [{"key": f"cosine |yaw| {band}°", "value": str(value)} for band, value in known.items()]
+    if isinstance(folds, list):
+        known_folds = [fold for fold in folds if isinstance(fold, dict) and {"fold", "value"} <= fold.keys()]
+        shown += [{"key": f"cosine fold {fold['fold']}", "value": str(fold["value"])} for fold in known_folds]
+    return shown
 
 
 def _picture(found: Findings, trial: FrozenTrial) -> bytes:

@@ -13,6 +13,10 @@ from face3d_tune.presets import PRESETS
 from face3d_tune.results import config_of, count_causes, folds_of, in_words, kept_cosine, repeatable_config
 from face3d_tune.stages import Stage
 
+FOREIGN = (
+    "**Added by hand.** face3d-tune did not train this trial, so it counts nowhere: not as the best, not towards the "
+    "budget, not for the sampler. The pictures that Optuna itself draws show it."
+)
 _HEAD = "| | trial | cosine | gain | < 15° | 15° to 45° | > 45° |\n|---|--:|--:|--:|--:|--:|--:|\n"
 
 
@@ -36,6 +40,8 @@ def study_note(found: Findings) -> str:
     ]
     if why := in_words(count_causes(found.trials)):
         lines.append(f"**Failed** {why}.")
+    if found.by_hand:
+        lines.append(f"**Added by hand** {found.by_hand} more, which face3d-tune did not train and does not count.")
     if before := Stage.of(found.attrs):
         lines.append(f"**Begun** with the best of the study {_plain(str(before))}.")
     if found.attrs["data"]["split"] == "none":

@@ -81,6 +81,7 @@ class Content:
     epochs: int  # trained by finished trials
     seconds: float  # of searching, pauses left out
     imported: int  # trials that were trained elsewhere
+    by_hand: int  # trials of other programs, which are in no other number
     folds: int  # of people, over which values are means; 1: the ordinary split
     no_model: float
     no_model_by_yaw: Mapping[str, float | None]
@@ -131,6 +132,7 @@ def content(found: Findings, made: datetime) -> Content:
         epochs=found.epochs,
         seconds=found.seconds,
         imported=sum(_imported(trial) for trial in found.trials),
+        by_hand=found.by_hand,
         folds=folds_of(attrs),
         no_model=found.no_model,
         no_model_by_yaw=attrs["no_model_by_yaw"],

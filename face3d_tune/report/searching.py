@@ -114,6 +114,8 @@ def search(content: Content, say: Words) -> list[Block]:
         blocks.append(Paragraph(say("none_pruned")))
     if content.imported:
         blocks.append(Paragraph(say("imported", n=content.imported)))
+    if content.by_hand:
+        blocks.append(Paragraph(say("by_hand", n=content.by_hand)))
     legend = [
         *((say.text("legend_so_far"), "s0"), (say.text("legend_complete"), "done-dot")),
         *((say.text("legend_pruned_trial"), "pruned-dot"), (say.text("no_model"), "level")),

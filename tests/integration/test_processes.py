@@ -93,7 +93,7 @@ class Watch:
     def trial_ended(self, trial):
         self.ended.append(trial.number)
 
-    def trial_lost(self, number):
+    def trial_lost(self, number, reason):
         self.lost.append(number)
 
     def note(self, line):

@@ -31,7 +31,9 @@ def trial(state, value, begin, end, *, lr=None, **attrs):
         datetime_complete=None if end is None else at(end),
         params=params,
         distributions={name: FloatDistribution(1e-5, 1e-1) for name in params},
-        user_attrs=({"config": CONFIG.to_dict(), "val_cosine": value} if finished else {}) | attrs,
+        user_attrs=({"config": CONFIG.to_dict(), "val_cosine": value} if finished else {})
+        | ({"stop_reason": "finished"} if TrialState[state].is_finished() else {})
+        | attrs,
         system_attrs={},
         intermediate_values={},
     )

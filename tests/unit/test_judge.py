@@ -21,6 +21,13 @@ PRUNERS = {
 }
 
 
+def tell(study, trial, value=None, state=None):
+    """As a worker does: with what shows that it trained the trial."""
+    trial.set_user_attr("config", {})
+    trial.set_user_attr("stop_reason", "finished")
+    study.tell(trial, value, state)
+
+
 @pytest.mark.parametrize("name", PRUNERS)
 @pytest.mark.parametrize("seed", range(3))
 def test_the_verdict_is_optunas_own_on_any_curves(name, seed):
@@ -40,7 +47,7 @@ def test_the_verdict_is_optunas_own_on_any_curves(name, seed):
             verdicts.append(pruned)
             if pruned:
                 break
-        study.tell(trial, state=TrialState.PRUNED) if pruned else study.tell(trial, level)
+        tell(study, trial, state=TrialState.PRUNED) if pruned else tell(study, trial, level)
         completed.forget()
     assert any(verdicts) == (name != "none")
 
@@ -50,11 +57,11 @@ def test_completed_trials_are_read_once_until_one_has_ended_or_some_time_has_pas
     monkeypatch.setattr("face3d_tune.judge.time.monotonic", lambda: clock[0])
     completed = CompletedTrials(study)
     assert completed.get_trials() == []
-    study.tell(study.ask(), 0.5)
+    tell(study, study.ask(), 0.5)
     assert completed.get_trials() == []
     completed.forget()
     assert [trial.value for trial in completed.get_trials()] == [0.5]
-    study.tell(study.ask(), 0.6)  # by another worker, of which this one hears later
+    tell(study, study.ask(), 0.6)  # by another worker, of which this one hears later
     clock[0] += 10.5
     assert [trial.value for trial in completed.get_trials()] == [0.5, 0.6]
 

@@ -175,10 +175,10 @@ def test_without_a_terminal_there_is_a_line_a_trial_and_no_other_sign(study):
         progress.epoch_ended(0, epoch(1, 0.5))
         progress.trial_ended(study.trials[0])
         progress.trial_started(7, None, CONFIG)
-        progress.trial_lost(7)
+        progress.trial_lost(7, "ended from outside")
     assert console.file.getvalue().splitlines() == [
         "#0 baseline        cosine 0.6000 (epoch 2 of 2, finished, 60 s)  best so far",
-        "#7 sampled         given to another worker, as this one had been silent for too long",
+        "#7 sampled         ended from outside",
     ]
 
 
@@ -190,7 +190,7 @@ def test_a_program_gets_an_object_a_line(study):
         watcher.epoch_ended(0, epoch(1, 0.5))
         watcher.trial_ended(study.trials[0])
         watcher.trial_ended(study.trials[2])
-        watcher.trial_lost(5)
+        watcher.trial_lost(5, "ended from outside")
         watcher.note("a note")
     events = [json.loads(line) for line in lines]
     assert {event["study"] for event in events} == {"faces"}
@@ -200,6 +200,7 @@ def test_a_program_gets_an_object_a_line(study):
     assert events[0]["config"] == CONFIG.to_dict()
     assert (events[1]["trial"], events[1]["epoch"], events[1]["cosine"], events[1]["lr"]) == (0, 1, 0.5, 1e-3)
     assert (events[2]["state"], events[2]["value"], events[2]["best"]) == ("complete", 0.6, True)
+    assert (events[4]["trial"], events[4]["reason"]) == (5, "ended from outside")
     assert (events[3]["state"], events[3]["value"], events[3]["error"]) == ("fail", None, "no memory")
 
 

@@ -39,15 +39,19 @@ def study(storage):
 
 def make_study(storage, name, **attrs):
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
-    for key, value in ({"settings": {"seed": 42}} | attrs).items():
+    known = {"settings": {"seed": 42}, "data": {}, "data_fingerprint": "0011223344556677", "no_model_cosine": 0.3}
+    for key, value in (known | attrs).items():
         study.set_user_attr(key, value)
     return study
 
 
 def add(study, state=TrialState.COMPLETE, value=None, *, curve=None, **attrs):
     """Add a trial that ended so; returns it as the study holds it."""
-    if state in (TrialState.COMPLETE, TrialState.PRUNED) and "config" not in attrs:
-        attrs["config"] = CONFIG.to_dict()
+    if state in (TrialState.COMPLETE, TrialState.PRUNED):
+        attrs = {"config": CONFIG.to_dict(), "stop_reason": "finished"} | attrs
+    elif state == TrialState.FAIL:
+        attrs = {"stop_reason": "error"} | attrs
+    attrs = {key: value for key, value in attrs.items() if key != "stop_reason" or value is not None}
     study.add_trial(create_trial(state=state, value=value, user_attrs=attrs, intermediate_values=curve or {}))
     return study.trials[-1]
 
@@ -121,13 +125,14 @@ def test_an_empty_study_has_neither_a_best_trial_nor_any_number(study):
     assert (caught.value.message, caught.value.hint) == ("study 'faces' has no trial 0", "it holds none yet")
 
 
-@pytest.mark.parametrize("state", [TrialState.WAITING, TrialState.FAIL])
-def test_a_trial_that_never_started_cannot_be_picked(study, state):
+def test_a_trial_that_never_started_cannot_be_picked(study):
     add(study, value=0.5)
-    add(study, state)
-    with pytest.raises(StudyError, match="trial 1 has not started") as caught:
-        pick_trial(study, 1)
-    assert caught.value.hint == "see `face3d-tune status`"
+    add(study, TrialState.WAITING)
+    add(study, TrialState.FAIL, error="no memory")
+    for number, why in ((1, "has not started"), (2, "failed before it began: no memory")):
+        with pytest.raises(StudyError, match=f"trial {number} {why}, so there is nothing to train") as caught:
+            pick_trial(study, number)
+        assert caught.value.hint == "see `face3d-tune status`"
 
 
 # Which study is meant
@@ -260,14 +265,17 @@ def test_a_summary_counts_every_state_and_names_the_best(storage):
     study = make_study(storage, "faces", no_model_cosine=0.3, data={"source": "here"})
     assert summary(study) == {
         "study": "faces",
+        "own": True,
+        "directions": ["maximize"],
         "states": {"complete": 0, "pruned": 0, "fail": 0, "running": 0, "waiting": 0},
-        "causes": {"diverged": 0, "out_of_memory": 0, "error": 0, "queued_again": 0},
+        "causes": {"diverged": 0, "out_of_memory": 0, "error": 0, "outside": 0, "queued_again": 0},
         "from": None,
         "best_value": None,
         "best_trial": None,
         "best_preset": None,
         "best_origin": None,
         "imported": 0,
+        "by_hand": 0,
         "folds": 1,
         "no_model_cosine": 0.3,
         "ridge_cosine": None,
@@ -294,13 +302,16 @@ def test_failures_are_counted_by_cause_and_those_that_were_queued_again_apart(st
         {"stop_reason": "non_finite"},  # as an earlier version stored it
         {"cause": "out_of_memory", "stop_reason": "error"},
         {"cause": "error", "stop_reason": "error"},
-        {},
+        {"stop_reason": "error"},  # the same
+        {"cause": "outside", "stop_reason": "error"},  # queued with what cannot be trained
+        {"stop_reason": None, "ordinal": 7},  # ended by another program
+        {"stop_reason": None},  # and never this program's
         {"cause": "diverged", "put_back": True},  # its worker died while it told this
     ):
         add(study, TrialState.FAIL, **attrs)
     add(study, value=0.5, cause="diverged")  # which a completed trial cannot be
     causes = count_causes(study.trials)
-    assert causes == {"diverged": 2, "out_of_memory": 1, "error": 2, "queued_again": 1}
-    assert in_words(causes) == "2 diverged, 1 out of memory, 2 by an error, 1 queued again"
+    assert causes == {"diverged": 2, "out_of_memory": 1, "error": 2, "outside": 2, "queued_again": 1}
+    assert in_words(causes) == "2 diverged, 1 out of memory, 2 by an error, 2 from outside, 1 queued again"
     assert in_words(count_causes([])) == ""
     assert [cause(trial) for trial in study.trials[-2:]] == [None, None]

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from face3d_tune.steering import Steered, seen_by_sampler
 
 STARTUP = 8
+TRAINED = {"config": {}, "stop_reason": "finished"}  # by which a trial of this program is known
 SAMPLERS = {
     "tpe, joint": lambda seed: TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=STARTUP),
     "tpe, independent": lambda seed: TPESampler(seed=seed, multivariate=False, n_startup_trials=STARTUP),
@@ -42,6 +43,8 @@ def searched(make, finished, *, steered=True, seed=0, at_most=100, pruner=None):
         trial = study.ask()
         exponent = math.log10(trial.suggest_float("lr", 1e-4, 1e6, log=True))
         dropout = trial.suggest_float("dropout", 0.0, 0.5)
+        for key, value in TRAINED.items():
+            trial.set_user_attr(key, value)
         if done >= STARTUP:
             diverged.append(exponent > 0)
         if exponent > 0:
@@ -99,7 +102,7 @@ def study_of(*trials):
                 value=value,
                 params={"lr": 1.0 + number},
                 distributions={"lr": optuna.distributions.FloatDistribution(0.1, 1e3)},
-                user_attrs=attrs,
+                user_attrs=TRAINED | attrs,
             )
         )
     return study

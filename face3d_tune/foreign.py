@@ -1,0 +1,100 @@
+"""Trials and studies of other programs: Optuna lets everyone who reaches the storage add, ask for and end trials.
+
+This program counts a trial only if it trained or imported it. The value of any other trial may be of another measure.
+"""
+
+import copy
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+# User attributes of a trial by which this program knows its own.
+_TAKEN = ("ordinal", "config")  # since a worker began it; version 0.1.0 set the second only
+_TRAINED = ("config", "stop_reason")  # since a worker ended it
+_QUEUED = "overrides"  # since this program queued it
+_OF_A_STUDY = ("data_fingerprint", "data", "settings", "no_model_cosine")
+
+
+def _has(*keys: str) -> str:
+    """Return the SQL condition that a trial `t` has one of these user attributes."""
+    quoted = ", ".join(f"'{key}'" for key in keys)
+    return f"exists (select 1 from trial_user_attributes a where a.trial_id = t.trial_id and a.key in ({quoted}))"
+
+
+# `is_foreign` for a row `t` of the table `trials`, so that trials can be counted without being read.
+FOREIGN_SQL = f"""(case t.state
+    when 'COMPLETE' then not ({" and ".join(map(_has, _TRAINED))})
+    when 'PRUNED' then not ({" and ".join(map(_has, _TRAINED))})
+    when 'FAIL' then not {_has(*_TAKEN, "stop_reason")}
+    when 'RUNNING' then not {_has(*_TAKEN, _QUEUED)}
+        and exists (select 1 from trial_params p where p.trial_id = t.trial_id)
+    else 1 = 0 end)"""
+
+
+def is_foreign(trial: FrozenTrial) -> bool:
+    """Return whether a trial was added, asked for or completed by another program.
+
+    A trial that waits is none: whoever queued it, this program trains it. Nor is a running trial without parameters: a
+    worker that dies right after it asked for one leaves it so.
+    """
+    attrs = trial.user_attrs
+    match trial.state:
+        case TrialState.COMPLETE | TrialState.PRUNED:
+            return not all(key in attrs for key in _TRAINED)
+        case TrialState.FAIL:
+            return not any(key in attrs for key in (*_TAKEN, "stop_reason"))
+        case TrialState.RUNNING:
+            return bool(trial.params) and not any(key in attrs for key in (*_TAKEN, _QUEUED))
+        case _:
+            return False
+
+
+def own_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the trials that this program trained, imported or will train."""
+    return [trial for trial in trials if not is_foreign(trial)]
+
+
+def count_foreign(study: optuna.Study) -> int:
+    """Count the trials of another program in a study."""
+    return sum(map(is_foreign, study.get_trials(deepcopy=False)))
+
+
+def ended_from_outside(trial: FrozenTrial) -> bool:
+    """Return whether another program ended a trial: a worker stores why before it ends one."""
+    return trial.state.is_finished() and "stop_reason" not in trial.user_attrs
+
+
+def is_own_study(study: optuna.Study) -> bool:
+    """Return whether this program made a study, completely."""
+    return study.directions == [StudyDirection.MAXIMIZE] and is_described(study.user_attrs)
+
+
+def is_described(attrs: Mapping[str, Any]) -> bool:
+    """Return whether a study's user attributes are those that this program stores."""
+    return all(key in attrs for key in _OF_A_STUDY)
+
+
+class View:
+    """A study whose trials are changed before samplers and pruners read them; the storage stays as it is."""
+
+    def __init__(
+        self, study: optuna.Study, change: Callable[[Sequence[FrozenTrial]], list[FrozenTrial]] = own_trials
+    ) -> None:
+        self._study, self._change = study, change
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        """Return the changed trials; the arguments are those of `Study.get_trials`."""
+        return self._get_trials(deepcopy, states)
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        trials = self._change(self._study._get_trials(deepcopy=False, use_cache=use_cache))
+        chosen = [trial for trial in trials if states is None or trial.state in states]
+        return copy.deepcopy(chosen) if deepcopy else chosen
