@@ -151,7 +151,7 @@ def test_a_second_search_in_the_same_file_is_refused_and_a_killed_one_is_taken_u
 
     rest = call(*search(data_folder), cwd=place)
     assert rest.code == 0
-    assert "1 trial(s) of a run that was killed: queued again" in rest.err
+    assert "1 trial(s) without a living worker: queued again" in rest.err
     assert finished(place) == uninterrupted
     assert [trial.number for trial in read_trials(place) if not trial.state.is_finished()] == []
 
@@ -336,7 +336,7 @@ def test_the_processes_of_a_search_that_is_killed_end_by_themselves_and_the_next
 
     rest = call(*search(data_folder), "--epochs", 60, "--trials", 5, cwd=place)  # by the other engine
     assert rest.code == 0, rest.err
-    assert "2 trial(s) of a run that was killed: queued again" in rest.err
+    assert "2 trial(s) without a living worker: queued again" in rest.err
     trials = read_trials(place)
     abandoned = [trial.number for trial in trials if trial.state == TrialState.FAIL]
     assert abandoned == running

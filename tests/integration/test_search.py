@@ -462,7 +462,7 @@ def test_trials_that_diverge_between_errors_neither_count_as_one_nor_hide_them(s
 
 def test_failures_with_a_success_between_them_do_not_end_the_search(sqlite, quick, data, monkeypatch):
     search = search_in(sqlite, quick, data)
-    failed, finished = Outcome("error", None, {"stop_reason": "error"}), Outcome("finished", 0.5, {})
+    failed, finished = Outcome("error", None, {"stop_reason": "error"}), Outcome("finished", 0.5, {"stop_reason": "finished"})
     outcomes = iter([failed] * 4 + [finished] + [failed] * 4 + [finished])
     monkeypatch.setattr(search_module.TrialRun, "take", lambda *_: next(outcomes))
     search.run(2, Watch())
@@ -745,7 +745,7 @@ def test_a_run_that_is_killed_is_completed_by_the_next_one(sqlite_url, quick_stu
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 0
-    assert "1 trial(s) of a run that was killed: queued again" in capsys.readouterr().err
+    assert "1 trial(s) without a living worker: queued again" in capsys.readouterr().err
     with Storage.parse(sqlite_url).opened() as opened:
         study = optuna.load_study(study_name="killed", storage=opened)
         held = states(study)

@@ -381,7 +381,7 @@ def test_a_trial_that_lost_its_claim_is_not_told(scripted):
     assert watch.lost == [0]
     first, again = search.study.trials
     assert (first.state, again.state) == (TrialState.FAIL, TrialState.COMPLETE)
-    assert first.user_attrs["error"] == "its process ended without a word"
+    assert first.user_attrs["error"] == "no worker claims it"
     assert again.user_attrs["retry_of"] == 0
     assert (again.params, again.user_attrs["seed"]) == (first.params, first.user_attrs["seed"])
 

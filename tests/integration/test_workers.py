@@ -186,7 +186,7 @@ def test_a_trial_that_runs_and_that_nobody_claims_is_taken_back_at_the_next_ask(
             assert died_at_once.study.ask().number == 0
             assert search.ledger.ask(5).number == 1
             stray, again = search.study.trials[0], search.study.trials[-1]
-            assert (stray.state, stray.user_attrs["error"]) == (TrialState.FAIL, "its process ended without a word")
+            assert (stray.state, stray.user_attrs["error"]) == (TrialState.FAIL, "no worker claims it")
             assert (again.state, again.user_attrs["retry_of"]) == (TrialState.WAITING, 0)
             assert states(search.study).count("RUNNING") == 1
 
