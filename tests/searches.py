@@ -35,7 +35,7 @@ class Watch:
     def __init__(self, interrupt=None, error=KeyboardInterrupt):
         self.interrupt, self.error = interrupt, error
         self.started, self.epochs, self.ended, self.lost, self.notes = [], {}, [], [], []
-        self.folds = []
+        self.folds, self.reasons = [], []  # the reasons of the lost
 
     def trial_started(self, number, preset, config):
         self.started.append((number, preset, config))
@@ -53,7 +53,7 @@ class Watch:
 
     def trial_lost(self, number, reason):
         self.lost.append(number)
-        self.notes.append(reason)
+        self.reasons.append(reason)
 
     def note(self, line):
         self.notes.append(line)

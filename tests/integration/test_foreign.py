@@ -291,7 +291,7 @@ def test_a_trial_that_another_program_ends_is_said_to_be_that_and_another_one_is
     slots = Scripted(1, lambda task, number: (0.1, "finished" if number == 2 else None))
     search.run(2, watch, slots=slots)
     assert watch.lost == [0]
-    assert watch.notes == ["ended from outside"]
+    assert (watch.notes, watch.reasons) == ([], ["ended from outside"])
     assert states(search.study) == [state, "COMPLETE", "COMPLETE"]
     assert search.finished() == 2
     assert best_trial(search.study).value == 0.1

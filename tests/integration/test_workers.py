@@ -223,7 +223,7 @@ def test_a_worker_that_only_slept_loses_its_trial_and_goes_on(postgres_url, quic
             with at_work(other, total, Scripted(1, lasting(0.1, epochs=4)), others):
                 pass
         assert (slept.lost, others.lost) == ([0], [])
-        assert slept.notes == []
+        assert (slept.notes, slept.reasons) == ([], ["reassigned to another worker: no heartbeat from this one"])
         (line,) = others.notes
         assert line.startswith("trial 0 was left running: its process ended without a word (")
         assert len(slept.ended) >= 1  # it went on with others
