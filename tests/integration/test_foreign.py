@@ -11,12 +11,10 @@ import optuna
 import pytest
 from command_line import call
 from conftest import QUICK_STUDY
-from conftest import QUICK_STUDY
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 from searches import DISTINCT, SAMPLED_ONLY, Scripted, Watch, file_of, search_in, states
 
-from face3d_tune.dashboard import make_dashboard
 from face3d_tune.dashboard import make_dashboard
 from face3d_tune.errors import StudyError
 from face3d_tune.foreign import is_foreign

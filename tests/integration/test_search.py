@@ -462,7 +462,8 @@ def test_trials_that_diverge_between_errors_neither_count_as_one_nor_hide_them(s
 
 def test_failures_with_a_success_between_them_do_not_end_the_search(sqlite, quick, data, monkeypatch):
     search = search_in(sqlite, quick, data)
-    failed, finished = Outcome("error", None, {"stop_reason": "error"}), Outcome("finished", 0.5, {"stop_reason": "finished"})
+    failed = Outcome("error", None, {"stop_reason": "error"})
+    finished = Outcome("finished", 0.5, {"stop_reason": "finished"})
     outcomes = iter([failed] * 4 + [finished] + [failed] * 4 + [finished])
     monkeypatch.setattr(search_module.TrialRun, "take", lambda *_: next(outcomes))
     search.run(2, Watch())
