@@ -46,7 +46,9 @@ LAYERS = (
     "slots",
     "processes objective full_training",
     "findings smoke readings",
-    "dashboard.guard dashboard.figures dashboard.notes",
+    "fresh",
+    "dashboard.wsgi",
+    "dashboard.guard dashboard.mended dashboard.current dashboard.figures dashboard.notes",
     "dashboard.enrich",
     "dashboard.server",
     "dashboard",  # what the commands see of it
@@ -77,9 +79,10 @@ ONLY = {
     "click": "cli.base cli.run cli.watch cli.status cli.dashboard cli.report cli.export cli.train cli.data "
     "cli.importing cli.copy cli.confirm cli.doctor cli.completion cli",
     "rich": "cli.table cli.live cli.progress cli.run cli.watch cli.export cli.train cli.importing cli.confirm",
-    "sqlalchemy": "storage workers ledger copying",
+    "sqlalchemy": "storage workers fresh ledger copying",
     "filelock": "sqlite_file",
     "optuna_dashboard": "dashboard.server",
+    "waitress": "dashboard.server",
     "matplotlib": "curve",
     "tomli_w": "export",
     "torch": "seeds masks device checkpoint losses model weights conditions training earlier_run trainer engine.layers "
@@ -88,7 +91,7 @@ ONLY = {
     "resume slots processes objective full_training smoke plan retraining cli.importing",
     "psutil": "regular_file smoke plan doctor",
     "optuna": "storage foreign space extrapolation judge algorithms results conditions stages steering queued history "
-    "target importing findings "
+    "target importing findings fresh dashboard.current "
     "dashboard.figures dashboard.notes dashboard.enrich dashboard.server report.content ledger archive loop search "
     "copying candidates confirming cli.confirm "
     "cli.table cli.progress cli.run cli.watch cli.status cli.dashboard cli.report cli.export "

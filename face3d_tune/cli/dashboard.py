@@ -8,7 +8,12 @@ TOKEN_VARIABLE = "FACE3D_TUNE_TOKEN"
 
 
 @click.command(
-    cls=Command, epilog=example("face3d-tune dashboard --port 0\nface3d-tune dashboard --host 0.0.0.0 --token auto")
+    cls=Command,
+    epilog=example(
+        "face3d-tune dashboard --port 0\n"
+        "face3d-tune dashboard --host 0.0.0.0 --token auto\n"
+        "face3d-tune dashboard --public-url https://tune.example.org --token auto"
+    ),
 )
 @storage_option
 @artifacts_option
@@ -28,10 +33,26 @@ TOKEN_VARIABLE = "FACE3D_TUNE_TOKEN"
     metavar="TEXT",
     help="What visitors must show, as ?token=TEXT once; needed beyond this machine. `auto` makes one up.",
 )
+@click.option(
+    "--public-url",
+    "public_urls",
+    multiple=True,
+    envvar="FACE3D_TUNE_PUBLIC_URL",
+    show_envvar=True,
+    metavar="URL",
+    help="Address that visitors open where a proxy stands in between, e.g. https://tune.example.org; may be repeated.",
+)
 @click.option("--allow-changes", is_flag=True, help="Let visitors change and delete studies.")
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page in a browser.")
 def dashboard(
-    storage: str, artifacts: str | None, host: str, port: int, token: str | None, allow_changes: bool, browser: bool
+    storage: str,
+    artifacts: str | None,
+    host: str,
+    port: int,
+    token: str | None,
+    public_urls: tuple[str, ...],
+    allow_changes: bool,
+    browser: bool,
 ) -> None:
     """Serve optuna-dashboard on a storage until Ctrl-C."""
     import logging
@@ -52,18 +73,29 @@ def dashboard(
     if token == "auto":
         token = secrets.token_hex(16)
 
+    shown = f"?token={token}" if token else ""
+
     def warn(line: str) -> None:
         click.echo(f"warning: {line}", err=True)
 
     with (
         place.opened() as opened,
         make_dashboard(
-            opened, host, port, allow_changes=allow_changes, token=token, artifacts=kept, say=warn
+            opened,
+            host,
+            port,
+            allow_changes=allow_changes,
+            token=token,
+            public_urls=public_urls,
+            artifacts=kept,
+            say=warn,
         ) as server,
     ):
         name = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-        url = f"http://{name}:{server.server_port}/" + (f"?token={token}" if token else "")
+        url = f"http://{name}:{server.server_port}/{shown}"
         click.echo(f"dashboard of {place} at {url} (Ctrl-C ends it)")
+        for public in public_urls:
+            click.echo(f"visitors open {public.rstrip('/')}/{shown}")
         if allow_changes:
             warn("visitors can change and delete studies")
         if browser:

@@ -25,9 +25,10 @@ def watch(storage: str, study_name: str | None) -> None:
     from rich.console import Console
 
     from face3d_tune.cli.progress import Tally, ended, live_on
-    from face3d_tune.errors import StorageError
+    from face3d_tune.errors import StorageError, StudyError
     from face3d_tune.foreign import is_foreign, own_trials
-    from face3d_tune.results import find_study, folds_of
+    from face3d_tune.fresh import Fresh
+    from face3d_tune.results import existing_name, find_study, folds_of
     from face3d_tune.storage import Storage
     from face3d_tune.target import reached_by_any
 
@@ -35,21 +36,31 @@ def watch(storage: str, study_name: str | None) -> None:
     place = Storage.parse(storage)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     with place.opened() as opened:
-        study = find_study(optuna.storages.get_storage(opened), study_name)
-        tally, seen, away = Tally(study.study_name, None), set[int](), ""
-        picture, looked = _picture(tally, [], 1), False
+        name = existing_name(opened, study_name)
+        fresh, key, away = Fresh(opened, lambda cached: find_study(cached, name)), None, ""
+        tally, seen, looked = Tally(name, None), set[int](), False
+        picture = _picture(tally, [], 1)
         with live_on(console, lambda: picture):
             while True:
                 try:
                     with place.explained():
+                        now = fresh.look()
+                        study = now.built
                         effort = study.user_attrs.get("effort", {})  # of the last `run`, which may begin meanwhile
                         trials = study.get_trials(deepcopy=False)
                     away = ""
-                except StorageError as error:  # it may come back
-                    if error.message != away:
-                        console.print(away := error.message)
+                except (StorageError, StudyError, KeyError) as error:  # it may come back
+                    gone = f"study {name!r} is gone (deleted or renamed); waiting for a study of that name"
+                    reason = error.message if isinstance(error, StorageError) else gone
+                    if reason != away:
+                        console.print(away := reason)
+                    picture = _picture(tally, [], 1)
                     time.sleep(_EVERY)
                     continue
+                if looked and now.keys.get(study._study_id) != key:
+                    console.print(f"study {name!r} was replaced by another of that name, which is watched from here on")
+                    tally, seen, looked = Tally(name, None), set[int](), False
+                key = now.keys.get(study._study_id)
                 for trial in (trial for trial in trials if trial.state.is_finished() and trial.number not in seen):
                     seen.add(trial.number)
                     best = tally.add(trial)
@@ -61,7 +72,7 @@ def watch(storage: str, study_name: str | None) -> None:
                 if not running and (tally.full() or reached_by_any(trials, effort)):
                     break
                 time.sleep(_EVERY)
-    click.echo(f"study {study.study_name!r}: {tally}")
+    click.echo(f"study {name!r}: {tally}")
 
 
 def _picture(tally: "Tally", running: "list[FrozenTrial]", folds: int) -> "Picture":

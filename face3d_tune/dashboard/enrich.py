@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -22,6 +23,7 @@ from face3d_tune.artifacts import Artifacts, best_weights, unique_name
 from face3d_tune.curve import save_curve
 from face3d_tune.dashboard.figures import figures
 from face3d_tune.dashboard.notes import FOREIGN, command, study_note, trial_note
+from face3d_tune.dashboard.wsgi import READING, refuse, send, whole
 from face3d_tune.errors import ArtifactError
 from face3d_tune.findings import Findings, find
 from face3d_tune.foreign import is_foreign, is_own_study
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 _STUDY = re.compile(r"/api/studies/(\d+)")
-_ARTIFACT = re.compile(r"/artifacts/(\d+)/\d+/([0-9a-f-]+)")
+_ARTIFACT = re.compile(r"/artifacts/(\d+)/(\d+)/([0-9a-f-]+)")
 _FRESH = 5.0  # seconds that what was worked out is shown again, at least
 _SHARE = 20  # and so many times as long as it took: a twentieth of one core goes into it at most
 _UNSHOWN_OF_STUDY = re.compile(r"confirm:.*|confirmation")  # said in the note
@@ -90,9 +92,19 @@ class Enriched:
                 return self._changed(environ, start_response, lambda answer: self._enrich(number, answer))
             if path == "/api/meta":
                 return self._changed(environ, start_response, lambda meta: meta | {"artifact_is_available": True})
-            if (file := _ARTIFACT.fullmatch(path)) and (found := self.view(int(file[1])).artifact(file[2])):
+        if environ["REQUEST_METHOD"] in READING and (file := _ARTIFACT.fullmatch(path)):
+            if found := self.view(int(file[1])).artifact(file[3]):
                 return self._send(found, start_response)
+            if not self._holds(file[2]):  # where Optuna's would fail
+                return refuse(start_response, HTTPStatus.NOT_FOUND, f"trial_id={file[2]} is not found")
         return self._app(environ, start_response)
+
+    def _holds(self, trial_id: str) -> bool:
+        try:
+            self._storage.get_trial(int(trial_id))
+        except (KeyError, OverflowError, ValueError):
+            return False
+        return True
 
     def view(self, study_id: int) -> View:
         """What is added to a study, worked out anew if that was a while ago."""
@@ -159,19 +171,10 @@ class Enriched:
         self, environ: "WSGIEnvironment", start_response: "StartResponse", change: Callable[[Any], Any]
     ) -> list[bytes]:
         """The JSON that Optuna answers, changed; anything else as it is."""
-        began: list[Any] = []
-
-        def start(status: str, headers: list[tuple[str, str]], *_: Any) -> Any:
-            began[:] = status, headers
-
-        body = b"".join(self._app(environ, start))
-        status, headers = began
+        status, headers, body = whole(self._app, environ)
         if status.startswith("200"):
             body = json.dumps(change(json.loads(body))).encode()
-            headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
-            headers.append(("Content-Length", str(len(body))))
-        start_response(status, headers)
-        return [body]
+        return send(start_response, status, headers, body)
 
     def _enrich(self, study_id: int, answer: dict[str, Any]) -> dict[str, Any]:
         view = self.view(study_id)
@@ -199,12 +202,10 @@ class Enriched:
         try:
             content = artifact.read()
         except ArtifactError as error:
-            start_response("502 Bad Gateway", [("Content-Type", "text/plain")])
-            return [error.message.encode()]
-        headers = {"Content-Type": artifact.mimetype, "Content-Length": str(len(content))}
+            return refuse(start_response, HTTPStatus.BAD_GATEWAY, error.message)
+        headers = {"Content-Type": artifact.mimetype}
         headers["Content-Disposition"] = f'inline; filename="{artifact.filename}"'
-        start_response("200 OK", list(headers.items()))
-        return [content]
+        return send(start_response, "200 OK", headers, content)
 
 
 def _shown(attrs: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -6,22 +6,23 @@ the person who started us says otherwise, and nothing that a study holds runs as
 """
 
 import hmac
-import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from socket import gethostname
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode
+
+from face3d_tune.dashboard.wsgi import READING, refuse, send_json
+from face3d_tune.errors import ConfigError
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 HEALTH = "/healthz"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_READING = ("GET", "HEAD")
 _SHOWN = (  # artifacts that a browser may show; nothing in them runs
     *("image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp"),
     *("text/plain", "text/csv", "text/tab-separated-values", "text/markdown", "application/json"),
@@ -32,11 +33,34 @@ _EVERYWHERE = {
     "Referrer-Policy": "no-referrer",  # an address may hold the token
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+# A name, an IPv4 address or an IPv6 address in brackets, and a port; no user, no path, no second host.
+_HOST = re.compile(r"(?:([\w.-]+)|\[([0-9a-fA-F:.]+)\])(?::\d{0,5})?", re.ASCII)
+_PUBLIC = re.compile(rf"(https?)://({_HOST.pattern})/?", re.ASCII)
 
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches what listens on `host`."""
     return host in _LOOPBACK or _is_address(host, lambda address: address.is_loopback)
+
+
+@dataclass(frozen=True, slots=True)
+class Public:
+    """An address that visitors open although the dashboard does not listen there: a proxy's."""
+
+    origin: str  # as a browser sends it
+    host: str
+
+    @classmethod
+    def parse(cls, typed: str) -> "Public":
+        """Read `https://NAME` or `https://NAME:PORT`. Raises ConfigError."""
+        read = _PUBLIC.fullmatch(typed.strip().lower())
+        if read is None:
+            raise ConfigError(
+                f"--public-url {typed} is no address of a dashboard; expected https://NAME, without a path",
+                "give the dashboard a name of its own in the proxy: the pages of optuna-dashboard work under / only",
+            )
+        scheme, netloc, name, address, *_ = read.groups()
+        return cls(f"{scheme}://{netloc}".removesuffix(":443" if scheme == "https" else ":80"), name or address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +71,7 @@ class Access:
     port: int
     allow_changes: bool = False
     token: str | None = None  # who does not show it sees nothing
+    public: tuple[Public, ...] = ()
 
     def knows(self, host: str) -> bool:
         """Whether a request to that host means us.
@@ -54,7 +79,7 @@ class Access:
         Listening on all addresses we cannot know what we are called; but an address, unlike a name, cannot be made to
         mean us by anybody else.
         """
-        if host in (*_LOOPBACK, self.host):
+        if host in (*_LOOPBACK, self.host, *(public.host for public in self.public)):
             return True
         everywhere = _is_address(self.host, lambda address: address.is_unspecified)
         return everywhere and (host == gethostname().lower() or _is_address(host, lambda address: True))
@@ -75,44 +100,56 @@ class Guard:
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer, or have it answered."""
+        answer = self._answer(environ, start_response)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" and isinstance(answer, list) else answer
+
+    def _answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
+        start_response = _careful(start_response, path)
         if path == HEALTH:
             return self._healthy(start_response)
         host = _host(environ.get("HTTP_HOST", ""))
         if not self._access.knows(host):
-            reason = f"this dashboard does not go by the name {host!r}; start it with --host to give it that name"
-            return _refuse(start_response, HTTPStatus.MISDIRECTED_REQUEST, reason)
+            reason = f"this dashboard does not go by the name {host!r}; --public-url https://NAME gives it one"
+            return refuse(start_response, HTTPStatus.MISDIRECTED_REQUEST, reason)
         if self._access.token is not None and not self._shows_token(environ):
             if method == "GET" and self._brings_token(environ):
                 return self._let_in(environ, start_response)
             reason = "open the address that `face3d-tune dashboard` printed: it ends in ?token=…"
-            return _refuse(start_response, HTTPStatus.UNAUTHORIZED, reason)
-        if method not in _READING:
+            return refuse(start_response, HTTPStatus.UNAUTHORIZED, reason)
+        if method not in READING:
             if not self._access.allow_changes:
                 reason = "nothing can be changed here; `face3d-tune dashboard --allow-changes` allows it"
-                return _refuse(start_response, HTTPStatus.FORBIDDEN, reason)
-            origin = environ.get("HTTP_ORIGIN")
-            if origin is not None and urlsplit(origin).netloc.lower() != environ.get("HTTP_HOST", "").lower():
-                return _refuse(start_response, HTTPStatus.FORBIDDEN, "another site may not change anything here")
-        return self._app(environ, _careful(start_response, path))
+                return refuse(start_response, HTTPStatus.FORBIDDEN, reason)
+            if not self._is_ours(environ.get("HTTP_ORIGIN"), environ.get("HTTP_HOST", "")):
+                return refuse(start_response, HTTPStatus.FORBIDDEN, "another site may not change anything here")
+        return self._app(environ, start_response)
 
     def _healthy(self, start_response: "StartResponse") -> list[bytes]:
         """For whatever starts us again: says nothing about what we hold."""
         try:
             self._check()
         except Exception as error:
-            return _answer(start_response, HTTPStatus.SERVICE_UNAVAILABLE, {"status": type(error).__name__})
-        return _answer(start_response, HTTPStatus.OK, {"status": "ok"})
+            return send_json(start_response, HTTPStatus.SERVICE_UNAVAILABLE, {"status": type(error).__name__})
+        return send_json(start_response, HTTPStatus.OK, {"status": "ok"})
+
+    def _is_ours(self, origin: str | None, host: str) -> bool:
+        """Whether a page of ours sent the request: a browser names the page's site in `origin`."""
+        if origin is None:
+            return True
+        known = (
+            f"http://{host.lower()}",
+            f"https://{host.lower()}",
+            *(public.origin for public in self._access.public),
+        )
+        return origin.lower() in known
 
     def _shows_token(self, environ: "WSGIEnvironment") -> bool:
         kind, _, bearer = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        try:
-            held = SimpleCookie(environ.get("HTTP_COOKIE", "")).get(self._cookie)
-        except CookieError:
-            held = None
-        return (kind.lower() == "bearer" and self._is_token(bearer)) or (
-            held is not None and self._is_token(held.value)
-        )
+        # Cookies of other programs on this host come along. The standard library reads none if one of them is odd.
+        pairs = (cookie.partition("=") for cookie in environ.get("HTTP_COOKIE", "").split(";"))
+        held = [value.strip() for name, _, value in pairs if name.strip() == self._cookie]
+        return (kind.lower() == "bearer" and self._is_token(bearer)) or any(map(self._is_token, held))
 
     def _brings_token(self, environ: "WSGIEnvironment") -> bool:
         return self._is_token(dict(parse_qsl(environ.get("QUERY_STRING", ""))).get("token", ""))
@@ -123,10 +160,11 @@ class Guard:
     def _let_in(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
         """Remember the token in the browser, and take it out of the address, which people copy."""
         rest = [(key, value) for key, value in parse_qsl(environ.get("QUERY_STRING", "")) if key != "token"]
-        target = "/" + quote(environ.get("PATH_INFO", "").lstrip("/"))  # //name would be another site
+        path = environ.get("PATH_INFO", "").lstrip("/")  # //name would be another site
+        target = "/" + quote(path.encode("latin-1"))  # as WSGI has it
         cookie = f"{self._cookie}={self._access.token}; HttpOnly; SameSite=Strict; Path=/"
         headers = {"Location": f"{target}?{urlencode(rest)}" if rest else target, "Set-Cookie": cookie}
-        return _answer(start_response, HTTPStatus.SEE_OTHER, {}, headers)
+        return send_json(start_response, HTTPStatus.SEE_OTHER, {}, headers)
 
 
 def _careful(start_response: "StartResponse", path: str) -> "StartResponse":
@@ -145,25 +183,10 @@ def _careful(start_response: "StartResponse", path: str) -> "StartResponse":
     return start
 
 
-def _refuse(start_response: "StartResponse", status: HTTPStatus, reason: str) -> list[bytes]:
-    return _answer(start_response, status, {"reason": reason})  # the dashboard's own pages show a `reason`
-
-
-def _answer(
-    start_response: "StartResponse", status: HTTPStatus, content: Any, headers: dict[str, str] | None = None
-) -> list[bytes]:
-    body = json.dumps(content).encode()
-    given = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Cache-Control": "no-store"}
-    start_response(f"{status.value} {status.phrase}", list((given | _EVERYWHERE | (headers or {})).items()))
-    return [body]
-
-
 def _host(header: str) -> str:
-    """The host in a Host header, without port and brackets; empty if there is none."""
-    try:
-        return urlsplit(f"//{header}").hostname or ""
-    except ValueError:
-        return ""
+    """The host in a Host header, without port and brackets; empty if there is none, or if it is more than a host."""
+    read = _HOST.fullmatch(header)
+    return ((read[1] or read[2]) if read else "").lower()
 
 
 def _is_address(host: str, which: Callable[[Any], bool]) -> bool:

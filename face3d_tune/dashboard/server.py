@@ -1,54 +1,95 @@
-"""The real optuna-dashboard on a storage, guarded and enriched, served by the standard library on any port."""
+"""The real optuna-dashboard on a storage, guarded and enriched, served by waitress on any port."""
 
+import logging
 import os
+import select
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from socketserver import ThreadingMixIn
-from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from typing import TYPE_CHECKING, Any
 
-import optuna
 import optuna_dashboard
 from optuna.storages import BaseStorage, RDBStorage
+from waitress import wasyncore
+from waitress.server import create_server
 
 from face3d_tune.artifacts import Artifacts
+from face3d_tune.dashboard.current import Current
 from face3d_tune.dashboard.enrich import Enriched
-from face3d_tune.dashboard.guard import Access, Guard, is_loopback
+from face3d_tune.dashboard.guard import Access, Guard, Public, is_loopback
+from face3d_tune.dashboard.mended import Mended
 from face3d_tune.errors import ConfigError
 
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
 _TOKEN = 16  # characters, at least
+_ENDING = 1  # seconds that answers under way are waited for when the server ends
+# A connection takes a thread only while an answer to a whole request is made: who asks or reads slowly holds none.
+_WAITRESS = {
+    "threads": 8,  # the plots of one visitor, and those of the next
+    "connection_limit": 500,  # half of the files that Linux lets a process open
+    "channel_timeout": 30,  # seconds without a byte
+    "cleanup_interval": 5,  # seconds
+    "max_request_header_size": 64 * 1024,  # cookies of other programs on this host come along
+    "outbuf_high_watermark": 2**40,  # what is read slowly waits in a file, and its thread does not
+    "ident": None,  # no Server header
+    "log_socket_errors": False,  # a visitor who leaves is no error
+    "asyncore_use_poll": hasattr(select, "poll"),
+}
+_CHANGE = 128 * 1024 * 1024  # bytes of a request that may change something: an uploaded file
+_READ = 64 * 1024  # of every other
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    """One thread a request, so that a slow plot does not hold up the page."""
+class Server:
+    """Listens from the beginning, and answers while `serve_forever` runs.
 
-    daemon_threads = True
-    allow_reuse_address = os.name != "nt"  # there it would let two servers listen on one port
-    shown: BaseStorage
+    Args:
+        listening: A bound socket, from now on the server's.
+        app: What answers.
+        largest: Bytes that the body of a request may have.
+        prepare: Called in a thread of its own as soon as the server answers.
+    """
 
-    def serve_forever(self, poll_interval: float = 0.5) -> None:
-        """Serve until `shutdown`, and meanwhile read what the first visitor will ask for."""
+    def __init__(
+        self, listening: socket.socket, app: "WSGIApplication", largest: int, prepare: Callable[[], object]
+    ) -> None:
+        logging.getLogger("waitress").setLevel(logging.CRITICAL)  # it has a line for every thread that is waited for
+        self.server_port: int = listening.getsockname()[1]
+        self._prepare, self._ended = prepare, threading.Event()
+        self._sockets: dict[int, Any] = {}
+        self._waitress = create_server(
+            app, self._sockets, sockets=[listening], max_request_body_size=largest, **_WAITRESS
+        )
+
+    def serve_forever(self) -> None:
+        """Answer until `shutdown` or an exception, as of Ctrl-C."""
         threading.Thread(target=self._read_ahead, daemon=True).start()
-        super().serve_forever(poll_interval)
+        while not self._ended.is_set():
+            wasyncore.loop(1.0, use_poll=self._waitress.adj.asyncore_use_poll, map=self._sockets, count=1)
+
+    def shutdown(self) -> None:
+        """Let `serve_forever` end, from another thread."""
+        self._ended.set()
+        self._waitress.pull_trigger()
+
+    def server_close(self) -> None:
+        """Close every connection."""
+        self._waitress.task_dispatcher.shutdown(timeout=_ENDING)
+        for channel in [*self._waitress.active_channels.values()]:  # before the pipe that their threads may write to
+            channel.handle_close()
+        wasyncore.close_all(self._sockets)
 
     def _read_ahead(self) -> None:
-        """Take the newest study's finished trials into the storage's cache: a second for a thousand of them."""
-        with suppress(Exception):  # whoever asks is told
-            newest = max(study._study_id for study in self.shown.get_all_studies())
-            self.shown.get_all_trials(newest, deepcopy=False)
+        with suppress(Exception):  # a visitor is told
+            self._prepare()
 
+    def __enter__(self) -> "Server":
+        return self
 
-class _ServerIPv6(_Server):
-    address_family = socket.AF_INET6
-
-
-class _QuietHandler(WSGIRequestHandler):
-    """Does not print a line for every request."""
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+    def __exit__(self, *_: object) -> None:
+        self.server_close()
 
 
 def make_dashboard(
@@ -58,26 +99,30 @@ def make_dashboard(
     *,
     allow_changes: bool = False,
     token: str | None = None,
+    public_urls: Iterable[str] = (),
     artifacts: Artifacts | None = None,
     say: Callable[[str], object] = lambda line: None,
-) -> WSGIServer:
-    """A server that listens but does not serve yet; `server_port` tells its port.
+) -> Server:
+    """Return a server that listens but does not serve yet; `server_port` tells its port.
 
     Args:
         storage: Whose studies are shown.
         host: Name or address to listen on.
         port: To listen on; 0 takes a free one.
         allow_changes: Whether studies can be changed and deleted.
-        token: What a visitor must show; needed where other machines reach `host`.
+        token: What a visitor must show; needed where other machines reach the dashboard.
+        public_urls: Where visitors find it behind a proxy.
         artifacts: Where best weights were kept.
         say: Told in a line what could not be shown.
 
     Raises:
         ConfigError: It cannot listen there, or should not without a token.
     """
-    if token is None and not is_loopback(host):
+    public = tuple(map(Public.parse, public_urls))
+    if token is None and (public or not is_loopback(host)):
+        place = f"at {public[0].origin}" if public else f"on {host}"
         raise ConfigError(
-            f"on {host} everyone in the network could look at the studies; expected --token TEXT",
+            f"{place} everyone in the network could look at the studies; expected --token TEXT",
             "--token auto makes one up; or leave --host away and tunnel: ssh -L 8080:127.0.0.1:8080 THIS-MACHINE",
         )
     if token is not None and (len(token) < _TOKEN or not token.isascii() or not token.isalnum()):
@@ -85,20 +130,33 @@ def make_dashboard(
             f"--token is too easy to guess or cannot stand in an address; expected {_TOKEN} or more letters and digits",
             "--token auto makes one up",
         )
-    kind = _ServerIPv6 if ":" in host else _Server
+    store = None if artifacts is None else artifacts.optuna_store
+
+    def build(cached: BaseStorage) -> "WSGIApplication":
+        return Enriched(optuna_dashboard.wsgi(cached, store), cached, artifacts, say)
+
+    def read_ahead() -> None:
+        """Take the newest study's finished trials into the storage's cache: a second for a thousand of them."""
+        now = current.look()
+        now.storage.get_all_trials(max(now.keys), deepcopy=False)
+
+    listening = _listen(host, port)
+    current = Current(storage, build)
+    access = Access(host.lower(), listening.getsockname()[1], allow_changes, token, public)
+    guarded = Guard(Mended(current), access, current.look)
+    return Server(listening, guarded, _CHANGE if allow_changes else _READ, read_ahead)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        server = make_server(host, port, _nothing, kind, _QuietHandler)
+        if os.name != "nt":  # there it would let two servers listen on one port
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen()
     except OSError as error:
+        listening.close()
         raise ConfigError(
             f"cannot listen on {host}:{port}: {error.strerror}", "use another --port (0 takes a free one) or --host"
         ) from error
-    server.shown = cached = optuna.storages.get_storage(storage)  # finished trials are read once
-    store = None if artifacts is None else artifacts.optuna_store
-    shown = Enriched(optuna_dashboard.wsgi(cached, store), cached, artifacts, say)
-    access = Access(host.lower(), server.server_port, allow_changes, token)
-    server.set_app(Guard(shown, access, cached.get_all_studies))
-    return server
-
-
-def _nothing(_environ: Any, _start_response: Any) -> list[bytes]:
-    raise AssertionError("nobody is served before the dashboard is complete")
+    return listening

@@ -315,6 +315,27 @@ def test_a_change_is_refused_and_the_page_says_so(browser, all_kinds):
     page.close()
 
 
+def test_a_page_left_open_shows_the_next_study_with_its_id_and_no_trial_of_the_deleted_one(browser, sqlite):
+    def study_of(name, *cosines):
+        study = our_study(sqlite, name, id=name * 8)
+        for cosine in cosines:
+            add_trial(study, "COMPLETE", [cosine])
+        return study
+
+    study_of("olden", 0.61, 0.62, 0.63)
+    with served(sqlite) as address, browser.new_page(base_url=address) as page:  # in between it may say: not found
+        page.goto("/dashboard/studies/1/trials")
+        expect(page.get_by_text("3 Trials")).to_be_visible()
+        page.evaluate("window.loadedBefore = true")
+        optuna.delete_study(study_name="olden", storage=sqlite)
+        study_of("newer", 0.71, 0.72, 0.73, 0.74)
+        expect(page.get_by_text("4 Trials")).to_be_visible()
+        assert page.evaluate("window.loadedBefore") is None
+        page.get_by_role("button", name="Trial 0 ").click()
+        expect(page.get_by_role("main").get_by_text("0.71", exact=True).first).to_be_visible()
+        keep(page, "replaced")
+
+
 def test_another_name_that_leads_to_this_machine_shows_nothing(all_kinds, browser):
     address, _, _ = all_kinds
     port = address.rpartition(":")[2]
@@ -352,7 +373,7 @@ def test_a_page_among_the_artifacts_is_not_executed_but_downloaded(browser, all_
 def test_the_command_opens_the_browser_with_the_token_that_it_made_up(place, monkeypatch):
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
-    monkeypatch.setattr("socketserver.BaseServer.serve_forever", mock.Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("face3d_tune.dashboard.server.Server.serve_forever", mock.Mock(side_effect=KeyboardInterrupt))
     answer = call("dashboard", "--port", "0", "--host", "0.0.0.0", "--token", "auto", cwd=place)
     assert answer.code == 130
     assert opened == [answer.out.split()[4]]
@@ -367,7 +388,7 @@ def test_the_command_says_that_others_would_get_in_without_a_token(place):
 
 
 def test_the_command_warns_where_changes_are_allowed(place, monkeypatch):
-    monkeypatch.setattr("socketserver.BaseServer.serve_forever", mock.Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("face3d_tune.dashboard.server.Server.serve_forever", mock.Mock(side_effect=KeyboardInterrupt))
     answer = call("dashboard", "--port", "0", "--no-browser", "--allow-changes", cwd=place)
     assert answer.err.startswith("warning: visitors can change and delete studies\n")
 
@@ -375,13 +396,13 @@ def test_the_command_warns_where_changes_are_allowed(place, monkeypatch):
 def test_the_command_listens_on_ipv6(place, monkeypatch):
     if not socket.has_dualstack_ipv6():
         pytest.skip("this machine has no IPv6")
-    monkeypatch.setattr("socketserver.BaseServer.serve_forever", mock.Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("face3d_tune.dashboard.server.Server.serve_forever", mock.Mock(side_effect=KeyboardInterrupt))
     answer = call("dashboard", "--port", "0", "--host", "::1", "--no-browser", cwd=place)
     assert answer.out.split()[4].startswith("http://[::1]:")
 
 
 def test_a_mistyped_storage_is_an_error_and_not_a_new_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("socketserver.BaseServer.serve_forever", mock.Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("face3d_tune.dashboard.server.Server.serve_forever", mock.Mock(side_effect=KeyboardInterrupt))
     answer = call("dashboard", "--port", "0", "--no-browser", "--storage", "sqlite:///mistyped.db", cwd=tmp_path)
     assert answer.code == 2
     assert answer.err.startswith("error: storage sqlite:///mistyped.db: file does not exist\nhint: ")

@@ -184,7 +184,7 @@ def ports():
 @pytest.fixture(autouse=True)
 def no_server(monkeypatch):
     """A dashboard that starts by mistake ends at once, where it would keep the tests waiting."""
-    monkeypatch.setattr("socketserver.BaseServer.serve_forever", lambda server: None)
+    monkeypatch.setattr("face3d_tune.dashboard.server.Server.serve_forever", lambda server: None)
 
 
 @pytest.fixture

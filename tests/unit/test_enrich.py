@@ -310,20 +310,20 @@ def test_a_token_that_is_easy_to_guess_or_no_cookie_is_refused(sqlite, token):
         make_dashboard(sqlite, token=token)
 
 
-def test_the_newest_study_is_read_before_anybody_asks(sqlite):
+def test_the_newest_study_is_read_before_anybody_asks(sqlite, monkeypatch):
     our_study(sqlite, "older")
     newest = our_study(sqlite, "newest")
     add_trial(newest, "COMPLETE", [0.5])
     read = threading.Event()
     asked = []
 
-    def get_all_trials(study_id, deepcopy=True):
+    def get_all_trials(storage, study_id, deepcopy=True):
         asked.append(study_id)
         read.set()
         return []
 
+    monkeypatch.setattr("optuna.storages._cached_storage._CachedStorage.get_all_trials", get_all_trials)
     with make_dashboard(sqlite) as server:
-        server.shown.get_all_trials = get_all_trials
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         assert read.wait(30)

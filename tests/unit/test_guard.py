@@ -7,10 +7,12 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 
-from face3d_tune.dashboard.guard import HEALTH, Access, Guard, is_loopback
+from face3d_tune.dashboard.guard import HEALTH, Access, Guard, Public, is_loopback
+from face3d_tune.errors import ConfigError
 
 TOKEN = "0123456789abcdef"
 SECRET = b"what studies hold"
+HERE = Access("127.0.0.1", 8080)
 
 
 def answer_of(access, method="GET", path="/dashboard", *, query="", gives=None, check=lambda: None, **headers):
@@ -33,12 +35,15 @@ def answer_of(access, method="GET", path="/dashboard", *, query="", gives=None, 
     return int(status.split()[0]), given, body
 
 
-HERE = Access("127.0.0.1", 8080)
+def test_a_visitor_on_this_machine_may_look():
+    assert answer_of(HERE)[::2] == (200, SECRET)
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_whoever_is_on_this_machine_may_look(method):
-    assert answer_of(HERE, method)[::2] == (200, SECRET)
+@pytest.mark.parametrize("access", [HERE, Access("127.0.0.1", 8080, token=TOKEN)])
+@pytest.mark.parametrize("path", ["/dashboard", HEALTH])
+def test_an_answer_to_head_has_no_body_which_a_client_would_take_for_the_next_answer(access, path):
+    status, _, body = answer_of(access, "HEAD", path)
+    assert (status, body) == (answer_of(access, "GET", path)[0], b"")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "ANYTHING"])
@@ -59,7 +64,13 @@ def test_another_site_may_change_nothing_even_where_changes_are_allowed(origin):
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "192.168.0.7", "", None, "[", "::::"]
+    "host",
+    [
+        *("evil.example", "evil.example:8080", "127.0.0.1.evil.example", "192.168.0.7", "", None, "[", "::::"),
+        *("evil.com@127.0.0.1", "127.0.0.1@evil.com", "127.0.0.1/evil", "127.0.0.1:8080/evil", "127.0.0.1?evil.com"),
+        *("127.0.0.1#evil.com", "127.0.0.1\\evil.com", "127.0.0.1, evil.com", "127.0.0.1 evil.com", "127.0.0.1:80a"),
+        *("evil.com:80@127.0.0.1:8080", "[::1]evil.com", "[::1", "[evil.com]", "localhost\x00.evil.com", "127.0.0.1\n"),
+    ],
 )
 def test_a_request_to_another_name_is_refused_whatever_it_wants(host):
     for path in ("/", "/api/studies", "/artifacts/1/1/ab", "/static/bundle.js"):
@@ -107,6 +118,16 @@ def test_listening_everywhere_it_is_known_by_address_and_by_this_machines_name_o
 def test_without_the_token_nothing_is_shown(headers):
     status, _, body = answer_of(Access("127.0.0.1", 8080, token=TOKEN), **headers)
     assert (status, SECRET in body, TOKEN in body.decode()) == (401, False, False)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ["a b=1", '{"a": 1}=x', "theme=é\xff", 'j={"open": true, "x": [1, 2]}', "=", 'k="unclosed', "a[0]=b", ",", "ä"],
+)
+def test_a_cookie_of_another_program_on_this_host_does_not_lock_the_browser_out(odd):
+    access, ours = Access("127.0.0.1", 8080, token=TOKEN), f"face3d_tune_8080={TOKEN}"
+    for cookies in (f"{odd}; {ours}", f"{ours}; {odd}", f"face3d_tune_8080=earlier; {odd}; {ours}"):
+        assert answer_of(access, cookie=cookies)[::2] == (200, SECRET), cookies
 
 
 def test_the_token_in_the_address_becomes_a_cookie_that_scripts_cannot_read_and_leaves_the_address():
@@ -172,6 +193,50 @@ def test_it_is_not_well_while_the_storage_is_away():
 
     status, _, body = answer_of(HERE, path=HEALTH, check=away)
     assert (status, json.loads(body)) == (503, {"status": "ConnectionError"})
+
+
+def behind_proxy(*urls):
+    return Access("127.0.0.1", 8080, True, TOKEN, tuple(map(Public.parse, urls)))
+
+
+def test_behind_a_proxy_that_keeps_the_host_header_it_goes_by_its_public_names():
+    access = behind_proxy("https://Tune.example.org", "http://gpu.lab:8443/", "https://[2001:db8::7]")
+    bearer = f"Bearer {TOKEN}"
+    for host in ("tune.example.org", "tune.example.org:443", "gpu.lab:8443", "[2001:db8::7]", "127.0.0.1:8080"):
+        assert answer_of(access, host=host, authorization=bearer)[0] == 200, host
+    for host in ("example.org", "tune.example.org.evil.example", "evil.example", "x.tune.example.org"):
+        assert answer_of(access, host=host, authorization=bearer)[0] == 421, host
+
+
+@pytest.mark.parametrize("host", ["tune.example.org", "127.0.0.1:8080"])  # a proxy keeps the Host header, or does not
+def test_a_page_under_the_public_name_may_change_something_and_other_programs_of_that_host_may_not(host):
+    access = behind_proxy("https://tune.example.org:443")
+    for origin, status in {
+        "https://tune.example.org": 200,
+        "https://tune.example.org:9090": 403,
+        "https://evil.example": 403,
+        "null": 403,
+    }.items():
+        asked = {"host": host, "origin": origin, "authorization": f"Bearer {TOKEN}"}
+        assert answer_of(access, "POST", **asked)[0] == status, origin
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *("tune.example.org", "ftp://tune.example.org", "https://", "https://tune.example.org/face3d", "https://a b"),
+        *(
+            "https://me@tune.example.org",
+            "https://tune.example.org?x",
+            "https://tune.example.org/#x",
+            "",
+            "https://[x]",
+        ),
+    ],
+)
+def test_a_public_address_is_a_scheme_and_a_name_and_nothing_else(typed):
+    with pytest.raises(ConfigError, match="expected https://NAME, without a path"):
+        Public.parse(typed)
 
 
 def test_only_loopback_is_loopback():

@@ -1,0 +1,90 @@
+"""The dashboard of what the storage holds now: a study that was deleted is not found, and not shown as the next one.
+
+A page in a browser keeps trials too and asks for later ones only. A script of ours loads it again when an answer is
+about another study.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from optuna.storages import BaseStorage, RDBStorage
+
+from face3d_tune.dashboard.wsgi import refuse, send, whole
+from face3d_tune.fresh import Fresh, Look
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+KEY = "X-Study-Key"  # of the study that an answer is about
+_SCRIPT = "/face3d-tune.js"
+_HEAD = b"<head>"
+_STORED = ("/api/", "/artifacts/", "/csv/")  # addresses of what the storage holds
+_STUDY = re.compile(r"/(?:api/studies|api/artifacts|artifacts|csv)/(-?\d+)(?:/.*)?")
+
+
+class Current:
+    """A WSGI application in front of the one that `build` makes for every new cache.
+
+    Args:
+        storage: Where the studies are.
+        build: Makes the dashboard of a cached storage.
+    """
+
+    def __init__(self, storage: RDBStorage, build: Callable[[BaseStorage], "WSGIApplication"]) -> None:
+        def anew(cached: BaseStorage) -> "WSGIApplication":
+            # optuna-dashboard keeps importances by study id, for all its applications in one place.
+            importances: Any = sys.modules.get("optuna_dashboard._importance")
+            getattr(importances, "param_importance_cache", {}).clear()
+            return build(cached)
+
+        self._fresh = Fresh(storage, anew)
+        self._script = files("face3d_tune.dashboard").joinpath("reload.js").read_bytes()
+
+    def look(self) -> Look["WSGIApplication"]:
+        """Read which studies there are. Raises an exception if the storage does not answer."""
+        return self._fresh.look()
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer from the storage as it is now."""
+        path = environ.get("PATH_INFO", "")
+        if path == _SCRIPT:
+            return send(start_response, "200 OK", {"Content-Type": "text/javascript"}, self._script)
+        if path.startswith(_STORED):
+            return self._stored(path, environ, start_response)
+        if environ["REQUEST_METHOD"] == "GET" and f"{path}/".startswith("/dashboard/"):
+            return self._page(environ, start_response)
+        return self._fresh.built(environ, start_response)
+
+    def _stored(self, path: str, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        try:
+            now = self.look()
+        except Exception as error:  # a driver's text may hold the password
+            reason = f"the storage does not answer ({type(error).__name__})"
+            return refuse(start_response, HTTPStatus.SERVICE_UNAVAILABLE, reason)
+        study = _STUDY.fullmatch(path)
+        if study is None:
+            return now.built(environ, start_response)
+        key = {str(study_id): key for study_id, key in now.keys.items()}.get(study[1])
+        if key is None:
+            return refuse(start_response, HTTPStatus.NOT_FOUND, f"study_id={study[1]} is not found")
+        return now.built(environ, _telling(start_response, key))
+
+    def _page(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer with optuna-dashboard's page and the script; whole, as a browser may hold it without the script."""
+        asked = {name: value for name, value in environ.items() if not name.startswith(("HTTP_IF_", "HTTP_RANGE"))}
+        status, headers, body = whole(self._fresh.built, asked)
+        headers = {name: value for name, value in headers.items() if name not in ("Last-Modified", "Etag")}
+        headers |= {"Cache-Control": "no-cache"}
+        tag = f'{_HEAD.decode()}<script src="{_SCRIPT}"></script>'
+        return send(start_response, status, headers, body.replace(_HEAD, tag.encode(), 1))
+
+
+def _telling(start_response: "StartResponse", key: str) -> "StartResponse":
+    def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+        return start_response(status, [*headers, (KEY, key)], *rest)
+
+    return start

@@ -1,0 +1,49 @@
+"""Requests that optuna-dashboard fails on: answered, or put in order, before they reach it."""
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
+
+from face3d_tune.dashboard.wsgi import refuse
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+_DIGITS = 9  # of a number in an address, at most: no database id is longer
+
+
+class Mended:
+    """A WSGI application in front of optuna-dashboard."""
+
+    def __init__(self, app: "WSGIApplication") -> None:
+        self._app = app
+        self._draws = find_spec("plotly") is not None  # what optuna-dashboard does not ask before it imports it
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer what cannot be answered otherwise with 400 or 404, and pass on the rest."""
+        path = environ.get("PATH_INFO", "")
+        steps = path.split("/")
+        if not path.isprintable() or "\\" in path or ".." in steps or len(path) > 1000:
+            return refuse(start_response, HTTPStatus.NOT_FOUND, "there is no such page")
+        if "plot" in steps and not self._draws:
+            return refuse(start_response, HTTPStatus.NOT_FOUND, "plotly is not installed where the dashboard runs")
+        after = [value for key, value in parse_qsl(environ.get("QUERY_STRING", ""), True) if key == "after"]
+        if not all(value.isascii() and value.isdigit() and len(value) <= _DIGITS for value in after):
+            return refuse(start_response, HTTPStatus.BAD_REQUEST, "`after` should be a whole number from 0")
+        environ.setdefault("HTTP_ACCEPT_ENCODING", "")
+        return self._app(environ, _relative(start_response))
+
+
+def _relative(start_response: "StartResponse") -> "StartResponse":
+    """Redirect within the site that the browser asked, whose name and scheme a proxy may have changed."""
+
+    def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+        given = [
+            (name, urlsplit(value)._replace(scheme="", netloc="").geturl() if name.title() == "Location" else value)
+            for name, value in headers
+        ]
+        return start_response(status, given, *rest)
+
+    return start
