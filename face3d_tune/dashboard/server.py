@@ -121,9 +121,10 @@ def make_dashboard(
     public = tuple(map(Public.parse, public_urls))
     if token is None and (public or not is_loopback(host)):
         place = f"at {public[0].origin}" if public else f"on {host}"
+        tunnel = "; or leave --host away and tunnel: ssh -L 8080:127.0.0.1:8080 THIS-MACHINE"
         raise ConfigError(
             f"{place} everyone in the network could look at the studies; expected --token TEXT",
-            "--token auto makes one up; or leave --host away and tunnel: ssh -L 8080:127.0.0.1:8080 THIS-MACHINE",
+            f"--token auto makes one up{'' if public else tunnel}",
         )
     if token is not None and (len(token) < _TOKEN or not token.isascii() or not token.isalnum()):
         raise ConfigError(
