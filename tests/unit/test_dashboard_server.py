@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import optuna
 import pytest
+from command_line import call
 from stored_study import add_trial, our_study
 
 from face3d_tune.artifacts import Artifacts
@@ -314,3 +315,24 @@ def test_it_ends_promptly_although_visitors_are_there_and_one_waits_for_its_answ
             started = time.monotonic()
         assert time.monotonic() - started < PROMPTLY
         release.set()
+
+
+# The command
+
+
+def test_the_command_says_what_visitors_behind_a_proxy_open_and_reads_it_from_the_environment(
+    sqlite, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(server.Server, "serve_forever", lambda made: None)
+    known = {
+        "FACE3D_TUNE_STORAGE": "sqlite:///studies.db",
+        "FACE3D_TUNE_PUBLIC_URL": "https://a.example https://b.example/",
+    }
+    answer = call("dashboard", "--no-browser", "--port", 0, "--token", TOKEN, cwd=tmp_path, **known)
+    assert answer.code == 0
+    assert answer.out.splitlines()[1:] == [
+        f"visitors open https://a.example/?token={TOKEN}",
+        f"visitors open https://b.example/?token={TOKEN}",
+    ]
+    empty = {**known, "FACE3D_TUNE_PUBLIC_URL": ""}  # as Compose passes what is not set
+    assert len(call("dashboard", "--no-browser", "--port", 0, cwd=tmp_path, **empty).out.splitlines()) == 1
