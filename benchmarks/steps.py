@@ -3,7 +3,7 @@
     python -m benchmarks.steps
 
 The floor of a step is the time of its live matrix products (forward, gradient of the input, gradient of the weight;
-live is everything but query and key, CONTRACT section 3) on weights as scattered as in a real step, and of one fused
+live is everything but query and key, trainer contract §3) on weights as scattered as in a real step, and of one fused
 AdamW over all live parameters. Nothing of normalisation, dropout, activation, loss or gathering is in it. (The engine
 multiplies the value of the cross-attention by four columns instead of the batch; the floor has the whole product.)
 """

@@ -253,7 +253,7 @@ def study_folder(unique: str) -> str:
 
 
 def best_weights(unique: str, trial: str) -> str:
-    """The name of the best weights of a trial, `trial-N`, in the users' format (CONTRACT section 4)."""
+    """The name of the best weights of a trial, `trial-N`, in the users' format (trainer contract §4)."""
     return f"{study_folder(unique)}/best/{trial}.pth"
 
 

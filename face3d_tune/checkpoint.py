@@ -1,4 +1,4 @@
-"""Checkpoint files in the users' format (CONTRACT section 4), written so that a crash never leaves half a file.
+"""Checkpoint files in the users' format (trainer contract §4), written so that a crash never leaves half a file.
 
 And sealed ones: bytes that carry their own checksum, for places where a file may be torn all the same.
 """

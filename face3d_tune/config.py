@@ -1,6 +1,6 @@
 """What one training is made of: a frozen record of every value, checked once, when it is built.
 
-Field names are the flags of the users' `train_3d.py` (CONTRACT section 5), so that a name means one thing everywhere.
+Field names are the flags of the users' `train_3d.py` (trainer contract §5), so that a name means one thing everywhere.
 """
 
 from collections.abc import Mapping

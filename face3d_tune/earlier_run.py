@@ -1,4 +1,4 @@
-"""A run of the users' script, as its checkpoint tells it (CONTRACT section 4): its flags, curves and weights."""
+"""A run of the users' script, as its checkpoint tells it (trainer contract §4): its flags, curves and weights."""
 
 import hashlib
 import json

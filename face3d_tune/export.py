@@ -1,6 +1,6 @@
 """A trial's config said in the flags of the users' own training script, and in the other forms it leaves this tool in.
 
-No command relies on a default: copies of the script differ in them (CONTRACT section 5). What a copy cannot be told is
+No command relies on a default: copies of the script differ in them (trainer contract §5). What a copy cannot be told is
 named in `Export.missing`, never dropped.
 """
 

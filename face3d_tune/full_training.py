@@ -1,6 +1,6 @@
 """One full training that is kept: checkpoint, history and curve in a folder.
 
-best_model.pth   the epoch with the lowest validation loss, in the users' format (CONTRACT section 4)
+best_model.pth   the epoch with the lowest validation loss, in the users' format (trainer contract §4)
 history.json     every epoch, the config, seed, device and data, and the final means over validation pairs
 curve.png        losses and cosine by epoch
 """

@@ -1,4 +1,4 @@
-"""What training minimises and what the search is judged by (CONTRACT section 4), as pure functions of tensors."""
+"""What training minimises and what the search is judged by (trainer contract §4), as pure functions of tensors."""
 
 from typing import TypeVar
 

@@ -1,4 +1,4 @@
-"""The Transformer of one trial, written to be read: CONTRACT section 3, step by step, names and arithmetic.
+"""The Transformer of one trial, written to be read: trainer contract §3, step by step, names and arithmetic.
 
 State-dict names and shapes are those of the users' checkpoints, so theirs load here and ours there, strictly. All
 random numbers come from generators and streams that the caller passes. Axes: B = batch, F = feature_size, d = d_model,

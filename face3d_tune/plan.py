@@ -92,7 +92,7 @@ def cores() -> int:
 
 
 def _parameters(config: TrialConfig, feature_size: int) -> int:
-    """About how many numbers a model has: its large matrices (CONTRACT section 3)."""
+    """About how many numbers a model has: its large matrices (trainer contract §3)."""
     d, ff = config.d_model, config.dim_feedforward
     layer = 8 * d * d + 2 * d * ff
     head = 2 * feature_size * d + 2 * d * d + 512 * d + (2 * d * d + 128 * d) * config.use_spatial_attention

@@ -3,7 +3,7 @@
 `Checkpoints` says where and how often, and can be sent to other processes; a `Saver` keeps those of one process.
 
 STUDY/running/KEY.…   the last two epochs of a trial in training, sealed
-STUDY/best/NAME.pth   the weights that a finished trial is worth, in the users' format (CONTRACT section 4)
+STUDY/best/NAME.pth   the weights that a finished trial is worth, in the users' format (trainer contract §4)
 """
 
 import hashlib

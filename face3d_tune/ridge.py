@@ -1,7 +1,7 @@
 """What a simple method reaches: ridge regression from a view's embedding and pose to the frontal embedding.
 
 No Transformer and no epochs: with e the view's embedding and x = e times each of (1, sin yaw, 1 − cos yaw, sin pitch,
-sin roll, |sin yaw|), the prediction is e + W'x, as the model's is (CONTRACT section 3, step 8), and
+sin roll, |sin yaw|), the prediction is e + W'x, as the model's is (trainer contract §3, step 8), and
 W = (X'X + λI)⁻¹ X'(Y − E) over the pairs of the TRAINING people (Hoerl & Kennard, 1970). An endless penalty λ is no
 model. Yaw is the head turn, whichever angle that is; pitch and roll are the other two in their order. All embeddings
 count with length 1, whatever length they have in the files.

@@ -91,7 +91,7 @@ def _documented() -> Script:
     return Script("train_transformer3D/train_3d.py", MappingProxyType(flags))
 
 
-DOCUMENTED = _documented()  # the copy that the tuning guide describes (CONTRACT section 5)
+DOCUMENTED = _documented()  # the copy that the tuning guide describes (trainer contract §5)
 
 
 def read_script(path: Path) -> Script:

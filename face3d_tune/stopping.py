@@ -1,4 +1,4 @@
-"""A trial's own early stopping, as a small state machine (CONTRACT section 4)."""
+"""A trial's own early stopping, as a small state machine (trainer contract §4)."""
 
 from dataclasses import dataclass
 

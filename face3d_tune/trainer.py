@@ -1,4 +1,4 @@
-"""The plain trainer: one training, one epoch at a time, readable from top to bottom (CONTRACT section 4).
+"""The plain trainer: one training, one epoch at a time, readable from top to bottom (trainer contract §4).
 
 It is the specification for any faster engine. A caller may report, prune or stop between epochs. Every random number
 follows from (seed, purpose, epoch), so the same config and seed give the same result on a CPU, bit for bit.

@@ -1,7 +1,7 @@
 """What every engine shares of one training: its pairs, its numbers, and what happens between two epochs.
 
 Scheduler, early stopping and the choice of the best epoch live here and nowhere else, so that engines can differ only
-in how they train an epoch (CONTRACT section 4).
+in how they train an epoch (trainer contract §4).
 """
 
 import math
@@ -211,7 +211,7 @@ class Training(ABC):
         self.stop_reason = self.history[-1].stop_reason if self.history else None
 
     def checkpoint(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        """The state after the last epoch, in the users' format (CONTRACT section 4); `args` are the script's flags.
+        """The state after the last epoch, in the users' format (trainer contract §4); `args` are the script's flags.
 
         `epoch` counts from 0, so that a script which resumes at `epoch + 1` goes on with the next one.
         """

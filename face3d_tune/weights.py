@@ -1,4 +1,4 @@
-"""Which model a checkpoint holds, as the names and shapes of its weights show (CONTRACT section 3)."""
+"""Which model a checkpoint holds, as the names and shapes of its weights show (trainer contract §3)."""
 
 import re
 from collections.abc import Iterable, Mapping

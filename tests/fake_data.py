@@ -10,7 +10,7 @@ FACE = np.array([[-3, 3, 0], [3, 3, 0], [0, 0, 2], [-2, -3, 0], [2, -3, 0]])  # 
 
 
 def write_data(folder: Path, *, people: int = 12, views: int = 6, feature_size: int = 16, seed: int = 0) -> Path:
-    """Write the six files of CONTRACT section 2 into `folder` (made if need be) and return it.
+    """Write the six files of trainer contract §2 into `folder` (made if need be) and return it.
 
     A view's embedding is the person's frontal one, mixed with a direction common to all by the sine of its yaw, plus
     a little noise: undoing that is learnable from embedding and pose. Yaw covers -75 to 75 degrees evenly.

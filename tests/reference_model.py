@@ -1,4 +1,4 @@
-"""Two independent statements of the model's arithmetic (CONTRACT section 3), to hold the package's engine against.
+"""Two independent statements of the model's arithmetic (trainer contract §3), to hold the package's engine against.
 
 `ReferenceModel` is plain torch and does all the work that the engine may skip: every attention is computed, also over
 one key. `reference_forward` says evaluation mode once more in numpy float64, without any torch layer. Neither imports

@@ -1,4 +1,4 @@
-"""The six data files (CONTRACT section 2): read, checked, paired, split by person, copied. Import from here.
+"""The six data files (trainer contract §2): read, checked, paired, split by person, copied. Import from here.
 
 files ← metadata     what is in the six files, and every problem with them
 pairs                who is paired with whom; who trains, validates and tests

@@ -1,4 +1,4 @@
-"""From the six files to what a training needs: pairs of rows, filtered by yaw and split by person (CONTRACT 2)."""
+"""From six files to what a training needs: pairs of rows, filtered by yaw, split by person (trainer contract §2)."""
 
 import hashlib
 import json
@@ -84,7 +84,7 @@ class FaceData:
 
         Those who do not test are cut into `of` blocks, equal up to one person, from the last one in split order to the
         first. Fold k validates on the k-th block and trains on the others, so that over all folds everybody validates
-        once; the test people stay what they are. The first of 3 folds is the ordinary split (CONTRACT section 2), the
+        once; the test people stay what they are. The first of 3 folds is the ordinary split (trainer contract §2), the
         only one of 1 these data themselves. Raises ConfigError if there are fewer people, or nobody is held out.
         """
         if of == 1:
@@ -244,7 +244,7 @@ def _assemble(
 
 
 def _landmarks(files: DataFiles) -> tuple[NDArray[np.float32], str]:
-    """The model's landmark input of every video row, [M, 5, 3], and where it comes from (CONTRACT section 2)."""
+    """The model's landmark input of every video row, [M, 5, 3], and where it comes from (trainer contract §2)."""
     video, scale = files.video, files.front.metadata.standard_scale
     points = video.metadata.landmarks
     if points is not None:

@@ -1,4 +1,4 @@
-"""Who is paired with whom, and who trains, validates and tests (CONTRACT section 2)."""
+"""Who is paired with whom, and who trains, validates and tests (trainer contract §2)."""
 
 import math
 import random

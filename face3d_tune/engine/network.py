@@ -1,6 +1,6 @@
-"""K models of one structure as one program: the forward pass of CONTRACT section 3, and its gradient by hand.
+"""K models of one structure as one program: the forward pass of trainer contract §3, and its gradient by hand.
 
-The steps have the numbers of the contract and of `face3d_tune.model`, which is the specification. Left out is what
+The steps are numbered as there and in `face3d_tune.model`, which is the specification. Left out is what
 cannot change a result: query and key of attention over a single token, and the gradients of inputs. The value of every
 cross-attention is an affine function of the pose, so its matrix is multiplied by that function's four columns instead
 of by the batch. Axes as in `layers`; L = layers, h = heads.

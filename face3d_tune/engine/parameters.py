@@ -1,9 +1,9 @@
 """Where each parameter of K models lies: one row of numbers a model, so that an optimiser step is one kernel.
 
 Every attention of this model has a single key, so that its softmax is 1 and neither query nor key can change the output
-(CONTRACT section 3). Those parameters get a zero gradient: AdamW only shrinks them by its weight decay. They stand in a
-row of their own, are shrunk once an epoch, and are whole again in every state dict. Adam's weight decay is part of the
-gradient and moves them as it moves all others, so under Adam they stand at the end of the live row.
+(trainer contract §3). Those parameters get a zero gradient: AdamW only shrinks them by its weight decay. They stand in
+a row of their own, are shrunk once an epoch, and are whole again in every state dict. Adam's weight decay is part of
+the gradient and moves them as it moves all others, so under Adam they stand at the end of the live row.
 """
 
 import math

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from face3d_tune.config import OptimizerName
 
-MAX_NORM = 1.0  # of a model's gradient (CONTRACT section 4)
+MAX_NORM = 1.0  # of a model's gradient (trainer contract §4)
 FIRST_SCALE, GROWTH_INTERVAL = 2.0**16, 2000  # of the loss in fp16, as torch.amp.GradScaler has them
 _PIECE = 1024  # numbers summed up at once: float32 loses less in two short sums than in a long one
 

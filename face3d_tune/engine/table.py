@@ -89,7 +89,7 @@ class Table:
 def loss_gradient(
     prediction: Tensor, batch: Batch, mse_weight: Tensor, cosine_weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient of each model's loss (CONTRACT section 4) by its predictions, its mean squared error and cosine.
+    """The gradient of each model's loss (trainer contract §4) by its predictions, its mean squared error and cosine.
 
     Predictions [K, B, F]; weights [K, 1, 1]; the means are [K]. With a `weighting`, all three are of weighted pairs.
     """

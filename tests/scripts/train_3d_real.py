@@ -1,4 +1,4 @@
-"""Stand-in for the copy of `train_3d.py` that the tuning guide describes; it really trains (CONTRACT sections 2 to 4).
+"""Stand-in for the copy of `train_3d.py` that the tuning guide describes; it really trains (trainer contract §2 to §4).
 
 It lies in a folder of its own and takes the model from a package beside that, as research code does. It knows nothing
 of face3d_tune.

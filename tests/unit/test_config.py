@@ -36,7 +36,7 @@ SCRIPT_HAS_NOT = {
 
 
 def test_defaults_are_those_of_the_documented_script():
-    # CONTRACT sections 3, 4 and 6 (row `baseline`), written out once more.
+    # trainer contract §3, §4 and §6 (row `baseline`), written out once more.
     assert make().to_dict() == {
         "d_model": 512,
         "dim_feedforward": 2048,
@@ -198,7 +198,7 @@ def test_what_the_data_decides_follows_from_its_feature_size():
     assert (config.d_model, config.dim_feedforward) == (16, 64)
     assert (config.epochs, config.layout) == (3, "keypoint")
     config = completed({}, feature_size=512)
-    assert (config.d_model, config.dim_feedforward) == (512, 2048)  # CONTRACT section 3
+    assert (config.d_model, config.dim_feedforward) == (512, 2048)  # trainer contract §3
 
 
 def test_a_given_size_is_kept_and_the_feedforward_size_follows_it():
@@ -268,7 +268,7 @@ def test_a_study_sets_every_field_but_those_of_a_whole_run():
         check_type("epochs", 3.0)
 
 
-# CONTRACT section 6: lr, mse weight, cosine weight, factor, patience, min_lr, early stopping patience, AMP, attention.
+# trainer contract §6: lr, mse weight, cosine weight, factor, patience, min_lr, early stopping patience, AMP, attention.
 DOCUMENTED = {
     "baseline": (1e-4, 0.5, 0.5, 0.5, 5, 0, 0, False, False),
     "recommended": (5e-5, 0.3, 0.7, 0.2, 3, 1e-7, 15, True, False),

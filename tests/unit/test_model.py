@@ -1,4 +1,4 @@
-"""The model against two independent statements of CONTRACT section 3: a torch module tree and a numpy function."""
+"""The model against two independent statements of trainer contract §3: a torch module tree and a numpy function."""
 
 import numpy as np
 import pytest

@@ -20,7 +20,7 @@ PRESETS = ["baseline", "recommended", "aggressive", "conservative", "quickstart"
 WITH_PRESETS = [name for name in SHIPPED if name != "size"]  # which begins with what another search has found
 CPU = torch.device("cpu")
 
-# CONTRACT section 6, written out by hand, on 512-number embeddings.
+# trainer contract §6, written out by hand, on 512-number embeddings.
 COMMON = {
     "d_model": 512,
     "dim_feedforward": 2048,

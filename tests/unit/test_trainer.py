@@ -1,4 +1,4 @@
-"""The plain trainer against a second statement of CONTRACT section 4, and every promise it makes beside it."""
+"""The plain trainer against a second statement of trainer contract §4, and every promise it makes beside it."""
 
 import io
 import math
