@@ -1,30 +1,50 @@
 """A picture of one training: losses and cosine by epoch."""
 
-from pathlib import Path
-from typing import BinaryIO
-
-from matplotlib.figure import Figure
-
 from face3d_tune.history import History
+from face3d_tune.svg import Chart, Panel, by_epoch, limits, picture
 
 
-def save_curve(history: History, kept: int, no_model_cosine: float, target: Path | BinaryIO) -> None:
-    """Draw training and validation loss, if known, the cosine beside the no-model line, and the kept epoch; a PNG."""
-    epochs = range(1, len(history.cosine) + 1)
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    *losses, cosine = figure.subplots(1, 2) if history.val_loss else [figure.subplots()]
-    for loss in losses:
-        if history.train_loss:
-            loss.plot(epochs, history.train_loss, color="tab:blue", label="training")
-        loss.plot(epochs, history.val_loss, color="tab:orange", label="validation")
-        loss.set(xlabel="epoch", ylabel="loss (the trial's own weights)", title="Loss")
-    cosine.plot(epochs, history.cosine, color="tab:orange", label="validation")
-    cosine.axhline(no_model_cosine, color="0.5", linestyle="--", label=f"no model, {no_model_cosine:.3f}")
+def curve_picture(history: History, kept: int, no_model_cosine: float) -> str:
+    """Draw training and validation loss, if known, the cosine beside the no-model line, and the kept epoch.
+
+    Args:
+        history: The epochs of the training, at least one.
+        kept: The epoch whose weights are kept, from 1 on.
+        no_model_cosine: What the side view's own embedding reaches.
+
+    Returns:
+        The content of an SVG file.
+    """
+    panels = []
+    loss = loss_chart(history, kept, title="Loss by epoch", x="epoch", y="loss (the trial's own weights)")
+    if loss is not None:
+        lines = [("training", "s1")] if history.train_loss else []
+        panels.append(Panel("Loss", loss, [*lines, ("validation", "s0"), (f"kept: epoch {kept}", "kept")]))
     value = history.cosine[kept - 1]
-    cosine.plot(kept, value, "o", color="black", label=f"kept: epoch {kept}, {value:.3f}")
-    cosine.set(xlabel="epoch", ylabel="mean cosine similarity", title="Validation cosine")
-    for axes in (*losses, cosine):
-        axes.axvline(kept, color="0.8", linewidth=1, zorder=0)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
-    figure.savefig(target, dpi=120, format="png")
+    x = (1, max(2, len(history.cosine)), "epoch")
+    y = (*limits([*history.cosine, no_model_cosine]), "mean cosine similarity")
+    cosine = Chart("Validation cosine by epoch", x, y, whole_x=True)
+    cosine.level(no_model_cosine, "level")
+    cosine.mark(kept, "kept")
+    cosine.line(by_epoch(history.cosine), "s0")
+    cosine.dots([(kept, value)], "s0 big")
+    legend = [
+        ("validation", "s0"),
+        (f"no model: {no_model_cosine:.3f}", "level"),
+        (f"kept: epoch {kept}, {value:.3f}", "kept"),
+    ]
+    return picture([*panels, Panel("Validation cosine", cosine, legend)])
+
+
+def loss_chart(history: History, kept: int | None, *, title: str, x: str, y: str) -> Chart | None:
+    """Draw training and validation loss of one training and its kept epoch, with these labels, if they are known."""
+    train, validation = by_epoch(history.train_loss), by_epoch(history.val_loss)
+    if not validation:
+        return None
+    values = [value for _, value in (*train, *validation)]
+    chart = Chart(title, (1, max(2, len(history.val_loss)), x), (*limits(values, floor=0.0), y), whole_x=True)
+    if kept:
+        chart.mark(kept, "kept")
+    chart.line(train, "s1")
+    chart.line(validation, "s0")
+    return chart

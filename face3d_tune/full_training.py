@@ -2,7 +2,7 @@
 
 best_model.pth   the epoch with the lowest validation loss, in the users' format (trainer contract §4)
 history.json     every epoch, the config, seed, device and data, and the final means over validation pairs
-curve.png        losses and cosine by epoch
+curve.svg        losses and cosine by epoch
 """
 
 import json
@@ -15,7 +15,7 @@ import torch
 
 from face3d_tune import checkpoint
 from face3d_tune.config import TrialConfig
-from face3d_tune.curve import save_curve
+from face3d_tune.curve import curve_picture
 from face3d_tune.data import FaceData
 from face3d_tune.device import Precision
 from face3d_tune.engine import Member, alone
@@ -25,7 +25,8 @@ from face3d_tune.history import History
 from face3d_tune.trainer import Trainer
 from face3d_tune.training import EpochResult, Evaluation, Training
 
-FILES = ("best_model.pth", "history.json", "curve.png")
+FILES = ("best_model.pth", "history.json", "curve.svg")
+_CURVES = ("curve.svg", "curve.png")  # version 0.1.0 wrote a PNG
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ def train_fully(
         else:
             trainer = alone(config, data, seed=seed, device=device, precision=precision)
         out.mkdir(parents=True, exist_ok=True)
-        (out / "curve.png").unlink(missing_ok=True)  # an interrupt would leave an earlier one beside the new files
+        for name in _CURVES:  # an interrupt would leave an earlier one beside the new files
+            (out / name).unlink(missing_ok=True)
         try:
             _train(trainer, data, out, device, after_epoch)
             break
@@ -100,7 +102,8 @@ def _conclude(trainer: Training, data: FaceData, out: Path, device: torch.device
     means |= {"validation": asdict(validation)}
     _write_history(trainer, out, means)
     history = History.of_epochs(trainer.history)
-    save_curve(history, trainer.best.epoch, data.no_model_cosine("validation"), out / "curve.png")
+    curve = curve_picture(history, trainer.best.epoch, data.no_model_cosine("validation"))
+    (out / "curve.svg").write_text(curve, encoding="utf-8")
     return Trained(trainer.best, len(trainer.history), validation)
 
 

@@ -14,7 +14,7 @@ PACKAGE = Path(face3d_tune.__file__).parent
 # A module may import from every layer above its own line, and from no other.
 LAYERS = (
     "__init__ errors paths safe_text sqlite_file",
-    "seeds stopping presets builtin pace blame race extrapolation verdict confirmation",  # numbers, by no one's leave
+    "seeds stopping presets builtin pace blame race extrapolation verdict confirmation svg",  # nothing of ours
     "masks folds regular_file",
     "config script",
     "storage device checkpoint artifacts",  # the machine: databases, ports, GPUs, files
@@ -52,7 +52,7 @@ LAYERS = (
     "dashboard.enrich",
     "dashboard.server",
     "dashboard",  # what the commands see of it
-    "report.blocks report.content report.svg",
+    "report.blocks report.content",
     "report.words",
     "report.charts",
     "report.confirmed report.result report.searching report.training",
@@ -83,7 +83,6 @@ ONLY = {
     "filelock": "sqlite_file",
     "optuna_dashboard": "dashboard.server",
     "waitress": "dashboard.server",
-    "matplotlib": "curve",
     "tomli_w": "export",
     "torch": "seeds masks device checkpoint losses model weights conditions training earlier_run trainer engine.layers "
     "engine.parameters engine.sites engine.state engine.network engine.table engine.epoch engine.batch importing "
@@ -101,7 +100,7 @@ ONLY = {
     "importance export augmentation training importing cli.data",
 }
 
-HEAVY = ("torch", "optuna", "optuna_dashboard", "matplotlib", "sqlalchemy", "numpy", "rich")
+HEAVY = ("torch", "optuna", "optuna_dashboard", "sqlalchemy", "numpy", "rich")
 IMPORTED_LATE = ("cli.progress", "cli.table", "cli.live")  # by the commands, inside their functions
 
 

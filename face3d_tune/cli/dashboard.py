@@ -55,7 +55,6 @@ def dashboard(
     browser: bool,
 ) -> None:
     """Serve optuna-dashboard on a storage until Ctrl-C."""
-    import logging
     import secrets
     import warnings
     import webbrowser
@@ -67,7 +66,6 @@ def dashboard(
     from face3d_tune.storage import Storage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     place = Storage.parse(storage)
     kept = None if artifacts is None else Artifacts.parse(artifacts, to_write=False)
     if token == "auto":

@@ -4,7 +4,6 @@ Nothing of it is stored. It is worked out from the study when somebody looks, so
 that others, or earlier versions, made with us, and needs neither a right to write nor room in the database.
 """
 
-import io
 import json
 import re
 import threading
@@ -20,8 +19,9 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from face3d_tune.artifacts import Artifacts, best_weights, unique_name
-from face3d_tune.curve import save_curve
+from face3d_tune.curve import curve_picture
 from face3d_tune.dashboard.figures import figures
+from face3d_tune.dashboard.guard import DRAWN
 from face3d_tune.dashboard.notes import FOREIGN, command, study_note, trial_note
 from face3d_tune.dashboard.wsgi import READING, refuse, send, whole
 from face3d_tune.errors import ArtifactError
@@ -38,7 +38,6 @@ _FRESH = 5.0  # seconds that what was worked out is shown again, at least
 _SHARE = 20  # and so many times as long as it took: a twentieth of one core goes into it at most
 _UNSHOWN_OF_STUDY = re.compile(r"confirm:.*|confirmation")  # said in the note
 _UNSHOWN = ("config", "overrides", "cosine_by_yaw", "folds")  # too long for a table, or shown number by number
-_drawing = threading.Lock()  # matplotlib is not made for threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +47,7 @@ class Artifact:
     filename: str
     mimetype: str
     read: Callable[[], bytes]
+    drawn: bool = False  # by us: nothing in it is anybody else's
 
 
 @dataclass(slots=True)
@@ -94,6 +94,7 @@ class Enriched:
                 return self._changed(environ, start_response, lambda meta: meta | {"artifact_is_available": True})
         if environ["REQUEST_METHOD"] in READING and (file := _ARTIFACT.fullmatch(path)):
             if found := self.view(int(file[1])).artifact(file[3]):
+                environ[DRAWN] = found.drawn
                 return self._send(found, start_response)
             if not self._holds(file[2]):  # where Optuna's would fail
                 return refuse(start_response, HTTPStatus.NOT_FOUND, f"trial_id={file[2]} is not found")
@@ -140,7 +141,7 @@ class Enriched:
     def _files(self, study_id: int, found: Findings, trial: FrozenTrial) -> dict[str, Artifact]:
         files = []
         if "best_epoch" in trial.user_attrs and History.of(trial).cosine:
-            files.append(Artifact("learning-curve.png", "image/png", lambda: _picture(found, trial)))
+            files.append(Artifact("learning-curve.svg", "image/svg+xml", lambda: _picture(found, trial), drawn=True))
         if said := command(found, trial):
             files.append(Artifact("command.txt", "text/plain", said.encode))
         if weights := self._weights(found, trial):
@@ -223,7 +224,4 @@ def _shown(attrs: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def _picture(found: Findings, trial: FrozenTrial) -> bytes:
-    buffer = io.BytesIO()
-    with _drawing:
-        save_curve(History.of(trial), trial.user_attrs["best_epoch"], found.no_model, buffer)
-    return buffer.getvalue()
+    return curve_picture(History.of(trial), trial.user_attrs["best_epoch"], found.no_model).encode()

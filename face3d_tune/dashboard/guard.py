@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 HEALTH = "/healthz"
+DRAWN = "face3d_tune.drawn"  # in the environment of a request that is answered with a picture of our own
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _SHOWN = (  # artifacts that a browser may show; nothing in them runs
     *("image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp"),
@@ -105,7 +106,7 @@ class Guard:
 
     def _answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
-        start_response = _careful(start_response, path)
+        start_response = _careful(start_response, environ)
         if path == HEALTH:
             return self._healthy(start_response)
         host = _host(environ.get("HTTP_HOST", ""))
@@ -167,16 +168,18 @@ class Guard:
         return send_json(start_response, HTTPStatus.SEE_OTHER, {}, headers)
 
 
-def _careful(start_response: "StartResponse", path: str) -> "StartResponse":
+def _careful(start_response: "StartResponse", environ: "WSGIEnvironment") -> "StartResponse":
     """Give the answer headers that keep a browser from running what a study holds."""
 
     def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
         given = {name.title(): value for name, value in headers}
         given.pop("Access-Control-Allow-Origin", None)
         given |= _EVERYWHERE
-        if path.startswith("/artifacts/"):
+        if environ.get("PATH_INFO", "").startswith("/artifacts/"):
             given["Content-Security-Policy"] = "sandbox; default-src 'none'"
-            if given.get("Content-Type", "").partition(";")[0].strip().lower() not in _SHOWN:
+            if environ.get(DRAWN):
+                given["Content-Security-Policy"] += "; style-src 'unsafe-inline'"  # an SVG's colours
+            elif given.get("Content-Type", "").partition(";")[0].strip().lower() not in _SHOWN:
                 given |= {"Content-Type": "application/octet-stream", "Content-Disposition": "attachment"}
         return start_response(status, list(given.items()), *rest)
 

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from xml.etree.ElementTree import Element, SubElement
+from xml.etree.ElementTree import Element
 
+from face3d_tune.curve import loss_chart
 from face3d_tune.report.content import Content, Entry
-from face3d_tune.report.svg import Chart
 from face3d_tune.report.words import Words
+from face3d_tune.svg import Chart, by_epoch, limits
 
 Series = Sequence[tuple[str, Entry, str]]  # label, trial, class
 
@@ -28,13 +29,14 @@ def curves(content: Content, shown: Series, say: Words) -> Element | None:
     if not any(known):
         return None
     values = [value for curve in known for value in curve] + [content.no_model]
-    y = (*_limits(values), say.text("axis_cosine"))
-    chart = Chart(say.text("chart_cosine"), (1, max(2, *map(len, known)), say.text("axis_epoch")), y, height=270)
+    y = (*limits(values), say.text("axis_cosine"))
+    x = (1, max(2, *map(len, known)), say.text("axis_epoch"))
+    chart = Chart(say.text("chart_cosine"), x, y, whole_x=True, height=270)
     for curve in content.pruned_curves:
-        chart.line(_by_epoch(curve), "faint")
+        chart.line(by_epoch(curve), "faint")
     chart.level(content.no_model, "level")
     for _, entry, kind in reversed(shown):
-        chart.line(_by_epoch(entry.history.cosine), kind)
+        chart.line(by_epoch(entry.history.cosine), kind)
     for _, entry, kind in shown:
         if entry.kept_epoch and entry.cosine is not None:
             value = entry.folds[0]["value"] if entry.folds else entry.cosine
@@ -51,25 +53,17 @@ def rates(shown: Series, say: Words) -> Element | None:
     x = (1, max(2, *map(len, known)), say.text("axis_epoch"))
     low, high = 10.0 ** math.floor(math.log10(min(values))), 10.0 ** math.ceil(math.log10(max(values)))
     y = (low, max(high, 10 * low), say.text("axis_lr"))
-    chart = Chart(say.text("chart_lr"), x, y, log_y=True, height=270)
+    chart = Chart(say.text("chart_lr"), x, y, log_y=True, whole_x=True, height=270)
     for _, entry, kind in reversed(shown):
-        chart.line(_by_epoch(entry.history.lr), kind)
+        chart.line(by_epoch(entry.history.lr), kind)
     return chart.svg
 
 
 def losses(label: str, entry: Entry, say: Words) -> Element | None:
     """Training and validation loss of one trial by epoch, and the epoch that is kept."""
-    train, validation = entry.history.train_loss, entry.history.val_loss
-    if not validation:
-        return None
-    x = (1, max(2, len(validation)), say.text("axis_epoch"))
-    y = (*_limits([*train, *validation], floor=0.0), say.text("axis_loss"))
-    chart = Chart(say.text("chart_loss", name=label), x, y)
-    if entry.kept_epoch:
-        chart.mark(entry.kept_epoch, "kept")
-    chart.line(_by_epoch(train), "s1")
-    chart.line(_by_epoch(validation), "s0")
-    return chart.svg
+    labels = {"title": say.text("chart_loss", name=label), "x": say.text("axis_epoch"), "y": say.text("axis_loss")}
+    chart = loss_chart(entry.history, entry.kept_epoch, **labels)
+    return None if chart is None else chart.svg
 
 
 def search(content: Content, say: Words) -> Element | None:
@@ -77,8 +71,8 @@ def search(content: Content, say: Words) -> Element | None:
     if not content.trials:
         return None
     x = (0, max(1, *(point.trial for point in content.trials)), say.text("axis_trial"))
-    y = (*_limits([*(point.cosine for point in content.trials), content.no_model]), say.text("axis_cosine"))
-    chart = Chart(say.text("chart_search"), x, y, height=250)
+    y = (*limits([*(point.cosine for point in content.trials), content.no_model]), say.text("axis_cosine"))
+    chart = Chart(say.text("chart_search"), x, y, whole_x=True, height=250)
     chart.level(content.no_model, "level")
     best: list[tuple[float, float]] = []
     for point in content.trials:
@@ -98,7 +92,7 @@ def by_yaw(content: Content, shown: Series, say: Words) -> Element | None:
         return None
     known = [entry.by_yaw.get(band) for _, entry, _ in rows for band in bands]
     values = [value for value in known if value is not None]
-    x = (*_limits([*values, *_values(content.no_model_by_yaw, bands)]), say.text("axis_cosine"))
+    x = (*limits([*values, *_values(content.no_model_by_yaw, bands)]), say.text("axis_cosine"))
     names = [say.band(band) for band in bands]
     height = 26 + 40 + len(bands) * (len(rows) * 13 + 18)
     title, y = say.text("chart_yaw"), (0.0, 1.0, say.text("axis_yaw"))
@@ -139,7 +133,7 @@ def slices(content: Content, name: str, say: Words) -> Element | None:
         return None
     row = content.settings["space"][name]
     log = bool(row.get("attributes", {}).get("log"))
-    y = (*_limits([point.cosine for _, point in points]), say.text("axis_cosine"))
+    y = (*limits([point.cosine for _, point in points]), say.text("axis_cosine"))
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value, _ in points)
     title = say.text("chart_slice", name=say.parameter(name))
     if numeric:
@@ -162,28 +156,5 @@ def slices(content: Content, name: str, say: Words) -> Element | None:
     return chart.svg
 
 
-def swatch(kind: str) -> Element:
-    """A piece of a line or a dot, for a legend."""
-    svg = Element("svg", {"viewBox": "0 0 26 12", "width": "26", "height": "12", "aria-hidden": "true"})
-    if kind in ("level", "kept"):
-        SubElement(svg, "line", {"x1": "1", "x2": "25", "y1": "6", "y2": "6", "class": kind})
-    elif kind.endswith("-dot"):
-        SubElement(svg, "path", {"d": "M13 6h0", "class": f"dots {kind.removesuffix('-dot')}"})
-    else:
-        SubElement(svg, "polyline", {"points": "1,6 25,6", "class": f"line {kind}"})
-    return svg
-
-
-def _by_epoch(values: Sequence[float]) -> list[tuple[float, float]]:
-    return [(epoch, value) for epoch, value in enumerate(values, 1)]
-
-
 def _values(by_yaw: Mapping[str, float | None], bands: Sequence[str]) -> list[float]:
     return [value for value in (by_yaw[band] for band in bands) if value is not None]
-
-
-def _limits(values: Sequence[float], floor: float | None = None) -> tuple[float, float]:
-    """A little below the lowest and above the highest."""
-    low, high = min(values), max(values)
-    air = (high - low or abs(high) or 1.0) * 0.05
-    return (low - air if floor is None else min(floor, low)), high + air

@@ -18,9 +18,9 @@ from face3d_tune.report.blocks import (
     Table,
     Tiles,
 )
-from face3d_tune.report.charts import swatch
+from face3d_tune.svg import STYLE, swatch
 
-_STYLE = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+_STYLE = STYLE + Path(__file__).with_name("style.css").read_text(encoding="utf-8")
 _SCRIPT = """
 for (const button of document.querySelectorAll("button")) {
   const code = button.parentElement.querySelector("pre");

@@ -267,8 +267,18 @@ def test_the_best_trials_page_has_its_command_its_curve_and_no_wider_than_the_wi
     expect(kinds_page.get_by_text("command.txt")).to_be_visible()
     picture = kinds_page.locator("img[src*='/artifacts/'], [style*='/artifacts/']").first
     expect(picture).to_be_visible()
+    address = picture.get_attribute("src") or re.search(r"/artifacts/[\w/-]+", picture.get_attribute("style"))[0]
+    width = "address => new Promise(done => Object.assign(new Image(), {src: address, onload() {done(this.width)}}))"
+    assert kinds_page.evaluate(width, address) == 734  # its own: it was read as a picture
     assert kinds_page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     keep(kinds_page, "best-trial")
+    kinds_page.goto(address)
+    expect(kinds_page.get_by_text("kept: epoch 3, 0.650")).to_be_visible()
+    ground = "getComputedStyle(document.querySelector('.ground')).fill"
+    for scheme, colour in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(20, 23, 28)")):
+        kinds_page.emulate_media(color_scheme=scheme)
+        assert kinds_page.evaluate(ground) == colour
+        keep(kinds_page, f"curve-{scheme}")
 
 
 def test_the_trial_table_sorts_by_our_numbers(kinds_page):

@@ -540,8 +540,8 @@ def test_several_slots_of_the_plain_engine_are_refused_before_anything_is_stored
 def test_training_writes_three_files_and_judges_validation_people_only(session, tmp_path):
     answer = session.ask("train", "--device", "cpu", "--out", tmp_path / "new" / "out")
     files = {path.name: path for path in (tmp_path / "new" / "out").iterdir()}
-    assert files.keys() == {"best_model.pth", "history.json", "curve.png"}
-    assert files["curve.png"].read_bytes().startswith(b"\x89PNG")
+    assert files.keys() == {"best_model.pth", "history.json", "curve.svg"}
+    assert "<svg " in files["curve.svg"].read_text(encoding="utf-8")
     history = json.loads(files["history.json"].read_text(encoding="utf-8"))
     assert "test" not in history
     lines = {line.split()[0]: line.split() for line in answer.out.splitlines() if line.strip()}

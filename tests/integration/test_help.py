@@ -13,7 +13,7 @@ from command_line import call, start
 from face3d_tune import __version__
 from face3d_tune.cli import cli
 
-HEAVY = ("torch", "optuna", "optuna_dashboard", "numpy", "matplotlib", "rich", "sqlalchemy", "scipy", "pandas")
+HEAVY = ("torch", "optuna", "optuna_dashboard", "numpy", "rich", "sqlalchemy", "scipy", "pandas")
 
 
 def contexts(command=cli, name="face3d-tune", parent=None):

@@ -217,7 +217,7 @@ def test_a_study_is_answered_with_note_figures_and_artifacts(study, served):
         :1
     ] == ["Learning curves: best, presets, pruned"]
     names = {trial["number"]: [file["filename"] for file in trial["artifacts"]] for trial in answer["trials"]}
-    assert names == {number: ["learning-curve.png", "command.txt"] if number < 3 else [] for number in range(5)}
+    assert names == {number: ["learning-curve.svg", "command.txt"] if number < 3 else [] for number in range(5)}
     assert answer["best_trials"][0]["note"]["body"].startswith("**The best trial**")
     assert served.said == []
 
@@ -234,7 +234,7 @@ def test_artifacts_are_there_when_they_are_asked_for(study, served):
         path = f"/artifacts/{study._study_id}/{best['trial_id']}/{file['artifact_id']}"
         status, headers, found[file["filename"]] = served(path)
         assert (status, headers["Content-Type"]) == (200, file["mimetype"])
-    assert found["learning-curve.png"].startswith(b"\x89PNG")
+    assert found["learning-curve.svg"].startswith(b"<svg ")
     assert b"python train_transformer3D/train_3d.py --data_dir" in found["command.txt"]
 
 

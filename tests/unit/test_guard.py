@@ -7,7 +7,7 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 
-from face3d_tune.dashboard.guard import HEALTH, Access, Guard, Public, is_loopback
+from face3d_tune.dashboard.guard import DRAWN, HEALTH, Access, Guard, Public, is_loopback
 from face3d_tune.errors import ConfigError
 
 TOKEN = "0123456789abcdef"
@@ -15,7 +15,9 @@ SECRET = b"what studies hold"
 HERE = Access("127.0.0.1", 8080)
 
 
-def answer_of(access, method="GET", path="/dashboard", *, query="", gives=None, check=lambda: None, **headers):
+def answer_of(
+    access, method="GET", path="/dashboard", *, query="", gives=None, check=lambda: None, drawn=False, **headers
+):
     """(status, headers, body); headers as WSGI has them, and `gives` are those of the application."""
     environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": query, "wsgi.input": BytesIO()}
     environ["HTTP_HOST"] = f"127.0.0.1:{access.port}"
@@ -27,6 +29,8 @@ def answer_of(access, method="GET", path="/dashboard", *, query="", gives=None, 
     started = []
 
     def app(environ, start_response):
+        if drawn:
+            environ[DRAWN] = True
         start_response("200 OK", list((gives or {"Content-Type": "text/html"}).items()))
         return [SECRET]
 
@@ -174,6 +178,17 @@ def test_pictures_texts_and_tables_are_shown(kind):
 def test_every_other_artifact_is_a_download_of_no_kind(kind):
     _, headers, _ = answer_of(HERE, path="/artifacts/1/1/ab", gives={"Content-Type": kind})
     assert (headers["Content-Type"], headers["Content-Disposition"]) == ("application/octet-stream", "attachment")
+
+
+def test_a_picture_that_we_drew_is_shown_and_may_do_nothing_but_have_colours():
+    _, headers, _ = answer_of(HERE, path="/artifacts/1/1/ab", gives={"Content-Type": "image/svg+xml"}, drawn=True)
+    assert headers["Content-Type"] == "image/svg+xml"
+    assert headers["Content-Security-Policy"] == "sandbox; default-src 'none'; style-src 'unsafe-inline'"
+
+
+def test_no_visitor_can_say_that_we_drew_a_picture():
+    _, headers, _ = answer_of(HERE, path="/artifacts/1/1/ab", gives={"Content-Type": "image/svg+xml"}, **{DRAWN: "1"})
+    assert headers["Content-Type"] == "application/octet-stream"
 
 
 def test_the_pages_own_scripts_keep_their_kind():

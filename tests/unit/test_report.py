@@ -18,8 +18,8 @@ from face3d_tune.importance import FEWEST
 from face3d_tune.report import report
 from face3d_tune.report.blocks import number, rich
 from face3d_tune.report.content import Content, content
-from face3d_tune.report.svg import tick_text, ticks
 from face3d_tune.report.words import Words
+from face3d_tune.svg import tick_text, ticks
 
 MADE = datetime(2026, 1, 2, 3, 4)
 WORDS = {

@@ -1,14 +1,19 @@
-"""A small chart as SVG elements: two axes with ticks and units, lines, dots and bars. Colours are CSS classes.
+"""Charts as SVG elements: two axes with ticks and units, lines, dots and bars. Colours are classes of `svg.css`.
 
-A chart is as wide as a phone, so that its letters are never scaled down to nothing.
+A chart is as wide as a phone, so that its letters are never scaled down to nothing. A report puts charts between its
+text; `picture` makes a file of them.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from xml.etree.ElementTree import Element, SubElement
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree.ElementTree import Element, SubElement, tostring
 
+STYLE = Path(__file__).with_name("svg.css").read_text(encoding="utf-8")
 WIDTH = 340.0  # px
 _TOP, _RIGHT, _BOTTOM = 26.0, 14.0, 40.0
+_MARGIN, _HEADING, _ENTRY = 18.0, 26.0, 20.0  # px, of a picture: around it, above a chart, for a line of its legend
 
 Scale = Callable[[float], float]
 
@@ -21,6 +26,7 @@ class Chart:
         x: Lowest and highest value, with the axis' label and unit.
         y: The same.
         log_x: Whether x has a logarithmic scale; so with `log_y`.
+        whole_x: Whether x counts something, as epochs: no tick stands between two whole numbers.
         rows: Names instead of numbers on the y axis, the first at the top; then y is a row's number.
         height: In px.
         x_names: Names for values of x, in place of ticks.
@@ -34,6 +40,7 @@ class Chart:
         *,
         log_x: bool = False,
         log_y: bool = False,
+        whole_x: bool = False,
         rows: Sequence[str] = (),
         height: float = 230.0,
         left: float = 46.0,
@@ -43,11 +50,13 @@ class Chart:
             "svg", {"viewBox": f"0 0 {WIDTH:g} {height:g}", "role": "img", "aria-label": title, "class": "chart"}
         )
         SubElement(self.svg, "title").text = title
+        self.height = height
         self._left, self._right, self._bottom = left, WIDTH - _RIGHT, height - _BOTTOM
         self.x = _scale(x[0], x[1], self._left, self._right, log_x)
         low, high = (len(rows) - 0.5, -0.5) if rows else y[:2]
         self.y = _scale(low, high, self._bottom, _TOP, log_y)
-        names = list(enumerate(x_names)) if x_names else [(t, tick_text(t, log_x)) for t in ticks(x[0], x[1], log_x)]
+        at_x = ticks(x[0], x[1], log_x, whole_x)
+        names = list(enumerate(x_names)) if x_names else [(tick, tick_text(tick, log_x)) for tick in at_x]
         for value, text in names:
             at = self.x(value)
             self._line("grid", (at, _TOP), (at, self._bottom))
@@ -92,12 +101,76 @@ class Chart:
 
     def text(self, x: float, y: float, said: str, kind: str, *, anchor: str = "start") -> None:
         """At a place in px."""
-        place = {"x": f"{x:.1f}", "y": f"{y:.1f}"}
-        SubElement(self.svg, "text", {**place, "class": kind, "text-anchor": anchor}).text = said
+        _text(self.svg, x, y, said, kind, anchor)
 
     def _line(self, kind: str, start: tuple[float, float], end: tuple[float, float]) -> None:
         place = {"x1": f"{start[0]:.1f}", "y1": f"{start[1]:.1f}", "x2": f"{end[0]:.1f}", "y2": f"{end[1]:.1f}"}
         SubElement(self.svg, "line", {**place, "class": kind})
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A chart of a picture, with its heading and its legend: labels, each with the class of what it stands for."""
+
+    heading: str
+    chart: Chart
+    legend: Sequence[tuple[str, str]]
+
+
+def picture(panels: Sequence[Panel]) -> str:
+    """Return an SVG file with the panels side by side, in light or dark colours as the reader prefers."""
+    width = _MARGIN + len(panels) * (WIDTH + _MARGIN)
+    height = max(_HEADING + panel.chart.height + len(panel.legend) * _ENTRY for panel in panels) + 2 * _MARGIN
+    size = {"viewBox": f"0 0 {width:g} {height:g}", "width": f"{width:g}", "height": f"{height:g}"}
+    svg = Element("svg", {"xmlns": "http://www.w3.org/2000/svg", **size, "class": "picture"})
+    SubElement(svg, "title").text = ", ".join(panel.heading for panel in panels)
+    SubElement(svg, "style").text = STYLE
+    SubElement(svg, "rect", {"width": "100%", "height": "100%", "class": "ground"})
+    for place, panel in enumerate(panels):
+        left, top = _MARGIN + place * (WIDTH + _MARGIN), _MARGIN
+        _text(svg, left, top + 14, panel.heading, "heading")
+        top += _HEADING
+        panel.chart.svg.attrib |= {"x": f"{left:g}", "y": f"{top:g}", "width": f"{WIDTH:g}"}
+        panel.chart.svg.set("height", f"{panel.chart.height:g}")
+        svg.append(panel.chart.svg)
+        top += panel.chart.height + _ENTRY
+        for label, kind in panel.legend:
+            sample = swatch(kind)
+            sample.attrib |= {"x": f"{left:g}", "y": f"{top - 10:g}"}
+            svg.append(sample)
+            _text(svg, left + 34, top, label, "entry")
+            top += _ENTRY
+    return tostring(svg, encoding="unicode") + "\n"
+
+
+def swatch(kind: str) -> Element:
+    """Return a piece of a line or a dot, for a legend."""
+    svg = Element("svg", {"viewBox": "0 0 26 12", "width": "26", "height": "12", "aria-hidden": "true"})
+    if kind in ("level", "kept"):
+        SubElement(svg, "line", {"x1": "1", "x2": "25", "y1": "6", "y2": "6", "class": kind})
+    elif kind.endswith("-dot"):
+        SubElement(svg, "path", {"d": "M13 6h0", "class": f"dots {kind.removesuffix('-dot')}"})
+    else:
+        SubElement(svg, "polyline", {"points": "1,6 25,6", "class": f"line {kind}"})
+    return svg
+
+
+def by_epoch(values: Sequence[float]) -> list[tuple[float, float]]:
+    """Return points of a curve, from epoch 1 on; an epoch without a finite value has none."""
+    return [(epoch, value) for epoch, value in enumerate(values, 1) if math.isfinite(value)]
+
+
+def limits(values: Sequence[float], floor: float | None = None) -> tuple[float, float]:
+    """Return a little below the lowest and above the highest finite value, or from `floor` if that is lower."""
+    known = [value for value in values if math.isfinite(value)]
+    low, high = min(known), max(known)
+    air = (high - low or abs(high) or 1.0) * 0.05
+    return (low - air if floor is None else min(floor, low)), high + air
+
+
+def _text(parent: Element, x: float, y: float, said: str, kind: str, anchor: str = "start") -> None:
+    place = {"x": f"{x:.1f}", "y": f"{y:.1f}"}
+    SubElement(parent, "text", {**place, "class": kind, "text-anchor": anchor}).text = said
 
 
 def _scale(low: float, high: float, start: float, end: float, log: bool) -> Scale:
@@ -115,8 +188,8 @@ def _scale(low: float, high: float, start: float, end: float, log: bool) -> Scal
     return scaled
 
 
-def ticks(low: float, high: float, log: bool = False) -> list[float]:
-    """Round numbers from `low` to `high`, three to six of them; powers of ten on a logarithmic scale."""
+def ticks(low: float, high: float, log: bool = False, whole: bool = False) -> list[float]:
+    """Return round numbers from `low` to `high`, two to six of them; powers of ten on a logarithmic scale."""
     if log:
         first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
         powers = [10.0**power for power in range(first, last + 1, max(1, (last - first) // 4))]
@@ -126,6 +199,7 @@ def ticks(low: float, high: float, log: bool = False) -> list[float]:
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * nice for nice in (1, 2, 5, 10) if power * nice >= rough - 1e-12)
+    step = max(step, 1.0) if whole else step
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [count * step for count in range(first, last + 1)]
 
