@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 _DIGITS = 9  # of a number in an address, at most: no database id is longer
+_NO_PLOTLY = (
+    "this server draws no plots: plotly is not installed; the pages draw theirs in the browser. "
+    "To have plots drawn here: pip install plotly"
+)
 
 
 class Mended:
@@ -22,13 +26,13 @@ class Mended:
         self._draws = find_spec("plotly") is not None  # what optuna-dashboard does not ask before it imports it
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer what cannot be answered otherwise with 400 or 404, and pass on the rest."""
+        """Answer with 400, 404 or 501 what optuna-dashboard would fail on, and pass on the rest."""
         path = environ.get("PATH_INFO", "")
         steps = path.split("/")
         if not path.isprintable() or "\\" in path or ".." in steps or len(path) > 1000:
             return refuse(start_response, HTTPStatus.NOT_FOUND, "there is no such page")
         if "plot" in steps and not self._draws:
-            return refuse(start_response, HTTPStatus.NOT_FOUND, "plotly is not installed where the dashboard runs")
+            return refuse(start_response, HTTPStatus.NOT_IMPLEMENTED, _NO_PLOTLY)
         after = [value for key, value in parse_qsl(environ.get("QUERY_STRING", ""), True) if key == "after"]
         if not all(value.isascii() and value.isdigit() and len(value) <= _DIGITS for value in after):
             return refuse(start_response, HTTPStatus.BAD_REQUEST, "`after` should be a whole number from 0")
