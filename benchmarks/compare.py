@@ -10,18 +10,17 @@ for good, no more than that of random search with nothing else after 5000, with 
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib import pyplot
 
 from benchmarks import curves as table_of
 from benchmarks.common import options, table
 from benchmarks.replay import Result, Setting, run
 from benchmarks.surrogate import PEOPLE
+from face3d_tune.svg import Chart, Panel, picture
 
 BUDGETS = (500, 1000, 2000, 5000)
 GOAL, LONG = 5000, 20_000  # epochs of random search: whose quality is to be had for less, and as far as it is followed
@@ -197,23 +196,41 @@ def _number(epochs: float) -> str:
     return "-" if math.isnan(epochs) else f"{epochs:.0f}"
 
 
-def draw(results: Mapping[str, Result], path: Path) -> None:
-    """Median regret against epochs spent, with quartiles as a band."""
-    mpl.rcParams["svg.hashsalt"] = "face3d-tune"
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Quartiles of the regret of many searches, after each of some numbers of epochs."""
+
+    epochs: np.ndarray
+    low: np.ndarray
+    middle: np.ndarray
+    high: np.ndarray
+
+
+def spreads(results: Mapping[str, Result]) -> dict[str, Spread]:
+    """Return the quartiles of every setting, as far as all of them were followed."""
     shortest = min(result.epochs for result in results.values())
-    for name, result in results.items():
-        grid = np.unique(np.geomspace(100, shortest, 80).astype(int))
-        regrets = np.array([result.regret(int(spent)) for spent in grid])
-        low, middle, high = np.quantile(regrets, (0.25, 0.5, 0.75), axis=1)
-        (line,) = axes.plot(grid, middle, label=name)
-        axes.fill_between(grid, low, high, color=line.get_color(), alpha=0.1, linewidth=0)
-    axes.set(xscale="log", yscale="log", ylim=(1e-3, 0.15), xlabel="epochs spent", ylabel="regret, validation cosine")
-    axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize="small")
+    grid = np.unique(np.geomspace(100, shortest, 80).astype(int))
+    return {
+        name: Spread(grid, *np.quantile([result.regret(int(epochs)) for epochs in grid], (0.25, 0.5, 0.75), axis=1))
+        for name, result in results.items()
+    }
+
+
+def draw(shown: Mapping[str, Spread], path: Path) -> None:
+    """Write a picture of median regret against epochs spent, with quartiles as a band."""
+    epochs = next(iter(shown.values())).epochs
+    x = (float(epochs[0]), float(epochs[-1]), "epochs spent")
+    lowest = min(spread.low.min() for spread in shown.values())
+    y = (max(1e-4, 0.8 * lowest), 0.15, "regret, validation cosine")
+    chart = Chart("Regret against epochs spent", x, y, log_x=True, log_y=True, height=420, width=680)
+    kinds = [f"s{place % 6} dash{place // 6}" for place in range(len(shown))]
+    for spread, kind in zip(shown.values(), kinds, strict=True):
+        chart.band(epochs, spread.low, spread.high, kind)
+    for spread, kind in zip(shown.values(), kinds, strict=True):
+        chart.line(list(zip(epochs, spread.middle, strict=True)), kind)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    panel = Panel("Regret: median and quartiles", chart, list(zip(shown, kinds, strict=True)))
+    path.write_text(picture([panel]), encoding="utf-8")
 
 
 def main() -> None:
@@ -226,7 +243,6 @@ def main() -> None:
     parser.add_argument("--packed", type=Path, default=table_of.PACKED)
     parser.add_argument("--pictures", type=Path, default=PICTURES)
     asked = parser.parse_args()
-    mpl.use("Agg")
     searches, epochs = (2, 500) if asked.quick else (asked.searches, asked.epochs)
     given: dict[str, Any] = {"searches": searches, "packed": asked.packed, "workers": asked.workers}
     for name in COMPARISONS if "all" in asked.names else asked.names:
@@ -240,7 +256,7 @@ def main() -> None:
         if "default" in results:
             tell_shares("default", results["default"], bases)
         if not asked.quick:
-            draw({**bases, **results}, asked.pictures / f"search-{name}.svg")
+            draw(spreads({**bases, **results}), asked.pictures / f"search-{name}.svg")
 
 
 if __name__ == "__main__":

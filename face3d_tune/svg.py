@@ -28,7 +28,7 @@ class Chart:
         log_x: Whether x has a logarithmic scale; so with `log_y`.
         whole_x: Whether x counts something, as epochs: no tick stands between two whole numbers.
         rows: Names instead of numbers on the y axis, the first at the top; then y is a row's number.
-        height: In px.
+        height: In px; so with `width`.
         x_names: Names for values of x, in place of ticks.
     """
 
@@ -43,15 +43,16 @@ class Chart:
         whole_x: bool = False,
         rows: Sequence[str] = (),
         height: float = 230.0,
+        width: float = WIDTH,
         left: float = 46.0,
         x_names: Sequence[str] = (),
     ) -> None:
         self.svg = Element(
-            "svg", {"viewBox": f"0 0 {WIDTH:g} {height:g}", "role": "img", "aria-label": title, "class": "chart"}
+            "svg", {"viewBox": f"0 0 {width:g} {height:g}", "role": "img", "aria-label": title, "class": "chart"}
         )
         SubElement(self.svg, "title").text = title
-        self.height = height
-        self._left, self._right, self._bottom = left, WIDTH - _RIGHT, height - _BOTTOM
+        self.width, self.height = width, height
+        self._left, self._right, self._bottom = left, width - _RIGHT, height - _BOTTOM
         self.x = _scale(x[0], x[1], self._left, self._right, log_x)
         low, high = (len(rows) - 0.5, -0.5) if rows else y[:2]
         self.y = _scale(low, high, self._bottom, _TOP, log_y)
@@ -82,6 +83,12 @@ class Chart:
         if points:
             steps = "".join(f"M{self.x(x):.1f} {self.y(y):.1f}h0" for x, y in points)
             SubElement(self.svg, "path", {"d": steps, "class": f"dots {kind}"})
+
+    def band(self, x: Sequence[float], low: Sequence[float], high: Sequence[float], kind: str) -> None:
+        """Between two curves, over the same values of x."""
+        around = [*zip(x, high, strict=True), *reversed(list(zip(x, low, strict=True)))]
+        corners = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in around)
+        SubElement(self.svg, "polygon", {"points": corners, "class": f"band {kind}"})
 
     def level(self, value: float, kind: str) -> None:
         """A horizontal line at a value of y."""
@@ -119,27 +126,30 @@ class Panel:
 
 def picture(panels: Sequence[Panel]) -> str:
     """Return an SVG file with the panels side by side, in light or dark colours as the reader prefers."""
-    width = _MARGIN + len(panels) * (WIDTH + _MARGIN)
+    width = _MARGIN + sum(panel.chart.width + _MARGIN for panel in panels)
     height = max(_HEADING + panel.chart.height + len(panel.legend) * _ENTRY for panel in panels) + 2 * _MARGIN
     size = {"viewBox": f"0 0 {width:g} {height:g}", "width": f"{width:g}", "height": f"{height:g}"}
     svg = Element("svg", {"xmlns": "http://www.w3.org/2000/svg", **size, "class": "picture"})
     SubElement(svg, "title").text = ", ".join(panel.heading for panel in panels)
     SubElement(svg, "style").text = STYLE
     SubElement(svg, "rect", {"width": "100%", "height": "100%", "class": "ground"})
-    for place, panel in enumerate(panels):
-        left, top = _MARGIN + place * (WIDTH + _MARGIN), _MARGIN
+    left = _MARGIN
+    for panel in panels:
+        top = _MARGIN
         _text(svg, left, top + 14, panel.heading, "heading")
         top += _HEADING
-        panel.chart.svg.attrib |= {"x": f"{left:g}", "y": f"{top:g}", "width": f"{WIDTH:g}"}
-        panel.chart.svg.set("height", f"{panel.chart.height:g}")
-        svg.append(panel.chart.svg)
-        top += panel.chart.height + _ENTRY
+        chart = panel.chart
+        place = {"x": f"{left:g}", "y": f"{top:g}", "width": f"{chart.width:g}", "height": f"{chart.height:g}"}
+        chart.svg.attrib |= place
+        svg.append(chart.svg)
+        top += chart.height + _ENTRY
         for label, kind in panel.legend:
             sample = swatch(kind)
             sample.attrib |= {"x": f"{left:g}", "y": f"{top - 10:g}"}
             svg.append(sample)
             _text(svg, left + 34, top, label, "entry")
             top += _ENTRY
+        left += chart.width + _MARGIN
     return tostring(svg, encoding="unicode") + "\n"
 
 

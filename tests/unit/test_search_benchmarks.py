@@ -2,13 +2,14 @@
 
 import json
 import random
+from xml.etree import ElementTree
 
 import numpy as np
 import optuna
 import pytest
 from command_line import call
 
-from benchmarks import curves, other_people, surrogate
+from benchmarks import compare, curves, other_people, surrogate
 from benchmarks.priors import AroundSampler
 from benchmarks.replay import Replay, Setting
 from benchmarks.surrogate import Ended, Surrogate
@@ -185,3 +186,15 @@ def test_invented_people_follow_from_their_seed():
 
     assert np.array_equal(one["video_feature.npy"], same["video_feature.npy"])
     assert not np.array_equal(one["video_feature.npy"], other["video_feature.npy"])
+
+
+def test_a_picture_of_many_settings_draws_each_in_its_own_way_with_its_quartiles(tmp_path):
+    grid = np.array([100, 300, 1000])
+    settings = {f"setting {number}": compare.Spread(grid, grid / 1e5, grid / 5e4, grid / 1e4) for number in range(14)}
+    compare.draw(settings, tmp_path / "new" / "regret.svg")
+    svg = "{http://www.w3.org/2000/svg}"
+    picture = ElementTree.parse(tmp_path / "new" / "regret.svg").getroot()
+    assert [text.text for text in picture.iter(f"{svg}text") if text.get("class") == "entry"] == list(settings)
+    (chart,) = picture.findall(f"{svg}svg[@class='chart']")
+    assert len({line.get("class") for line in chart.iter(f"{svg}polyline")}) == 14
+    assert all(len(band.get("points").split()) == 2 * len(grid) for band in chart.iter(f"{svg}polygon"))
