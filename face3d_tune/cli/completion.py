@@ -6,10 +6,18 @@ from click.shell_completion import get_completion_class
 from face3d_tune.cli.base import Choice, Command, example
 
 _VARIABLE = "_FACE3D_TUNE_COMPLETE"  # where click looks
+_INSTALL = """\b
+Add one line to the file that your shell reads when it starts:
+  ~/.bashrc    eval "$(face3d-tune completion bash)"
+  ~/.zshrc     eval "$(face3d-tune completion zsh)"
+  config.fish  face3d-tune completion fish | source
+  $PROFILE     face3d-tune completion powershell | Out-String | iex
+
+"""
 
 
-@click.command(cls=Command, epilog=example("face3d-tune completion bash"))
-@click.argument("shell", type=Choice(["bash", "zsh", "fish"]))
+@click.command(cls=Command, epilog=_INSTALL + example("face3d-tune completion bash"))
+@click.argument("shell", type=Choice(["bash", "zsh", "fish", "powershell"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
     """Print a script that teaches your shell the Tab key."""

@@ -319,18 +319,21 @@ def test_the_doctor_says_why_a_script_does_not_train(tmp_path, data_folder):
 # The Tab key
 
 
-def completed(place, *words):
-    """What bash is told when Tab is pressed after these words."""
+def completed(place, *words, shell="bash"):
+    """What a shell is told when Tab is pressed after these words."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(THEIRS)}
     kept |= {"COMP_WORDS": " ".join(["face3d-tune", *words]), "COMP_CWORD": str(len(words))}
-    kept |= {"_FACE3D_TUNE_COMPLETE": "bash_complete", "PYTHONPATH": str(Path(face3d_tune.__file__).parents[1])}
+    kept |= {"_FACE3D_TUNE_COMPLETE": f"{shell}_complete", "PYTHONPATH": str(Path(face3d_tune.__file__).parents[1])}
     command = [sys.executable, "-m", "face3d_tune"]
     ended = subprocess.run(command, cwd=place, env=kept, capture_output=True, text=True, timeout=PATIENCE)
     assert (ended.returncode, ended.stderr) == (0, "")
-    return [line.partition(",")[2] for line in ended.stdout.splitlines() if line]
+    lines = ended.stdout.splitlines()
+    if shell == "powershell":  # kind, value and help, a line each
+        return lines[1::3]
+    return [line.partition(",")[2] for line in lines if line]
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
 def test_there_is_a_script_for_each_shell(shell, tmp_path):
     answer = call("completion", shell, cwd=tmp_path)
     assert answer.code == 0
@@ -354,6 +357,16 @@ def test_commands_options_study_files_presets_and_studies_are_completed(tmp_path
     assert completed(tmp_path, "presets", "r") == ["recommended"]
     assert completed(tmp_path, "train", "--preset", "a") == ["aggressive"]
     assert completed(tmp_path, "export", "--study-name", "q") == ["quick"]
+
+
+def test_powershell_is_told_the_same_as_bash(tmp_path):
+    script = call("completion", "powershell", cwd=tmp_path).out
+    assert "Register-ArgumentCompleter -Native -CommandName face3d-tune" in script
+    assert "'powershell_complete'" in script
+    words = ("run", "--study", "stage")
+    told = completed(tmp_path, *words, shell="powershell")
+    assert told == completed(tmp_path, *words)
+    assert "stage1-lr" in told
 
 
 @pytest.mark.parametrize(
