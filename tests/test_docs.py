@@ -173,6 +173,25 @@ def test_constraints_pin_every_dependency_of_the_package():
     assert names - {"face3d-tune"} <= pinned
 
 
+def without_reason(lines):
+    """Of a list of requirements in TOML the lines that say no reason beside them."""
+    named = [line for line in lines if re.search(r'^\s*(\w+ = \[)?"\w', line)]
+    return [line for line in named if not re.search(r" # \w", line)]
+
+
+def test_every_dependency_has_its_reason_beside_it():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = re.search(r"^dependencies = .*?(?=^\[project\.scripts\])", text, flags=re.MULTILINE | re.DOTALL)[0]
+    assert without_reason(listed.splitlines()) == []
+
+
+def test_a_dependency_without_a_reason_would_be_noticed():
+    assert without_reason(['  "torch>=2.6",', 'dev = ["build>=1.2"]', '  "rich>=13.9",  # tables']) == [
+        '  "torch>=2.6",',
+        'dev = ["build>=1.2"]',
+    ]
+
+
 def test_compose_publishes_ports_on_loopback_only():
     published = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert len(published) == 2
