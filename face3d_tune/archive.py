@@ -5,7 +5,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.folds import key_of
 from face3d_tune.ledger import lineage
-from face3d_tune.results import FINISHED, kept_cosine, trained_here
+from face3d_tune.results import FINISHED, PUT_BACK, kept_cosine, trained_here
 from face3d_tune.resume import Checkpoints
 
 DEFAULT_KEEP = 10  # trials
@@ -32,9 +32,12 @@ class Archive:
         return None if self.checkpoints is None else f"trial-{lineage(trial)}"
 
     def take(self, trial: FrozenTrial) -> str | None:
-        """A trial has ended: keep its best weights, if it is one of the best, and nothing else."""
+        """A trial has ended: keep its best weights, if it is one of the best, and nothing else.
+
+        The checkpoints of a trial that was put back are its successor's.
+        """
         key = self.key(trial)
-        if self.checkpoints is None or key is None:
+        if self.checkpoints is None or key is None or PUT_BACK in trial.user_attrs:
             return None
         said = next(filter(None, map(self.checkpoints.discard, self._later(key))), None)
         if not trained_here(trial):

@@ -28,6 +28,7 @@ from face3d_tune.device import Precision
 from face3d_tune.errors import TrainingError
 from face3d_tune.outage import DEFAULT_TIMEOUT, Outage
 from face3d_tune.plan import Plan
+from face3d_tune.results import still_present
 from face3d_tune.retraining import Epoch, Job, Kept, retrain
 from face3d_tune.storage import one_at_a_time
 from face3d_tune.trainer import Trainer
@@ -64,6 +65,7 @@ class Confirmation:
     ) -> None:
         self.study, self.picked = study, picked
         self._storage, self._data, self._note = storage, data, note
+        self._own: str | None = study.user_attrs.get("id")
         self._outage = Outage(DEFAULT_TIMEOUT, note)
         seed, fingerprint = study.user_attrs["settings"]["seed"], data.fingerprint()
         self.seeds = [seeds.derive(seed, "confirm", number) for number in range(count)]
@@ -97,7 +99,8 @@ class Confirmation:
         """With patience for a database that is away."""
 
         def store() -> bool:
-            self.study.set_user_attr(job.key, record)
+            with still_present(self.study, self._own):
+                self.study.set_user_attr(job.key, record)
             return True
 
         while not self._outage.attempt(store):
@@ -111,7 +114,7 @@ class Confirmation:
         """
         found = self._judged(baseline)
         compared = [candidate["name"] for candidate in found["candidates"]]
-        with one_at_a_time(self._storage.engine):
+        with one_at_a_time(self._storage.engine), still_present(self.study, self._own):
             look = {"time": found["time"], "command": command, "compared": compared}
             found["looks"] = [*self._looks(), look]
             self.study.set_user_attr(CONFIRMATION, found)

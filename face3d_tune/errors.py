@@ -8,6 +8,7 @@ TuneError                 anything this package raises on purpose
 │   └── StorageAwayError  it went away while a search ran, for longer than that waits
 ├── ArtifactError         the folder or bucket for checkpoints cannot be reached or used
 ├── StudyError            a study or trial is missing, or was made under other conditions
+│   └── StudyGoneError    it was deleted or renamed while something worked on it
 ├── EarlierRunError       a file of an earlier run cannot be read
 │   └── RefusedRunError   runs were read and do not belong into the study
 ├── ExportError           a trial cannot be said in the flags of the user's script
@@ -56,6 +57,10 @@ class ArtifactError(TuneError):
 
 class StudyError(TuneError):
     """A study or trial is missing, or was made under other conditions."""
+
+
+class StudyGoneError(StudyError):
+    """The study was deleted or renamed while something worked on it."""
 
 
 class EarlierRunError(TuneError):

@@ -6,6 +6,7 @@ many workers there are, and every trial has one owner.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import optuna
@@ -16,13 +17,13 @@ from sqlalchemy import text
 
 from face3d_tune import history
 from face3d_tune.foreign import FOREIGN_SQL, ended_from_outside, is_foreign, own_trials
-from face3d_tune.objective import Outcome
-from face3d_tune.results import FINISHED, PUT_BACK
+from face3d_tune.objective import Cause, Outcome
+from face3d_tune.results import FINISHED, PUT_BACK, still_present
 from face3d_tune.storage import one_at_a_time
 from face3d_tune.study_file import SeedTrial
+from face3d_tune.tasks import RETRIES
 from face3d_tune.workers import Orphan, Worker
 
-RETRIES = 3  # of a trial whose workers died
 _INHERITED = ("preset", "near", "overrides", "seed", "ordinal", "deaths", "lineage")
 
 
@@ -37,6 +38,11 @@ class Ledger:
         self.study, self.worker = study, worker
         self.note: Callable[[str], object] = lambda line: None
         self._engine = storage.engine
+        self._own: str | None = study.user_attrs.get("id")
+
+    def on_study(self) -> AbstractContextManager[None]:
+        """Raise StudyGoneError if the study is not there in this block, rather than what comes of that."""
+        return still_present(self.study, self._own)
 
     def counts(self) -> dict[TrialState, int]:
         """Trials by state, without reading them; imported ones and those of other programs count nowhere."""
@@ -99,7 +105,10 @@ class Ledger:
             return trial
 
     def tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
-        """End a trial. Told again after the database went away in between, it changes nothing. Raises TrialLost."""
+        """End a trial, or queue it again if only its process died. Raises TrialLost.
+
+        Told again after the database went away in between, it changes nothing.
+        """
         try:
             if not self.study._storage.get_trial(trial._trial_id).state.is_finished():
                 for key, value in outcome.attrs.items():  # many small writes, for which nobody else has to wait
@@ -120,6 +129,10 @@ class Ledger:
             raise TrialLost from error
 
     def _tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
+        if outcome.death:
+            storage = self.study._storage
+            self._put_back(storage.get_trial(trial._trial_id), outcome.attrs["error"], death=outcome.death)
+            return storage.get_trial(trial._trial_id)
         match outcome.stop_reason:
             case "pruned":
                 return self.study.tell(trial, state=TrialState.PRUNED)
@@ -137,7 +150,7 @@ class Ledger:
             elif not self.worker.holds(trial._trial_id):
                 raise TrialLost
             else:
-                self._put_back(held, reason, died=False)
+                self._put_back(held, reason)
                 self.worker.release(trial._trial_id)
 
     def why_lost(self, trial: optuna.Trial) -> str:
@@ -153,7 +166,7 @@ class Ledger:
         """
         if not self.worker.orphans():
             return []
-        with one_at_a_time(self._engine):
+        with one_at_a_time(self._engine), self.on_study():
             return self._take_back_orphans()
 
     def _take_back_orphans(self) -> list[Orphan]:
@@ -163,19 +176,20 @@ class Ledger:
             self.worker.release(orphan.trial_id)  # first: from now on its worker, if it only slept, can tell it no more
             trial = self.study._storage.get_trial(orphan.trial_id)
             if trial.state == TrialState.RUNNING:
-                self._put_back(trial, orphan.reason, died=True)
+                self._put_back(trial, orphan.reason, death="error")
                 self.note(f"trial {orphan.number} was left running: {orphan.reason}")
         return orphans
 
-    def _put_back(self, trial: FrozenTrial, reason: str, *, died: bool) -> None:
+    def _put_back(self, trial: FrozenTrial, reason: str, *, death: Cause | None = None) -> None:
         """Fail a trial and queue the same parameters and seed again, so that its successor ends as it would have.
 
+        `death` is the cause of the failure if a process died: this worker, or the one that trained for it.
         In this order a crash in between leaves a running trial with a successor, which whoever comes next recognises.
         After RETRIES deaths there is no successor: the trial may be what kills.
         """
         sampled = trial.params if "config" in trial.user_attrs else {}  # else a part of them, if any
         params = {**trial.system_attrs.get("fixed_params", {}), **sampled}
-        deaths = (_whole(trial, "deaths") or 0) + died
+        deaths = (_whole(trial, "deaths") or 0) + (death is not None)
         again = deaths <= RETRIES
         succeeded = {_whole(other, "retry_of") for other in self._trials()}
         if again and params and trial.number not in succeeded:
@@ -185,7 +199,7 @@ class Ledger:
             self.study.enqueue_trial(params, user_attrs=attrs)
         reason = reason if again else f"{reason}; that was the last of {RETRIES} retries"
         mark: dict[str, Any] = {"stop_reason": "error", "error": reason}
-        mark |= {PUT_BACK: True} if again else {"cause": "error"}
+        mark |= {PUT_BACK: True} if again else {"cause": death}
         storage = self.study._storage  # Optuna has no public way to write to a trial that another process asked for
         for key, value in mark.items():
             storage.set_trial_user_attr(trial._trial_id, key, value)

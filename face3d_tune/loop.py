@@ -5,30 +5,33 @@ the database is away the slots go on, and what they gave waits here.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.config import TrialConfig
-from face3d_tune.errors import StorageAwayError, TrainingError
+from face3d_tune.errors import StorageAwayError, StudyGoneError, TrainingError
 from face3d_tune.judge import CompletedTrials, TrialJudge
-from face3d_tune.ledger import Ledger, TrialLost
+from face3d_tune.ledger import Ledger, TrialLost, lineage
 from face3d_tune.objective import Outcome, TrialRun
 from face3d_tune.outage import Outage
-from face3d_tune.results import OF_THE_CONFIG, OUTSIDE, cause, count_causes, in_words
+from face3d_tune.results import OF_THE_CONFIG, OUTSIDE, PUT_BACK, cause, count_causes, in_words
 from face3d_tune.slots import Slots
 from face3d_tune.storage import is_away
-from face3d_tune.tasks import Event, Note, Task
+from face3d_tune.tasks import Event, Failure, Note, Resumed, Task
 from face3d_tune.training import EpochResult
 
 _ERRORS_IN_A_ROW = 5  # after so many the cause is not the configuration
 _HOPELESS_IN_A_ROW = 20  # for each slot, by their own config; after so many the space is to blame
 _REST = 1.0  # seconds between two looks at the trials of other workers
 _ALERT = 0.1  # seconds until an interrupt is noticed while resting
+
+T = TypeVar("T")
 
 
 class Watcher(Protocol):
@@ -113,12 +116,12 @@ class Loop:
     def run(self) -> None:
         """Search to the end. Raises what `Search.run` says."""
         try:
-            while not self._outage.attempt(self._exchange):
+            while not self._attempt(self._exchange):
                 if not self._train_on():
                     self._rest(self._outage.pause or _REST)
                 if self._watcher.stopping():
                     self._stop()
-        except StorageAwayError:
+        except (StorageAwayError, StudyGoneError):
             self._slots.save_next()
             self._await_epochs()
             raise
@@ -126,6 +129,15 @@ class Loop:
             interrupted = isinstance(error, KeyboardInterrupt)
             self._abandon("interrupted" if interrupted else f"{type(error).__name__}: {error}")
             raise
+
+    def _attempt(self, action: Callable[[], T]) -> T | None:
+        """What `action` returns; None if the database is away. Raises StudyGoneError."""
+
+        def on_study() -> T:
+            with self._ledger.on_study():
+                return action()
+
+        return self._outage.attempt(on_study)
 
     def _exchange(self) -> bool:
         """Tell the database what it does not know yet, and fill free slots; whether the search is over.
@@ -139,7 +151,7 @@ class Loop:
             return True
         in_time = time.monotonic() < self._deadline
         while in_time and len(self._running) < self._slots.count and (trial := self._ledger.ask(self._budget)):
-            entry = _Running(trial, TrialJudge(trial, self._completed, self._outage.attempt))
+            entry = _Running(trial, TrialJudge(trial, self._completed, self._attempt))
             self._running[trial.number] = entry
             self._deliver(entry)
         return not self._running and (not in_time or self._ledger.finished() >= self._budget)
@@ -174,9 +186,21 @@ class Loop:
         """Take what the slots give next; False if nothing is in training."""
         if not any(entry.training for entry in self._running.values()):
             return False
-        for event in self._slots.wait():
-            self._take(event)
+        self._take_events()
         return True
+
+    def _take_events(self) -> list[Event]:
+        """Hand what the slots give next to its trials."""
+        events = self._slots.wait()
+        try:
+            for event in events:
+                self._take(event)
+        except (StorageAwayError, StudyGoneError):
+            for event in events:
+                if event.number in self._running and _is_last(event.given):  # so that nobody waits for another
+                    self._running[event.number].stopped = True
+            raise
+        return events
 
     def _take(self, event: Event) -> None:
         """Hand an event to its trial."""
@@ -207,13 +231,17 @@ class Loop:
         if cause(trial) == OUTSIDE:  # which says nothing about the space, nor about this machine
             return
         self._failures = [*self._failures, trial] if trial.state == TrialState.FAIL else []
-        errors = [failed for failed in self._failures if cause(failed) not in OF_THE_CONFIG]
-        if trial in errors and len(errors) >= _ERRORS_IN_A_ROW:
+        errors = [failed for failed in self._failures if failed.user_attrs.get("cause") not in OF_THE_CONFIG]
+        # One event may kill many processes, so of the deaths that are retried those of one trial count.
+        deaths = Counter(lineage(failed) for failed in errors if PUT_BACK in failed.user_attrs)
+        in_a_row = len(errors) - deaths.total() + max(deaths.values(), default=0)
+        if trial in errors and in_a_row >= _ERRORS_IN_A_ROW:
             raise TrainingError(
-                f"{len(errors)} trials in a row failed; the last: {_reason(trial)}",
+                f"{in_a_row} trials in a row failed; the last: {_reason(trial)}",
                 "mend the cause and run the same command again; finished trials are kept",
             )
-        if len(self._failures) - len(errors) >= _HOPELESS_IN_A_ROW * max(1, self._slots.count):
+        hopeless = [failed for failed in self._failures if cause(failed) in OF_THE_CONFIG]
+        if len(hopeless) >= _HOPELESS_IN_A_ROW * max(1, self._slots.count):
             raise TrainingError(
                 f"{len(self._failures)} trials in a row failed ({in_words(count_causes(self._failures))}); "
                 f"the last: {_reason(trial)}",
@@ -238,13 +266,12 @@ class Loop:
         """Let the epochs in training end, save them, put the trials back, and leave as KeyboardInterrupt."""
         self._slots.save_next()
         while training := [entry for entry in self._running.values() if entry.training]:
-            for event in self._slots.wait():
-                self._take(event)
+            for event in self._take_events():
                 for entry in training:
                     if entry.trial.number == event.number and entry.training and not isinstance(event.given, Note):
                         entry.stopped = True
                         self._slots.drop(event.number)
-        while not self._outage.attempt(self._settle):
+        while not self._attempt(self._settle):
             time.sleep(self._outage.pause)
         raise KeyboardInterrupt
 
@@ -275,10 +302,11 @@ class Loop:
             entry = self._running[number]
             self._slots.drop(number)
             try:
-                if entry.outcome:
-                    self._ledger.tell(entry.trial, entry.outcome)
-                else:
-                    self._ledger.put_back(entry.trial, reason)
+                with self._ledger.on_study():
+                    if entry.outcome:
+                        self._ledger.tell(entry.trial, entry.outcome)
+                    else:
+                        self._ledger.put_back(entry.trial, reason)
             except (TrialLost, UpdateFinishedTrialError):
                 pass
             except Exception as error:
@@ -286,6 +314,13 @@ class Loop:
                     raise
                 self._watcher.note("the storage does not answer: what was running will be taken over by the next run")
                 return
+
+
+def _is_last(given: EpochResult | Resumed | Note | Failure) -> bool:
+    """Whether a slot gives nothing after this of the same training."""
+    if isinstance(given, Resumed) and given.results:
+        given = given.results[-1]
+    return isinstance(given, Failure) or (isinstance(given, EpochResult) and given.stop_reason is not None)
 
 
 def _reason(trial: FrozenTrial) -> str:

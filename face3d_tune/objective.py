@@ -60,6 +60,7 @@ class Outcome:
     value: float | None
     attrs: dict[str, Any]  # Optuna user attributes, ready for JSON
     history: dict[str, Any] = field(default_factory=dict)  # as `history.pack` gives it
+    death: Cause | None = None  # cause of the failure if the process of the training died, so that a retry may succeed
 
 
 class TrialRun:
@@ -183,7 +184,8 @@ class TrialRun:
         message = failure.message if self.task.folds == 1 else f"fold {self.task.fold}: {failure.message}"
         if not failure.non_finite:
             self._notes.append(message)
-            return self._outcome("error", cause="out_of_memory" if failure.out_of_memory else "error")
+            cause: Cause = "out_of_memory" if failure.out_of_memory else "error"
+            return replace(self._outcome("error", cause=cause), death=cause if failure.died else None)
         self._notes.append(f"{message} (mixed precision: {self.task.precision})")
         if self.task.precision == "off":
             return self._outcome("non_finite", cause="diverged")

@@ -6,6 +6,7 @@ A child never waits for a verdict: it sends an epoch and begins the next, and gi
 import contextlib
 import multiprocessing
 import signal
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from multiprocessing import resource_tracker
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 
+from face3d_tune import signals
 from face3d_tune.data import FaceData
 from face3d_tune.device import set_threads
 from face3d_tune.resume import Checkpoints
@@ -28,13 +30,14 @@ _KERNEL = Path("/proc/vmstat")
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Let Ctrl-C wait: a child inherits that, and so hears none before it knows what to do with it."""
+    """Hold back what asks to end: a child inherits that, and hears of none before it knows what to do with it."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    resource_tracker.ensure_running()  # it would let the signals through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.ENDING)
     try:
+        resource_tracker.ensure_running()  # a closing terminal would kill it too; the call lets some signals through
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals.ENDING)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -82,17 +85,18 @@ class _Child:
         self.process.join(_PATIENCE)
         code = self.process.exitcode
         if code is None or code >= 0:
-            return Failure(f"its process ended with exit code {code}")
+            return Failure(f"its process ended with exit code {code}", died=True)
         name = signal.Signals(-code).name
         if name != "SIGKILL":
-            return Failure(f"its process was killed ({name})")
+            return Failure(f"its process was killed ({name})", died=True)
         starved = killed_for_memory() > self._killed_before
         why = "for want of memory" if starved else "perhaps for want of memory"
-        return Failure(f"its process was killed ({name}), {why}", out_of_memory=starved)
+        return Failure(f"its process was killed ({name}), {why}", out_of_memory=starved, died=True)
 
-    def end(self) -> None:
+    def end(self, patience: float = _PATIENCE) -> None:
+        """Let the process end, and kill it after so many seconds."""
         self.pipe.close()
-        self.process.join(_PATIENCE)
+        self.process.join(max(0.0, patience))
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
@@ -164,15 +168,15 @@ class ProcessSlots:
         """Let every child end."""
         for child in self._children:
             child.pipe.close()
+        deadline = time.monotonic() + _PATIENCE
         for child in self._children:
-            child.end()
+            child.end(deadline - time.monotonic())
         self._children = []
 
 
 def serve(pipe: "Connection[Any, Any]") -> None:
     """What a child does until its parent closes the pipe or dies; first it hears of data, device and slots."""
-    for each in (signal.SIGINT, signal.SIGTERM):  # the parent decides when to stop
-        signal.signal(each, signal.SIG_IGN)
+    signals.ignore()  # the parent decides when to stop
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         data, device, count, checkpoints = pipe.recv()
         if device.type == "cpu":

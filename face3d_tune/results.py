@@ -1,7 +1,9 @@
 """Reading a study: which trials there are, which is best, what each was trained with. Nothing here writes."""
 
+import shlex
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
@@ -12,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.confirmation import CONFIRMATION
-from face3d_tune.errors import StudyError
+from face3d_tune.errors import StudyError, StudyGoneError
 from face3d_tune.foreign import count_foreign, ended_from_outside, is_foreign, is_own_study, own_trials
 from face3d_tune.storage import Storage
 
@@ -62,11 +64,7 @@ def existing_name(storage: BaseStorage, name: str | None) -> str:
     names = study_names(storage)
     if name is None and len(names) == 1:
         name = names[0]
-    listed = (
-        f"this storage holds {', '.join(names)}"
-        if names
-        else "this storage holds no study yet; make one with `face3d-tune run`"
-    )
+    listed = f"{_listed(names)}{'' if names else ' yet; make one with `face3d-tune run`'}"
     if name is None:
         raise StudyError(f"which study? {listed}", "name one with --study-name" if names else None)
     if known := alike(name, names):
@@ -119,6 +117,47 @@ def find_study(storage: BaseStorage, name: str | None) -> optuna.Study:
     if not is_own_study(study):
         raise StudyError(f"study {name!r} was not made by face3d-tune", "name another with --study-name")
     return study
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"this storage holds {', '.join(names) or 'no study'}"
+
+
+def require_present(study: optuna.Study, own: str | None) -> None:
+    """Raise StudyGoneError unless the storage still holds the study whose user attribute `id` is `own`.
+
+    Optuna's number of a study is not enough: SQLite gives that of a deleted study to the next one, and the dashboard
+    renames a study by making another one with all its attributes. A name that was changed in the database itself
+    changes nothing.
+    """
+    storage = study._storage
+    try:
+        if study.user_attrs.get("id") == own:
+            return
+    except KeyError:
+        pass
+    names = {each._study_id: each.study_name for each in storage.get_all_studies()}
+    renamed = [name for key, name in names.items() if own and storage.get_study_user_attrs(key).get("id") == own]
+    if renamed:
+        raise StudyGoneError(
+            f"study {study.study_name!r} was renamed to {renamed[0]!r} meanwhile",
+            f"the same command goes on with it: --study-name {shlex.quote(renamed[0])}",
+        )
+    raise StudyGoneError(
+        f"study {study.study_name!r} was deleted meanwhile; {_listed(sorted(names.values()))}",
+        "its checkpoints are kept: restore the study from a backup, and `face3d-tune run` goes on from them",
+    )
+
+
+@contextmanager
+def still_present(study: optuna.Study, own: str | None) -> Iterator[None]:
+    """Raise StudyGoneError if the study is gone at the beginning of the block, or if that is why the block fails."""
+    require_present(study, own)
+    try:
+        yield
+    except Exception:
+        require_present(study, own)
+        raise
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:

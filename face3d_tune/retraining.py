@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from face3d_tune.errors import TrainingError
 from face3d_tune.plan import Plan
 from face3d_tune.resume import Checkpoints
 from face3d_tune.slots import Slots
-from face3d_tune.tasks import Failure, Note, Task
+from face3d_tune.tasks import RETRIES, Failure, Note, Task
 from face3d_tune.training import EpochResult
 
 
@@ -50,8 +50,8 @@ def retrain(
 ) -> Generator[tuple[Job, Kept | str]]:
     """Every job with what it gave, or why it diverged, as they end; whatever `epoch` raises ends it all.
 
-    Those that mixed precision leads to NaN begin again without. Raises TrainingError if a training ends otherwise than
-    by itself.
+    Those that mixed precision leads to NaN begin again without, and those whose process died as they were. Raises
+    TrainingError if a training ends otherwise than by itself.
     """
     # Only the end of a training is written there: its best weights come from whatever process trained it.
     with tempfile.TemporaryDirectory(prefix="face3d-tune-") as folder:
@@ -65,6 +65,7 @@ def _train(
 ) -> Generator[tuple[Job, Kept | str]]:
     waiting = deque(enumerate(jobs))
     running: dict[int, tuple[Job, Task]] = {}
+    deaths: Counter[int] = Counter()
     said = ["no reason given"]
     while waiting or running:
         while waiting and len(running) < slots.count:
@@ -90,6 +91,9 @@ def _train(
                     slots.drop(event.number)
                     running[event.number] = job, replace(task, precision="off")
                     slots.start(running[event.number][1])
+                case Failure(died=True) if deaths[event.number] < RETRIES:
+                    deaths[event.number] += 1
+                    slots.start(task)
                 case Failure(message, non_finite):
                     slots.drop(event.number)
                     del running[event.number]

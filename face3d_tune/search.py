@@ -156,14 +156,15 @@ class Search:
         enough; then this worker waits, in case another one dies. Trials that run at `deadline` (of time.monotonic) are
         still finished. A stop that the watcher asks for lets the epochs in training end, and leaves as
         KeyboardInterrupt; whatever else interrupts, the target included, does not wait. Both put the running trials
-        back in the queue. Raises TrainingError if several trials in a row fail, and StorageAwayError. Without `slots`,
-        trials train one after another with the plain trainer.
+        back in the queue. Raises TrainingError if several trials in a row fail, StorageAwayError, and StudyGoneError.
+        Without `slots`, trials train one after another with the plain trainer.
         """
         slots = slots or PlainSlot(self.setup.data, self.setup.device)
         self.ledger.note = watcher.note
-        self._remember_effort(trials)
-        if said := self.archive.tidy():
-            watcher.note(said)
+        with self.ledger.on_study():
+            self._remember_effort(trials)
+            if said := self.archive.tidy():
+                watcher.note(said)
         loop = Loop(
             self.ledger,
             lambda trial, judge: self._begin(trial, judge, slots.engine, watcher),

@@ -12,10 +12,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import stdev
@@ -24,7 +23,7 @@ from typing import Any, Literal
 import psutil
 from torch import Tensor
 
-from face3d_tune import blame, checkpoint, weights
+from face3d_tune import blame, checkpoint, signals, weights
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.copy import convert, copy, write_sample
 from face3d_tune.errors import ScriptError, TrainingError
@@ -165,18 +164,9 @@ def difference(tested: SmokeTest, stored: StoredTrial) -> list[str]:
     return lines
 
 
-@contextmanager
-def endings_interrupt() -> Iterator[None]:
+def endings_interrupt() -> AbstractContextManager[None]:
     """Until the block ends, what ends a program from outside raises KeyboardInterrupt, so nothing is left."""
-    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():  # only there may signals be handled
-        known = []
-    before = {number: signal.signal(number, signal.default_int_handler) for number in known}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return signals.handled(signal.default_int_handler)
 
 
 def _program(python: str) -> str:

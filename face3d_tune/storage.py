@@ -34,6 +34,7 @@ _CONNECT_WAIT = 10  # seconds for a PostgreSQL server to answer
 _LOCK_WAIT = 600  # seconds to wait for the other workers, of whom one after the other gets its turn
 _FROZEN = 30  # seconds that a worker may be silent while it keeps the others from asking and telling
 _LOCK_KEY = 0x6661636533640000  # "face3d": ours among all users of the server's advisory locks
+_NO_RECORD = "Record does not exist."  # what Optuna says of a study or trial that was deleted
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -218,6 +219,12 @@ class Storage:
             cause = error.__cause__
             reason = reason_of(cause) if isinstance(cause, DBAPIError) else "the database failed"
             raise StorageError(f"storage {self} failed: {reason}", self._reach_hint(cause)) from error
+        except KeyError as error:
+            if error.args != (_NO_RECORD,):
+                raise
+            raise StorageError(
+                f"storage {self}: what was being read there has been deleted", "run the same command again"
+            ) from error
         except OperationalError as error:
             raise StorageError(
                 f"storage {self} cannot be reached: {reason_of(error)}", self._reach_hint(error)

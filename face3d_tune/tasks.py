@@ -6,6 +6,8 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.device import Precision
 from face3d_tune.training import EpochResult
 
+RETRIES = 3  # of a training whose process died, whichever process that was
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -28,6 +30,7 @@ class Failure:
     message: str
     non_finite: bool = False
     out_of_memory: bool = False
+    died: bool = False  # its process, which says nothing about the training yet
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from sqlalchemy import Column, Connection, Float, Integer, MetaData, String, Tab
 from sqlalchemy.engine import Engine
 
 from face3d_tune import __version__
-from face3d_tune.errors import StudyError
+from face3d_tune.errors import StudyError, StudyGoneError
 from face3d_tune.storage import is_away, one_at_a_time
 
 DEFAULT_SILENCE = 60.0  # seconds without a sign of life after which a worker is dead
@@ -233,7 +233,8 @@ class Pulse(threading.Thread):
                 self._look_around()
             except Exception as error:
                 said = f"no sign of life: {type(error).__name__}: {error}"
-                if not is_away(error) and said not in self._said:
+                known = is_away(error) or isinstance(error, StudyGoneError)  # which the search itself says
+                if not known and said not in self._said:
                     self._said.add(said)
                     self._note(said)
 

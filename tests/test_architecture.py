@@ -13,7 +13,7 @@ PACKAGE = Path(face3d_tune.__file__).parent
 
 # A module may import from every layer above its own line, and from no other.
 LAYERS = (
-    "__init__ errors paths safe_text sqlite_file",
+    "__init__ errors paths safe_text sqlite_file signals",
     "seeds stopping presets builtin pace blame race extrapolation verdict confirmation svg",  # nothing of ours
     "masks folds regular_file",
     "config script",
@@ -65,7 +65,7 @@ LAYERS = (
     "doctor candidates",
     "retraining",
     "confirming",
-    "cli.base",
+    "cli.base cli.streams",
     "cli.table cli.live",
     "cli.progress",
     "cli.run cli.watch cli.status cli.dashboard cli.report cli.export cli.train cli.data cli.importing cli.copy "

@@ -1,7 +1,6 @@
 """The command line: parse, call one function, print, exit code. Every failure leaves as one line and a hint."""
 
 import errno
-import io
 import os
 import sys
 import threading
@@ -25,6 +24,7 @@ from face3d_tune.cli.importing import import_
 from face3d_tune.cli.report import report
 from face3d_tune.cli.run import run
 from face3d_tune.cli.status import status
+from face3d_tune.cli.streams import lasting
 from face3d_tune.cli.train import train
 from face3d_tune.cli.watch import watch
 from face3d_tune.errors import TuneError
@@ -68,9 +68,13 @@ _SECRET_VARIABLES = ("PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command line and exit: 0 done, 1 failed, 2 bad input, 130 interrupted."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that the console's code page lacks must not end a search
-            stream.reconfigure(errors="backslashreplace")
+    with lasting():
+        code = _run(arguments)
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Run one command line and return the exit code."""
     _mend_environment()
     _learn_secrets(sys.argv[1:] if arguments is None else arguments)
     state: dict[str, Any] = {}
@@ -88,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if state.get("debug"):
                 click.echo(safe(traceback.format_exc()), err=True, nl=False)
             code = _explain(error, state.get("command", "face3d-tune"))
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 def hide_secrets_in_tracebacks() -> None:

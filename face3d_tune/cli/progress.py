@@ -1,8 +1,6 @@
 """What a person sees of a search while it runs, on stderr: live on a terminal, plain lines where there is none."""
 
 import json
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,16 +12,27 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.live import Live
 
+from face3d_tune import signals
 from face3d_tune.cli.live import InTraining, Picture, Standing, in_columns
 from face3d_tune.config import TrialConfig
 from face3d_tune.foreign import is_foreign
 from face3d_tune.pace import time_left
-from face3d_tune.results import FINISHED, cause, count_causes, counts, in_words, kept_cosine, origin, trained_here
+from face3d_tune.results import (
+    FINISHED,
+    PUT_BACK,
+    cause,
+    count_causes,
+    counts,
+    in_words,
+    kept_cosine,
+    origin,
+    trained_here,
+)
 from face3d_tune.training import EpochResult
 
 
 class Interrupt:
-    """The first Ctrl-C (or SIGTERM) lets the epoch end; the second stops at once. Both leave as KeyboardInterrupt.
+    """The first signal (`signals`) lets the epoch end; the second stops at once. Both leave as KeyboardInterrupt.
 
     It leaves once: what must be put in order afterwards is not interrupted again.
     """
@@ -32,18 +41,9 @@ class Interrupt:
         self._console = console
         self._requested = self._raised = False
 
-    @contextmanager
-    def caught(self) -> Iterator[None]:
-        """Handle both signals until the block ends."""
-        if threading.current_thread() is not threading.main_thread():  # only there may signals be handled
-            yield
-            return
-        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def caught(self) -> AbstractContextManager[None]:
+        """Handle them until the block ends."""
+        return signals.handled(self._handle)
 
     @property
     def requested(self) -> bool:
@@ -237,7 +237,7 @@ class JsonLines:
     def trial_ended(self, trial: FrozenTrial) -> None:
         """`trial_ended`: trial, state, value (null if it failed), best (so far), and what is known of its end."""
         best, attrs = self._tally.add(trial), trial.user_attrs
-        told = ("stop_reason", "cause", "epochs_run", "folds", "raced_out_after_fold", "seconds", "error")
+        told = ("stop_reason", "cause", "put_back", "epochs_run", "folds", "raced_out_after_fold", "seconds", "error")
         known = {key: attrs[key] for key in told if key in attrs}
         state = trial.state.name.lower()
         self.say("trial_ended", trial=trial.number, state=state, value=kept_cosine(trial), best=best, **known)
@@ -265,6 +265,7 @@ def _ending(trial: FrozenTrial) -> str:
     raced_out = attrs.get("raced_out_after_fold")
     reason = attrs["stop_reason"] if raced_out is None else f"raced out after fold {raced_out}"
     reason += f": {attrs['error']}" if "error" in attrs else ""
+    reason += "; queued again" if PUT_BACK in attrs else ""
     if cosine is None:
         return f"failed, {reason}"
     epochs = f"epoch {attrs['best_epoch']} of {attrs['epochs_run']}"

@@ -25,6 +25,7 @@ def watch(storage: str, study_name: str | None) -> None:
     from rich.console import Console
 
     from face3d_tune.cli.progress import Tally, ended, live_on
+    from face3d_tune.cli.streams import reader_gone
     from face3d_tune.errors import StorageError, StudyError
     from face3d_tune.foreign import is_foreign, own_trials
     from face3d_tune.fresh import Fresh
@@ -69,7 +70,7 @@ def watch(storage: str, study_name: str | None) -> None:
                 looked, tally.goal = True, effort.get("trials")
                 running = [trial for trial in own_trials(trials) if trial.state == optuna.trial.TrialState.RUNNING]
                 picture = _picture(tally, running, folds_of(study.user_attrs))
-                if not running and (tally.full() or reached_by_any(trials, effort)):
+                if reader_gone() or (not running and (tally.full() or reached_by_any(trials, effort))):
                     break
                 time.sleep(_EVERY)
     click.echo(f"study {name!r}: {tally}")

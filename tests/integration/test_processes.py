@@ -16,8 +16,10 @@ from face3d_tune.artifacts import Artifacts
 from face3d_tune.conditions import Settings
 from face3d_tune.config import TrialConfig
 from face3d_tune.engine import alone
+from face3d_tune.errors import TrainingError
 from face3d_tune.objective import Setup
 from face3d_tune.processes import ProcessSlots
+from face3d_tune.results import cause
 from face3d_tune.resume import Checkpoints
 from face3d_tune.search import Search
 from face3d_tune.storage import Storage
@@ -197,8 +199,11 @@ def test_a_pruned_trial_makes_room_at_once_and_one_that_stops_itself_is_complete
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_a_trial_whose_process_is_killed_fails_with_the_reason_and_the_rest_goes_on(slots, storage, tmp_path, data):
-    text = STUDY + preset("first", 1e-3) + preset("endless", 2e-3, NEVER) + preset("third", 3e-3)
+def test_a_trial_whose_process_is_killed_is_tried_again_with_the_reason_and_the_rest_goes_on(
+    slots, storage, tmp_path, data
+):
+    patient = "early_stopping_patience = 60"  # so that it is killed before its last epoch
+    text = STUDY + preset("first", 1e-3) + preset("second", 2e-3, patient) + preset("third", 3e-3)
     search, before, killed = search_in(storage, tmp_path, data, text, ENDLESS), set(pids(slots)), []
 
     def kill(number, result):
@@ -207,13 +212,17 @@ def test_a_trial_whose_process_is_killed_fails_with_the_reason_and_the_rest_goes
             os.kill(killed[0], signal.SIGKILL)
 
     watch = Watch(kill)
-    search.run(4, watch, slots=slots)
+    search.run(3, watch, slots=slots)
     victim = search.study.trials[1]
     assert (victim.state, victim.user_attrs["stop_reason"]) == (TrialState.FAIL, "error")
     assert victim.user_attrs["error"] == "its process was killed (SIGKILL), perhaps for want of memory"
-    assert victim.user_attrs["cause"] == "error"  # it was this test, which no kernel counts
+    assert cause(victim) is None  # it only gave its place to a successor
     others = [trial for trial in search.study.trials if trial.number != 1]
-    assert [trial.state.name for trial in others] == ["COMPLETE"] * 4
+    assert [trial.state.name for trial in others] == ["COMPLETE"] * 3  # the total is exact, and no preset is lost
+    assert [trial.user_attrs["preset"] for trial in others] == ["first", "third", "second"]
+    again = others[-1]
+    assert (again.user_attrs["retry_of"], again.user_attrs["deaths"]) == (1, 1)
+    assert (again.params, again.user_attrs["seed"]) == (victim.params, victim.user_attrs["seed"])
     check_as_alone(others, data)
     for number in (100, 101):  # the search itself may have got on with the other process alone
         slots.start(Task(number, SMALL, 1, "off"))
@@ -237,7 +246,7 @@ def test_a_process_that_was_killed_while_the_kernel_killed_for_memory_ran_out_of
     failed = []
     while not failed:
         failed = [event.given for event in slots.wait() if isinstance(event.given, Failure)]
-    assert failed == [Failure("its process was killed (SIGKILL), for want of memory", out_of_memory=True)]
+    assert failed == [Failure("its process was killed (SIGKILL), for want of memory", out_of_memory=True, died=True)]
     kernel.unlink()
     assert processes_module.killed_for_memory() == 0  # as on a system that does not say
 
@@ -326,10 +335,55 @@ def test_processes_that_cannot_live_cost_trials_and_are_not_started_for_ever(cap
         for number in range(3):
             slots.start(Task(number, SMALL, 1, "off"))
             (event,) = slots.wait()
-            assert event == Event(number, Failure("its process ended with exit code 1"))
+            assert event == Event(number, Failure("its process ended with exit code 1", died=True))
     finally:
         slots.close()
     assert "AttributeError" in capfd.readouterr().err  # what it died of is not hidden
+
+
+def test_processes_that_cannot_live_end_a_search_although_their_trials_are_tried_again(storage, tmp_path, data, capfd):
+    search = search_in(storage, tmp_path, data, STUDY + preset("first", 1e-3), 2)
+    slots = ProcessSlots(None, CPU, processes=2)
+    try:
+        with pytest.raises(
+            TrainingError, match=r"^\d+ trials in a row failed; the last: its process ended with exit code 1"
+        ):
+            search.run(4, Watch(), slots=slots)
+    finally:
+        slots.close()
+    assert search.finished() == 0
+    assert len(search.study.trials) <= 12
+    capfd.readouterr()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_trial_whose_process_is_killed_goes_on_from_its_checkpoint_in_the_same_search(tmp_path, data):
+    with Storage.parse(f"sqlite:///{(tmp_path / 'studies.db').as_posix()}").opened(create=True) as storage:
+        (tmp_path / "study.toml").write_text(STUDY + preset("first", 1e-3, NEVER), encoding="utf-8")
+        file, artifacts = study_file.read(str(tmp_path / "study.toml")), Artifacts.parse(str(tmp_path / "kept"))
+        settings, setup = Settings("keypoint", 9, None), Setup(data, CPU, "off")
+        search = Search(storage, "study", file, settings, setup, artifacts=artifacts)
+        search.enqueue_presets()
+        slots = ProcessSlots(data, CPU, processes=1, checkpoints=search.archive.checkpoints)
+        killed = []
+
+        def kill(number, result):
+            if result.epoch >= 3 and len(killed) < 2:
+                killed.append(number)
+                os.kill(whose(slots, number), signal.SIGKILL)
+
+        try:
+            search.run(1, Watch(kill), slots=slots)
+        finally:
+            slots.close()
+        trials = search.study.trials
+    assert [trial.state.name for trial in trials] == ["FAIL", "FAIL", "COMPLETE"]
+    assert [trial.user_attrs.get("deaths", 0) for trial in trials] == [0, 1, 2]
+    assert trials[2].user_attrs["resumed_epochs"] >= 3
+    assert "resume_note" not in trials[2].user_attrs
+    check_as_alone(trials[2:], data)
+    kept = [path.name for path in (tmp_path / "kept").rglob("*") if path.is_file()]
+    assert kept == ["trial-2.pth"]
 
 
 def until(slots, number, epoch):

@@ -1,6 +1,7 @@
 """A search with several trials in training, in slots that only pretend to train: what starts, ends and is put back."""
 
 import random
+import re
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,9 +14,10 @@ from searches import DISTINCT, SAMPLED_ONLY, Scripted, Watch, epoch, file_of, se
 from sqlalchemy.exc import OperationalError
 
 from face3d_tune import loop as loop_module
+from face3d_tune.cli.progress import ended
 from face3d_tune.errors import StorageAwayError, TrainingError
 from face3d_tune.ledger import PUT_BACK
-from face3d_tune.results import preset_rows
+from face3d_tune.results import cause, preset_rows
 from face3d_tune.tasks import Event, Failure
 
 
@@ -128,6 +130,78 @@ def test_five_failures_in_a_row_put_back_whatever_else_runs(scripted):
     assert [trial.user_attrs["error"] for trial in study.trials[:5]] == [f"reason {number}" for number in range(5)]
     check_put_back(study, [5, 6], "TrainingError: 5 trials in a row failed; the last: reason 4")
     assert slots.tasks == {}
+
+
+KILLED = "its process was killed (SIGKILL)"
+
+
+def dying(times, out_of_memory=False):
+    """Trainings of two epochs of which the first of all lineages loses its process so often."""
+    deaths = []
+
+    def play(task, number):
+        if len(deaths) < times and task.number in (deaths[-1:] or [task.number]):
+            deaths.append(task.number + 1)
+            return Failure(KILLED, out_of_memory=out_of_memory, died=True)
+        return two_epochs(task, number)
+
+    return play
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_trial_whose_process_died_is_tried_again_in_the_same_search(scripted, times):
+    watch, slots = Watch(), Scripted(1, dying(times))
+    search = scripted(slots, 2, watch)
+    *died, done, other = search.study.trials
+    assert [trial.state.name for trial in (*died, done, other)] == ["FAIL"] * times + ["COMPLETE"] * 2
+    assert [trial.user_attrs.get("retry_of") for trial in (*died, done)] == [None, *range(times)]
+    assert [task.retry for task in slots.started] == [False] + [True] * times + [False]
+    assert (done.params, done.user_attrs["seed"]) == (died[0].params, died[0].user_attrs["seed"])
+    assert done.user_attrs["deaths"] == times
+    assert {trial.user_attrs["error"] for trial in died} == {KILLED}
+    assert [cause(trial) for trial in died] == [None] * times
+    assert [trial.number for trial in watch.ended] == list(range(times + 2))
+    assert (watch.lost, search.finished()) == ([], 2)
+    assert ended(died[0], best=False).endswith(f"failed, error: {KILLED}; queued again")
+
+
+@pytest.mark.parametrize(("out_of_memory", "why"), [(True, "out_of_memory"), (False, "error")])
+def test_after_the_last_retry_a_trial_whose_process_dies_fails_with_the_cause(scripted, out_of_memory, why):
+    search = scripted(Scripted(1, dying(4, out_of_memory)), 1)
+    *died, last, other = search.study.trials
+    assert [trial.state.name for trial in (*died, last, other)] == ["FAIL"] * 4 + ["COMPLETE"]
+    assert [cause(trial) for trial in (*died, last)] == [None] * 3 + [why]
+    assert last.user_attrs["error"] == f"{KILLED}; that was the last of 3 retries"
+    assert other.params != last.params
+
+
+@pytest.mark.parametrize(("out_of_memory", "trials"), [(False, 8), (True, 80)], ids=["by an error", "for memory"])
+def test_processes_that_die_for_ever_end_a_search(scripted, out_of_memory, trials):
+    """Of two trials both ends and three deaths make five errors. For want of memory twenty trials must end."""
+    slots = Scripted(1, lambda task, number: Failure(KILLED, out_of_memory=out_of_memory, died=True))
+    with pytest.raises(TrainingError, match=f"trials in a row failed.*the last: {re.escape(KILLED)}"):
+        scripted(slots, 3)
+    study = scripted.search.study
+    assert len([trial for trial in study.trials if trial.state == TrialState.FAIL]) == trials
+
+
+def test_one_event_that_kills_the_processes_of_many_trials_ends_no_search(scripted):
+    """As on a GPU, where one process trains them all."""
+    slots = Scripted(
+        6, lambda task, number: Failure(KILLED, died=True) if task.number < 6 else two_epochs(task, number)
+    )
+    assert scripted(slots, 6).finished() == 6
+    assert states(scripted.search.study) == ["FAIL"] * 6 + ["COMPLETE"] * 6
+
+
+def test_a_process_that_dies_while_the_search_is_stopped_costs_nothing_either(scripted):
+    watch = Watch()
+    watch.stopping = lambda: True
+    with pytest.raises(KeyboardInterrupt):
+        scripted(Scripted(2, lambda task, number: (0.1,) if task.number else Failure(KILLED, died=True)), 2, watch)
+    trials = scripted.search.study.trials
+    assert states(scripted.search.study) == ["FAIL", "FAIL", "WAITING", "WAITING"]
+    assert [trial.user_attrs["deaths"] for trial in trials[2:]] == [1, 0]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), ValueError("no space left")], ids=repr)

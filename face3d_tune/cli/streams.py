@@ -1,0 +1,87 @@
+"""Standard output and error that outlive whoever reads them: a terminal that closes, a pipe whose reader ends."""
+
+import errno
+import io
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_PAUSE = 0.01  # seconds until a pipe that is full and does not block is tried again
+_GONE = (errno.EPIPE, errno.EIO)  # of a pipe without a reader, and of a terminal that has been closed
+
+
+class _Raw(io.RawIOBase):
+    """Writes to another raw stream, and drops what can reach nobody any more.
+
+    Args:
+        raw: Where to write.
+        needed: Whether another failure to write, such as a full disk, is raised: output is, progress is not.
+    """
+
+    def __init__(self, raw: Any, *, needed: bool) -> None:
+        super().__init__()
+        self._raw, self._needed, self.gone = raw, needed, False
+        self.name = getattr(raw, "name", "")
+
+    def write(self, data: Any, /) -> int:
+        """Write all of it."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while rest and not self.gone:
+                if written := self._raw.write(rest):
+                    rest = rest[written:]
+                else:
+                    time.sleep(_PAUSE)
+        except OSError as error:
+            self.gone = error.errno in _GONE
+            if self._needed and not self.gone:
+                raise
+        return size
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the other's."""
+        return int(self._raw.fileno())
+
+    def isatty(self) -> bool:
+        """Whether the other is a terminal."""
+        return bool(self._raw.isatty())
+
+
+class Lasting(io.TextIOWrapper):
+    """A text stream without a buffer between it and `_Raw`: a signal handler may print while something is printed."""
+
+    def __init__(self, stream: io.TextIOWrapper, *, needed: bool) -> None:
+        stream.flush()
+        self._lasting = _Raw(getattr(stream.buffer, "raw", stream.buffer), needed=needed)
+        # A name that the console's code page lacks must not end a search.
+        super().__init__(self._lasting, encoding=stream.encoding, errors="backslashreplace", write_through=True)
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody reads it any more."""
+        return self._lasting.gone
+
+
+@contextmanager
+def lasting() -> Iterator[None]:
+    """Let standard output and error be such streams until the block ends."""
+    before = sys.stdout, sys.stderr
+    for name, stream in zip(("stdout", "stderr"), before, strict=True):
+        if isinstance(stream, io.TextIOWrapper):  # else a test reads it, or there is none
+            setattr(sys, name, Lasting(stream, needed=name == "stdout"))
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def reader_gone() -> bool:
+    """Whether nobody reads standard output any more."""
+    return isinstance(sys.stdout, Lasting) and sys.stdout.gone
