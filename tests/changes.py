@@ -73,7 +73,12 @@ def _settled(rows: Sequence[tuple[int, Change]]) -> Iterator[Change]:
 
 def violations(changes: Iterable[Change], trials: Sequence[FrozenTrial], total: int) -> list[str]:
     """Every rule that the history, or the study it led to, breaks; `total` is the budget of the search."""
-    return [*_broken_paths(changes, trials), *_broken_totals(trials, total), *_broken_chains(trials)]
+    return [*_broken_paths(changes, trials), *broken_ends(trials, total)]
+
+
+def broken_ends(trials: Sequence[FrozenTrial], total: int) -> list[str]:
+    """Every rule that a study breaks in the end, whatever its history."""
+    return [*_broken_totals(trials, total), *_broken_chains(trials)]
 
 
 def _broken_paths(changes: Iterable[Change], trials: Sequence[FrozenTrial]) -> Iterator[str]:

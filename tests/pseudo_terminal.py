@@ -29,12 +29,29 @@ class Terminal:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
         kept = {key: value for key, value in os.environ.items() if not key.startswith(THEIRS)}
         kept |= {**settings, "TERM": "xterm-256color", "PYTHONPATH": str(Path(face3d_tune.__file__).parents[1])}
-        command = [sys.executable, "-m", "face3d_tune", *map(str, words)]
+        command, streams = (
+            [sys.executable, "-m", "face3d_tune", *map(str, words)],
+            dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
+        )
+
+        def control():
+            """Be what its closing ends."""
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
         self.process = subprocess.Popen(
-            command, cwd=cwd, env=kept | environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+            command, cwd=cwd, env=kept | environment, start_new_session=True, preexec_fn=control, **streams
         )
         os.close(theirs)
         self._ours = ours
+
+    def until(self, shown):
+        """Read until these bytes were shown."""
+        while shown not in self.raw:
+            self.raw += os.read(self._ours, 65536)
+
+    def close(self):
+        """Close it, as a person closes its window: the kernel sends SIGHUP, and nothing can be written any more."""
+        os.close(self._ours)
 
     def until_the_end(self):
         """Read everything that it shows; its exit code."""

@@ -38,7 +38,7 @@ lr = { low = 1e-5, high = 1e-3, scale = "log" }
 [presets.first]
 lr = 1e-4
 """
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP] if os.name != "nt" else []
 PATIENCE = 120  # seconds
 
 
@@ -198,6 +198,21 @@ def test_the_first_signal_waits_for_the_epoch_and_the_second_does_not():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_closed_terminal_interrupts_and_changes_nothing_where_it_is_ignored():
+    """As nohup lets a program begin."""
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        for handler, requested in ((signal.SIG_IGN, False), (signal.SIG_DFL, True)):
+            signal.signal(signal.SIGHUP, handler)
+            interrupt = Interrupt(Console(file=io.StringIO()))
+            with interrupt.caught():
+                signal.raise_signal(signal.SIGHUP)
+            assert interrupt.requested is requested
+            assert signal.getsignal(signal.SIGHUP) is handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("twice", [False, True], ids=["after the epoch", "at once"])
 def test_what_is_put_in_order_after_an_interrupt_is_not_interrupted(twice):
     interrupt = Interrupt(Console(file=io.StringIO()))
@@ -282,15 +297,15 @@ def check_all_put_back(folder, slots, reason):
 
 @pytest.mark.parametrize(
     ("number", "slots", "trained"),
-    [(signal.SIGINT, 4, 0), (signal.SIGTERM, 2, 2)],
-    ids=["Ctrl-C at the start", "SIGTERM in training"],
+    [(signal.SIGINT, 4, 0), (signal.SIGTERM, 2, 2), (getattr(signal, "SIGHUP", 0), 2, 2)],
+    ids=["Ctrl-C at the start", "SIGTERM in training", "a terminal that closes"],
 )
 def test_a_signal_puts_all_running_trials_back_and_leaves_no_process(place, data_folder, number, slots, trained):
     with searching(place, data_folder, slots, trained=trained) as (process, children):
-        if number == signal.SIGINT:
-            os.killpg(process.pid, number)  # as a terminal does
-        else:
+        if number == signal.SIGTERM:
             process.send_signal(number)
+        else:
+            os.killpg(process.pid, number)  # as a terminal does
         out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (130, "")
     assert still_there(children) == []

@@ -77,6 +77,28 @@ def test_a_search_in_a_terminal_has_live_lines_that_leave_no_trace(place, data_f
         assert shown.shows("━")
 
 
+def test_a_terminal_that_closes_lets_the_epoch_end_and_puts_the_trial_back(place, data_folder):
+    shown = Terminal(search(data_folder, "--epochs", 5000), place, 80)
+    shown.until(b"cosine 0.")
+    shown.close()
+    assert shown.process.wait(timeout=PATIENCE) == 130
+    found = json.loads(call("status", "--json", cwd=place).out)["studies"][0]
+    assert (found["states"]["running"], found["states"]["waiting"], found["causes"]["queued_again"]) == (0, 1, 1)
+
+
+def test_a_search_goes_on_when_nobody_reads_it_any_more(place, data_folder):
+    """With output in a pipe there is no signal that says so."""
+    with start(*search(data_folder, "--epochs", 40), "--json", cwd=place) as process:
+        for line in process.stdout:
+            if '"epoch"' in line:
+                break
+        process.stdout.close()
+        process.stderr.close()
+        assert process.wait(timeout=PATIENCE) == 0
+    found = json.loads(call("status", "--json", cwd=place).out)["studies"][0]
+    assert found["states"]["complete"] == 3
+
+
 def test_no_color_is_respected(place, data_folder):
     coloured = Terminal(search(data_folder, "--epochs", 30), place, 120)
     assert coloured.until_the_end() == 0
