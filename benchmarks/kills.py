@@ -38,7 +38,7 @@ from servers import server
 
 from benchmarks.common import machine
 from face3d_tune import data as face_data
-from face3d_tune import processes, study_file
+from face3d_tune import processes, signals, study_file
 from face3d_tune.cli import main as main_of_cli
 from face3d_tune.conditions import Settings
 from face3d_tune.objective import Setup
@@ -74,6 +74,9 @@ scheduler_min_lr = { low = 1e-8, high = 1e-5, scale = "log" }
 
 def _work(words: list[str], log: str) -> None:
     """Be one run, in a process group of its own, as a shell starts it."""
+    for number in signals.ENDING:  # whatever this benchmark was told to ignore, as by nohup
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setpgid(0, 0)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
@@ -213,7 +216,9 @@ class Kills:
         while self.report.kills.total() < kills:
             self._start_missing()
             heard, early = self._epochs(), self._finished() * kills <= self._total * self.report.kills.total()
-            patience = self._dice.uniform(0.0, _PAUSE if early else _PAUSE / 4)  # the last kill comes before the end
+            if self._dice.random() < 0.8:  # in training, else while a run starts
+                self._wait_for_more(heard)
+            patience = self._dice.uniform(0.0, _PAUSE if early else _PAUSE / 10)  # the last kill comes before the end
             self._wait(lambda: not any(run and run.alive for run in self._runs), patience)
             self._kill_one(self._epochs() > heard)
             if self._finished() >= self._total:
@@ -230,6 +235,10 @@ class Kills:
         self.report.seconds = time.monotonic() - began
         self._judge()
         return self.report
+
+    def _wait_for_more(self, heard: int) -> None:
+        """Wait for another epoch."""
+        self._wait(lambda: self._epochs() > heard or not any(run and run.alive for run in self._runs), HANGS)
 
     def _wait(self, condition: Callable[[], bool], patience: float) -> None:
         """Wait for it, and watch the runs that a signal is about to end."""
@@ -344,7 +353,7 @@ def storages(folder: Path) -> Iterator[Mapping[str, tuple[str, int, int]]]:
 def main() -> int:
     """Print what happened; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = (("trials", 60), ("sqlite", 60), ("postgresql", 40), ("seed", 1))
+    defaults = (("trials", 80), ("sqlite", 60), ("postgresql", 40), ("seed", 1))
     helps = {"trials": "finished trials of each study", "sqlite": "kills on SQLite", "postgresql": "kills there"}
     for name, default in defaults:
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{helps.get(name, name)} [{default}]")
