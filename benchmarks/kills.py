@@ -353,7 +353,7 @@ def storages(folder: Path) -> Iterator[Mapping[str, tuple[str, int, int]]]:
 def main() -> int:
     """Print what happened; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = (("trials", 80), ("sqlite", 60), ("postgresql", 40), ("seed", 1))
+    defaults = (("trials", 60), ("sqlite", 60), ("postgresql", 40), ("seed", 1))
     helps = {"trials": "finished trials of each study", "sqlite": "kills on SQLite", "postgresql": "kills there"}
     for name, default in defaults:
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{helps.get(name, name)} [{default}]")

@@ -14,6 +14,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
+from face3d_tune import signals
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StorageAwayError, StudyGoneError, TrainingError
 from face3d_tune.judge import CompletedTrials, TrialJudge
@@ -137,7 +138,8 @@ class Loop:
             with self._ledger.on_study():
                 return action()
 
-        return self._outage.attempt(on_study)
+        with signals.interrupt.held():
+            return self._outage.attempt(on_study)
 
     def _exchange(self) -> bool:
         """Tell the database what it does not know yet, and fill free slots; whether the search is over.

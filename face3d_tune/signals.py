@@ -28,6 +28,36 @@ def handled(handle: Callable[[int, FrameType | None], object]) -> Iterator[None]
             signal.signal(number, handler)
 
 
+class _Raising(threading.local):  # only the main thread hears of signals
+    """Raises KeyboardInterrupt, but not in the middle of what must not be left in halves."""
+
+    def __init__(self) -> None:
+        self._depth, self._waiting = 0, False
+
+    def now(self) -> None:
+        """Raise it, or let it wait for the end of `held`."""
+        if self._depth:
+            self._waiting = True
+        else:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let it wait until the block ends: a transaction left open would lock everybody out, this process included."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            due = self._waiting and not self._depth
+            self._waiting = self._waiting and not due
+        if due:
+            raise KeyboardInterrupt
+
+
+interrupt = _Raising()
+
+
 def ignore() -> None:
     """Ignore all of them, as in a process whose parent decides when to stop."""
     for number in ENDING:

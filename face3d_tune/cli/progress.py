@@ -61,7 +61,8 @@ class Interrupt:
             return
         if self._requested:
             self._raised = True
-            raise KeyboardInterrupt
+            signals.interrupt.now()
+            return
         self._requested = True
         self._console.print("stopping after this epoch; once more to stop at once")
 

@@ -18,6 +18,7 @@ from command_line import call, start
 from optuna.trial import TrialState
 from rich.console import Console
 
+from face3d_tune import signals
 from face3d_tune.cli.progress import Interrupt
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows cannot send these signals to another process")
@@ -196,6 +197,27 @@ def test_the_first_signal_waits_for_the_epoch_and_the_second_does_not():
             signal.raise_signal(signal.SIGINT)
     assert said.getvalue() == "stopping after this epoch; once more to stop at once\n"
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_signal_waits_for_the_end_of_what_the_database_is_told():
+    """A transaction that it left open would lock this process out of its own SQLite file for a minute."""
+    interrupt, done = Interrupt(Console(file=io.StringIO())), []
+
+    def tell():
+        with signals.interrupt.held():
+            with signals.interrupt.held():
+                signal.raise_signal(signal.SIGINT)
+                done.append("inner")
+            done.append("outer")
+
+    with interrupt.caught():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            tell()
+        assert done == ["inner", "outer"]
+        with signals.interrupt.held():
+            done.append("the next")  # it has been raised once
+    assert done[2:] == ["the next"]
 
 
 def test_a_closed_terminal_interrupts_and_changes_nothing_where_it_is_ignored():
