@@ -215,8 +215,8 @@ class Kills:
         began = time.monotonic()
         while self.report.kills.total() < kills:
             self._start_missing()
-            heard, early = self._epochs(), self._finished() * kills <= self._total * self.report.kills.total()
-            if self._dice.random() < 0.8:  # in training, else while a run starts
+            heard, early = self._epochs(), self._finished() * kills <= 0.8 * self._total * self.report.kills.total()
+            if early and self._dice.random() < 0.8:  # in training, else while a run starts
                 self._wait_for_more(heard)
             patience = self._dice.uniform(0.0, _PAUSE if early else _PAUSE / 10)  # the last kill comes before the end
             self._wait(lambda: not any(run and run.alive for run in self._runs), patience)
@@ -353,7 +353,7 @@ def storages(folder: Path) -> Iterator[Mapping[str, tuple[str, int, int]]]:
 def main() -> int:
     """Print what happened; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = (("trials", 60), ("sqlite", 60), ("postgresql", 40), ("seed", 1))
+    defaults = (("trials", 120), ("sqlite", 60), ("postgresql", 40), ("seed", 1))
     helps = {"trials": "finished trials of each study", "sqlite": "kills on SQLite", "postgresql": "kills there"}
     for name, default in defaults:
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{helps.get(name, name)} [{default}]")
