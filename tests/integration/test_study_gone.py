@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import sys
 from types import SimpleNamespace
 
 import bottle
@@ -191,22 +190,6 @@ def test_the_command_line_says_it_in_one_line(tmp_path, data_folder, monkeypatch
     assert (
         len([path for path in (tmp_path / "kept").rglob("trial-0.*")]) == 2
     )  # the epoch before, and the one then ended
-
-
-def test_watch_ends_when_its_study_is_deleted_even_if_another_takes_its_number(tmp_path, sqlite_url, data, monkeypatch):
-    with Storage.parse(sqlite_url).opened(create=True) as opened:
-        search = search_in(opened, file_of(tmp_path, STUDY), data)
-        search.study.ask()
-
-    def replace(seconds):
-        delete(SimpleNamespace(url=sqlite_url))
-        with Storage.parse(sqlite_url).opened() as theirs:
-            optuna.create_study(study_name="stranger", storage=theirs)
-
-    monkeypatch.setattr(sys.modules["face3d_tune.cli.watch"], "time", SimpleNamespace(sleep=replace))
-    answer = call("watch", "--storage", sqlite_url, cwd=tmp_path)
-    assert answer.code == 2
-    assert answer.err.splitlines()[0] == "error: study 'quick' was deleted meanwhile; this storage holds stranger"
 
 
 @pytest.mark.parametrize("words", [("status",), ("report",), ("export",)], ids=" ".join)
