@@ -25,7 +25,7 @@ from face3d_tune.storage import Storage
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from chromium import QUIET, executable
-from reported import many_trials, study_of
+from stored_study import many_trials, study_of
 
 
 @contextmanager

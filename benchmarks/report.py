@@ -15,7 +15,7 @@ from face3d_tune.results import find_study
 from face3d_tune.storage import Storage
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
-from reported import many_trials, study_of
+from stored_study import many_trials, study_of
 
 
 def main() -> None:

@@ -1,9 +1,12 @@
-"""Studies as face3d-tune stores them, with trials as short as a test needs; nothing is trained."""
+"""Studies of every kind, stored as a search would have stored them; nothing is trained."""
 
+import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 
+import numpy as np
 import optuna
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
 from searches import epoch
 
@@ -11,66 +14,211 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.history import ATTR, pack
 
 START = datetime(2026, 1, 1)
-SPACE = {
-    "lr": FloatDistribution(1e-5, 1e-1, log=True),
-    "pose_unit": CategoricalDistribution(["degrees", "radians"]),
-}
+SPACE = {"lr": FloatDistribution(1e-5, 1e-1, log=True), "pose_unit": CategoricalDistribution(["degrees", "radians"])}
+BANDS = ("0-15", "15-45", "45-90")
+EPOCHS = 20  # that a trial may train
 
 
-def our_study(storage, name, **attrs):
-    study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
+def attrs_of(**changed):
+    """What a study says of itself."""
     people, pairs = {"train": 7, "validation": 3, "test": 2}, {"train": 42, "validation": 18, "test": 12}
-    held = {
+    data = {"source": "faces", "feature_size": 16, "pose_unit": "degrees", "split": "person", "min_yaw": 0.0}
+    return {
         "id": "0123456789abcdef",
-        "data": {"source": "faces", "feature_size": 16, "pose_unit": "degrees", "split": "person", "min_yaw": 0.0}
-        | {"max_yaw": None, "people": people, "pairs": pairs},
+        "data": {**data, "max_yaw": None, "people": people, "pairs": pairs} | changed.pop("data", {}),
         "data_fingerprint": "0011223344556677",
         "no_model_cosine": 0.5,
-        "no_model_by_yaw": {"0-15": 0.7, "15-45": 0.5, "45-90": None},
+        "no_model_by_yaw": dict(zip(BANDS, (0.8, 0.5, 0.2), strict=True)),
         "versions": {"face3d_tune": "0.1.0", "optuna": "5.0.0", "torch": "2.13.0", "python": "3.11.7"},
         "effort": {"trials": 50, "target": None, "sampler": "tpe", "pruner": "median"},
-        "settings": {"study_file": "default", "layout": "keypoint", "epochs": 100, "seed": 42, "fixed": {}}
-        | {"space": {parameter: {} for parameter in SPACE}},
-    }
-    for key, value in (held | attrs).items():
+        "settings": {
+            "study_file": "default",
+            "layout": "keypoint",
+            "epochs": EPOCHS,
+            "seed": 42,
+            "fixed": {},
+            "space": {name: json.loads(distribution_to_json(row)) for name, row in SPACE.items()},
+        },
+    } | changed
+
+
+def study_of(*trials, name="faces", storage=None, **attrs):
+    """A study with these trials."""
+    study = optuna.create_study(direction="maximize", study_name=name, storage=storage)
+    for key, value in attrs_of(**attrs).items():
         study.set_user_attr(key, value)
+    study.add_trials(trials)
     return study
 
 
-def add_trial(study, state, cosines, *, preset=None, lr=1e-4, pose_unit="degrees", number=None, **attrs):
-    """A trial of a minute, right after the one before it; its kept epoch is the one with the highest cosine."""
-    number = len(study.get_trials(deepcopy=False)) if number is None else number
-    epochs = [epoch(step, cosine) for step, cosine in enumerate(cosines, 1)]
-    config = TrialConfig(d_model=16, dim_feedforward=64, lr=lr, pose_unit=pose_unit)
-    known = {"config": config.to_dict(), "preset": preset, "overrides": {}, "seed": number, "stop_reason": "finished"}
-    if cosines:
-        best = max(cosines)
-        known |= {"val_cosine": best, "best_epoch": cosines.index(best) + 1, "epochs_run": len(cosines)}
-        known |= {
-            "val_loss": 1 - best,
-            "val_loss_equal": 1 - best,
-            "train_loss": 0.5,
-            "gap": 0.5 - best,
-            "seconds": 60.0,
-        }
-        known |= {
-            "cosine_by_yaw": {"0-15": best, "15-45": best, "45-90": None},
+def our_study(storage, name, **attrs):
+    """An empty study, which `add_trial` fills."""
+    return study_of(storage=storage, name=name, **attrs)
+
+
+def trial_of(
+    state,
+    value=None,
+    *,
+    curve=None,
+    preset=None,
+    lr=1e-3,
+    pose_unit="degrees",
+    epochs=EPOCHS,
+    minute=0,
+    history=True,
+    **attrs,
+):
+    """A trial that took a minute.
+
+    Its cosine rises to `value` while its validation loss falls; or `curve` has the cosine of each epoch, and the epoch
+    with the highest is kept.
+    """
+    if curve is None:
+        rising = np.arange(1, epochs + 1) / epochs if value is not None else ()
+        trained = [
+            replace(epoch(step, value * part), lr=lr, train_loss=1.1 - 0.5 * part, val_loss=1 - 0.5 * part)
+            for step, part in enumerate(map(float, rising), 1)
+        ]
+    else:
+        trained = [replace(epoch(step, cosine), lr=lr) for step, cosine in enumerate(curve, 1)]
+    state = TrialState[state]
+    last = trained[-1].val_cosine if trained else None
+    begin = START + timedelta(minutes=minute)
+    waits = state == TrialState.WAITING
+    params = {} if waits else {"lr": lr, "pose_unit": pose_unit}
+    held = {}
+    if not waits:
+        config = TrialConfig(d_model=16, dim_feedforward=64, lr=lr, pose_unit=pose_unit, epochs=EPOCHS)
+        held = {"config": config.to_dict(), "preset": preset, "overrides": {}, "seed": 7}
+        held |= {"device": "cpu (1 threads)", "engine": "batched"}
+    if state.is_finished():
+        held["stop_reason"] = "error" if state == TrialState.FAIL else "finished"
+    if trained:
+        kept = max(trained, key=lambda each: each.val_cosine)
+        held |= {
+            "val_cosine": kept.val_cosine,
+            "val_loss": kept.val_loss,
+            "val_loss_equal": kept.val_loss_equal,
+            "train_loss": kept.train_loss,
+            "gap": kept.train_loss - kept.val_loss,
+            "best_epoch": kept.epoch,
+            "epochs_run": len(trained),
             "lr_final": lr,
             "lr_decays": 0,
             "seconds": 60.0,
+            "cosine_by_yaw": {band: kept.val_cosine + more for band, more in zip(BANDS, (0.2, 0.0, -0.2), strict=True)},
         }
-    study.add_trial(
-        FrozenTrial(
-            number=number,
-            trial_id=-1,
-            state=TrialState[state],
-            value={"COMPLETE": max(cosines, default=None), "PRUNED": cosines[-1] if cosines else None}.get(state),
-            datetime_start=START + timedelta(minutes=number),
-            datetime_complete=START + timedelta(minutes=number + 1) if TrialState[state].is_finished() else None,
-            params={"lr": lr, "pose_unit": pose_unit},
-            distributions=SPACE,
-            user_attrs=known | attrs,
-            system_attrs={ATTR: pack(epochs)},
-            intermediate_values={step: cosine for step, cosine in enumerate(cosines, 1)},
-        )
+    return FrozenTrial(
+        number=0,  # the storage counts
+        trial_id=-1,
+        state=state,
+        value={TrialState.COMPLETE: held.get("val_cosine"), TrialState.PRUNED: last}.get(state),
+        datetime_start=None if waits else begin,
+        datetime_complete=begin + timedelta(minutes=1) if state.is_finished() else None,
+        params=params,
+        distributions={name: SPACE[name] for name in params},
+        user_attrs=held | attrs,
+        system_attrs={ATTR: pack(trained)} if trained and history else {},
+        intermediate_values={each.epoch: each.val_cosine for each in trained},
     )
+
+
+def add_trial(study, state, curve, **more):
+    """A trial right after the one before it."""
+    study.add_trial(
+        trial_of(state, curve=curve, **{"lr": 1e-4, "minute": len(study.get_trials(deepcopy=False))} | more)
+    )
+
+
+def searched(*, history=True):
+    """Two presets, eleven others of which one is best, two pruned, one failed: 15 finished trials, 16 in all."""
+    presets = [
+        trial_of("COMPLETE", 0.55, minute=0, preset="baseline", history=history),
+        trial_of("COMPLETE", 0.52, lr=5e-4, minute=1, preset="recommended", history=history),
+    ]
+    others = [
+        trial_of("COMPLETE", 0.60 + 0.005 * place, lr=2e-3, pose_unit="radians", minute=2 + place, history=history)
+        for place in range(10)
+    ]
+    best = trial_of("COMPLETE", 0.70, lr=3e-3, pose_unit="radians", minute=12, seed=11, history=history)
+    pruned = [trial_of("PRUNED", 0.3, epochs=5, minute=13 + place, seconds=10.0, history=history) for place in range(2)]
+    return [*presets, *others, best, *pruned, trial_of("FAIL", minute=15, stop_reason="error")]
+
+
+def over_folds():
+    """Trials of three folds each: the best of three, and one that lost the race after its first."""
+
+    def folds_of(*values):
+        held = {"best_epoch": 4, "epochs_run": 5, "stop_reason": "finished"}
+        return [{"fold": fold, "value": value, **held} for fold, value in enumerate(values, 1)]
+
+    trials = [
+        trial_of("COMPLETE", 0.55, epochs=5, preset="baseline", folds=folds_of(0.5, 0.55, 0.6), epochs_run=15),
+        trial_of("COMPLETE", 0.6, epochs=5, minute=1, lr=2e-3, folds=folds_of(0.5, 0.6, 0.7), epochs_run=15),
+        trial_of("PRUNED", 0.1, epochs=5, minute=2, folds=folds_of(0.1), raced_out_after_fold=1, seconds=20.0),
+    ]
+    return study_of(*trials, settings=attrs_of()["settings"] | {"folds": 3})
+
+
+def many_trials(count):
+    """So many, drawn at random: two of five pruned early, the others of 60 epochs."""
+    random = np.random.default_rng(0)
+    return [
+        trial_of(
+            "PRUNED" if pruned else "COMPLETE",
+            float(random.uniform(0.2, 0.4) if pruned else random.uniform(0.5, 0.7)),
+            lr=float(10 ** random.uniform(-5, -1)),
+            pose_unit=str(random.choice(["degrees", "radians"])),
+            epochs=int(random.integers(10, 20) if pruned else 60),
+            minute=place,
+        )
+        for place, pruned in enumerate(random.random(count) < 0.4)
+    ]
+
+
+def compared(name, kind, verdict, difference, *, people=6, bands=BANDS):
+    """One comparison of a confirmation, its interval 0.01 to each side."""
+    entry = {"difference": difference, "low": difference - 0.01, "high": difference + 0.01, "people": people}
+    nobody = {"difference": None, "low": None, "high": None, "people": 0, "verdict": "uncertain"}
+    by_yaw = {band: entry | {"verdict": verdict} if band in bands else nobody for band in BANDS}
+    return {"name": name, "kind": kind, **entry, "verdict": verdict, "by_yaw": by_yaw}
+
+
+def confirmation_of(verdict="better", difference=0.05, *, ridge="better", looks=1, **changed):
+    """What `confirm` stores: trial 12, then 11, two presets; test people give `verdict` against the best preset."""
+
+    def row(name, trial, preset, value, again, test, **more):
+        means = {"validation": again, "validation_sd": 0.003, "test": test, "test_sd": 0.002, "epochs": [20, 20]}
+        by_yaw = dict(zip(BANDS, (0.8, 0.6, None), strict=True))
+        held = {"name": name, "trial": trial, "preset": preset, "value": value, "aliases": [], "error": None}
+        return held | means | {"test_by_yaw": by_yaw} | more
+
+    simple = {"test_by_yaw": dict(zip(BANDS, (0.8, 0.6, None), strict=True))}
+    rows = [
+        row("trial 12", 12, False, 0.70, 0.68, 0.69),
+        row("trial 11", 11, False, 0.645, 0.64, 0.70),
+        row("baseline", 0, True, 0.55, 0.54, 0.64, aliases=["quickstart"]),
+        row("recommended", 1, True, 0.52, 0.53, 0.63),
+    ]
+    return {
+        "version": 1,
+        "time": "2026-01-02T00:00:00+00:00",
+        "seeds": [1, 2],
+        "people": 6,
+        "pairs": {"all": 36, "0-15": 12, "15-45": 12, "45-90": 12},
+        "candidates": rows,
+        "ridge": {"validation": 0.65, "test": 0.66, **simple},
+        "no_model": {"validation": 0.5, "test": 0.51, **simple},
+        "winner": rows[0],
+        "against": [
+            compared("baseline", "preset", verdict, difference, bands=BANDS[:2]),
+            compared("recommended", "preset", "better", 0.06),
+            compared("ridge", "simple", ridge, 0.03 if ridge == "better" else -0.03),
+            compared("no model", "simple", "better", 0.18),
+        ],
+        "headline": "baseline",
+        "headline_is_best": True,
+        "better_than_every_preset": verdict == "better",
+        "looks": [{"time": "2026-01-02T00:00:00+00:00", "command": "face3d-tune confirm", "compared": []}] * looks,
+    } | changed

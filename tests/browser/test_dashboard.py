@@ -116,7 +116,7 @@ def all_kinds(tmp_path_factory):
             best, unit = draw.uniform(0.5, 0.65), draw.choice(["degrees", "radians"])
             curve = [best - 0.2, best - 0.1, best]
             state = "PRUNED" if number % 2 else "COMPLETE"
-            add_trial(studies["large"], state, curve, lr=10 ** draw.uniform(-5, -1), pose_unit=unit, number=number)
+            add_trial(studies["large"], state, curve, lr=10 ** draw.uniform(-5, -1), pose_unit=unit, minute=number)
         (folder / "page.html").write_text("<script>document.title = 'executed'</script>")
         key = optuna.artifacts.upload_artifact(
             artifact_store=artifacts.optuna_store,

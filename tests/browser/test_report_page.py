@@ -6,7 +6,7 @@ from datetime import datetime
 import optuna
 import pytest
 from playwright.sync_api import expect
-from reported import searched, study_of, trial_of
+from stored_study import searched, study_of, trial_of
 
 from face3d_tune.findings import find
 from face3d_tune.report import report

@@ -5,7 +5,7 @@ import json
 import optuna
 import pytest
 from command_line import call
-from reported import searched, study_of
+from stored_study import searched, study_of
 
 from face3d_tune.storage import Storage
 

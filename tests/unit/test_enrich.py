@@ -8,8 +8,7 @@ from urllib.request import Request, urlopen
 import optuna
 import optuna_dashboard
 import pytest
-from reported import confirmation_of
-from stored_study import add_trial, our_study
+from stored_study import add_trial, confirmation_of, our_study
 
 from face3d_tune.artifacts import Artifacts, best_weights, unique_name
 from face3d_tune.dashboard import make_dashboard
@@ -22,7 +21,7 @@ from face3d_tune.findings import find
 @pytest.fixture
 def study(sqlite):
     """Two presets, a better trial, a pruned one and one that failed."""
-    study = our_study(sqlite, "faces <b>|*")
+    study = our_study(sqlite, "faces <b>|*", no_model_by_yaw={"0-15": 0.7, "15-45": 0.5, "45-90": None})
     add_trial(study, "COMPLETE", [0.4, 0.6, 0.5], preset="baseline")
     add_trial(study, "COMPLETE", [0.4, 0.58], preset="recommended")
     add_trial(study, "COMPLETE", [0.5, 0.65], pose_unit="radians")
@@ -70,12 +69,12 @@ def test_the_studys_note_says_goal_data_budget_and_the_best_trial_beside_presets
     assert "without a model it is 0.5000" in note
     assert "12 people" in note
     assert (
-        "4 of 50 finished trials (3 complete, 1 pruned, 1 fail) of at most 100 epochs; tpe sampler, median pruner"
+        "4 of 50 finished trials (3 complete, 1 pruned, 1 fail) of at most 20 epochs; tpe sampler, median pruner"
         in note
     )
     assert "| no model |  | 0.5000 |  | 0.700 | 0.500 | – |" in note
-    assert "| baseline | 0 | 0.6000 | +0.1000 | 0.600 | 0.600 | – |" in note
-    assert "| **best trial** | 2 | 0.6500 | +0.1500 | 0.650 | 0.650 | – |" in note
+    assert "| baseline | 0 | 0.6000 | +0.1000 | 0.800 | 0.600 | 0.400 |" in note
+    assert "| **best trial** | 2 | 0.6500 | +0.1500 | 0.850 | 0.650 | 0.450 |" in note
 
 
 def test_the_note_begins_with_what_the_test_people_said(study):

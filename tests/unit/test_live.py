@@ -122,13 +122,13 @@ def test_the_beginning_of_a_fold_is_told_to_a_person_and_to_a_program():
 
 def test_a_search_elsewhere_is_watched_in_the_fold_of_its_last_step():
     study = our_study(None, "faces")
-    add_trial(study, "RUNNING", [])  # of at most 100 epochs
+    add_trial(study, "RUNNING", [])  # of at most 20 epochs
     trial = study.trials[0]
-    trial.intermediate_values = {1: 0.1, 2: 0.2, 101: 0.3, 102: 0.4}
+    trial.intermediate_values = {1: 0.1, 2: 0.2, 21: 0.3, 22: 0.4}
     shown = _in_training(trial, 3)
-    assert (shown.epoch, shown.epochs, shown.fold, shown.folds, shown.cosine) == (2, 100, 2, 3, 0.4)
-    trial.intermediate_values = {100: 0.1}
-    assert (_in_training(trial, 3).epoch, _in_training(trial, 3).fold) == (100, 1)
+    assert (shown.epoch, shown.epochs, shown.fold, shown.folds, shown.cosine) == (2, 20, 2, 3, 0.4)
+    trial.intermediate_values = {20: 0.1}
+    assert (_in_training(trial, 3).epoch, _in_training(trial, 3).fold) == (20, 1)
     trial.intermediate_values = {}
     assert (_in_training(trial, 3).epoch, _in_training(trial, 3).fold) == (0, 1)
 
@@ -163,7 +163,7 @@ def test_a_trial_that_ended_has_a_line(study):
     complete, pruned, failed, best = study.trials
     assert ended(complete, False) == "#0 baseline        cosine 0.6000 (epoch 2 of 2, finished, 60 s)"
     assert ended(best, True) == "#3 sampled         cosine 0.7000 (epoch 1 of 1, finished, 60 s)  best so far"
-    assert ended(failed, False) == "#2 sampled         failed, finished: no memory"
+    assert ended(failed, False) == "#2 sampled         failed, error: no memory"
     assert ended(pruned, False, "#1 预设").startswith("#1 预设            cosine 0.3000")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Formatter
 
 import pytest
-from reported import confirmation_of, over_folds, searched, study_of, trial_of
+from stored_study import confirmation_of, over_folds, searched, study_of, trial_of
 
 import face3d_tune.readings
 import face3d_tune.report
