@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+from forked import Run
+
 import face3d_tune
 from face3d_tune.cli import main
 
@@ -43,12 +45,24 @@ def call(*words: object, cwd: Path, **environment: str) -> Answer:
     return Answer(code, out.getvalue(), err.getvalue())
 
 
-def start(*words: object, cwd: Path, **options: object) -> subprocess.Popen:
-    """Start `python -m face3d_tune WORDS` with its output in pipes."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(THEIRS)}
-    environment |= OURS
-    environment["PYTHONPATH"] = str(Path(face3d_tune.__file__).parent.parent)  # also where it is not installed
-    environment["PYTHONUNBUFFERED"] = "1"
+def environment(settings: dict[str, str] = OURS, **more: str) -> dict[str, str]:
+    """What a process gets that is started: nothing of the person's."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(THEIRS)}
+    kept |= settings
+    kept["PYTHONPATH"] = str(Path(face3d_tune.__file__).parent.parent)  # also where it is not installed
+    kept["PYTHONUNBUFFERED"] = "1"
+    return {**kept, **more}
+
+
+def start(*words: object, cwd: Path, start_new_session: bool = False) -> Run | subprocess.Popen:
+    """Start `face3d-tune WORDS` in a process of its own, with its output in pipes."""
+    if not hasattr(os, "fork"):  # Windows
+        return start_honestly(*words, cwd=cwd)
+    return Run(words, cwd=cwd, env=environment(), start_new_session=start_new_session)
+
+
+def start_honestly(*words: object, cwd: Path, **options: object) -> subprocess.Popen:
+    """The same by a Python that has loaded nothing: seconds, for the tests which are about that."""
     command = [sys.executable, "-W", "error", "-m", "face3d_tune", *map(str, words)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"}
-    return subprocess.Popen(command, cwd=cwd, env=environment, **pipes, **options)
+    return subprocess.Popen(command, cwd=cwd, env=environment(), **pipes, **options)

@@ -1,17 +1,13 @@
-"""Runs that are killed at an exact moment, or live by another clock, without a word of it in the program.
+"""Runs that are killed at an exact moment, or live by another clock, without a word of it in the program."""
 
-One process loads everything and forks for each run; it reads a JSON line a run and answers with its exit code.
-"""
-
-import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+
+from forked import Run
 
 # When to die: before or after which call.
 MOMENTS = {
@@ -30,48 +26,16 @@ MOMENTS = {
 }
 
 
-class Doomed:
-    """The process that forks; `log` takes what the runs print."""
+def run(*words, moment=None, trial=0, skip=0, clock=0.0):
+    """Run `face3d-tune WORDS`, dead at a moment of its `trial`-th trial, or with a clock so many seconds off.
 
-    def __init__(self, log):
-        root = Path(__file__).parent.parent
-        environment = {**os.environ, "PYTHONPATH": str(root), "FACE3D_TUNE_ENGINE": "plain", "OMP_NUM_THREADS": "1"}
-        self._log = str(log)
-        self._process = subprocess.Popen(
-            [sys.executable, __file__], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def begin(self, *words, moment=None, trial=0, skip=0, clock=0.0):
-        """Start `face3d-tune WORDS`, dead at a moment of its `trial`-th trial, or with a clock so many seconds off.
-
-        The first `skip` such moments pass.
-        """
-        order = {"words": list(map(str, words)), "moment": moment, "trial": trial, "skip": skip, "clock": clock}
-        order["log"] = self._log
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-
-    def end(self):
-        """How the run that was started ended: an exit code, or minus a signal."""
-        return int(self._process.stdout.readline())
-
-    def run(self, *words, **options):
-        self.begin(*words, **options)
-        return self.end()
-
-    def close(self):
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait()
-
-
-@contextmanager
-def doomed(log):
-    made = Doomed(log)
-    try:
-        yield made
-    finally:
-        made.close()
+    The first `skip` such moments pass. How it ended: an exit code, or minus a signal.
+    """
+    fate = {"moment": moment, "trial": trial, "skip": skip, "clock": clock}
+    environment = {**os.environ, "FACE3D_TUNE_ENGINE": "plain"}
+    with Run(words, cwd=Path.cwd(), env=environment, first=("doomed", "doom", fate)) as started:
+        print(*started.communicate(), sep="\n")
+        return started.returncode
 
 
 def _place(path):
@@ -132,39 +96,9 @@ def _shift_clock(seconds):
             module.datetime = Shifted
 
 
-def _one_run(order):
-    from face3d_tune.cli import main
-
-    descriptor = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(descriptor, stream)
-    if order["moment"]:
-        _kill_at(order["moment"], order["trial"], order["skip"])
-    if order["clock"]:
-        _shift_clock(order["clock"])
-    main(order["words"])
-
-
-def _serve():
-    # What `run` loads late, and torch as it makes its first optimiser, so that it is loaded once.
-    import torch
-    from searches import disk_not_waited_for
-
-    import face3d_tune.cli.progress
-    import face3d_tune.cli.table
-    import face3d_tune.plan
-    import face3d_tune.search  # noqa: F401
-
-    torch.set_num_threads(1)
-    torch.optim.AdamW([torch.zeros(1)])
-    with disk_not_waited_for():
-        for line in sys.stdin:
-            child = os.fork()
-            if not child:
-                _one_run(json.loads(line))
-            _, status = os.waitpid(child, 0)
-            print(os.waitstatus_to_exitcode(status), flush=True)
-
-
-if __name__ == "__main__":
-    _serve()
+def doom(moment, trial, skip, clock):
+    """Prepare this process for its fate."""
+    if moment:
+        _kill_at(moment, trial, skip)
+    if clock:
+        _shift_clock(clock)

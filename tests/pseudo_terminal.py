@@ -5,16 +5,12 @@ import os
 import pty
 import re
 import struct
-import subprocess
-import sys
 import termios
 import time
-from pathlib import Path
 
 import pyte
-from command_line import OURS, THEIRS
-
-import face3d_tune
+from command_line import OURS, environment
+from forked import Run
 
 PATIENCE = 300  # seconds
 
@@ -22,25 +18,13 @@ PATIENCE = 300  # seconds
 class Terminal:
     """A program in a pseudo-terminal of so many columns; `seen` are all the screens that it showed."""
 
-    def __init__(self, words, cwd, columns, settings=OURS, **environment):
+    def __init__(self, words, cwd, columns, settings=OURS, **more):
         self.screen = pyte.Screen(columns, 30)
         self._stream, self.seen, self.raw = pyte.ByteStream(self.screen), [], b""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(THEIRS)}
-        kept |= {**settings, "TERM": "xterm-256color", "PYTHONPATH": str(Path(face3d_tune.__file__).parents[1])}
-        command, streams = (
-            [sys.executable, "-m", "face3d_tune", *map(str, words)],
-            dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
-        )
-
-        def control():
-            """Be what its closing ends."""
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-        self.process = subprocess.Popen(
-            command, cwd=cwd, env=kept | environment, start_new_session=True, preexec_fn=control, **streams
-        )
+        env = environment(settings, TERM="xterm-256color", **more)
+        self.process = Run(words, cwd=cwd, env=env, streams=(theirs, theirs, theirs), start_new_session=True)
         os.close(theirs)
         self._ours = ours
 

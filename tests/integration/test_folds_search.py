@@ -3,14 +3,11 @@
 import json
 import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
+import doomed
 import optuna
 import pytest
-from command_line import call
-from doomed import doomed
+from command_line import call, start
 from optuna.trial import TrialState, create_trial
 from searches import CPU, Watch, file_of, states
 
@@ -380,8 +377,7 @@ def test_a_search_killed_in_a_second_fold_ends_as_if_nothing_had_been(tmp_path, 
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     words = ("run", "--study", tmp_path / "quick.toml", "--data-dir", data_folder, "--storage", url, "--device", "cpu")
     words = (*words, "--trials", 2, "--folds", 3, "--artifacts", tmp_path / "artifacts", "--slots", 1)
-    with doomed(tmp_path / "log") as grim:
-        assert grim.run(*words, moment=moment, trial=1, skip=skip) == -9
+    assert doomed.run(*words, moment=moment, trial=1, skip=skip) == -9
     rest = call(*words, cwd=tmp_path)
     assert rest.code == 0, rest.err
     with Storage.parse(url).opened() as storage:
@@ -396,12 +392,8 @@ def test_two_workers_share_a_study_of_folds_on_postgres(postgres_url, data_folde
     (tmp_path / "quick.toml").write_text(STUDY, encoding="utf-8")
     words = ["run", "--study", str(tmp_path / "quick.toml"), "--data-dir", str(data_folder), "--device", "cpu"]
     words += ["--trials", "4", "--folds", "3", "--storage", postgres_url]
-    environment = {**os.environ, "PYTHONPATH": str(Path(face3d_tune.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "face3d_tune", *words]
-    workers = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in "ab"
-    ]
-    printed = [worker.communicate(timeout=300)[0].decode("utf-8") for worker in workers]
+    workers = [start(*words, cwd=tmp_path) for _ in "ab"]
+    printed = ["".join(worker.communicate(timeout=300)) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], printed
     with Storage.parse(postgres_url).opened() as storage:
         trials = optuna.load_study(study_name="quick", storage=storage).trials

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
-from command_line import call, start
+from command_line import call, start_honestly
 
 from face3d_tune import __version__
 from face3d_tune.cli import cli
@@ -127,7 +127,7 @@ print(json.dumps(loaded))
 
 
 def test_the_module_runs_as_the_program(tmp_path):
-    with start("--version", cwd=tmp_path) as process:
+    with start_honestly("--version", cwd=tmp_path) as process:
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, f"face3d-tune, version {__version__}\n", "")
 

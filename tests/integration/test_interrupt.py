@@ -14,7 +14,7 @@ import time
 import optuna
 import psutil
 import pytest
-from command_line import call, start
+from command_line import call, start, start_honestly
 from optuna.trial import TrialState
 from rich.console import Console
 
@@ -106,7 +106,8 @@ def wait_until(folder, process, reached):
 def test_a_signal_ends_the_search_after_the_epoch_and_the_same_command_goes_on(
     place, data_folder, uninterrupted, number
 ):
-    with start(*search(data_folder), cwd=place) as process:
+    begin = start_honestly if number == signal.SIGINT else start
+    with begin(*search(data_folder), cwd=place) as process:
         wait_for_second_trial(place, process)
         process.send_signal(number)
         out, err = process.communicate(timeout=PATIENCE)

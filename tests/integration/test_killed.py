@@ -2,10 +2,11 @@
 
 import os
 
+import doomed
 import optuna
 import pytest
 from command_line import call
-from doomed import MOMENTS, doomed
+from doomed import MOMENTS
 from optuna.trial import TrialState
 
 from face3d_tune.ledger import PUT_BACK
@@ -31,12 +32,6 @@ lr = { low = 1e-5, high = 3e-3, scale = "log" }
 dropout = { low = 0.0, high = 0.5 }
 scheduler_min_lr = { low = 1e-8, high = 1e-5, scale = "log" }
 """
-
-
-@pytest.fixture(scope="module")
-def grim(tmp_path_factory):
-    with doomed(tmp_path_factory.mktemp("doomed") / "log") as made:
-        yield made
 
 
 def words(folder, data_folder, url):
@@ -66,11 +61,11 @@ def undisturbed(tmp_path_factory, data_folder):
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_search_killed_at_any_moment_ends_as_if_nothing_had_been(
-    tmp_path, data_folder, storage_url, undisturbed, grim, moment
+    tmp_path, data_folder, storage_url, undisturbed, moment
 ):
     run = words(tmp_path, data_folder, storage_url)
-    assert grim.run(*run, moment=moment, trial=1) == -9  # a preset
-    assert grim.run(*run, moment=moment, trial=1 if moment in TOLD else 2) == -9  # a sampled one, or the preset again
+    assert doomed.run(*run, moment=moment, trial=1) == -9  # a preset
+    assert doomed.run(*run, moment=moment, trial=1 if moment in TOLD else 2) == -9  # a sampled one, or the preset again
     rest = call(*run, cwd=tmp_path)
     assert rest.code == 0, rest.err
     trials = trials_of(storage_url)

@@ -1,20 +1,16 @@
 """Searches on a real PostgreSQL server: the command on it, and several workers at once on one study."""
 
-import os
 import re
-import subprocess
-import sys
 import threading
 from collections import Counter
-from pathlib import Path
 
 import optuna
 import pytest
 import sqlalchemy
 import torch
+from command_line import start
 from optuna.trial import TrialState
 
-import face3d_tune
 from face3d_tune import study_file
 from face3d_tune.cli import main
 from face3d_tune.conditions import Settings
@@ -102,19 +98,10 @@ def test_workers_that_open_a_new_study_at_once_make_it_once_with_every_preset_on
     assert [trial.user_attrs["preset"] for trial in trials_of(url)] == DISTINCT
 
 
-def test_two_workers_share_a_study_without_doing_anything_twice(url, data_folder, quick_study):
+def test_two_workers_share_a_study_without_doing_anything_twice(url, data_folder, quick_study, tmp_path):
     words = run_words(data_folder, quick_study, "--trials", "10", "--epochs", "2", "--storage", url)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(face3d_tune.__file__).parents[1]),
-        "OMP_NUM_THREADS": "1",
-        "NO_COLOR": "1",
-    }
-    command = [sys.executable, "-m", "face3d_tune", *words]
-    workers = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in "ab"
-    ]
-    printed = [worker.communicate(timeout=120)[0].decode("utf-8") for worker in workers]
+    workers = [start(*words, cwd=tmp_path) for _ in "ab"]
+    printed = ["".join(worker.communicate(timeout=120)) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], printed
 
     trials = trials_of(url)

@@ -1,18 +1,16 @@
 """Whole searches on small data: what is tried, stored, refused, and what an interruption leaves behind."""
 
 import math
-import os
 import sqlite3
-import subprocess
 import sys
 import time
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
 import torch
+from command_line import start
 from conftest import QUICK_STUDY
 from fake_data import write_data
 from optuna.trial import TrialState
@@ -728,18 +726,14 @@ def test_a_crash_between_the_two_steps_of_putting_back_does_not_double_the_trial
     assert len([trial for trial in search.study.trials if "retry_of" in trial.user_attrs]) == 1
 
 
-def test_a_run_that_is_killed_is_completed_by_the_next_one(sqlite_url, quick_study, data_folder, capsys):
+def test_a_run_that_is_killed_is_completed_by_the_next_one(sqlite_url, quick_study, data_folder, tmp_path, capsys):
     words = ["run", "--data-dir", str(data_folder), "--study", str(quick_study), "--storage", sqlite_url]
     words += ["--study-name", "killed", "--trials", "4", "--epochs", "12", "--device", "cpu"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(face3d_tune.__file__).parents[1])}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "face3d_tune", *words], env=environment, stderr=subprocess.DEVNULL
-    )
-    try:
-        killed = kill_in_a_trial(Storage.parse(sqlite_url).sqlite_file, process)
-    finally:
-        process.kill()
-        process.wait()
+    with start(*words, cwd=tmp_path) as process:
+        try:
+            killed = kill_in_a_trial(Storage.parse(sqlite_url).sqlite_file, process)
+        finally:
+            process.kill()
     with Storage.parse(sqlite_url).opened() as opened:
         assert "RUNNING" in states(optuna.load_study(study_name="killed", storage=opened))
 

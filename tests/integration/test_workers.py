@@ -11,11 +11,11 @@ import time
 from collections import Counter, defaultdict
 from contextlib import contextmanager, suppress
 
+import doomed
 import psycopg
 import pytest
 import sqlalchemy
 from changes import read, record, violations
-from doomed import doomed
 from fake_data import write_data
 from optuna.trial import TrialState
 from searches import CPU, DISTINCT, Scripted, Watch, states
@@ -233,9 +233,7 @@ def test_a_worker_that_only_slept_loses_its_trial_and_goes_on(postgres_url, quic
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot fork")
 @pytest.mark.parametrize("hours", [24, -24])
-def test_a_worker_whose_clock_is_wrong_changes_nothing(
-    postgres_url, quick, quick_study, data, data_folder, grim, hours
-):
+def test_a_worker_whose_clock_is_wrong_changes_nothing(postgres_url, quick, quick_study, data, data_folder, hours):
     total, watch, begun = 5, Watch(), threading.Event()
     words = ("run", "--study", quick_study, "--data-dir", data_folder, "--storage", postgres_url, "--device", "cpu")
     words = (*words, "--slots", 1, "--trials", total, "--worker-timeout", "1s")
@@ -249,17 +247,11 @@ def test_a_worker_whose_clock_is_wrong_changes_nothing(
         search.enqueue_presets()
         with at_work(search, total, Scripted(1, play), watch):
             assert begun.wait(PATIENCE)
-            assert grim.run(*words, clock=3600 * hours) == 0
+            assert doomed.run(*words, clock=3600 * hours) == 0
         assert (watch.lost, watch.notes) == ([], [])
         assert states(search.study) == ["COMPLETE"] * total
         assert len({trial.user_attrs["worker"] for trial in search.study.trials}) == 2
         check(search, total)
-
-
-@pytest.fixture(scope="module")
-def grim(tmp_path_factory):
-    with doomed(tmp_path_factory.mktemp("doomed") / "log") as made:
-        yield made
 
 
 @contextmanager

@@ -1,0 +1,201 @@
+"""Starts of the program in milliseconds: one process loads everything once, and forks for each.
+
+A run is `python -W error -m face3d_tune WORDS` in a process of its own in every other way: it has the folder,
+environment, streams and session that it is given, hears signals, and may start processes itself.
+"""
+
+import atexit
+import contextlib
+import fcntl
+import gc
+import importlib
+import io
+import json
+import os
+import random
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+class Run:
+    """One run, with as much of `subprocess.Popen` as tests ask for.
+
+    Args:
+        words: What follows `face3d-tune`.
+        cwd: Its folder.
+        env: Its environment.
+        streams: Descriptors for its standard input, output and error; by default nothing and two pipes.
+        start_new_session: As in `Popen`.
+        first: A module, a function of it and its keyword arguments: called in the run before its words.
+    """
+
+    def __init__(self, words, *, cwd, env, streams=None, start_new_session=False, first=None):
+        self.args, self.returncode, self.stdout, self.stderr = [str(word) for word in words], None, None, None
+        given = list(streams or ())
+        if not streams:
+            (out, their_out), (err, their_err) = os.pipe(), os.pipe()
+            given = [os.open(os.devnull, os.O_RDONLY), their_out, their_err]
+            self.stdout, self.stderr = open(out, encoding="utf-8"), open(err, encoding="utf-8")  # noqa: SIM115
+        told, tell = os.pipe()
+        order = {"words": self.args, "cwd": str(cwd), "env": env, "session": start_new_session, "first": first}
+        socket.send_fds(_server(), [json.dumps(order).encode() + b"\n"], [*given, tell])
+        for descriptor in {tell, *(given if not streams else ())}:
+            os.close(descriptor)
+        self._told = open(told, encoding="ascii")  # noqa: SIM115 - first its pid, then how it ended
+        self.pid = int(self._told.readline())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for stream in filter(None, (self.stdout, self.stderr)):
+            stream.close()
+        self.wait()
+
+    def poll(self):
+        if self.returncode is None and select.select([self._told], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def wait(self, timeout=None):
+        if self.returncode is None:
+            if not select.select([self._told], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            self.returncode = int(self._told.readline())
+            self._told.close()
+        return self.returncode
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
+
+    def communicate(self, timeout=None):
+        """The rest of what it prints, when it has ended."""
+        with ThreadPoolExecutor(2) as readers:
+            reading = [readers.submit(stream.read) for stream in (self.stdout, self.stderr)]
+            try:
+                printed = tuple(each.result(timeout) for each in reading)
+                self.wait(timeout)
+            except (TimeoutError, subprocess.TimeoutExpired):
+                self.kill()
+                raise subprocess.TimeoutExpired(self.args, timeout) from None
+        self.stdout.close()
+        self.stderr.close()
+        return printed
+
+
+@cache
+def _server():
+    """Where orders are sent; the process at the other end lives as long as this one."""
+    ours, theirs = socket.socketpair()
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "error", __file__, str(theirs.fileno())]
+    process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+    theirs.close()
+
+    def end():
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours
+
+
+def _serve(orders):
+    # What a search loads late, and torch as it makes its first optimiser, so that it is loaded once.
+    import torch
+    from searches import disk_not_waited_for
+
+    for name in ("cli", "cli.progress", "cli.table", "plan", "search"):
+        importlib.import_module(f"face3d_tune.{name}")
+    torch.set_num_threads(1)
+    torch.optim.AdamW([torch.zeros(1)])
+    gc.collect()
+    gc.freeze()  # a collection in a run then copies no page of these
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a keeper ended
+    with disk_not_waited_for():
+        while True:
+            text, descriptors, *_ = socket.recv_fds(orders, 2**16, 4)
+            while text and not text.endswith(b"\n"):
+                text += orders.recv(2**16)
+            if not text:
+                return
+            if not os.fork():
+                orders.close()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                *streams, tell = descriptors
+                _keep(json.loads(text), streams, tell)
+                return
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+
+def _keep(order, streams, tell):
+    """Let the run begin, and tell its pid and how it ended; returns in the run alone, when that has ended."""
+    run = os.fork()
+    if not run:
+        os.close(tell)
+        _run(order, streams)
+        return
+    for stream in {0, 1, 2, *streams}:
+        os.close(stream)
+    os.write(tell, f"{run}\n".encode())
+    _, status = os.waitpid(run, 0)
+    with contextlib.suppress(BrokenPipeError):
+        os.write(tell, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os._exit(0)
+
+
+def _run(order, streams):
+    if order["session"]:
+        os.setsid()
+    for standard, stream in enumerate(streams):
+        os.dup2(stream, standard)
+    for stream in set(streams) - {0, 1, 2}:
+        os.close(stream)
+    if order["session"] and os.isatty(0):
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that its closing ends the run
+    sys.stdout, sys.stderr = (_written_through(stream) for stream in (1, 2))
+    os.chdir(order["cwd"])
+    os.environ.clear()
+    os.environ.update(order["env"])
+    random.seed()
+    warnings.simplefilter("error")
+    sys.argv = ["face3d-tune", *order["words"]]
+    if order["first"]:
+        module, function, arguments = order["first"]
+        getattr(importlib.import_module(module), function)(**arguments)
+    try:
+        runpy.run_module("face3d_tune", run_name="__main__", alter_sys=True)
+    except SystemExit as ended:  # taking all of torch apart takes a second
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        os._exit(ended.code)
+
+
+def _written_through(descriptor):
+    raw = open(descriptor, "wb", buffering=0, closefd=False)  # noqa: SIM115
+    return io.TextIOWrapper(raw, encoding="utf-8", write_through=True)
+
+
+if __name__ == "__main__":
+    _serve(socket.socket(fileno=int(sys.argv[1])))
