@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,23 @@ def killed_for_memory() -> int:
     return 0
 
 
+def _context() -> ForkServerContext | SpawnContext:
+    """Choose how children start: forked from a server process that has only loaded torch; on Windows, from nothing.
+
+    A fork of this process itself would inherit half of torch's threads, and CUDA.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torch._dynamo"])  # torch loads the latter at its first optimiser
+    return context
+
+
 class _Child:
     """One process with its pipe and the tasks it holds."""
 
     def __init__(self, arguments: Sequence[Any]) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would inherit half of torch's threads
+        context = _context()
         self.pipe, theirs = context.Pipe()
         self.tasks: dict[int, Task] = {}
         self.dropping: list[int] = []  # what it still sends of these is of no more interest

@@ -6,7 +6,6 @@ environment, streams and session that it is given, hears signals, and may start 
 
 import atexit
 import contextlib
-import fcntl
 import gc
 import importlib
 import io
@@ -19,7 +18,6 @@ import signal
 import socket
 import subprocess
 import sys
-import termios
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -173,6 +171,9 @@ def _run(order, streams):
     for stream in set(streams) - {0, 1, 2}:
         os.close(stream)
     if order["session"] and os.isatty(0):
+        import fcntl  # not on Windows
+        import termios
+
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that its closing ends the run
     sys.stdout, sys.stderr = (_written_through(stream) for stream in (1, 2))
     os.chdir(order["cwd"])

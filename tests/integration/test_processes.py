@@ -2,7 +2,9 @@
 
 import os
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import forkserver
 
 import psutil
 import pytest
@@ -329,15 +331,27 @@ def test_a_task_that_cannot_be_is_a_failure_from_another_process_too(slots):
     slots.drop(200)
 
 
+@contextmanager
+def fresh_server():
+    """Processes in the block are forked from a server that was started in it, with its standard error."""
+    server = forkserver._forkserver
+    others = dict(vars(server))
+    server.__init__()
+    yield
+    server._stop()
+    vars(server).update(others)
+
+
 def test_processes_that_cannot_live_cost_trials_and_are_not_started_for_ever(capfd):
-    slots = ProcessSlots(None, CPU, processes=2)  # these data are none, so every process dies of them
-    try:
-        for number in range(3):
-            slots.start(Task(number, SMALL, 1, "off"))
-            (event,) = slots.wait()
-            assert event == Event(number, Failure("its process ended with exit code 1", died=True))
-    finally:
-        slots.close()
+    with fresh_server():
+        slots = ProcessSlots(None, CPU, processes=2)  # these data are none, so every process dies of them
+        try:
+            for number in range(3):
+                slots.start(Task(number, SMALL, 1, "off"))
+                (event,) = slots.wait()
+                assert event == Event(number, Failure("its process ended with exit code 1", died=True))
+        finally:
+            slots.close()
     assert "AttributeError" in capfd.readouterr().err  # what it died of is not hidden
 
 
