@@ -11,6 +11,7 @@ from itertools import product
 import pytest
 import torch
 from reference_model import STRUCTURES, ReferenceModel
+from trained import trained
 
 from face3d_tune import masks as masks_module
 from face3d_tune.config import TrialConfig
@@ -233,7 +234,7 @@ def refilled(data, spoil=lambda batch, member: None):
     with torch.inference_mode():
         spoil(batch, member)
     train(batch)
-    return member, plain(data, REFILL, 9, dtype=torch.float64)
+    return member, trained(data, REFILL, 9, torch.float64)
 
 
 def set_state(name, value):

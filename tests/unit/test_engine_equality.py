@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 from reference_model import STRUCTURES
+from trained import trained
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.engine import Batch, Data
 from face3d_tune.engine import batch as batch_module
 from face3d_tune.engine.sites import sites
 from face3d_tune.errors import NonFiniteError
-from face3d_tune.trainer import Trainer
 
 CPU = torch.device("cpu")
 BASE = TrialConfig(
@@ -38,11 +38,8 @@ everything = pytest.mark.parametrize("flags", STRUCTURES, ids=str)
 with_and_without = pytest.mark.parametrize("dropout", [(0.0,) * 4, (0.1, 0.5, 0.0, 0.3)], ids=["no dropout", "dropout"])
 
 
-def plain(data, config, seed, dtype=torch.float64):
-    trainer = Trainer(config, data, seed=seed, device=CPU, dtype=dtype)
-    while trainer.stop_reason is None:
-        trainer.train_epoch()
-    return trainer
+def plain(data, config, seed):
+    return trained(data, config, seed, torch.float64)
 
 
 def four(flags, dropout):
