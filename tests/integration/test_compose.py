@@ -11,6 +11,7 @@ import compose_file
 import optuna
 import pytest
 from command_line import THEIRS
+from forked import Run
 
 import face3d_tune
 from face3d_tune.results import FINISHED
@@ -60,8 +61,10 @@ class Container:
         if self.process is None or (code is not None and again):
             self.starts += 1
             words = self._words([*compose_file.entry_point(self.service), *self.service["command"]])
-            with (self.folder / f"log{self.starts}").open("w", encoding="utf-8") as log:
-                self.process = subprocess.Popen(words, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
+            assert words[:3] == PROGRAMS["face3d-tune"]
+            with (self.folder / f"log{self.starts}").open("w") as log, open(os.devnull) as nothing:
+                streams = (nothing.fileno(), log.fileno(), log.fileno())
+                self.process = Run(words[3:], cwd=self.folder, env=self.environment, streams=streams)
         return self.process.poll() is None
 
     def healthy(self, **environment):

@@ -59,10 +59,22 @@ def undisturbed(tmp_path_factory, data_folder):
     return found(trials_of(url))
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+OWNERSHIP = (  # when who has a trial changes, which a server decides otherwise than a file
+    "after ask",
+    "after the claim",
+    "between report and tell",
+    "told and not yet released",
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "moment"),
+    [*(("sqlite", moment) for moment in MOMENTS), *(("postgres", moment) for moment in OWNERSHIP)],
+)
 def test_a_search_killed_at_any_moment_ends_as_if_nothing_had_been(
-    tmp_path, data_folder, storage_url, undisturbed, moment
+    tmp_path, data_folder, undisturbed, request, kind, moment
 ):
+    storage_url = request.getfixturevalue(f"{kind}_url")
     run = words(tmp_path, data_folder, storage_url)
     assert doomed.run(*run, moment=moment, trial=1) == -9  # a preset
     assert doomed.run(*run, moment=moment, trial=1 if moment in TOLD else 2) == -9  # a sampled one, or the preset again

@@ -3,16 +3,16 @@
 import json
 import os
 import re
+import select
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 import tomllib
-from contextlib import closing
 from pathlib import Path
 
+import optuna
 import pytest
 from command_line import THEIRS, call, start
 
@@ -61,10 +61,10 @@ def search(data_folder, *more):
 
 @pytest.mark.parametrize("columns", [80, 120])
 def test_a_search_in_a_terminal_has_live_lines_that_leave_no_trace(place, data_folder, columns):
-    shown = Terminal(search(data_folder, "--epochs", 60), place, columns)
+    shown = Terminal(search(data_folder, "--epochs", 40), place, columns)
     assert shown.until_the_end() == 0
-    assert shown.shows(r"^#0 预 ?设 ? +\d+/60  .*lr 1\.0e-03$")
-    assert shown.shows(r"^#1 sampled +\d+/60  .*cosine 0\.\d{4}  [+-]0\.\d{4} on 预 ?设")
+    assert shown.shows(r"^#0 预 ?设 ? +\d+/40  .*lr 1\.0e-03$")
+    assert shown.shows(r"^#1 sampled +\d+/40  .*cosine 0\.\d{4}  [+-]0\.\d{4} on 预 ?设")
     assert shown.shows(r"^quick  \d of 3 done, 0 pruned  best 0\.\d{4} #\d")
     last = "\n".join(shown.seen[-1])
     assert "of 3 done" not in last
@@ -146,9 +146,8 @@ def test_json_prints_an_object_a_line_and_nothing_else(place, data_folder):
 
 def test_watch_shows_a_search_of_another_process_until_it_is_done(place, data_folder):
     with start(*search(data_folder, "--epochs", 120), cwd=place) as process:
-        while not (place / "face3d_tune.db").exists() or call("status", cwd=place).out.count("running") == 0:
+        while " running" not in call("status", cwd=place).out:
             assert process.poll() is None
-            time.sleep(0.2)
         watching = Terminal(("watch",), place, 100)
         code = watching.until_the_end()
         process.communicate(timeout=PATIENCE)
@@ -174,20 +173,33 @@ def test_watch_ends_with_a_search_that_reached_its_target(place, data_folder):
 
 def test_watch_ends_on_ctrl_c_and_outlives_a_storage_that_is_away(place, data_folder):
     call(*search(data_folder, "--trials", 1), cwd=place)
-    with closing(sqlite3.connect(place / "face3d_tune.db")) as database, database:
-        database.execute("""update study_user_attributes set value_json = '{"trials": 9}' where key = 'effort'""")
+    file = place / "face3d_tune.db"
+    study = optuna.load_study(study_name="quick", storage=f"sqlite:///{file}")
+    study.set_user_attr("effort", {"trials": 99})
     with start("watch", cwd=place) as process:
-        time.sleep(8)
-        (place / "face3d_tune.db").rename(place / "away.db")
-        (place / "face3d_tune.db").write_text("no database at all", encoding="utf-8")
-        said = process.stdout.readline()
-        (place / "away.db").replace(place / "face3d_tune.db")
-        time.sleep(3)
-        assert process.poll() is None
+        finished = says_what_ended(process, study)
+        file.rename(place / "away.db")
+        file.write_text("no database at all", encoding="utf-8")
+        while (said := process.stdout.readline()).startswith("#"):
+            pass
+        (place / "away.db").replace(file)
+        again = says_what_ended(process, study)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE)
+    assert finished.startswith("#")
     assert said.startswith("storage sqlite:///face3d_tune.db ")
+    assert again.startswith("#")
     assert (process.returncode, err.strip()) == (130, "interrupted")
+
+
+def says_what_ended(process, study):
+    """The first line that it prints while one trial after another ends."""
+    deadline = time.monotonic() + PATIENCE
+    while not select.select([process.stdout], [], [], 0.2)[0]:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        study.add_trial(study.trials[0])
+    return process.stdout.readline()
 
 
 def test_watch_asks_which_study_and_finds_a_mistyped_one(place, data_folder):
