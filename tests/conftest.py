@@ -52,7 +52,22 @@ pose_unit = ["degrees", "radians"]
 """
 
 
+ROOT = Path(__file__).parent
 BUCKET = "checkpoints"  # of the S3 that imitates one
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Say which tests are quick, and which need the same worker: those of a file, for they share what it prepares.
+
+    Files that watch the clock name a worker that they share, so that none of them runs beside another.
+    """
+    slow = {ROOT / "integration", ROOT / "browser"}
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if item.path.parent not in slow and item.get_closest_marker("slow") is None:
+            item.add_marker(pytest.mark.quick)
 
 
 @pytest.fixture(scope="session", autouse=True)

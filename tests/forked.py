@@ -129,7 +129,6 @@ def _serve(orders):
     torch.optim.AdamW([torch.zeros(1)])
     gc.collect()
     gc.freeze()  # a collection in a run then copies no page of these
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a keeper ended
     with disk_not_waited_for():
         while True:
             text, descriptors, *_ = socket.recv_fds(orders, 2**16, 4)
@@ -137,9 +136,11 @@ def _serve(orders):
                 text += orders.recv(2**16)
             if not text:
                 return
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
             if not os.fork():
                 orders.close()
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 *streams, tell = descriptors
                 _keep(json.loads(text), streams, tell)
                 return
@@ -199,4 +200,5 @@ def _written_through(descriptor):
 
 
 if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    with socket.socket(fileno=int(sys.argv[1])) as given:
+        _serve(given)

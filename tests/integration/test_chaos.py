@@ -6,7 +6,10 @@ import pytest
 
 from benchmarks.chaos import chaos
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL"),
+    pytest.mark.xdist_group("clock"),
+]
 
 
 def test_workers_die_sleep_and_lose_their_database_and_nothing_is_lost_or_counted_twice():

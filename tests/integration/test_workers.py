@@ -30,6 +30,8 @@ from face3d_tune.search import Search
 from face3d_tune.storage import _LOCK_KEY, Storage
 from face3d_tune.workers import Pulse, read_workers
 
+pytestmark = pytest.mark.xdist_group("clock")
+
 PATIENCE = 30.0  # seconds after which something that should have happened has not
 SLACK = 1.5  # seconds that a busy machine may take
 
