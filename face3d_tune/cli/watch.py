@@ -47,7 +47,8 @@ def watch(storage: str, study_name: str | None) -> None:
                     with place.explained():
                         now = fresh.look()
                         study = now.built
-                        effort = study.user_attrs.get("effort", {})  # of the last `run`, which may begin meanwhile
+                        attrs = study.user_attrs
+                        effort = attrs.get("effort", {})  # of the last `run`, which may begin meanwhile
                         trials = study.get_trials(deepcopy=False)
                     away = ""
                 except (StorageError, StudyError, KeyError) as error:  # it may come back
@@ -69,7 +70,7 @@ def watch(storage: str, study_name: str | None) -> None:
                         console.print(ended(trial, best))
                 looked, tally.goal = True, effort.get("trials")
                 running = [trial for trial in own_trials(trials) if trial.state == optuna.trial.TrialState.RUNNING]
-                picture = _picture(tally, running, folds_of(study.user_attrs))
+                picture = _picture(tally, running, folds_of(attrs))
                 if reader_gone() or (not running and (tally.full() or reached_by_any(trials, effort))):
                     break
                 time.sleep(_EVERY)

@@ -147,7 +147,7 @@ def test_json_prints_an_object_a_line_and_nothing_else(place, data_folder):
 def test_watch_shows_a_search_of_another_process_until_it_is_done(place, data_folder):
     with start(*search(data_folder, "--epochs", 120), cwd=place) as process:
         while " running" not in call("status", cwd=place).out:
-            assert process.poll() is None
+            assert process.poll() is None, process.communicate()
         watching = Terminal(("watch",), place, 100)
         code = watching.until_the_end()
         process.communicate(timeout=PATIENCE)
@@ -178,8 +178,9 @@ def test_watch_ends_on_ctrl_c_and_outlives_a_storage_that_is_away(place, data_fo
     study.set_user_attr("effort", {"trials": 99})
     with start("watch", cwd=place) as process:
         finished = says_what_ended(process, study)
-        file.rename(place / "away.db")
-        file.write_text("no database at all", encoding="utf-8")
+        shutil.copy(file, place / "away.db")
+        (place / "other.db").write_text("no database at all", encoding="utf-8")
+        (place / "other.db").replace(file)  # at once: where there is no file, SQLite makes one
         while (said := process.stdout.readline()).startswith("#"):
             pass
         (place / "away.db").replace(file)
@@ -187,7 +188,7 @@ def test_watch_ends_on_ctrl_c_and_outlives_a_storage_that_is_away(place, data_fo
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE)
     assert finished.startswith("#")
-    assert said.startswith("storage sqlite:///face3d_tune.db ")
+    assert said.startswith("storage sqlite:///face3d_tune.db "), err
     assert again.startswith("#")
     assert (process.returncode, err.strip()) == (130, "interrupted")
 
