@@ -267,12 +267,12 @@ AT_ONCE = ("--engine", "batched", "--trials", "12", "--epochs", "60")
 
 
 @contextlib.contextmanager
-def searching(place, data_folder, slots, *, trained):
+def searching(place, data_folder, slots, *more, trained):
     """A search and all its processes, in a group of their own as a shell starts it, when all slots have a trial.
 
-    So many of these have reported an epoch; if none, the processes are still loading torch.
+    So many of these have reported an epoch.
     """
-    words = (*search(data_folder), *AT_ONCE, "--slots", slots)
+    words = (*search(data_folder), *AT_ONCE, "--slots", slots, *more)
     with start(*words, cwd=place, start_new_session=True) as process:
         try:
             wait_until(
@@ -347,7 +347,12 @@ def test_a_signal_puts_all_running_trials_back_and_leaves_no_process(place, data
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_epoch(place, data_folder):
-    with searching(place, data_folder, 2, trained=0) as (process, children):
+    """Which here would never end."""
+    with searching(place, data_folder, 2, "--epochs", 5000, trained=2) as (process, children):
+        for child in children:
+            if child.ppid() != process.pid:  # a slot, and not what it was forked from
+                child.suspend()
+        reported = sum(len(trial.intermediate_values) for trial in read_trials(place))
         os.killpg(process.pid, signal.SIGINT)
         said = ""
         while "once more to stop at once" not in said:
@@ -359,7 +364,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_epoch(place, data_folder):
     assert still_there(children) == []
     assert "Traceback" not in said + err
     check_all_put_back(place, 2, "interrupted")
-    assert sum(len(trial.intermediate_values) for trial in read_trials(place)) == 0
+    assert sum(len(trial.intermediate_values) for trial in read_trials(place)) <= reported + 2  # that were on their way
 
 
 def test_the_processes_of_a_search_that_is_killed_end_by_themselves_and_the_next_one_takes_its_trials_back(

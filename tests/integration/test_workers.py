@@ -147,7 +147,7 @@ def test_a_dead_worker_is_missed_in_time_even_by_one_that_is_busy_in_a_long_epoc
     def play(task, number):
         if not in_epoch.is_set():
             in_epoch.set()
-            time.sleep(4)
+            until(lambda: missed)
             epoch_over.set()
         return 0.1, "finished" if number == 2 else None
 

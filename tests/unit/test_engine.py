@@ -23,6 +23,8 @@ from face3d_tune.errors import ConfigError, NonFiniteError
 from face3d_tune.masks import MaskStream
 from face3d_tune.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SMALL = TrialConfig(
     d_model=16,

@@ -13,6 +13,8 @@ from face3d_tune.engine import batch as batch_module
 from face3d_tune.engine.sites import sites
 from face3d_tune.errors import NonFiniteError
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 BASE = TrialConfig(
     d_model=16,

@@ -15,6 +15,8 @@ from face3d_tune.full_training import FILES, train_fully
 from face3d_tune.history import History
 from face3d_tune.trainer import EpochResult, Trainer
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 CONFIG = TrialConfig(
     d_model=24,

@@ -24,6 +24,8 @@ from face3d_tune.slots import BatchedSlots, PlainSlot
 from face3d_tune.tasks import Note, Resumed, Task
 from face3d_tune.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 # Rate decays and early stopping both happen within these epochs; a test below holds that.
 CONFIG = TrialConfig(

@@ -27,6 +27,8 @@ from face3d_tune.masks import MaskStream
 from face3d_tune.trainer import Trainer
 from face3d_tune.training import Evaluation, Pairs
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SMALL = TrialConfig(
     d_model=16, dim_feedforward=32, nhead=2, num_layers=1, batch_size=8, epochs=3, lr=1e-3, mse_weight=0.3
