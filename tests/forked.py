@@ -57,7 +57,9 @@ class Run:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, failure, *_):
+        if failure:  # nobody will end it any more
+            self.kill()
         for stream in filter(None, (self.stdout, self.stderr)):
             stream.close()
         self.wait()

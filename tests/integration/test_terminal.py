@@ -177,14 +177,14 @@ def test_watch_ends_on_ctrl_c_and_outlives_a_storage_that_is_away(place, data_fo
     study = optuna.load_study(study_name="quick", storage=f"sqlite:///{file}")
     study.set_user_attr("effort", {"trials": 99})
     with start("watch", cwd=place) as process:
-        finished = says_what_ended(process, study)
+        finished = says_what_ended(process, file)
         shutil.copy(file, place / "away.db")
         (place / "other.db").write_text("no database at all", encoding="utf-8")
         (place / "other.db").replace(file)  # at once: where there is no file, SQLite makes one
         while (said := process.stdout.readline()).startswith("#"):
             pass
         (place / "away.db").replace(file)
-        again = says_what_ended(process, study)
+        again = says_what_ended(process, file)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE)
     assert finished.startswith("#")
@@ -193,8 +193,9 @@ def test_watch_ends_on_ctrl_c_and_outlives_a_storage_that_is_away(place, data_fo
     assert (process.returncode, err.strip()) == (130, "interrupted")
 
 
-def says_what_ended(process, study):
+def says_what_ended(process, file):
     """The first line that it prints while one trial after another ends."""
+    study = optuna.load_study(study_name="quick", storage=f"sqlite:///{file}")
     deadline = time.monotonic() + PATIENCE
     while not select.select([process.stdout], [], [], 0.2)[0]:
         assert process.poll() is None
