@@ -178,7 +178,7 @@ def test_watch_ends_on_ctrl_c_and_outlives_a_storage_that_is_away(place, data_fo
     study.set_user_attr("effort", {"trials": 99})
     with start("watch", cwd=place) as process:
         finished = says_what_ended(process, file)
-        shutil.copy(file, place / "away.db")
+        os.link(file, place / "away.db")
         (place / "other.db").write_text("no database at all", encoding="utf-8")
         (place / "other.db").replace(file)  # at once: where there is no file, SQLite makes one
         while (said := process.stdout.readline()).startswith("#"):
