@@ -29,15 +29,15 @@ from optuna.trial import FrozenTrial
 from servers import Server, server
 from sqlalchemy.exc import OperationalError
 
-from face3d_tune import data as face_data
-from face3d_tune import study_file
-from face3d_tune.conditions import Settings
 from face3d_tune.config import TrialConfig
-from face3d_tune.objective import Setup
-from face3d_tune.results import FINISHED
-from face3d_tune.search import Search
-from face3d_tune.storage import Storage
-from face3d_tune.trainer import Trainer
+from face3d_tune.data import face_data
+from face3d_tune.search.search import Search
+from face3d_tune.search.trial_run import Setup
+from face3d_tune.storage.database import Storage
+from face3d_tune.study import study_file
+from face3d_tune.study.settings import Settings
+from face3d_tune.study.trials import FINISHED
+from face3d_tune.training.plain import Trainer
 
 CPU = torch.device("cpu")
 EPOCHS = 3
@@ -75,7 +75,7 @@ class Report:
 
 def _work(words: list[str], log: str) -> None:
     """One worker, in a process of its own."""
-    from face3d_tune.cli import main
+    from face3d_tune.cli.main import main
 
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
@@ -102,7 +102,12 @@ class Chaos:
         self._words += ["--artifacts", folder / "artifacts"]
         self._engine = sqlalchemy.create_engine(self.url.replace("postgresql:", "postgresql+psycopg:"))
         self._context = multiprocessing.get_context("forkserver")
-        preload = ["torch._dynamo", "face3d_tune.search", "face3d_tune.plan", "face3d_tune.cli.progress"]
+        preload = [
+            "torch._dynamo",
+            "face3d_tune.search.search",
+            "face3d_tune.executor.plan",
+            "face3d_tune.cli.progress",
+        ]
         self._context.set_forkserver_preload([*preload, "face3d_tune.cli.table"])
         self._workers: list[BaseProcess | None] = [None] * workers
         self._frozen: dict[int, float] = {}  # place of a worker, and when it is thawed

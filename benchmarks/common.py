@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import torch
 
-from face3d_tune.data import FaceData, load
+from face3d_tune.data.face_data import FaceData, load
 
 SHAPES = ("d512", "sample")  # of the network the users have, and of the bundled sample: d = feature size = 512 and 128
 NAMES = {"d512": "d=512 L=4 batch 32", "sample": "sample d=128"}

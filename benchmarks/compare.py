@@ -20,7 +20,7 @@ from benchmarks import curves as table_of
 from benchmarks.common import options, table
 from benchmarks.replay import Result, Setting, run
 from benchmarks.surrogate import PEOPLE
-from face3d_tune.svg import Chart, Panel, picture
+from face3d_tune.analysis.svg import Chart, Panel, picture
 
 BUDGETS = (500, 1000, 2000, 5000)
 GOAL, LONG = 5000, 20_000  # epochs of random search: whose quality is to be had for less, and as far as it is followed

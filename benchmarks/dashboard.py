@@ -20,8 +20,8 @@ import optuna_dashboard
 from playwright.sync_api import sync_playwright
 
 from benchmarks.common import machine, options, table
-from face3d_tune.dashboard import make_dashboard
-from face3d_tune.storage import Storage
+from face3d_tune.dashboard.server import make_dashboard
+from face3d_tune.storage.database import Storage
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from chromium import QUIET, executable

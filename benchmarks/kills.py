@@ -37,15 +37,17 @@ from optuna.trial import FrozenTrial
 from servers import server
 
 from benchmarks.common import machine
-from face3d_tune import data as face_data
-from face3d_tune import processes, signals, study_file
-from face3d_tune.cli import main as main_of_cli
-from face3d_tune.conditions import Settings
-from face3d_tune.objective import Setup
-from face3d_tune.results import FINISHED
-from face3d_tune.search import Search
-from face3d_tune.storage import Storage
-from face3d_tune.tasks import RETRIES
+from face3d_tune.cli.main import main as main_of_cli
+from face3d_tune.data import face_data
+from face3d_tune.executor import processes
+from face3d_tune.executor.tasks import RETRIES
+from face3d_tune.search.search import Search
+from face3d_tune.search.trial_run import Setup
+from face3d_tune.storage.database import Storage
+from face3d_tune.study import study_file
+from face3d_tune.study.settings import Settings
+from face3d_tune.study.trials import FINISHED
+from face3d_tune.system import signals
 
 EPOCHS = 4
 SILENCE = 3.0  # seconds without a heartbeat after which a worker is dead
@@ -193,7 +195,12 @@ class Kills:
 
     def __init__(self, folder: Path, url: str, words: list[str], workers: int, total: int, dice: random.Random) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        late = ["face3d_tune.search", "face3d_tune.plan", "face3d_tune.processes", "face3d_tune.cli.progress"]
+        late = [
+            "face3d_tune.search.search",
+            "face3d_tune.executor.plan",
+            "face3d_tune.executor.processes",
+            "face3d_tune.cli.progress",
+        ]
         self._context.set_forkserver_preload(["benchmarks.chaos", "torch._dynamo", *late, "face3d_tune.cli.table"])
         self.report, self.log = Report(), folder / "log"
         self._url, self._total, self._dice = url, total, dice

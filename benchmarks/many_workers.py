@@ -25,14 +25,14 @@ from optuna.distributions import FloatDistribution, distribution_to_json
 from servers import Server, server
 from sqlalchemy import bindparam, text
 
-from face3d_tune import data as face_data
-from face3d_tune import study_file
-from face3d_tune.conditions import Settings
-from face3d_tune.objective import Setup
-from face3d_tune.search import Search
-from face3d_tune.storage import Storage
-from face3d_tune.tasks import Event, Task
-from face3d_tune.training import EpochResult
+from face3d_tune.data import face_data
+from face3d_tune.executor.tasks import Event, Task
+from face3d_tune.search.search import Search
+from face3d_tune.search.trial_run import Setup
+from face3d_tune.storage.database import Storage
+from face3d_tune.study import study_file
+from face3d_tune.study.settings import Settings
+from face3d_tune.training.base import EpochResult
 
 EPOCHS = 10  # that each trial of the study has reported
 FILL = """
@@ -134,7 +134,7 @@ def measure(host: Server, folder: Path, held: int, workers: int, more: int) -> s
             names = [name for name, row in search.file.space.items() if not isinstance(row, FloatDistribution)]
             database.execute(text(whole).bindparams(bindparam("whole", expanding=True)), {"whole": names})
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["face3d_tune.search"])
+    context.set_forkserver_preload(["face3d_tune.search.search"])
     results: Queue[dict[str, list[float]]] = context.Queue()
     processes = [context.Process(target=_work, args=(url, folder, held + more, results)) for _ in range(workers)]
     engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))

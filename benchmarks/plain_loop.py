@@ -17,15 +17,16 @@ import optuna
 import torch
 
 from benchmarks.common import SHAPES, data_of, options
-from face3d_tune import seeds, study_file
-from face3d_tune.algorithms import make_pruner, make_sampler
-from face3d_tune.conditions import DEFAULT_SEED
+from face3d_tune import seeds
 from face3d_tune.config import TrialConfig
-from face3d_tune.data import FaceData
+from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import NonFiniteError
-from face3d_tune.space import suggest
-from face3d_tune.study_file import StudyFile
-from face3d_tune.trainer import Trainer
+from face3d_tune.search.algorithms import make_pruner, make_sampler
+from face3d_tune.study import study_file
+from face3d_tune.study.settings import DEFAULT_SEED
+from face3d_tune.study.space import suggest
+from face3d_tune.study.study_file import StudyFile
+from face3d_tune.training.plain import Trainer
 
 _TICK, _LATE = 0.2, 1.0  # seconds; a tick that comes so much too late was slept through
 

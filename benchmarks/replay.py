@@ -29,14 +29,15 @@ from optuna.trial import FrozenTrial, TrialState
 from benchmarks import curves as table_of
 from benchmarks.priors import AroundSampler
 from benchmarks.surrogate import FEATURE_SIZE, PEOPLE, Ended, Space, Surrogate
-from face3d_tune import seeds, study_file
-from face3d_tune.algorithms import make_pruner, make_sampler
+from face3d_tune import seeds
 from face3d_tune.config import TrialConfig
-from face3d_tune.extrapolation import ExtrapolationPruner
-from face3d_tune.race import is_lost
-from face3d_tune.space import suggest
-from face3d_tune.stages import Stage, follow
-from face3d_tune.study_file import Component, StudyFile
+from face3d_tune.search.algorithms import make_pruner, make_sampler
+from face3d_tune.search.extrapolation import ExtrapolationPruner
+from face3d_tune.search.racing import is_lost
+from face3d_tune.study import study_file
+from face3d_tune.study.space import suggest
+from face3d_tune.study.study_file import Component, StudyFile
+from face3d_tune.study.warm_start import Stage, follow
 
 RESULTS = Path("build/replays")
 _AROUND = ("share", "half_life", "best_share", "width")  # options of AroundSampler, beside those of the sampler itself
@@ -91,7 +92,7 @@ class Setting:
 
 
 class _Completed:
-    """What a pruner that looks at completed trials alone asks of a study (see `face3d_tune.judge`)."""
+    """What a pruner that looks at completed trials alone asks of a study (see `face3d_tune.search.pruning`)."""
 
     direction = StudyDirection.MAXIMIZE
 

@@ -17,11 +17,11 @@ from torch import Tensor
 from benchmarks.common import NAMES, SHAPES, data_of, interleaved, machine, options, table
 from face3d_tune import seeds
 from face3d_tune.config import TrialConfig, resolve
-from face3d_tune.data import FaceData
+from face3d_tune.data.face_data import FaceData
 from face3d_tune.device import Precision
-from face3d_tune.engine import Batch, Data
-from face3d_tune.model import Model
-from face3d_tune.trainer import Trainer
+from face3d_tune.training.batched.batch import Batch, Data
+from face3d_tune.training.model import Model
+from face3d_tune.training.plain import Trainer
 
 CPU = torch.device("cpu")
 TARGETS = {"d512": "2.3", "sample": "3"}

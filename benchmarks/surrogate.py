@@ -26,9 +26,9 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from benchmarks import curves as table_of
 from benchmarks.common import options, table
 from benchmarks.curves import EPOCHS, Curves
-from face3d_tune import study_file
 from face3d_tune.config import TrialConfig
-from face3d_tune.study_file import StudyFile
+from face3d_tune.study import study_file
+from face3d_tune.study.study_file import StudyFile
 
 FEATURE_SIZE = 128  # of the sample
 PEOPLE = 48  # who validate in it
@@ -192,8 +192,8 @@ class Surrogate:
         """Every configuration that was trained on all folds, [configurations, dimensions], and what each fold added
         beside the main effects, [configurations, 3, 2 · EPOCHS].
 
-        A two-way layout, as in `face3d_tune.race`; scaled so that variances are right in spite of the two means. The
-        noise of a seed is still in it.
+        A two-way layout, as in `face3d_tune.search.racing`; scaled so that variances are right in spite of the two
+        means. The noise of a seed is still in it.
         """
         held: dict[tuple[float, ...], dict[int, int]] = {}
         curves = self._curves

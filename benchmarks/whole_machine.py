@@ -25,17 +25,17 @@ import torch
 
 from benchmarks.common import NAMES, SHAPES, busy_core, data_of, machine, options, table
 from benchmarks.window import Waited, Window, WindowClosedError
-from face3d_tune import study_file
-from face3d_tune.conditions import Settings
 from face3d_tune.config import resolve
-from face3d_tune.data import FaceData
+from face3d_tune.data.face_data import FaceData
 from face3d_tune.device import set_threads
-from face3d_tune.objective import Setup
-from face3d_tune.plan import choose
-from face3d_tune.search import Search
-from face3d_tune.slots import Slots
-from face3d_tune.storage import Storage
-from face3d_tune.tasks import Task
+from face3d_tune.executor.plan import choose
+from face3d_tune.executor.slots import Slots
+from face3d_tune.executor.tasks import Task
+from face3d_tune.search.search import Search
+from face3d_tune.search.trial_run import Setup
+from face3d_tune.storage.database import Storage
+from face3d_tune.study import study_file
+from face3d_tune.study.settings import Settings
 
 TARGETS = {"d512": "4", "sample": "6"}
 CPU = torch.device("cpu")

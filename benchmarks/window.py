@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from optuna.trial import FrozenTrial
 
 from face3d_tune.config import TrialConfig
-from face3d_tune.slots import Slots
-from face3d_tune.tasks import Event, Task
-from face3d_tune.training import EpochResult
+from face3d_tune.executor.slots import Slots
+from face3d_tune.executor.tasks import Event, Task
+from face3d_tune.training.base import EpochResult
 
 
 class WindowClosedError(Exception):

@@ -8,7 +8,7 @@ import click
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # also where the package is not installed
 
-from face3d_tune.cli import cli
+from face3d_tune.cli.main import cli
 
 PAGE = Path(__file__).with_suffix(".md")
 _WIDTH = 100  # columns

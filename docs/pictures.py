@@ -21,8 +21,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # also where the package is not
 from chromium import QUIET, executable  # noqa: E402
 from pseudo_terminal import Terminal  # noqa: E402
 
-from face3d_tune.dashboard import make_dashboard  # noqa: E402
-from face3d_tune.storage import Storage  # noqa: E402
+from face3d_tune.dashboard.server import make_dashboard  # noqa: E402
+from face3d_tune.storage.database import Storage  # noqa: E402
 
 PICTURES = Path(__file__).parent / "pictures"
 _COLUMNS = 100

@@ -12,7 +12,7 @@ INTERRUPTED = 130  # exit code
 def main() -> None:
     """Run the command line; Ctrl-C before and after it is one line too, not a traceback."""
     try:
-        cli = import_module("face3d_tune.cli")
+        cli = import_module("face3d_tune.cli.main")
         cli.hide_secrets_in_tracebacks()
         cli.main()
     except KeyboardInterrupt:

@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
-from face3d_tune.ledger import PUT_BACK, RETRIES
-from face3d_tune.results import FINISHED
+from face3d_tune.search.trial_queue import PUT_BACK, RETRIES
+from face3d_tune.study.trials import FINISHED
 
 _RECORDER = """
 create table history (

@@ -12,7 +12,7 @@ from unittest import mock
 from forked import Run
 
 import face3d_tune
-from face3d_tune.cli import main
+from face3d_tune.cli.main import main
 
 # Environment variables of the person who runs the tests, which must not change them.
 THEIRS = ("FACE3D_TUNE_", "FORCE_COLOR", "NO_COLOR", "TTY_", "COLUMNS")

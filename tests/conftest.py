@@ -13,9 +13,9 @@ from playwright.sync_api import expect, sync_playwright
 from searches import disk_not_waited_for
 from servers import server
 
-from face3d_tune import data as face_data
-from face3d_tune import study_file
-from face3d_tune.storage import Storage
+from face3d_tune.data import face_data
+from face3d_tune.storage.database import Storage
+from face3d_tune.study import study_file
 
 QUICK_STUDY = """
 [study]

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 import sqlalchemy
 import torch
 
-from face3d_tune import study_file
-from face3d_tune.conditions import Settings
-from face3d_tune.objective import Setup
-from face3d_tune.search import Search
-from face3d_tune.tasks import Event, Failure
-from face3d_tune.training import EpochResult
+from face3d_tune.executor.tasks import Event, Failure
+from face3d_tune.search.search import Search
+from face3d_tune.search.trial_run import Setup
+from face3d_tune.study import study_file
+from face3d_tune.study.settings import Settings
+from face3d_tune.training.base import EpochResult
 
 CPU = torch.device("cpu")
 DISTINCT = ["baseline", "recommended", "aggressive", "conservative"]  # quickstart equals recommended

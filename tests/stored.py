@@ -11,7 +11,7 @@ import psycopg
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from face3d_tune.storage import Storage
+from face3d_tune.storage.database import Storage
 
 OF_STUDIES = ("study_directions", "study_user_attributes", "study_system_attributes")
 OF_TRIALS = (

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from searches import epoch
 
 from face3d_tune.config import TrialConfig
-from face3d_tune.history import ATTR, pack
+from face3d_tune.study.history import ATTR, pack
 
 START = datetime(2026, 1, 1)
 SPACE = {"lr": FloatDistribution(1e-5, 1e-1, log=True), "pose_unit": CategoricalDistribution(["degrees", "radians"])}

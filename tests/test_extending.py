@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from face3d_tune.study_file import read
+from face3d_tune.study.study_file import read
 
 pytestmark = pytest.mark.slow
 
@@ -119,7 +119,7 @@ def test_its_parameter_changes_when_the_rate_decays(extended):
     asked = """if True:
         import torch
         from face3d_tune.config import TrialConfig
-        from face3d_tune.training import Evaluation, Training
+        from face3d_tune.training.base import Evaluation, Training
         Training.__abstractmethods__ = frozenset()
         for threshold in (1e-4, 0.5):
             config = TrialConfig(d_model=8, dim_feedforward=8, scheduler_patience=0, scheduler_threshold=threshold,
@@ -136,7 +136,7 @@ def test_its_parameter_changes_when_the_rate_decays(extended):
 def test_its_parameter_is_named_by_export_where_no_flag_says_it(extended):
     asked = """if True:
         from face3d_tune.config import TrialConfig
-        from face3d_tune.export import DataUse, commands
+        from face3d_tune.script.export import DataUse, commands
         use = DataUse(data_dir="x", feature_size=8, file_pose_unit="degrees", min_yaw=0.0, max_yaw=None)
         for threshold in (1e-4, 0.002):
             print(*commands(TrialConfig(d_model=8, dim_feedforward=8, scheduler_threshold=threshold), use).missing)

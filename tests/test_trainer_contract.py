@@ -37,7 +37,7 @@ def test_sections_are_numbered_from_1_without_a_gap():
 
 def test_there_are_citations_to_check():
     assert sum(len(CITATION.findall(text)) for text in TEXTS.values()) > 30
-    assert "face3d_tune/model.py" in TEXTS
+    assert "face3d_tune/training/model.py" in TEXTS
 
 
 def test_every_citation_names_a_section_that_exists():

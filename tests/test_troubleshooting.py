@@ -9,7 +9,7 @@ from command_line import call
 from optuna.trial import create_trial
 from stored_study import add_trial, our_study
 
-from face3d_tune.storage import Storage
+from face3d_tune.storage.database import Storage
 
 PAGE = (Path(__file__).parent.parent / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 QUOTED = re.findall(r"^    \$ face3d-tune (.+)\n((?:    (?:error|hint): .+\n)+)", PAGE, flags=re.MULTILINE)

@@ -2,7 +2,7 @@
 
 import torch
 
-from face3d_tune.trainer import Trainer
+from face3d_tune.training.plain import Trainer
 
 _known = {}
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from face3d_tune.builtin import builtin_names
-from face3d_tune.paths import expanded
-from face3d_tune.presets import PRESETS
+from face3d_tune.study.builtin import builtin_names
+from face3d_tune.study.presets import PRESETS
+from face3d_tune.system.paths import expanded
 
 if TYPE_CHECKING:
-    from face3d_tune.data import FaceData
-    from face3d_tune.storage import Storage
+    from face3d_tune.data.face_data import FaceData
+    from face3d_tune.storage.database import Storage
 
 DEFAULT_STORAGE = "sqlite:///face3d_tune.db"
 STORAGE_VARIABLE = "FACE3D_TUNE_STORAGE"
@@ -196,7 +196,7 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def study_data(study: str, attrs: Mapping[str, Any], data_dir: Path | None) -> "FaceData":
     """The data that a study was made on. Raises DataError, and StudyError if `data_dir` holds other data."""
-    from face3d_tune.data import SAMPLE_NAME, load, recorded_selection
+    from face3d_tune.data.face_data import SAMPLE_NAME, load, recorded_selection
     from face3d_tune.errors import StudyError
 
     held, fingerprint = attrs["data"], attrs["data_fingerprint"]

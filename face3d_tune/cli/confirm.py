@@ -27,13 +27,13 @@ from face3d_tune.cli.base import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from face3d_tune.candidates import Candidate
-    from face3d_tune.confirming import Confirmation, Record
     from face3d_tune.device import Precision
-    from face3d_tune.plan import Plan
-    from face3d_tune.retraining import Job
-    from face3d_tune.storage import Storage
-    from face3d_tune.training import EpochResult
+    from face3d_tune.executor.plan import Plan
+    from face3d_tune.refit.candidates import Candidate
+    from face3d_tune.refit.confirm import Confirmation, Record
+    from face3d_tune.refit.retrain import Job
+    from face3d_tune.storage.database import Storage
+    from face3d_tune.training.base import EpochResult
 
 
 @click.command(
@@ -85,12 +85,12 @@ def confirm(
     import optuna
     from rich.console import Console
 
-    from face3d_tune.candidates import candidates
-    from face3d_tune.confirming import Confirmation
     from face3d_tune.device import choose_device, choose_precision, set_threads
-    from face3d_tune.plan import choose
-    from face3d_tune.results import find_study
-    from face3d_tune.storage import Storage
+    from face3d_tune.executor.plan import choose
+    from face3d_tune.refit.candidates import candidates
+    from face3d_tune.refit.confirm import Confirmation
+    from face3d_tune.storage.database import Storage
+    from face3d_tune.study.trials import find_study
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -166,7 +166,7 @@ def _require_preset(name: str | None, picked: "list[Candidate]") -> None:
 
 def _introduce(console: "Console", confirmation: "Confirmation", plan: "Plan") -> None:
     """Say what will be trained."""
-    from face3d_tune.conditions import describe_data
+    from face3d_tune.study.settings import describe_data
 
     trials = [each.name for each in confirmation.picked if not each.preset]
     presets = [

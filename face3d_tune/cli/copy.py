@@ -15,12 +15,12 @@ def copy(source: str, target: str, study_name: str | None) -> None:
     """Copy studies, exactly, to another storage."""
     import optuna
 
-    from face3d_tune import copying
-    from face3d_tune.storage import Storage
+    from face3d_tune.storage import copy_studies
+    from face3d_tune.storage.database import Storage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place, there = Storage.parse(source), Storage.parse(target)
-    copied = copying.copy(place, there, study_name)
+    copied = copy_studies.copy(place, there, study_name)
     for study in copied:
         click.echo(f"copied study {study.name}: {study.trials} trials, to {there}")
     if not copied:

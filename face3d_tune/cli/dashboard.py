@@ -61,9 +61,9 @@ def dashboard(
 
     import optuna
 
-    from face3d_tune.artifacts import Artifacts
-    from face3d_tune.dashboard import make_dashboard
-    from face3d_tune.storage import Storage
+    from face3d_tune.dashboard.server import make_dashboard
+    from face3d_tune.storage.artifacts import Artifacts
+    from face3d_tune.storage.database import Storage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = Storage.parse(storage)

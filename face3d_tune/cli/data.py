@@ -10,7 +10,7 @@ from face3d_tune.cli.base import FILE_OR_FOLDER, Choice, Group, example, pair_op
 from face3d_tune.errors import DataError
 
 if TYPE_CHECKING:
-    from face3d_tune.data import FaceData
+    from face3d_tune.data.face_data import FaceData
 
 BIN = 15  # degrees of yaw per bar
 BAR = 40  # characters of the longest bar
@@ -28,7 +28,7 @@ def data() -> None:
 @pair_options
 def check(folder: Path | None, **selection: Any) -> None:
     """Show what is in DIR, or in the sample, and all that is wrong."""
-    from face3d_tune.data import inspect
+    from face3d_tune.data.face_data import inspect
 
     inspection = inspect(folder, **selection)
     click.echo(f"data         {inspection.source}")
@@ -49,7 +49,7 @@ def check(folder: Path | None, **selection: Any) -> None:
 @click.argument("folder", metavar="DIR", type=FILE_OR_FOLDER)
 def sample(folder: Path) -> None:
     """Write the six files of the bundled sample, faces160, into DIR."""
-    from face3d_tune.data.copy import write_sample
+    from face3d_tune.data.convert import write_sample
 
     write_sample(folder)
     click.echo(f"wrote the six files of faces160 to {folder}")
@@ -64,7 +64,7 @@ def sample(folder: Path) -> None:
 )
 def convert(folder: Path, out: Path, pose_unit: Any, unit_if_unrecorded: Any) -> None:
     """Copy DIR to OUT with the poses in degrees or radians."""
-    from face3d_tune.data.copy import convert as write_copy
+    from face3d_tune.data.convert import convert as write_copy
 
     old_unit = write_copy(folder, out, unit=pose_unit, unit_if_unrecorded=unit_if_unrecorded)
     change = f"still in {pose_unit}" if old_unit == pose_unit else f"from {old_unit} to {pose_unit}"
@@ -75,7 +75,8 @@ def _describe(data: "FaceData") -> None:
     """Print what valid data hold."""
     import numpy as np
 
-    from face3d_tune.data import PARTS, SHARE, TURN_ANGLES, narrowest_arc
+    from face3d_tune.data.doubts import SHARE, narrowest_arc
+    from face3d_tune.data.pairs import PARTS, TURN_ANGLES
 
     views = np.unique(np.concatenate([pairs[:, 1] for pairs in data.parts.values()]))
     people = {name for names in data.people.values() for name in names}

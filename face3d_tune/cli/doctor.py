@@ -64,7 +64,7 @@ def doctor(
     """Check what a search needs here, and say what to do about it."""
     import optuna
 
-    from face3d_tune.doctor import ScriptToTry, examine
+    from face3d_tune.search.doctor import ScriptToTry, examine
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     findings = []

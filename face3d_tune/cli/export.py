@@ -22,9 +22,9 @@ from face3d_tune.cli.base import (
 
 if TYPE_CHECKING:
     from face3d_tune.config import TrialConfig
-    from face3d_tune.export import DataUse
-    from face3d_tune.results import StoredTrial
-    from face3d_tune.script import Script
+    from face3d_tune.script.export import DataUse
+    from face3d_tune.script.flags import Script
+    from face3d_tune.study.trials import StoredTrial
 
 _LINES = 20  # of what a script printed, if it did not train
 
@@ -94,11 +94,11 @@ def export(
     """Print the best trial's parameters as a training command."""
     import optuna
 
-    from face3d_tune.data import SAMPLE_NAME
-    from face3d_tune.export import SAMPLE_FOLDER, DataUse, to_json, to_toml
-    from face3d_tune.foreign import is_foreign
-    from face3d_tune.results import folds_of, kept_cosine, read_trial, repeatable_config
-    from face3d_tune.storage import Storage
+    from face3d_tune.data.face_data import SAMPLE_NAME
+    from face3d_tune.script.export import SAMPLE_FOLDER, DataUse, to_json, to_toml
+    from face3d_tune.storage.database import Storage
+    from face3d_tune.study.foreign import is_foreign
+    from face3d_tune.study.trials import folds_of, kept_cosine, read_trial, repeatable_config
 
     if check and (how["script"] is None or form != "command"):
         raise click.UsageError("--check needs --script PATH, and goes with commands only", click.get_current_context())
@@ -155,8 +155,8 @@ def presets(name: str | None, data_dir: str, feature_size: int, **how: Any) -> N
     """Show the guide's presets, or print the command of one."""
     from face3d_tune.config import resolve
     from face3d_tune.errors import StudyError
-    from face3d_tune.export import DataUse
-    from face3d_tune.presets import PRESETS
+    from face3d_tune.script.export import DataUse
+    from face3d_tune.study.presets import PRESETS
 
     if name is None:
         _list_presets()
@@ -180,8 +180,8 @@ def _print_commands(
     `tried` is called before anything is on stdout, and may raise.
     """
     from face3d_tune.errors import ExportError
-    from face3d_tune.export import commands, quote
-    from face3d_tune.script import DOCUMENTED, read_script
+    from face3d_tune.script.export import commands, quote
+    from face3d_tune.script.flags import DOCUMENTED, read_script
 
     accepted = read_script(script) if script else DOCUMENTED
     exported = commands(config, use, accepted)
@@ -216,9 +216,9 @@ def _check(
 
     Raises ScriptError if it does not train, and unless `partial` if it builds another model.
     """
-    from face3d_tune.data import load, recorded_selection
+    from face3d_tune.data.face_data import load, recorded_selection
     from face3d_tune.errors import DataError, ScriptError
-    from face3d_tune.smoke import difference, endings_interrupt, try_script, wrong_model
+    from face3d_tune.script.check import difference, endings_interrupt, try_script, wrong_model
 
     held = stored.study_attrs["data"]
     try:
@@ -254,7 +254,7 @@ def _list_presets() -> None:
     from rich.table import Table
 
     from face3d_tune.cli.table import results_console
-    from face3d_tune.presets import PRESETS
+    from face3d_tune.study.presets import PRESETS
 
     table = Table(box=None, pad_edge=False)
     for header in ("preset", "lr", "mse / cosine", "factor", "patience", "min lr", "early stop", "AMP", "attention"):

@@ -10,7 +10,7 @@ from face3d_tune.cli.base import FILE_OR_FOLDER, Command, data_options, example,
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from face3d_tune.importing import Examined
+    from face3d_tune.script.import_runs import Examined
 
 
 @click.command(
@@ -60,16 +60,17 @@ def import_(
     import optuna
     import torch
 
-    from face3d_tune import earlier_run, study_file
-    from face3d_tune.conditions import Settings
-    from face3d_tune.data import load
+    from face3d_tune.data.face_data import load
     from face3d_tune.errors import RefusedRunError
-    from face3d_tune.importing import examine
-    from face3d_tune.objective import Setup
-    from face3d_tune.results import name_to_search
-    from face3d_tune.search import Search, check
-    from face3d_tune.stages import take_up
-    from face3d_tune.storage import Storage
+    from face3d_tune.script import earlier_run
+    from face3d_tune.script.import_runs import examine
+    from face3d_tune.search.search import Search, check
+    from face3d_tune.search.trial_run import Setup
+    from face3d_tune.storage.database import Storage
+    from face3d_tune.study import study_file
+    from face3d_tune.study.settings import Settings
+    from face3d_tune.study.trials import name_to_search
+    from face3d_tune.study.warm_start import take_up
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     file, place = study_file.read(study_name_or_file), Storage.parse(storage)

@@ -7,7 +7,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from face3d_tune.pace import in_words
+from face3d_tune.cli.eta import in_words
 
 _NAME = 18  # columns for number and name of a trial
 _SHORT = 12  # columns of a name that stands among others where there is little room

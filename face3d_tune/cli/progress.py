@@ -12,12 +12,11 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.live import Live
 
-from face3d_tune import signals
+from face3d_tune.cli.eta import time_left
 from face3d_tune.cli.live import InTraining, Picture, Standing, in_columns
 from face3d_tune.config import TrialConfig
-from face3d_tune.foreign import is_foreign
-from face3d_tune.pace import time_left
-from face3d_tune.results import (
+from face3d_tune.study.foreign import is_foreign
+from face3d_tune.study.trials import (
     FINISHED,
     PUT_BACK,
     cause,
@@ -28,7 +27,8 @@ from face3d_tune.results import (
     origin,
     trained_here,
 )
-from face3d_tune.training import EpochResult
+from face3d_tune.system import signals
+from face3d_tune.training.base import EpochResult
 
 
 class Interrupt:

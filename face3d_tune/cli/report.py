@@ -54,10 +54,10 @@ def report(
 
     import optuna
 
-    from face3d_tune.findings import find
-    from face3d_tune.report import report as tell
-    from face3d_tune.results import find_study
-    from face3d_tune.storage import Storage
+    from face3d_tune.analysis.findings import find
+    from face3d_tune.report.render import report as tell
+    from face3d_tune.storage.database import Storage
+    from face3d_tune.study.trials import find_study
 
     if study is not None and study_name not in (None, study):
         raise click.UsageError(f"two studies named: {study!r} and --study-name {study_name!r}; give one of them")
@@ -88,9 +88,9 @@ def _file_name(study: str) -> str:
 
 def _check(path: Path) -> None:
     """Raise ConfigError if this would overwrite something that is no report."""
-    from face3d_tune import regular_file
     from face3d_tune.errors import ConfigError
-    from face3d_tune.report import is_report
+    from face3d_tune.report.render import is_report
+    from face3d_tune.system import regular_file
 
     if not path.exists():
         return

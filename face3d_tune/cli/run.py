@@ -27,9 +27,9 @@ from face3d_tune.cli.base import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from face3d_tune.plan import Plan
-    from face3d_tune.search import Search
-    from face3d_tune.storage import Storage
+    from face3d_tune.executor.plan import Plan
+    from face3d_tune.search.search import Search
+    from face3d_tune.storage.database import Storage
 
 
 @click.command(
@@ -148,21 +148,21 @@ def run(
     import optuna
     from rich.console import Console
 
-    from face3d_tune import study_file
-    from face3d_tune.artifacts import Artifacts
     from face3d_tune.cli.progress import JsonLines, SearchProgress, Tally
     from face3d_tune.cli.table import before_and_after
-    from face3d_tune.conditions import Settings
-    from face3d_tune.data import load
+    from face3d_tune.data.face_data import load
     from face3d_tune.device import choose_device, choose_precision, set_threads
-    from face3d_tune.objective import Setup
-    from face3d_tune.outage import DEFAULT_TIMEOUT
-    from face3d_tune.plan import choose
-    from face3d_tune.results import name_to_search
-    from face3d_tune.search import Search, check
-    from face3d_tune.stages import take_up
-    from face3d_tune.storage import Storage
-    from face3d_tune.workers import DEFAULT_SILENCE
+    from face3d_tune.executor.plan import choose
+    from face3d_tune.search.search import Search, check
+    from face3d_tune.search.trial_run import Setup
+    from face3d_tune.storage.artifacts import Artifacts
+    from face3d_tune.storage.database import Storage
+    from face3d_tune.storage.retry import DEFAULT_TIMEOUT
+    from face3d_tune.storage.workers import DEFAULT_SILENCE
+    from face3d_tune.study import study_file
+    from face3d_tune.study.settings import Settings
+    from face3d_tune.study.trials import name_to_search
+    from face3d_tune.study.warm_start import take_up
 
     if target_epochs is not None and target is None:
         alone = "--target-epochs says how long the target must hold; expected --target COSINE with it"
@@ -242,11 +242,11 @@ def run(
 
 def _introduce(console: "Console", search: "Search", place: "Storage", goal: int, plan: "Plan") -> None:
     """Say what will happen, and where everything comes from."""
-    from face3d_tune.conditions import describe_data
     from face3d_tune.device import device_name
-    from face3d_tune.foreign import count_foreign
-    from face3d_tune.results import count_imported
-    from face3d_tune.stages import Stage, moved
+    from face3d_tune.study.foreign import count_foreign
+    from face3d_tune.study.settings import describe_data
+    from face3d_tune.study.trials import count_imported
+    from face3d_tune.study.warm_start import Stage, moved
 
     setup, file, study, folds = search.setup, search.file, search.study, search.settings.folds
     no_model = study.user_attrs["no_model_cosine"]
@@ -297,7 +297,7 @@ def _say_what_is_next(search: "Search", place: "Storage", data_dir: Path | None)
     from rich.cells import cell_len
 
     from face3d_tune.cli.table import results_console
-    from face3d_tune.results import best_trial
+    from face3d_tune.study.trials import best_trial
 
     if best_trial(search.study) is None:
         return

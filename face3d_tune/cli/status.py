@@ -8,7 +8,7 @@ import click
 from face3d_tune.cli.base import Command, example, storage_option
 
 if TYPE_CHECKING:
-    from face3d_tune.storage import Storage
+    from face3d_tune.storage.database import Storage
 
 
 @click.command(cls=Command, epilog=example("face3d-tune status\nface3d-tune status --json"))
@@ -18,7 +18,7 @@ def status(storage: str, as_json: bool) -> None:
     """Show studies, how far they are, and who works on them."""
     import optuna
 
-    from face3d_tune.storage import Storage
+    from face3d_tune.storage.database import Storage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     click.echo(_shown(Storage.parse(storage), as_json))
@@ -28,8 +28,8 @@ def _shown(place: "Storage", as_json: bool) -> str:
     """One look at the storage. Raises StorageError."""
     import optuna
 
-    from face3d_tune.results import summary
-    from face3d_tune.workers import read_workers
+    from face3d_tune.storage.workers import read_workers
+    from face3d_tune.study.trials import summary
 
     with place.opened() as opened:
         studies = []
@@ -50,9 +50,9 @@ def _name(study: Any) -> str:
 
 def _lines(study: dict[str, Any]) -> list[str]:
     """A study for people."""
-    from face3d_tune.confirmation import headline
-    from face3d_tune.results import in_words
-    from face3d_tune.stages import Stage
+    from face3d_tune.analysis.confirmation import headline
+    from face3d_tune.study.trials import in_words
+    from face3d_tune.study.warm_start import Stage
 
     states = ", ".join(f"{count} {state}" for state, count in study["states"].items() if count) or "no trials"
     if not study["own"]:

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from face3d_tune import confirmation
-from face3d_tune.conditions import describe_yaw
+from face3d_tune.analysis import confirmation
 from face3d_tune.config import TrialConfig
-from face3d_tune.results import IMPORTED, best_trial, config_of, folds_of, kept_cosine, origin, preset_rows
-from face3d_tune.stages import Stage
+from face3d_tune.study.settings import describe_yaw
+from face3d_tune.study.trials import IMPORTED, best_trial, config_of, folds_of, kept_cosine, origin, preset_rows
+from face3d_tune.study.warm_start import Stage
 
 _WIDTH = 100  # columns, where there is no terminal to ask
 _ANY = 1000  # columns, to ask how many a table would like

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from face3d_tune.config import TrialConfig
-    from face3d_tune.data import FaceData
-    from face3d_tune.full_training import Trained
+    from face3d_tune.data.face_data import FaceData
+    from face3d_tune.refit.keep import Trained
 
 
 @click.command(
@@ -73,8 +73,8 @@ def train(
     from rich.console import Console
 
     from face3d_tune.device import choose_device, choose_precision, set_threads
-    from face3d_tune.full_training import FILES, train_fully
-    from face3d_tune.plan import choose
+    from face3d_tune.executor.plan import choose
+    from face3d_tune.refit.keep import FILES, train_fully
 
     if preset is not None and (study_name is not None or number is not None):
         raise click.UsageError("--preset goes without --study-name and --trial", click.get_current_context())
@@ -135,9 +135,9 @@ def _preset(
 ) -> tuple["TrialConfig", "FaceData", int, str, float | None]:
     """What to train for a documented preset: config, data, seed, name, expected cosine."""
     from face3d_tune.config import resolve
-    from face3d_tune.data import load
+    from face3d_tune.data.face_data import load
     from face3d_tune.errors import StudyError
-    from face3d_tune.presets import PRESETS
+    from face3d_tune.study.presets import PRESETS
 
     if name not in PRESETS:
         raise StudyError(f"no preset named {name!r}{did_you_mean(name, PRESETS)}", f"there are {', '.join(PRESETS)}")
@@ -154,8 +154,8 @@ def _trial(
     """The same for a trial, and the engine that trained it; pairs and layout are those of its study."""
     import optuna
 
-    from face3d_tune.results import folds_of, kept_cosine, read_trial, repeatable_config
-    from face3d_tune.storage import Storage
+    from face3d_tune.storage.database import Storage
+    from face3d_tune.study.trials import folds_of, kept_cosine, read_trial, repeatable_config
 
     context = click.get_current_context()
     for option in ("split", "min_yaw", "max_yaw", "turn_angle", "layout"):
@@ -183,7 +183,7 @@ def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from face3d_tune.cli.progress import Interrupt
-    from face3d_tune.training import EpochResult
+    from face3d_tune.training.base import EpochResult
 
     interrupt = Interrupt(console)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())

@@ -27,11 +27,11 @@ def watch(storage: str, study_name: str | None) -> None:
     from face3d_tune.cli.progress import Tally, ended, live_on
     from face3d_tune.cli.streams import reader_gone
     from face3d_tune.errors import StorageError, StudyError
-    from face3d_tune.foreign import is_foreign, own_trials
-    from face3d_tune.fresh import Fresh
-    from face3d_tune.results import existing_name, find_study, folds_of
-    from face3d_tune.storage import Storage
-    from face3d_tune.target import reached_by_any
+    from face3d_tune.search.target import reached_by_any
+    from face3d_tune.storage.database import Storage
+    from face3d_tune.study.foreign import is_foreign, own_trials
+    from face3d_tune.study.fresh import Fresh
+    from face3d_tune.study.trials import existing_name, find_study, folds_of
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = Storage.parse(storage)
@@ -91,7 +91,7 @@ def _picture(tally: "Tally", running: "list[FrozenTrial]", folds: int) -> "Pictu
 
 def _in_training(trial: "FrozenTrial", folds: int) -> "InTraining":
     from face3d_tune.cli.live import InTraining
-    from face3d_tune.results import origin
+    from face3d_tune.study.trials import origin
 
     attrs, steps = trial.user_attrs, trial.intermediate_values
     config: dict[str, Any] = attrs.get("config", {})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.storages import BaseStorage, RDBStorage
 
 from face3d_tune.dashboard.wsgi import refuse, send, whole
-from face3d_tune.fresh import Fresh, Look
+from face3d_tune.study.fresh import Fresh, Look
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment

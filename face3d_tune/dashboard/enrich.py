@@ -18,16 +18,16 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from face3d_tune.artifacts import Artifacts, best_weights, unique_name
-from face3d_tune.curve import curve_picture
+from face3d_tune.analysis.curve import curve_picture
+from face3d_tune.analysis.findings import Findings, find
 from face3d_tune.dashboard.figures import figures
 from face3d_tune.dashboard.guard import DRAWN
 from face3d_tune.dashboard.notes import FOREIGN, command, study_note, trial_note
 from face3d_tune.dashboard.wsgi import READING, refuse, send, whole
 from face3d_tune.errors import ArtifactError
-from face3d_tune.findings import Findings, find
-from face3d_tune.foreign import is_foreign, is_own_study
-from face3d_tune.history import History
+from face3d_tune.storage.artifacts import Artifacts, best_weights, unique_name
+from face3d_tune.study.foreign import is_foreign, is_own_study
+from face3d_tune.study.history import History
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment

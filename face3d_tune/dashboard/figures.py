@@ -5,9 +5,9 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from face3d_tune.findings import Findings
-from face3d_tune.history import History
-from face3d_tune.results import folds_of
+from face3d_tune.analysis.findings import Findings
+from face3d_tune.study.history import History
+from face3d_tune.study.trials import folds_of
 
 Figure = dict[str, Any]
 

@@ -5,13 +5,13 @@ import shlex
 
 from optuna.trial import FrozenTrial, TrialState
 
-from face3d_tune.conditions import describe_data
-from face3d_tune.confirmation import SIMPLE, headline, told
-from face3d_tune.export import DataUse, commands, quote
-from face3d_tune.findings import Findings
-from face3d_tune.presets import PRESETS
-from face3d_tune.results import config_of, count_causes, folds_of, in_words, kept_cosine, repeatable_config
-from face3d_tune.stages import Stage
+from face3d_tune.analysis.confirmation import SIMPLE, headline, told
+from face3d_tune.analysis.findings import Findings
+from face3d_tune.script.export import DataUse, commands, quote
+from face3d_tune.study.presets import PRESETS
+from face3d_tune.study.settings import describe_data
+from face3d_tune.study.trials import config_of, count_causes, folds_of, in_words, kept_cosine, repeatable_config
+from face3d_tune.study.warm_start import Stage
 
 FOREIGN = (
     "**Added by hand.** face3d-tune did not train this trial, so it counts nowhere: not as the best, not towards the "

@@ -14,12 +14,12 @@ from optuna.storages import BaseStorage, RDBStorage
 from waitress import wasyncore
 from waitress.server import create_server
 
-from face3d_tune.artifacts import Artifacts
 from face3d_tune.dashboard.current import Current
 from face3d_tune.dashboard.enrich import Enriched
 from face3d_tune.dashboard.guard import Access, Guard, Public, is_loopback
 from face3d_tune.dashboard.mended import Mended
 from face3d_tune.errors import ConfigError
+from face3d_tune.storage.artifacts import Artifacts
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication

@@ -15,10 +15,10 @@ from typing import Any, Literal, SupportsInt, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from face3d_tune import regular_file
 from face3d_tune.config import PoseUnit
 from face3d_tune.data.metadata import LANDMARK_SHAPE, Metadata, read_metadata
 from face3d_tune.data.problems import Problem, unusable
+from face3d_tune.system import regular_file
 
 SIDES: tuple[Literal["front", "video"], ...] = ("front", "video")
 CONTENTS = ("feature.npy", "keypoints.npy", "metadata.json")

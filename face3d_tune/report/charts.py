@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from xml.etree.ElementTree import Element
 
-from face3d_tune.curve import loss_chart
+from face3d_tune.analysis.curve import loss_chart
+from face3d_tune.analysis.svg import Chart, by_epoch, limits
 from face3d_tune.report.content import Content, Entry
 from face3d_tune.report.words import Words
-from face3d_tune.svg import Chart, by_epoch, limits
 
 Series = Sequence[tuple[str, Entry, str]]  # label, trial, class
 

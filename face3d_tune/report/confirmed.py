@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from face3d_tune.confirmation import SIMPLE, entry_of
+from face3d_tune.analysis.confirmation import SIMPLE, entry_of
 from face3d_tune.report.blocks import Block, Paragraph, Runs, Table, Tiles
 from face3d_tune.report.content import Content
 from face3d_tune.report.words import NOT_KNOWN, Words

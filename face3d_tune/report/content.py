@@ -7,15 +7,23 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from face3d_tune import stages
-from face3d_tune.builtin import STUDIES
-from face3d_tune.data import SAMPLE_NAME, recorded_selection
-from face3d_tune.export import SAMPLE_FOLDER, DataUse, commands
-from face3d_tune.findings import Findings, searched
-from face3d_tune.history import History
-from face3d_tune.importance import Importance
-from face3d_tune.readings import Reading, read
-from face3d_tune.results import FINISHED, IMPORTED, config_of, count_causes, folds_of, kept_cosine, repeatable_config
+from face3d_tune.analysis.diagnostics import Reading, read
+from face3d_tune.analysis.findings import Findings, searched
+from face3d_tune.analysis.importance import Importance
+from face3d_tune.data.face_data import SAMPLE_NAME, recorded_selection
+from face3d_tune.script.export import SAMPLE_FOLDER, DataUse, commands
+from face3d_tune.study import warm_start
+from face3d_tune.study.builtin import STUDIES
+from face3d_tune.study.history import History
+from face3d_tune.study.trials import (
+    FINISHED,
+    IMPORTED,
+    config_of,
+    count_causes,
+    folds_of,
+    kept_cosine,
+    repeatable_config,
+)
 
 VERSION = 1  # of the keys below; a key is added without a new one, and changed or dropped only with it
 _PRUNED_CURVES = 40  # drawn at most
@@ -127,7 +135,7 @@ def content(found: Findings, made: datetime) -> Content:
         confirmed_best=found.confirmed_best,
         states=found.states,
         causes=count_causes(found.trials),
-        follows=attrs.get(stages.ATTR),
+        follows=attrs.get(warm_start.ATTR),
         budget=effort.get("trials"),
         epochs=found.epochs,
         seconds=found.seconds,
@@ -233,7 +241,7 @@ def _repeat(found: Findings) -> list[str]:
     own = not (STUDIES / f"{settings['study_file']}.toml").exists()
     words = ["face3d-tune", "run", "--study", settings["study_file"] + (".toml" if own else "")]
     words += ["--study-name", f"{found.name}-again"]
-    words += ["--from", found.attrs[stages.ATTR]["study"]] if stages.ATTR in found.attrs else []
+    words += ["--from", found.attrs[warm_start.ATTR]["study"]] if warm_start.ATTR in found.attrs else []
     words += [] if data["source"] == SAMPLE_NAME else ["--data-dir", data["source"]]
     words += ["--trials", str(effort.get("trials") or max(1, found.finished))]
     words += ["--epochs", str(settings["epochs"]), "--seed", str(settings["seed"]), "--layout", settings["layout"]]

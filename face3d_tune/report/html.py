@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+from face3d_tune.analysis.svg import STYLE, swatch
 from face3d_tune.report.blocks import (
     MARK,
     Block,
@@ -18,7 +19,6 @@ from face3d_tune.report.blocks import (
     Table,
     Tiles,
 )
-from face3d_tune.svg import STYLE, swatch
 
 _STYLE = STYLE + Path(__file__).with_name("style.css").read_text(encoding="utf-8")
 _SCRIPT = """

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from face3d_tune.importance import FEWEST, Group
+from face3d_tune.analysis.importance import FEWEST, Group
 from face3d_tune.report import charts
 from face3d_tune.report.blocks import Block, Columns, Drawing, Figure, Paragraph, Runs, Table
 from face3d_tune.report.content import Content

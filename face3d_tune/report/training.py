@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from face3d_tune.readings import Reading
+from face3d_tune.analysis.diagnostics import Reading
 from face3d_tune.report import charts
 from face3d_tune.report.blocks import Block, Code, Paragraph, Runs, Table
 from face3d_tune.report.content import Content

@@ -19,9 +19,9 @@ from optuna.trial import TrialState
 from playwright.sync_api import expect
 from stored_study import add_trial, our_study
 
-from face3d_tune.artifacts import Artifacts
-from face3d_tune.dashboard import make_dashboard
-from face3d_tune.storage import Storage
+from face3d_tune.dashboard.server import make_dashboard
+from face3d_tune.storage.artifacts import Artifacts
+from face3d_tune.storage.database import Storage
 
 STUDY = """
 [budget]

@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import expect
 from stored_study import searched, study_of, trial_of
 
-from face3d_tune.findings import find
-from face3d_tune.report import report
+from face3d_tune.analysis.findings import find
+from face3d_tune.report.render import report
 
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
 KINDS = {

@@ -4,15 +4,15 @@ import pytest
 from optuna.trial import TrialState
 from searches import CPU, SAMPLED_ONLY, Watch, file_of, states
 
-from face3d_tune import checkpoint
-from face3d_tune.artifacts import Artifacts
-from face3d_tune.conditions import Settings
 from face3d_tune.config import TrialConfig
-from face3d_tune.objective import Setup
-from face3d_tune.search import Search
-from face3d_tune.slots import PlainSlot
-from face3d_tune.storage import Storage
-from face3d_tune.trainer import Trainer
+from face3d_tune.executor.slots import PlainSlot
+from face3d_tune.search.search import Search
+from face3d_tune.search.trial_run import Setup
+from face3d_tune.storage.artifacts import Artifacts
+from face3d_tune.storage.database import Storage
+from face3d_tune.study.settings import Settings
+from face3d_tune.training import checkpoint_file
+from face3d_tune.training.plain import Trainer
 
 EPOCHS = 5
 
@@ -101,7 +101,7 @@ def test_the_weights_that_are_kept_load_strictly_and_give_the_trials_value(opene
     checkpoints, path = search.archive.checkpoints, tmp_path / "copy.pth"
     for trial in search.study.trials:
         path.write_bytes(checkpoints.artifacts.read(checkpoints.best_name(f"trial-{trial.number}")))
-        held = checkpoint.load(path)
+        held = checkpoint_file.load(path)
         trainer = Trainer(TrialConfig(**trial.user_attrs["config"]), data, seed=0, device=CPU)
         trainer.model.load_state_dict(held["model_state_dict"], strict=True)
         assert trainer.evaluate(trainer.validation).cosine == trial.value
@@ -128,7 +128,7 @@ def test_nothing_is_kept_of_a_trial_that_failed_for_good(opened, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train_epoch", fails_later)
-        patch.setattr("face3d_tune.loop._ERRORS_IN_A_ROW", 1)
+        patch.setattr("face3d_tune.search.loop._ERRORS_IN_A_ROW", 1)
         with pytest.raises(Exception, match="the disk is on fire"):
             run(search, 1)
     assert search.study.trials[0].state == TrialState.FAIL

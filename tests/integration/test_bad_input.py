@@ -13,8 +13,8 @@ from command_line import call
 from conftest import QUICK_STUDY
 from fake_data import write_data
 
-from face3d_tune import results
-from face3d_tune.full_training import FILES
+from face3d_tune.refit.keep import FILES
+from face3d_tune.study import trials
 
 PASSWORD = "s3cr3t-w0rd"
 DOWN = f"postgresql://user:{PASSWORD}@127.0.0.1:{{closed_port}}/studies"
@@ -282,7 +282,7 @@ def test_an_error_of_ours_is_one_line_and_asks_for_a_report(type_in, monkeypatch
     def fail(_):
         raise ValueError("of two lines,\nof which\n  this is one")
 
-    monkeypatch.setattr(results, "summary", fail)
+    monkeypatch.setattr(trials, "summary", fail)
     answer = type_in("status")
     assert answer.code == 1
     assert answer.err.splitlines() == [
@@ -298,7 +298,7 @@ def test_ctrl_c_is_no_error(type_in, monkeypatch):
     def interrupt(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(results, "summary", interrupt)
+    monkeypatch.setattr(trials, "summary", interrupt)
     answer = type_in("status")
     assert answer.code == 130
     assert answer.err.split() == ["interrupted"]

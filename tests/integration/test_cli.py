@@ -17,12 +17,13 @@ from conftest import QUICK_STUDY
 from reference_model import ReferenceModel
 from stand_in_parsers import NEW_SCRIPT, OLD_SCRIPT, build_new, build_old
 
-from face3d_tune import ridge, study_file
-from face3d_tune.cli import cli
+from face3d_tune.cli.main import cli
 from face3d_tune.config import TrialConfig
-from face3d_tune.data import load
-from face3d_tune.model import Model
-from face3d_tune.presets import PRESETS
+from face3d_tune.data.face_data import load
+from face3d_tune.study import study_file
+from face3d_tune.study.presets import PRESETS
+from face3d_tune.training import ridge
+from face3d_tune.training.model import Model
 
 STORAGE = "sqlite:///studies.db"
 RADIANS = """

@@ -14,8 +14,8 @@ from command_line import THEIRS
 from forked import Run
 
 import face3d_tune
-from face3d_tune.results import FINISHED
-from face3d_tune.storage import Storage
+from face3d_tune.storage.database import Storage
+from face3d_tune.study.trials import FINISHED
 
 PASSWORD = "tops3cret/&é $x"
 TRIALS = 7

@@ -16,11 +16,13 @@ from conftest import QUICK_STUDY
 from fake_data import write_data
 from reference_model import ReferenceModel
 
-from face3d_tune import ridge, seeds
+from face3d_tune import seeds
 from face3d_tune.config import TrialConfig
-from face3d_tune.data import load, persons
-from face3d_tune.storage import Storage
-from face3d_tune.trainer import Trainer
+from face3d_tune.data.face_data import load
+from face3d_tune.data.pairs import persons
+from face3d_tune.storage.database import Storage
+from face3d_tune.training import ridge
+from face3d_tune.training.plain import Trainer
 
 CPU = torch.device("cpu")
 STUDY = QUICK_STUDY.replace(', "conservative", "quickstart"', ', "quickstart"')  # three presets, quickstart one of them

@@ -15,20 +15,20 @@ from command_line import call
 from stored import everything, fill, number_of_studies, query, write
 
 import face3d_tune
-from face3d_tune import copying
-from face3d_tune.storage import Storage
+from face3d_tune.storage import copy_studies
+from face3d_tune.storage.database import Storage
 
 DIES = """
 import os, signal, sys
-from face3d_tune import copying
-from face3d_tune.storage import Storage
-whole = copying._copy_rows
+from face3d_tune.storage import copy_studies
+from face3d_tune.storage.database import Storage
+whole = copy_studies._copy_rows
 def until(reading, writing, table, *rest):
     if table.name == "trial_values":
         os.kill(os.getpid(), signal.SIGKILL)
     return whole(reading, writing, table, *rest)
-copying._copy_rows = until
-copying.copy(*map(Storage.parse, sys.argv[1:]))
+copy_studies._copy_rows = until
+copy_studies.copy(*map(Storage.parse, sys.argv[1:]))
 """
 
 
@@ -111,7 +111,7 @@ def test_a_name_that_is_taken_stops_the_copy_of_every_study(two_urls, tmp_path):
 def test_a_copy_is_the_state_of_one_moment_whatever_is_written_meanwhile(two_urls, monkeypatch):
     source, target = two_urls
     fill(source, "s")
-    before, whole, disturbed = everything(source, "s"), copying._copy_rows, []
+    before, whole, disturbed = everything(source, "s"), copy_studies._copy_rows, []
 
     def disturb(reading, writing, table, *rest):
         if table.name == "trials":
@@ -120,8 +120,8 @@ def test_a_copy_is_the_state_of_one_moment_whatever_is_written_meanwhile(two_url
             disturbed.append(table)
         return whole(reading, writing, table, *rest)
 
-    monkeypatch.setattr(copying, "_copy_rows", disturb)
-    copying.copy(Storage.parse(source), Storage.parse(target))
+    monkeypatch.setattr(copy_studies, "_copy_rows", disturb)
+    copy_studies.copy(Storage.parse(source), Storage.parse(target))
     assert disturbed
     assert everything(target, "s") == before
 

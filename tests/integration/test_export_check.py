@@ -19,9 +19,9 @@ from stand_in_parsers import NEW_SCRIPT, OLD_SCRIPT
 from users_repo import PRESENT_SCRIPT, contents, write_repo
 
 from face3d_tune.config import TrialConfig
-from face3d_tune.export import DataUse
-from face3d_tune.script import read_script
-from face3d_tune.smoke import FirstEpoch, SmokeTest, wrong_model
+from face3d_tune.script.check import FirstEpoch, SmokeTest, wrong_model
+from face3d_tune.script.export import DataUse
+from face3d_tune.script.flags import read_script
 
 STORAGE = ("--storage", "sqlite:///studies.db")
 SEEDED = (
@@ -150,7 +150,7 @@ def test_its_command_is_printed_all_the_same_as_partial(home, tmp_path, monkeypa
     script = write_repo(tmp_path / "repo", source=PRESENT_SCRIPT)
     built = model_of("pose", num_layers=4)
     tested = SmokeTest(FirstEpoch(0.2, 0.8, "checkpoint"), built, 1.0, ())
-    monkeypatch.setattr("face3d_tune.smoke.try_script", lambda *arguments, **options: tested)
+    monkeypatch.setattr("face3d_tune.script.check.try_script", lambda *arguments, **options: tested)
     answer = check(home, script, "--trial", 0, "--partial")
     assert answer.code == 0, answer.err
     assert "warning: " in answer.err

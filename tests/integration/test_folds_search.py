@@ -12,19 +12,19 @@ from optuna.trial import TrialState, create_trial
 from searches import CPU, Watch, file_of, states
 
 import face3d_tune
-from face3d_tune.artifacts import Artifacts
-from face3d_tune.conditions import Settings
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StudyError
-from face3d_tune.objective import Setup
-from face3d_tune.processes import ProcessSlots
-from face3d_tune.results import StoredTrial
-from face3d_tune.search import Search
+from face3d_tune.executor.processes import ProcessSlots
+from face3d_tune.executor.slots import BatchedSlots, PlainSlot
+from face3d_tune.script.check import FirstEpoch, SmokeTest, difference
+from face3d_tune.search.search import Search
+from face3d_tune.search.trial_run import Setup
 from face3d_tune.seeds import derive
-from face3d_tune.slots import BatchedSlots, PlainSlot
-from face3d_tune.smoke import FirstEpoch, SmokeTest, difference
-from face3d_tune.storage import Storage
-from face3d_tune.trainer import Trainer
+from face3d_tune.storage.artifacts import Artifacts
+from face3d_tune.storage.database import Storage
+from face3d_tune.study.settings import Settings
+from face3d_tune.study.trials import StoredTrial
+from face3d_tune.training.plain import Trainer
 
 EPOCHS, FOLDS = 3, 3
 STUDY = """
@@ -169,7 +169,7 @@ def test_the_weights_that_are_kept_are_those_of_the_first_fold(opened, data, tmp
     path = tmp_path / "copy.pth"
     path.write_bytes(checkpoints.artifacts.read(checkpoints.best_name("trial-0")))
     trainer = Trainer(TrialConfig(**trial.user_attrs["config"]), data.fold(1, of=3), seed=0, device=CPU)
-    trainer.model.load_state_dict(face3d_tune.checkpoint.load(path)["model_state_dict"])
+    trainer.model.load_state_dict(face3d_tune.training.checkpoint_file.load(path)["model_state_dict"])
     assert trainer.evaluate(trainer.validation).cosine == trial.user_attrs["folds"][0]["value"] != trial.value
     assert kept_files(search) == ["best/trial-0.pth"]
 

@@ -15,12 +15,13 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 from searches import DISTINCT, SAMPLED_ONLY, Scripted, Watch, file_of, search_in, states
 
-from face3d_tune.dashboard import make_dashboard
+from face3d_tune.dashboard.server import make_dashboard
 from face3d_tune.errors import StudyError
-from face3d_tune.foreign import is_foreign
-from face3d_tune.judge import CompletedTrials
-from face3d_tune.ledger import lineage
-from face3d_tune.results import (
+from face3d_tune.search.pruning import CompletedTrials
+from face3d_tune.search.trial_queue import lineage
+from face3d_tune.storage.database import Storage
+from face3d_tune.study.foreign import is_foreign
+from face3d_tune.study.trials import (
     best_trial,
     cause,
     completed_trials,
@@ -30,7 +31,6 @@ from face3d_tune.results import (
     read_trial,
     summary,
 )
-from face3d_tune.storage import Storage
 
 LR = {"lr": FloatDistribution(1e-5, 3e-3, log=True)}
 QUICK = "quick.toml"

@@ -11,7 +11,7 @@ import pytest
 from command_line import call, start_honestly
 
 from face3d_tune import __version__
-from face3d_tune.cli import cli
+from face3d_tune.cli.main import cli
 
 HEAVY = ("torch", "optuna", "optuna_dashboard", "numpy", "rich", "sqlalchemy", "scipy", "pandas")
 
@@ -107,7 +107,7 @@ def test_an_option_that_the_environment_can_set_says_so(name):
 def test_no_help_loads_what_only_work_needs(tmp_path):
     code = f"""
 import contextlib, io, json, sys
-from face3d_tune.cli import main
+from face3d_tune.cli.main import main
 
 loaded = {{}}
 for words in json.loads(sys.argv[1]):

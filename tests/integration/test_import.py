@@ -17,9 +17,9 @@ from searches import SAMPLED_ONLY
 from stand_in_parsers import OLD_SCRIPT, build_old
 from users_repo import train, write_repo
 
-from face3d_tune.data.copy import convert
-from face3d_tune.history import History
-from face3d_tune.storage import Storage
+from face3d_tune.data.convert import convert
+from face3d_tune.storage.database import Storage
+from face3d_tune.study.history import History
 
 SIZES = ("--d_model", 16, "--dim_feedforward", 32, "--nhead", 2, "--num_layers", 1, "--batch_size", 8)
 LATER = {"train_loss_history": 0.1, "val_loss_history": 0.9, "val_cosine_sim_history": 0.1}  # an epoch after the best

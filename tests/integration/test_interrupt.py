@@ -18,8 +18,8 @@ from command_line import call, start, start_honestly
 from optuna.trial import TrialState
 from rich.console import Console
 
-from face3d_tune import signals
 from face3d_tune.cli.progress import Interrupt
+from face3d_tune.system import signals
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows cannot send these signals to another process")
 

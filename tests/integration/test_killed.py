@@ -9,8 +9,8 @@ from command_line import call
 from doomed import MOMENTS
 from optuna.trial import TrialState
 
-from face3d_tune.ledger import PUT_BACK
-from face3d_tune.storage import Storage
+from face3d_tune.search.trial_queue import PUT_BACK
+from face3d_tune.storage.database import Storage
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows cannot fork")
 

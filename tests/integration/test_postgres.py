@@ -11,13 +11,13 @@ import torch
 from command_line import start
 from optuna.trial import TrialState
 
-from face3d_tune import study_file
-from face3d_tune.cli import main
-from face3d_tune.conditions import Settings
+from face3d_tune.cli.main import main
 from face3d_tune.errors import TuneError
-from face3d_tune.objective import Setup
-from face3d_tune.search import Search
-from face3d_tune.storage import Storage
+from face3d_tune.search.search import Search
+from face3d_tune.search.trial_run import Setup
+from face3d_tune.storage.database import Storage
+from face3d_tune.study import study_file
+from face3d_tune.study.settings import Settings
 
 DISTINCT = ["baseline", "recommended", "aggressive", "conservative"]  # quickstart equals recommended
 PASSWORD = "tops3cret"

@@ -12,20 +12,20 @@ import torch
 from conftest import QUICK_STUDY
 from optuna.trial import TrialState
 
-from face3d_tune import processes as processes_module
-from face3d_tune import study_file
-from face3d_tune.artifacts import Artifacts
-from face3d_tune.conditions import Settings
 from face3d_tune.config import TrialConfig
-from face3d_tune.engine import alone
 from face3d_tune.errors import TrainingError
-from face3d_tune.objective import Setup
-from face3d_tune.processes import ProcessSlots
-from face3d_tune.results import cause
-from face3d_tune.resume import Checkpoints
-from face3d_tune.search import Search
-from face3d_tune.storage import Storage
-from face3d_tune.tasks import Event, Failure, Note, Resumed, Task
+from face3d_tune.executor import processes as processes_module
+from face3d_tune.executor.checkpoints import Checkpoints
+from face3d_tune.executor.processes import ProcessSlots
+from face3d_tune.executor.tasks import Event, Failure, Note, Resumed, Task
+from face3d_tune.search.search import Search
+from face3d_tune.search.trial_run import Setup
+from face3d_tune.storage.artifacts import Artifacts
+from face3d_tune.storage.database import Storage
+from face3d_tune.study import study_file
+from face3d_tune.study.settings import Settings
+from face3d_tune.study.trials import cause
+from face3d_tune.training.batched.batch import alone
 
 CPU = torch.device("cpu")
 DISTINCT = ["baseline", "recommended", "aggressive", "conservative"]  # quickstart equals recommended

@@ -7,7 +7,7 @@ import pytest
 from command_line import call
 from stored_study import searched, study_of
 
-from face3d_tune.storage import Storage
+from face3d_tune.storage.database import Storage
 
 
 @pytest.fixture

@@ -17,19 +17,20 @@ from optuna.trial import TrialState
 from searches import CPU, DISTINCT, SAMPLED_ONLY, Watch, file_of, search_in, states
 
 import face3d_tune
-from face3d_tune import data as face_data
-from face3d_tune import losses, study_file
-from face3d_tune import search as search_module
-from face3d_tune.cli import main
+from face3d_tune.cli.main import main
 from face3d_tune.config import TrialConfig, resolve
+from face3d_tune.data import face_data
 from face3d_tune.errors import StudyError, StudyFileError, TrainingError
-from face3d_tune.history import History
-from face3d_tune.ledger import PUT_BACK
-from face3d_tune.objective import Outcome
-from face3d_tune.presets import PRESETS
-from face3d_tune.results import preset_rows, repeatable_config
-from face3d_tune.storage import Storage
-from face3d_tune.trainer import Trainer
+from face3d_tune.search import search as search_module
+from face3d_tune.search.trial_queue import PUT_BACK
+from face3d_tune.search.trial_run import Outcome
+from face3d_tune.storage.database import Storage
+from face3d_tune.study import study_file
+from face3d_tune.study.history import History
+from face3d_tune.study.presets import PRESETS
+from face3d_tune.study.trials import preset_rows, repeatable_config
+from face3d_tune.training import losses
+from face3d_tune.training.plain import Trainer
 
 TRIALS = 7  # of the searches that are interrupted: four presets, one random trial, two of the sampler
 

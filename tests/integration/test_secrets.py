@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from command_line import call
 
-from face3d_tune.cli import COMMANDS
+from face3d_tune.cli.main import COMMANDS
 
 # Twenty passwords with what stands between their halves; no half may be seen.
 HALVES = ("tops3cret", "w0rdtail")

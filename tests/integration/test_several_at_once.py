@@ -13,12 +13,12 @@ from optuna.trial import TrialState
 from searches import DISTINCT, SAMPLED_ONLY, Scripted, Watch, epoch, file_of, search_in, states
 from sqlalchemy.exc import OperationalError
 
-from face3d_tune import loop as loop_module
 from face3d_tune.cli.progress import ended
 from face3d_tune.errors import StorageAwayError, TrainingError
-from face3d_tune.ledger import PUT_BACK
-from face3d_tune.results import cause, preset_rows
-from face3d_tune.tasks import Event, Failure
+from face3d_tune.executor.tasks import Event, Failure
+from face3d_tune.search import loop as loop_module
+from face3d_tune.search.trial_queue import PUT_BACK
+from face3d_tune.study.trials import cause, preset_rows
 
 
 def two_epochs(task, number):
@@ -356,7 +356,7 @@ def away(monkeypatch, search, *, when):
             raise OperationalError("select 1", {}, Exception("connection refused"))
 
     sqlalchemy.event.listen(engine, "engine_connect", refuse)
-    monkeypatch.setattr("face3d_tune.outage._PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("face3d_tune.storage.retry._PAUSES", (0.0, 0.0))
     return vain
 
 
@@ -388,7 +388,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(scripted, monkeypatch):
             connection.execute(f"pragma max_page_count = {held}")
 
     sqlalchemy.event.listen(engine, "connect", no_more_pages)
-    monkeypatch.setattr("face3d_tune.outage._PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("face3d_tune.storage.retry._PAUSES", (0.0, 0.0))
     scripted(slots, 1, watch)
     assert scripted.search.study.trials[0].intermediate_values == {step: step / 1000 for step in range(1, 901)}
     assert watch.notes[0].startswith("the storage does not answer (database or disk is full); training goes on")

@@ -6,9 +6,9 @@ import optuna
 import pytest
 from command_line import call
 
+from face3d_tune.analysis.findings import find
 from face3d_tune.dashboard.notes import study_note
-from face3d_tune.findings import find
-from face3d_tune.results import preset_rows
+from face3d_tune.study.trials import preset_rows
 
 STORAGE = "sqlite:///studies.db"
 RATES = """

@@ -13,13 +13,13 @@ from command_line import call
 from optuna.trial import TrialState
 from searches import SAMPLED_ONLY, Scripted, Watch, file_of, search_in
 
-from face3d_tune.archive import Archive
 from face3d_tune.errors import StudyGoneError
-from face3d_tune.judge import TrialJudge
-from face3d_tune.ledger import Ledger
-from face3d_tune.search import Search
-from face3d_tune.storage import Storage
-from face3d_tune.workers import Worker
+from face3d_tune.search.pruning import TrialJudge
+from face3d_tune.search.retention import Archive
+from face3d_tune.search.search import Search
+from face3d_tune.search.trial_queue import Ledger
+from face3d_tune.storage.database import Storage
+from face3d_tune.storage.workers import Worker
 
 MOMENTS = {
     "before ask": (optuna.Study, "ask"),

@@ -17,8 +17,8 @@ import pytest
 from command_line import THEIRS, call, start
 
 import face3d_tune
-from face3d_tune.doctor import _LEAST, ScriptToTry, examine
-from face3d_tune.smoke import FirstEpoch, SmokeTest
+from face3d_tune.script.check import FirstEpoch, SmokeTest
+from face3d_tune.search.doctor import _LEAST, ScriptToTry, examine
 
 if os.name == "nt":
     pytest.skip("Windows has no pseudo-terminals of this kind", allow_module_level=True)
@@ -271,9 +271,11 @@ def test_the_doctor_compares_the_clock_of_a_server(postgres_url, tmp_path):
 
 
 def test_the_doctor_warns_of_a_clock_that_is_wrong_a_full_disk_and_little_memory(postgres_url, monkeypatch):
-    monkeypatch.setattr("face3d_tune.doctor.clock", lambda database: time.time() - 60)
-    monkeypatch.setattr("face3d_tune.doctor.shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(1, 1, 1000))
-    monkeypatch.setattr("face3d_tune.doctor.psutil.virtual_memory", lambda: type("", (), {"available": 1000}))
+    monkeypatch.setattr("face3d_tune.search.doctor.clock", lambda database: time.time() - 60)
+    monkeypatch.setattr(
+        "face3d_tune.search.doctor.shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(1, 1, 1000)
+    )
+    monkeypatch.setattr("face3d_tune.search.doctor.psutil.virtual_memory", lambda: type("", (), {"available": 1000}))
     found = {look.name: look for look in examine(postgres_url, "kept", None)}
     assert (found["clock"].verdict, found["disk"].verdict, found["memory"].verdict) == ("warning", "problem", "warning")
     assert "-60.0 s from this machine's" in found["clock"].said
@@ -317,7 +319,7 @@ def test_the_doctor_compares_a_script_with_the_layout_that_will_be_searched(
         model = layout and ReferenceModel(**sizes, **built, layout=layout, use_pose_attention=attention).state_dict()
         return SmokeTest(FirstEpoch(0.5, 0.5, "output"), model, 1.0, () if layout else ("it wrote no checkpoint",))
 
-    monkeypatch.setattr("face3d_tune.doctor.try_script", tried)
+    monkeypatch.setattr("face3d_tune.search.doctor.try_script", tried)
     to_try = ScriptToTry(script, sys.executable, 60.0, "pose")
     found = {look.name: look for look in examine("sqlite:///none.db", None, data_folder, script=to_try)}["script"]
     assert (found.verdict, found.said) == (verdict, f"{script}{said}")
@@ -334,7 +336,7 @@ def test_the_doctor_does_not_ask_a_script_for_what_it_has_no_flag_for(tmp_path, 
         asked.append(config)
         return SmokeTest(FirstEpoch(None, None, "nothing"), None, 1.0, ())
 
-    monkeypatch.setattr("face3d_tune.doctor.try_script", tried)
+    monkeypatch.setattr("face3d_tune.search.doctor.try_script", tried)
     to_try = ScriptToTry(script, sys.executable, 60.0, "keypoint")
     found = {look.name: look for look in examine("sqlite:///none.db", None, data_folder, script=to_try)}["script"]
     assert (asked[0].num_layers, asked[0].dim_feedforward, asked[0].use_pose_attention) == (4, 48, False)

@@ -11,9 +11,9 @@ from io import BytesIO
 import pytest
 from conftest import BUCKET
 
-from face3d_tune import artifacts
-from face3d_tune.artifacts import Artifacts
 from face3d_tune.errors import ArtifactError, TuneError
+from face3d_tune.storage import artifacts
+from face3d_tune.storage.artifacts import Artifacts
 
 
 @pytest.fixture(params=["folder", "s3 with prefix", "s3"])
@@ -162,7 +162,7 @@ def test_a_bucket_that_goes_away_is_an_error_of_every_method(s3):
 
 KILLED = """
 import os, signal, sys
-from face3d_tune.artifacts import Artifacts
+from face3d_tune.storage.artifacts import Artifacts
 place = Artifacts.parse(sys.argv[1])
 replace = os.replace
 os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
@@ -210,6 +210,6 @@ def test_a_full_disk_leaves_the_old_content_and_no_half_file(folder, tmp_path, m
 
 
 def test_a_process_that_only_trains_into_a_folder_loads_neither_optuna_nor_boto3():
-    code = "import sys, face3d_tune.processes; print(*({'optuna', 'boto3'} & set(sys.modules)))"
+    code = "import sys, face3d_tune.executor.processes; print(*({'optuna', 'boto3'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

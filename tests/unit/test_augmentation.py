@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from face3d_tune import augmentation, seeds
-from face3d_tune.augmentation import Views, augmented, augments, order
+from face3d_tune import seeds
 from face3d_tune.config import TrialConfig
-from face3d_tune.trainer import Trainer
+from face3d_tune.training import augmentation
+from face3d_tune.training.augmentation import Views, augmented, augments, order
+from face3d_tune.training.plain import Trainer
 
 CONFIG = TrialConfig(d_model=8, dim_feedforward=8)
 PEOPLE, EACH, F = 40, 25, 64  # the last person has one view more: alone with its front row

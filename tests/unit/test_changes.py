@@ -6,7 +6,7 @@ import pytest
 from changes import Change, _settled, violations
 from optuna.trial import FrozenTrial, TrialState
 
-from face3d_tune.ledger import PUT_BACK
+from face3d_tune.search.trial_queue import PUT_BACK
 
 
 def trial(number, state="COMPLETE", **attrs):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from fake_data import write_data
 
-from face3d_tune.cli import main
 from face3d_tune.cli.data import _histogram
-from face3d_tune.data import load
+from face3d_tune.cli.main import main
+from face3d_tune.data.face_data import load
 
 
 @pytest.fixture(autouse=True)

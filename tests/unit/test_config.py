@@ -7,7 +7,7 @@ import pytest
 
 from face3d_tune.config import PARAMETERS, TrialConfig, check_type, resolve
 from face3d_tune.errors import ConfigError
-from face3d_tune.presets import PRESETS
+from face3d_tune.study.presets import PRESETS
 
 NAN, INFINITY = float("nan"), float("inf")
 

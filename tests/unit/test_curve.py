@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from face3d_tune.curve import curve_picture
-from face3d_tune.history import History
-from face3d_tune.svg import STYLE, ticks
+from face3d_tune.analysis.curve import curve_picture
+from face3d_tune.analysis.svg import STYLE, ticks
+from face3d_tune.study.history import History
 
 SVG = "{http://www.w3.org/2000/svg}"
 HISTORY = History(cosine=(0.5, 0.6, 0.64, 0.62), train_loss=(0.4, 0.3, 0.2, 0.1), val_loss=(0.5, 0.3, 0.25, 0.35))

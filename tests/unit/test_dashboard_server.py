@@ -13,10 +13,11 @@ import pytest
 from command_line import call
 from stored_study import add_trial, our_study
 
-from face3d_tune.artifacts import Artifacts
-from face3d_tune.dashboard import make_dashboard, server
+from face3d_tune.dashboard import server
+from face3d_tune.dashboard.server import make_dashboard
 from face3d_tune.errors import ConfigError
-from face3d_tune.storage import Storage
+from face3d_tune.storage.artifacts import Artifacts
+from face3d_tune.storage.database import Storage
 
 TOKEN = "0123456789abcdef"
 PROMPTLY = 5  # seconds, on a machine that does other things too

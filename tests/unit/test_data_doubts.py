@@ -9,7 +9,8 @@ import pytest
 from command_line import call
 from fake_data import write_data
 
-from face3d_tune.data import load, narrowest_arc
+from face3d_tune.data.doubts import narrowest_arc
+from face3d_tune.data.face_data import load
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from command_line import call
 from fake_data import write_data
 
-from face3d_tune.data import inspect, load
+from face3d_tune.data.face_data import inspect, load
 from face3d_tune.data.files import parse_array
 from face3d_tune.data.problems import Problem
 from face3d_tune.errors import DataError

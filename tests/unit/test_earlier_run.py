@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from face3d_tune import importing
-from face3d_tune.conditions import Settings
 from face3d_tune.config import resolve
-from face3d_tune.data import load
-from face3d_tune.earlier_run import EarlierRun, NotExpressible, learning_rates, read
+from face3d_tune.data.face_data import load
 from face3d_tune.errors import EarlierRunError
-from face3d_tune.importing import examine
-from face3d_tune.losses import combine
-from face3d_tune.model import Model
-from face3d_tune.trainer import Trainer
-from face3d_tune.training import Pairs
+from face3d_tune.script import import_runs
+from face3d_tune.script.earlier_run import EarlierRun, NotExpressible, learning_rates, read
+from face3d_tune.script.import_runs import examine
+from face3d_tune.study.settings import Settings
+from face3d_tune.training.base import Pairs
+from face3d_tune.training.losses import combine
+from face3d_tune.training.model import Model
+from face3d_tune.training.plain import Trainer
 
 SETTINGS = Settings("keypoint", 9, None)
 CPU = torch.device("cpu")
@@ -85,7 +85,7 @@ def test_a_claim_between_two_kinds_of_people_is_no_proof_of_either(data_folder, 
     claimed = {"val_loss": (combine(config_of(), **middle),), "cosine": (middle["cosine"],)}
     run = replace(run_of([0.5], dict(model.model.state_dict())), args={**ARGS, "scheduler_min_lr": 0.0}, **claimed)
     assert "with another split" in examine(run, quick, SETTINGS, data, unconfirmed=False).reason
-    monkeypatch.setattr(importing, "_SAME", 1.0)
+    monkeypatch.setattr(import_runs, "_SAME", 1.0)
     examined = examine(run, quick, SETTINGS, data, unconfirmed=False)
     assert "too near to each other to tell" in examined.reason
     assert examined.trial is None
@@ -97,7 +97,7 @@ def test_a_claim_is_everyones_if_the_test_people_need_not_be_odd_ones_for_it(dat
     train, validation, test = (len(data.parts[part]) for part in ("train", "validation", "test"))
 
     def given(*cosines):
-        return importing._Scores(torch.zeros(1), torch.cat(cosines), np.zeros((1, 3)))
+        return import_runs._Scores(torch.zeros(1), torch.cat(cosines), np.zeros((1, 3)))
 
     on_train, on_validation = torch.full((train,), 0.8), torch.full((validation,), 0.6)
     scores = {
@@ -106,7 +106,7 @@ def test_a_claim_is_everyones_if_the_test_people_need_not_be_odd_ones_for_it(dat
         "both": given(on_train, on_validation),
     }
     claim = (0.8 * train + 0.6 * validation + of_test * test) / (train + validation + test)
-    assert importing._is_of_everyone(claim, scores, data) is is_everyones
+    assert import_runs._is_of_everyone(claim, scores, data) is is_everyones
 
 
 # What a file may hold

@@ -10,12 +10,12 @@ import optuna_dashboard
 import pytest
 from stored_study import add_trial, confirmation_of, our_study
 
-from face3d_tune.artifacts import Artifacts, best_weights, unique_name
-from face3d_tune.dashboard import make_dashboard
+from face3d_tune.analysis.findings import find
 from face3d_tune.dashboard.figures import figures
 from face3d_tune.dashboard.notes import study_note, trial_note
+from face3d_tune.dashboard.server import make_dashboard
 from face3d_tune.errors import ConfigError
-from face3d_tune.findings import find
+from face3d_tune.storage.artifacts import Artifacts, best_weights, unique_name
 
 
 @pytest.fixture

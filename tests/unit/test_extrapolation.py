@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from face3d_tune.extrapolation import ExtrapolationPruner, predict
+from face3d_tune.search.extrapolation import ExtrapolationPruner, predict
 
 FINALS = [0.40, 0.45, 0.50, 0.52, 0.55, 0.58, 0.60, 0.62]
 

@@ -7,8 +7,8 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from face3d_tune.analysis.findings import Improvement, Pruning, find, searched
 from face3d_tune.config import TrialConfig
-from face3d_tune.findings import Improvement, Pruning, find, searched
 
 START = datetime(2026, 1, 1)
 CONFIG = TrialConfig(d_model=16, dim_feedforward=64)

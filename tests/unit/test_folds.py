@@ -2,8 +2,8 @@
 
 import pytest
 
-from face3d_tune.folds import in_all, key_of, mean_by_band, seed_of
 from face3d_tune.seeds import derive
+from face3d_tune.study.folds import in_all, key_of, mean_by_band, seed_of
 
 
 def facts(cosine, epochs, best, **more):

@@ -10,8 +10,8 @@ from sqlalchemy import event
 from stored_study import add_trial, our_study
 
 from face3d_tune.errors import StorageError
-from face3d_tune.fresh import Fresh
-from face3d_tune.storage import Storage
+from face3d_tune.storage.database import Storage
+from face3d_tune.study.fresh import Fresh
 
 
 @pytest.fixture

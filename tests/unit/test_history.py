@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from searches import epoch
 
-from face3d_tune.history import ATTR, History, pack
+from face3d_tune.study.history import ATTR, History, pack
 
 
 def test_an_epoch_is_stored_with_six_digits_and_read_as_stored(storage):

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from face3d_tune.importance import FEWEST, Group, importances
+from face3d_tune.analysis.importance import FEWEST, Group, importances
 
 
 def named(found):

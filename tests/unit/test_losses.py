@@ -9,7 +9,7 @@ import torch
 from fake_data import unit
 
 from face3d_tune.config import TrialConfig
-from face3d_tune.losses import combine, cosines, pair_weights, squared_errors, weighs
+from face3d_tune.training.losses import combine, cosines, pair_weights, squared_errors, weighs
 
 CONFIG = TrialConfig(d_model=8, dim_feedforward=8, mse_weight=0.25, cosine_weight=0.5)
 

@@ -6,7 +6,8 @@ import threading
 import click
 import pytest
 
-from face3d_tune import __main__, cli
+from face3d_tune import __main__
+from face3d_tune.cli import main as cli
 
 
 @pytest.fixture(autouse=True)

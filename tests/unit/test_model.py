@@ -6,8 +6,8 @@ import torch
 from reference_model import STRUCTURES, ReferenceModel, reference_forward
 
 from face3d_tune.config import TrialConfig
-from face3d_tune.masks import MaskStream
-from face3d_tune.model import Attention, Dropout, Model
+from face3d_tune.training.dropout import MaskStream
+from face3d_tune.training.model import Attention, Dropout, Model
 
 CPU = torch.device("cpu")
 SIZES = [{"feature_size": 24, "d_model": 24}, {"feature_size": 20, "d_model": 32}]

@@ -7,12 +7,13 @@ import psutil
 import pytest
 import torch
 
-from face3d_tune import plan, study_file
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import ConfigError
-from face3d_tune.model import Model
-from face3d_tune.plan import choose
-from face3d_tune.slots import PlainSlot
+from face3d_tune.executor import plan
+from face3d_tune.executor.plan import choose
+from face3d_tune.executor.slots import PlainSlot
+from face3d_tune.study import study_file
+from face3d_tune.training.model import Model
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 GIB = 2**30

@@ -10,9 +10,9 @@ import pytest
 from command_line import Answer, call
 from fake_data import write_data
 
-from face3d_tune import regular_file
-from face3d_tune.data import inspect
+from face3d_tune.data.face_data import inspect
 from face3d_tune.data.files import FILES
+from face3d_tune.system import regular_file
 
 
 @pytest.fixture

@@ -11,15 +11,15 @@ from string import Formatter
 import pytest
 from stored_study import confirmation_of, over_folds, searched, study_of, trial_of
 
-import face3d_tune.readings
+import face3d_tune.analysis.diagnostics
 import face3d_tune.report
-from face3d_tune.findings import find
-from face3d_tune.importance import FEWEST
-from face3d_tune.report import report
+from face3d_tune.analysis.findings import find
+from face3d_tune.analysis.importance import FEWEST
+from face3d_tune.analysis.svg import tick_text, ticks
 from face3d_tune.report.blocks import number, rich
 from face3d_tune.report.content import Content, content
+from face3d_tune.report.render import report
 from face3d_tune.report.words import Words
-from face3d_tune.svg import tick_text, ticks
 
 MADE = datetime(2026, 1, 2, 3, 4)
 WORDS = {
@@ -292,7 +292,7 @@ def test_the_languages_have_the_same_sentences_with_the_same_values():
 
 
 def test_every_verdict_has_its_words():
-    source = Path(face3d_tune.readings.__file__).read_text(encoding="utf-8")
+    source = Path(face3d_tune.analysis.diagnostics.__file__).read_text(encoding="utf-8")
     verdicts = {
         "loss": {"unknown", "short", "rising", "falling", "flat"},
         "cosine": {"unknown", "reached-stable", "reached-moving", "below-stable", "below-moving"},

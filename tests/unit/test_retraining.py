@@ -5,23 +5,23 @@ from types import SimpleNamespace
 import pytest
 from searches import Scripted
 
-from face3d_tune import retraining
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import TrainingError
-from face3d_tune.retraining import Job
-from face3d_tune.tasks import Failure
+from face3d_tune.executor.tasks import Failure
+from face3d_tune.refit import retrain
+from face3d_tune.refit.retrain import Job
 
 KILLED = "its process was killed (SIGKILL)"
 
 
 def retrained(play, monkeypatch):
     """One job in scripted slots: what it gave."""
-    monkeypatch.setattr(retraining, "_kept", lambda task, checkpoints, said: "weights")
+    monkeypatch.setattr(retrain, "_kept", lambda task, checkpoints, said: "weights")
     candidate = SimpleNamespace(
         name="baseline", config=TrialConfig(d_model=16, dim_feedforward=16, use_mixed_precision=False)
     )
     jobs = [Job(candidate, 1, 7, "key")]
-    return [given for _, given in retraining._train(jobs, Scripted(1, play), None, "off", lambda job, result: None)]
+    return [given for _, given in retrain._train(jobs, Scripted(1, play), None, "off", lambda job, result: None)]
 
 
 @pytest.mark.parametrize("deaths", [0, 1, 3])

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from fake_data import write_data
 
-from face3d_tune import data as face_data
-from face3d_tune import ridge
-from face3d_tune.data import load, mean_by_yaw, persons
+from face3d_tune.data import face_data
+from face3d_tune.data.face_data import load, mean_by_yaw
+from face3d_tune.data.pairs import persons
+from face3d_tune.training import ridge
 
 TURN_FIRST = {"first": (0, 1, 2), "second": (1, 0, 2), "third": (2, 0, 1)}  # columns of a pose
 

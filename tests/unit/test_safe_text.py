@@ -2,8 +2,8 @@
 
 import pytest
 
-from face3d_tune import safe_text
-from face3d_tune.safe_text import learn, learn_url, masked, redact, safe, shorten
+from face3d_tune.system import safe_text
+from face3d_tune.system.safe_text import learn, learn_url, masked, redact, safe, shorten
 
 
 @pytest.fixture(autouse=True)

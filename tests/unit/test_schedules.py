@@ -7,7 +7,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 from face3d_tune.config import TrialConfig
-from face3d_tune.schedules import Schedule
+from face3d_tune.training.schedules import Schedule
 
 CONFIG = TrialConfig(
     d_model=8, dim_feedforward=8, epochs=10, lr=0.1, scheduler_factor=0.5, scheduler_patience=1, scheduler_min_lr=0.01

@@ -13,9 +13,9 @@ from benchmarks import compare, curves, other_people, surrogate
 from benchmarks.priors import AroundSampler
 from benchmarks.replay import Replay, Setting
 from benchmarks.surrogate import Ended, Surrogate
-from face3d_tune import study_file
 from face3d_tune.config import resolve
-from face3d_tune.stopping import EarlyStopping
+from face3d_tune.study import study_file
+from face3d_tune.training.early_stopping import EarlyStopping
 
 
 def test_a_packed_curve_is_the_recorded_one_to_a_millionth(tmp_path):

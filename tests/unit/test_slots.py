@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from face3d_tune.config import TrialConfig
-from face3d_tune.engine import Batch, alone
 from face3d_tune.errors import NonFiniteError
-from face3d_tune.objective import Outcome, Setup, TrialRun
-from face3d_tune.slots import BatchedSlots, PlainSlot
-from face3d_tune.tasks import Failure, Task
-from face3d_tune.trainer import Trainer
-from face3d_tune.training import Training
+from face3d_tune.executor.slots import BatchedSlots, PlainSlot
+from face3d_tune.executor.tasks import Failure, Task
+from face3d_tune.search.trial_run import Outcome, Setup, TrialRun
+from face3d_tune.training.base import Training
+from face3d_tune.training.batched.batch import Batch, alone
+from face3d_tune.training.plain import Trainer
 
 CPU = torch.device("cpu")
 CONFIG = TrialConfig(d_model=16, dim_feedforward=16, nhead=2, num_layers=1, batch_size=8, epochs=3, lr=1e-3)

@@ -6,8 +6,8 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from face3d_tune import space
 from face3d_tune.errors import ConfigError
+from face3d_tune.study import space
 
 RANGE = FloatDistribution(0.0, 0.5)
 LOG_RANGE = FloatDistribution(1e-5, 3e-3, log=True)

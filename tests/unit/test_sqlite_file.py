@@ -12,9 +12,9 @@ import pytest
 from command_line import call
 from stored_study import our_study
 
-from face3d_tune import sqlite_file
 from face3d_tune.errors import StorageError
-from face3d_tune.storage import Storage
+from face3d_tune.storage import sqlite_file
+from face3d_tune.storage.database import Storage
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import sys
 import pytest
 from command_line import call
 
-from face3d_tune.cli import main
+from face3d_tune.cli.main import main
 from face3d_tune.cli.streams import Lasting, lasting, reader_gone
 
 

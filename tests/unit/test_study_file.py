@@ -7,13 +7,13 @@ import optuna
 import pytest
 import torch
 
-from face3d_tune import study_file
-from face3d_tune.algorithms import make_pruner, make_sampler
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import ConfigError, StudyFileError
-from face3d_tune.losses import combine
-from face3d_tune.study_file import Component
-from face3d_tune.trainer import Trainer
+from face3d_tune.search.algorithms import make_pruner, make_sampler
+from face3d_tune.study import study_file
+from face3d_tune.study.study_file import Component
+from face3d_tune.training.losses import combine
+from face3d_tune.training.plain import Trainer
 
 SHIPPED = ["default", "explore", "size", "stage1-lr", "stage2-loss", "stage3-capacity"]
 PRESETS = ["baseline", "recommended", "aggressive", "conservative", "quickstart"]
@@ -538,7 +538,7 @@ def test_a_study_that_does_not_fit_the_data_at_hand_is_refused_with_its_key(tmp_
 
 @pytest.mark.parametrize(("name", "package"), [("gp", "scipy"), ("cmaes", "cmaes")])
 def test_a_sampler_whose_package_is_missing_says_so_before_the_search(tmp_path, monkeypatch, name, package):
-    monkeypatch.setattr("face3d_tune.algorithms.find_spec", lambda wanted: None)
+    monkeypatch.setattr("face3d_tune.search.algorithms.find_spec", lambda wanted: None)
     with pytest.raises(StudyFileError) as caught:
         prepare(write(tmp_path, SPACE + f"sampler.name = '{name}'"))
     assert f"sampler.name = {name!r} needs {package}, which is not installed" in caught.value.message
@@ -566,7 +566,7 @@ def test_a_sampler_whose_package_is_missing_says_so_before_the_search(tmp_path, 
     ],
 )
 def test_a_sampler_or_pruner_has_the_options_of_the_file(tmp_path, monkeypatch, text, kind, options):
-    monkeypatch.setattr("face3d_tune.algorithms.find_spec", lambda wanted: wanted)
+    monkeypatch.setattr("face3d_tune.search.algorithms.find_spec", lambda wanted: wanted)
     file = read(tmp_path, SPACE + text)
     made = make_sampler(file, 1) if text.startswith("sampler") else make_pruner(file)
     assert type(made).__name__ == kind

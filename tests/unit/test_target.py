@@ -3,8 +3,8 @@
 import pytest
 from stored_study import add_trial, our_study
 
-from face3d_tune.history import History
-from face3d_tune.target import held, reached, reached_by_any
+from face3d_tune.search.target import held, reached, reached_by_any
+from face3d_tune.study.history import History
 
 CURVE = History((0.5, 0.8, 0.9, 0.8, 0.7, 0.9))
 

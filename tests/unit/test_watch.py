@@ -9,7 +9,7 @@ import pytest
 from command_line import call
 from stored_study import add_trial, our_study
 
-from face3d_tune.storage import Storage
+from face3d_tune.storage.database import Storage
 
 module = sys.modules["face3d_tune.cli.watch"]  # in the package the command has its name
 

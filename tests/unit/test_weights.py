@@ -7,9 +7,9 @@ import pytest
 import torch
 from reference_model import ReferenceModel
 
-from face3d_tune import weights
 from face3d_tune.config import TrialConfig
-from face3d_tune.model import Model
+from face3d_tune.training import weights
+from face3d_tune.training.model import Model
 
 F = 16
 CONFIG = TrialConfig(d_model=24, dim_feedforward=40, nhead=2, num_layers=2)

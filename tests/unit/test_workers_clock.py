@@ -3,8 +3,8 @@
 import optuna
 import pytest
 
-from face3d_tune import workers
-from face3d_tune.workers import Worker, read_workers
+from face3d_tune.storage import workers
+from face3d_tune.storage.workers import Worker, read_workers
 
 SILENCE = 60.0
 

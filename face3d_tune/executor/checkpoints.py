@@ -1,0 +1,299 @@
+"""Checkpoints of trainings that are not finished, so that whoever takes a trial up goes on at its next epoch.
+
+`Checkpoints` says where and how often, and can be sent to other processes; a `Saver` keeps those of one process.
+
+STUDY/running/KEY.…   the last two epochs of a trial in training, sealed
+STUDY/best/NAME.pth   the weights that a finished trial is worth, in the users' format (trainer contract §4)
+"""
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from face3d_tune.config import TrialConfig
+from face3d_tune.device import Precision
+from face3d_tune.errors import ArtifactError, TrainingError
+from face3d_tune.executor.tasks import Event, Note, Resumed, Task
+from face3d_tune.script.export import DataUse, checkpoint_args
+from face3d_tune.storage.artifacts import Artifacts, best_weights, study_folder
+from face3d_tune.training import checkpoint_file
+from face3d_tune.training.base import EpochResult, Training
+
+_TROUBLE = (ArtifactError, RuntimeError, MemoryError)  # torch reports a want of memory as RuntimeError
+_PAUSE = 30.0  # seconds after a checkpoint could not be saved, which may itself have taken long
+_AGAIN = "begins again at epoch 1: "
+
+T = TypeVar("T", bound=Training)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What was found of a training; `snapshot` is None if nothing of it can be used, and `note` says why."""
+
+    precision: Precision  # in which it is to be trained
+    snapshot: Mapping[str, Any] | None = None  # for Training.restore
+    best: Mapping[str, Tensor] | None = None  # weights of its best epoch
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """The checkpoints of one study.
+
+    Trials are named by their key: the trial in which the training first began, whoever has taken it up since. The
+    methods that write or remove say in one line what went wrong, or None; they never raise.
+    """
+
+    artifacts: Artifacts
+    study: str  # different for every study that shares the artifacts
+    every: float = 0.0  # seconds between two checkpoints of a trial; 0: every epoch
+    use: DataUse | None = None  # the data, for the `args` of the best weights
+
+    def save(self, key: str, training: Training, *, best: Mapping[str, Tensor] | None = None) -> str | None:
+        """Keep the state after the last epoch and that before it; `best` are the weights of an earlier, best epoch."""
+        stem, last = self._stem(key, training.config, training.seed, training.precision), len(training.history)
+        try:
+            content = {
+                "config": training.config.to_dict(),
+                "seed": training.seed,
+                "precision": training.precision,
+                "snapshot": training.snapshot(),
+                "best": None if training.history[-1].is_best or best is None else dict(best),
+            }
+            self.artifacts.write(f"{stem}{last:06d}", checkpoint_file.seal(content))
+            epochs = {name: _epoch(name) for name in self._names(key)}
+            before = max((epoch for name, epoch in epochs.items() if name.startswith(stem) and epoch < last), default=0)
+            for name, epoch in epochs.items():  # a later one is of somebody who has taken this trial from us
+                if epoch < before or not name.startswith(stem):
+                    self.artifacts.remove(name)
+        except _TROUBLE as error:
+            return f"could not save a checkpoint: {_reason(error)}"
+        return None
+
+    def load(self, key: str, task: Task) -> Loaded | None:
+        """The newest checkpoint of this training that is whole; None if there is none at all.
+
+        A training that mixed precision led to NaN has begun again without, so that is what it goes on with. What was
+        saved under another config or seed is of another training.
+        """
+        asked: Precision = task.precision if task.config.use_mixed_precision else "off"
+        try:
+            held = self._names(key)
+        except ArtifactError as error:
+            return Loaded(asked, note=f"{_AGAIN}{error.message}")
+        precisions: tuple[Precision, ...] = ("off", asked)
+        stems = [self._stem(key, task.config, task.seed, precision) for precision in precisions]
+        for precision, stem in zip(precisions, stems, strict=True):
+            if names := sorted((name for name in held if name.startswith(stem)), reverse=True):
+                content, note = self._newest(names)
+                if content is None:
+                    return Loaded(precision, note=f"{_AGAIN}{note}")
+                return Loaded(precision, content["snapshot"], _best_weights(content), note)
+        return None
+
+    def finish(self, key: str, name: str) -> str | None:
+        """Turn the checkpoints of a trial that has ended into its best weights, `best_name(name)`.
+
+        The best epoch is that of the newest checkpoint: of the whole training, if it ended by itself or every epoch is
+        saved. Their `optimizer_state_dict` has the learning rate of the epoch after, but no moments: those of the best
+        epoch are not kept. A crash in between leaves what `tidy` needs to do it again.
+        """
+        try:
+            names = self._names(key)
+            if not names:
+                return None
+            content, note = self._newest(sorted(names, key=lambda name: (".off." in name, _epoch(name)), reverse=True))
+            if content is not None:  # else they stay: it may have been the place that could not be read
+                whole = io.BytesIO()
+                torch.save(self._in_users_format(content), whole)
+                self.artifacts.write(self.best_name(name), whole.getbuffer())
+                self._remove(names)
+                note = None
+        except _TROUBLE as error:
+            note = _reason(error)
+        return note and f"could not keep the best weights of {name}: {note}"
+
+    def discard(self, key: str) -> str | None:
+        """Remove every checkpoint of a trial that nobody will take up."""
+        try:
+            self._remove(self._names(key))
+        except ArtifactError as error:
+            return f"could not remove checkpoints: {error.message}"
+        return None
+
+    def tidy(self, ended: Mapping[str, str | None]) -> str | None:
+        """Finish or, without a name, discard what a crash, or an epoch that was not waited for, has left of trials.
+
+        `ended` is the name by the key of every trial that has ended and that nobody will take up.
+        """
+        notes = []
+        try:
+            running = self.artifacts.names(f"{self._folder}/running/")
+            left = {name.rpartition("/")[2].partition(".")[0] for name in running}
+            for key in sorted(left & ended.keys()):
+                name = ended[key]
+                done = name is None or self.artifacts.names(self.best_name(name))
+                notes.append(self.discard(key) if done or name is None else self.finish(key, name))
+        except ArtifactError as error:
+            notes.append(f"could not tidy up checkpoints: {error.message}")
+        return next(filter(None, notes), None)
+
+    def keep_best(self, ranked_names: Sequence[str], keep: int) -> str | None:
+        """Remove the best weights of all but the first `keep` of these trials, the best first."""
+        beyond = {self.best_name(name) for name in ranked_names[keep:]}
+        try:
+            self._remove(beyond.intersection(self.artifacts.names(f"{self._folder}/best/")))
+        except ArtifactError as error:
+            return f"could not remove checkpoints: {error.message}"
+        return None
+
+    def best_name(self, name: str) -> str:
+        """The artifact with the best weights of a trial."""
+        return best_weights(self.study, name)
+
+    @property
+    def _folder(self) -> str:
+        return study_folder(self.study)
+
+    def _stem(self, key: str, config: TrialConfig, seed: int, precision: Precision) -> str:
+        """What the names of all checkpoints of one training begin with; their epoch follows."""
+        what = json.dumps([config.identity(), seed], sort_keys=True)
+        return f"{self._folder}/running/{key}.{hashlib.sha256(what.encode()).hexdigest()[:12]}.{precision}."
+
+    def _names(self, key: str) -> list[str]:
+        return self.artifacts.names(f"{self._folder}/running/{key}.")
+
+    def _newest(self, names: Iterable[str]) -> tuple[dict[str, Any] | None, str | None]:
+        """The first that is whole, and what was wrong with those before it."""
+        torn: list[str] = []
+        for name in names:
+            try:
+                sealed = self.artifacts.read(name)
+                if sealed is not None:  # else somebody has just removed it
+                    return checkpoint_file.unseal(sealed), "; ".join(torn) or None
+            except (TrainingError, *_TROUBLE) as error:
+                torn.append(f"the checkpoint of epoch {_epoch(name)} cannot be used, {_reason(error)}")
+        return None, "; ".join(torn) or "its checkpoints have been removed"
+
+    def _in_users_format(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        """The best epoch of a checkpoint. Raises RuntimeError if there was no memory to keep its weights."""
+        weights = _best_weights(content)
+        if weights is None:
+            raise RuntimeError("its checkpoint does not have them")
+        snapshot, config = content["snapshot"], TrialConfig(**content["config"])
+        history = [EpochResult(**result) for result in snapshot["history"]]
+        best = next(result for result in reversed(history) if result.is_best)
+        until = history[: best.epoch]
+        groups = [{**group, "lr": best.next_lr} for group in snapshot["optimizer"]["param_groups"]]
+        return {
+            "epoch": best.epoch - 1,  # from 0 there
+            "model_state_dict": dict(weights),
+            "optimizer_state_dict": {"state": {}, "param_groups": groups},
+            "best_val_loss": best.val_loss,
+            "args": config.to_dict() if self.use is None else checkpoint_args(config, self.use),
+            "train_loss_history": [result.train_loss for result in until],
+            "val_loss_history": [result.val_loss for result in until],
+            "val_cosine_sim_history": [result.val_cosine for result in until],
+        }
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.artifacts.remove(name)
+
+
+def _best_weights(content: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
+    snapshot = content["snapshot"]
+    weights: Mapping[str, Tensor] | None = snapshot["model"] if snapshot["history"][-1]["is_best"] else content["best"]
+    return weights
+
+
+def _epoch(name: str) -> int:
+    return int(name.rpartition(".")[2])
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What a process knows of a training beside its state."""
+
+    saved: float  # time.monotonic
+    best: Mapping[str, Tensor] | None = None  # weights of its best epoch, on the CPU
+
+
+class Saver:
+    """The checkpoints of the trainings in one process; without `checkpoints`, or for a task without key, does nothing.
+
+    What cannot be saved ends no training: each reason is said once, and no other checkpoint is tried for a while.
+    """
+
+    def __init__(self, checkpoints: Checkpoints | None) -> None:
+        self._checkpoints = checkpoints
+        self._entries: dict[int, _Entry] = {}
+        self._all, self._not_before = False, 0.0
+        self._said: set[str] = set()
+
+    def save_next(self) -> None:
+        """From now on save at the end of every epoch."""
+        self._all = True
+
+    def find(self, task: Task) -> Loaded | None:
+        """What there is of a training that is about to begin, and why nothing is if there should be something."""
+        if self._checkpoints is None or task.key is None:
+            missing = "no checkpoints are kept"
+        elif loaded := self._checkpoints.load(task.key, task):
+            return loaded
+        else:
+            missing = f"{self._checkpoints.artifacts} has no checkpoint of it"
+        return Loaded(task.precision, note=f"{_AGAIN}{missing}") if task.retry else None
+
+    def resume(self, task: Task, loaded: Loaded | None, training: T, afresh: Callable[[], T]) -> tuple[T, list[Event]]:
+        """Bring a training that has just begun to where it was, or begin it `afresh` if that cannot be done."""
+        entry = self._entries[task.number] = _Entry(time.monotonic())
+        if loaded is None:
+            return training, []
+        note = loaded.note
+        if loaded.snapshot is not None:
+            try:
+                training.restore(loaded.snapshot)
+                entry.best = loaded.best
+            except (KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+                training, note = afresh(), f"{_AGAIN}its checkpoint does not fit, {error}"
+        if not training.history and self._checkpoints is not None and task.key is not None:
+            self._checkpoints.discard(task.key)  # or they would pass for later ones
+        return training, [Event(task.number, Resumed(tuple(training.history), training.precision, note))]
+
+    def after_epoch(self, task: Task, training: Training) -> list[Event]:
+        """Save what is due, before anybody hears of the epoch; a reason why that was not possible."""
+        if self._checkpoints is None or task.key is None:
+            return []
+        now, ended, entry = time.monotonic(), training.stop_reason is not None, self._entries[task.number]
+        said = None
+        if self._all or ended or (now - entry.saved >= self._checkpoints.every and now >= self._not_before):
+            entry.saved = now
+            if said := self._checkpoints.save(task.key, training, best=entry.best):
+                self._not_before = time.monotonic() + _PAUSE
+        if training.history[-1].is_best and not ended:
+            entry.best = None  # the memory of one is enough
+            try:
+                weights = training.model_state()
+                entry.best = {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
+            except _TROUBLE as error:
+                said = f"could not keep the weights of the best epoch in memory: {_reason(error)}"
+        if said is None or said in self._said:
+            return []
+        self._said.add(said)
+        return [Event(task.number, Note(said))]
+
+    def forget(self, number: int) -> None:
+        """A training is of no more interest."""
+        self._entries.pop(number, None)

@@ -1,0 +1,241 @@
+"""Where trainings run: slots that take a task each and give back one event an epoch, whatever engine fills them.
+
+A training of which there is a checkpoint goes on where that was written, and says so before anything else.
+
+`PlainSlot` and `BatchedSlots` train in this process; `processes` puts slots into other processes.
+"""
+
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Protocol
+
+import torch
+
+from face3d_tune.data.face_data import FaceData
+from face3d_tune.errors import ConfigError, NonFiniteError, TrainingError
+from face3d_tune.executor.checkpoints import Checkpoints, Saver
+from face3d_tune.executor.tasks import Event, Failure, Task
+from face3d_tune.training.batched.batch import Batch, Data, Member, structure
+from face3d_tune.training.plain import Trainer
+
+
+class Slots(Protocol):
+    """Places for trainings. A training ends by its own stop_reason, by a failure, or because it is dropped."""
+
+    engine: str  # "plain" or "batched"
+    count: int  # trainings at once
+
+    def start(self, task: Task) -> None:
+        """Begin a training; the caller never starts more than `count`."""
+
+    def drop(self, number: int) -> None:
+        """Train this one no further; an event of it may still come."""
+
+    def wait(self) -> list[Event]:
+        """What has happened since; blocks until there is something."""
+
+    def save_next(self) -> None:
+        """From now on save a checkpoint at the end of every epoch, however long the last one is ago."""
+
+    def close(self) -> None:
+        """End whatever still trains."""
+
+
+class PlainSlot:
+    """One plain trainer after another, in this process: the specification."""
+
+    engine, count = "plain", 1
+
+    def __init__(self, data: FaceData, device: torch.device, checkpoints: Checkpoints | None = None) -> None:
+        self._data, self._device, self._saver = data, device, Saver(checkpoints)
+        self._task: Task | None = None
+        self._trainer: Trainer | None = None
+
+    def start(self, task: Task) -> None:
+        """Begin a training."""
+        self._task, self._trainer = task, None
+
+    def drop(self, number: int) -> None:
+        """Forget the training."""
+        self._task = self._trainer = None
+        self._saver.forget(number)
+
+    def wait(self) -> list[Event]:
+        """Take the training up where it was, or train one epoch."""
+        if self._task is None:
+            return []
+        task = self._task
+        try:
+            if self._trainer is None:
+                self._trainer, resumed = self._begin(task)
+                if resumed:
+                    return resumed
+            result = self._trainer.train_epoch()
+            return [*self._saver.after_epoch(task, self._trainer), Event(task.number, result)]
+        except (NonFiniteError, TrainingError, ConfigError, RuntimeError, MemoryError) as error:
+            return [Event(task.number, _failure(error))]
+
+    def save_next(self) -> None:
+        """From now on save at the end of every epoch."""
+        self._saver.save_next()
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def _begin(self, task: Task) -> tuple[Trainer, list[Event]]:
+        loaded = self._saver.find(task)
+        precision = loaded.precision if loaded else task.precision
+
+        def afresh() -> Trainer:
+            data = self._data.fold(task.fold, of=task.folds)
+            return Trainer(task.config, data, seed=task.seed, device=self._device, precision=precision)
+
+        return self._saver.resume(task, loaded, afresh(), afresh)
+
+
+class BatchedSlots:
+    """Up to `count` trainings in this process, those of one structure and fold as one batch; the first in is first out.
+
+    If memory runs out in training, `count` is halved and the trainings of this process begin again, or go on from their
+    checkpoints, those without a place later; one for which there is no room beside the others waits.
+    """
+
+    engine = "batched"
+
+    def __init__(
+        self, data: FaceData, device: torch.device, count: int, checkpoints: Checkpoints | None = None
+    ) -> None:
+        self.count = count
+        self._source, self._device, self._saver = data, device, Saver(checkpoints)
+        self._data: dict[tuple[int, int], Data] = {}  # by fold and number of folds
+        self._waiting: list[Task] = []
+        self._tasks: dict[Member, Task] = {}
+        self._batches: dict[Hashable, Batch] = {}
+        self._ended: list[Member] = []  # still hold their place, for the next of their structure
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything trains or waits to."""
+        return bool(self._waiting or self._tasks)
+
+    def start(self, task: Task) -> None:
+        """Begin a training at the next epoch."""
+        self._waiting.append(task)
+
+    def drop(self, number: int) -> None:
+        """Free the place of a training."""
+        self._waiting = [task for task in self._waiting if task.number != number]
+        for member in [member for member, task in self._tasks.items() if task.number == number]:
+            self._end(member)
+
+    def wait(self, stop: Callable[[], bool] = lambda: False) -> list[Event]:
+        """Train one epoch of everything; nothing has happened if `stop` asked for the processor."""
+        return self._place_waiting() or self._train(stop)
+
+    def save_next(self) -> None:
+        """From now on save at the end of every epoch."""
+        self._saver.save_next()
+
+    def close(self) -> None:
+        """Free everything."""
+        self._waiting, self._tasks, self._batches, self._ended = [], {}, {}, []
+        self._free()
+
+    def _place_waiting(self) -> list[Event]:
+        """Give free places to waiting tasks, those of ended trainings first.
+
+        What comes of it are those that go on from a checkpoint, and those that cannot be built, which have failed.
+        """
+        events = []
+        while self._waiting and len(self._tasks) < self.count:
+            task = self._waiting[0]
+            loaded = self._saver.find(task)
+            training = (task.config, task.seed, loaded.precision if loaded else task.precision)
+            key = task.fold, task.folds, structure(task.config, training[2])
+            try:
+                batch = self._batches.get(key) or Batch(task.config, self._data_of(task), training[2])
+                old = next((member for member in self._ended if member.batch is batch), None)
+                member = batch.add(*training) if old is None else batch.replace(old, *training)
+                afresh = partial(batch.replace, member, *training)
+                member, resumed = self._saver.resume(task, loaded, member, afresh)
+            except (ConfigError, RuntimeError, MemoryError) as error:  # torch reports a full device as RuntimeError
+                if self._tasks and _out_of_memory(error):
+                    self.count = len(self._tasks)  # it waits until one of these ends
+                    break
+                events.append(Event(task.number, _failure(error)))
+            else:
+                self._batches[key], self._tasks[member] = batch, task
+                if old is not None:
+                    self._ended.remove(old)
+                events += resumed
+                if member.stop_reason:  # there is nothing left to train
+                    self._end(member)
+            del self._waiting[0]
+        for batch in list(self._batches.values()):
+            if ended := [member for member in self._ended if member.batch is batch]:
+                batch.remove(*ended)
+        self._ended = []
+        self._batches = {key: batch for key, batch in self._batches.items() if batch.members}
+        return events
+
+    def _data_of(self, task: Task) -> Data:
+        """Of its fold, made when the first training needs it."""
+        fold = task.fold, task.folds
+        if fold not in self._data:
+            self._data[fold] = Data(self._source.fold(task.fold, of=task.folds), self._device)
+        return self._data[fold]
+
+    def _train(self, stop: Callable[[], bool]) -> list[Event]:
+        """One epoch of every batch in turn."""
+        events: list[Event] = []
+        for batch in self._batches.values():
+            try:
+                given = batch.train_epoch(stop)
+            except (RuntimeError, MemoryError) as error:
+                events += self._broken(batch, error)
+                break
+            if given is None:
+                return []
+            for member, result in zip(batch.members, given, strict=True):
+                task, failed = self._tasks[member], isinstance(result, NonFiniteError)
+                events += [] if failed else self._saver.after_epoch(task, member)
+                events.append(Event(task.number, _failure(result) if isinstance(result, NonFiniteError) else result))
+                if failed or member.stop_reason:
+                    self._end(member)
+        return events
+
+    def _broken(self, batch: Batch, error: Exception) -> list[Event]:
+        """Trainings in mid-epoch have failed, unless they can begin again with more room."""
+        if _out_of_memory(error) and len(self._tasks) > 1:
+            self.count = max(1, min(self.count, len(self._tasks)) // 2)
+            self._waiting[:0] = self._tasks.values()
+            self._tasks, self._batches, self._ended = {}, {}, []
+            self._free()
+            return []
+        events = [Event(self._tasks[member].number, _failure(error)) for member in batch.members]
+        for member in batch.members:
+            self._saver.forget(self._tasks.pop(member).number)
+        self._batches = {key: other for key, other in self._batches.items() if other is not batch}
+        self._free()
+        return events
+
+    def _end(self, member: Member) -> None:
+        self._saver.forget(self._tasks.pop(member).number)
+        self._ended.append(member)
+
+    def _free(self) -> None:
+        """Give memory back to the device."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, NonFiniteError | ConfigError):
+        return Failure(str(error), non_finite=isinstance(error, NonFiniteError))
+    return Failure(f"{type(error).__name__}: {error}", out_of_memory=_out_of_memory(error))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Of the machine or of a GPU, in the words of torch for each, which are those of no class of their own on a CPU."""
+    said = ("can't allocate memory", "not enough memory", "CUDA out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in said)

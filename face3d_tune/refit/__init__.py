@@ -1,0 +1,1 @@
+"""Chosen configs trained again: `confirm` and `train`."""

@@ -1,0 +1,77 @@
+"""Which trials and presets of a study are worth training again, to see what holds of them."""
+
+from dataclasses import dataclass
+
+import optuna
+
+from face3d_tune.config import TrialConfig, resolve
+from face3d_tune.data.face_data import FaceData
+from face3d_tune.errors import ConfigError, StudyError
+from face3d_tune.study.presets import PRESETS
+from face3d_tune.study.trials import completed_trials, config_of, preset_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What is trained again: a trial or a preset."""
+
+    name: str
+    config: TrialConfig
+    trial: int | None  # None: a preset that the study has no trial of
+    preset: bool
+    value: float | None  # mean validation cosine in the study
+    aliases: tuple[str, ...] = ()  # presets with equal values
+
+
+def candidates(study: optuna.Study, data: FaceData, top: int) -> list[Candidate]:
+    """The `top` best completed trials with distinct configs that no preset has, then the presets.
+
+    A study without presets is compared with the documented ones that its data can train. Raises StudyError if no trial
+    has completed that is not a preset.
+    """
+    presets = _presets(study, data)
+    taken = {preset.config for preset in presets}
+    best: list[Candidate] = []
+    for trial in completed_trials(study):
+        if len(best) == top:
+            break
+        config = config_of(trial)
+        if config not in taken and not trial.user_attrs.get("preset"):
+            taken.add(config)
+            best.append(Candidate(f"trial {trial.number}", config, trial.number, False, trial.value))
+    if not best:
+        raise StudyError(
+            f"study {study.study_name!r} has no completed trial that is not a preset, so there is nothing to confirm",
+            "let `face3d-tune run` complete some first",
+        )
+    return [*best, *presets]
+
+
+def _presets(study: optuna.Study, data: FaceData) -> list[Candidate]:
+    rows = [row for row in preset_rows(study) if row.trial is not None and "config" in row.trial.user_attrs]
+    if not rows:
+        return _documented(study, data)
+    own = {row.name: row.trial for row in rows if row.same_as is None and row.trial is not None}
+    aliases = {name: tuple(row.name for row in rows if row.same_as == name) for name in own}
+    return [
+        Candidate(name, config_of(trial), trial.number, True, trial.user_attrs.get("val_cosine"), aliases[name])
+        for name, trial in own.items()
+    ]
+
+
+def _documented(study: optuna.Study, data: FaceData) -> list[Candidate]:
+    settings = study.user_attrs["settings"]
+    names: dict[TrialConfig, list[str]] = {}
+    for name, preset in PRESETS.items():
+        values = dict(preset)
+        if settings["layout"] == "pose":
+            values["use_spatial_attention"] = False  # this layout has no such part
+        try:
+            config = resolve(
+                values, feature_size=data.feature_size, epochs=settings["epochs"], layout=settings["layout"]
+            )
+        except ConfigError:  # no preset for embeddings of this size
+            continue
+        if config.batch_size <= len(data.parts["train"]):
+            names.setdefault(config, []).append(name)
+    return [Candidate(first, config, None, True, None, tuple(rest)) for config, (first, *rest) in names.items()]

@@ -1,0 +1,266 @@
+"""The last question of a search: is its best really better than the presets, on people whom no decision has seen?
+
+The best trials and the presets are trained again on the same fresh seeds. Each training is stored with the study as
+soon as it has ended, so a crash loses only those in progress. The winner is chosen by validation people; only then is
+it compared on the TEST people, whom nothing else in this package evaluates.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import fields
+from datetime import UTC, datetime
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.storages import RDBStorage
+
+from face3d_tune import seeds
+from face3d_tune.analysis.confirmation import CONFIRMATION
+from face3d_tune.config import TrialConfig
+from face3d_tune.data.face_data import YAW_BANDS, FaceData, yaw_band
+from face3d_tune.data.pairs import persons
+from face3d_tune.device import Precision
+from face3d_tune.errors import TrainingError
+from face3d_tune.executor.plan import Plan
+from face3d_tune.refit import bootstrap
+from face3d_tune.refit.candidates import Candidate
+from face3d_tune.refit.retrain import Epoch, Job, Kept, retrain
+from face3d_tune.storage.database import one_at_a_time
+from face3d_tune.storage.retry import DEFAULT_TIMEOUT, Outage
+from face3d_tune.study.trials import still_present
+from face3d_tune.training import ridge
+from face3d_tune.training.base import Pairs
+from face3d_tune.training.plain import Trainer
+
+VERSION = 1  # of the keys of a confirmation
+_STORED = "confirm:"  # user attributes of a study that begin with it: one finished training each
+_ALL = "all"  # beside the bands of |yaw|
+
+
+Record = Mapping[str, Any]  # of a finished training; `error` instead of numbers if it diverged
+
+
+class Confirmation:
+    """One confirmation of a study: which trainings it needs, which of them are stored, and what they say.
+
+    Args:
+        study: With at least one completed trial.
+        storage: Where it lies.
+        data: What it was made on.
+        picked: As `candidates` gives them.
+        count: Trainings of each.
+        note: Takes lines that a person should read.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        storage: RDBStorage,
+        data: FaceData,
+        picked: Sequence[Candidate],
+        count: int,
+        note: Callable[[str], object],
+    ) -> None:
+        self.study, self.picked = study, picked
+        self._storage, self._data, self._note = storage, data, note
+        self._own: str | None = study.user_attrs.get("id")
+        self._outage = Outage(DEFAULT_TIMEOUT, note)
+        seed, fingerprint = study.user_attrs["settings"]["seed"], data.fingerprint()
+        self.seeds = [seeds.derive(seed, "confirm", number) for number in range(count)]
+        self.jobs = [
+            Job(each, number, seed, _key(each.config, seed, fingerprint))
+            for number, seed in enumerate(self.seeds, 1)
+            for each in picked
+        ]
+        held = study.user_attrs
+        self.records: dict[str, Record] = {job.key: held[job.key] for job in self.jobs if job.key in held}
+
+    @property
+    def missing(self) -> list[Job]:
+        """What is still to be trained, seed by seed, so that an early end has all candidates alike."""
+        return [job for job in self.jobs if job.key not in self.records]
+
+    def train(self, plan: Plan, precision: Precision, ended: Callable[[Job, Record], object], epoch: Epoch) -> None:
+        """Train what is missing and store each as it ends; `epoch` may raise to end it all.
+
+        Raises TrainingError if a training could not be finished for another reason than that it diverged.
+        """
+        if not self.missing:
+            return
+        with closing(retrain(self.missing, self._data, plan, precision, epoch)) as trainings:
+            for job, given in trainings:
+                record = {"error": given} if isinstance(given, str) else _record(job, given, self._data, plan)
+                self._store(job, record)
+                ended(job, record)
+
+    def _store(self, job: Job, record: Record) -> None:
+        """With patience for a database that is away."""
+
+        def store() -> bool:
+            with still_present(self.study, self._own):
+                self.study.set_user_attr(job.key, record)
+            return True
+
+        while not self._outage.attempt(store):
+            time.sleep(self._outage.pause)
+        self.records[job.key] = record
+
+    def conclude(self, command: str, baseline: str | None) -> dict[str, Any]:
+        """Judge on the test people, and store that with the study and one look more. Raises TrainingError.
+
+        `command` is remembered with the look; `baseline` names the preset to compare with first, instead of the best.
+        """
+        found = self._judged(baseline)
+        compared = [candidate["name"] for candidate in found["candidates"]]
+        with one_at_a_time(self._storage.engine), still_present(self.study, self._own):
+            look = {"time": found["time"], "command": command, "compared": compared}
+            found["looks"] = [*self._looks(), look]
+            self.study.set_user_attr(CONFIRMATION, found)
+        return found
+
+    def _looks(self) -> list[dict[str, Any]]:
+        """All looks at these test people so far, for whichever study of the storage, the first first."""
+        people = self.study.user_attrs["data_fingerprint"]
+        studies = optuna.get_all_study_summaries(self._storage, include_best_trial=False)
+        held = [each.user_attrs for each in studies if each.user_attrs.get("data_fingerprint") == people]
+        looks = [look for attrs in held for look in attrs.get(CONFIRMATION, {}).get("looks", [])]
+        # Each confirmation has those before it as well.
+        return sorted({(look["time"], look["command"]): look for look in looks}.values(), key=lambda look: look["time"])
+
+    def _judged(self, baseline: str | None) -> dict[str, Any]:
+        rows = [self._summary(candidate) for candidate in self.picked]
+        tables = {each.name: self._tables(each) for each in self.picked}
+        trained = [row for row in rows if row["error"] is None]
+        trials = [row for row in trained if not row["preset"]]
+        presets = [row for row in trained if row["preset"]]
+        if not trials:
+            raise TrainingError(f"no trial could be trained again: {rows[0]['error']}", "try more with --top")
+        # By validation people, never by test people: those only answer.
+        winner = max(trials, key=lambda row: row["validation"])
+        best_preset = max(presets, key=lambda row: row["validation"], default=None)
+        simple = {"ridge": self._ridge(), "no model": self._no_model()}
+        against = [
+            {"name": name, "kind": kind, **_compared(tables[winner["name"]], other)}
+            for kind, others in (
+                ("preset", {row["name"]: tables[row["name"]] for row in presets}),
+                ("simple", {name: each["tables"] for name, each in simple.items()}),
+            )
+            for name, other in others.items()
+        ]
+        named = next((row for row in presets if baseline in (row["name"], *row["aliases"])), None)
+        headline = named or best_preset
+        return {
+            "version": VERSION,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seeds": self.seeds,
+            "people": len(self._data.people["test"]),
+            "pairs": _pairs(self._data),
+            "candidates": rows,
+            **{key.replace(" ", "_"): each["row"] for key, each in simple.items()},
+            "winner": winner,
+            "against": against,
+            "headline": headline["name"] if headline else None,
+            "headline_is_best": headline is best_preset,
+            "better_than_every_preset": bool(presets)
+            and all(each["verdict"] == "better" for each in against if each["kind"] == "preset"),
+        }
+
+    def _of(self, candidate: Candidate) -> list[Record]:
+        return [self.records[job.key] for job in self.jobs if job.candidate is candidate]
+
+    def _summary(self, candidate: Candidate) -> dict[str, Any]:
+        """A candidate in numbers, as they are stored and shown."""
+        records = self._of(candidate)
+        error = next((record["error"] for record in records if "error" in record), None)
+        row: dict[str, Any] = {"name": candidate.name, "trial": candidate.trial, "preset": candidate.preset}
+        row |= {"aliases": list(candidate.aliases), "value": candidate.value, "error": error}
+        if error is not None:
+            return row
+        validation = [record["validation"] for record in records]
+        tested = _tables_of(records)
+        per_seed = tested[_ALL].mean(axis=1).tolist()
+        return row | {
+            "validation": mean(validation),
+            "validation_sd": stdev(validation) if len(validation) > 1 else None,
+            "test": mean(per_seed),
+            "test_sd": stdev(per_seed) if len(per_seed) > 1 else None,
+            "test_by_yaw": {band: bootstrap.mean_over_people(tested[band]) for band in YAW_BANDS},
+            "epochs": [record["epochs"] for record in records],
+        }
+
+    def _tables(self, candidate: Candidate) -> dict[str, bootstrap.Values]:
+        records = self._of(candidate)
+        return {} if any("error" in record for record in records) else _tables_of(records)
+
+    def _ridge(self) -> dict[str, Any]:
+        fitted = ridge.fit(self._data, self.study.user_attrs.get("ridge_penalty"))
+        return _simple(self._data, float(fitted.cosines(self._data, "validation").mean()), fitted.cosines)
+
+    def _no_model(self) -> dict[str, Any]:
+        data = self._data
+        value = data.no_model_cosine("validation")
+        return _simple(data, value, lambda data, part: data.no_model_cosines(part).astype(np.float64))
+
+
+def _key(config: TrialConfig, seed: int, fingerprint: str) -> str:
+    """Without what has the default, so that a parameter of a later version leaves the trainings of this one valid."""
+    default = {field.name: field.default for field in fields(config)}
+    values = {name: value for name, value in config.to_dict().items() if value != default[name]}
+    what = json.dumps([values, seed, fingerprint], sort_keys=True)
+    return f"{_STORED}{hashlib.sha256(what.encode()).hexdigest()[:16]}"
+
+
+def _record(job: Job, kept: Kept, data: FaceData, plan: Plan) -> Record:
+    """What the kept weights of a training give, on validation people and on each test person."""
+    config = job.candidate.config
+    trainer = Trainer(config, data, seed=job.seed, device=plan.device, precision=kept.precision)
+    trainer.model.load_state_dict(kept.weights)
+    _, cosines = trainer.judge(Pairs(data, "test", config.pose_unit, plan.device))
+    return {
+        "validation": kept.validation,
+        "best_epoch": kept.epoch,
+        "epochs": kept.epochs,
+        "seed": job.seed,
+        "precision": kept.precision,
+        "device": plan.device.type,
+        "engine": plan.engine,
+        "test": _by_person(data, cosines.numpy()),
+    }
+
+
+def _by_person(data: FaceData, cosines: bootstrap.Values) -> dict[str, list[float | None]]:
+    """The mean of each test person, over all pairs and by band of |yaw|."""
+    pairs = data.parts["test"]
+    who, band = persons(pairs), yaw_band(data.yaw[pairs[:, 1]])
+    held = {_ALL: np.ones(len(pairs), dtype=bool)} | {name: band == place for place, name in enumerate(YAW_BANDS)}
+    return {name: bootstrap.person_means(cosines, who, each) for name, each in held.items()}
+
+
+def _pairs(data: FaceData) -> dict[str, int]:
+    """How many pairs of test people there are, in all and by band."""
+    pairs = data.parts["test"]
+    band = yaw_band(data.yaw[pairs[:, 1]])
+    return {_ALL: len(pairs)} | {name: int((band == place).sum()) for place, name in enumerate(YAW_BANDS)}
+
+
+def _tables_of(records: Sequence[Record]) -> dict[str, bootstrap.Values]:
+    """[seeds, people] for all pairs and for each band."""
+    return {name: bootstrap.table([record["test"][name] for record in records]) for name in (_ALL, *YAW_BANDS)}
+
+
+def _simple(data: FaceData, validation: float, cosines: Callable[..., bootstrap.Values]) -> dict[str, Any]:
+    """What needs no training, and so no seeds: its numbers, and its tables of one row."""
+    tables = _tables_of([{"test": _by_person(data, cosines(data, "test"))}])
+    means = {name: bootstrap.mean_over_people(each) for name, each in tables.items()}
+    row = {"validation": validation, "test": means[_ALL], "test_by_yaw": {band: means[band] for band in YAW_BANDS}}
+    return {"row": row, "tables": tables}
+
+
+def _compared(one: Mapping[str, bootstrap.Values], other: Mapping[str, bootstrap.Values]) -> dict[str, Any]:
+    by_yaw = {band: bootstrap.compare(one[band], other[band]) for band in YAW_BANDS}
+    return {**bootstrap.compare(one[_ALL], other[_ALL]), "by_yaw": by_yaw}

@@ -1,0 +1,126 @@
+"""One full training that is kept: checkpoint, history and curve in a folder.
+
+best_model.pth   the epoch with the lowest validation loss, in the users' format (trainer contract §4)
+history.json     every epoch, the config, seed, device and data, and the final means over validation pairs
+curve.svg        losses and cosine by epoch
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from face3d_tune.analysis.curve import curve_picture
+from face3d_tune.config import TrialConfig
+from face3d_tune.data.face_data import FaceData
+from face3d_tune.device import Precision
+from face3d_tune.errors import NonFiniteError, TrainingError
+from face3d_tune.script.export import DataUse, checkpoint_args
+from face3d_tune.study.history import History
+from face3d_tune.training import checkpoint_file
+from face3d_tune.training.base import EpochResult, Evaluation, Training
+from face3d_tune.training.batched.batch import Member, alone
+from face3d_tune.training.plain import Trainer
+
+FILES = ("best_model.pth", "history.json", "curve.svg")
+_CURVES = ("curve.svg", "curve.png")  # version 0.1.0 wrote a PNG
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a full training gave: means of the kept checkpoint over validation pairs."""
+
+    best: EpochResult
+    epochs_run: int
+    validation: Evaluation
+
+
+def train_fully(
+    config: TrialConfig,
+    data: FaceData,
+    out: Path,
+    *,
+    seed: int,
+    device: torch.device,
+    precision: Precision,
+    engine: Literal["plain", "batched"],
+    after_epoch: Callable[[EpochResult], None],
+    notice: Callable[[str], None],
+) -> Trained:
+    """Train to the end or to early stopping, writing into `out` as it goes, so that an interrupt keeps the best so far.
+
+    Training starts over without mixed precision if that led to NaN. Raises NonFiniteError if it does so without.
+    """
+    while True:
+        trainer: Trainer | Member
+        if engine == "plain":
+            trainer = Trainer(config, data, seed=seed, device=device, precision=precision)
+        else:
+            trainer = alone(config, data, seed=seed, device=device, precision=precision)
+        out.mkdir(parents=True, exist_ok=True)
+        for name in _CURVES:  # an interrupt would leave an earlier one beside the new files
+            (out / name).unlink(missing_ok=True)
+        try:
+            _train(trainer, data, out, device, after_epoch)
+            break
+        except NonFiniteError as error:
+            if trainer.precision == "off":
+                raise
+            notice(f"{error.message}: starting again without mixed precision")
+            precision = "off"
+    return _conclude(trainer, data, out, device)
+
+
+def _train(
+    trainer: Trainer | Member,
+    data: FaceData,
+    out: Path,
+    device: torch.device,
+    after_epoch: Callable[[EpochResult], None],
+) -> None:
+    args = {**checkpoint_args(trainer.config, DataUse.of(data)), "save_dir": str(out), "device": str(device)}
+    facts = _facts(trainer, data, device)
+    while trainer.stop_reason is None:
+        result = trainer.train_epoch()
+        if result.is_best:
+            checkpoint_file.save(trainer.checkpoint(args), out / "best_model.pth")
+        _write_history(trainer, out, facts)
+        after_epoch(result)
+
+
+def _conclude(trainer: Training, data: FaceData, out: Path, device: torch.device) -> Trained:
+    """Judge the kept checkpoint, not the last epoch, by the plain model."""
+    if trainer.best is None:
+        raise TrainingError("no epoch was trained")
+    plain = Trainer(trainer.config, data, seed=trainer.seed, device=device, precision=trainer.precision)
+    plain.model.load_state_dict(checkpoint_file.load(out / "best_model.pth")["model_state_dict"])
+    validation = plain.evaluate(plain.validation)
+    means = _facts(trainer, data, device) | {"best_epoch": trainer.best.epoch, "stop_reason": trainer.stop_reason}
+    means |= {"validation": asdict(validation)}
+    _write_history(trainer, out, means)
+    history = History.of_epochs(trainer.history)
+    curve = curve_picture(history, trainer.best.epoch, data.no_model_cosine("validation"))
+    (out / "curve.svg").write_text(curve, encoding="utf-8")
+    return Trained(trainer.best, len(trainer.history), validation)
+
+
+def _facts(trainer: Training, data: FaceData, device: torch.device) -> dict[str, Any]:
+    """What the history says beside the epochs."""
+    return {
+        "config": trainer.config.to_dict(),
+        "seed": trainer.seed,
+        "device": str(device),
+        "engine": "plain" if isinstance(trainer, Trainer) else "batched",
+        "amp": trainer.precision,
+        "data": {"source": data.source, "fingerprint": data.fingerprint()},
+    }
+
+
+def _write_history(trainer: Training, out: Path, facts: Mapping[str, Any]) -> None:
+    content = {**facts, "epochs": [asdict(result) for result in trainer.history]}
+    partial = out / "history.json.partial"
+    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    partial.replace(out / "history.json")

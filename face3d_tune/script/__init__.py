@@ -1,0 +1,1 @@
+"""The users' own training script: its flags, commands for it, its earlier runs."""

@@ -1,0 +1,325 @@
+"""A smoke test of an exported command: the users' own script trains one epoch, and nothing of theirs is written to.
+
+Whatever the script is told to read or write lies in a temporary folder, which is also the one that it is started in: a
+copy of the six data files, its checkpoints, its logs. It gets the exported flags as they are, but for those folders and
+`epochs`.
+"""
+
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import stdev
+from typing import Any, Literal
+
+import psutil
+from torch import Tensor
+
+from face3d_tune.config import TrialConfig
+from face3d_tune.data.convert import convert, copy, write_sample
+from face3d_tune.errors import ScriptError, TrainingError
+from face3d_tune.script import diagnosis
+from face3d_tune.script.export import DataUse, commands
+from face3d_tune.script.flags import Script
+from face3d_tune.study.history import History
+from face3d_tune.study.trials import StoredTrial, folds_of
+from face3d_tune.system import signals
+from face3d_tune.training import checkpoint_file, weights
+
+_ENOUGH_TRIALS, _USUAL = 5, 0.05
+_LOOK = 0.05  # seconds between two looks at the script
+_MOST_FILES = 20_000  # in the script's folder, to look whether it changed
+_NUMBER = r"(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|nan|inf)\b"
+_BEST = "best_model.pth"
+_RENAMED = {"num_layers": "num_decoder_layers"}  # in later copies of the script
+_BEGINNINGS = (b"PK", b"\x80")  # of files that torch.save writes, now and before version 1.6
+_VALIDATION = r"(?:\bval\w*|验证)[^\n\d]*?"
+
+
+@dataclass(frozen=True, slots=True)
+class FirstEpoch:
+    """What the script's validation gave after one epoch; None where it cannot be read."""
+
+    cosine: float | None
+    val_loss: float | None
+    source: Literal["checkpoint", "output", "nothing"]
+
+
+@dataclass(frozen=True, slots=True)
+class SmokeTest:
+    """A script that trained one epoch; `warnings` are for whoever will train with it."""
+
+    first: FirstEpoch
+    weights: Mapping[str, Tensor] | None  # of the model that it built; None if no checkpoint says
+    seconds: float
+    warnings: tuple[str, ...]
+
+
+def try_script(
+    config: TrialConfig, use: DataUse, source: Path | None, script: Script, *, python: str, timeout: float
+) -> SmokeTest:
+    """Train one epoch with what `commands` exports, on a copy of the folder `source` (None: the bundled sample).
+
+    The script is killed, with whatever it has started, at `timeout` (seconds) and when this is interrupted. Raises
+    ScriptError, with what the script printed, if it does not train; DataError if `source` cannot be copied.
+    """
+    if "epochs" not in script.flags:
+        raise ScriptError(f"{script.path} has no --epochs, so it cannot be told to train only one")
+    path = os.path.abspath(script.path)
+    before = _files(Path(path).parent)
+    with tempfile.TemporaryDirectory(prefix="face3d-tune-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        _copy_data(source, folder / "data", config, use)
+        here = replace(use, data_dir=str(folder / "data"), file_pose_unit=config.pose_unit)
+        flags = commands(replace(config, epochs=1), here, script).commands[-1][2:]
+        for each in ("save_dir", "log_dir"):
+            if each in script.flags:
+                flags += [script.flags[each].typed, str(folder / each)]
+        started = time.monotonic()
+        warnings = _train([_program(python), path, *flags], folder, timeout)
+        seconds = time.monotonic() - started
+        printed, (held, unreadable) = _printed(folder), _checkpoints(folder)
+        first = _first_epoch(held.values(), printed)
+        if not all(math.isfinite(value) for value in (first.cosine, first.val_loss) if value is not None):
+            unstable = [flag for flag in ("--lr", "--use_mixed_precision") if flag in flags]
+            raise ScriptError(
+                f"{script.path} trains, but its validation gives cosine {first.cosine}, loss {first.val_loss}",
+                f"blame {' or '.join(unstable)}: it decides how stable training is" if unstable else None,
+                printed,
+            )
+    models = {path: model for path, content in held.items() if (model := weights.find(content))}
+    if not models:
+        why = f" ({'; '.join(unreadable)})" if unreadable else ""
+        warnings.append(
+            f"it trains, but wrote no checkpoint that can be read here{why}, so which model it builds is not checked"
+        )
+    elif _BEST not in (path.name for path in models):
+        name = next(iter(models)).name
+        warnings.append(f"its checkpoint is {name}, not {_BEST}: give `face3d-tune import` the file by its name")
+    if changed := sorted(_files(Path(path).parent).items() ^ before.items()):
+        listed = ", ".join(dict.fromkeys(file for file, _ in changed[:6]))
+        warnings.append(f"it wrote into its own folder, whatever --save_dir and --log_dir say: {listed}")
+    return SmokeTest(first, next(iter(models.values()), None), seconds, tuple(warnings))
+
+
+def wrong_model(tested: SmokeTest, config: TrialConfig, use: DataUse, script: Script) -> ScriptError | None:
+    """Compare the model that the script built with a config's: how they differ and what to do, None if they do not.
+
+    None also if no checkpoint says which model it built.
+    """
+    if tested.weights is None or not (found := weights.differences(tested.weights, config, use.feature_size)):
+        return None
+    built = weights.structure(tested.weights)
+    layout = built.get("layout", config.layout)
+    if layout != config.layout:
+        hint = f"your copy builds the {layout} layout: `face3d-tune run --layout {layout} --study-name NEW` searches it"
+    else:
+        name = found[0].partition(" = ")[0]
+        named = [script.flags[each].typed for each in (_RENAMED.get(name, name), name) if each in script.flags]
+        flag = named[0] if named else "these flags"
+        hint = f"see what {script.path} does with {flag} where it builds its model"
+    return ScriptError(f"{script.path} builds another model than is trained here: {'; '.join(found)}", hint)
+
+
+def difference(tested: SmokeTest, stored: StoredTrial) -> list[str]:
+    """How far the script's first epoch is from the trial's, as lines for a person.
+
+    Seed and split are the script's own, so some difference is no fault. A first epoch is "far" from the trial's when
+    it is further away than the study's trials are from each other there: their standard deviation, or 0.05 while they
+    are fewer than five. (On the sample another seed changes it by 0.005 to 0.013.)
+    """
+    first, held = tested.first, History.of(stored.trial)
+    firsts = [History.of(trial).cosine[:1] for trial in stored.trials]
+    cosines = [cosine for (cosine,) in filter(None, firsts)]
+    if first.cosine is None or not held.cosine:
+        missing = (
+            "the trial stored no first epoch" if first.cosine is not None else "its validation cosine is not known"
+        )
+        return [f"check: nothing to compare: {missing}"]
+    read = " (as it printed them)" if first.source == "output" else ""
+    ours = f"cosine {held.cosine[0]:.4f}" + (f", loss {held.val_loss[0]:.4f}" if held.val_loss else "")
+    theirs = f"cosine {first.cosine:.4f}" + (f", loss {first.val_loss:.4f}" if first.val_loss is not None else "")
+    enough = len(cosines) >= _ENOUGH_TRIALS
+    limit = stdev(cosines) if enough else _USUAL
+    off = first.cosine - held.cosine[0]
+    rule = "the trials of this study differ from each other by" if enough else "another seed changes it by less than"
+    lines = [
+        f"check: validation after epoch 1{read}: {theirs}; trial {stored.trial.number} had {ours}",
+        f"check: {abs(off):.4f} {'above' if off > 0 else 'below'} the trial; {rule} {limit:.4f} there",
+    ]
+    if (folds := folds_of(stored.study_attrs)) not in (1, 3):  # the first of three folds is the script's split
+        lines.append(f"note: the trial's is of fold 1 of {folds}, which validates on other people than the script")
+    if abs(off) > limit:
+        layout = "build another layout, " if tested.weights is None else ""
+        lines.append(
+            f"warning: that is far: the script may split or read the data in another way, {layout}or have a default "
+            "that no flag sets"
+        )
+    return lines
+
+
+def endings_interrupt() -> AbstractContextManager[None]:
+    """Until the block ends, what ends a program from outside raises KeyboardInterrupt, so nothing is left."""
+    return signals.handled(signal.default_int_handler)
+
+
+def _program(python: str) -> str:
+    """The interpreter, from any folder. Raises ScriptError."""
+    found = shutil.which(python)
+    if found is None:
+        raise ScriptError(f"--python {python}: no such program", "name the Python that trains, e.g. .venv/bin/python")
+    return os.path.abspath(found)
+
+
+def _copy_data(source: Path | None, target: Path, config: TrialConfig, use: DataUse) -> None:
+    """The six files with the poses as the trial had them."""
+    original = source
+    if source is None:
+        original = target.with_name("sample") if config.pose_unit != use.file_pose_unit else target
+        write_sample(original)
+    if original is not None and config.pose_unit != use.file_pose_unit:
+        convert(original, target, unit=config.pose_unit)
+    elif source is not None:
+        copy(source, target)
+
+
+def _train(command: Sequence[str], folder: Path, timeout: float) -> list[str]:
+    """Run the script to its end; what to know about how it was run. Raises ScriptError."""
+    path = command[1]
+    code = _run(command, folder, timeout, import_from=())
+    printed = _printed(folder)
+    if code and re.search(r"^ModuleNotFoundError", printed, re.MULTILINE):
+        # Whether that is only for the folder that it was started in can be tried.
+        roots = tuple(dict.fromkeys((os.getcwd(), str(Path(path).parent.parent))))
+        if _run(command, folder, timeout, import_from=roots) == 0:
+            where = " or ".join(roots)
+            return [f"it finds its own modules only from {where}: start it there, or set PYTHONPATH to it"]
+    if code == 0:
+        return []
+    if code is None:
+        last = printed.strip().rpartition("\n")[2] or "nothing"
+        raise ScriptError(
+            f"{path} did not end its first epoch within {timeout:g} s; the last it printed: {last}",
+            "it may only be slow: --timeout 1h waits for an hour",
+            printed,
+        )
+    found = diagnosis.find(code, printed, _given(command[2:]))
+    raise ScriptError(f"{path} does not train with these flags: {found.reason}", str(found), printed)
+
+
+def _run(command: Sequence[str], folder: Path, timeout: float, import_from: Sequence[str]) -> int | None:
+    """Start it in an empty folder, wait for its end, and return its exit code; None if it took too long.
+
+    Relative folders in PYTHONPATH are meant from where this program was started.
+    """
+    shutil.rmtree(folder / "work", ignore_errors=True)
+    (folder / "work").mkdir()
+    paths = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([*paths, *import_from]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONIOENCODING": "utf-8",
+        "MPLBACKEND": "Agg",
+    }
+    with (folder / "printed.txt").open("wb") as printed:
+        process = psutil.Popen(
+            list(command),
+            cwd=folder / "work",
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            end = time.monotonic() + timeout
+            while process.poll() is None and time.monotonic() < end:
+                time.sleep(_LOOK)  # Windows would hold Ctrl-C back until a wait ends
+            code: int | None = process.poll()
+            return code
+        finally:
+            _kill(process)
+
+
+def _kill(process: psutil.Popen) -> None:
+    """End it and whatever it has started."""
+    with suppress(psutil.NoSuchProcess):
+        for each in [*process.children(recursive=True), process]:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+    process.wait()
+
+
+def _given(flags: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """The arguments of each flag, by the flag."""
+    given: dict[str, list[str]] = {}
+    for word in flags:
+        if word.startswith("--"):
+            given[word] = []
+        else:
+            given[list(given)[-1]].append(word)
+    return given
+
+
+def _printed(folder: Path) -> str:
+    return (folder / "printed.txt").read_text(encoding="utf-8", errors="replace")
+
+
+def _checkpoints(folder: Path) -> tuple[dict[Path, Mapping[str, Any]], list[str]]:
+    """Read the checkpoints that the script wrote anywhere, by any name, `best_model.pth` first.
+
+    Returns them, and of each that cannot be read a line that says why.
+    """
+    held: dict[Path, Mapping[str, Any]] = {}
+    unreadable = []
+    for path in sorted(folder.rglob("*"), key=lambda path: (path.name != _BEST, path)):
+        if not path.is_file():
+            continue
+        with path.open("rb") as file:
+            if not file.read(2).startswith(_BEGINNINGS):
+                continue
+        try:
+            held[path] = checkpoint_file.load(path)
+        except TrainingError as error:
+            unreadable.append(error.message.replace(str(path), path.name))
+    return held, unreadable
+
+
+def _first_epoch(checkpoints: Iterable[Mapping[str, Any]], printed: str) -> FirstEpoch:
+    """Read what validation gave from a checkpoint, or else from the output."""
+    for held in checkpoints:
+        loss, cosine = (_first(held.get(name)) for name in ("val_loss_history", "val_cosine_sim_history"))
+        if loss is not None:
+            return FirstEpoch(cosine, loss, "checkpoint")
+    losses = re.findall(rf"{_VALIDATION}(?:loss|损失)[^\n\d-]*?{_NUMBER}", printed, re.IGNORECASE)
+    cosines = re.findall(rf"(?:\bcos\w*|余弦|相似度)[^\n\d-]*?{_NUMBER}", printed, re.IGNORECASE)
+    if not losses and not cosines:
+        return FirstEpoch(None, None, "nothing")
+    return FirstEpoch(float(cosines[-1]) if cosines else None, float(losses[-1]) if losses else None, "output")
+
+
+def _first(history: Any) -> float | None:
+    """Read the first number of a history, None if there is none."""
+    return checkpoint_file.number(history[0]) if isinstance(history, (list, tuple)) and history else None
+
+
+def _files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file in a folder and below, as far as they can be counted."""
+    found: dict[str, tuple[int, int]] = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                held = os.stat(os.path.join(place, name), follow_symlinks=False)
+                found[os.path.relpath(os.path.join(place, name), folder)] = held.st_size, held.st_mtime_ns
+        if len(found) > _MOST_FILES:
+            break
+    return found

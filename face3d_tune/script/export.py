@@ -1,0 +1,318 @@
+"""A trial's config said in the flags of the users' own training script, and in the other forms it leaves this tool in.
+
+No command relies on a default: copies of the script differ in them (trainer contract §5). What a copy cannot be told is
+named in `Export.missing`, never dropped.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import tomli_w
+
+from face3d_tune.config import PARAMETERS, PoseUnit, TrialConfig
+from face3d_tune.data.face_data import SAMPLE_NAME, FaceData, recorded_selection
+from face3d_tune.data.pairs import TurnAngle
+from face3d_tune.errors import ExportError
+from face3d_tune.script.flags import DOCUMENTED, UNKNOWN, Flag, Script
+
+Shell = Literal["bash", "powershell", "cmd"]
+SAMPLE_FOLDER = "faces160"
+
+# Flags that no trial sets and whose defaults do it no harm; the last two mean nothing to `plateau` without warm-up, and
+# `_schedule` says them where they mean something.
+_HARMLESS = (
+    *("num_workers", "device", "save_dir", "log_dir", "resume", "deterministic"),
+    *("warmup_lr", "cosine_eta_min"),
+)
+
+_KNOWN = (*_HARMLESS, "model_type", "num_decoder_layers", "min_yaw_angle", "max_yaw_angle")
+
+# What a script that lacks the flag does anyway.
+_WITHOUT_FLAG = {
+    "loss_type": "combined",
+    "early_stopping_patience": 0,
+    "use_mixed_precision": False,
+    "use_spatial_attention": False,
+    "use_pose_attention": False,
+    "optimizer": "adamw",
+    "scheduler_type": "plateau",
+    "warmup_epochs": 0,
+    **dict.fromkeys(("focal_gamma", "angle_weight", "oversampling"), 0.0),
+    **dict.fromkeys(("view_mixing", "feature_noise", "pose_jitter", "landmark_noise"), 0.0),
+}
+
+# Parameters that no known copy of the script has: a flag of that name may mean something else.
+_UNHEARD_OF = (
+    *("optimizer", "focal_gamma", "angle_weight", "oversampling"),
+    *("view_mixing", "feature_noise", "pose_jitter", "landmark_noise"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataUse:
+    """The data that a config was trained on."""
+
+    data_dir: str
+    feature_size: int  # numbers per embedding
+    file_pose_unit: PoseUnit  # of the poses as they stand in data_dir
+    min_yaw: float = 0.0  # degrees, of |yaw|; 0 = no limit
+    max_yaw: float | None = None  # degrees, of |yaw|
+    turn_angle: TurnAngle = "first"  # that yaw is; the script limits the first angle, whichever that is
+
+    @property
+    def script_limits(self) -> tuple[float, float | None]:
+        """The limits of the first angle, which are all that the script can be told."""
+        return (self.min_yaw, self.max_yaw) if self.turn_angle == "first" else (0.0, None)
+
+    @classmethod
+    def of(cls, data: FaceData) -> Self:
+        """Data as they were read."""
+        return cls(
+            data_dir=data.source,
+            feature_size=data.feature_size,
+            file_pose_unit=data.file_pose_unit,
+            min_yaw=data.min_yaw,
+            max_yaw=data.max_yaw,
+            turn_angle=data.turn_angle,
+        )
+
+    @classmethod
+    def of_study(cls, attrs: Mapping[str, Any], data_dir: str | None = None) -> Self:
+        """The `data` attribute of a study; the bundled sample under the name that `data sample` is told to write."""
+        source = SAMPLE_FOLDER if attrs["source"] == SAMPLE_NAME else attrs["source"]
+        return cls(
+            data_dir=data_dir or source,
+            feature_size=attrs["feature_size"],
+            file_pose_unit=attrs["pose_unit"],
+            **{name: value for name, value in recorded_selection(attrs).items() if name != "split"},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Commands to run in order, each a list of arguments, and what to know before running them.
+
+    `missing` says what the commands do not reproduce, `notes` what the reader has to check. One line each.
+    """
+
+    commands: tuple[list[str], ...]
+    missing: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def commands(config: TrialConfig, use: DataUse, script: Script = DOCUMENTED) -> Export:
+    """The command that repeats a training with `script`, after one that converts the data if the poses need it."""
+    data_dir = _typeable(use.data_dir)
+    convert = []
+    if config.pose_unit != use.file_pose_unit:
+        # The script feeds the poses as they stand in the file, so another unit takes another folder.
+        copy = (data_dir.rstrip("/\\") or data_dir) + f"-{config.pose_unit}"
+        convert = [["face3d-tune", "data", "convert", data_dir, copy, "--pose-unit", config.pose_unit]]
+        data_dir = copy
+
+    words, missing = ["python", _typeable(script.path)], []
+    values = _to_say(config, use, data_dir, script)
+    if config.warmup_epochs and config.scheduler_type == "plateau" and "warmup_epochs" in script.flags:
+        missing.append(f"warmup_epochs = {config.warmup_epochs}: torch cannot chain a warm-up with plateau")
+        values["warmup_epochs"] = 0
+    for name, value in values.items():
+        said = _say(name, value, script)
+        if isinstance(said, list):
+            words += said
+        else:
+            missing.append(f"{name} = {_text(value)}: {said}")
+    missing += _unsaid_limits(use)
+    if config.d_model != use.feature_size:
+        missing.append(f"d_model = {config.d_model}: their model needs d_model = {use.feature_size}, the feature size")
+    return Export((*convert, words), tuple(missing), _notes(config, use, words, script))
+
+
+def _to_say(config: TrialConfig, use: DataUse, data_dir: str, script: Script) -> dict[str, Any]:
+    """The values to state, by flag, in the order of the command."""
+    flags = script.flags
+    values: dict[str, Any] = {"data_dir": data_dir, **config.to_dict()}
+    del values["layout"], values["pose_unit"]  # no flag sets them: see _notes and `commands`
+    if "num_decoder_layers" in flags:
+        values["num_decoder_layers"] = config.num_layers
+        if "num_layers" not in flags:
+            del values["num_layers"]
+    if config.early_stopping_patience == 0 and "early_stopping_min_delta" not in flags:
+        del values["early_stopping_min_delta"]
+    schedule = _schedule(config) if "scheduler_type" in flags else {}
+    return values | schedule | _yaw_limits(config, use, script)
+
+
+def _schedule(config: TrialConfig) -> dict[str, float]:
+    """What newer copies have to be told beside scheduler_type and warmup_epochs, for the rates of `schedules`.
+
+    A line from warmup_lr to lr over W epochs is lr · e / (W + 1) if it begins at lr / (W + 1).
+    """
+    if config.scheduler_type == "plateau":
+        return {}
+    warm = {"warmup_lr": config.lr / (config.warmup_epochs + 1)} if config.warmup_epochs else {}
+    return {**warm, "cosine_eta_min": config.scheduler_min_lr}
+
+
+def _yaw_limits(config: TrialConfig, use: DataUse, script: Script) -> dict[str, float]:
+    """The limits of |yaw| to state: those set, and those that undo a default of the script."""
+    limits = {}
+    low, high = use.script_limits
+    if low or _has_default("min_yaw_angle", script):
+        limits["min_yaw_angle"] = low
+    if high is not None or _has_default("max_yaw_angle", script):
+        limits["max_yaw_angle"] = float("inf") if high is None else high
+    if config.pose_unit == "radians":
+        # The script compares |yaw| as it stands in the folder it trains on, and there it is in radians.
+        return {name: float(np.deg2rad(limit)) for name, limit in limits.items()}
+    return limits
+
+
+def _unsaid_limits(use: DataUse) -> list[str]:
+    """The limits of a head turn that is not the angle which the script limits."""
+    limits = {"min_yaw_angle": use.min_yaw or None, "max_yaw_angle": use.max_yaw}
+    return [
+        f"{name} = {_text(value)} of the {use.turn_angle} angle: the script limits the first"
+        for name, value in limits.items()
+        if value is not None and use.turn_angle != "first"
+    ]
+
+
+def _has_default(name: str, script: Script) -> bool:
+    """Whether the script may limit |yaw| without being told to."""
+    flag = script.flags.get(name)
+    return flag is not None and flag.default not in (None, 0)
+
+
+def _say(name: str, value: Any, script: Script) -> list[str] | str:
+    """The arguments that give `name` the `value` (none if the script cannot differ), or why there are none."""
+    flag = script.flags.get(name)
+    if flag is None:
+        return [] if _WITHOUT_FLAG.get(name) == value else f"{script.path} has no --{name}"
+    if not flag.takes_value:
+        return _switch(value, flag)
+    if flag.choices is not None and _text(value) not in map(str, flag.choices):
+        return f"{flag.typed} takes only {', '.join(map(str, flag.choices))}"
+    return [flag.typed, _text(value)]
+
+
+def _switch(value: Any, flag: Flag) -> list[str] | str:
+    if not isinstance(value, bool):
+        return f"{flag.typed} takes no value"
+    word = flag.name if value else flag.off_name
+    if word is not None:
+        return [f"--{word}"]
+    if flag.default is UNKNOWN:
+        return f"no flag says so, and the default of {flag.typed} cannot be read from the source"
+    return [] if bool(flag.default) is value else f"{flag.typed} is {flag.default} by default and no flag undoes that"
+
+
+def _notes(config: TrialConfig, use: DataUse, words: list[str], script: Script) -> tuple[str, ...]:
+    notes = []
+    if config.scheduler_type != "plateau" and "scheduler_type" in script.flags:
+        shape = "the learning rate rises in a line, then falls" if config.warmup_epochs else "the learning rate falls"
+        over = "the epochs that are left" if config.warmup_epochs else "all epochs"
+        notes.append(f"{shape} by a cosine over {over}, set once an epoch; no flag says so, see that your copy does")
+    if same := [script.flags[name].typed for name in _UNHEARD_OF if name in script.flags]:
+        notes.append(f"your copy has {', '.join(same)} of its own; see that it means what docs/tuning.md says")
+    if use.turn_angle != "first":
+        notes.append(f"the study's head turn is the {use.turn_angle} angle of a pose; the script's yaw is the first")
+    if "model_type" in script.flags:
+        notes.append(f"your copy chooses the layout by --model_type; see that it builds the `{config.layout}` layout")
+    elif config.layout == "pose":
+        notes.append("this trial was trained with the `pose` layout: use a copy of the script that builds it")
+    unsaid = [flag for flag in script.flags.values() if not {f"--{flag.name}", f"--{flag.off_name}"} & {*words}]
+    if needed := {flag.typed for flag in unsaid if flag.required}:
+        notes.append(f"your copy does not start without {', '.join(sorted(needed))}: add it")
+    known = {script.flags[name].typed for name in (*config.to_dict(), *_KNOWN) if name in script.flags}
+    if others := {flag.typed for flag in unsaid} - known - needed:
+        notes.append(f"your copy also has {', '.join(sorted(others))}: no trial sets it, so its default applies")
+    return tuple(notes)
+
+
+def _text(value: Any) -> str:
+    """A value as typed; a float in full, so that it is read back exactly."""
+    return value if isinstance(value, str) else repr(value)
+
+
+def _typeable(path: str) -> str:
+    """The path, such that no command takes it for an option."""
+    return f"./{path}" if path.startswith("-") else path
+
+
+def quote(arguments: Sequence[str], shell: Shell) -> str:
+    """One line that gives a program exactly these arguments when it is typed into `shell`.
+
+    PowerShell 5.1 loses double quotes inside an argument, whatever is typed; 7.3 keeps them. Raises ExportError if cmd
+    has no way to say an argument.
+    """
+    if shell == "bash":
+        return shlex.join(arguments)
+    words = [(_quote_powershell if shell == "powershell" else _quote_cmd)(argument) for argument in arguments]
+    # PowerShell prints a line that begins with a string; & makes it a command.
+    return ("& " if shell == "powershell" and words[0].startswith("'") else "") + " ".join(words)
+
+
+def _quote_powershell(argument: str) -> str:
+    # An option with a dot or colon would be cut in two there.
+    if re.fullmatch(r"-[\w-]*|[\w./:\\][\w./:\\+-]*", argument, re.ASCII):
+        return argument
+    return "'" + re.sub("(['\u2018\u2019\u201a\u201b])", r"\1\1", argument) + "'"  # typographic quotes end strings too
+
+
+def _quote_cmd(argument: str) -> str:
+    if re.search(r"[%\r\n\0]", argument):
+        raise ExportError(
+            f"cmd has no way to type the argument {argument!r}",
+            "rename what it names without a % or line break, or use --shell powershell",
+        )
+    if re.fullmatch(r"[\w./:\\+-]+", argument, re.ASCII):
+        return argument
+    # The program's C runtime reads backslashes as themselves, except before a double quote.
+    quoted = '"' + re.sub(r'(\\*)("|$)', lambda run: 2 * run[1] + ('\\"' if run[2] else ""), argument) + '"'
+    # cmd itself knows no \" and would take the rest for unquoted, so it must not see any quote at all.
+    return re.sub(r'[()!^"<>&|]', r"^\g<0>", quoted) if '"' in argument else quoted
+
+
+def to_json(config: TrialConfig, use: DataUse, extra: Mapping[str, Any]) -> str:
+    """The config and its data as a JSON object with the keys of `extra` before them."""
+    return json.dumps({**extra, "config": config.to_dict(), "data": asdict(use)}, indent=2, ensure_ascii=False) + "\n"
+
+
+def to_toml(name: str, config: TrialConfig, feature_size: int) -> str:
+    """A table `presets.NAME` for a study file that resolves to `config` on data of `feature_size`.
+
+    d_model is said as a `width`, and dim_feedforward and a width of 1 are left out, so that the preset fits other data.
+    """
+    values = {key: value for key, value in config.to_dict().items() if key in PARAMETERS}
+    if config.dim_feedforward == 4 * config.d_model:
+        del values["dim_feedforward"]
+    del values["d_model"]
+    if config.d_model != feature_size:
+        values["width"] = config.d_model / feature_size
+    run = f'# Trained with epochs = {config.epochs} and layout = "{config.layout}", which a preset does not set.\n'
+    return run + tomli_w.dumps({"presets": {name: values}})
+
+
+def checkpoint_args(config: TrialConfig, use: DataUse) -> dict[str, Any]:
+    """The `args` of a checkpoint: every flag of old and new copies of the script, None where a trial has no value.
+
+    The folder is that of the data as it was read, and so are the limits (degrees) of the angle that the script limits;
+    `pose_unit`, `layout` and `turn_angle`, which no flag sets, are there as well.
+    """
+    low, high = use.script_limits
+    return {
+        **dict.fromkeys(_HARMLESS),
+        **config.to_dict(),
+        **_schedule(config),
+        "deterministic": False,
+        "num_decoder_layers": config.num_layers,
+        "data_dir": use.data_dir,
+        "min_yaw_angle": low,
+        "max_yaw_angle": high,
+        "turn_angle": use.turn_angle,
+    }

@@ -1,0 +1,264 @@
+"""Earlier runs as trials of a study: is the value that a run claims what this study would have measured?
+
+A checkpoint holds the weights, so the claim can be tried. On the people who validate in this study they must give the
+cosine and the loss that the file says. If they give these on the pairs that it trained on instead, that is where the
+run was validated: its value says nothing about people never seen, and no trial compares with it. A run without a split
+was validated on everyone, the test people too, whom only a confirmation looks at: it is known by what its claim would
+mean for them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from torch import Tensor
+
+from face3d_tune.config import PARAMETERS, PoseUnit, TrialConfig
+from face3d_tune.data.face_data import FaceData, mean_by_yaw
+from face3d_tune.script.earlier_run import EarlierRun, NotExpressible, learning_rates
+from face3d_tune.study import history, space
+from face3d_tune.study.settings import Settings
+from face3d_tune.study.study_file import StudyFile
+from face3d_tune.study.trials import IMPORTED
+from face3d_tune.training import losses, weights
+from face3d_tune.training.base import EVALUATION_BATCH, Pairs
+from face3d_tune.training.model import Model
+
+# Of cosine and of loss. The script may have validated in mixed precision, or its pairs in another order of batches.
+_SAME = 0.003
+_LIKELY = 0.03  # so far from what is known of others may the cosine of the test people lie
+_CLEARLY = 3  # times nearer to the claim than on any other people
+
+_CPU = torch.device("cpu")
+
+Whom = Literal["validation", "train", "both"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """What weights give on some pairs, one number a pair."""
+
+    squared_errors: Tensor  # averaged over the numbers of an embedding
+    cosines: Tensor
+    yaw: NDArray[np.float64]  # [pairs], degrees
+
+    @property
+    def mse(self) -> float:
+        return self.squared_errors.mean().item()
+
+    @property
+    def cosine(self) -> float:
+        return self.cosines.mean().item()
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """One run beside a study. Its claim is the cosine of its best epoch; what is not known is None."""
+
+    run: EarlierRun
+    claim: float
+    measured: Mapping[Whom, float]  # cosine that its weights give, by people of the study; empty if they were not tried
+    trial: FrozenTrial | None  # ready to be stored; None: refused
+    confirmed: bool
+    reason: str  # why it is refused, or not confirmed; "" if neither
+    note: str = ""  # what else to know before one compares it
+
+
+def examine(run: EarlierRun, file: StudyFile, settings: Settings, data: FaceData, *, unconfirmed: bool) -> Examined:
+    """Try a run's claim on a study's data, and make a trial of it if it holds, or if `unconfirmed` ones are taken.
+
+    `file` is for the study's layout.
+    """
+    claim, measured = run.cosine[run.best_epoch - 1], {}
+    try:
+        _check_conditions(run, settings, data)
+        unit, scores = _evaluate(run, data)
+        measured = {whom: each.cosine for whom, each in scores.items()}
+        config = run.config(unit)
+        params, overrides = _cut(config, file, data.feature_size)
+    except NotExpressible as error:
+        return Examined(run, claim, measured, None, False, str(error))
+    doubt = _doubt(run, config, scores, data)
+    trial = None
+    if not doubt or unconfirmed:
+        trial = _trial(run, config, params, overrides, file, settings.epochs, scores["validation"], confirmed=not doubt)
+    note = ""
+    if run.best_epoch == config.epochs < settings.epochs:
+        note = (
+            f"it still improved when it ended, after {config.epochs} epochs; trials here train up to {settings.epochs}"
+        )
+    return Examined(run, claim, measured, trial, not doubt, doubt, note)
+
+
+def _check_conditions(run: EarlierRun, settings: Settings, data: FaceData) -> None:
+    """Raise NotExpressible unless the study could have made this run."""
+    run.config("degrees")
+    if run.feature_size != data.feature_size:
+        raise NotExpressible(f"its embeddings have {run.feature_size} numbers, the study's {data.feature_size}")
+    if run.layout != settings.layout:
+        raise NotExpressible(f"its model has the {run.layout} layout, the study's the {settings.layout} layout")
+    if run.best_epoch > settings.epochs:
+        most = f"{settings.epochs} at most (--epochs)"
+        raise NotExpressible(f"its best epoch is {run.best_epoch}; this study trains {most}")
+    if not run.holds_best:
+        raise NotExpressible(f"its weights are not those of its best epoch, {run.best_epoch}; give its best_model.pth")
+
+
+def _evaluate(run: EarlierRun, data: FaceData) -> tuple[PoseUnit, dict[Whom, _Scores]]:
+    """What the weights give on each part of the people, in the unit of the poses that comes nearest to the claim."""
+    units: tuple[PoseUnit, ...] = (run.pose_unit,) if run.pose_unit else ("degrees", "radians")
+    tried = {unit: _evaluate_in(unit, run, data) for unit in units}
+    near = {
+        unit: min(_distance(run, run.config(unit), each) for each in scores.values()) for unit, scores in tried.items()
+    }
+    unit = min(units, key=lambda unit: near[unit])
+    return unit, tried[unit]
+
+
+def _evaluate_in(unit: PoseUnit, run: EarlierRun, data: FaceData) -> dict[Whom, _Scores]:
+    config = run.config(unit)
+    if found := weights.differences(run.weights, config, data.feature_size):
+        raise NotExpressible(f"it is another model than its args say: {'; '.join(found)}")
+    model = Model(config, data.feature_size, torch.Generator())
+    model.load_state_dict(run.weights)
+    model.eval()
+    held: dict[Whom, _Scores] = {"validation": _score(model, data, unit)}
+    if data.split == "person":  # else these are everyone
+        both = np.concatenate((data.parts["train"], data.parts["validation"]))
+        both = both[np.lexsort(both.T[::-1])]  # in the order of the files, as a script without a split
+        others: dict[Whom, NDArray[np.int64]] = {"train": data.parts["train"], "both": both}
+        for whom, pairs in others.items():
+            held[whom] = _score(model, replace(data, parts={**data.parts, "validation": pairs}), unit)
+    return held
+
+
+@torch.no_grad()
+def _score(model: Model, data: FaceData, unit: PoseUnit) -> _Scores:
+    """Of the validation pairs."""
+    pairs = Pairs(data, "validation", unit, _CPU)
+    squared_errors, cosines = [], []
+    for start in range(0, len(pairs), EVALUATION_BATCH):
+        batch = slice(start, start + EVALUATION_BATCH)
+        prediction = model(pairs.src[batch], pairs.landmarks[batch], pairs.poses[batch])
+        squared_errors.append(losses.squared_errors(prediction, pairs.target[batch]).double())
+        cosines.append(losses.cosines(prediction, pairs.target[batch]).double())
+    return _Scores(torch.cat(squared_errors), torch.cat(cosines), pairs.yaw)
+
+
+def _distance(run: EarlierRun, config: TrialConfig, scores: _Scores) -> float:
+    """How far scores are from what the file says of its best epoch: in cosine or loss, whatever is further.
+
+    Scripts take the mean over pairs, or over batches, of which the last is smaller: what is nearer counts.
+    """
+    best, both = run.best_epoch - 1, (scores.squared_errors, scores.cosines)
+    in_batches = [
+        torch.stack([part.mean() for part in torch.split(each, min(config.batch_size, len(each)))]) for each in both
+    ]
+    found = []
+    for squared_errors, cosines in (both, in_batches):
+        cosine = cosines.mean().item()
+        loss = losses.combine(config, squared_errors.mean().item(), cosine)
+        found.append(max(abs(cosine - run.cosine[best]), abs(loss - run.val_loss[best])))
+    return min(found)
+
+
+def _doubt(run: EarlierRun, config: TrialConfig, scores: Mapping[Whom, _Scores], data: FaceData) -> str:
+    """Why the claim does not count on the study's validation people; "" if it does."""
+    distance = {whom: _distance(run, config, each) for whom, each in scores.items()}
+    on_validation = distance.pop("validation")
+    nearest = min(distance, key=lambda whom: distance[whom], default=None)
+    if on_validation <= _SAME and (nearest is None or on_validation * _CLEARLY <= distance[nearest]):
+        return ""
+    claim, validation = run.cosine[run.best_epoch - 1], scores["validation"].cosine
+    says = f"it says {claim:.4f}, and its weights give {validation:.4f} on the {len(data.people['validation'])} people"
+    says += " who validate here"
+    if nearest is None or min(distance[nearest], on_validation) > _SAME:
+        if not _is_of_everyone(claim, scores, data):
+            return f"{says}: it was made on other data, with another split, or on other views"
+        nearest = "both"
+    whose = f"the pairs of those who train {'or validate ' if nearest == 'both' else ''}here"
+    on_theirs = f"{scores[nearest].cosine:.4f} on {whose}"
+    if on_validation <= _SAME and on_validation < distance[nearest] * _CLEARLY:
+        return f"{says}, {on_theirs}: too near to each other to tell whom it was validated on"
+    return f"{says}, but {on_theirs}: it was validated on the pairs that it trained on, not on people it had never seen"
+
+
+def _is_of_everyone(claim: float, scores: Mapping[Whom, _Scores], data: FaceData) -> bool:
+    """Whether a claim may be everyone's mean: the test people, whom nobody asks here, need be no odd ones for it."""
+    both = scores.get("both")
+    test = 0 if both is None else sum(map(len, data.parts.values())) - len(both.cosines)
+    if both is None or not test:
+        return False
+    of_test = claim + (claim - both.cosine) * len(both.cosines) / test
+    low, high = sorted((scores["train"].cosine, scores["validation"].cosine))
+    return low - _LIKELY <= of_test <= high + _LIKELY
+
+
+def _cut(config: TrialConfig, file: StudyFile, feature_size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What Optuna is told and what else is set, as for a preset. Raises NotExpressible."""
+    values = {**config.to_dict(), "width": config.d_model / feature_size}
+    params, overrides = {}, {}
+    for name, distribution in file.space.items():
+        if space.contains(distribution, values[name]):
+            params[name] = values[name]
+        elif values[name] == 0 and getattr(distribution, "log", False):  # no such range can hold it
+            overrides[name] = values[name]
+        else:
+            raise NotExpressible(
+                f"{name} = {values[name]} is outside what this study searches, {space.describe(distribution)}"
+            )
+    overrides |= {name: values[name] for name in PARAMETERS if name not in file.space and name != "width"}
+    return params, overrides
+
+
+def _trial(
+    run: EarlierRun,
+    config: TrialConfig,
+    params: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    file: StudyFile,
+    epochs: int,
+    validation: _Scores,
+    *,
+    confirmed: bool,
+) -> FrozenTrial:
+    """A completed trial, which lacks only what no checkpoint says: seed, times, machine."""
+    best = run.best_epoch - 1
+    train_loss, val_loss, cosine = (curve[:epochs] for curve in (run.train_loss, run.val_loss, run.cosine))
+    rates = learning_rates(run, config)[: len(cosine) + 1]
+    attrs = {
+        "origin": IMPORTED,
+        "imported_from": str(run.path),
+        "sha256": run.sha256,
+        "run_id": run.run_id(config),
+        "confirmed": confirmed,
+        "config": config.to_dict(),
+        "overrides": dict(overrides),
+        "stop_reason": IMPORTED,
+        "epochs_run": len(cosine),
+        "best_epoch": run.best_epoch,
+        "val_cosine": cosine[best],
+        "val_loss": val_loss[best],
+        "val_loss_equal": 0.5 * validation.mse + 0.5 * (1 - validation.cosine),
+        "train_loss": train_loss[best],
+        "gap": val_loss[best] - train_loss[best],
+        "cosine_by_yaw": mean_by_yaw(validation.cosines.numpy(), validation.yaw),
+    }
+    if rates:
+        attrs |= {"lr_decays": sum(b < a for a, b in pairwise(rates)), "lr_final": rates[-1]}
+    curves = {"cosine": cosine, "train_loss": train_loss, "val_loss": val_loss, "lr": rates[:-1]}
+    return create_trial(
+        state=TrialState.COMPLETE,
+        value=cosine[best],
+        params=dict(params),
+        distributions={name: file.space[name] for name in params},
+        user_attrs=attrs,
+        system_attrs={history.ATTR: {name: list(curve) for name, curve in curves.items()}},
+        # What is not comparable must not decide which trials are pruned.
+        intermediate_values=dict(enumerate(cosine, 1)) if confirmed else {},
+    )

@@ -1,0 +1,1 @@
+"""What the search tries next, and when it stops."""

@@ -1,0 +1,260 @@
+"""A look at everything that a search needs, before it needs it. Nothing is created or changed.
+
+The users' script, if it is named, trains a small epoch in a temporary folder: which layout it builds stands in no flag,
+and its source would only allow a guess.
+"""
+
+import os
+import platform
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from face3d_tune import __version__
+from face3d_tune.config import Layout, TrialConfig, resolve
+from face3d_tune.data.convert import excerpt
+from face3d_tune.data.face_data import FaceData, load
+from face3d_tune.data.pairs import TurnAngle
+from face3d_tune.device import choose_device, choose_precision, device_name
+from face3d_tune.errors import StorageError, TuneError
+from face3d_tune.executor.plan import cores
+from face3d_tune.script.check import endings_interrupt, try_script, wrong_model
+from face3d_tune.script.export import DataUse, commands
+from face3d_tune.script.flags import Script, read_script
+from face3d_tune.storage.artifacts import Artifacts
+from face3d_tune.storage.database import Storage
+from face3d_tune.storage.workers import clock, read_workers
+from face3d_tune.system.paths import expanded
+
+Verdict = Literal["ok", "warning", "problem"]
+
+_PYTHONS = ((3, 11), (3, 13))  # the first and last that the tests ran with
+_LEAST = {"torch": (2, 6), "optuna": (5, 0), "optuna-dashboard": (0, 21), "sqlalchemy": (2, 0), "numpy": (1, 26)}
+_LITTLE_DISK, _NO_DISK = 5 * 2**30, 2**28  # bytes
+_LITTLE_MEMORY = 2**30  # bytes
+_CLOCKS_APART = 10.0  # seconds
+_BATCH, _BATCHES = 8, 8  # of the epoch that the users' script trains
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look saw, and what to do about it (nothing, if it is ok)."""
+
+    name: str
+    verdict: Verdict
+    said: str
+    advice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptToTry:
+    """The users' script, how to run it, and the layout that the search will have."""
+
+    path: Path
+    python: str
+    timeout: float  # seconds
+    layout: Layout
+
+
+def examine(
+    storage: str,
+    artifacts: str | None,
+    data_dir: Path | None,
+    turn_angle: TurnAngle = "first",
+    script: ScriptToTry | None = None,
+) -> Iterator[Finding]:
+    """Yield one finding after another, as soon as it is known."""
+    looks: dict[str, Callable[[], Finding]] = {
+        "versions": _versions,
+        "device": _device,
+        "precision": _precision,
+        "cores": _cores,
+        "memory": _memory,
+        "data": lambda: _data(data_dir, turn_angle),
+        "storage": lambda: _storage(storage),
+        "clock": lambda: _clocks(storage),
+        "artifacts": lambda: _artifacts(artifacts),
+        "disk": lambda: _disk(storage, artifacts),
+    }
+    if script is not None:
+        looks["script"] = lambda: _script(script, data_dir)
+    for name, look in looks.items():
+        try:
+            yield look()
+        except TuneError as error:
+            yield Finding(name, "problem", error.message, error.hint)
+        except OSError as error:  # a name too long, a folder not permitted
+            yield Finding(name, "problem", f"{error.filename}: {error.strerror}", "choose another place")
+
+
+def _versions() -> Finding:
+    known = {"face3d-tune": __version__, "python": platform.python_version()}
+    try:
+        known |= {name: version(name) for name in _LEAST}
+    except PackageNotFoundError as error:
+        return Finding("versions", "problem", f"{error.name} is not installed", "pip install -c constraints.txt -e .")
+    said = ", ".join(f"{name} {number}" for name, number in known.items())
+    mine = tuple(map(int, platform.python_version_tuple()[:2]))
+    numbers = {name: tuple(map(int, re.findall(r"\d+", known[name])[:2])) for name in _LEAST}
+    old = [f"{name} {'.'.join(map(str, least))}" for name, least in _LEAST.items() if numbers[name] < least]
+    if old or numbers["optuna"] >= (6, 0):
+        needed = f"needed at least: {', '.join(old)}" if old else "this needs Optuna 5"
+        return Finding("versions", "problem", said, f"pip install -c constraints.txt -e . ({needed})")
+    if not _PYTHONS[0] <= mine <= _PYTHONS[1]:
+        return Finding("versions", "warning", said, "use Python 3.11 to 3.13: with others it was never tried")
+    return Finding("versions", "ok", said)
+
+
+def _device() -> Finding:
+    device = choose_device("auto")
+    if device.type == "cpu" and shutil.which("nvidia-smi"):
+        advice = "install torch for CUDA (pytorch.org says how), or run on the CPU knowingly with --device cpu"
+        return Finding("device", "warning", "there is an NVIDIA GPU, but this torch cannot use it", advice)
+    return Finding("device", "ok", device_name(device) if device.type == "cuda" else device.type)
+
+
+def _precision() -> Finding:
+    device = choose_device("auto")
+    precision, _ = choose_precision("auto", device)
+    why = "" if precision != "off" else f": fp16 needs CUDA, and here is {device.type} (--amp bf16 works on a CPU)"
+    return Finding("precision", "ok", f"mixed precision of --amp auto is {precision}{why}")
+
+
+def _cores() -> Finding:
+    count, busy = cores(), psutil.cpu_percent(interval=0.3) / 100 * (os.cpu_count() or 1)
+    threads = ", ".join(f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ)
+    said = f"{count} cores, {busy:.1f} of them busy{f'; {threads}' if threads else ''}"
+    if busy > 0.5 * count:
+        return Finding("cores", "warning", said, f"end what else runs, or leave it room: --slots {max(1, count // 2)}")
+    return Finding("cores", "ok", said)
+
+
+def _memory() -> Finding:
+    free = psutil.virtual_memory().available
+    said = f"{free / 2**30:.1f} GiB free"
+    if free < _LITTLE_MEMORY:
+        return Finding("memory", "warning", said, "end other programs, or train one trial at a time: --slots 1")
+    return Finding("memory", "ok", said)
+
+
+def _data(folder: Path | None, turn_angle: TurnAngle) -> Finding:
+    data = load(folder, turn_angle=turn_angle)
+    pairs = {part: len(held) for part, held in data.parts.items()}
+    said = f"{data.source}: {sum(map(len, data.people.values()))} people, pairs {pairs}"
+    if data.warnings:
+        return Finding("data", "warning", f"{said}; {data.warnings[0]}", "face3d-tune data check says everything")
+    return Finding("data", "ok", said)
+
+
+def _storage(typed: str) -> Finding:
+    place = Storage.parse(typed)
+    if not place.writable():
+        advice = "choose another --storage, or get the right to write there"
+        return Finding("storage", "problem", f"{place}: cannot be written", advice)
+    if place.sqlite_file and not place.sqlite_file.exists():
+        return Finding("storage", "ok", f"{place}: not there yet; `face3d-tune run` makes it")
+    try:
+        with place.opened() as storage:
+            studies = storage.get_all_studies()
+            at_work = sum(row.alive for study in studies for row in read_workers(storage.engine, study._study_id))
+            held = f"{len(studies)} {'study' if len(studies) == 1 else 'studies'}"
+            return Finding("storage", "ok", f"{place}: {held}; workers searching now: {at_work}")
+    except StorageError as error:
+        if error.message.endswith("holds no studies"):
+            return Finding("storage", "ok", f"{place}: reached; no studies yet")
+        raise
+
+
+def _clocks(typed: str) -> Finding:
+    place = Storage.parse(typed)
+    if place.sqlite_file:
+        return Finding("clock", "ok", "the storage is a file: its clock is this machine's")
+    with place.connected() as engine, engine.connect() as database:
+        apart = clock(database) - time.time()
+    said = f"the database's clock is {apart:+.1f} s from this machine's"
+    if abs(apart) > _CLOCKS_APART:
+        return Finding("clock", "warning", said, "set this machine's clock (NTP); trials would show odd times")
+    return Finding("clock", "ok", said)
+
+
+def _artifacts(typed: str | None) -> Finding:
+    if typed is None:
+        advice = "give --artifacts, or an interrupted trial begins again"
+        return Finding("artifacts", "warning", "no checkpoints are kept", advice)
+    kept = Artifacts.parse(typed, to_write=False)
+    if typed.startswith("s3://"):
+        kept.names("")
+        return Finding("artifacts", "ok", f"{kept}: reached")
+    existing = _existing(expanded(typed))
+    if not os.access(existing, os.W_OK):
+        return Finding("artifacts", "problem", f"cannot write into {existing}", "choose another --artifacts")
+    return Finding("artifacts", "ok", f"{kept}: {'can be written' if expanded(typed).exists() else 'not there yet'}")
+
+
+def _disk(storage: str, artifacts: str | None) -> Finding:
+    file = Storage.parse(storage).sqlite_file
+    folders = [file.parent] if file else []
+    if artifacts is not None and not artifacts.startswith("s3://"):
+        folders.append(expanded(artifacts))
+    free = {str(folder): shutil.disk_usage(_existing(folder)).free for folder in folders}
+    if not free:
+        return Finding("disk", "ok", "nothing is stored on this machine")
+    folder, least = min(free.items(), key=lambda item: item[1])
+    said = f"{least / 2**30:.1f} GiB free for {folder}"
+    advice = "make room, or use another disk for --storage and --artifacts"
+    return Finding("disk", "problem" if least < _NO_DISK else "warning" if least < _LITTLE_DISK else "ok", said, advice)
+
+
+def _script(script: ScriptToTry, folder: Path | None) -> Finding:
+    """Let the script train a small epoch with a model that no default describes, and look at what it built."""
+    accepted, data = read_script(script.path), load(folder)
+    config, use = _unusual(data, script.layout, accepted), DataUse.of(data)
+    with tempfile.TemporaryDirectory(prefix="face3d-tune-") as name, endings_interrupt():
+        few = Path(name) / "data"
+        excerpt(folder, few, views=-(-_BATCH * _BATCHES // max(1, len(data.people["train"]))))
+        tested = try_script(config, use, few, accepted, python=script.python, timeout=script.timeout)
+    if error := wrong_model(tested, config, use, accepted):
+        return Finding("script", "problem", error.message, error.hint)
+    said = f"{script.path} trains here"
+    if tested.weights is not None:
+        said += f", and builds the {script.layout} layout as the flags say"
+    if warnings := [
+        *tested.warnings,
+        *(f"it cannot be told {line}" for line in commands(config, use, accepted).missing),
+    ]:
+        advice = "docs/your-script.md says what a search needs of a script"
+        return Finding("script", "warning", f"{said}; {'; '.join(warnings)}", advice)
+    return Finding("script", "ok", said)
+
+
+def _unusual(data: FaceData, layout: Layout, script: Script) -> TrialConfig:
+    """Make a small config that differs from the defaults of every copy in whatever this script has a flag for."""
+    size = data.feature_size
+    unusual: dict[str, Any] = {
+        "num_layers": 2,
+        "dim_feedforward": 3 * size,
+        "use_pose_attention": True,
+        "use_spatial_attention": layout == "keypoint",
+    }
+    known = {*script.flags, *(["num_layers"] if "num_decoder_layers" in script.flags else [])}
+    values = {
+        **{name: value for name, value in unusual.items() if name in known},
+        "nhead": next(heads for heads in (8, 4, 2, 1) if size % heads == 0),
+        "batch_size": max(2, min(_BATCH, len(data.parts["train"]))),
+        "pose_unit": data.file_pose_unit,
+    }
+    return resolve(values, feature_size=size, epochs=1, layout=layout)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())

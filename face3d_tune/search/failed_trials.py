@@ -1,0 +1,87 @@
+"""Failures that teach: a sampler sees trials that diverged or ran out of memory as the worst there is.
+
+Optuna's samplers ignore failed trials, so they ask for the same hopeless region again and again. What is stored stays
+as it is: such trials are failed, and count towards no budget. Trials of other programs a sampler does not see: their
+values may be of another measure, and one that lacks a parameter would end joint sampling for all others.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, cast
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from face3d_tune.study.foreign import View, own_trials
+from face3d_tune.study.trials import FINISHED, OF_THE_CONFIG, cause
+
+_AT_MOST = 4  # failures shown for each completed trial: TPE takes the best tenth, and no failure may come into it
+
+
+class Steered(BaseSampler):
+    """Another sampler, which is shown `seen_by_sampler` wherever it reads the trials of a study.
+
+    Its start-up is as long as it would be without: until then failures teach nothing, since a model of two or three
+    good trials beside a dozen failures would stay with these.
+    """
+
+    def __init__(self, sampler: BaseSampler) -> None:
+        self._sampler = sampler
+        self._startup: int = getattr(sampler, "_n_startup_trials", 0)
+        self._counted = FINISHED if isinstance(sampler, TPESampler) else (TrialState.COMPLETE,)
+
+    def _seen(self, study: optuna.Study) -> optuna.Study:
+        trials = own_trials(study._get_trials(deepcopy=False, use_cache=True))
+        started = sum(trial.state in self._counted for trial in trials) >= self._startup
+        return cast(optuna.Study, View(study, seen_by_sampler if started else own_trials))
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """What the other one samples jointly."""
+        return self._sampler.infer_relative_search_space(self._seen(study), trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Its values for these."""
+        return self._sampler.sample_relative(self._seen(study), trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Its value for one of the others."""
+        return self._sampler.sample_independent(self._seen(study), trial, param_name, param_distribution)
+
+    def reseed_rng(self) -> None:
+        """Take another seed."""
+        self._sampler.reseed_rng()
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Whatever it does before a trial."""
+        self._sampler.before_trial(study, trial)
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Whatever it does after one."""
+        self._sampler.after_trial(study, trial, state, values)
+
+
+def seen_by_sampler(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return this program's trials, those that failed by their own config as completed ones with the worst value.
+
+    The worst value that is known says "not there" without bending a model of the others, as -1 would. Before a trial
+    has completed there is none, and the failures stay what they are; so do the oldest where they are too many.
+    """
+    trials = own_trials(trials)
+    completed = [trial.value for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
+    failed = [trial.number for trial in trials if cause(trial) in OF_THE_CONFIG]
+    taught = set(failed[-_AT_MOST * len(completed) :] if completed else [])
+    return [_as_completed(trial, min(completed)) if trial.number in taught else trial for trial in trials]
+
+
+def _as_completed(trial: FrozenTrial, value: float) -> FrozenTrial:
+    shown = copy.copy(trial)
+    shown.state, shown.value = TrialState.COMPLETE, value
+    return shown

@@ -1,0 +1,329 @@
+"""The running of a search: as many trials in training as there are slots, until the budget is spent.
+
+Data flows round: the ledger gives a trial, a slot trains it, its epochs are reported, the ledger takes its end. While
+the database is away the slots go on, and what they gave waits here.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+
+from face3d_tune.config import TrialConfig
+from face3d_tune.errors import StorageAwayError, StudyGoneError, TrainingError
+from face3d_tune.executor.slots import Slots
+from face3d_tune.executor.tasks import Event, Failure, Note, Resumed, Task
+from face3d_tune.search.pruning import CompletedTrials, TrialJudge
+from face3d_tune.search.trial_queue import Ledger, TrialLost, lineage
+from face3d_tune.search.trial_run import Outcome, TrialRun
+from face3d_tune.storage.database import is_away
+from face3d_tune.storage.retry import Outage
+from face3d_tune.study.trials import OF_THE_CONFIG, OUTSIDE, PUT_BACK, cause, count_causes, in_words
+from face3d_tune.system import signals
+from face3d_tune.training.base import EpochResult
+
+_ERRORS_IN_A_ROW = 5  # after so many the cause is not the configuration
+_HOPELESS_IN_A_ROW = 20  # for each slot, by their own config; after so many the space is to blame
+_REST = 1.0  # seconds between two looks at the trials of other workers
+_ALERT = 0.1  # seconds until an interrupt is noticed while resting
+
+T = TypeVar("T")
+
+
+class Watcher(Protocol):
+    """Someone who watches a search: a terminal, or a test."""
+
+    def trial_started(self, number: int, preset: str | None, config: TrialConfig) -> None:
+        """A trial begins to train."""
+
+    def fold_started(self, number: int, fold: int, folds: int) -> None:
+        """A trial of several folds begins to train on this one, from 1, or begins it again."""
+
+    def epoch_ended(self, number: int, result: EpochResult) -> None:
+        """One epoch is trained and validated. What this raises stops the search at once."""
+
+    def trial_ended(self, trial: FrozenTrial) -> None:
+        """A trial has been told to Optuna."""
+
+    def trial_lost(self, number: int, reason: str) -> None:
+        """Another worker has taken the trial, or another program has ended it."""
+
+    def note(self, line: str) -> None:
+        """Something a person should know; may come from another thread."""
+
+    def stopping(self) -> bool:
+        """Whether the search should stop when the epochs in training have ended."""
+
+
+Begin = Callable[[optuna.Trial, TrialJudge], TrialRun | Outcome]  # samples; an outcome if there is nothing to train
+
+
+@dataclass(slots=True)
+class _Running:
+    """A trial between ask and tell."""
+
+    trial: optuna.Trial
+    judge: TrialJudge
+    run: TrialRun | None = None  # until its parameters are known
+    outcome: Outcome | None = None  # set when it has ended and only waits to be told
+    stopped: bool = False  # its last epoch before a stop has ended
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def training(self) -> bool:
+        return self.run is not None and self.outcome is None and not self.stopped
+
+
+class Loop:
+    """One run of a search by this worker.
+
+    Args:
+        ledger: Gives and takes trials.
+        begin: Makes a trial's training out of what Optuna gave; called again if the database went away in it.
+        slots: Train.
+        watcher: Is told what happens, and asked whether to stop.
+        outage: Patience with the database.
+        budget: Finished trials that the study shall hold.
+        deadline: Of time.monotonic; no trial starts after it.
+        target_reached: Whether the search has what it wants.
+        file_away: Called with every trial that has ended; what went wrong, if anything.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        begin: Begin,
+        slots: Slots,
+        watcher: Watcher,
+        outage: Outage,
+        *,
+        budget: int,
+        deadline: float,
+        target_reached: Callable[[], bool],
+        file_away: Callable[[FrozenTrial], str | None],
+    ) -> None:
+        self._ledger, self._begin, self._slots, self._watcher, self._outage = ledger, begin, slots, watcher, outage
+        self._budget, self._deadline, self._target_reached = budget, deadline, target_reached
+        self._file_away = file_away
+        self._completed = CompletedTrials(ledger.study)
+        self._running: dict[int, _Running] = {}
+        self._failures: list[FrozenTrial] = []  # since a trial finished
+
+    def run(self) -> None:
+        """Search to the end. Raises what `Search.run` says."""
+        try:
+            while not self._attempt(self._exchange):
+                if not self._train_on():
+                    self._rest(self._outage.pause or _REST)
+                if self._watcher.stopping():
+                    self._stop()
+        except (StorageAwayError, StudyGoneError):
+            self._slots.save_next()
+            self._await_epochs()
+            raise
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            self._abandon("interrupted" if interrupted else f"{type(error).__name__}: {error}")
+            raise
+
+    def _attempt(self, action: Callable[[], T]) -> T | None:
+        """What `action` returns; None if the database is away. Raises StudyGoneError."""
+
+        def on_study() -> T:
+            with self._ledger.on_study():
+                return action()
+
+        with signals.interrupt.held():
+            return self._outage.attempt(on_study)
+
+    def _exchange(self) -> bool:
+        """Tell the database what it does not know yet, and fill free slots; whether the search is over.
+
+        What fails in the middle is done again from where it failed.
+        """
+        for entry in list(self._running.values()):
+            self._deliver(entry)
+        if self._target_reached():
+            self._abandon("another trial reached the target")
+            return True
+        in_time = time.monotonic() < self._deadline
+        while in_time and len(self._running) < self._slots.count and (trial := self._ledger.ask(self._budget)):
+            entry = _Running(trial, TrialJudge(trial, self._completed, self._attempt))
+            self._running[trial.number] = entry
+            self._deliver(entry)
+        return not self._running and (not in_time or self._ledger.finished() >= self._budget)
+
+    def _deliver(self, entry: _Running) -> None:
+        """Store what waits of one trial: the parameters, the curve, the end."""
+        try:
+            if entry.run is None and entry.outcome is None:
+                self._start(entry)
+            entry.judge.deliver()
+            if entry.outcome:
+                self._ended(self._ledger.tell(entry.trial, entry.outcome))
+        except (TrialLost, UpdateFinishedTrialError):
+            self._lost(entry)
+
+    def _start(self, entry: _Running) -> None:
+        made = self._begin(entry.trial, entry.judge)
+        if isinstance(made, Outcome):
+            entry.outcome = made
+            return
+        entry.run = made
+        attrs = entry.trial.user_attrs
+        self._watcher.trial_started(entry.trial.number, attrs.get("preset") or attrs.get("near"), made.task.config)
+        self._train(made.task)
+
+    def _train(self, task: Task) -> None:
+        if task.folds > 1:
+            self._watcher.fold_started(task.number, task.fold, task.folds)
+        self._slots.start(task)
+
+    def _train_on(self) -> bool:
+        """Take what the slots give next; False if nothing is in training."""
+        if not any(entry.training for entry in self._running.values()):
+            return False
+        self._take_events()
+        return True
+
+    def _take_events(self) -> list[Event]:
+        """Hand what the slots give next to its trials."""
+        events = self._slots.wait()
+        try:
+            for event in events:
+                self._take(event)
+        except (StorageAwayError, StudyGoneError):
+            for event in events:
+                if event.number in self._running and _is_last(event.given):  # so that nobody waits for another
+                    self._running[event.number].stopped = True
+            raise
+        return events
+
+    def _take(self, event: Event) -> None:
+        """Hand an event to its trial."""
+        entry = self._running.get(event.number)
+        if entry is None or entry.run is None or not entry.training:
+            return
+        try:
+            verdict = entry.run.take(event, lambda result: self._watcher.epoch_ended(event.number, result))
+        except UpdateFinishedTrialError:
+            self._lost(entry)
+            return
+        if verdict is None:
+            return
+        self._slots.drop(event.number)
+        if isinstance(verdict, Outcome):
+            verdict.attrs["seconds"] = round(time.monotonic() - entry.started, 3)
+            entry.outcome = verdict
+        else:
+            self._train(verdict)
+
+    def _ended(self, trial: FrozenTrial) -> None:
+        """Go on without a trial that was told. Raises TrainingError if it was one failure too many."""
+        self._completed.forget()
+        del self._running[trial.number]
+        self._watcher.trial_ended(trial)
+        if said := self._file_away(trial):
+            self._watcher.note(said)
+        if cause(trial) == OUTSIDE:  # which says nothing about the space, nor about this machine
+            return
+        self._failures = [*self._failures, trial] if trial.state == TrialState.FAIL else []
+        errors = [failed for failed in self._failures if failed.user_attrs.get("cause") not in OF_THE_CONFIG]
+        # One event may kill many processes, so of the deaths that are retried those of one trial count.
+        deaths = Counter(lineage(failed) for failed in errors if PUT_BACK in failed.user_attrs)
+        in_a_row = len(errors) - deaths.total() + max(deaths.values(), default=0)
+        if trial in errors and in_a_row >= _ERRORS_IN_A_ROW:
+            raise TrainingError(
+                f"{in_a_row} trials in a row failed; the last: {_reason(trial)}",
+                "mend the cause and run the same command again; finished trials are kept",
+            )
+        hopeless = [failed for failed in self._failures if cause(failed) in OF_THE_CONFIG]
+        if len(hopeless) >= _HOPELESS_IN_A_ROW * max(1, self._slots.count):
+            raise TrainingError(
+                f"{len(self._failures)} trials in a row failed ({in_words(count_causes(self._failures))}); "
+                f"the last: {_reason(trial)}",
+                "narrow [space] in a copy of the study file (lr where trials diverge, num_layers and width where "
+                "memory runs out) and search that as another study",
+            )
+
+    def _lost(self, entry: _Running) -> None:
+        """Go on without a trial that another worker has taken, or another program has ended."""
+        self._slots.drop(entry.trial.number)
+        self._ledger.worker.forget(entry.trial._trial_id)
+        del self._running[entry.trial.number]
+        reason = self._outage.attempt(lambda: self._ledger.why_lost(entry.trial))
+        self._watcher.trial_lost(entry.trial.number, reason or "lost while the storage did not answer")
+
+    def _rest(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._watcher.stopping():
+            time.sleep(_ALERT)
+
+    def _stop(self) -> None:
+        """Let the epochs in training end, save them, put the trials back, and leave as KeyboardInterrupt."""
+        self._slots.save_next()
+        while training := [entry for entry in self._running.values() if entry.training]:
+            for event in self._take_events():
+                for entry in training:
+                    if entry.trial.number == event.number and entry.training and not isinstance(event.given, Note):
+                        entry.stopped = True
+                        self._slots.drop(event.number)
+        while not self._attempt(self._settle):
+            time.sleep(self._outage.pause)
+        raise KeyboardInterrupt
+
+    def _settle(self) -> bool:
+        """Tell what has ended and put the rest back, in the order in which it was asked for."""
+        for number in sorted(self._running):
+            entry = self._running[number]
+            try:
+                entry.judge.deliver()
+                if entry.outcome:
+                    self._ended(self._ledger.tell(entry.trial, entry.outcome))
+                else:
+                    self._ledger.put_back(entry.trial, "interrupted")
+                    del self._running[number]
+            except (TrialLost, UpdateFinishedTrialError):
+                self._lost(entry)
+        return True
+
+    def _await_epochs(self) -> None:
+        """Return when everything in training has ended an epoch, and so has been saved."""
+        awaited = {number for number, entry in self._running.items() if entry.training}
+        while awaited:
+            awaited -= {event.number for event in self._slots.wait() if not isinstance(event.given, Note)}
+
+    def _abandon(self, reason: str) -> None:
+        """Put back at once whatever still runs; what the database does not take is found by the next worker."""
+        for number in sorted(self._running):
+            entry = self._running[number]
+            self._slots.drop(number)
+            try:
+                with self._ledger.on_study():
+                    if entry.outcome:
+                        self._ledger.tell(entry.trial, entry.outcome)
+                    else:
+                        self._ledger.put_back(entry.trial, reason)
+            except (TrialLost, UpdateFinishedTrialError):
+                pass
+            except Exception as error:
+                if not is_away(error):
+                    raise
+                self._watcher.note("the storage does not answer: what was running will be taken over by the next run")
+                return
+
+
+def _is_last(given: EpochResult | Resumed | Note | Failure) -> bool:
+    """Whether a slot gives nothing after this of the same training."""
+    if isinstance(given, Resumed) and given.results:
+        given = given.results[-1]
+    return isinstance(given, Failure) or (isinstance(given, EpochResult) and given.stop_reason is not None)
+
+
+def _reason(trial: FrozenTrial) -> str:
+    return str(trial.user_attrs.get("error", "no reason given"))

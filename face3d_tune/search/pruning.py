@@ -1,0 +1,117 @@
+"""Optuna's pruner, asked after every epoch without reading the whole study again.
+
+`Trial.should_prune` reads the curves of all running trials from the database, which is most of what a search spends
+beside training. A median, percentile or extrapolation pruner, and the race between folds, look at completed trials
+only, which do not change.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Container, Sequence
+from typing import Any
+
+import optuna
+from optuna.pruners import NopPruner, PercentilePruner
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from face3d_tune.search import racing
+from face3d_tune.search.extrapolation import ExtrapolationPruner
+from face3d_tune.study.foreign import View, own_trials
+
+Attempt = Callable[[Callable[[], Any]], Any]  # calls something that needs the database, if that is there
+
+
+def _at_once(action: Callable[[], Any]) -> Any:
+    return action()
+
+
+_FRESH = 10.0  # seconds for which completed trials of other workers may be unknown
+
+
+class CompletedTrials:
+    """What a percentile pruner asks of a study, from memory; read again when a trial has ended, or after a while.
+
+    Trials of other programs are left out: their curves need not be of validation cosines, nor their steps epochs.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self.direction: StudyDirection = study.direction
+        self._study = study
+        self._trials: list[FrozenTrial] = []
+        self._read = float("-inf")
+
+    def get_trials(self, deepcopy: bool = False, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        """The completed trials; the arguments are those of `Study.get_trials`."""
+        if time.monotonic() - self._read > _FRESH:
+            self._trials = own_trials(self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+            self._read = time.monotonic()
+        return self._trials
+
+    def forget(self) -> None:
+        """Read again when asked next."""
+        self._read = float("-inf")
+
+
+class TrialJudge:
+    """Takes the curve of one trial and asks the study's pruner about it (`objective.Judge`).
+
+    What cannot be stored while the database is away is kept, in order; until it is stored nothing is pruned.
+    """
+
+    def __init__(self, trial: optuna.Trial, completed: CompletedTrials, attempt: Attempt = _at_once) -> None:
+        self._trial, self._completed, self._attempt = trial, completed, attempt
+        self._curve: dict[int, float] = {}
+        self._waiting: deque[tuple[float, int, float]] = deque()
+        self._lr: float | None = None  # that is stored
+
+    def report(self, value: float, step: int, lr: float) -> None:
+        """Store the validation cosine of an epoch (the step, from 1), and a new learning rate."""
+        self._curve[step] = value
+        self._waiting.append((value, step, lr))
+        self._attempt(self.deliver)
+
+    def deliver(self) -> None:
+        """Store what waits."""
+        while self._waiting:
+            value, step, lr = self._waiting[0]
+            if lr != self._lr:  # first, since this may be done twice if what follows fails, and a report may not
+                self._trial.set_user_attr("lr_now", lr)
+                self._lr = lr
+            self._trial.report(value, step)
+            self._waiting.popleft()
+
+    def should_prune(self) -> bool:
+        """Whether other trials' curves make this one hopeless: what `Trial.should_prune` answers."""
+        return not self._waiting and bool(self._attempt(self._asked))
+
+    def is_lost(self, values: Sequence[float]) -> bool:
+        """Whether the completed trials make one hopeless that has these values on its first folds."""
+        return not self._waiting and bool(self._attempt(lambda: racing.is_lost(values, self._fold_values())))
+
+    def _fold_values(self) -> list[list[float]]:
+        """Of every completed trial; one that was trained elsewhere has none."""
+        attrs = [trial.user_attrs for trial in self._completed.get_trials()]
+        return [[fold["value"] for fold in held["folds"]] for held in attrs if "folds" in held]
+
+    def _asked(self) -> bool:
+        pruner = self._trial.study.pruner
+        if isinstance(pruner, NopPruner):
+            return False
+        if not isinstance(pruner, PercentilePruner | ExtrapolationPruner):  # the median pruner is one
+            held = self._trial.study._storage.get_trial(self._trial._trial_id)
+            return pruner.prune(View(self._trial.study), held)  # type: ignore[arg-type]
+        running = FrozenTrial(
+            number=self._trial.number,
+            state=TrialState.RUNNING,
+            value=None,
+            datetime_start=self._trial.datetime_start,
+            datetime_complete=None,
+            params={},
+            distributions={},
+            user_attrs={},
+            system_attrs={},
+            intermediate_values=dict(self._curve),
+            trial_id=self._trial._trial_id,
+        )
+        return pruner.prune(self._completed, running)  # type: ignore[arg-type]

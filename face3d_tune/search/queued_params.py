@@ -1,0 +1,83 @@
+"""What a trial from the queue asks for, held against the study file before Optuna reads it.
+
+Everyone who reaches the storage may queue a trial. Optuna takes any value: one outside of its range it would use with a
+warning, another kind of value would end the search with a ValueError each time that the trial is begun.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from face3d_tune.config import PARAMETERS, check_type
+from face3d_tune.errors import ConfigError
+from face3d_tune.study import space as space_module
+from face3d_tune.study.study_file import StudyFile
+
+_FIXED = "fixed_params"  # system attribute in which Optuna keeps the parameters of a queued trial
+_LONGEST = 60  # characters of a value in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """What a trial asks for beside the parameters that Optuna knows of."""
+
+    overrides: Mapping[str, Any]
+    preset: str | None
+    seed: int | None  # None: follows from the study's
+    ignored: tuple[str, ...]  # parameters that the study does not search
+
+
+def from_outside(trial: FrozenTrial) -> bool:
+    """Return whether another program queued a trial: this one marks its presets and retries."""
+    return _FIXED in trial.system_attrs and not {"overrides", "retry_of"} & trial.user_attrs.keys()
+
+
+def read(trial: FrozenTrial, file: StudyFile) -> Queued:
+    """Return what a trial asks for. Raises ConfigError if no trial of this study can have it."""
+    attrs, wanted = trial.user_attrs, trial.system_attrs.get(_FIXED, {})
+    overrides, seed = attrs.get("overrides", {}), attrs.get("seed")
+    known = isinstance(overrides, dict) and overrides.keys() <= PARAMETERS.keys()
+    _require("overrides", overrides, known, "parameters of a study file")
+    for name in ("preset", "near"):
+        _require(name, attrs.get(name), isinstance(attrs.get(name), str | None), "text")
+    whole = isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0
+    _require("seed", seed, seed is None or whole, "a whole number of at least 0")
+    for name, value in wanted.items():
+        if name in file.space and name not in overrides:
+            _check(name, value, file)
+    return Queued(overrides, attrs.get("preset"), seed, tuple(name for name in wanted if name not in file.space))
+
+
+def say_ignored(names: tuple[str, ...], file: StudyFile) -> str:
+    """Name the parameters that were not used, and what was perhaps meant."""
+    said = []
+    for name in names:
+        near = get_close_matches(name, file.space, n=1)
+        said.append(short(name) + (f" (did you mean {near[0]}?)" if near else ""))
+    return f"this study does not search {', '.join(said)}; the trial trains without"
+
+
+def short(value: object) -> str:
+    """Write a value that anyone may have stored, cut if it is long."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def _check(name: str, value: Any, file: StudyFile) -> None:
+    try:
+        check_type(name, value)
+        inside = space_module.contains(file.space[name], space_module.exact(name, value))
+    except OverflowError:  # a whole number that no float holds
+        inside = False
+    if not inside:
+        raise ConfigError(
+            f"{name} = {short(value)} is outside the search space, {space_module.describe(file.space[name])}"
+        )
+
+
+def _require(name: str, value: Any, fits: bool, expected: str) -> None:
+    if not fits:
+        raise ConfigError(f"{name} = {short(value)} cannot be used; expected {expected}")

@@ -1,0 +1,262 @@
+"""A search: open or continue a study, try its presets, then ask Optuna and tell it, until the budget is spent.
+
+`ledger` changes its trials, `loop` runs them; here stands what is tried, and under which conditions.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import optuna
+from optuna.distributions import check_distribution_compatibility
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from face3d_tune import seeds
+from face3d_tune.config import TrialConfig
+from face3d_tune.device import device_name
+from face3d_tune.errors import ConfigError, StudyError
+from face3d_tune.executor.checkpoints import Checkpoints
+from face3d_tune.executor.slots import PlainSlot, Slots
+from face3d_tune.script.export import DataUse
+from face3d_tune.search import queued_params
+from face3d_tune.search.algorithms import make_pruner, make_sampler
+from face3d_tune.search.failed_trials import Steered
+from face3d_tune.search.loop import Loop, Watcher
+from face3d_tune.search.pruning import TrialJudge
+from face3d_tune.search.retention import DEFAULT_KEEP, Archive
+from face3d_tune.search.target import reached
+from face3d_tune.search.trial_queue import Ledger
+from face3d_tune.search.trial_run import Outcome, Setup, TrialRun
+from face3d_tune.storage.artifacts import Artifacts, unique_name
+from face3d_tune.storage.database import one_at_a_time
+from face3d_tune.storage.retry import DEFAULT_TIMEOUT, Outage
+from face3d_tune.storage.workers import DEFAULT_SILENCE, Pulse, Worker
+from face3d_tune.study import warm_start
+from face3d_tune.study.foreign import is_own_study
+from face3d_tune.study.settings import ANOTHER, Settings, check_same, ridge_attrs, study_attrs
+from face3d_tune.study.space import suggest
+from face3d_tune.study.study_file import SeedTrial, StudyFile
+from face3d_tune.study.trials import OUTSIDE
+from face3d_tune.study.warm_start import Stage
+
+METRIC = "val_cosine"
+
+
+class Search:
+    """One study with the file that defines it and the data it is about, and this process as one of its workers.
+
+    Opening creates the study if it is new; `stage` is what `file` has taken over from another one. Raises StudyError if
+    it was made under other conditions, StudyFileError or ConfigError if the file does not fit; then nothing has been
+    stored.
+    """
+
+    def __init__(
+        self,
+        storage: RDBStorage,
+        name: str,
+        file: StudyFile,
+        settings: Settings,
+        setup: Setup,
+        *,
+        silence: float = DEFAULT_SILENCE,
+        storage_timeout: float = DEFAULT_TIMEOUT,
+        artifacts: Artifacts | None = None,
+        checkpoint_every: float = 0.0,
+        keep_checkpoints: int = DEFAULT_KEEP,
+        stage: Stage | None = None,
+    ) -> None:
+        self.file, self.settings, self.setup = file.for_layout(settings.layout), settings, setup
+        self._storage_timeout = storage_timeout
+        check(file, settings, setup)
+        self._seed_trials, self._aliases = self._distinct_presets()
+        pruner = make_pruner(self.file)
+        follows = {warm_start.ATTR: stage.to_attr()} if stage else {}
+        attrs = {"preset_aliases": self._aliases, **follows, **study_attrs(setup.data, self.file, settings)}
+        with one_at_a_time(storage.engine):
+            self.study = optuna.create_study(
+                study_name=name, storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
+            )
+            if not is_own_study(self.study):  # new, of a process that died before this was done, or of another program
+                self._require_empty(name)
+                self._describe(attrs)
+            else:
+                check_same(name, self.study.user_attrs, attrs, settings)
+                self._require_same_kinds(name)
+            if "id" not in self.study.user_attrs:  # tells its artifacts from those of a study with the same name
+                self.study.set_user_attr("id", uuid4().hex)
+        if "ridge_cosine" not in self.study.user_attrs:  # takes seconds for wide embeddings, so others need not wait
+            for key, value in ridge_attrs(setup.data, settings.folds).items():
+                self.study.set_user_attr(key, value)
+        self.seed: int = self.study.user_attrs["settings"]["seed"]
+        # The best of the stage before trains with another seed than it had there, or its value would say nothing new.
+        self._before = (stage.study,) if stage else ()
+        alone = storage.engine.dialect.name == "sqlite"
+        self.worker = Worker(storage.engine, self.study._study_id, silence=silence, alone=alone)
+        self.ledger = Ledger(self.study, storage, self.worker)
+        checkpoints = None
+        if artifacts is not None:
+            unique = unique_name(name, self.study.user_attrs["id"])
+            checkpoints = Checkpoints(artifacts, unique, checkpoint_every, DataUse.of(setup.data))
+        self.archive = Archive(self.study, checkpoints, keep_checkpoints, settings.folds)
+
+    def _require_empty(self, name: str) -> None:
+        """Raise StudyError if another program made the study."""
+        foreign = self.study.directions != [StudyDirection.MAXIMIZE] or self.study.get_trials(deepcopy=False)
+        if foreign or "settings" in self.study.user_attrs:  # which stands last: so it is not ours
+            raise StudyError(f"study {name!r} was not made by face3d-tune", ANOTHER)
+
+    def _require_same_kinds(self, name: str) -> None:
+        """Raise StudyError if a trial holds a parameter as another kind than the study file: Optuna takes one kind."""
+        for trial in self.study.get_trials(deepcopy=False):
+            for parameter in trial.distributions.keys() & self.file.space.keys():
+                try:
+                    check_distribution_compatibility(trial.distributions[parameter], self.file.space[parameter])
+                except ValueError:
+                    raise StudyError(
+                        f"trial {trial.number} of study {name!r}, which another program added, holds {parameter} as "
+                        "another kind of parameter than this study; Optuna takes one kind only",
+                        ANOTHER,
+                    ) from None
+
+    def _describe(self, attrs: Mapping[str, Any]) -> None:
+        """Say in a new study what it is about."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            self.study.set_metric_names([METRIC])
+        for key, value in attrs.items():
+            self.study.set_user_attr(key, value)
+
+    def finished(self) -> int:
+        """Trials that count towards the budget: completed or pruned."""
+        return self.ledger.finished()
+
+    def target_reached(self) -> bool:
+        """Whether a completed trial has reached the target."""
+        if self.setup.target is None:
+            return False  # without reading the study
+        completed = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return any(reached(trial, self.setup.target, self.setup.target_epochs) for trial in completed)
+
+    def take_back_abandoned(self) -> int:
+        """Queue the trials of workers that are known to be dead again; how many there were."""
+        return len(self.ledger.take_back_orphans())
+
+    def enqueue_presets(self) -> None:
+        """Put every preset that the study does not hold yet in the queue, in the order of the study file."""
+        self.ledger.enqueue(self._seed_trials)
+
+    def run(self, trials: int, watcher: Watcher, *, slots: Slots | None = None, deadline: float = math.inf) -> None:
+        """Search until the study holds `trials` finished trials, the target is reached, or no time is left.
+
+        Every free slot gets the next trial, as long as those in training, here and at other workers, could not be
+        enough; then this worker waits, in case another one dies. Trials that run at `deadline` (of time.monotonic) are
+        still finished. A stop that the watcher asks for lets the epochs in training end, and leaves as
+        KeyboardInterrupt; whatever else interrupts, the target included, does not wait. Both put the running trials
+        back in the queue. Raises TrainingError if several trials in a row fail, StorageAwayError, and StudyGoneError.
+        Without `slots`, trials train one after another with the plain trainer.
+        """
+        slots = slots or PlainSlot(self.setup.data, self.setup.device)
+        self.ledger.note = watcher.note
+        with self.ledger.on_study():
+            self._remember_effort(trials)
+            if said := self.archive.tidy():
+                watcher.note(said)
+        loop = Loop(
+            self.ledger,
+            lambda trial, judge: self._begin(trial, judge, slots.engine, watcher),
+            slots,
+            watcher,
+            Outage(self._storage_timeout, watcher.note),
+            budget=trials,
+            deadline=deadline,
+            target_reached=self.target_reached,
+            file_away=self.archive.take,
+        )
+        with Pulse(self.worker, self.ledger.take_back_orphans, watcher.note):
+            loop.run()
+
+    def _remember_effort(self, trials: int) -> None:
+        """Store how this run searches; unlike its conditions it may be another in the next run."""
+        names = {"sampler": self.file.sampler.name, "pruner": self.file.pruner.name}
+        stable = {"target_epochs": self.setup.target_epochs} if self.setup.target_epochs > 1 else {}
+        effort = {"trials": trials, "target": self.setup.target, **stable, **names}
+        if self.study.user_attrs.get("effort") != effort:
+            self.study.set_user_attr("effort", effort)
+
+    def _begin(self, trial: optuna.Trial, judge: TrialJudge, engine: str, watcher: Watcher) -> TrialRun | Outcome:
+        """Sample what no preset has set; a config that cannot be trained ends the trial."""
+        held = self.study._storage.get_trial(trial._trial_id)
+        ordinal: int = held.user_attrs["ordinal"]
+        # No two trials sample from one seed, whichever workers ask for them; and Optuna asks the sampler only now.
+        sampler_seed = seeds.derive(self.seed, "sampler", ordinal)
+        self.study.sampler = Steered(make_sampler(self.file, sampler_seed))
+        try:
+            asked = queued_params.read(held, self.file)
+            searched = {name: row for name, row in self.file.space.items() if name not in asked.overrides}
+            config = self._config({name: suggest(trial, name, row) for name, row in searched.items()}, asked.overrides)
+        except ConfigError as error:  # it would come again, so it is not put back
+            cause = OUTSIDE if queued_params.from_outside(held) else "error"
+            return Outcome("error", None, {"stop_reason": "error", "cause": cause, "error": error.message})
+        seed = seeds.derive(self.seed, "trial", *self._before, ordinal) if asked.seed is None else asked.seed
+        attrs = {"seed": seed, "sampler_seed": sampler_seed, "worker": self.worker.label}
+        attrs |= {"device": device_name(self.setup.device), "engine": engine, "preset": asked.preset}
+        for key, value in {**attrs, "config": config.to_dict()}.items():  # who has a config has all of these
+            trial.set_user_attr(key, value)
+
+        def say(line: str) -> None:
+            watcher.note(f"trial {trial.number}: {line}")
+
+        if asked.ignored:
+            say(queued_params.say_ignored(asked.ignored, self.file))
+        return TrialRun(
+            trial.number,
+            config,
+            self.setup,
+            seed=seed,
+            judge=judge,
+            key=self.archive.key(trial),
+            retry="retry_of" in held.user_attrs,
+            folds=self.settings.folds,
+            say=say,
+        )
+
+    def _config(self, params: Mapping[str, Any], overrides: Mapping[str, Any]) -> TrialConfig:
+        config = self.file.config(
+            params,
+            overrides,
+            feature_size=self.setup.data.feature_size,
+            epochs=self.settings.epochs,
+            layout=self.settings.layout,
+        )
+        return config if self.setup.use_amp else replace(config, use_mixed_precision=False)
+
+    def _distinct_presets(self) -> tuple[list[SeedTrial], dict[str, str]]:
+        """The presets without those that equal an earlier one, and for these the name of the earlier one."""
+        first_of: dict[TrialConfig, str] = {}
+        distinct, aliases = [], {}
+        for seed_trial in self.file.seed_trials():
+            config = self._config(seed_trial.params, seed_trial.overrides)
+            if config in first_of:
+                aliases[seed_trial.name] = first_of[config]
+            else:
+                first_of[config] = seed_trial.name
+                distinct.append(seed_trial)
+        return distinct, aliases
+
+
+def check(file: StudyFile, settings: Settings, setup: Setup) -> None:
+    """Raise StudyFileError if the file cannot be searched on these data: before a storage is opened or made.
+
+    ConfigError, if the data cannot be cut into so many folds.
+    """
+    file = file.for_layout(settings.layout)
+    training_pairs = min(len(fold.parts["train"]) for fold in setup.data.folds(settings.folds))
+    file.check(setup.data.feature_size, settings.layout, training_pairs)
+    make_pruner(file)
+    make_sampler(file, 0)

@@ -1,0 +1,236 @@
+"""Every change to the trials of a study: queued, asked for, told, put back. Nothing else changes a trial's state.
+
+Each change is made under `storage.one_at_a_time` and by the worker that claims the trial, in an order in which a crash
+between two steps leaves something that the next worker recognises. So the number of finished trials is exact, however
+many workers there are, and every trial has one owner.
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import text
+
+from face3d_tune.executor.tasks import RETRIES
+from face3d_tune.search.trial_run import Cause, Outcome
+from face3d_tune.storage.database import one_at_a_time
+from face3d_tune.storage.workers import Orphan, Worker
+from face3d_tune.study import history
+from face3d_tune.study.foreign import FOREIGN_SQL, ended_from_outside, is_foreign, own_trials
+from face3d_tune.study.study_file import SeedTrial
+from face3d_tune.study.trials import FINISHED, PUT_BACK, still_present
+
+_INHERITED = ("preset", "near", "overrides", "seed", "ordinal", "deaths", "lineage")
+
+
+class TrialLost(Exception):
+    """Another worker took the trial, since this one seemed dead; or another program ended it."""
+
+
+class Ledger:
+    """The trials of one study, as this worker may change them; `note` is told of trials taken from the dead."""
+
+    def __init__(self, study: optuna.Study, storage: RDBStorage, worker: Worker) -> None:
+        self.study, self.worker = study, worker
+        self.note: Callable[[str], object] = lambda line: None
+        self._engine = storage.engine
+        self._own: str | None = study.user_attrs.get("id")
+
+    def on_study(self) -> AbstractContextManager[None]:
+        """Raise StudyGoneError if the study is not there in this block, rather than what comes of that."""
+        return still_present(self.study, self._own)
+
+    def counts(self) -> dict[TrialState, int]:
+        """Trials by state, without reading them; imported ones and those of other programs count nowhere."""
+        question = text(
+            "select state, count(*) from trials t where study_id = :study and not exists "
+            "(select 1 from trial_user_attributes a where a.trial_id = t.trial_id and a.key = 'origin') "
+            f"and not {FOREIGN_SQL} group by state"
+        )
+        with self._engine.connect() as database:
+            rows = database.execute(question, {"study": self.study._study_id}).all()
+        return {TrialState[state]: count for state, count in rows}
+
+    def finished(self) -> int:
+        """Trials that count towards the budget: completed or pruned, and trained here."""
+        counts = self.counts()
+        return sum(counts.get(state, 0) for state in FINISHED)
+
+    def enqueue(self, presets: Iterable[SeedTrial]) -> None:
+        """Put every preset that the study does not hold yet in the queue, in this order."""
+        with one_at_a_time(self._engine):
+            # One that another program completed is queued again; so is one whose retry another program took.
+            trials = [trial for trial in own_trials(self._trials()) if PUT_BACK not in trial.user_attrs]
+            held = [trial.user_attrs.get(kind) for trial in trials for kind in ("preset", "near")]
+            for preset in presets:
+                if preset.name not in held:
+                    attrs = {preset.kind: preset.name, "overrides": dict(preset.overrides)}
+                    self.study.enqueue_trial(dict(preset.params), user_attrs=attrs)
+
+    def take_in(self, trials: Iterable[FrozenTrial]) -> dict[str, tuple[int, bool]]:
+        """Store trials that were trained elsewhere, each once; by `run_id` the number, and whether it is new."""
+        with one_at_a_time(self._engine):
+            imported = [trial for trial in self._trials() if isinstance(trial.user_attrs.get("run_id"), str)]
+            held = {trial.user_attrs["run_id"]: trial.number for trial in imported}
+            taken: dict[str, tuple[int, bool]] = {}
+            for trial in trials:
+                run_id = trial.user_attrs["run_id"]
+                if new := run_id not in held:
+                    storage = self.study._storage  # `Study.add_trial` does the same, and does not tell the number
+                    trial_id = storage.create_new_trial(self.study._study_id, template_trial=trial)
+                    held[run_id] = storage.get_trial_number_from_id(trial_id)
+                taken.setdefault(run_id, (held[run_id], new))
+            return taken
+
+    def ask(self, budget: int) -> optuna.Trial | None:
+        """The next trial, claimed; None if the finished ones and those in training may be enough for `budget`."""
+        self._trials()  # so that little is left to read while the others wait
+        with one_at_a_time(self._engine) as still_alone:
+            self._take_back_orphans()
+            counts = self.counts()
+            if sum(counts.get(state, 0) for state in (*FINISHED, TrialState.RUNNING)) >= budget:
+                return None
+            trial = self.study.ask()
+            try:
+                if _whole(trial, "ordinal") is None:
+                    trial.set_user_attr("ordinal", self._next_ordinal())
+            except UpdateFinishedTrialError:  # this process was frozen in this very block, and taken for dead
+                return None
+            still_alone()  # or what was counted is no more true; nobody claims the trial, so it is taken back
+            self.worker.claim(trial._trial_id)  # last: whoever dies before is recognised at once
+            return trial
+
+    def tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
+        """End a trial, or queue it again if only its process died. Raises TrialLost.
+
+        Told again after the database went away in between, it changes nothing.
+        """
+        try:
+            if not self.study._storage.get_trial(trial._trial_id).state.is_finished():
+                for key, value in outcome.attrs.items():  # many small writes, for which nobody else has to wait
+                    trial.set_user_attr(key, value)
+                self.study._storage.set_trial_system_attr(trial._trial_id, history.ATTR, outcome.history)
+            with one_at_a_time(self._engine):
+                held = self.study._storage.get_trial(trial._trial_id)
+                if ended_from_outside(held):
+                    raise TrialLost
+                if held.state not in FINISHED:  # which no other worker would have made it
+                    if not self.worker.holds(trial._trial_id):
+                        raise TrialLost
+                    if not held.state.is_finished():
+                        held = self._tell(trial, outcome)
+                self.worker.release(trial._trial_id)
+                return held
+        except UpdateFinishedTrialError as error:
+            raise TrialLost from error
+
+    def _tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
+        if outcome.death:
+            storage = self.study._storage
+            self._put_back(storage.get_trial(trial._trial_id), outcome.attrs["error"], death=outcome.death)
+            return storage.get_trial(trial._trial_id)
+        match outcome.stop_reason:
+            case "pruned":
+                return self.study.tell(trial, state=TrialState.PRUNED)
+            case "non_finite" | "error":
+                return self.study.tell(trial, state=TrialState.FAIL)
+            case _:
+                return self.study.tell(trial, outcome.value)
+
+    def put_back(self, trial: optuna.Trial, reason: str) -> None:
+        """Fail a trial of this worker and queue it again. Raises TrialLost."""
+        with one_at_a_time(self._engine):
+            held = self.study._storage.get_trial(trial._trial_id)
+            if held.state.is_finished():  # it was being told when the interrupt came
+                self.worker.release(trial._trial_id)
+            elif not self.worker.holds(trial._trial_id):
+                raise TrialLost
+            else:
+                self._put_back(held, reason)
+                self.worker.release(trial._trial_id)
+
+    def why_lost(self, trial: optuna.Trial) -> str:
+        """Say in a few words who took a trial from this worker."""
+        if ended_from_outside(self.study._storage.get_trial(trial._trial_id)):
+            return "ended from outside"
+        return "reassigned to another worker: no heartbeat from this one"
+
+    def take_back_orphans(self) -> list[Orphan]:
+        """Put back every trial that runs without a living worker; which these were.
+
+        What another program asked for and sampled is left to it.
+        """
+        if not self.worker.orphans():
+            return []
+        with one_at_a_time(self._engine), self.on_study():
+            return self._take_back_orphans()
+
+    def _take_back_orphans(self) -> list[Orphan]:
+        held = {orphan: self.study._storage.get_trial(orphan.trial_id) for orphan in self.worker.orphans()}
+        orphans = [orphan for orphan, trial in held.items() if not is_foreign(trial)]
+        for orphan in orphans:
+            self.worker.release(orphan.trial_id)  # first: from now on its worker, if it only slept, can tell it no more
+            trial = self.study._storage.get_trial(orphan.trial_id)
+            if trial.state == TrialState.RUNNING:
+                self._put_back(trial, orphan.reason, death="error")
+                self.note(f"trial {orphan.number} was left running: {orphan.reason}")
+        return orphans
+
+    def _put_back(self, trial: FrozenTrial, reason: str, *, death: Cause | None = None) -> None:
+        """Fail a trial and queue the same parameters and seed again, so that its successor ends as it would have.
+
+        `death` is the cause of the failure if a process died: this worker, or the one that trained for it.
+        In this order a crash in between leaves a running trial with a successor, which whoever comes next recognises.
+        After RETRIES deaths there is no successor: the trial may be what kills.
+        """
+        sampled = trial.params if "config" in trial.user_attrs else {}  # else a part of them, if any
+        params = {**trial.system_attrs.get("fixed_params", {}), **sampled}
+        deaths = (_whole(trial, "deaths") or 0) + (death is not None)
+        again = deaths <= RETRIES
+        succeeded = {_whole(other, "retry_of") for other in self._trials()}
+        if again and params and trial.number not in succeeded:
+            attrs = {key: trial.user_attrs[key] for key in _INHERITED if key in trial.user_attrs}
+            attrs |= {"retry_of": trial.number, "deaths": deaths, "lineage": lineage(trial)}
+            attrs.setdefault("ordinal", self._next_ordinal())  # it died before it was given one
+            self.study.enqueue_trial(params, user_attrs=attrs)
+        reason = reason if again else f"{reason}; that was the last of {RETRIES} retries"
+        mark: dict[str, Any] = {"stop_reason": "error", "error": reason}
+        mark |= {PUT_BACK: True} if again else {"cause": death}
+        storage = self.study._storage  # Optuna has no public way to write to a trial that another process asked for
+        for key, value in mark.items():
+            storage.set_trial_user_attr(trial._trial_id, key, value)
+        storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    def _next_ordinal(self) -> int:
+        """The first that no trial has; one that was put back without a successor has left its own.
+
+        Seeds follow from it, so a study that was interrupted goes on as if it had not been. (A sampler that started
+        from one seed after each interruption would repeat its first suggestions.)
+        """
+        trials = self._trials()
+        succeeded = {_whole(trial, "retry_of") for trial in trials}
+        used = {
+            _whole(trial, "ordinal")
+            for trial in trials
+            if PUT_BACK not in trial.user_attrs or trial.number in succeeded
+        }
+        return next(ordinal for ordinal in range(len(used) + 1) if ordinal not in used)
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+
+def lineage(trial: FrozenTrial | optuna.Trial) -> int:
+    """The number of the trial that this one continues, through all its retries; its own if it continues none."""
+    held = _whole(trial, "lineage")
+    return trial.number if held is None else held
+
+
+def _whole(trial: FrozenTrial | optuna.Trial, key: str) -> int | None:
+    """Return a whole number from a trial's user attributes, in which anyone may have stored something else."""
+    held = trial.user_attrs.get(key)
+    return held if isinstance(held, int) else None

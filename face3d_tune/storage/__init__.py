@@ -1,0 +1,1 @@
+"""Where studies and checkpoints lie, and which worker may change them."""

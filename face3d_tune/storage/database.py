@@ -1,0 +1,310 @@
+"""The database behind a study: its URL, opened with words a person can act on, and never its password."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy import text
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    NoSuchModuleError,
+    OperationalError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import NullPool
+
+from face3d_tune.errors import StorageError
+from face3d_tune.storage.sqlite_file import Held, patience, take
+from face3d_tune.system.paths import expanded
+from face3d_tune.system.safe_text import learn_url, masked, redact, secret_part
+
+_CONNECT_WAIT = 10  # seconds for a PostgreSQL server to answer
+_LOCK_WAIT = 600  # seconds to wait for the other workers, of whom one after the other gets its turn
+_FROZEN = 30  # seconds that a worker may be silent while it keeps the others from asking and telling
+_LOCK_KEY = 0x6661636533640000  # "face3d": ours among all users of the server's advisory locks
+_NO_RECORD = "Record does not exist."  # what Optuna says of a study or trial that was deleted
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Storage:
+    """Where studies live. Printing it, in an error as in a log, shows no password."""
+
+    url: URL
+
+    @classmethod
+    def parse(cls, typed: str) -> "Storage":
+        """Read `sqlite:///FILE` or `postgresql://…`. Raises StorageError."""
+        typed = typed.strip()
+        learn_url(typed)
+        hint = "use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+        try:
+            url = make_url(typed)
+        except (ArgumentError, ValueError):  # whose text may hold a piece of the password
+            url = None
+        part = secret_part(typed)
+        if part and ("@" in typed[slice(*part)] or (url and unquote(typed[slice(*part)]) != url.password)):
+            raise StorageError(
+                f"storage {masked(typed)}: the password is not encoded, so it is unclear where it ends",
+                "write @ in it as %40, : as %3A, / as %2F, ? as %3F; or leave it out and set PGPASSWORD",
+            )
+        if url is None:
+            raise StorageError("the storage is not a database URL", hint)
+        kind = url.get_backend_name()
+        if kind == "postgres":
+            kind = "postgresql"
+        if kind == "postgresql":
+            return cls(url.set(drivername="postgresql+psycopg"))
+        if kind != "sqlite":
+            raise StorageError(f"storage {url.drivername!r} is not supported", hint)
+        if url.host:
+            raise StorageError(
+                f"storage {masked(typed)}: SQLite knows no hosts",
+                "three slashes stand before the file, and four if it is named from the root: sqlite:///FILE",
+            )
+        if not url.database or url.database == ":memory:":
+            raise StorageError(f"storage {masked(typed)} is in memory: its studies would be lost", hint)
+        path = str(expanded(url.database)) if url.database.startswith("~") else url.database
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # it may be made, or the command says what is missing
+        except (OSError, ValueError) as error:  # too long, a NUL in it, not permitted
+            said = error.strerror if isinstance(error, OSError) else str(error)
+            raise StorageError(f"storage {masked(typed)} cannot be reached: {said}", hint) from error
+        return cls(url.set(database=path))
+
+    def __str__(self) -> str:
+        as_typed = f"{self.url.drivername}:///{self.url.database}"
+        if self.sqlite_file and make_url(as_typed) == self.url:  # SQLAlchemy would write 结果.db as %E7%BB%93…
+            return as_typed
+        return masked(self.url.render_as_string(hide_password=False))
+
+    __repr__ = __str__
+
+    @property
+    def holds_secret(self) -> bool:
+        """Whether the URL contains what may be a password, so that it must not be printed as it is."""
+        whole = self.url.render_as_string(hide_password=False)
+        return masked(whole) != whole
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The file of a SQLite storage; None for a server."""
+        return Path(self.url.database) if self.url.get_backend_name() == "sqlite" and self.url.database else None
+
+    @contextmanager
+    def opened(self, *, create: bool = False) -> Iterator[RDBStorage]:
+        """Connect until the block ends. Without `create`, a storage that holds no studies is an error, not a new file.
+
+        Raises StorageError, from the block too, if the database is missing, down, refuses us, is of a newer Optuna, or
+        is no database.
+        """
+        if not create:
+            self._require_studies()
+        else:
+            self._require_folder()
+        with self.explained():
+            storage = self._connect()
+            try:
+                self._require_our_version(storage)
+                yield storage
+            finally:
+                storage.remove_session()
+                storage.engine.dispose()
+
+    def _connect(self) -> RDBStorage:
+        url, options = self.url.render_as_string(hide_password=False), self._engine_options()
+        engine = self._engine()
+        try:
+            with one_at_a_time(engine):  # or two who find no tables both create them
+                return RDBStorage(url, engine_kwargs=options, skip_compatibility_check=True)
+        finally:
+            engine.dispose()
+
+    def _require_our_version(self, storage: RDBStorage) -> None:
+        """Optuna's own check, which would leave the connection open."""
+        if storage.get_current_version() != storage.get_head_version():
+            raise StorageError(
+                f"storage {self} was made by another version of Optuna",
+                "use the version that made it (pip install -U face3d-tune), or `optuna storage upgrade`",
+            )
+
+    def _require_folder(self) -> None:
+        if self.sqlite_file and not self.sqlite_file.parent.is_dir():
+            hint = self._four_slashes() or "create it first"
+            raise StorageError(f"storage {self}: folder {self.sqlite_file.parent} does not exist", hint)
+
+    def _four_slashes(self) -> str | None:
+        """Return the hint for three slashes where four were meant: what is missing here is there from the root."""
+        file = self.sqlite_file
+        if file is None or file.is_absolute() or len(file.parts) < 2:
+            return None
+        root = Path("/")
+        if not ((root / file).is_file() or ((root / file.parent).is_dir() and not file.parent.is_dir())):
+            return None
+        return f"three slashes name a file from here, four name it from the root: sqlite:////{file.as_posix()}"
+
+    def holds_studies(self) -> bool:
+        """Whether there is something that `opened` opens without `create`. Raises StorageError."""
+        if self.sqlite_file and not self.sqlite_file.is_file():
+            return False
+        with self.connected() as engine:
+            return sqlalchemy.inspect(engine).has_table("studies")
+
+    def _require_studies(self) -> None:
+        hint = "make one with `face3d-tune run`, or name another with --storage"
+        if self.sqlite_file and not self.sqlite_file.is_file():
+            raise StorageError(f"storage {self}: file does not exist", self._four_slashes() or hint)
+        if not self.holds_studies():
+            raise StorageError(f"storage {self} holds no studies", hint)
+
+    @contextmanager
+    def connected(self) -> Iterator[Engine]:
+        """The bare database, whatever it holds, until the block ends. Raises StorageError."""
+        with self.explained():
+            engine = self._engine()
+            try:
+                yield engine
+            finally:
+                engine.dispose()
+
+    def writable(self) -> bool:
+        """Whether studies may be stored, found out without storing any. Raises StorageError."""
+        if self.sqlite_file:  # beside the file lies its journal while it is written
+            existing = [self.sqlite_file] if self.sqlite_file.exists() else []
+            return all(os.access(path, os.W_OK) for path in (*existing, self.sqlite_file.parent))
+        with self.connected() as engine, engine.connect() as database:
+            if database.execute(text("show transaction_read_only")).scalar_one() == "on":  # also of a standby
+                return False
+            table = sqlalchemy.inspect(engine).has_table("trials")
+            right = "table_privilege('trials', 'insert')" if table else "schema_privilege(current_schema(), 'create')"
+            return bool(database.execute(text(f"select has_{right}")).scalar_one())
+
+    def _engine(self) -> Engine:
+        try:
+            return sqlalchemy.create_engine(self.url, **self._engine_options())
+        except (ImportError, NoSuchModuleError) as error:
+            raise StorageError(
+                f"storage {self} needs psycopg, which is not installed", "pip install 'face3d-tune[postgres]'"
+            ) from error
+
+    def _engine_options(self) -> dict[str, Any]:
+        if self.sqlite_file:
+            # No pool: Optuna leaves its engine behind where it refuses a file, and a pool would keep that open.
+            return {"poolclass": NullPool, "connect_args": patience(str(self))}
+        # Without the ping a server that restarts between two reports would end the search; without keepalives a
+        # server that vanished from the network would be waited for.
+        connect = {"connect_timeout": _CONNECT_WAIT, "keepalives_idle": 10, "keepalives_interval": 5}
+        connect |= {"keepalives_count": 3, "tcp_user_timeout": 20_000}
+        return {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 0, "connect_args": connect}
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn what a driver or Optuna throws into one line about this storage."""
+        try:
+            yield
+        except StorageInternalError as error:  # Optuna's wrapping of a driver's error; its own text misleads
+            cause = error.__cause__
+            reason = reason_of(cause) if isinstance(cause, DBAPIError) else "the database failed"
+            raise StorageError(f"storage {self} failed: {reason}", self._reach_hint(cause)) from error
+        except KeyError as error:
+            if error.args != (_NO_RECORD,):
+                raise
+            raise StorageError(
+                f"storage {self}: what was being read there has been deleted", "run the same command again"
+            ) from error
+        except OperationalError as error:
+            raise StorageError(
+                f"storage {self} cannot be reached: {reason_of(error)}", self._reach_hint(error)
+            ) from error
+        except DBAPIError as error:
+            raise StorageError(f"storage {self} cannot be used: {reason_of(error)}") from error
+
+    def _reach_hint(self, error: BaseException | None) -> str:
+        if self.sqlite_file and "locked" in str(error):
+            return "close what has the file open (a database viewer, a backup, a copy), and try again"
+        if self.sqlite_file:
+            return "check the path, and that the file and its folder may be written"
+        return "check that the server runs, and host, port, user, password and database name"
+
+    @contextmanager
+    def searching(self) -> Iterator[None]:
+        """Hold the right to ask for trials. SQLite gives it to one process at a time, PostgreSQL to any number.
+
+        (On SQLite two askers can claim the same trial: it has no SELECT … FOR UPDATE.) Raises StorageError.
+        """
+        if not self.sqlite_file:
+            yield
+            return
+        self._require_folder()  # filelock would create it, mistyped or not
+        path = self.sqlite_file.with_name(self.sqlite_file.name + ".lock")
+        try:
+            lock = take(path)
+        except Held as error:
+            known = filter(None, (error.holder, error.mend))
+            raise StorageError(
+                f"storage {self}: another `face3d-tune run` is searching in this file ({'; '.join(known)})",
+                "wait until it ends, or give this search a file of its own: --storage sqlite:///other.db",
+            ) from error
+        except OSError as error:
+            raise StorageError(f"storage {self}: cannot write {path}: {os.strerror(error.errno or 0)}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that the database does not answer, or not now: down, restarting, full, locked, read-only.
+
+    Whoever meets one may try the same again; a mistake in what was asked is no such error.
+    """
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    return isinstance(cause, OperationalError | InterfaceError | InternalError | PoolTimeout)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the driver's own first line, without any password that stands in it."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    said = str(cause.orig if isinstance(cause, DBAPIError) else cause)
+    return redact(next(iter(said.strip().splitlines()), type(cause).__name__))
+
+
+_in_this_process = threading.RLock()  # or one thread could wait for the server's lock on the other's connection
+
+
+@contextmanager
+def one_at_a_time(engine: Engine) -> Iterator[Callable[[], object]]:
+    """Keep other processes out of the same block on the same PostgreSQL database; on SQLite `searching` does that.
+
+    The server lets go when the connection ends, however it ends, and of a process that was frozen in the block after
+    a while: what follows in the block must then fail by itself, or call what the block is given, which raises an error
+    that `is_away` knows.
+    """
+    with _in_this_process:
+        if engine.dialect.name != "postgresql":
+            yield lambda: None
+            return
+        with ExitStack() as stack:
+            connection = stack.enter_context(engine.connect())
+            for setting, seconds in (("idle_in_transaction_session_timeout", _FROZEN), ("lock_timeout", _LOCK_WAIT)):
+                connection.execute(text(f"set local {setting} = '{seconds}s'"))
+            connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+            try:
+                yield lambda: connection.execute(text("select 1"))
+            finally:
+                with suppress(DBAPIError):  # what was done in the block is stored, whatever became of this connection
+                    connection.rollback()
+                    stack.close()

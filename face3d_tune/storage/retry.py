@@ -1,0 +1,65 @@
+"""Patience with a database that is away: try again later, say so once, and give up after a while."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from face3d_tune.errors import StorageAwayError
+from face3d_tune.storage.database import is_away, reason_of
+
+DEFAULT_TIMEOUT = 600.0  # seconds
+_PAUSES = 0.5, 5.0  # seconds between two attempts: the first, doubled up to the last
+
+T = TypeVar("T")
+
+
+class Outage:
+    """Attempts what needs the database; nothing is lost while that is away, for the caller keeps what it could not do.
+
+    Args:
+        timeout: Seconds after which an absence is given up, counted from the first failed attempt.
+        note: Takes one line when the database goes away, and one when it is back.
+    """
+
+    def __init__(self, timeout: float, note: Callable[[str], object]) -> None:
+        self._timeout, self._note = timeout, note
+        self._since: float | None = None
+        self._pause, self._next = _PAUSES[0], 0.0
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next attempt is worth it."""
+        return max(0.0, self._next - time.monotonic())
+
+    def attempt(self, action: Callable[[], T]) -> T | None:
+        """What `action` returns; None if the database is away, now or a moment ago, so that it was not even asked.
+
+        An action that failed is called again later: it must go on where it stopped. Raises StorageAwayError after the
+        timeout, and whatever else `action` raises.
+        """
+        if self.pause > 0:
+            return None
+        try:
+            given = action()
+        except Exception as error:
+            if not is_away(error):
+                raise
+            self._gone(reason_of(error), error)
+            return None
+        if self._since is not None:
+            self._note(f"the storage answers again after {time.monotonic() - self._since:.0f} s")
+        self._since, self._pause, self._next = None, _PAUSES[0], 0.0
+        return given
+
+    def _gone(self, reason: str, error: Exception) -> None:
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+            self._note(f"the storage does not answer ({reason}); training goes on, its results are kept here")
+        elif now - self._since > self._timeout:
+            raise StorageAwayError(
+                f"the storage did not answer for {now - self._since:.0f} s: {reason}",
+                "when it is back, run the same command again: it goes on from the last checkpoints",
+            ) from error
+        self._next = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _PAUSES[1])

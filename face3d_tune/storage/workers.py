@@ -1,0 +1,292 @@
+"""Who searches a study: processes that call themselves workers, the trials each one claims, and their signs of life.
+
+Two tables of our own beside Optuna's. A worker is dead when the database has not heard of it for as long as it said
+itself that it may be silent; only the database's clock is read. A trial that runs and that no living worker claims is
+an orphan. Whether a trial is one is decided under `storage.one_at_a_time`, where trials are also asked for and claimed.
+"""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Column, Connection, Float, Integer, MetaData, String, Table, inspect, text
+from sqlalchemy.engine import Engine
+
+from face3d_tune import __version__
+from face3d_tune.errors import StudyError, StudyGoneError
+from face3d_tune.storage.database import is_away, one_at_a_time
+
+DEFAULT_SILENCE = 60.0  # seconds without a sign of life after which a worker is dead
+_BEATS = 6  # signs of life in that time
+_LAST_BEAT = 5.0  # seconds to wait at the end for a sign of life on its way
+_FORGOTTEN = 24 * 3600.0  # seconds after which a dead worker is no longer listed
+
+_tables = MetaData()
+Table(
+    "face3d_tune_workers",
+    _tables,
+    Column("worker", String(32), primary_key=True),
+    Column("study_id", Integer, nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("started", Float, nullable=False),  # seconds of the database's clock since 1970
+    Column("seen", Float, nullable=False),
+    Column("silence", Float, nullable=False),  # seconds
+)
+Table(
+    "face3d_tune_claims",
+    _tables,
+    Column("trial_id", Integer, primary_key=True, autoincrement=False),
+    Column("worker", String(32), nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A trial that runs although nobody trains it."""
+
+    number: int
+    trial_id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """A worker as others see it."""
+
+    host: str
+    pid: int
+    age: float  # seconds since it joined
+    silent: float  # seconds since its last sign of life
+    alive: bool
+    trials: tuple[int, ...]  # numbers of those it claims and that run
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "trials": list(self.trials)}
+
+
+class Worker:
+    """This process among the workers of a study.
+
+    Args:
+        engine: Of the study's storage; its tables are made if they are not there.
+        study_id: Optuna's.
+        silence: Seconds without a sign of life after which the others take this one for dead.
+        alone: Whether no other worker can be alive, as on SQLite, where `Storage.searching` sees to that.
+
+    Raises:
+        StudyError: A living worker of this study has another version of face3d-tune.
+    """
+
+    def __init__(self, engine: Engine, study_id: int, *, silence: float = DEFAULT_SILENCE, alone: bool) -> None:
+        self.name = uuid4().hex
+        self.label = f"{socket.gethostname()}:{os.getpid()}"
+        self.silence, self.interval = silence, silence / _BEATS
+        self._engine, self._study_id, self._alone = engine, study_id, alone
+        self._held: set[int] = set()  # trial ids
+        with one_at_a_time(engine):
+            _tables.create_all(engine)
+            with engine.begin() as database:
+                self._check_versions(database)
+                self._prune(database)
+                self._forget_the_future(database)
+                self._last = clock(database)
+        # A network that was away may have come back for this worker first; the others get time for a sign of life.
+        self._steady = self._last - silence + 2 * self.interval
+
+    def _check_versions(self, database: Connection) -> None:
+        if self._alone:
+            return
+        question = f"select host, version from face3d_tune_workers where study_id = :study and {_alive(database)}"
+        for host, version in database.execute(text(question), {"study": self._study_id}):
+            if version != __version__:
+                raise StudyError(
+                    f"a worker of this study on {host} is face3d-tune {version}, this is {__version__}",
+                    "install one version on all machines",
+                )
+
+    def _prune(self, database: Connection) -> None:
+        """Forget the long dead, and claims on trials that have ended."""
+        long_dead = f"delete from face3d_tune_workers where {_now(database)} - seen > :long"
+        database.execute(text(long_dead), {"long": _FORGOTTEN})
+        running = "select trial_id from trials where state = 'RUNNING'"
+        database.execute(text(f"delete from face3d_tune_claims where trial_id not in ({running})"))
+
+    def _forget_the_future(self, database: Connection) -> None:
+        """After the clock was set back: a dead worker would count as alive until the clock has caught up."""
+        mend = f"update face3d_tune_workers set seen = {_now(database)} where seen > {_now(database)}"
+        database.execute(text(mend))
+
+    def beat(self) -> None:
+        """Give a sign of life; the first one, here or in an older copy of the database, is joining."""
+        with self._engine.begin() as database:
+            now = clock(database)
+            sign = text("update face3d_tune_workers set seen = :now where worker = :me")
+            if not database.execute(sign, {"now": now, "me": self.name}).rowcount:
+                values = {"worker": self.name, "study_id": self._study_id, "version": __version__}
+                values |= {"host": socket.gethostname(), "pid": os.getpid()}
+                values |= {"started": now, "seen": now, "silence": self.silence}
+                database.execute(_tables.tables["face3d_tune_workers"].insert(), values)
+        if now < self._last:
+            with self._engine.begin() as database:
+                self._forget_the_future(database)
+        if not 0 <= now - self._last <= 2 * self.interval:
+            self._steady = now  # whatever kept this worker silent, or set the clock back, may have met the others
+        self._last = now
+
+    def claim(self, trial_id: int) -> None:
+        """Take a trial that was just asked for: a sign of life, or a worker that slept would lose it at once."""
+        with self._engine.begin() as database:
+            sign = f"update face3d_tune_workers set seen = {_now(database)} where worker = :me"
+            database.execute(text(sign), {"me": self.name})
+            database.execute(text("delete from face3d_tune_claims where trial_id = :trial"), {"trial": trial_id})
+            database.execute(_tables.tables["face3d_tune_claims"].insert(), {"trial_id": trial_id, "worker": self.name})
+        self._held.add(trial_id)
+
+    def holds(self, trial_id: int) -> bool:
+        """Whether the trial is still this worker's."""
+        question = text("select 1 from face3d_tune_claims where trial_id = :trial and worker = :me")
+        with self._engine.connect() as database:
+            return database.execute(question, {"trial": trial_id, "me": self.name}).first() is not None
+
+    def release(self, trial_id: int) -> None:
+        """Give up the claim on a trial, whoever has it."""
+        with self._engine.begin() as database:
+            database.execute(text("delete from face3d_tune_claims where trial_id = :trial"), {"trial": trial_id})
+        self._held.discard(trial_id)
+
+    def forget(self, trial_id: int) -> None:
+        """Know no more of a trial that was lost or never got here."""
+        self._held.discard(trial_id)
+
+    def orphans(self) -> list[Orphan]:
+        """Trials of the study that run and have no living worker. Certain only under `storage.one_at_a_time`."""
+        question = (
+            "select t.number, t.trial_id, c.worker, w.host, w.pid, w.silence, w.seen from trials t "
+            "left join face3d_tune_claims c on c.trial_id = t.trial_id "
+            "left join face3d_tune_workers w on w.worker = c.worker "
+            "where t.study_id = :study and t.state = 'RUNNING' order by t.number"
+        )
+        with self._engine.connect() as database:
+            now = clock(database)
+            started = _server_start(database)
+            started = started if started <= now else 0.0  # its clock was set back since
+            rows = database.execute(text(question), {"study": self._study_id}).all()
+        found = []
+        for number, trial_id, owner, host, pid, silence, seen in rows:
+            if owner == self.name:
+                if trial_id not in self._held:  # the database took it and could not say so
+                    found.append(Orphan(number, trial_id, "the storage went away as it was asked for"))
+            elif owner is None:
+                found.append(Orphan(number, trial_id, "no worker claims it"))
+            elif host is None:
+                found.append(Orphan(number, trial_id, "its process ended without a word"))
+            elif self._alone or now - max(seen, started, self._steady) > silence:
+                silent = f"{host}, process {pid}, silent for {max(0.0, now - seen):.0f} s"
+                found.append(Orphan(number, trial_id, f"its process ended without a word ({silent})"))
+        return found
+
+    def leave(self) -> None:
+        """Be no worker any more: what it still claims is free."""
+        with self._engine.begin() as database:
+            database.execute(text("delete from face3d_tune_workers where worker = :me"), {"me": self.name})
+
+
+class Pulse(threading.Thread):
+    """Gives a worker's signs of life, and calls `look_around` after each; ends with the block it is the context of.
+
+    Whatever goes wrong, it tries again at the next beat: without signs of life the worker would lose its trials. What
+    is no absence of the database is told to `note`, once.
+    """
+
+    def __init__(self, worker: Worker, look_around: Callable[[], object], note: Callable[[str], object]) -> None:
+        super().__init__(name="pulse", daemon=True)
+        self._worker, self._look_around, self._note = worker, look_around, note
+        self._said: set[str] = set()
+        self._over = threading.Event()
+
+    def __enter__(self) -> "Pulse":
+        self._worker.beat()
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join(_LAST_BEAT)
+        try:
+            self._worker.leave()
+        except Exception as error:
+            if not is_away(error):
+                raise
+
+    def run(self) -> None:
+        """Beat."""
+        while not self._over.wait(self._worker.interval):
+            try:
+                self._worker.beat()
+                self._look_around()
+            except Exception as error:
+                said = f"no sign of life: {type(error).__name__}: {error}"
+                known = is_away(error) or isinstance(error, StudyGoneError)  # which the search itself says
+                if not known and said not in self._said:
+                    self._said.add(said)
+                    self._note(said)
+
+
+def read_workers(engine: Engine, study_id: int) -> list[WorkerRow]:
+    """The workers of a study, the first to join first; none if nobody has ever searched it with leases."""
+    if not inspect(engine).has_table("face3d_tune_workers"):
+        return []
+    with engine.connect() as database:
+        now = clock(database)
+        rows = database.execute(
+            text(
+                "select worker, host, pid, started, seen, silence from face3d_tune_workers "
+                "where study_id = :study order by started, worker"
+            ),
+            {"study": study_id},
+        ).all()
+        claims = database.execute(
+            text(
+                "select c.worker, t.number from face3d_tune_claims c join trials t on t.trial_id = c.trial_id "
+                "where t.study_id = :study and t.state = 'RUNNING' order by t.number"
+            ),
+            {"study": study_id},
+        ).all()
+    return [
+        WorkerRow(host, pid, max(0.0, now - started), max(0.0, now - seen), now - seen <= silence, _of(worker, claims))
+        for worker, host, pid, started, seen, silence in rows
+    ]
+
+
+def _of(worker: str, claims: Collection[tuple[str, int]]) -> tuple[int, ...]:
+    return tuple(number for owner, number in claims if owner == worker)
+
+
+def _now(database: Connection) -> str:
+    """Seconds since 1970 by the database's clock, in its SQL."""
+    if database.dialect.name == "postgresql":
+        return "extract(epoch from clock_timestamp())"
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+def _alive(database: Connection) -> str:
+    return f"{_now(database)} - seen <= silence"
+
+
+def clock(database: Connection) -> float:
+    """Seconds since 1970 by the database's clock."""
+    return float(database.execute(text(f"select {_now(database)}")).scalar_one())
+
+
+def _server_start(database: Connection) -> float:
+    """When the server started: nobody could give a sign of life before that."""
+    if database.dialect.name != "postgresql":
+        return 0.0
+    return float(database.execute(text("select extract(epoch from pg_postmaster_start_time())")).scalar_one())

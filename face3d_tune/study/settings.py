@@ -1,0 +1,149 @@
+"""What all trials of a study share, so that they compare; stored with it and checked when it goes on."""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import optuna
+import torch
+from optuna.distributions import distribution_to_json
+
+from face3d_tune import __version__
+from face3d_tune.config import Layout
+from face3d_tune.data.face_data import FaceData, mean_by_yaw, recorded_selection
+from face3d_tune.data.pairs import PARTS
+from face3d_tune.errors import StudyError
+from face3d_tune.study.folds import mean_by_band
+from face3d_tune.study.study_file import StudyFile
+from face3d_tune.training import ridge
+
+DEFAULT_SEED = 42
+ANOTHER = "start another study with --study-name NEW"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user sets for a whole study."""
+
+    layout: Layout
+    epochs: int
+    seed: int | None  # None: the study's own, or DEFAULT_SEED for a new one
+    folds: int = 1  # of people, over which a trial's value is the mean; 1: the ordinary split
+
+
+def study_attrs(data: FaceData, file: StudyFile, settings: Settings) -> dict[str, Any]:
+    """The user attributes of a study. `settings` stands last: a study that has it has them all.
+
+    What no model reaches is measured as trials are: as the mean over folds of their validation people.
+    """
+    folds = data.folds(settings.folds)
+    return {
+        "data_fingerprint": data.fingerprint(),
+        "data": {
+            "source": data.source,
+            "feature_size": data.feature_size,
+            "pose_unit": data.file_pose_unit,
+            "split": data.split,
+            "min_yaw": data.min_yaw,
+            "max_yaw": data.max_yaw,
+            "turn_angle": data.turn_angle,
+            "people": {part: len(data.people[part]) for part in PARTS},
+            "pairs": {part: len(data.parts[part]) for part in PARTS},
+        },
+        "no_model_cosine": fmean(fold.no_model_cosine("validation") for fold in folds),
+        "no_model_by_yaw": mean_by_band([fold.no_model_by_yaw("validation") for fold in folds]),
+        "versions": {
+            "face3d_tune": __version__,
+            "optuna": optuna.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "settings": {
+            "study_file": file.name,
+            "layout": settings.layout,
+            "epochs": settings.epochs,
+            "folds": settings.folds,
+            "seed": DEFAULT_SEED if settings.seed is None else settings.seed,
+            "fixed": dict(file.fixed),
+            "space": {name: json.loads(distribution_to_json(row)) for name, row in file.space.items()},
+        },
+    }
+
+
+def ridge_attrs(data: FaceData, folds: int) -> dict[str, Any]:
+    """What ridge regression reaches on the validation people, as user attributes of a study beside `no_model_cosine`.
+
+    As the mean over folds, as there; the penalty is that of the first, which is the ordinary split where that fits. A
+    study of an earlier version gets them when it is opened again.
+    """
+    parts = data.folds(folds)
+    fitted = [ridge.fit(part) for part in parts]
+    cosines = [each.cosines(part, "validation") for each, part in zip(fitted, parts, strict=True)]
+    bands = [
+        mean_by_yaw(values, part.yaw[part.parts["validation"][:, 1]])
+        for values, part in zip(cosines, parts, strict=True)
+    ]
+    return {
+        "ridge_penalty": fitted[0].penalty,
+        "ridge_by_yaw": mean_by_band(bands),
+        "ridge_cosine": fmean(float(values.mean()) for values in cosines),
+    }
+
+
+def check_same(name: str, held: Mapping[str, Any], wanted: Mapping[str, Any], settings: Settings) -> None:
+    """Raise StudyError, naming what differs, unless study `name`, with attributes `held`, may go on as `wanted`."""
+    if held["data_fingerprint"] != wanted["data_fingerprint"]:
+        raise StudyError(
+            f"study {name!r} was made on other data: {describe_data(held)}; now {describe_data(wanted)}",
+            f"give the data it was made on{missing_options(held, wanted)}, or {ANOTHER}",
+        )
+    # Times in the database mean different things to different major versions.
+    versions = [attrs["versions"]["optuna"] for attrs in (held, wanted)]
+    if len({version.split(".")[0] for version in versions}) > 1:
+        raise StudyError(f"study {name!r} was made with Optuna {versions[0]}, this is {versions[1]}", ANOTHER)
+    before, now = ({"folds": 1} | _flat(attrs["settings"]) for attrs in (held, wanted))  # older studies do not say
+    free = {"study_file"} | ({"seed"} if settings.seed is None else set())
+    for key in [key for key in (before | now) if key not in free]:
+        if before.get(key) != now.get(key):
+            values = f"{before.get(key)}, now it is {now.get(key)}"
+            hint = f"means over folds and values of one split do not compare; {ANOTHER}" if key == "folds" else ANOTHER
+            raise StudyError(f"study {name!r} was made with {key} = {values}", hint)
+
+
+def describe_data(attrs: Mapping[str, Any]) -> str:
+    """The data of a study in one phrase."""
+    data = attrs["data"]
+    parts = PARTS if data["split"] == "person" else PARTS[:1]
+    people, pairs = (sum(data[key][part] for part in parts) for key in ("people", "pairs"))
+    yaw = "" if data["min_yaw"] == 0 and data["max_yaw"] is None else f", |yaw| {data['min_yaw']}–{data['max_yaw']}"
+    yaw += f", {said}" if (said := describe_yaw(data)) else ""
+    return f"{data['source']}, {people} people, {pairs} pairs, split {data['split']}{yaw} ({attrs['data_fingerprint']})"
+
+
+def describe_yaw(data: Mapping[str, Any]) -> str:
+    """Say which angle a study's yaw is, from its `data` attribute; "" for the first, which files call yaw."""
+    turn = recorded_selection(data)["turn_angle"]
+    return "" if turn == "first" else f"yaw is the {turn} angle"
+
+
+def missing_options(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The options that choose the pairs of `held` and were given otherwise; "" if that is not the difference."""
+    before, now = (recorded_selection(attrs["data"]) for attrs in (held, wanted))
+    words = []
+    for name in (name for name in before if before[name] != now[name]):
+        flag, value = f"--{name.replace('_', '-')}", before[name]
+        said = f"{value:g}" if isinstance(value, float) else value
+        words.append(f"without {flag}" if value is None else f"{flag} {said}")
+    return f" with {', '.join(words)}" if words else ""
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"space": {"lr": …}}` as `{"space.lr": …}`."""
+    flat = {}
+    for key, value in settings.items():
+        inner = {f"{key}.{name}": row for name, row in value.items()} if isinstance(value, Mapping) else {key: value}
+        flat.update(inner)
+    return flat

@@ -1,0 +1,284 @@
+"""Study files (`studies/*.toml`): what a search varies, what it holds fixed, where it starts and how much it may cost.
+
+Every mistake in a file raises StudyFileError, naming file and key.
+"""
+
+import math
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from face3d_tune.config import PARAMETERS, Layout, TrialConfig, check_type, resolve
+from face3d_tune.errors import ConfigError, StudyFileError
+from face3d_tune.study import space as space_module
+from face3d_tune.study.builtin import STUDIES, builtin_names
+from face3d_tune.study.presets import PRESETS, Preset
+from face3d_tune.study.space import Space
+from face3d_tune.system import regular_file
+from face3d_tune.system.paths import expanded
+
+_TABLES = {
+    "study": ("description", "presets"),
+    "budget": ("trials", "epochs"),
+    "sampler": None,  # `name` and the options of Optuna's class
+    "pruner": None,
+    "fixed": tuple(PARAMETERS),
+    "space": tuple(PARAMETERS),
+    "presets": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A sampler or pruner by name, with the options of Optuna's class."""
+
+    name: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SeedTrial:
+    """A preset cut in two: what Optuna is told, and what applies to its trial although no search varies it."""
+
+    name: str
+    params: Mapping[str, Any]
+    overrides: Mapping[str, Any]
+    kind: Literal["preset", "near"] = "preset"  # user attribute that says its name: only presets are compared with
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFile:
+    """One study file, read and checked. `presets` stand in the order in which they are tried.
+
+    Those in `near` are no presets that anybody named, but points near the best of the study before (see `stages`).
+    """
+
+    name: str
+    path: Path
+    description: str
+    trials: int
+    epochs: int
+    sampler: Component
+    pruner: Component
+    fixed: Mapping[str, Any]
+    space: Space
+    presets: Mapping[str, Preset]
+    near: tuple[str, ...] = ()
+
+    def for_layout(self, layout: Layout) -> "StudyFile":
+        """The same study without the parameters that a layout does not have, so that every searched one acts."""
+        if layout == "keypoint":
+            return self
+
+        def without(values: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in values.items() if name != "use_spatial_attention"}
+
+        if not without(self.space):
+            raise StudyFileError(
+                f"{self.path}: [space] holds only use_spatial_attention, which the {layout} layout does not have"
+            )
+        presets = {name: without(preset) for name, preset in self.presets.items()}
+        return replace(self, fixed=without(self.fixed), space=without(self.space), presets=presets)
+
+    def config(
+        self, params: Mapping[str, Any], overrides: Mapping[str, Any], *, feature_size: int, epochs: int, layout: Layout
+    ) -> TrialConfig:
+        """What trains: the fixed values, under a preset's own, under the searched ones. Raises ConfigError."""
+        values = {**self.fixed, **overrides, **params}
+        return resolve(values, feature_size=feature_size, epochs=epochs, layout=layout)
+
+    def check(
+        self, feature_size: int | None = None, layout: Layout = "keypoint", training_pairs: float = math.inf
+    ) -> None:
+        """Build a config for every end, choice and preset, so that an impossible value is found before the first trial.
+
+        Without a `feature_size`, for embeddings that any nhead divides. Raises StudyFileError.
+        """
+        for place, params, overrides in self._corners():
+            nhead = {"nhead": 8, **self.fixed, **overrides, **params}["nhead"]
+            size = max(1, nhead) if feature_size is None else feature_size
+            try:
+                config = self.config(params, overrides, feature_size=size, epochs=self.epochs, layout=layout)
+                if config.batch_size > training_pairs:
+                    raise ConfigError(
+                        f"batch_size = {config.batch_size} is more than the {training_pairs} training pairs"
+                    )
+            except ConfigError as error:
+                key = error.message.split()[0]
+                tables = {place: {**overrides, **params}, "fixed": self.fixed}
+                table = next((f"{table}." for table, keys in tables.items() if key in keys), f"{place}: ")
+                raise StudyFileError(f"{self.path}: {table}{error.message}", error.hint) from error
+
+    def extreme_configs(self, feature_size: int, layout: Layout) -> list[TrialConfig]:
+        """Configs among which is the largest model that the search can meet."""
+        return [
+            self.config(params, overrides, feature_size=feature_size, epochs=self.epochs, layout=layout)
+            for _, params, overrides in self._corners()
+        ]
+
+    def _corners(self) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+        """Both ends of the whole space, each end or choice of each parameter, and the presets: name, params, overrides.
+
+        Values in between cannot fail, but for nhead and d_model chosen together.
+        """
+        ends = {name: space_module.ends(row) for name, row in self.space.items()}
+        low, high = ({name: values[end] for name, values in ends.items()} for end in (0, -1))
+        yield from (("space", low, {}), ("space", high, {}))
+        for name, values in ends.items():
+            yield from (("space", {**low, name: value}, {}) for value in values)
+        for seed_trial in self.seed_trials():
+            yield f"presets.{seed_trial.name}", seed_trial.params, seed_trial.overrides
+
+    def seed_trials(self) -> list[SeedTrial]:
+        """Every preset, cut into searched and other values.
+
+        A searched parameter that a preset does not name has its script default. A value outside its range is refused,
+        except 0 in a logarithmic one: no such range can hold it, so it is kept out of Optuna's sight and applied.
+        """
+        return [self._seed_trial(name, preset) for name, preset in self.presets.items()]
+
+    def _seed_trial(self, name: str, preset: Preset) -> SeedTrial:
+        params, overrides = {}, {key: value for key, value in preset.items() if key not in self.space}
+        for key, distribution in self.space.items():
+            value = preset.get(key, _script_default(key))
+            if value is None:
+                raise StudyFileError(f"{self.path}: presets.{name}.{key} is not set, and the study searches it")
+            if space_module.contains(distribution, value):
+                params[key] = value
+            elif value == 0 and getattr(distribution, "log", False):
+                overrides[key] = value
+            else:
+                raise StudyFileError(
+                    f"{self.path}: presets.{name}.{key} = {value!r} is outside the search space, "
+                    f"{space_module.describe(distribution)}",
+                    f"widen space.{key}, or leave the preset out of study.presets",
+                )
+        return SeedTrial(name, params, overrides, "near" if name in self.near else "preset")
+
+
+def _script_default(name: str) -> Any:
+    if name == "width":
+        return 1.0
+    if name in ("d_model", "dim_feedforward"):
+        return None  # follows the data; a range that searches it needs it in every preset
+    return TrialConfig.__dataclass_fields__[name].default
+
+
+def read(name_or_path: str) -> StudyFile:
+    """Read a built-in study by name, or any study file by path (it ends in .toml)."""
+    if name_or_path.endswith(".toml"):
+        path = expanded(name_or_path)
+    elif name_or_path in builtin_names():
+        path = STUDIES / f"{name_or_path}.toml"
+    else:
+        near = get_close_matches(name_or_path, builtin_names(), n=1)
+        question = f"; did you mean {near[0]!r}?" if near else ""
+        raise StudyFileError(
+            f"no study named {name_or_path!r}{question}",
+            f"built in are {', '.join(builtin_names())}; a file of your own ends in .toml",
+        )
+    return _parse(path, _load(path))
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        regular_file.require(path, most=regular_file.MOST_TEXT)
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise StudyFileError(f"{path}: {error.strerror}", f"built in are {', '.join(builtin_names())}") from error
+    except UnicodeDecodeError as error:
+        raise StudyFileError(f"{path}: not UTF-8 at byte {error.start}", "save the file as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise StudyFileError(f"{path}: not valid TOML: {error}") from error
+
+
+def _parse(path: Path, tables: dict[str, Any]) -> StudyFile:
+    _known(path, "", tables, tuple(_TABLES))
+    for table, keys in _TABLES.items():
+        content = tables.setdefault(table, {})
+        if not isinstance(content, dict):
+            raise StudyFileError(f"{path}: {table} = {content!r} is not a table; expected [{table}]")
+        if keys is not None:
+            _known(path, f"{table}.", content, keys)
+    space = {name: _at(path, "space", space_module.parse, name, row) for name, row in tables["space"].items()}
+    if not space:
+        raise StudyFileError(f"{path}: [space] is empty; a study needs at least one searched parameter")
+    for name, value in tables["fixed"].items():
+        if name in space:
+            raise StudyFileError(f"{path}: {name} is both in [fixed] and in [space]; keep one")
+        _at(path, "fixed", check_type, name, value)
+        tables["fixed"][name] = space_module.exact(name, value)
+    if "width" in space and "d_model" in {**space, **tables["fixed"]}:
+        raise StudyFileError(f"{path}: d_model follows from space.width; keep one of them")
+    file = StudyFile(
+        name=path.stem,
+        path=path,
+        description=_text(path, tables["study"].get("description", "")),
+        trials=_count(path, "budget.trials", tables["budget"].get("trials", 50)),
+        epochs=_count(path, "budget.epochs", tables["budget"].get("epochs", 100)),
+        sampler=_component(path, "sampler", tables["sampler"], "tpe"),
+        pruner=_component(path, "pruner", tables["pruner"], "none"),
+        fixed=tables["fixed"],
+        space=space,
+        presets=_presets(path, tables),
+    )
+    file.check()
+    return file
+
+
+def _presets(path: Path, tables: dict[str, Any]) -> dict[str, Preset]:
+    """The guide's presets that `study.presets` lists, then every [presets.NAME] of the file."""
+    own, listed = tables["presets"], tables["study"].get("presets", [])
+    if not isinstance(listed, list):
+        raise StudyFileError(f"{path}: study.presets = {listed!r} is not a list of names")
+    for name in listed:
+        _known(path, "study.presets: ", [name], tuple(PRESETS))
+    for name, preset in own.items():
+        if name in PRESETS:
+            raise StudyFileError(f"{path}: presets.{name} has the name of a documented preset; give it another")
+        if not isinstance(preset, dict):
+            raise StudyFileError(f"{path}: presets.{name} is not a table")
+        _known(path, f"presets.{name}.", preset, tuple(PARAMETERS))
+        for key, value in preset.items():
+            _at(path, f"presets.{name}", check_type, key, value)
+            preset[key] = space_module.exact(key, value)
+    return {**{name: PRESETS[name] for name in listed}, **own}
+
+
+def _at(path: Path, table: str, check: Any, name: str, value: Any) -> Any:
+    """Call a check of one value and say where in the file it stands."""
+    try:
+        return check(name, value)
+    except ConfigError as error:
+        raise StudyFileError(f"{path}: {table}.{error.message}", error.hint) from error
+
+
+def _known(path: Path, place: str, names: Any, known: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in known:
+            near = get_close_matches(str(name), known, n=1)
+            question = f"; did you mean {near[0]!r}?" if near else ""
+            raise StudyFileError(f"{path}: {place}{name} is unknown{question}", f"known are {', '.join(known)}")
+
+
+def _count(path: Path, key: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise StudyFileError(f"{path}: {key} = {value!r} is out of range; expected a whole number of at least 1")
+    return value
+
+
+def _text(path: Path, value: Any) -> str:
+    if not isinstance(value, str):
+        raise StudyFileError(f"{path}: study.description = {value!r} is not text")
+    return value
+
+
+def _component(path: Path, table: str, content: dict[str, Any], default: str) -> Component:
+    options = dict(content)
+    name = options.pop("name", default)
+    if not isinstance(name, str):
+        raise StudyFileError(f"{path}: {table}.name = {name!r} is not text")
+    return Component(name, options)

@@ -1,0 +1,331 @@
+"""Reading a study: which trials there are, which is best, what each was trained with. Nothing here writes."""
+
+import shlex
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from face3d_tune.analysis.confirmation import CONFIRMATION
+from face3d_tune.config import TrialConfig
+from face3d_tune.errors import StudyError, StudyGoneError
+from face3d_tune.storage.database import Storage
+from face3d_tune.study.foreign import count_foreign, ended_from_outside, is_foreign, is_own_study, own_trials
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+IMPORTED = "imported"  # user attribute `origin` of a trial that was trained elsewhere
+PUT_BACK = "put_back"  # user attribute of a failed trial whose parameters were queued again
+_NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")  # control characters, half ones, ends of lines
+_LONGEST_NAME = 200  # characters; PostgreSQL would refuse 513
+OUTSIDE = "outside"  # cause of a failure that another program brought about
+OF_THE_CONFIG = ("diverged", "out_of_memory")  # causes for which the same config would fail again
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the guide's before/after table, measured. `trial` is None where there is none yet."""
+
+    name: str
+    trial: FrozenTrial | None
+    same_as: str | None = None  # another preset with equal values, which was trained for both
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTrial:
+    """A trial with what its study knows about data and settings, and the other trials."""
+
+    study: str
+    study_attrs: Mapping[str, Any]
+    trial: FrozenTrial
+    trials: Sequence[FrozenTrial]  # all of the study, by number
+
+
+def read_trial(place: Storage, study_name: str | None, number: int | None) -> StoredTrial:
+    """A trial of a study, or its best, read from a storage. Raises StorageError and StudyError."""
+    with place.opened() as storage:
+        study = find_study(storage, study_name)
+        trials = study.get_trials(deepcopy=False)
+        return StoredTrial(study.study_name, study.user_attrs, pick_trial(study, number), trials)
+
+
+def study_names(storage: BaseStorage) -> list[str]:
+    """The names of all studies, of others' too, in the order of the alphabet."""
+    return sorted(optuna.get_all_study_names(storage))
+
+
+def existing_name(storage: BaseStorage, name: str | None) -> str:
+    """That name if a study has it; without a name the only study's. Raises StudyError."""
+    names = study_names(storage)
+    if name is None and len(names) == 1:
+        name = names[0]
+    listed = f"{_listed(names)}{'' if names else ' yet; make one with `face3d-tune run`'}"
+    if name is None:
+        raise StudyError(f"which study? {listed}", "name one with --study-name" if names else None)
+    if known := alike(name, names):
+        return known
+    near = get_close_matches(name, names, n=1)
+    raise StudyError(f"no study named {name!r}{f'; did you mean {near[0]!r}?' if near else ''}", listed)
+
+
+def alike(name: str, names: Iterable[str]) -> str | None:
+    """Return the study that a name means: the one of that name, else the only one that looks the same; or None.
+
+    Looking the same: but for the Unicode form (a keyboard and a Mac's file name write é differently) and spaces at the
+    ends. Raises StudyError if several do.
+    """
+    found = [known for known in names if _plain(known) == _plain(name)]
+    if name in found or not found:
+        return name if found else None
+    if len(found) > 1:
+        raise StudyError(f"which study? {len(found)} look like {name!r}", f"they are {', '.join(map(ascii, found))}")
+    return found[0]
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def name_to_search(place: Storage, name: str) -> str:
+    """Return the study that a search under this name goes on with, else the name in plain form for a new study.
+
+    Raises StudyError if no new study can have it, and StorageError.
+    """
+    if place.holds_studies():
+        with place.opened() as storage:
+            if known := alike(name, study_names(storage)):
+                return known
+    plain = _plain(name)
+    odd = any(unicodedata.category(each) in _NOT_IN_A_LINE for each in plain)
+    if odd or not 0 < len(plain) <= _LONGEST_NAME:
+        fault = "has a character that no line can show" if odd else f"has {len(plain)} characters"
+        raise StudyError(
+            f"the study's name, {name!r}, {fault}; expected 1 to {_LONGEST_NAME}", "give another with --study-name"
+        )
+    return plain
+
+
+def find_study(storage: BaseStorage, name: str | None) -> optuna.Study:
+    """The study of that name; without a name the only one. Raises StudyError."""
+    name = existing_name(storage, name)
+    study = optuna.load_study(study_name=name, storage=storage)
+    if not is_own_study(study):
+        raise StudyError(f"study {name!r} was not made by face3d-tune", "name another with --study-name")
+    return study
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"this storage holds {', '.join(names) or 'no study'}"
+
+
+def require_present(study: optuna.Study, own: str | None) -> None:
+    """Raise StudyGoneError unless the storage still holds the study whose user attribute `id` is `own`.
+
+    Optuna's number of a study is not enough: SQLite gives that of a deleted study to the next one, and the dashboard
+    renames a study by making another one with all its attributes. A name that was changed in the database itself
+    changes nothing.
+    """
+    storage = study._storage
+    try:
+        if study.user_attrs.get("id") == own:
+            return
+    except KeyError:
+        pass
+    names = {each._study_id: each.study_name for each in storage.get_all_studies()}
+    renamed = [name for key, name in names.items() if own and storage.get_study_user_attrs(key).get("id") == own]
+    if renamed:
+        raise StudyGoneError(
+            f"study {study.study_name!r} was renamed to {renamed[0]!r} meanwhile",
+            f"the same command goes on with it: --study-name {shlex.quote(renamed[0])}",
+        )
+    raise StudyGoneError(
+        f"study {study.study_name!r} was deleted meanwhile; {_listed(sorted(names.values()))}",
+        "its checkpoints are kept: restore the study from a backup, and `face3d-tune run` goes on from them",
+    )
+
+
+@contextmanager
+def still_present(study: optuna.Study, own: str | None) -> Iterator[None]:
+    """Raise StudyGoneError if the study is gone at the beginning of the block, or if that is why the block fails."""
+    require_present(study, own)
+    try:
+        yield
+    except Exception:
+        require_present(study, own)
+        raise
+
+
+def best_trial(study: optuna.Study) -> FrozenTrial | None:
+    """The completed trial with the highest value; None if none has completed.
+
+    An imported one whose value the study could not confirm is none.
+    """
+    return next(iter(completed_trials(study)), None)
+
+
+def completed_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The completed trials that count, by value, the best first."""
+    completed = filter(counts, study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    return sorted(completed, key=lambda trial: float("-inf") if trial.value is None else trial.value, reverse=True)
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Return whether a finished trial may be the best, or be compared with it.
+
+    A trial of another program may not, nor an imported one whose value the study could not confirm.
+    """
+    return trial.state in FINISHED and not is_foreign(trial) and bool(trial.user_attrs.get("confirmed", True))
+
+
+def trained_here(trial: FrozenTrial) -> bool:
+    """Return whether a trial has finished and was neither imported nor made by another program."""
+    return trial.state in FINISHED and not is_foreign(trial) and trial.user_attrs.get("origin") != IMPORTED
+
+
+def kept_cosine(trial: FrozenTrial) -> float | None:
+    """The mean validation cosine of the checkpoint that training kept, for a pruned trial too."""
+    cosine: float | None = trial.user_attrs.get("val_cosine")  # to Optuna, a pruned trial's value is its last epoch's
+    return cosine
+
+
+def folds_of(study_attrs: Mapping[str, Any]) -> int:
+    """Over how many folds of people the values of a study's trials are means; 1: the ordinary split."""
+    folds: int = study_attrs.get("settings", {}).get("folds", 1)  # an older study does not say
+    return folds
+
+
+def pick_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
+    """A trial by number, or the best one. Raises StudyError if there is none, or if it never had a configuration."""
+    if number is None:
+        best = best_trial(study)
+        if best is None:
+            raise StudyError(
+                f"study {study.study_name!r} has no completed trial yet", "let `face3d-tune run` complete one first"
+            )
+        return best
+    trials = study.get_trials(deepcopy=False)
+    if not 0 <= number < len(trials):
+        held = f"it holds 0 to {len(trials) - 1}" if trials else "it holds none yet"
+        raise StudyError(f"study {study.study_name!r} has no trial {number}", held)
+    if is_foreign(trials[number]) and "config" not in trials[number].user_attrs:
+        raise StudyError(
+            f"trial {number} was added by hand: face3d-tune did not train it and does not know its configuration",
+            "name another with --trial, or leave it out for the best",
+        )
+    if "config" not in trials[number].user_attrs:
+        failed = trials[number].state == TrialState.FAIL
+        why = f"failed before it began: {trials[number].user_attrs.get('error')}" if failed else "has not started"
+        raise StudyError(f"trial {number} {why}, so there is nothing to train", "see `face3d-tune status`")
+    return trials[number]
+
+
+def config_of(trial: FrozenTrial) -> TrialConfig:
+    """What a trial set out to train with."""
+    return TrialConfig(**trial.user_attrs["config"])
+
+
+def repeatable_config(trial: FrozenTrial) -> TrialConfig:
+    """What to train with to get the trial's value again: without the mixed precision that failed, and no further than
+    the epoch at which reaching the target ended it.
+    """
+    config, attrs = config_of(trial), trial.user_attrs
+    if attrs.get("retried_without_amp"):
+        config = replace(config, use_mixed_precision=False)
+    if attrs.get("stop_reason") == "target":
+        config = replace(config, epochs=attrs["epochs_run"])
+    return config
+
+
+def preset_rows(study: optuna.Study) -> list[Row]:
+    """Every preset of a study with its latest trial, in the order in which they were queued."""
+    trials: dict[str, FrozenTrial] = {}
+    for trial in own_trials(study.get_trials(deepcopy=False)):
+        if isinstance(preset := trial.user_attrs.get("preset"), str):
+            trials[preset] = trial  # a later one is the retry of an earlier one
+    aliases: Mapping[str, str] = study.user_attrs.get("preset_aliases", {})
+    rows = [Row(name, trial) for name, trial in trials.items()]
+    return rows + [Row(name, trials.get(first), first) for name, first in aliases.items()]
+
+
+def origin(trial: FrozenTrial) -> str:
+    """Where a trial's config comes from: a preset by its name, a point near the best of the study before by its own,
+    `imported`, or `sampled`.
+    """
+    attrs = trial.user_attrs
+    return str(attrs.get("preset") or attrs.get("near") or attrs.get("origin") or "sampled")
+
+
+def count_imported(study: optuna.Study) -> int:
+    """Trials that were trained elsewhere; they count towards no budget."""
+    return sum(trial.user_attrs.get("origin") == IMPORTED for trial in study.get_trials(deepcopy=False))
+
+
+def count_states(study: optuna.Study) -> dict[str, int]:
+    """Trials by state, every state named: complete, pruned, fail, running, waiting.
+
+    In a study of this program without the trials of others.
+    """
+    trials = study.get_trials(deepcopy=False)
+    states = [trial.state for trial in (own_trials(trials) if is_own_study(study) else trials)]
+    order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING)
+    return {state.name.lower(): states.count(state) for state in order}
+
+
+def cause(trial: FrozenTrial) -> str | None:
+    """Why a trial failed: `diverged`, `out_of_memory`, or `error` for what its config is not to blame for.
+
+    `outside`: another program ended it, or queued it with values that cannot be trained. None if it has not failed, or
+    only gave its place to a successor.
+    """
+    attrs = trial.user_attrs
+    if trial.state != TrialState.FAIL or PUT_BACK in attrs:
+        return None
+    if "cause" in attrs:
+        return str(attrs["cause"])
+    if ended_from_outside(trial):
+        return OUTSIDE
+    return "diverged" if attrs.get("stop_reason") == "non_finite" else "error"  # as an earlier version stored it
+
+
+def count_causes(trials: Iterable[FrozenTrial]) -> dict[str, int]:
+    """Failed trials by cause, every cause named, and those that were `queued_again`: together all that failed."""
+    failed = [trial for trial in own_trials(list(trials)) if trial.state == TrialState.FAIL]
+    causes = [cause(trial) or "queued_again" for trial in failed]
+    return {name: causes.count(name) for name in (*OF_THE_CONFIG, "error", OUTSIDE, "queued_again")}
+
+
+def in_words(causes: Mapping[str, int]) -> str:
+    """`3 diverged, 1 out of memory`; empty if nothing failed."""
+    words = {"error": "by an error", OUTSIDE: "from outside"}
+    words |= {"out_of_memory": "out of memory", "queued_again": "queued again"}
+    return ", ".join(f"{count} {words.get(name, name)}" for name, count in causes.items() if count)
+
+
+def summary(study: optuna.Study) -> dict[str, Any]:
+    """What `status` tells about a study, as plain values. Of a study of another program only the states are known."""
+    own = is_own_study(study)
+    best, attrs = (best_trial(study), study.user_attrs) if own else (None, {})
+    return {
+        "study": study.study_name,
+        "own": own,
+        "directions": [direction.name.lower() for direction in study.directions],
+        "states": count_states(study),
+        "causes": count_causes(study.get_trials(deepcopy=False) if own else []),
+        "from": attrs.get("from"),
+        "best_value": best.value if best else None,
+        "best_trial": best.number if best else None,
+        "best_preset": best.user_attrs.get("preset") if best else None,
+        "best_origin": origin(best) if best else None,
+        "imported": count_imported(study),
+        "by_hand": count_foreign(study) if own else 0,
+        "folds": folds_of(attrs),
+        "no_model_cosine": attrs.get("no_model_cosine"),
+        "ridge_cosine": attrs.get("ridge_cosine"),
+        "confirmation": attrs.get(CONFIRMATION),
+        "data": attrs.get("data"),
+    }

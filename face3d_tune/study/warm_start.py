@@ -1,0 +1,197 @@
+"""One study after another, as the guide's stages: the best of the first is where the next one begins.
+
+Every parameter that the next study does not search stays as the best trial had it, and its first trials are that config
+and four near it. What was taken over is stored with the new study, so that it goes on without the old one.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
+
+from face3d_tune import seeds
+from face3d_tune.config import PARAMETERS, TrialConfig, resolve
+from face3d_tune.data.face_data import FaceData
+from face3d_tune.errors import StudyError
+from face3d_tune.storage.database import Storage
+from face3d_tune.study import space as space_module
+from face3d_tune.study.foreign import is_own_study
+from face3d_tune.study.presets import PRESETS, Preset
+from face3d_tune.study.settings import DEFAULT_SEED, Settings, describe_data, missing_options, study_attrs
+from face3d_tune.study.study_file import StudyFile
+from face3d_tune.study.trials import alike, find_study, pick_trial, repeatable_config, study_names
+
+ATTR = "from"  # user attribute of a study that follows another
+_NEIGHBOURS = 4
+_TRIES = 100  # to find that many: a space of few choices has fewer
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a study takes over from the one before it, as it is stored."""
+
+    study: str
+    trial: int
+    value: float  # mean validation cosine
+    config: Mapping[str, Any]  # of a TrialConfig
+
+    @classmethod
+    def of(cls, attrs: Mapping[str, Any]) -> Self | None:
+        """What the user attributes of a study say; None if it follows no other."""
+        held = attrs.get(ATTR)
+        return cls(**held) if held else None
+
+    def to_attr(self) -> dict[str, Any]:
+        """As `of` reads it."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.study}, trial {self.trial}, cosine {self.value:.4f}"
+
+
+def take_up(
+    place: Storage, name: str, before: str | None, data: FaceData, file: StudyFile, settings: Settings
+) -> tuple[StudyFile, Stage | None]:
+    """The study file as study `name` goes on from study `before`, and what it takes over; else the file as it is.
+
+    Raises StudyError, as `find` does, and StorageError.
+    """
+    if before is None and not place.holds_studies():
+        return file, None
+    with place.opened() as storage:
+        stage = find(storage, name, before, data, file, settings)
+        if stage is None:
+            return file, None
+        return follow(file.for_layout(settings.layout), stage, _seed(storage, name, settings), data.feature_size), stage
+
+
+def find(
+    storage: BaseStorage, name: str, before: str | None, data: FaceData, file: StudyFile, settings: Settings
+) -> Stage | None:
+    """What study `name` takes over: what it is stored with if there is such a study, else the best of study `before`.
+
+    None if it follows no study. Raises StudyError if `before` is not what the study follows, or cannot be followed.
+    """
+    names = study_names(storage)
+    before = before and (alike(before, names) or before)
+    if name in names:
+        study = optuna.load_study(study_name=name, storage=storage)
+        if is_own_study(study):  # else the process that made it died before it was one, or it is of another program
+            return _held(name, study.user_attrs, before)
+    if before is None:
+        return None
+    if before == name:
+        raise StudyError(
+            f"study {name!r} cannot follow itself", "name the study of the stage before, or this one: --study-name NEW"
+        )
+    study = find_study(storage, before)
+    _check_comparable(study, study_attrs(data, file, settings))
+    best = pick_trial(study, None)
+    return Stage(before, best.number, float(best.value or 0.0), repeatable_config(best).to_dict())
+
+
+def _held(name: str, attrs: Mapping[str, Any], before: str | None) -> Stage | None:
+    held = Stage.of(attrs)
+    if before is not None and (held is None or held.study != before):
+        follows = "follows no other" if held is None else f"follows {held.study!r}, not {before!r}"
+        raise StudyError(
+            f"study {name!r} {follows}",
+            "leave --from away to go on with it, or start another study with --study-name NEW",
+        )
+    return held
+
+
+def _check_comparable(study: optuna.Study, wanted: Mapping[str, Any]) -> None:
+    held, name = study.user_attrs, study.study_name
+    if held["data_fingerprint"] != wanted["data_fingerprint"]:
+        raise StudyError(
+            f"study {name!r} was made on other data: {describe_data(held)}; now {describe_data(wanted)}",
+            f"give the data it was made on{missing_options(held, wanted)}; its best need not be good for others",
+        )
+    layouts = held["settings"]["layout"], wanted["settings"]["layout"]
+    if layouts[0] != layouts[1]:
+        raise StudyError(
+            f"study {name!r} was made with layout = {layouts[0]}, now it is {layouts[1]}", f"add --layout {layouts[0]}"
+        )
+
+
+def _seed(storage: BaseStorage, name: str, settings: Settings) -> int:
+    """The seed that study `name` has, or will have."""
+    own: int = DEFAULT_SEED
+    if name in study_names(storage):
+        study = optuna.load_study(study_name=name, storage=storage)
+        own = study.user_attrs["settings"]["seed"] if is_own_study(study) else DEFAULT_SEED
+    return own if settings.seed is None else settings.seed
+
+
+def follow(file: StudyFile, stage: Stage, seed: int, feature_size: int) -> StudyFile:
+    """The study file as it goes on from a stage: its fixed values and its first trials are the best's.
+
+    The guide's presets give way to the best and its neighbours, of which no two are equal; presets of the file's own
+    come after them.
+    """
+    values = _values(stage.config, file, feature_size)
+    fixed = {name: value for name, value in values.items() if name not in file.space}
+    start = {name: nearest(row, values[name]) for name, row in file.space.items()}
+    best = start | _exact(stage.config, {**fixed, **start}, feature_size)
+    near = {f"{stage.study}-near-{number}": each for number, each in enumerate(_neighbours(file, start, seed), 1)}
+    own = {name: preset for name, preset in file.presets.items() if name not in PRESETS}
+    presets: dict[str, Preset] = {f"{stage.study}-best": best, **near, **own}
+    return replace(file, fixed=fixed, presets=presets, near=tuple(near))
+
+
+def moved(file: StudyFile, stage: Stage, feature_size: int) -> dict[str, tuple[Any, Any]]:
+    """Searched parameters whose best value the space does not hold, each with what it begins at instead."""
+    values = _values(stage.config, file, feature_size)
+    starts = {name: (values[name], nearest(row, values[name])) for name, row in file.space.items()}
+    return {name: pair for name, pair in starts.items() if pair[0] != pair[1]}
+
+
+def nearest(row: BaseDistribution, value: Any) -> Any:
+    """`value` if the space holds it, else the end or the choice next to it; of choices without order the first.
+
+    So the sampler knows every searched value of every trial. One that is kept out of its sight, as a preset's 0 is,
+    would never again be sampled together with the others.
+    """
+    if space_module.contains(row, value):
+        return value
+    ends = space_module.ends(row)
+    numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (*ends, value))
+    return min(ends, key=lambda end: abs(end - value)) if numbers else ends[0]
+
+
+def _values(config: Mapping[str, Any], file: StudyFile, feature_size: int) -> dict[str, Any]:
+    """A config as parameters of a study file. What follows from others there is left to follow from them."""
+    values = {name: value for name, value in config.items() if name in PARAMETERS}
+    d_model = values["d_model"]
+    if values["dim_feedforward"] == 4 * d_model and "dim_feedforward" not in file.space:
+        del values["dim_feedforward"]
+    if "width" in file.space:
+        values["width"] = d_model / feature_size
+    if "d_model" not in file.space and ("width" in file.space or d_model == feature_size):
+        del values["d_model"]
+    if "cosine_weight" in file.space and "mse_weight" not in file.space:
+        del values["mse_weight"]
+    return values
+
+
+def _exact(config: Mapping[str, Any], values: Mapping[str, Any], feature_size: int) -> dict[str, Any]:
+    """The mean squared error's weight of the best, where it is not 1 - cosine_weight to the last digit."""
+    whole = TrialConfig(**config)
+    made = resolve(values, feature_size=feature_size, epochs=whole.epochs, layout=whole.layout)
+    same = made.cosine_weight == whole.cosine_weight and made.mse_weight != whole.mse_weight
+    return {"mse_weight": whole.mse_weight} if same else {}
+
+
+def _neighbours(file: StudyFile, start: Mapping[str, Any], seed: int) -> Sequence[dict[str, Any]]:
+    """Up to four points near `start`, which follow from the seed."""
+    rng, found = random.Random(seeds.derive(seed, "neighbours")), [dict(start)]
+    for _ in range(_TRIES):
+        point = {name: space_module.neighbour(row, start[name], rng) for name, row in file.space.items()}
+        if point not in found and len(found) <= _NEIGHBOURS:
+            found.append(point)
+    return found[1:]

@@ -1,0 +1,39 @@
+"""Where the model drops numbers: every dropout by name, in the order in which the plain model draws its masks."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from face3d_tune.config import TrialConfig
+from face3d_tune.training.dropout import room
+
+Masks = Mapping[str, Tensor | None]
+
+
+def sites(config: TrialConfig) -> dict[str, tuple[int, ...]]:
+    """Every dropout of the model in the order in which it draws: name and shape of the mask."""
+    batch, d, heads = config.batch_size, config.d_model, config.nhead
+    found: dict[str, tuple[int, ...]] = {"keypoints": (batch, 256)} if config.layout == "keypoint" else {}
+    found["input"] = (batch, d)
+    for layer in range(config.num_layers):
+        found |= {f"{layer}.self_heads": (batch, heads, 1), f"{layer}.self": (batch, d)}
+        found |= {f"{layer}.cross_heads": (batch, heads, 1), f"{layer}.cross": (batch, d)}
+        found |= {f"{layer}.hidden": (batch, config.dim_feedforward), f"{layer}.out": (batch, d)}
+    return found
+
+
+def mask_views(config: TrialConfig, numbers: Tensor) -> dict[str, Tensor | None]:
+    """The mask of each site as it lies in [K, mask_length]."""
+    views: dict[str, Tensor | None] = {}
+    start = 0
+    for name, shape in sites(config).items():
+        elements = torch.Size(shape).numel()
+        views[name] = numbers[..., start : start + elements].view(*numbers.shape[:-1], *shape)
+        start += room(elements)
+    return views
+
+
+def mask_length(config: TrialConfig) -> int:
+    """How many numbers all masks of one step take."""
+    return sum(room(torch.Size(shape).numel()) for shape in sites(config).values())

@@ -1,0 +1,47 @@
+"""What the models of a batch are shown in one epoch, step by step, each in its own order and as it augments them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from face3d_tune.training import augmentation, losses
+from face3d_tune.training.base import Training
+from face3d_tune.training.batched.table import Batch, Table, Weighting
+
+
+def batches(table: Table, trainings: Sequence[Training], in_radians: bool | Tensor) -> Iterator[Batch]:
+    """The batches of the next epoch of all trainings; without the axis of models if there is one."""
+    size = trainings[0].config.batch_size
+    drawn = [
+        augmentation.order(each.config, table.yaw, each.seed, each.epoch)[: len(table) // size * size]
+        for each in trainings
+    ]
+    order = torch.stack([each.view(-1, size) for each in drawn], 1).to(table.turn.device)  # [steps, K, B]
+    order = order.squeeze(1) if len(drawn) == 1 else order
+    configs = [each.config for each in trainings]
+    rows = _rows(table, trainings, drawn).view(*order.shape, -1) if any(map(augmentation.augments, configs)) else None
+    angles = _angle_factors(table, trainings, order) if any(map(losses.weighs, configs)) else None
+    gammas = table.turn.new_tensor([config.focal_gamma for config in configs]).view(*order.shape[1:-1], 1, 1)
+    for step, pairs in enumerate(order):
+        batch = table.batch(pairs, in_radians) if rows is None else table.split(rows[step], in_radians)
+        yield batch if angles is None else replace(batch, weighting=Weighting(angles[step], gammas))
+
+
+def _rows(table: Table, trainings: Sequence[Training], drawn: Sequence[Tensor]) -> Tensor:
+    """All that the epoch shows, [steps, K, B, width]."""
+    steps, size = len(drawn[0]) // trainings[0].config.batch_size, trainings[0].config.batch_size
+    rows = table.turn.new_empty(steps, len(drawn), size, table.width)
+    for place, (each, pairs) in enumerate(zip(trainings, drawn, strict=True)):
+        changed = None
+        if augmentation.augments(each.config):
+            changed = augmentation.augmented(each.config, table.views, pairs, each.seed, each.epoch)
+        rows[:, place] = table.rows(pairs.to(rows.device), changed).view(steps, size, -1)
+    return rows
+
+
+def _angle_factors(table: Table, trainings: Sequence[Training], order: Tensor) -> Tensor:
+    """1 + angle_weight · |yaw| / 90° of every pair that the epoch shows, [steps, K, B, 1]."""
+    slopes = table.turn.new_tensor([training.config.angle_weight for training in trainings])
+    return (1 + slopes.view(*order.shape[1:-1], 1) * table.turn[order] / 90).unsqueeze(-1)

@@ -1,0 +1,114 @@
+"""The pairs of one part of the people as one table, so that a batch of every model is one gather."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from face3d_tune.data.face_data import FaceData
+from face3d_tune.data.pairs import Part
+from face3d_tune.training import losses
+from face3d_tune.training.augmentation import Augmented, Views
+from face3d_tune.training.base import Pairs, in_unit
+from face3d_tune.training.batched.layers import steadily
+from face3d_tune.training.batched.network import Inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Weighting:
+    """What decides the weight of each pair (`losses.pair_weights`): factors [K, B, 1] and exponents [K, 1, 1]."""
+
+    angle: Tensor  # 1 + angle_weight · |yaw| / 90°
+    gamma: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Inputs and what is to come out: target [K, B, F] and its length [K, B, 1]."""
+
+    inputs: Inputs
+    target: Tensor
+    length: Tensor
+    weighting: Weighting | None = None  # None: every pair counts the same
+
+
+class Table:
+    """One row a pair: embedding, landmarks, pose in both units, target."""
+
+    def __init__(self, data: FaceData, part: Part, device: torch.device, dtype: torch.dtype) -> None:
+        degrees, radians = (Pairs(data, part, unit, device, dtype) for unit in ("degrees", "radians"))
+        one = degrees.src.new_ones(len(degrees), 1)
+        columns = {
+            "src": degrees.src,
+            "landmarks": degrees.landmarks.flatten(1),
+            "xy": degrees.landmarks[..., :2].flatten(1),
+            "degrees": torch.cat((degrees.poses, one), 1),
+            "radians": torch.cat((radians.poses, one), 1),
+            "target": degrees.target,
+            "length": torch.linalg.vector_norm(degrees.target, dim=1, keepdim=True).clamp(min=1e-8),
+        }
+        self.yaw, self.turn = degrees.yaw, degrees.turn  # [pairs], degrees: with its sign and without
+        self._rows = torch.cat(list(columns.values()), 1)
+        self._widths = [column.shape[1] for column in columns.values()]
+        self.width = sum(self._widths)
+        src, landmarks = torch.split_with_sizes(self._rows, self._widths, 1)[:2]
+        self.views = Views(src, landmarks.view(-1, 5, 3), degrees.views.degrees, degrees.views.front)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def batch(self, pairs: Tensor | slice, in_radians: bool | Tensor) -> Batch:
+        """The pairs with these indices [K, B], or [B] for one model, the pose in radians where asked: [K, 1, 1] or all.
+
+        A slice gives the same pairs to every model.
+        """
+        return self.split(self._rows[pairs] if isinstance(pairs, slice) else self.rows(pairs), in_radians)
+
+    def rows(self, pairs: Tensor, augmented: Augmented | None = None) -> Tensor:
+        """All that is known of the pairs with these indices, [*pairs, width]; their views may be `augmented`."""
+        rows = self._rows.index_select(0, pairs.flatten())
+        if augmented is not None:
+            src, landmarks, xy, degrees, radians, _, _ = torch.split_with_sizes(rows, self._widths, 1)
+            src.copy_(augmented.src)
+            landmarks.copy_(augmented.landmarks.flatten(1))
+            xy.copy_(augmented.landmarks[..., :2].flatten(1))
+            degrees[:, :3] = in_unit("degrees", augmented.degrees.numpy()).to(rows)
+            radians[:, :3] = in_unit("radians", augmented.degrees.numpy()).to(rows)
+        return rows.view(*pairs.shape, -1)
+
+    def split(self, rows: Tensor, in_radians: bool | Tensor) -> Batch:
+        """What `batch` says, of rows that `rows` gave."""
+        parts = torch.split_with_sizes(rows, self._widths, -1)
+        src, landmarks, xy, degrees, radians, target, length = parts
+        if isinstance(in_radians, Tensor):
+            pose = torch.where(in_radians, radians, degrees)
+        else:
+            pose = radians if in_radians else degrees
+        return Batch(Inputs(src, landmarks, xy, pose), target, length)
+
+
+def loss_gradient(
+    prediction: Tensor, batch: Batch, mse_weight: Tensor, cosine_weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient of each model's loss (trainer contract §4) by its predictions, its mean squared error and cosine.
+
+    Predictions [K, B, F]; weights [K, 1, 1]; the means are [K]. With a `weighting`, all three are of weighted pairs.
+    """
+    target, pairs, size = batch.target, *prediction.shape[-2:]
+    length = torch.linalg.vector_norm(prediction, dim=-1, keepdim=True).clamp(min=1e-8)
+    cosine = (prediction * target).sum(-1, keepdim=True) / (length * batch.length)
+    error = prediction - target
+    by_cosine = target / (length * batch.length) - prediction * (cosine / length.square())
+    gradient = error * (mse_weight * (2 / (pairs * size))) - by_cosine * (cosine_weight / pairs)
+    if batch.weighting is None:
+        return gradient, error.square().mean((-2, -1)), cosine.mean((-2, -1))
+    weights = _pair_weights(cosine, batch.weighting)
+    return gradient * weights, (error.square() * weights).mean((-2, -1)), (cosine * weights).mean((-2, -1))
+
+
+def _pair_weights(cosine: Tensor, weighting: Weighting) -> Tensor:
+    """`losses.pair_weights` of every model, [K, B, 1]; exactly 1 for a model that does not weigh."""
+    # Not pow, which computes differently with one exponent than with one of each model.
+    logarithm = steadily(torch.log, (1 - cosine).clamp(min=losses.LEAST_HARD))
+    weights = weighting.angle * steadily(torch.exp, logarithm * weighting.gamma)
+    return weights / weights.mean(-2, keepdim=True)

@@ -1,0 +1,152 @@
+"""Checkpoint files in the users' format (trainer contract §4), written so that a crash never leaves half a file.
+
+And sealed ones: bytes that carry their own checksum, for places where a file may be torn all the same.
+"""
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from face3d_tune.errors import TrainingError
+from face3d_tune.system import regular_file
+
+_MAGIC = b"face3d-tune training 1\n"  # 1 is the version of what is inside
+
+
+def _empty_dict(*_: object) -> dict[Any, Any]:
+    return {}
+
+
+# What scripts keep in their checkpoints and torch does not take: numbers of numpy, and dicts with a default.
+_SCALAR = np.float64(0).__reduce__()[0]  # the function that makes a numpy scalar, by its names in numpy 2 and 1
+_PLAIN: list[Any] = [
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")),
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),
+    (_empty_dict, "collections.defaultdict"),
+]
+_HEAD = len(_MAGIC) + hashlib.sha256().digest_size
+
+
+def save(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Write beside `path`, flush to the disk, then rename over it."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        torch.save(dict(checkpoint), file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+class Foreign:
+    """A stand-in for an object of a class that a checkpoint names, such as a path, a date or a namespace.
+
+    The class itself is never imported, so nothing that the file says can run, and a Windows path can be read on Linux.
+    `parts` are what the object was made from, `stored` is its state.
+    """
+
+    parts: tuple[Any, ...]
+    stored: Any
+
+    def __new__(cls, *parts: Any) -> Self:  # noqa: D102
+        made = super().__new__(cls)
+        made.parts, made.stored = parts, None
+        return made
+
+    def __setstate__(self, state: Any) -> None:
+        self.stored = state
+
+    @property
+    def kind(self) -> str:
+        """The name of its class; of a numpy array, which a function rebuilds, the class that this one is told."""
+        first = self.parts[0] if self.parts else None
+        named = first if isinstance(first, type) and issubclass(first, Foreign) else type(self)
+        return f"{named.__module__}.{named.__name__}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__module__}.{type(self).__name__}({', '.join(map(repr, self.parts))})"
+
+
+def mapping(value: Any) -> Mapping[str, Any] | None:
+    """Read a dict, or the attributes of a stored namespace or object, as a mapping; None if it is neither."""
+    held = value.stored if isinstance(value, Foreign) else value
+    if isinstance(held, tuple) and len(held) == 2:  # of a class with __slots__
+        held = held[1]
+    return held if isinstance(held, Mapping) else None
+
+
+def number(value: Any) -> float | None:
+    """Read a float, None if there is no one number to read."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # None, text, 10**400, several numbers in a tensor
+        return None
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU, without running any code that may be in it. Raises TrainingError.
+
+    An object of a class that torch does not know comes as a `Foreign` with the name of that class.
+    """
+    try:
+        regular_file.require(path)
+        with torch.serialization.safe_globals([*_PLAIN, *_stand_ins(path)]):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the bytes of a file that is none can raise anything, also without a word
+        raise TrainingError(f"{path} is not a readable checkpoint: {_reason(error)}") from error
+    if not isinstance(checkpoint, dict):
+        raise TrainingError(f"{path} is not a checkpoint: it holds a {type(checkpoint).__name__}")
+    return checkpoint
+
+
+def _stand_ins(path: Path) -> list[Any]:
+    """Make a Foreign for every class that the file names and that torch would refuse."""
+    with torch.serialization.safe_globals(_PLAIN), suppress(ValueError):  # a file from before torch 1.6 has none
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        return [
+            (type(name.rpartition(".")[2], (Foreign,), {"__module__": name.rpartition(".")[0]}), name) for name in names
+        ]
+    return []
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error; of a refusal by torch the cause, not its advice to run what is in the file."""
+    if isinstance(error, UnpicklingError) and isinstance(error.__context__, UnpicklingError):
+        error = error.__context__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # without the path, which the message names
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def seal(content: Mapping[str, Any]) -> memoryview:
+    """Tensors and plain values as bytes: who wrote them, their SHA-256, and a torch file."""
+    buffer = io.BytesIO()
+    buffer.write(bytes(_HEAD))
+    torch.serialization.set_crc32_options(False)  # a weaker sum than the one below, and a third of the time
+    try:
+        torch.save(dict(content), buffer)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    whole = buffer.getbuffer()
+    whole[:_HEAD] = _MAGIC + hashlib.sha256(whole[_HEAD:]).digest()
+    return whole
+
+
+def unseal(sealed: bytes) -> dict[str, Any]:
+    """What `seal` was given, on the CPU. Raises TrainingError if a single bit is not as it was written."""
+    view = memoryview(sealed)
+    if view[:_HEAD] != _MAGIC + hashlib.sha256(view[_HEAD:]).digest():
+        raise TrainingError("it is torn, or of another version")
+    try:
+        content: dict[str, Any] = torch.load(io.BytesIO(view[_HEAD:]), map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise TrainingError(f"it is of another version: {str(error).splitlines()[0]}") from error
+    return content

@@ -1,0 +1,153 @@
+"""The plain trainer: one training, one epoch at a time, readable from top to bottom (trainer contract §4).
+
+It is the specification for any faster engine. A caller may report, prune or stop between epochs. Every random number
+follows from (seed, purpose, epoch), so the same config and seed give the same result on a CPU, bit for bit.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from face3d_tune import seeds
+from face3d_tune.config import TrialConfig
+from face3d_tune.data.face_data import FaceData, mean_by_yaw
+from face3d_tune.device import Precision
+from face3d_tune.training import augmentation, losses
+from face3d_tune.training.base import (
+    EVALUATION_BATCH,
+    OPTIMIZERS,
+    EpochResult,
+    Evaluation,
+    Pairs,
+    Training,
+    check_batch,
+)
+from face3d_tune.training.dropout import MaskStream
+from face3d_tune.training.model import Model
+
+
+class Trainer(Training):
+    """One trial's training. Call `train_epoch` until `stop_reason` is set, or stop earlier.
+
+    Args:
+        config: Every value of the training.
+        data: The pairs; the part named "train" trains, the part named "validation" validates.
+        seed: Of this trial: initial weights, batch order and dropout.
+        device: Where weights and data live.
+        precision: Of the forward pass, if the config uses mixed precision at all.
+        dtype: Of weights and data; float64 lets tests compare engines beyond the rounding of float32.
+
+    Raises:
+        ConfigError: The batch size is larger than the number of training pairs.
+        NonFiniteError: From `train_epoch`: a loss or metric was NaN or infinite.
+    """
+
+    engine = "plain"
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        data: FaceData,
+        *,
+        seed: int,
+        device: torch.device,
+        precision: Precision = "off",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.data, self.device = data, device
+        self.train = Pairs(data, "train", config.pose_unit, device, dtype)
+        self.validation = Pairs(data, "validation", config.pose_unit, device, dtype)
+        check_batch(config, len(self.train))
+        self.model = Model(config, data.feature_size, seeds.generator(seed, "weights")).to(device, dtype)
+        kind = OPTIMIZERS[config.optimizer]
+        optimizer = kind(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        super().__init__(config, seed, precision, optimizer)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
+
+    def train_epoch(self) -> EpochResult:
+        """Train and validate one epoch, then move the scheduler and early stopping on."""
+        started = time.perf_counter()
+        train_loss = self._train_all_batches(self.epoch)
+        return self.end_epoch(train_loss, self.evaluate(self.validation), time.perf_counter() - started)
+
+    def _train_all_batches(self, epoch: int) -> float:
+        """One pass over as many training pairs as there are, the last partial batch dropped; the mean loss."""
+        self.model.train()
+        self.model.draw_from(MaskStream(self.seed, epoch, self.device))
+        batches = len(self.train) // self.config.batch_size
+        order = augmentation.order(self.config, self.train.yaw, self.seed, epoch)
+        order, pairs = order[: batches * self.config.batch_size], self.train
+        if augmentation.augments(self.config):
+            changed = augmentation.augmented(self.config, pairs.views, order, self.seed, epoch)
+            order, pairs = torch.arange(len(order)), pairs.shown(order, changed, self.config.pose_unit)
+        total = self.train.src.new_zeros(())  # stays there: asking for it at every step would stall a GPU
+        for batch in order.to(self.device).view(batches, -1):
+            total += self._train_batch(pairs, batch)
+        return total.item() / batches
+
+    def _train_batch(self, pairs: Pairs, batch: Tensor) -> Tensor:
+        """One optimiser step on the pairs whose indices are in `batch`; the loss before it, a scalar."""
+        prediction = self._predict(pairs, batch)
+        target = pairs.target[batch]
+        squared_errors, cosines = losses.squared_errors(prediction, target), losses.cosines(prediction, target)
+        if losses.weighs(self.config):
+            weights = losses.pair_weights(self.config, cosines, pairs.turn[batch])
+            loss = (weights * losses.combine(self.config, squared_errors, cosines)).mean()
+        else:
+            loss = losses.combine(self.config, squared_errors.mean(), cosines.mean())
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=1.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.detach()
+
+    def _predict(self, pairs: Pairs, batch: Tensor | slice) -> Tensor:
+        """Frontal embeddings of some pairs, [B, F]; only the network itself runs in mixed precision."""
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        with torch.autocast(self.device.type, dtype, enabled=self.precision != "off"):
+            prediction: Tensor = self.model(pairs.src[batch], pairs.landmarks[batch], pairs.poses[batch])
+        return prediction.to(pairs.target.dtype)
+
+    def evaluate(self, pairs: Pairs) -> Evaluation:
+        """Mean squared error and cosine over all of `pairs`, and the cosine by |yaw| band; dropout off."""
+        squared_errors, cosine = self.judge(pairs)
+        mse = squared_errors.mean().item()
+        return Evaluation(mse, cosine.mean().item(), mean_by_yaw(cosine.numpy(), pairs.yaw))
+
+    @torch.no_grad()
+    def judge(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """Squared error and cosine of each of `pairs`, [pairs] each, float64 on the CPU; dropout off."""
+        self.model.eval()
+        squared_errors, cosines = [], []
+        for start in range(0, len(pairs), EVALUATION_BATCH):
+            batch = slice(start, start + EVALUATION_BATCH)
+            prediction = self._predict(pairs, batch)
+            squared_errors.append(losses.squared_errors(prediction, pairs.target[batch]))
+            cosines.append(losses.cosines(prediction, pairs.target[batch]))
+        return torch.cat(squared_errors).cpu().double(), torch.cat(cosines).cpu().double()
+
+    def model_state(self) -> dict[str, Tensor]:
+        """The weights after the last epoch, under the names of the users' checkpoints."""
+        return self.model.state_dict()
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """The optimiser's, as the users' script can load it."""
+        return self.optimizer.state_dict()
+
+    def scale_state(self) -> dict[str, Any]:
+        """GradScaler's two numbers that change."""
+        state = self.scaler.state_dict()  # empty if it does not scale
+        return {"scale": state.get("scale", 1.0), "since_overflow": state.get("_growth_tracker", 0)}
+
+    def load_numbers(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Any], scale: Mapping[str, Any]) -> None:
+        """Take what a trainer or a batch gave."""
+        self.model.load_state_dict(model)
+        self.optimizer.load_state_dict(dict(optimizer))
+        if own := self.scaler.state_dict():
+            changed = {"scale": scale["scale"], "_growth_tracker": scale["since_overflow"]}
+            self.scaler.load_state_dict({**own, **changed})

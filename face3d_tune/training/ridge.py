@@ -1,0 +1,113 @@
+"""What a simple method reaches: ridge regression from a view's embedding and pose to the frontal embedding.
+
+No Transformer and no epochs: with e the view's embedding and x = e times each of (1, sin yaw, 1 − cos yaw, sin pitch,
+sin roll, |sin yaw|), the prediction is e + W'x, as the model's is (trainer contract §3, step 8), and
+W = (X'X + λI)⁻¹ X'(Y − E) over the pairs of the TRAINING people (Hoerl & Kennard, 1970). An endless penalty λ is no
+model. Yaw is the head turn, whichever angle that is; pitch and roll are the other two in their order. All embeddings
+count with length 1, whatever length they have in the files.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face3d_tune.data.face_data import FaceData
+from face3d_tune.data.pairs import Pairs, Part, persons
+
+PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3)  # tried in this order
+FOLDS = 3  # of training people, to choose among them
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ridge:
+    """A fitted regression."""
+
+    penalty: float
+    weights: Matrix  # [6F, F]
+
+    def cosines(self, data: FaceData, part: Part) -> Matrix:
+        """[pairs]: cosine of prediction and frontal embedding of each pair of a part, in [-1, 1]."""
+        view, front = _embeddings(data, data.parts[part])
+        return _cosines(view + _columns(data, data.parts[part]) @ self.weights, front)
+
+
+def fit(data: FaceData, penalty: float | None = None) -> Ridge:
+    """Fit on the training people; without a `penalty`, with the one that cross-validation over them chooses.
+
+    Float64. About 0.1 s for F = 128, some seconds of a few cores for F = 512 and 10,000 pairs.
+    """
+    penalty = choose_penalty(data) if penalty is None else penalty
+    pairs = data.parts["train"]
+    view, front = _embeddings(data, pairs)
+    return Ridge(penalty, _System(_columns(data, pairs), front - view).solve(penalty))
+
+
+def choose_penalty(data: FaceData) -> float:
+    """The one of PENALTIES with the highest mean cosine on training people who were left out, each of FOLDS in turn.
+
+    From the strongest on until the cosine falls, which it does on both sides of the best. Every third person, in the
+    order of the files, is in the same fold; a single person leaves nobody to validate on, and gets the strongest.
+    """
+    pairs = data.parts["train"]
+    fold = persons(pairs) % FOLDS
+    columns, (view, front) = _columns(data, pairs), _embeddings(data, pairs)
+    held_out = [fold == each for each in sorted(set(fold.tolist()))]
+    if len(held_out) < 2:
+        return PENALTIES[0]
+    systems = [_System(columns[~held], (front - view)[~held]) for held in held_out]
+    best, highest = PENALTIES[0], -np.inf
+    for penalty in PENALTIES:
+        cosines = [
+            _cosines(view[held] + columns[held] @ system.solve(penalty), front[held])
+            for held, system in zip(held_out, systems, strict=True)
+        ]
+        mean = float(np.concatenate(cosines).mean())
+        if mean < highest:
+            break
+        best, highest = penalty, mean
+    return best
+
+
+class _System:
+    """The equations of one fit: the normal ones, or their dual if there are fewer pairs than columns."""
+
+    def __init__(self, columns: Matrix, target: Matrix) -> None:
+        pairs, width = columns.shape
+        self._dual = columns if pairs < width else None
+        self._gram = columns @ columns.T if pairs < width else columns.T @ columns
+        self._right = target if pairs < width else columns.T @ target
+
+    def solve(self, penalty: float) -> Matrix:
+        """The weights, [columns, F]."""
+        system = self._gram + penalty * np.eye(len(self._gram))
+        solved = np.linalg.solve(system, self._right).astype(np.float64, copy=False)
+        return solved if self._dual is None else self._dual.T @ solved
+
+
+def _columns(data: FaceData, pairs: Pairs) -> Matrix:
+    """X, [pairs, 6F]."""
+    view, _ = _embeddings(data, pairs)
+    yaw = np.deg2rad(data.yaw[pairs[:, 1]])
+    pitch, roll = np.deg2rad(data.other_angles[pairs[:, 1]]).T
+    turned = (np.ones_like(yaw), np.sin(yaw), 1 - np.cos(yaw), np.sin(pitch), np.sin(roll), np.abs(np.sin(yaw)))
+    return np.concatenate([each[:, None] * view for each in turned], axis=1)
+
+
+def _embeddings(data: FaceData, pairs: Pairs) -> tuple[Matrix, Matrix]:
+    """E and Y, [pairs, F] each."""
+    front, video = pairs.T
+    return _unit(data.video_features[video]), _unit(data.front_features[front])
+
+
+def _unit(features: NDArray[np.float32] | Matrix) -> Matrix:
+    wide = np.asarray(features, dtype=np.float64)
+    length: Matrix = np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    return wide / length
+
+
+def _cosines(prediction: Matrix, front: Matrix) -> Matrix:
+    cosines: Matrix = np.einsum("ij,ij->i", _unit(prediction), front)
+    return cosines

@@ -1,0 +1,397 @@
+"""Where studies live: which URLs are understood, what a broken database says, who may search, and no passwords."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy
+
+import face3d_tune
+from face3d_tune.errors import StorageError
+from face3d_tune.storage import database as storage_module
+from face3d_tune.storage.database import Storage, one_at_a_time, reason_of
+
+PASSWORD = "tops3cret/&é"
+QUOTED = "tops3cret%2F%26%C3%A9"
+
+HOLDER = """
+import sys, time
+from face3d_tune.storage.database import Storage
+with Storage.parse(sys.argv[1]).searching():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def error_of(action):
+    with pytest.raises(StorageError) as caught:
+        action()
+    return caught.value
+
+
+def open_and_close(url, *, create=False):
+    with Storage.parse(url).opened(create=create):
+        pass
+
+
+def search_and_end(url):
+    with Storage.parse(url).searching():
+        pass
+
+
+def url_of(path):
+    return f"sqlite:///{path.as_posix()}"
+
+
+@contextmanager
+def held_by_another_process(url):
+    """Another process holds the right to search until the block ends; yields that process."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(face3d_tune.__file__).parents[1])}
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, url], stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+# URLs
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"])
+def test_every_way_to_say_postgresql_means_the_driver_that_is_installed(scheme):
+    place = Storage.parse(f"{scheme}://me:{QUOTED}@db.example:5433/studies")
+    assert place.url.drivername == "postgresql+psycopg"
+    assert (place.url.username, place.url.password) == ("me", PASSWORD)
+    assert (place.url.host, place.url.port, place.url.database) == ("db.example", 5433, "studies")
+    assert place.sqlite_file is None
+
+
+@pytest.mark.parametrize(
+    ("text", "file"),
+    [
+        ("sqlite:///face3d_tune.db", "face3d_tune.db"),
+        ("sqlite:////data/a b.db", "/data/a b.db"),
+        ("sqlite:///C:/data/x.db", "C:/data/x.db"),
+        ("  sqlite:///结果.db\n", "结果.db"),
+    ],
+)
+def test_a_sqlite_url_names_a_file(text, file):
+    place = Storage.parse(text)
+    assert place.sqlite_file == Path(file)
+    assert str(place) == text.strip()
+
+
+@pytest.mark.parametrize("text", ["nonsense", "", "face3d_tune.db", "postgresql://me:x@host:port/db"])
+def test_text_that_is_no_url_is_refused_with_the_two_forms_that_work(text):
+    error = error_of(lambda: Storage.parse(text))
+    assert error.message == "the storage is not a database URL"
+    assert error.hint == "use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+
+
+@pytest.mark.parametrize("kind", ["mysql", "mysql+pymysql", "redis", "postgresql2"])
+def test_another_kind_of_database_is_refused_by_its_name_alone(kind):
+    error = error_of(lambda: Storage.parse(f"{kind}://me:{QUOTED}@host/db"))
+    assert error.message == f"storage {kind!r} is not supported"
+
+
+@pytest.mark.parametrize("text", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+def test_a_database_in_memory_is_refused_since_studies_would_be_lost(text):
+    assert error_of(lambda: Storage.parse(text)).message == f"storage {text} is in memory: its studies would be lost"
+
+
+# Passwords
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://me:{QUOTED}@127.0.0.1:9/db",
+        f"postgresql://me@127.0.0.1:9/db?password={QUOTED}",
+        f"postgresql://me@127.0.0.1:9/db?sslmode=prefer&sslpassword={QUOTED}",
+    ],
+)
+def test_no_text_about_a_storage_shows_its_password(url):
+    place = Storage.parse(url)
+    refused = error_of(lambda: open_and_close(url))  # nothing listens on port 9
+    for text in (str(place), repr(place), f"{place}", refused.message, refused.hint, str(refused), repr(refused)):
+        assert "tops3cret" not in text
+        assert QUOTED not in text
+    assert "***" in str(place)
+    assert "tops3cret" in url  # what is looked for would be found
+
+
+def test_a_server_that_is_down_is_named_with_what_to_check():
+    error = error_of(lambda: open_and_close(f"postgresql://me:{QUOTED}@127.0.0.1:9/db", create=True))
+    assert error.message.startswith("storage postgresql+psycopg://me:***@127.0.0.1:9/db cannot be reached: ")
+    assert "port 9" in error.message
+    assert error.hint == "check that the server runs, and host, port, user, password and database name"
+
+
+def test_a_driver_that_repeats_the_password_is_not_quoted_with_it():
+    Storage.parse(f"postgresql://me:{QUOTED}@127.0.0.1:9/db?sslpassword=other5ecret")
+    said = sqlalchemy.exc.OperationalError("", {}, Exception(f"bad password {PASSWORD!s} or other5ecret\nmore"))
+    assert reason_of(said) == "bad password *** or ***"
+
+
+def test_a_server_that_refuses_a_user_or_has_no_such_database_says_so_without_the_password(postgres_server):
+    place = sqlalchemy.make_url(postgres_server.get_uri("postgres"))
+    for changed, reason in (
+        (place.set(database="nowhere", password=PASSWORD), 'database "nowhere" does not exist'),
+        (place.set(username="nobody", password=PASSWORD), 'role "nobody" does not exist'),
+    ):
+        url = changed.render_as_string(hide_password=False)
+        for create in (False, True):
+            error = error_of(lambda url=url, create=create: open_and_close(url, create=create))
+            assert "cannot be reached" in error.message
+            assert reason in error.message
+            assert "tops3cret" not in f"{error.message} {error.hint}"
+
+
+# What is not there, or not what it should be
+
+
+def test_without_create_a_missing_file_is_an_error_and_no_file_appears(tmp_path):
+    error = error_of(lambda: open_and_close(url_of(tmp_path / "typo.db")))
+    assert error.message == f"storage {url_of(tmp_path / 'typo.db')}: file does not exist"
+    assert error.hint == "make one with `face3d-tune run`, or name another with --storage"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("action", [lambda url: open_and_close(url, create=True), search_and_end])
+def test_a_missing_folder_is_an_error_and_is_not_made(tmp_path, action):
+    error = error_of(lambda: action(url_of(tmp_path / "typo" / "studies.db")))
+    assert error.message.endswith(f"folder {tmp_path / 'typo'} does not exist")
+    assert error.hint == "create it first"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there a path from the root begins with a drive")
+def test_three_slashes_where_four_were_meant_are_noticed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    there = tmp_path.relative_to("/").as_posix()
+    url = f"sqlite:///{there}/studies.db"
+    meant = f"three slashes name a file from here, four name it from the root: sqlite:////{there}/studies.db"
+    for create in (True, False):  # the folder is there from the root, and not from here
+        assert error_of(lambda create=create: open_and_close(url, create=create)).hint == meant
+    open_and_close(f"sqlite:////{there}/studies.db", create=True)
+    (tmp_path / there).mkdir(parents=True)
+    assert error_of(lambda: open_and_close(url)).hint == meant  # the file is
+    assert error_of(lambda: open_and_close("sqlite:///studies.db/x")).hint.startswith("make one with")
+    assert error_of(lambda: open_and_close("sqlite:///nowhere/x.db", create=True)).hint == "create it first"
+
+
+def test_two_slashes_name_a_host_which_sqlite_does_not_know():
+    error = error_of(lambda: Storage.parse("sqlite://studies.db"))
+    assert error.message == "storage sqlite://studies.db: SQLite knows no hosts"
+    assert error.hint.endswith("sqlite:///FILE")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a%00b"])
+def test_a_file_name_that_no_system_takes_is_an_error(name):
+    assert "cannot be reached: " in error_of(lambda: Storage.parse(f"sqlite:///{name}")).message
+
+
+@pytest.mark.parametrize("create", [False, True])
+def test_a_file_that_is_no_database_is_said_to_be_none_and_left_alone(tmp_path, create):
+    path = tmp_path / "notes.db"
+    path.write_text("my notes, " * 200, encoding="utf-8")
+    error = error_of(lambda: open_and_close(url_of(path), create=create))
+    assert error.message == f"storage {url_of(path)} cannot be used: file is not a database"
+    assert path.read_text(encoding="utf-8") == "my notes, " * 200
+
+
+def test_a_folder_in_place_of_the_file_is_an_error(tmp_path):
+    (tmp_path / "studies.db").mkdir()
+    url = url_of(tmp_path / "studies.db")
+    assert error_of(lambda: open_and_close(url)).message == f"storage {url}: file does not exist"
+    error = error_of(lambda: open_and_close(url, create=True))
+    assert error.message == f"storage {url} cannot be reached: unable to open database file"
+    assert error.hint == "check the path, and that the file and its folder may be written"
+
+
+def test_a_file_that_may_not_be_written_is_an_error(tmp_path, monkeypatch):
+    # As root no permission stops a write, so SQLite itself is asked to open the file for reading only.
+    url = url_of(tmp_path / "studies.db")
+    open_and_close(url, create=True)
+    read_only = Storage(sqlalchemy.make_url(f"sqlite:///file:{(tmp_path / 'studies.db').as_posix()}?mode=ro&uri=true"))
+    monkeypatch.setattr(Storage, "sqlite_file", property(lambda self: tmp_path / "studies.db"))
+    error = error_of(lambda: create_a_study(read_only))
+    assert "failed: attempt to write a readonly database" in error.message
+    assert error.hint == "check the path, and that the file and its folder may be written"
+
+
+def create_a_study(place):
+    with place.opened(create=True) as storage:
+        optuna.create_study(storage=storage, study_name="s")
+
+
+def test_a_lock_that_may_not_be_written_is_an_error(tmp_path):
+    (tmp_path / "studies.db.lock").mkdir()
+    error = error_of(lambda: search_and_end(url_of(tmp_path / "studies.db")))
+    assert f"cannot write {tmp_path / 'studies.db.lock'}" in error.message
+
+
+def test_a_database_of_something_else_holds_no_studies_and_gets_none(tmp_path):
+    url = url_of(tmp_path / "other.db")
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("create table flowers (name text)"))
+    assert error_of(lambda: open_and_close(url)).message == f"storage {url} holds no studies"
+    assert sqlalchemy.inspect(engine).get_table_names() == ["flowers"]
+    engine.dispose()
+
+
+def test_an_empty_database_on_a_server_holds_no_studies_and_gets_none(postgres_url):
+    error = error_of(lambda: open_and_close(postgres_url))
+    assert error.message == f"storage {Storage.parse(postgres_url)} holds no studies"
+    engine = sqlalchemy.create_engine(Storage.parse(postgres_url).url)
+    assert sqlalchemy.inspect(engine).get_table_names() == []
+    engine.dispose()
+
+
+def test_a_database_of_another_optuna_is_refused_and_not_changed(storage_url):
+    open_and_close(storage_url, create=True)
+    engine = sqlalchemy.create_engine(Storage.parse(storage_url).url)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("update alembic_version set version_num = 'v99.0.0.a'"))
+        connection.execute(sqlalchemy.text("update version_info set schema_version = 99, library_version = '99.0.0'"))
+    for create in (False, True):
+        error = error_of(lambda create=create: open_and_close(storage_url, create=create))
+        assert error.message == f"storage {Storage.parse(storage_url)} was made by another version of Optuna"
+        assert "pip install -U face3d-tune" in error.hint
+    with engine.connect() as connection:
+        assert connection.execute(sqlalchemy.text("select version_num from alembic_version")).all() == [("v99.0.0.a",)]
+    engine.dispose()
+
+
+def test_a_driver_that_is_not_installed_is_named_with_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    error = error_of(lambda: open_and_close("postgresql://me@127.0.0.1:9/db"))
+    assert error.message == "storage postgresql+psycopg://me@127.0.0.1:9/db needs psycopg, which is not installed"
+    assert error.hint == "pip install 'face3d-tune[postgres]'"
+
+
+def test_an_import_that_fails_during_a_search_is_not_blamed_on_the_storage(sqlite_url):
+    with pytest.raises(ImportError, match="scipy"), Storage.parse(sqlite_url).opened(create=True):
+        raise ImportError("No module named 'scipy'")
+
+
+def test_a_database_that_fails_during_a_search_says_so_in_one_line(sqlite_url):
+    def lose_a_table():
+        with Storage.parse(sqlite_url).opened(create=True) as storage:
+            study = optuna.create_study(storage=storage, study_name="s")
+            with storage.engine.begin() as connection:
+                connection.execute(sqlalchemy.text("drop table trials"))
+            study.ask()
+
+    error = error_of(lose_a_table)
+    assert error.message == f"storage {sqlite_url} failed: no such table: trials"
+
+
+# Opening
+
+
+def test_a_storage_once_made_opens_without_create_and_keeps_its_studies(storage_url):
+    with Storage.parse(storage_url).opened(create=True) as storage:
+        optuna.create_study(storage=storage, study_name="kept")
+    with Storage.parse(storage_url).opened() as storage:
+        assert [study.study_name for study in optuna.get_all_study_summaries(storage)] == ["kept"]
+
+
+def test_when_a_storage_is_closed_its_connections_are_too(storage_url):
+    opened, closed = [], []
+    listeners = (("connect", lambda *_: opened.append(1)), ("close", lambda *_: closed.append(1)))
+    for name, listener in listeners:
+        sqlalchemy.event.listen(sqlalchemy.pool.Pool, name, listener)
+    try:
+        with Storage.parse(storage_url).opened(create=True) as storage:
+            optuna.create_study(storage=storage)
+        assert len(opened) == len(closed) > 0
+    finally:
+        for name, listener in listeners:
+            sqlalchemy.event.remove(sqlalchemy.pool.Pool, name, listener)
+
+
+def test_many_who_open_one_empty_server_at_once_all_can(postgres_url):
+    everyone, errors = threading.Barrier(6), []
+
+    def open_it():
+        everyone.wait()
+        try:
+            open_and_close(postgres_url, create=True)
+        except StorageError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=open_it) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+# Who may search
+
+
+def test_a_second_process_may_not_search_in_one_sqlite_file_until_the_first_is_dead(sqlite_url):
+    with held_by_another_process(sqlite_url) as process:
+        error = error_of(lambda: search_and_end(sqlite_url))
+        who = f"process {process.pid} on {socket.gethostname()}"
+        assert error.message == f"storage {sqlite_url}: another `face3d-tune run` is searching in this file ({who})"
+        assert "--storage sqlite:///other.db" in error.hint
+        process.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
+        process.wait()
+        search_and_end(sqlite_url)
+
+
+def test_a_search_that_ends_lets_the_next_one_in(sqlite_url):
+    search_and_end(sqlite_url)
+    search_and_end(sqlite_url)
+
+
+def test_two_files_can_be_searched_at_once(tmp_path):
+    with held_by_another_process(url_of(tmp_path / "a.db")):
+        search_and_end(url_of(tmp_path / "b.db"))
+
+
+def test_any_number_of_processes_may_search_on_a_server(postgres_url):
+    with held_by_another_process(postgres_url):
+        search_and_end(postgres_url)
+
+
+def test_a_storage_can_be_read_while_another_process_searches_in_it(sqlite_url):
+    open_and_close(sqlite_url, create=True)
+    with held_by_another_process(sqlite_url):
+        open_and_close(sqlite_url)
+
+
+def test_a_block_that_one_process_of_a_server_is_in_keeps_the_others_out(postgres_url):
+    engine = sqlalchemy.create_engine(Storage.parse(postgres_url).url)
+    inside, order = threading.Event(), []
+
+    def second():
+        inside.wait()
+        with one_at_a_time(engine):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with one_at_a_time(engine):
+        inside.set()
+        time.sleep(0.3)
+        order.append("first")
+    thread.join()
+    engine.dispose()
+    assert order == ["first", "second"]
+    assert storage_module._LOCK_KEY < 2**63  # a bigint

@@ -1,0 +1,90 @@
+"""The pruner's verdict without reading the study again is the verdict that Optuna gives."""
+
+import random
+
+import optuna
+import pytest
+from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, PercentilePruner, SuccessiveHalvingPruner
+from optuna.trial import TrialState
+
+from face3d_tune.search.extrapolation import ExtrapolationPruner
+from face3d_tune.search.pruning import CompletedTrials, TrialJudge
+
+PRUNERS = {
+    "median": MedianPruner(n_startup_trials=2, n_warmup_steps=3),
+    "at once": MedianPruner(n_startup_trials=1, n_warmup_steps=0),
+    "percentile": PercentilePruner(30.0, n_startup_trials=1, n_warmup_steps=2, interval_steps=2, n_min_trials=2),
+    "extrapolation": ExtrapolationPruner(n_startup_trials=3, n_warmup_steps=2),
+    "none": NopPruner(),
+    "successive halving": SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
+    "hyperband": HyperbandPruner(min_resource=1, max_resource=8, reduction_factor=2),
+}
+
+
+def tell(study, trial, value=None, state=None):
+    """As a worker does: with what shows that it trained the trial."""
+    trial.set_user_attr("config", {})
+    trial.set_user_attr("stop_reason", "finished")
+    study.tell(trial, value, state)
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_verdict_is_optunas_own_on_any_curves(name, seed):
+    dice, verdicts = random.Random(seed), []
+    study = optuna.create_study(direction="maximize", pruner=PRUNERS[name], study_name=f"{name} {seed}")
+    completed = CompletedTrials(study)
+    for _ in range(25):
+        trial = study.ask()
+        judge, level, pruned = TrialJudge(trial, completed), dice.random(), False
+        for step in range(1, 9):
+            judge.report(level + 0.3 * dice.random(), step, 1e-3)
+            pruned = judge.should_prune()
+            if isinstance(
+                study.pruner, PercentilePruner | ExtrapolationPruner | NopPruner
+            ):  # asking the others changes what they know
+                assert pruned == trial.should_prune()
+            verdicts.append(pruned)
+            if pruned:
+                break
+        tell(study, trial, state=TrialState.PRUNED) if pruned else tell(study, trial, level)
+        completed.forget()
+    assert any(verdicts) == (name != "none")
+
+
+def test_completed_trials_are_read_once_until_one_has_ended_or_some_time_has_passed(monkeypatch):
+    study, clock = optuna.create_study(direction="maximize", pruner=MedianPruner()), [100.0]
+    monkeypatch.setattr("face3d_tune.search.pruning.time.monotonic", lambda: clock[0])
+    completed = CompletedTrials(study)
+    assert completed.get_trials() == []
+    tell(study, study.ask(), 0.5)
+    assert completed.get_trials() == []
+    completed.forget()
+    assert [trial.value for trial in completed.get_trials()] == [0.5]
+    tell(study, study.ask(), 0.6)  # by another worker, of which this one hears later
+    clock[0] += 10.5
+    assert [trial.value for trial in completed.get_trials()] == [0.5, 0.6]
+
+
+def test_an_epoch_whose_learning_rate_could_not_be_stored_is_not_reported_twice(monkeypatch, recwarn):
+    study = optuna.create_study(direction="maximize", pruner=NopPruner())
+    trial = study.ask()
+    judge = TrialJudge(trial, CompletedTrials(study), lambda what: None)  # nothing is stored yet
+    judge.report(0.5, 1, 1e-3)
+    judge.report(0.6, 2, 1e-4)
+    store, failures = trial.set_user_attr, [True, True]
+
+    def away_at_first(key, value):
+        if failures:
+            failures.pop()
+            raise OSError("away")
+        store(key, value)
+
+    monkeypatch.setattr(trial, "set_user_attr", away_at_first)
+    for _ in range(2):
+        with pytest.raises(OSError, match="away"):
+            judge.deliver()
+    judge.deliver()
+    stored = study.trials[0]
+    assert (stored.intermediate_values, stored.user_attrs["lr_now"]) == ({1: 0.5, 2: 0.6}, 1e-4)
+    assert not recwarn.list

@@ -1,0 +1,97 @@
+"""A database that is away is tried again, at longer and longer intervals, said once, and given up after a while."""
+
+from types import SimpleNamespace
+
+import pytest
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import IntegrityError, InterfaceError, InternalError, OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from face3d_tune.errors import StorageAwayError
+from face3d_tune.storage import retry as outage_module
+from face3d_tune.storage.database import is_away
+from face3d_tune.storage.retry import Outage
+
+GONE = OperationalError("select 1", {}, Exception("connection refused\nis the server running?"))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(outage_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+def fail():
+    raise GONE
+
+
+def wrapped(cause):
+    error = StorageInternalError("something else")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize("kind", [OperationalError, InterfaceError, InternalError])
+def test_what_drivers_say_when_they_lose_a_database_is_an_absence_also_in_optunas_wrapping(kind):
+    error = kind("select 1", {}, Exception("gone"))
+    assert is_away(error)
+    assert is_away(wrapped(error))
+    assert is_away(PoolTimeout("no connection free"))
+
+
+@pytest.mark.parametrize("kind", [IntegrityError, ProgrammingError])
+def test_a_wrong_question_is_no_absence(kind):
+    error = kind("select 1", {}, Exception("wrong"))
+    assert not is_away(error)
+    assert not is_away(wrapped(error))
+    assert not is_away(ValueError("connection refused"))
+
+
+def test_an_attempt_gives_what_the_action_gives_and_passes_on_what_is_no_absence(clock):
+    notes = []
+    outage = Outage(60, notes.append)
+    assert outage.attempt(lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        outage.attempt(lambda: 1 / 0)
+    assert notes == []
+
+
+def test_an_absence_is_said_once_tried_again_after_doubling_pauses_and_its_end_is_said(clock):
+    notes, asked = [], []
+
+    def action():
+        asked.append(clock.now - 1000)
+        fail()
+
+    outage = Outage(600, notes.append)
+    while clock.now < 1030:
+        assert outage.attempt(action) is None
+        clock.now += 0.25
+    assert asked == [0.0, 0.5, 1.5, 3.5, 7.5, 12.5, 17.5, 22.5, 27.5]
+    assert notes == ["the storage does not answer (connection refused); training goes on, its results are kept here"]
+    clock.now = 1040.0
+    assert outage.attempt(lambda: "back") == "back"
+    assert notes[1:] == ["the storage answers again after 40 s"]
+    assert outage.pause == 0
+
+
+def test_after_the_timeout_it_is_given_up_with_the_reason_and_what_to_do(clock):
+    outage = Outage(60, lambda line: None)
+    outage.attempt(fail)
+    clock.now += 60
+    assert outage.attempt(fail) is None
+    clock.now += 5
+    with pytest.raises(StorageAwayError, match=r"^the storage did not answer for 65 s: connection refused$") as raised:
+        outage.attempt(fail)
+    assert raised.value.exit_code == 1
+    assert "run the same command again" in raised.value.hint
+
+
+def test_a_short_return_starts_the_count_anew(clock):
+    outage = Outage(60, lambda line: None)
+    for _ in range(3):
+        outage.attempt(fail)
+        clock.now += 50
+        assert outage.attempt(lambda: True)
+        clock.now += 1
