@@ -1,8 +1,9 @@
-"""The package has one way down: every module imports from earlier layers only, and a few alone know each tool."""
+"""The package is a house of rooms: imports between rooms lead one way, and a few rooms alone know each tool."""
 
 import ast
 import re
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,94 +11,38 @@ import pytest
 import face3d_tune
 
 PACKAGE = Path(face3d_tune.__file__).parent
+DOOR = ("__init__", "errors", "config", "seeds", "device")  # the files at the top, which every room may use
 
-# A module may import from every layer above its own line, and from no other.
-LAYERS = (
-    "__init__ errors paths safe_text sqlite_file signals",
-    "seeds stopping presets builtin pace blame race extrapolation verdict confirmation svg",  # nothing of ours
-    "masks folds regular_file",
-    "config script",
-    "storage device checkpoint artifacts",  # the machine: databases, ports, GPUs, files
-    "workers outage foreign",
-    "data.problems",
-    "data.metadata",
-    "data.files",
-    "data.pairs",
-    "data.doubts",
-    "data.face_data",
-    "data",  # what the rest of the package sees of data
-    "data.copy",
-    "importance ridge",
-    "space losses model export judge augmentation schedules",
-    "study_file",
-    "algorithms results conditions weights",
-    "stages steering queued",
-    "training earlier_run",
-    "trainer engine.layers engine.parameters engine.sites engine.state",
-    "engine.network",
-    "engine.table",
-    "engine.epoch",
-    "engine.batch",
-    "engine",  # what the rest of the package sees of the engine
-    "history",
-    "target",
-    "tasks curve importing",
-    "resume",
-    "slots",
-    "processes objective full_training",
-    "findings smoke readings",
-    "fresh",
-    "dashboard.wsgi",
-    "dashboard.guard dashboard.mended dashboard.current dashboard.figures dashboard.notes",
-    "dashboard.enrich",
-    "dashboard.server",
-    "dashboard",  # what the commands see of it
-    "report.blocks report.content",
-    "report.words",
-    "report.charts",
-    "report.confirmed report.result report.searching report.training",
-    "report.story",
-    "report.html report.markdown",
-    "report",  # the same
-    "ledger",
-    "archive loop",
-    "plan search copying",
-    "doctor candidates",
-    "retraining",
-    "confirming",
-    "cli.base cli.streams",
-    "cli.table cli.live",
-    "cli.progress",
-    "cli.run cli.watch cli.status cli.dashboard cli.report cli.export cli.train cli.data cli.importing cli.copy "
-    "cli.confirm cli.doctor cli.completion",  # no command knows another
-    "cli",
-    "__main__",
-)
+# Each room may import from the rooms beside it; `cli` from all of them.
+ROOMS = {
+    "system": "",
+    "data": "system",
+    "training": "system data",
+    "storage": "system",
+    "study": "system data training storage",
+    "executor": "system data training storage",
+    "script": "system data training study",
+    "search": "system data training storage study executor script",
+    "analysis": "system study",
+    "refit": "system data training storage study executor analysis",
+    "report": "system data study script analysis",
+    "dashboard": "system data storage study script analysis",
+    "cli": "system data training storage study executor script search analysis refit report dashboard",
+}
 
-# Which modules may use a package that is not ours; every other package is for any module.
-ONLY = {
-    "click": "cli.base cli.run cli.watch cli.status cli.dashboard cli.report cli.export cli.train cli.data "
-    "cli.importing cli.copy cli.confirm cli.doctor cli.completion cli",
-    "rich": "cli.table cli.live cli.progress cli.run cli.watch cli.export cli.train cli.importing cli.confirm",
-    "sqlalchemy": "storage workers fresh ledger copying",
-    "filelock": "sqlite_file",
-    "optuna_dashboard": "dashboard.server",
-    "waitress": "dashboard.server",
-    "tomli_w": "export",
-    "torch": "seeds masks device checkpoint losses model weights conditions training earlier_run trainer engine.layers "
-    "engine.parameters engine.sites engine.state engine.network engine.table engine.epoch engine.batch importing "
-    "augmentation schedules "
-    "resume slots processes objective full_training smoke plan retraining cli.importing",
-    "psutil": "regular_file smoke plan doctor",
-    "optuna": "storage foreign space extrapolation judge algorithms results conditions stages steering queued history "
-    "target importing findings fresh dashboard.current "
-    "dashboard.figures dashboard.notes dashboard.enrich dashboard.server report.content ledger archive loop search "
-    "copying candidates confirming cli.confirm "
-    "cli.table cli.progress cli.run cli.watch cli.status cli.dashboard cli.report cli.export "
-    "cli.train cli.importing cli.copy cli.doctor",
-    "numpy": "verdict ridge extrapolation confirming "
-    "masks checkpoint data.problems data.metadata data.files data.pairs data.doubts data.face_data data.copy "
-    "importance export augmentation training importing cli.data",
+# Which rooms, or files at the door, may use a package that is not ours.
+TOOLS = {
+    "click": "cli",
+    "rich": "cli",
+    "sqlalchemy": "storage study search",
+    "filelock": "storage",
+    "optuna": "storage study search script analysis refit report dashboard cli",
+    "optuna_dashboard": "dashboard",
+    "waitress": "dashboard",
+    "tomli_w": "script",
+    "psutil": "system executor script search",
+    "torch": "seeds device training study executor search script refit cli",
+    "numpy": "data training search script analysis refit cli",
 }
 
 HEAVY = ("torch", "optuna", "optuna_dashboard", "sqlalchemy", "numpy", "rich")
@@ -105,13 +50,16 @@ IMPORTED_LATE = ("cli.progress", "cli.table", "cli.live")  # by the commands, in
 
 
 def name_of(path):
-    """`cli.run`, or `cli` for its __init__.py, or `__init__` for the package's own."""
+    """`cli.run`, `cli` for the room's __init__.py, or `__init__` for the package's own."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 
 
+def room_of(module):
+    return module.split(".")[0]
+
+
 TREES = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
-RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer.split()}
 
 
 def imported(nodes):
@@ -125,11 +73,12 @@ def imported(nodes):
 
 
 def ours(nodes):
-    """The modules of ours among them."""
+    """The modules of ours among them, with the __init__.py of every package on the way, which Python runs as well."""
     for name in imported(nodes):
         if name.split(".")[0] == "face3d_tune":
-            inner = name.removeprefix("face3d_tune").removeprefix(".")
-            yield next((known for known in (inner, inner.rpartition(".")[0]) if known in TREES), "__init__")
+            parts = name.split(".")[1:]
+            on_the_way = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+            yield from [known for known in on_the_way if known in TREES] or ["__init__"]
 
 
 def others(nodes):
@@ -155,38 +104,77 @@ def inside_functions(tree):
     return [node for function in functions for node in ast.walk(function)]
 
 
-def test_every_module_has_a_place_and_every_place_a_module():
-    listed = [module for layer in LAYERS for module in layer.split()]
-    assert sorted(listed) == sorted(TREES)
+def rooms_used_by(tree):
+    return {room_of(name) for name in ours(ast.walk(tree))}
 
 
-@pytest.mark.parametrize("module", TREES)
-def test_a_module_imports_from_earlier_layers_only(module):
-    wrong = {name for name in ours(ast.walk(TREES[module])) if RANK[name] >= RANK[module]}
-    assert not wrong
+def test_ls_shows_the_architecture():
+    files = {path.name for path in PACKAGE.glob("*.py")}
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert files == {f"{name}.py" for name in DOOR} | {"__main__.py"}
+    assert folders - {"studies"} == set(ROOMS)  # in a wheel the study files lie in the package
+    assert len(files) <= 6
+    assert len(folders) <= 13
 
 
-def test_a_module_stands_in_the_table_of_the_design_below_all_that_it_imports():
+def test_the_table_of_rooms_leads_one_way():
+    above = []
+    for room, uses in ROOMS.items():
+        assert set(uses.split()) <= set(above), room
+        above.append(room)
+
+
+@pytest.mark.parametrize("module", [module for module in TREES if module != "__main__"])
+def test_a_module_imports_from_its_own_room_the_door_and_the_rooms_below(module):
+    room = room_of(module)
+    allowed = {*DOOR, room, *ROOMS.get(room, "").split()}
+    assert rooms_used_by(TREES[module]) <= allowed
+
+
+def test_no_module_waits_for_itself():
+    graph = {module: {name for name in ours(ast.walk(tree)) if name != module} for module, tree in TREES.items()}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+@pytest.mark.parametrize("package", [path for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE])
+def test_the_init_of_a_room_says_what_it_is_and_runs_nothing(package):
+    (only,) = ast.parse(package.read_text(encoding="utf-8")).body
+    assert isinstance(only, ast.Expr)
+    assert isinstance(only.value, ast.Constant)
+
+
+def test_training_and_executor_know_neither_optuna_nor_a_database():
+    for room in ("training", "executor"):
+        trees = [tree for module, tree in TREES.items() if room_of(module) == room]
+        used = set().union(*(others(ast.walk(tree)) for tree in trees))
+        assert not used & {"optuna", "optuna_dashboard", "sqlalchemy", "sqlite3", "psycopg"}, room
+        from_storage = {name for tree in trees for name in ours(ast.walk(tree)) if room_of(name) == "storage"}
+        assert from_storage <= {"storage", "storage.artifacts"}, room
+
+
+@pytest.mark.parametrize("package", TOOLS)
+def test_only_a_few_rooms_know_a_tool(package):
+    using = {room_of(module) for module, tree in TREES.items() if package in others(ast.walk(tree))}
+    assert using == set(TOOLS[package].split())
+
+
+def test_every_package_in_use_is_in_the_table():
+    assert set().union(*(others(ast.walk(tree)) for tree in TREES.values())) == TOOLS.keys()
+
+
+def test_the_page_of_the_design_shows_every_room_and_every_file_in_it():
     design = (PACKAGE.parent / "docs" / "design.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)/?` \|", design, flags=re.MULTILINE)
-    assert "search" in rows
-    for module in set(rows) & set(TREES):
-        above = {*rows[: rows.index(module)], module, "__init__"}
-        assert {name.split(".")[0] for name in ours(ast.walk(TREES[module]))} <= above, module
-
-
-def test_only_the_faces_of_data_and_engine_are_known_outside():
-    outside = {module: tree for module, tree in TREES.items() if not module.startswith(("data", "engine"))}
-    inner = {
-        name for tree in outside.values() for name in ours(ast.walk(tree)) if name.startswith(("data.", "engine."))
-    }
-    assert inner == {"data.copy"}
-
-
-@pytest.mark.parametrize("package", ONLY)
-def test_only_a_few_modules_know_a_tool(package):
-    using = [module for module, tree in TREES.items() if package in others(ast.walk(tree))]
-    assert sorted(using) == sorted(ONLY[package].split())
+    tree = re.search(r"```\nface3d_tune/\n(.*?)```", design, flags=re.DOTALL)[1]
+    shown, room = set(), ""
+    for line in tree.splitlines():
+        match = re.match(r"  (  )?(  )?(\w+)(/?)(?:  |$)", line)
+        inner, innermost, name, slash = match.groups()
+        if slash:
+            room = name if not inner else f"{room.split('.')[0]}.{name}"
+            shown.add(room)
+        else:
+            shown.add(f"{room}.{name}" if innermost or (inner and room) else name)
+    assert shown == set(TREES) - {"__main__", "__init__"}
 
 
 def looks_at_test_people(tree):
@@ -203,17 +191,13 @@ def looks_at_test_people(tree):
 
 def test_only_the_confirmation_evaluates_test_people():
     looking = {module for module, tree in TREES.items() if list(looks_at_test_people(tree))}
-    assert {module for module in looking if not module.startswith("data")} == {"confirming"}
+    assert {module for module in looking if room_of(module) != "data"} == {"refit.confirm"}
 
 
-def test_every_package_in_use_is_in_the_table():
-    assert set().union(*(others(ast.walk(tree)) for tree in TREES.values())) == ONLY.keys()
-
-
-@pytest.mark.parametrize("module", [module for module in TREES if module.split(".")[0] == "cli"])
+@pytest.mark.parametrize("module", [module for module in TREES if room_of(module) == "cli"])
 def test_commands_are_told_apart_without_loading_what_they_need(module):
     if module in IMPORTED_LATE:
-        waiting_for_it = [TREES[name] for name in TREES if name.startswith("cli") and name not in IMPORTED_LATE]
+        waiting_for_it = [TREES[name] for name in TREES if room_of(name) == "cli" and name not in IMPORTED_LATE]
         assert not any(module in ours(at_import(tree)) for tree in waiting_for_it)
         return
     loaded, waiting = set(), ["__init__", module]
@@ -224,14 +208,15 @@ def test_commands_are_told_apart_without_loading_what_they_need(module):
         waiting += set(ours(at_import(TREES[name]))) - loaded
 
 
-@pytest.mark.parametrize("module", [module for module in TREES if module.split(".")[0] != "cli"])
+@pytest.mark.parametrize("module", [module for module in TREES if room_of(module) != "cli"])
 def test_imports_stand_at_the_top_except_in_commands(module):
     assert not list(imported(inside_functions(TREES[module])))
 
 
 def test_the_rules_would_notice():
-    tree = ast.parse("from face3d_tune.cli import main\ndef work():\n    import torch\n")
-    assert list(ours(ast.walk(tree))) == ["cli"]
+    tree = ast.parse("from face3d_tune.cli.main import main\ndef work():\n    import torch\n")
+    assert list(ours(ast.walk(tree))) == ["cli", "cli.main"]
+    assert rooms_used_by(tree) == {"cli"}
     assert others(ast.walk(tree)) == {"torch"}
     assert not others(at_import(tree))
     assert others(at_import(ast.parse("try:\n    import torch\nexcept ImportError:\n    torch = None\n"))) == {"torch"}

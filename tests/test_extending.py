@@ -136,7 +136,8 @@ def test_its_parameter_changes_when_the_rate_decays(extended):
 def test_its_parameter_is_named_by_export_where_no_flag_says_it(extended):
     asked = """if True:
         from face3d_tune.config import TrialConfig
-        from face3d_tune.script.export import DataUse, commands
+        from face3d_tune.script.export import commands
+        from face3d_tune.data.provenance import DataUse
         use = DataUse(data_dir="x", feature_size=8, file_pose_unit="degrees", min_yaw=0.0, max_yaw=None)
         for threshold in (1e-4, 0.002):
             print(*commands(TrialConfig(d_model=8, dim_feedforward=8, scheduler_threshold=threshold), use).missing)

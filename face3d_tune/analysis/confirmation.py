@@ -6,7 +6,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-CONFIRMATION = "confirmation"  # user attribute of a study
 SIMPLE = {"ridge": "ridge", "no model": "no_model"}  # what needs no training, and its key in a confirmation
 
 

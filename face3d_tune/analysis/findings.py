@@ -9,8 +9,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from face3d_tune.analysis.confirmation import CONFIRMATION
 from face3d_tune.analysis.importance import Importance, importances
+from face3d_tune.study.attrs import CONFIRMATION
 from face3d_tune.study.foreign import own_trials
 from face3d_tune.study.trials import (
     FINISHED,

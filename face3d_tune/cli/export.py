@@ -22,7 +22,7 @@ from face3d_tune.cli.base import (
 
 if TYPE_CHECKING:
     from face3d_tune.config import TrialConfig
-    from face3d_tune.script.export import DataUse
+    from face3d_tune.data.provenance import DataUse
     from face3d_tune.script.flags import Script
     from face3d_tune.study.trials import StoredTrial
 
@@ -95,7 +95,8 @@ def export(
     import optuna
 
     from face3d_tune.data.face_data import SAMPLE_NAME
-    from face3d_tune.script.export import SAMPLE_FOLDER, DataUse, to_json, to_toml
+    from face3d_tune.data.provenance import SAMPLE_FOLDER, DataUse
+    from face3d_tune.script.export import to_json, to_toml
     from face3d_tune.storage.database import Storage
     from face3d_tune.study.foreign import is_foreign
     from face3d_tune.study.trials import folds_of, kept_cosine, read_trial, repeatable_config
@@ -154,8 +155,8 @@ def export(
 def presets(name: str | None, data_dir: str, feature_size: int, **how: Any) -> None:
     """Show the guide's presets, or print the command of one."""
     from face3d_tune.config import resolve
+    from face3d_tune.data.provenance import DataUse
     from face3d_tune.errors import StudyError
-    from face3d_tune.script.export import DataUse
     from face3d_tune.study.presets import PRESETS
 
     if name is None:

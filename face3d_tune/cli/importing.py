@@ -67,9 +67,9 @@ def import_(
     from face3d_tune.search.search import Search, check
     from face3d_tune.search.trial_run import Setup
     from face3d_tune.storage.database import Storage
+    from face3d_tune.storage.study_names import name_to_search
     from face3d_tune.study import study_file
     from face3d_tune.study.settings import Settings
-    from face3d_tune.study.trials import name_to_search
     from face3d_tune.study.warm_start import take_up
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -158,10 +158,10 @@ def run(
     from face3d_tune.storage.artifacts import Artifacts
     from face3d_tune.storage.database import Storage
     from face3d_tune.storage.retry import DEFAULT_TIMEOUT
+    from face3d_tune.storage.study_names import name_to_search
     from face3d_tune.storage.workers import DEFAULT_SILENCE
     from face3d_tune.study import study_file
     from face3d_tune.study.settings import Settings
-    from face3d_tune.study.trials import name_to_search
     from face3d_tune.study.warm_start import take_up
 
     if target_epochs is not None and target is None:

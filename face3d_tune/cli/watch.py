@@ -29,9 +29,10 @@ def watch(storage: str, study_name: str | None) -> None:
     from face3d_tune.errors import StorageError, StudyError
     from face3d_tune.search.target import reached_by_any
     from face3d_tune.storage.database import Storage
+    from face3d_tune.storage.study_names import existing_name
     from face3d_tune.study.foreign import is_foreign, own_trials
     from face3d_tune.study.fresh import Fresh
-    from face3d_tune.study.trials import existing_name, find_study, folds_of
+    from face3d_tune.study.trials import find_study, folds_of
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = Storage.parse(storage)

@@ -7,7 +7,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.analysis.confirmation import SIMPLE, headline, told
 from face3d_tune.analysis.findings import Findings
-from face3d_tune.script.export import DataUse, commands, quote
+from face3d_tune.data.provenance import DataUse
+from face3d_tune.script.export import commands, quote
 from face3d_tune.study.presets import PRESETS
 from face3d_tune.study.settings import describe_data
 from face3d_tune.study.trials import config_of, count_causes, folds_of, in_words, kept_cosine, repeatable_config

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from face3d_tune.config import TrialConfig
+from face3d_tune.data.provenance import DataUse
 from face3d_tune.device import Precision
 from face3d_tune.errors import ArtifactError, TrainingError
 from face3d_tune.executor.tasks import Event, Note, Resumed, Task
-from face3d_tune.script.export import DataUse, checkpoint_args
 from face3d_tune.storage.artifacts import Artifacts, best_weights, study_folder
 from face3d_tune.training import checkpoint_file
 from face3d_tune.training.base import EpochResult, Training
+from face3d_tune.training.checkpoint_file import checkpoint_args
 
 _TROUBLE = (ArtifactError, RuntimeError, MemoryError)  # torch reports a want of memory as RuntimeError
 _PAUSE = 30.0  # seconds after a checkpoint could not be saved, which may itself have taken long

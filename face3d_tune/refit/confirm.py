@@ -20,7 +20,6 @@ import optuna
 from optuna.storages import RDBStorage
 
 from face3d_tune import seeds
-from face3d_tune.analysis.confirmation import CONFIRMATION
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.face_data import YAW_BANDS, FaceData, yaw_band
 from face3d_tune.data.pairs import persons
@@ -32,6 +31,7 @@ from face3d_tune.refit.candidates import Candidate
 from face3d_tune.refit.retrain import Epoch, Job, Kept, retrain
 from face3d_tune.storage.database import one_at_a_time
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT, Outage
+from face3d_tune.study.attrs import CONFIRMATION
 from face3d_tune.study.trials import still_present
 from face3d_tune.training import ridge
 from face3d_tune.training.base import Pairs

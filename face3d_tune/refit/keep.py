@@ -16,13 +16,14 @@ import torch
 from face3d_tune.analysis.curve import curve_picture
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.face_data import FaceData
+from face3d_tune.data.provenance import DataUse
 from face3d_tune.device import Precision
 from face3d_tune.errors import NonFiniteError, TrainingError
-from face3d_tune.script.export import DataUse, checkpoint_args
 from face3d_tune.study.history import History
 from face3d_tune.training import checkpoint_file
 from face3d_tune.training.base import EpochResult, Evaluation, Training
 from face3d_tune.training.batched.batch import Member, alone
+from face3d_tune.training.checkpoint_file import checkpoint_args
 from face3d_tune.training.plain import Trainer
 
 FILES = ("best_model.pth", "history.json", "curve.svg")

@@ -11,7 +11,8 @@ from face3d_tune.analysis.diagnostics import Reading, read
 from face3d_tune.analysis.findings import Findings, searched
 from face3d_tune.analysis.importance import Importance
 from face3d_tune.data.face_data import SAMPLE_NAME, recorded_selection
-from face3d_tune.script.export import SAMPLE_FOLDER, DataUse, commands
+from face3d_tune.data.provenance import SAMPLE_FOLDER, DataUse
+from face3d_tune.script.export import commands
 from face3d_tune.study import warm_start
 from face3d_tune.study.builtin import STUDIES
 from face3d_tune.study.history import History

@@ -25,9 +25,10 @@ from torch import Tensor
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.convert import convert, copy, write_sample
+from face3d_tune.data.provenance import DataUse
 from face3d_tune.errors import ScriptError, TrainingError
 from face3d_tune.script import diagnosis
-from face3d_tune.script.export import DataUse, commands
+from face3d_tune.script.export import commands
 from face3d_tune.script.flags import Script
 from face3d_tune.study.history import History
 from face3d_tune.study.trials import StoredTrial, folds_of

@@ -9,28 +9,21 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import tomli_w
 
-from face3d_tune.config import PARAMETERS, PoseUnit, TrialConfig
-from face3d_tune.data.face_data import SAMPLE_NAME, FaceData, recorded_selection
-from face3d_tune.data.pairs import TurnAngle
+from face3d_tune.config import PARAMETERS, TrialConfig
+from face3d_tune.data.provenance import DataUse
 from face3d_tune.errors import ExportError
 from face3d_tune.script.flags import DOCUMENTED, UNKNOWN, Flag, Script
+from face3d_tune.training.checkpoint_file import UNSEARCHED_FLAGS, schedule_args
 
 Shell = Literal["bash", "powershell", "cmd"]
-SAMPLE_FOLDER = "faces160"
 
-# Flags that no trial sets and whose defaults do it no harm; the last two mean nothing to `plateau` without warm-up, and
-# `_schedule` says them where they mean something.
-_HARMLESS = (
-    *("num_workers", "device", "save_dir", "log_dir", "resume", "deterministic"),
-    *("warmup_lr", "cosine_eta_min"),
-)
 
-_KNOWN = (*_HARMLESS, "model_type", "num_decoder_layers", "min_yaw_angle", "max_yaw_angle")
+_KNOWN = (*UNSEARCHED_FLAGS, "model_type", "num_decoder_layers", "min_yaw_angle", "max_yaw_angle")
 
 # What a script that lacks the flag does anyway.
 _WITHOUT_FLAG = {
@@ -51,46 +44,6 @@ _UNHEARD_OF = (
     *("optimizer", "focal_gamma", "angle_weight", "oversampling"),
     *("view_mixing", "feature_noise", "pose_jitter", "landmark_noise"),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataUse:
-    """The data that a config was trained on."""
-
-    data_dir: str
-    feature_size: int  # numbers per embedding
-    file_pose_unit: PoseUnit  # of the poses as they stand in data_dir
-    min_yaw: float = 0.0  # degrees, of |yaw|; 0 = no limit
-    max_yaw: float | None = None  # degrees, of |yaw|
-    turn_angle: TurnAngle = "first"  # that yaw is; the script limits the first angle, whichever that is
-
-    @property
-    def script_limits(self) -> tuple[float, float | None]:
-        """The limits of the first angle, which are all that the script can be told."""
-        return (self.min_yaw, self.max_yaw) if self.turn_angle == "first" else (0.0, None)
-
-    @classmethod
-    def of(cls, data: FaceData) -> Self:
-        """Data as they were read."""
-        return cls(
-            data_dir=data.source,
-            feature_size=data.feature_size,
-            file_pose_unit=data.file_pose_unit,
-            min_yaw=data.min_yaw,
-            max_yaw=data.max_yaw,
-            turn_angle=data.turn_angle,
-        )
-
-    @classmethod
-    def of_study(cls, attrs: Mapping[str, Any], data_dir: str | None = None) -> Self:
-        """The `data` attribute of a study; the bundled sample under the name that `data sample` is told to write."""
-        source = SAMPLE_FOLDER if attrs["source"] == SAMPLE_NAME else attrs["source"]
-        return cls(
-            data_dir=data_dir or source,
-            feature_size=attrs["feature_size"],
-            file_pose_unit=attrs["pose_unit"],
-            **{name: value for name, value in recorded_selection(attrs).items() if name != "split"},
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,19 +96,8 @@ def _to_say(config: TrialConfig, use: DataUse, data_dir: str, script: Script) ->
             del values["num_layers"]
     if config.early_stopping_patience == 0 and "early_stopping_min_delta" not in flags:
         del values["early_stopping_min_delta"]
-    schedule = _schedule(config) if "scheduler_type" in flags else {}
+    schedule = schedule_args(config) if "scheduler_type" in flags else {}
     return values | schedule | _yaw_limits(config, use, script)
-
-
-def _schedule(config: TrialConfig) -> dict[str, float]:
-    """What newer copies have to be told beside scheduler_type and warmup_epochs, for the rates of `schedules`.
-
-    A line from warmup_lr to lr over W epochs is lr · e / (W + 1) if it begins at lr / (W + 1).
-    """
-    if config.scheduler_type == "plateau":
-        return {}
-    warm = {"warmup_lr": config.lr / (config.warmup_epochs + 1)} if config.warmup_epochs else {}
-    return {**warm, "cosine_eta_min": config.scheduler_min_lr}
 
 
 def _yaw_limits(config: TrialConfig, use: DataUse, script: Script) -> dict[str, float]:
@@ -296,23 +238,3 @@ def to_toml(name: str, config: TrialConfig, feature_size: int) -> str:
         values["width"] = config.d_model / feature_size
     run = f'# Trained with epochs = {config.epochs} and layout = "{config.layout}", which a preset does not set.\n'
     return run + tomli_w.dumps({"presets": {name: values}})
-
-
-def checkpoint_args(config: TrialConfig, use: DataUse) -> dict[str, Any]:
-    """The `args` of a checkpoint: every flag of old and new copies of the script, None where a trial has no value.
-
-    The folder is that of the data as it was read, and so are the limits (degrees) of the angle that the script limits;
-    `pose_unit`, `layout` and `turn_angle`, which no flag sets, are there as well.
-    """
-    low, high = use.script_limits
-    return {
-        **dict.fromkeys(_HARMLESS),
-        **config.to_dict(),
-        **_schedule(config),
-        "deterministic": False,
-        "num_decoder_layers": config.num_layers,
-        "data_dir": use.data_dir,
-        "min_yaw_angle": low,
-        "max_yaw_angle": high,
-        "turn_angle": use.turn_angle,
-    }

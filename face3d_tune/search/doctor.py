@@ -23,11 +23,12 @@ from face3d_tune.config import Layout, TrialConfig, resolve
 from face3d_tune.data.convert import excerpt
 from face3d_tune.data.face_data import FaceData, load
 from face3d_tune.data.pairs import TurnAngle
+from face3d_tune.data.provenance import DataUse
 from face3d_tune.device import choose_device, choose_precision, device_name
 from face3d_tune.errors import StorageError, TuneError
 from face3d_tune.executor.plan import cores
 from face3d_tune.script.check import endings_interrupt, try_script, wrong_model
-from face3d_tune.script.export import DataUse, commands
+from face3d_tune.script.export import commands
 from face3d_tune.script.flags import Script, read_script
 from face3d_tune.storage.artifacts import Artifacts
 from face3d_tune.storage.database import Storage

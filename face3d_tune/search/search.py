@@ -19,11 +19,11 @@ from optuna.trial import TrialState
 
 from face3d_tune import seeds
 from face3d_tune.config import TrialConfig
+from face3d_tune.data.provenance import DataUse
 from face3d_tune.device import device_name
 from face3d_tune.errors import ConfigError, StudyError
 from face3d_tune.executor.checkpoints import Checkpoints
 from face3d_tune.executor.slots import PlainSlot, Slots
-from face3d_tune.script.export import DataUse
 from face3d_tune.search import queued_params
 from face3d_tune.search.algorithms import make_pruner, make_sampler
 from face3d_tune.search.failed_trials import Steered

@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 
 from face3d_tune.errors import StorageError, StudyError
 from face3d_tune.storage.database import Storage
-from face3d_tune.study.trials import existing_name, study_names
+from face3d_tune.storage.study_names import existing_name, study_names
 
 _ROWS_AT_ONCE = 5000  # in memory, of whatever size a study is
 _TABLES: list[Table] = BaseModel.metadata.sorted_tables  # those that others refer to before those others

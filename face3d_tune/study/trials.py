@@ -1,28 +1,25 @@
 """Reading a study: which trials there are, which is best, what each was trained with. Nothing here writes."""
 
 import shlex
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from face3d_tune.analysis.confirmation import CONFIRMATION
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StudyError, StudyGoneError
 from face3d_tune.storage.database import Storage
+from face3d_tune.storage.study_names import existing_name, listed_names
+from face3d_tune.study.attrs import CONFIRMATION
 from face3d_tune.study.foreign import count_foreign, ended_from_outside, is_foreign, is_own_study, own_trials
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 IMPORTED = "imported"  # user attribute `origin` of a trial that was trained elsewhere
 PUT_BACK = "put_back"  # user attribute of a failed trial whose parameters were queued again
-_NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")  # control characters, half ones, ends of lines
-_LONGEST_NAME = 200  # characters; PostgreSQL would refuse 513
 OUTSIDE = "outside"  # cause of a failure that another program brought about
 OF_THE_CONFIG = ("diverged", "out_of_memory")  # causes for which the same config would fail again
 
@@ -54,62 +51,6 @@ def read_trial(place: Storage, study_name: str | None, number: int | None) -> St
         return StoredTrial(study.study_name, study.user_attrs, pick_trial(study, number), trials)
 
 
-def study_names(storage: BaseStorage) -> list[str]:
-    """The names of all studies, of others' too, in the order of the alphabet."""
-    return sorted(optuna.get_all_study_names(storage))
-
-
-def existing_name(storage: BaseStorage, name: str | None) -> str:
-    """That name if a study has it; without a name the only study's. Raises StudyError."""
-    names = study_names(storage)
-    if name is None and len(names) == 1:
-        name = names[0]
-    listed = f"{_listed(names)}{'' if names else ' yet; make one with `face3d-tune run`'}"
-    if name is None:
-        raise StudyError(f"which study? {listed}", "name one with --study-name" if names else None)
-    if known := alike(name, names):
-        return known
-    near = get_close_matches(name, names, n=1)
-    raise StudyError(f"no study named {name!r}{f'; did you mean {near[0]!r}?' if near else ''}", listed)
-
-
-def alike(name: str, names: Iterable[str]) -> str | None:
-    """Return the study that a name means: the one of that name, else the only one that looks the same; or None.
-
-    Looking the same: but for the Unicode form (a keyboard and a Mac's file name write é differently) and spaces at the
-    ends. Raises StudyError if several do.
-    """
-    found = [known for known in names if _plain(known) == _plain(name)]
-    if name in found or not found:
-        return name if found else None
-    if len(found) > 1:
-        raise StudyError(f"which study? {len(found)} look like {name!r}", f"they are {', '.join(map(ascii, found))}")
-    return found[0]
-
-
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name).strip()
-
-
-def name_to_search(place: Storage, name: str) -> str:
-    """Return the study that a search under this name goes on with, else the name in plain form for a new study.
-
-    Raises StudyError if no new study can have it, and StorageError.
-    """
-    if place.holds_studies():
-        with place.opened() as storage:
-            if known := alike(name, study_names(storage)):
-                return known
-    plain = _plain(name)
-    odd = any(unicodedata.category(each) in _NOT_IN_A_LINE for each in plain)
-    if odd or not 0 < len(plain) <= _LONGEST_NAME:
-        fault = "has a character that no line can show" if odd else f"has {len(plain)} characters"
-        raise StudyError(
-            f"the study's name, {name!r}, {fault}; expected 1 to {_LONGEST_NAME}", "give another with --study-name"
-        )
-    return plain
-
-
 def find_study(storage: BaseStorage, name: str | None) -> optuna.Study:
     """The study of that name; without a name the only one. Raises StudyError."""
     name = existing_name(storage, name)
@@ -117,10 +58,6 @@ def find_study(storage: BaseStorage, name: str | None) -> optuna.Study:
     if not is_own_study(study):
         raise StudyError(f"study {name!r} was not made by face3d-tune", "name another with --study-name")
     return study
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"this storage holds {', '.join(names) or 'no study'}"
 
 
 def require_present(study: optuna.Study, own: str | None) -> None:
@@ -144,7 +81,7 @@ def require_present(study: optuna.Study, own: str | None) -> None:
             f"the same command goes on with it: --study-name {shlex.quote(renamed[0])}",
         )
     raise StudyGoneError(
-        f"study {study.study_name!r} was deleted meanwhile; {_listed(sorted(names.values()))}",
+        f"study {study.study_name!r} was deleted meanwhile; {listed_names(sorted(names.values()))}",
         "its checkpoints are kept: restore the study from a backup, and `face3d-tune run` goes on from them",
     )
 

@@ -18,12 +18,13 @@ from face3d_tune.config import PARAMETERS, TrialConfig, resolve
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import StudyError
 from face3d_tune.storage.database import Storage
+from face3d_tune.storage.study_names import alike, study_names
 from face3d_tune.study import space as space_module
 from face3d_tune.study.foreign import is_own_study
 from face3d_tune.study.presets import PRESETS, Preset
 from face3d_tune.study.settings import DEFAULT_SEED, Settings, describe_data, missing_options, study_attrs
 from face3d_tune.study.study_file import StudyFile
-from face3d_tune.study.trials import alike, find_study, pick_trial, repeatable_config, study_names
+from face3d_tune.study.trials import find_study, pick_trial, repeatable_config
 
 ATTR = "from"  # user attribute of a study that follows another
 _NEIGHBOURS = 4

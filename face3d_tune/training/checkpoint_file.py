@@ -15,6 +15,8 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from face3d_tune.config import TrialConfig
+from face3d_tune.data.provenance import DataUse
 from face3d_tune.errors import TrainingError
 from face3d_tune.system import regular_file
 
@@ -150,3 +152,42 @@ def unseal(sealed: bytes) -> dict[str, Any]:
     except UnpicklingError as error:
         raise TrainingError(f"it is of another version: {str(error).splitlines()[0]}") from error
     return content
+
+
+# Flags that no trial sets and whose defaults do it no harm; the last two mean nothing to `plateau` without warm-up, and
+# `schedule_args` says them where they mean something.
+UNSEARCHED_FLAGS = (
+    *("num_workers", "device", "save_dir", "log_dir", "resume", "deterministic"),
+    *("warmup_lr", "cosine_eta_min"),
+)
+
+
+def schedule_args(config: TrialConfig) -> dict[str, float]:
+    """What newer copies have to be told beside scheduler_type and warmup_epochs, for the rates of `schedules`.
+
+    A line from warmup_lr to lr over W epochs is lr · e / (W + 1) if it begins at lr / (W + 1).
+    """
+    if config.scheduler_type == "plateau":
+        return {}
+    warm = {"warmup_lr": config.lr / (config.warmup_epochs + 1)} if config.warmup_epochs else {}
+    return {**warm, "cosine_eta_min": config.scheduler_min_lr}
+
+
+def checkpoint_args(config: TrialConfig, use: DataUse) -> dict[str, Any]:
+    """The `args` of a checkpoint: every flag of old and new copies of the script, None where a trial has no value.
+
+    The folder is that of the data as it was read, and so are the limits (degrees) of the angle that the script limits;
+    `pose_unit`, `layout` and `turn_angle`, which no flag sets, are there as well.
+    """
+    low, high = use.script_limits
+    return {
+        **dict.fromkeys(UNSEARCHED_FLAGS),
+        **config.to_dict(),
+        **schedule_args(config),
+        "deterministic": False,
+        "num_decoder_layers": config.num_layers,
+        "data_dir": use.data_dir,
+        "min_yaw_angle": low,
+        "max_yaw_angle": high,
+        "turn_angle": use.turn_angle,
+    }

@@ -19,8 +19,8 @@ from stand_in_parsers import NEW_SCRIPT, OLD_SCRIPT
 from users_repo import PRESENT_SCRIPT, contents, write_repo
 
 from face3d_tune.config import TrialConfig
+from face3d_tune.data.provenance import DataUse
 from face3d_tune.script.check import FirstEpoch, SmokeTest, wrong_model
-from face3d_tune.script.export import DataUse
 from face3d_tune.script.flags import read_script
 
 STORAGE = ("--storage", "sqlite:///studies.db")

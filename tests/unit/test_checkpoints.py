@@ -12,12 +12,12 @@ import torch
 from conftest import BUCKET
 
 from face3d_tune.config import TrialConfig
+from face3d_tune.data.provenance import DataUse
 from face3d_tune.errors import ArtifactError, TrainingError
 from face3d_tune.executor import checkpoints as checkpoints_module
 from face3d_tune.executor.checkpoints import Checkpoints
 from face3d_tune.executor.slots import BatchedSlots, PlainSlot
 from face3d_tune.executor.tasks import Note, Resumed, Task
-from face3d_tune.script.export import DataUse
 from face3d_tune.seeds import generator
 from face3d_tune.storage.artifacts import Artifacts
 from face3d_tune.training import checkpoint_file

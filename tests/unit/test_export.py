@@ -13,10 +13,12 @@ import pytest
 from stand_in_parsers import NEW_SCRIPT, OLD_SCRIPT, build_new, build_old
 
 from face3d_tune.config import PARAMETERS, TrialConfig, resolve
+from face3d_tune.data.provenance import DataUse
 from face3d_tune.errors import ExportError
-from face3d_tune.script.export import DataUse, checkpoint_args, commands, quote, to_json, to_toml
+from face3d_tune.script.export import commands, quote, to_json, to_toml
 from face3d_tune.script.flags import DOCUMENTED, UNKNOWN, Flag, Script, read_script
 from face3d_tune.study.presets import PRESETS
+from face3d_tune.training.checkpoint_file import checkpoint_args
 
 USE = DataUse(data_dir="train/datas/file", feature_size=512, file_pose_unit="degrees")
 COPIES = {"old": (OLD_SCRIPT, build_old), "new": (NEW_SCRIPT, build_new)}

@@ -8,7 +8,7 @@ from stored_study import our_study
 
 from face3d_tune.errors import StudyError
 from face3d_tune.storage.database import Storage
-from face3d_tune.study.trials import alike, existing_name, name_to_search, study_names
+from face3d_tune.storage.study_names import alike, existing_name, name_to_search, study_names
 
 COMPOSED = unicodedata.normalize("NFC", "étude 研究")
 DECOMPOSED = unicodedata.normalize("NFD", COMPOSED)

@@ -10,8 +10,8 @@ from command_line import call
 from fake_data import write_data
 
 from face3d_tune.data.face_data import load, recorded_selection
+from face3d_tune.data.provenance import DataUse
 from face3d_tune.errors import ConfigError, StudyError
-from face3d_tune.script.export import DataUse
 from face3d_tune.study.settings import Settings, check_same, describe_data
 
 VIEWS = [-75, -45, -15, 15, 45, 75]  # degrees, of each person of `write_data`

@@ -1,0 +1,51 @@
+"""Which data a config was trained on, as commands and checkpoints name them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from face3d_tune.config import PoseUnit
+from face3d_tune.data.face_data import SAMPLE_NAME, FaceData, recorded_selection
+from face3d_tune.data.pairs import TurnAngle
+
+SAMPLE_FOLDER = "faces160"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataUse:
+    """The data that a config was trained on."""
+
+    data_dir: str
+    feature_size: int  # numbers per embedding
+    file_pose_unit: PoseUnit  # of the poses as they stand in data_dir
+    min_yaw: float = 0.0  # degrees, of |yaw|; 0 = no limit
+    max_yaw: float | None = None  # degrees, of |yaw|
+    turn_angle: TurnAngle = "first"  # that yaw is; the script limits the first angle, whichever that is
+
+    @property
+    def script_limits(self) -> tuple[float, float | None]:
+        """The limits of the first angle, which are all that the script can be told."""
+        return (self.min_yaw, self.max_yaw) if self.turn_angle == "first" else (0.0, None)
+
+    @classmethod
+    def of(cls, data: FaceData) -> Self:
+        """Data as they were read."""
+        return cls(
+            data_dir=data.source,
+            feature_size=data.feature_size,
+            file_pose_unit=data.file_pose_unit,
+            min_yaw=data.min_yaw,
+            max_yaw=data.max_yaw,
+            turn_angle=data.turn_angle,
+        )
+
+    @classmethod
+    def of_study(cls, attrs: Mapping[str, Any], data_dir: str | None = None) -> Self:
+        """The `data` attribute of a study; the bundled sample under the name that `data sample` is told to write."""
+        source = SAMPLE_FOLDER if attrs["source"] == SAMPLE_NAME else attrs["source"]
+        return cls(
+            data_dir=data_dir or source,
+            feature_size=attrs["feature_size"],
+            file_pose_unit=attrs["pose_unit"],
+            **{name: value for name, value in recorded_selection(attrs).items() if name != "split"},
+        )

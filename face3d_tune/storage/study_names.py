@@ -1,0 +1,77 @@
+"""The names of the studies in a storage: find the one that a person means."""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+import optuna
+from optuna.storages import BaseStorage
+
+from face3d_tune.errors import StudyError
+from face3d_tune.storage.database import Storage
+
+_NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")  # control characters, half ones, ends of lines
+
+
+_LONGEST_NAME = 200  # characters; PostgreSQL would refuse 513
+
+
+def study_names(storage: BaseStorage) -> list[str]:
+    """The names of all studies, of others' too, in the order of the alphabet."""
+    return sorted(optuna.get_all_study_names(storage))
+
+
+def existing_name(storage: BaseStorage, name: str | None) -> str:
+    """That name if a study has it; without a name the only study's. Raises StudyError."""
+    names = study_names(storage)
+    if name is None and len(names) == 1:
+        name = names[0]
+    listed = f"{listed_names(names)}{'' if names else ' yet; make one with `face3d-tune run`'}"
+    if name is None:
+        raise StudyError(f"which study? {listed}", "name one with --study-name" if names else None)
+    if known := alike(name, names):
+        return known
+    near = get_close_matches(name, names, n=1)
+    raise StudyError(f"no study named {name!r}{f'; did you mean {near[0]!r}?' if near else ''}", listed)
+
+
+def alike(name: str, names: Iterable[str]) -> str | None:
+    """Return the study that a name means: the one of that name, else the only one that looks the same; or None.
+
+    Looking the same: but for the Unicode form (a keyboard and a Mac's file name write é differently) and spaces at the
+    ends. Raises StudyError if several do.
+    """
+    found = [known for known in names if _plain(known) == _plain(name)]
+    if name in found or not found:
+        return name if found else None
+    if len(found) > 1:
+        raise StudyError(f"which study? {len(found)} look like {name!r}", f"they are {', '.join(map(ascii, found))}")
+    return found[0]
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def name_to_search(place: Storage, name: str) -> str:
+    """Return the study that a search under this name goes on with, else the name in plain form for a new study.
+
+    Raises StudyError if no new study can have it, and StorageError.
+    """
+    if place.holds_studies():
+        with place.opened() as storage:
+            if known := alike(name, study_names(storage)):
+                return known
+    plain = _plain(name)
+    odd = any(unicodedata.category(each) in _NOT_IN_A_LINE for each in plain)
+    if odd or not 0 < len(plain) <= _LONGEST_NAME:
+        fault = "has a character that no line can show" if odd else f"has {len(plain)} characters"
+        raise StudyError(
+            f"the study's name, {name!r}, {fault}; expected 1 to {_LONGEST_NAME}", "give another with --study-name"
+        )
+    return plain
+
+
+def listed_names(names: Sequence[str]) -> str:
+    """Say which studies a storage holds."""
+    return f"this storage holds {', '.join(names) or 'no study'}"
