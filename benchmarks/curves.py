@@ -90,11 +90,11 @@ def points(part: str, records: Sequence[Mapping[str, Any]]) -> list[Point]:
     """The trainings of a part, in order. Raises SystemExit if it needs records that are missing."""
     match part:
         case "presets":
-            seed_trials = [s for s in study_file.read("default").seed_trials() if s.name != "quickstart"]
+            initial_trials = [s for s in study_file.read("default").initial_trials() if s.name != "quickstart"]
             return [
                 Point(f"preset-{s.name}-{seed}", "default", s.params, s.overrides, seed)
                 for seed in (0, 1)
-                for s in seed_trials
+                for s in initial_trials
             ]
         case "default" | "explore":
             return list(_space_filling(part))

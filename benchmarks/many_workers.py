@@ -110,9 +110,9 @@ def _work(url: str, folder: Path, total: int, results: "Queue[dict[str, list[flo
 
     with Storage.parse(url).opened(create=True) as storage:
         search = _search(storage, folder)
-        timed(search.ledger, "ask", "ask")
+        timed(search.queue, "ask", "ask")
         timed(search, "_begin", "sample")
-        timed(search.ledger, "tell", "tell")
+        timed(search.queue, "tell", "tell")
         search.run(total, Silent(), slots=Instant())
     results.put(took)
 

@@ -68,7 +68,7 @@ class Loop:
     def enqueue_presets(self) -> None:
         """In the order of the study file, equal ones once."""
         seen: list[TrialConfig] = []
-        for preset in self.file.seed_trials():
+        for preset in self.file.initial_trials():
             params, overrides = dict(preset.params), dict(preset.overrides)
             if (config := self.config(params, overrides)) not in seen:
                 seen.append(config)

@@ -37,7 +37,7 @@ from face3d_tune.search.racing import is_lost
 from face3d_tune.study import study_file
 from face3d_tune.study.space import suggest
 from face3d_tune.study.study_file import Component, StudyFile
-from face3d_tune.study.warm_start import Stage, follow
+from face3d_tune.study.warm_start import WarmStart, follow
 
 RESULTS = Path("build/replays")
 _AROUND = ("share", "half_life", "best_share", "width")  # options of AroundSampler, beside those of the sampler itself
@@ -87,7 +87,7 @@ class Setting:
         around = {key: value for key, value in self.sampler_options.items() if key in _AROUND}
         if not around:
             return base
-        presets = [dict(s.params) for s in file.seed_trials() if s.name != "quickstart"]
+        presets = [dict(s.params) for s in file.initial_trials() if s.name != "quickstart"]
         return AroundSampler(base, file.space, seed % 2**32, presets, **around)
 
 
@@ -125,9 +125,9 @@ class Replay:
         self._folds: list[int | None] = order[: setting.folds] or [None]
         self._stretch = (PEOPLE / setting.people) ** 0.5  # of a mean over fewer people
         if setting.presets == "trials":
-            for seed_trial in self.file.seed_trials():
-                if seed_trial.name != "quickstart":  # equals `recommended`
-                    self.study.enqueue_trial(dict(seed_trial.params), {"overrides": dict(seed_trial.overrides)})
+            for initial_trial in self.file.initial_trials():
+                if initial_trial.name != "quickstart":  # equals `recommended`
+                    self.study.enqueue_trial(dict(initial_trial.params), {"overrides": dict(initial_trial.overrides)})
 
     def run(self, epochs: int) -> Trace:
         """Search until so many epochs are spent; the trial in training then is still finished."""
@@ -261,7 +261,7 @@ def staged(surrogate: Surrogate, setting: Setting, seed: int, epochs: int) -> Tr
     for number, name in enumerate(names, start=1):
         file = study_file.read(name)
         if best is not None:
-            file = follow(file, Stage(names[number - 2], 0, 0.0, best.to_dict()), seed, FEATURE_SIZE)
+            file = follow(file, WarmStart(names[number - 2], 0, 0.0, best.to_dict()), seed, FEATURE_SIZE)
         stage = Replay(surrogate, setting, seeds.derive(seed, name), setting.applied(file))
         trace += [(spent + at, truth) for at, truth in stage.run(number * epochs // len(names) - spent)]
         spent, best = spent + stage.spent, stage.best_config or best

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
-from face3d_tune.search.trial_queue import PUT_BACK, RETRIES
+from face3d_tune.search.trial_queue import REQUEUED, RETRIES
 from face3d_tune.study.trials import FINISHED
 
 _RECORDER = """
@@ -143,7 +143,7 @@ def _broken_chains(trials: Sequence[FrozenTrial]) -> Iterator[str]:
             yield f"trial {trial.number} was queued again {len(after)} times"
         if after and trial.state != TrialState.FAIL:
             yield f"trial {trial.number} was queued again, but it is {trial.state.name}"
-        if not after and PUT_BACK in trial.user_attrs and "config" in trial.user_attrs:
+        if not after and REQUEUED in trial.user_attrs and "config" in trial.user_attrs:
             yield f"trial {trial.number} was put back, but nothing continues it"
         if trial.user_attrs.get("deaths", 0) > RETRIES:
             yield f"trial {trial.number} was tried again after {trial.user_attrs['deaths']} deaths"
@@ -155,7 +155,7 @@ def _broken_chains(trials: Sequence[FrozenTrial]) -> Iterator[str]:
         done = [trial.number for trial in chain if trial.state in FINISHED]
         if len(done) > 1:
             yield f"trials {done} continue one another, and both are finished"
-        if PUT_BACK in last.user_attrs:
+        if REQUEUED in last.user_attrs:
             continue  # it died before it was anything; the next trial takes its place
         for name, values in (("seed", seeds), ("ordinal", ordinals)):
             held = {trial.user_attrs[name] for trial in chain if name in trial.user_attrs}

@@ -13,16 +13,16 @@ from forked import Run
 MOMENTS = {
     "after ask": ("after", "optuna.study.Study.ask"),
     "after the claim": ("after", "face3d_tune.storage.workers.Worker.claim"),
-    "before the first report": ("before", "face3d_tune.search.pruning.TrialJudge.report"),
+    "before the first report": ("before", "face3d_tune.search.pruning.TrialReporter.report"),
     "in an epoch": ("before", "face3d_tune.training.plain.Trainer._train_batch"),
     "before a checkpoint": ("before", "face3d_tune.executor.checkpoints.Checkpoints.save"),
     "while writing a checkpoint": ("before", "os.fsync"),
     "between writing a checkpoint and its name": ("before", "os.replace"),
     "between checkpoint and report": ("after", "face3d_tune.executor.checkpoints.Checkpoints.save"),
-    "between report and tell": ("before", "face3d_tune.search.trial_queue.Ledger.tell"),
+    "between report and tell": ("before", "face3d_tune.search.trial_queue.TrialQueue.tell"),
     "told and not yet released": ("before", "face3d_tune.storage.workers.Worker.release"),
-    "after tell": ("after", "face3d_tune.search.trial_queue.Ledger.tell"),
-    "before its weights are kept": ("before", "face3d_tune.search.retention.Archive.take"),
+    "after tell": ("after", "face3d_tune.search.trial_queue.TrialQueue.tell"),
+    "before its weights are kept": ("before", "face3d_tune.search.retention.Retention.take"),
 }
 
 

@@ -125,7 +125,7 @@ def _serve(orders):
     import torch
     from searches import disk_not_waited_for
 
-    for name in ("cli", "cli.progress", "cli.table", "plan", "search"):
+    for name in ("cli.main", "cli.progress", "cli.table", "executor.plan", "search.search"):
         importlib.import_module(f"face3d_tune.{name}")
     torch.set_num_threads(1)
     torch.optim.AdamW([torch.zeros(1)])

@@ -14,7 +14,7 @@ from face3d_tune.study.attrs import CONFIRMATION
 from face3d_tune.study.foreign import own_trials
 from face3d_tune.study.trials import (
     FINISHED,
-    Row,
+    PresetRow,
     best_trial,
     config_of,
     count_states,
@@ -57,7 +57,7 @@ class Findings:
     by_hand: int  # trials of other programs, which are in nothing else here
     states: Mapping[str, int]  # trials by state: complete, pruned, fail, running, waiting
     best: FrozenTrial | None
-    presets: Sequence[Row]
+    presets: Sequence[PresetRow]
     runners_up: Sequence[FrozenTrial]  # the next best that no preset made, the best first
     improvements: Sequence[Improvement]  # in the order of time
     seconds: float  # of searching, pauses left out
@@ -96,7 +96,7 @@ class Findings:
         return self.best is not None and self.best.number in asked
 
     @property
-    def best_preset(self) -> Row | None:
+    def best_preset(self) -> PresetRow | None:
         """The preset with the highest value: the one to beat."""
         completed = [
             (_value(row.trial), row) for row in self.presets if row.trial and row.trial.state == TrialState.COMPLETE

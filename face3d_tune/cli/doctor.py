@@ -73,11 +73,9 @@ def doctor(
         findings.append(finding)
         if as_json:
             continue
-        click.echo(
-            f"{click.style(f'{finding.verdict:<8}', _COLOURS[finding.verdict])} {finding.name:<10} {finding.said}"
-        )
-        if finding.verdict != "ok" and finding.advice:
+        click.echo(f"{click.style(f'{finding.level:<8}', _COLOURS[finding.level])} {finding.name:<10} {finding.said}")
+        if finding.level != "ok" and finding.advice:
             click.echo(f"{'':<19} hint: {finding.advice}")
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
-    context.exit(any(finding.verdict == "problem" for finding in findings))
+    context.exit(any(finding.level == "problem" for finding in findings))

@@ -89,7 +89,7 @@ def import_(
     else:
         with place.searching(), place.opened(create=True) as opened:
             search = Search(opened, name, file, settings, setup, stage=stage)
-            numbers = search.ledger.take_in(taken)
+            numbers = search.queue.add_imported(taken)
         _print(examined, numbers)
     refused = len(examined) - len(taken)
     if dry_run:

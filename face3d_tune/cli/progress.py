@@ -18,7 +18,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.study.foreign import is_foreign
 from face3d_tune.study.trials import (
     FINISHED,
-    PUT_BACK,
+    REQUEUED,
     cause,
     count_causes,
     counts,
@@ -266,7 +266,7 @@ def _ending(trial: FrozenTrial) -> str:
     raced_out = attrs.get("raced_out_after_fold")
     reason = attrs["stop_reason"] if raced_out is None else f"raced out after fold {raced_out}"
     reason += f": {attrs['error']}" if "error" in attrs else ""
-    reason += "; queued again" if PUT_BACK in attrs else ""
+    reason += "; queued again" if REQUEUED in attrs else ""
     if cosine is None:
         return f"failed, {reason}"
     epochs = f"epoch {attrs['best_epoch']} of {attrs['epochs_run']}"

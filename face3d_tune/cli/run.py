@@ -206,7 +206,7 @@ def run(
                 stage=stage,
             )
         _introduce(console, search, place, goal, plan)
-        if abandoned := search.take_back_abandoned():
+        if abandoned := search.requeue_abandoned():
             console.print(f"{abandoned} trial(s) without a living worker: queued again")
         done_before = search.finished() >= goal or search.target_reached()
         if not done_before:
@@ -246,7 +246,7 @@ def _introduce(console: "Console", search: "Search", place: "Storage", goal: int
     from face3d_tune.study.foreign import count_foreign
     from face3d_tune.study.settings import describe_data
     from face3d_tune.study.trials import count_imported
-    from face3d_tune.study.warm_start import Stage, moved
+    from face3d_tune.study.warm_start import WarmStart, moved
 
     setup, file, study, folds = search.setup, search.file, search.study, search.settings.folds
     no_model = study.user_attrs["no_model_cosine"]
@@ -259,7 +259,7 @@ def _introduce(console: "Console", search: "Search", place: "Storage", goal: int
         f"trials   {file.sampler.name} over {', '.join(file.space)}; {file.pruner.name} pruner; "
         f"up to {search.settings.epochs} epochs {f'in each of {folds} folds' if folds > 1 else 'each'}"
     )
-    if stage := Stage.of(study.user_attrs):
+    if stage := WarmStart.of(study.user_attrs):
         console.print(f"from     {stage}")
         for name, (was, now) in moved(file, stage, setup.data.feature_size).items():
             console.print(f"         its {name} is outside this space: {_short(was)}; begins at {_short(now)}")

@@ -52,7 +52,7 @@ def _lines(study: dict[str, Any]) -> list[str]:
     """A study for people."""
     from face3d_tune.analysis.confirmation import headline
     from face3d_tune.study.trials import in_words
-    from face3d_tune.study.warm_start import Stage
+    from face3d_tune.study.warm_start import WarmStart
 
     states = ", ".join(f"{count} {state}" for state, count in study["states"].items() if count) or "no trials"
     if not study["own"]:
@@ -63,7 +63,7 @@ def _lines(study: dict[str, Any]) -> list[str]:
     lines = [f"study    {study['study']}: {states}{imported}{by_hand}"]
     if why := in_words(study["causes"]):
         lines.append(f"         failed: {why}")
-    if before := Stage.of(study):
+    if before := WarmStart.of(study):
         lines.append(f"         from {before}")
     if study["best_value"] is None:
         lines.append("         no completed trial yet")

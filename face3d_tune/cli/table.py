@@ -13,7 +13,7 @@ from face3d_tune.analysis import confirmation
 from face3d_tune.config import TrialConfig
 from face3d_tune.study.settings import describe_yaw
 from face3d_tune.study.trials import IMPORTED, best_trial, config_of, folds_of, kept_cosine, origin, preset_rows
-from face3d_tune.study.warm_start import Stage
+from face3d_tune.study.warm_start import WarmStart
 
 _WIDTH = 100  # columns, where there is no terminal to ask
 _ANY = 1000  # columns, to ask how many a table would like
@@ -56,7 +56,7 @@ def _table(study: optuna.Study, *, with_bands: bool) -> Table:
         if (cosine := study.user_attrs.get(f"{key}_cosine")) is not None:  # an older study has no ridge line
             values = [f"{cosine:.4f}", *bands(study.user_attrs[f"{key}_by_yaw"])]
             table.add_row(*[name, *[""] * 7, *values][:used])
-    if stage := Stage.of(study.user_attrs):
+    if stage := WarmStart.of(study.user_attrs):
         before = [*_settings(TrialConfig(**stage.config)), "", f"{stage.value:.4f}"]
         table.add_row(stage.study, "", *before, style="dim")
     for row in preset_rows(study):

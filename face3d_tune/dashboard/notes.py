@@ -12,7 +12,7 @@ from face3d_tune.script.export import commands, quote
 from face3d_tune.study.presets import PRESETS
 from face3d_tune.study.settings import describe_data
 from face3d_tune.study.trials import config_of, count_causes, folds_of, in_words, kept_cosine, repeatable_config
-from face3d_tune.study.warm_start import Stage
+from face3d_tune.study.warm_start import WarmStart
 
 FOREIGN = (
     "**Added by hand.** face3d-tune did not train this trial, so it counts nowhere: not as the best, not towards the "
@@ -43,7 +43,7 @@ def study_note(found: Findings) -> str:
         lines.append(f"**Failed** {why}.")
     if found.by_hand:
         lines.append(f"**Added by hand** {found.by_hand} more, which face3d-tune did not train and does not count.")
-    if before := Stage.of(found.attrs):
+    if before := WarmStart.of(found.attrs):
         lines.append(f"**Begun** with the best of the study {_plain(str(before))}.")
     if found.attrs["data"]["split"] == "none":
         lines.append("**Measured on the training pairs**: this says nothing about people never seen.")

@@ -30,11 +30,11 @@ from face3d_tune.refit import bootstrap
 from face3d_tune.refit.candidates import Candidate
 from face3d_tune.refit.retrain import Epoch, Job, Kept, retrain
 from face3d_tune.storage.database import one_at_a_time
-from face3d_tune.storage.retry import DEFAULT_TIMEOUT, Outage
+from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
 from face3d_tune.study.attrs import CONFIRMATION
 from face3d_tune.study.trials import still_present
 from face3d_tune.training import ridge
-from face3d_tune.training.base import Pairs
+from face3d_tune.training.base import PairTensors
 from face3d_tune.training.plain import Trainer
 
 VERSION = 1  # of the keys of a confirmation
@@ -69,7 +69,7 @@ class Confirmation:
         self.study, self.picked = study, picked
         self._storage, self._data, self._note = storage, data, note
         self._own: str | None = study.user_attrs.get("id")
-        self._outage = Outage(DEFAULT_TIMEOUT, note)
+        self._database_retry = DatabaseRetry(DEFAULT_TIMEOUT, note)
         seed, fingerprint = study.user_attrs["settings"]["seed"], data.fingerprint()
         self.seeds = [seeds.derive(seed, "confirm", number) for number in range(count)]
         self.jobs = [
@@ -106,12 +106,12 @@ class Confirmation:
                 self.study.set_user_attr(job.key, record)
             return True
 
-        while not self._outage.attempt(store):
-            time.sleep(self._outage.pause)
+        while not self._database_retry.attempt(store):
+            time.sleep(self._database_retry.pause)
         self.records[job.key] = record
 
     def conclude(self, command: str, baseline: str | None) -> dict[str, Any]:
-        """Judge on the test people, and store that with the study and one look more. Raises TrainingError.
+        """Reporter on the test people, and store that with the study and one look more. Raises TrainingError.
 
         `command` is remembered with the look; `baseline` names the preset to compare with first, instead of the best.
         """
@@ -220,7 +220,7 @@ def _record(job: Job, kept: Kept, data: FaceData, plan: Plan) -> Record:
     config = job.candidate.config
     trainer = Trainer(config, data, seed=job.seed, device=plan.device, precision=kept.precision)
     trainer.model.load_state_dict(kept.weights)
-    _, cosines = trainer.judge(Pairs(data, "test", config.pose_unit, plan.device))
+    _, cosines = trainer.judge(PairTensors(data, "test", config.pose_unit, plan.device))
     return {
         "validation": kept.validation,
         "best_epoch": kept.epoch,

@@ -93,7 +93,7 @@ def _train(
 
 
 def _conclude(trainer: Training, data: FaceData, out: Path, device: torch.device) -> Trained:
-    """Judge the kept checkpoint, not the last epoch, by the plain model."""
+    """Reporter the kept checkpoint, not the last epoch, by the plain model."""
     if trainer.best is None:
         raise TrainingError("no epoch was trained")
     plain = Trainer(trainer.config, data, seed=trainer.seed, device=device, precision=trainer.precision)

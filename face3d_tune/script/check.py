@@ -55,7 +55,7 @@ class FirstEpoch:
 
 
 @dataclass(frozen=True, slots=True)
-class SmokeTest:
+class ScriptCheck:
     """A script that trained one epoch; `warnings` are for whoever will train with it."""
 
     first: FirstEpoch
@@ -66,7 +66,7 @@ class SmokeTest:
 
 def try_script(
     config: TrialConfig, use: DataUse, source: Path | None, script: Script, *, python: str, timeout: float
-) -> SmokeTest:
+) -> ScriptCheck:
     """Train one epoch with what `commands` exports, on a copy of the folder `source` (None: the bundled sample).
 
     The script is killed, with whatever it has started, at `timeout` (seconds) and when this is interrupted. Raises
@@ -108,10 +108,10 @@ def try_script(
     if changed := sorted(_files(Path(path).parent).items() ^ before.items()):
         listed = ", ".join(dict.fromkeys(file for file, _ in changed[:6]))
         warnings.append(f"it wrote into its own folder, whatever --save_dir and --log_dir say: {listed}")
-    return SmokeTest(first, next(iter(models.values()), None), seconds, tuple(warnings))
+    return ScriptCheck(first, next(iter(models.values()), None), seconds, tuple(warnings))
 
 
-def wrong_model(tested: SmokeTest, config: TrialConfig, use: DataUse, script: Script) -> ScriptError | None:
+def wrong_model(tested: ScriptCheck, config: TrialConfig, use: DataUse, script: Script) -> ScriptError | None:
     """Compare the model that the script built with a config's: how they differ and what to do, None if they do not.
 
     None also if no checkpoint says which model it built.
@@ -130,7 +130,7 @@ def wrong_model(tested: SmokeTest, config: TrialConfig, use: DataUse, script: Sc
     return ScriptError(f"{script.path} builds another model than is trained here: {'; '.join(found)}", hint)
 
 
-def difference(tested: SmokeTest, stored: StoredTrial) -> list[str]:
+def difference(tested: ScriptCheck, stored: StoredTrial) -> list[str]:
     """How far the script's first epoch is from the trial's, as lines for a person.
 
     Seed and split are the script's own, so some difference is no fault. A first epoch is "far" from the trial's when

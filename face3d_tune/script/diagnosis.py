@@ -36,7 +36,7 @@ _PHRASES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Blame:
+class Diagnosis:
     """What went wrong, in one line, and the flags to blame as typed, the likeliest first; none if none can be.
 
     As text it is the hint: what to do, if that is known, or else the flags.
@@ -55,25 +55,25 @@ class Blame:
         return f"blame {' or '.join(self.flags)}: {self.why}"
 
 
-def find(exit_code: int, printed: str, given: Mapping[str, Sequence[str]]) -> Blame:
+def find(exit_code: int, printed: str, given: Mapping[str, Sequence[str]]) -> Diagnosis:
     """What a script's end and output say; `given` are the arguments of each flag that it was given, by typed name."""
     if exit_code == 2 and (said := re.findall(r"^\S.*?: error: (.+)$", printed, re.MULTILINE)):
         named = re.findall(r"--[\w-]+", said[-1])
-        return Blame(said[-1], tuple(dict.fromkeys(named)), "argparse names it")
+        return Diagnosis(said[-1], tuple(dict.fromkeys(named)), "argparse names it")
     if re.search(_OUT_OF_MEMORY, printed, re.IGNORECASE):
-        return Blame(
+        return Diagnosis(
             f"out of memory: {_last_line(printed)}", _named(_TAKE_MEMORY, given), "it decides how much is taken"
         )
     if exit_code in _KILLED:
         reason = "it was killed, perhaps for want of memory"
-        return Blame(reason, _named(_TAKE_MEMORY, given), "it decides how much is taken")
+        return Diagnosis(reason, _named(_TAKE_MEMORY, given), "it decides how much is taken")
     head, _, trace = printed.rpartition("Traceback (most recent call last):")
     if not trace or not (head or printed.startswith("Traceback")):
-        return Blame(f"it ended with exit code {exit_code}; last it printed: {_last_line(printed) or 'nothing'}")
+        return Diagnosis(f"it ended with exit code {exit_code}; last it printed: {_last_line(printed) or 'nothing'}")
     return _of_traceback(trace, given)
 
 
-def _of_traceback(trace: str, given: Mapping[str, Sequence[str]]) -> Blame:
+def _of_traceback(trace: str, given: Mapping[str, Sequence[str]]) -> Diagnosis:
     """The flag that the error names, else the one that the failing code uses, else the one with the value it names."""
     lines = trace.strip("\n").splitlines()
     ends = [number for number, line in enumerate(lines) if line and not line[0].isspace()]
@@ -81,19 +81,19 @@ def _of_traceback(trace: str, given: Mapping[str, Sequence[str]]) -> Blame:
     error = lines[last].strip()
     for pattern, remedy in _TRAPS.items():
         if re.search(pattern, error):
-            return Blame(error, remedy=remedy)
+            return Diagnosis(error, remedy=remedy)
     if named := [flag for flag in given if _says(error, _name(flag))]:
-        return Blame(error, tuple(named), "the error names it")
+        return Diagnosis(error, tuple(named), "the error names it")
     for phrase, names in _PHRASES.items():
         if phrase in error and (known := _named(names, given)):
-            return Blame(error, known, "that is what this error is about")
+            return Diagnosis(error, known, "that is what this error is about")
     if valued := [flag for flag, words in given.items() if any(len(word) > 2 and word in error for word in words)]:
-        return Blame(error, tuple(valued), f"its value, {' '.join(given[valued[0]])}, stands in the error")
+        return Diagnosis(error, tuple(valued), f"its value, {' '.join(given[valued[0]])}, stands in the error")
     for line in reversed(lines[:last]):
         used = [flag for flag in given if re.search(rf"""(\.|\[['"]){_name(flag)}\b""", line)]
         if used and not line.lstrip().startswith("File "):
-            return Blame(error, tuple(used), f"the code that failed uses it: {line.strip()}")
-    return Blame(error)
+            return Diagnosis(error, tuple(used), f"the code that failed uses it: {line.strip()}")
+    return Diagnosis(error)
 
 
 def _says(text: str, name: str) -> bool:

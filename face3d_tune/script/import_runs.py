@@ -26,7 +26,7 @@ from face3d_tune.study.settings import Settings
 from face3d_tune.study.study_file import StudyFile
 from face3d_tune.study.trials import IMPORTED
 from face3d_tune.training import losses, weights
-from face3d_tune.training.base import EVALUATION_BATCH, Pairs
+from face3d_tune.training.base import EVALUATION_BATCH, PairTensors
 from face3d_tune.training.model import Model
 
 # Of cosine and of loss. The script may have validated in mixed precision, or its pairs in another order of batches.
@@ -140,7 +140,7 @@ def _evaluate_in(unit: PoseUnit, run: EarlierRun, data: FaceData) -> dict[Whom, 
 @torch.no_grad()
 def _score(model: Model, data: FaceData, unit: PoseUnit) -> _Scores:
     """Of the validation pairs."""
-    pairs = Pairs(data, "validation", unit, _CPU)
+    pairs = PairTensors(data, "validation", unit, _CPU)
     squared_errors, cosines = [], []
     for start in range(0, len(pairs), EVALUATION_BATCH):
         batch = slice(start, start + EVALUATION_BATCH)

@@ -35,7 +35,7 @@ from face3d_tune.storage.database import Storage
 from face3d_tune.storage.workers import clock, read_workers
 from face3d_tune.system.paths import expanded
 
-Verdict = Literal["ok", "warning", "problem"]
+Level = Literal["ok", "warning", "problem"]
 
 _PYTHONS = ((3, 11), (3, 13))  # the first and last that the tests ran with
 _LEAST = {"torch": (2, 6), "optuna": (5, 0), "optuna-dashboard": (0, 21), "sqlalchemy": (2, 0), "numpy": (1, 26)}
@@ -51,7 +51,7 @@ class Finding:
     """What one look saw, and what to do about it (nothing, if it is ok)."""
 
     name: str
-    verdict: Verdict
+    level: Level
     said: str
     advice: str | None = None
 

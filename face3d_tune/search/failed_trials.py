@@ -20,7 +20,7 @@ from face3d_tune.study.trials import FINISHED, OF_THE_CONFIG, cause
 _AT_MOST = 4  # failures shown for each completed trial: TPE takes the best tenth, and no failure may come into it
 
 
-class Steered(BaseSampler):
+class FailuresAsWorst(BaseSampler):
     """Another sampler, which is shown `seen_by_sampler` wherever it reads the trials of a study.
 
     Its start-up is as long as it would be without: until then failures teach nothing, since a model of two or three

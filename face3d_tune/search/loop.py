@@ -1,6 +1,6 @@
 """The running of a search: as many trials in training as there are slots, until the budget is spent.
 
-Data flows round: the ledger gives a trial, a slot trains it, its epochs are reported, the ledger takes its end. While
+Data flows round: the queue gives a trial, a slot trains it, its epochs are reported, the queue takes its end. While
 the database is away the slots go on, and what they gave waits here.
 """
 
@@ -18,12 +18,12 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StorageAwayError, StudyGoneError, TrainingError
 from face3d_tune.executor.slots import Slots
 from face3d_tune.executor.tasks import Event, Failure, Note, Resumed, Task
-from face3d_tune.search.pruning import CompletedTrials, TrialJudge
-from face3d_tune.search.trial_queue import Ledger, TrialLost, lineage
+from face3d_tune.search.pruning import CompletedTrials, TrialReporter
+from face3d_tune.search.trial_queue import TrialLost, TrialQueue, lineage
 from face3d_tune.search.trial_run import Outcome, TrialRun
 from face3d_tune.storage.database import is_away
-from face3d_tune.storage.retry import Outage
-from face3d_tune.study.trials import OF_THE_CONFIG, OUTSIDE, PUT_BACK, cause, count_causes, in_words
+from face3d_tune.storage.retry import DatabaseRetry
+from face3d_tune.study.trials import OF_THE_CONFIG, OUTSIDE, REQUEUED, cause, count_causes, in_words
 from face3d_tune.system import signals
 from face3d_tune.training.base import EpochResult
 
@@ -60,7 +60,7 @@ class Watcher(Protocol):
         """Whether the search should stop when the epochs in training have ended."""
 
 
-Begin = Callable[[optuna.Trial, TrialJudge], TrialRun | Outcome]  # samples; an outcome if there is nothing to train
+Begin = Callable[[optuna.Trial, TrialReporter], TrialRun | Outcome]  # samples; an outcome if there is nothing to train
 
 
 @dataclass(slots=True)
@@ -68,7 +68,7 @@ class _Running:
     """A trial between ask and tell."""
 
     trial: optuna.Trial
-    judge: TrialJudge
+    reporter: TrialReporter
     run: TrialRun | None = None  # until its parameters are known
     outcome: Outcome | None = None  # set when it has ended and only waits to be told
     stopped: bool = False  # its last epoch before a stop has ended
@@ -83,34 +83,35 @@ class Loop:
     """One run of a search by this worker.
 
     Args:
-        ledger: Gives and takes trials.
+        queue: Gives and takes trials.
         begin: Makes a trial's training out of what Optuna gave; called again if the database went away in it.
         slots: Train.
         watcher: Is told what happens, and asked whether to stop.
-        outage: Patience with the database.
+        database_retry: Patience with the database.
         budget: Finished trials that the study shall hold.
         deadline: Of time.monotonic; no trial starts after it.
         target_reached: Whether the search has what it wants.
-        file_away: Called with every trial that has ended; what went wrong, if anything.
+        retain: Called with every trial that has ended; what went wrong, if anything.
     """
 
     def __init__(
         self,
-        ledger: Ledger,
+        queue: TrialQueue,
         begin: Begin,
         slots: Slots,
         watcher: Watcher,
-        outage: Outage,
+        database_retry: DatabaseRetry,
         *,
         budget: int,
         deadline: float,
         target_reached: Callable[[], bool],
-        file_away: Callable[[FrozenTrial], str | None],
+        retain: Callable[[FrozenTrial], str | None],
     ) -> None:
-        self._ledger, self._begin, self._slots, self._watcher, self._outage = ledger, begin, slots, watcher, outage
+        self._queue, self._begin, self._slots, self._watcher = queue, begin, slots, watcher
+        self._database_retry = database_retry
         self._budget, self._deadline, self._target_reached = budget, deadline, target_reached
-        self._file_away = file_away
-        self._completed = CompletedTrials(ledger.study)
+        self._retain = retain
+        self._completed = CompletedTrials(queue.study)
         self._running: dict[int, _Running] = {}
         self._failures: list[FrozenTrial] = []  # since a trial finished
 
@@ -119,7 +120,7 @@ class Loop:
         try:
             while not self._attempt(self._exchange):
                 if not self._train_on():
-                    self._rest(self._outage.pause or _REST)
+                    self._rest(self._database_retry.pause or _REST)
                 if self._watcher.stopping():
                     self._stop()
         except (StorageAwayError, StudyGoneError):
@@ -135,11 +136,11 @@ class Loop:
         """What `action` returns; None if the database is away. Raises StudyGoneError."""
 
         def on_study() -> T:
-            with self._ledger.on_study():
+            with self._queue.on_study():
                 return action()
 
         with signals.interrupt.held():
-            return self._outage.attempt(on_study)
+            return self._database_retry.attempt(on_study)
 
     def _exchange(self) -> bool:
         """Tell the database what it does not know yet, and fill free slots; whether the search is over.
@@ -152,25 +153,25 @@ class Loop:
             self._abandon("another trial reached the target")
             return True
         in_time = time.monotonic() < self._deadline
-        while in_time and len(self._running) < self._slots.count and (trial := self._ledger.ask(self._budget)):
-            entry = _Running(trial, TrialJudge(trial, self._completed, self._attempt))
+        while in_time and len(self._running) < self._slots.count and (trial := self._queue.ask(self._budget)):
+            entry = _Running(trial, TrialReporter(trial, self._completed, self._attempt))
             self._running[trial.number] = entry
             self._deliver(entry)
-        return not self._running and (not in_time or self._ledger.finished() >= self._budget)
+        return not self._running and (not in_time or self._queue.finished() >= self._budget)
 
     def _deliver(self, entry: _Running) -> None:
         """Store what waits of one trial: the parameters, the curve, the end."""
         try:
             if entry.run is None and entry.outcome is None:
                 self._start(entry)
-            entry.judge.deliver()
+            entry.reporter.deliver()
             if entry.outcome:
-                self._ended(self._ledger.tell(entry.trial, entry.outcome))
+                self._ended(self._queue.tell(entry.trial, entry.outcome))
         except (TrialLost, UpdateFinishedTrialError):
             self._lost(entry)
 
     def _start(self, entry: _Running) -> None:
-        made = self._begin(entry.trial, entry.judge)
+        made = self._begin(entry.trial, entry.reporter)
         if isinstance(made, Outcome):
             entry.outcome = made
             return
@@ -228,14 +229,14 @@ class Loop:
         self._completed.forget()
         del self._running[trial.number]
         self._watcher.trial_ended(trial)
-        if said := self._file_away(trial):
+        if said := self._retain(trial):
             self._watcher.note(said)
         if cause(trial) == OUTSIDE:  # which says nothing about the space, nor about this machine
             return
         self._failures = [*self._failures, trial] if trial.state == TrialState.FAIL else []
         errors = [failed for failed in self._failures if failed.user_attrs.get("cause") not in OF_THE_CONFIG]
         # One event may kill many processes, so of the deaths that are retried those of one trial count.
-        deaths = Counter(lineage(failed) for failed in errors if PUT_BACK in failed.user_attrs)
+        deaths = Counter(lineage(failed) for failed in errors if REQUEUED in failed.user_attrs)
         in_a_row = len(errors) - deaths.total() + max(deaths.values(), default=0)
         if trial in errors and in_a_row >= _ERRORS_IN_A_ROW:
             raise TrainingError(
@@ -254,9 +255,9 @@ class Loop:
     def _lost(self, entry: _Running) -> None:
         """Go on without a trial that another worker has taken, or another program has ended."""
         self._slots.drop(entry.trial.number)
-        self._ledger.worker.forget(entry.trial._trial_id)
+        self._queue.worker.forget(entry.trial._trial_id)
         del self._running[entry.trial.number]
-        reason = self._outage.attempt(lambda: self._ledger.why_lost(entry.trial))
+        reason = self._database_retry.attempt(lambda: self._queue.why_lost(entry.trial))
         self._watcher.trial_lost(entry.trial.number, reason or "lost while the storage did not answer")
 
     def _rest(self, seconds: float) -> None:
@@ -274,7 +275,7 @@ class Loop:
                         entry.stopped = True
                         self._slots.drop(event.number)
         while not self._attempt(self._settle):
-            time.sleep(self._outage.pause)
+            time.sleep(self._database_retry.pause)
         raise KeyboardInterrupt
 
     def _settle(self) -> bool:
@@ -282,11 +283,11 @@ class Loop:
         for number in sorted(self._running):
             entry = self._running[number]
             try:
-                entry.judge.deliver()
+                entry.reporter.deliver()
                 if entry.outcome:
-                    self._ended(self._ledger.tell(entry.trial, entry.outcome))
+                    self._ended(self._queue.tell(entry.trial, entry.outcome))
                 else:
-                    self._ledger.put_back(entry.trial, "interrupted")
+                    self._queue.requeue(entry.trial, "interrupted")
                     del self._running[number]
             except (TrialLost, UpdateFinishedTrialError):
                 self._lost(entry)
@@ -304,11 +305,11 @@ class Loop:
             entry = self._running[number]
             self._slots.drop(number)
             try:
-                with self._ledger.on_study():
+                with self._queue.on_study():
                     if entry.outcome:
-                        self._ledger.tell(entry.trial, entry.outcome)
+                        self._queue.tell(entry.trial, entry.outcome)
                     else:
-                        self._ledger.put_back(entry.trial, reason)
+                        self._queue.requeue(entry.trial, reason)
             except (TrialLost, UpdateFinishedTrialError):
                 pass
             except Exception as error:

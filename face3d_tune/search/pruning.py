@@ -53,8 +53,8 @@ class CompletedTrials:
         self._read = float("-inf")
 
 
-class TrialJudge:
-    """Takes the curve of one trial and asks the study's pruner about it (`objective.Judge`).
+class TrialReporter:
+    """Takes the curve of one trial and asks the study's pruner about it (`objective.Reporter`).
 
     What cannot be stored while the database is away is kept, in order; until it is stored nothing is pruned.
     """

@@ -6,12 +6,12 @@ from optuna.trial import FrozenTrial, TrialState
 from face3d_tune.executor.checkpoints import Checkpoints
 from face3d_tune.search.trial_queue import lineage
 from face3d_tune.study.folds import key_of
-from face3d_tune.study.trials import FINISHED, PUT_BACK, kept_cosine, trained_here
+from face3d_tune.study.trials import FINISHED, REQUEUED, kept_cosine, trained_here
 
 DEFAULT_KEEP = 10  # trials
 
 
-class Archive:
+class Retention:
     """The checkpoints of one study; without `checkpoints` nothing is kept and nothing is done.
 
     The methods that change something say in one line what went wrong, or None: no trial ends by it.
@@ -37,7 +37,7 @@ class Archive:
         The checkpoints of a trial that was put back are its successor's.
         """
         key = self.key(trial)
-        if self.checkpoints is None or key is None or PUT_BACK in trial.user_attrs:
+        if self.checkpoints is None or key is None or REQUEUED in trial.user_attrs:
             return None
         said = next(filter(None, map(self.checkpoints.discard, self._later(key))), None)
         if not trained_here(trial):

@@ -1,6 +1,6 @@
 """A search: open or continue a study, try its presets, then ask Optuna and tell it, until the budget is spent.
 
-`ledger` changes its trials, `loop` runs them; here stands what is tried, and under which conditions.
+`trial_queue` changes its trials, `loop` runs them; here stands what is tried, and under which conditions.
 """
 
 import math
@@ -26,24 +26,24 @@ from face3d_tune.executor.checkpoints import Checkpoints
 from face3d_tune.executor.slots import PlainSlot, Slots
 from face3d_tune.search import queued_params
 from face3d_tune.search.algorithms import make_pruner, make_sampler
-from face3d_tune.search.failed_trials import Steered
+from face3d_tune.search.failed_trials import FailuresAsWorst
 from face3d_tune.search.loop import Loop, Watcher
-from face3d_tune.search.pruning import TrialJudge
-from face3d_tune.search.retention import DEFAULT_KEEP, Archive
+from face3d_tune.search.pruning import TrialReporter
+from face3d_tune.search.retention import DEFAULT_KEEP, Retention
 from face3d_tune.search.target import reached
-from face3d_tune.search.trial_queue import Ledger
+from face3d_tune.search.trial_queue import TrialQueue
 from face3d_tune.search.trial_run import Outcome, Setup, TrialRun
 from face3d_tune.storage.artifacts import Artifacts, unique_name
 from face3d_tune.storage.database import one_at_a_time
-from face3d_tune.storage.retry import DEFAULT_TIMEOUT, Outage
-from face3d_tune.storage.workers import DEFAULT_SILENCE, Pulse, Worker
+from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
+from face3d_tune.storage.workers import DEFAULT_SILENCE, Heartbeat, Worker
 from face3d_tune.study import warm_start
 from face3d_tune.study.foreign import is_own_study
 from face3d_tune.study.settings import ANOTHER, Settings, check_same, ridge_attrs, study_attrs
 from face3d_tune.study.space import suggest
-from face3d_tune.study.study_file import SeedTrial, StudyFile
+from face3d_tune.study.study_file import InitialTrial, StudyFile
 from face3d_tune.study.trials import OUTSIDE
-from face3d_tune.study.warm_start import Stage
+from face3d_tune.study.warm_start import WarmStart
 
 METRIC = "val_cosine"
 
@@ -69,12 +69,12 @@ class Search:
         artifacts: Artifacts | None = None,
         checkpoint_every: float = 0.0,
         keep_checkpoints: int = DEFAULT_KEEP,
-        stage: Stage | None = None,
+        stage: WarmStart | None = None,
     ) -> None:
         self.file, self.settings, self.setup = file.for_layout(settings.layout), settings, setup
         self._storage_timeout = storage_timeout
         check(file, settings, setup)
-        self._seed_trials, self._aliases = self._distinct_presets()
+        self._initial_trials, self._aliases = self._distinct_presets()
         pruner = make_pruner(self.file)
         follows = {warm_start.ATTR: stage.to_attr()} if stage else {}
         attrs = {"preset_aliases": self._aliases, **follows, **study_attrs(setup.data, self.file, settings)}
@@ -98,12 +98,12 @@ class Search:
         self._before = (stage.study,) if stage else ()
         alone = storage.engine.dialect.name == "sqlite"
         self.worker = Worker(storage.engine, self.study._study_id, silence=silence, alone=alone)
-        self.ledger = Ledger(self.study, storage, self.worker)
+        self.queue = TrialQueue(self.study, storage, self.worker)
         checkpoints = None
         if artifacts is not None:
             unique = unique_name(name, self.study.user_attrs["id"])
             checkpoints = Checkpoints(artifacts, unique, checkpoint_every, DataUse.of(setup.data))
-        self.archive = Archive(self.study, checkpoints, keep_checkpoints, settings.folds)
+        self.archive = Retention(self.study, checkpoints, keep_checkpoints, settings.folds)
 
     def _require_empty(self, name: str) -> None:
         """Raise StudyError if another program made the study."""
@@ -134,7 +134,7 @@ class Search:
 
     def finished(self) -> int:
         """Trials that count towards the budget: completed or pruned."""
-        return self.ledger.finished()
+        return self.queue.finished()
 
     def target_reached(self) -> bool:
         """Whether a completed trial has reached the target."""
@@ -143,13 +143,13 @@ class Search:
         completed = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return any(reached(trial, self.setup.target, self.setup.target_epochs) for trial in completed)
 
-    def take_back_abandoned(self) -> int:
+    def requeue_abandoned(self) -> int:
         """Queue the trials of workers that are known to be dead again; how many there were."""
-        return len(self.ledger.take_back_orphans())
+        return len(self.queue.requeue_orphans())
 
     def enqueue_presets(self) -> None:
         """Put every preset that the study does not hold yet in the queue, in the order of the study file."""
-        self.ledger.enqueue(self._seed_trials)
+        self.queue.enqueue(self._initial_trials)
 
     def run(self, trials: int, watcher: Watcher, *, slots: Slots | None = None, deadline: float = math.inf) -> None:
         """Search until the study holds `trials` finished trials, the target is reached, or no time is left.
@@ -162,23 +162,23 @@ class Search:
         Without `slots`, trials train one after another with the plain trainer.
         """
         slots = slots or PlainSlot(self.setup.data, self.setup.device)
-        self.ledger.note = watcher.note
-        with self.ledger.on_study():
+        self.queue.note = watcher.note
+        with self.queue.on_study():
             self._remember_effort(trials)
             if said := self.archive.tidy():
                 watcher.note(said)
         loop = Loop(
-            self.ledger,
-            lambda trial, judge: self._begin(trial, judge, slots.engine, watcher),
+            self.queue,
+            lambda trial, reporter: self._begin(trial, reporter, slots.engine, watcher),
             slots,
             watcher,
-            Outage(self._storage_timeout, watcher.note),
+            DatabaseRetry(self._storage_timeout, watcher.note),
             budget=trials,
             deadline=deadline,
             target_reached=self.target_reached,
-            file_away=self.archive.take,
+            retain=self.archive.take,
         )
-        with Pulse(self.worker, self.ledger.take_back_orphans, watcher.note):
+        with Heartbeat(self.worker, self.queue.requeue_orphans, watcher.note):
             loop.run()
 
     def _remember_effort(self, trials: int) -> None:
@@ -189,13 +189,13 @@ class Search:
         if self.study.user_attrs.get("effort") != effort:
             self.study.set_user_attr("effort", effort)
 
-    def _begin(self, trial: optuna.Trial, judge: TrialJudge, engine: str, watcher: Watcher) -> TrialRun | Outcome:
+    def _begin(self, trial: optuna.Trial, reporter: TrialReporter, engine: str, watcher: Watcher) -> TrialRun | Outcome:
         """Sample what no preset has set; a config that cannot be trained ends the trial."""
         held = self.study._storage.get_trial(trial._trial_id)
         ordinal: int = held.user_attrs["ordinal"]
         # No two trials sample from one seed, whichever workers ask for them; and Optuna asks the sampler only now.
         sampler_seed = seeds.derive(self.seed, "sampler", ordinal)
-        self.study.sampler = Steered(make_sampler(self.file, sampler_seed))
+        self.study.sampler = FailuresAsWorst(make_sampler(self.file, sampler_seed))
         try:
             asked = queued_params.read(held, self.file)
             searched = {name: row for name, row in self.file.space.items() if name not in asked.overrides}
@@ -219,7 +219,7 @@ class Search:
             config,
             self.setup,
             seed=seed,
-            judge=judge,
+            reporter=reporter,
             key=self.archive.key(trial),
             retry="retry_of" in held.user_attrs,
             folds=self.settings.folds,
@@ -236,17 +236,17 @@ class Search:
         )
         return config if self.setup.use_amp else replace(config, use_mixed_precision=False)
 
-    def _distinct_presets(self) -> tuple[list[SeedTrial], dict[str, str]]:
+    def _distinct_presets(self) -> tuple[list[InitialTrial], dict[str, str]]:
         """The presets without those that equal an earlier one, and for these the name of the earlier one."""
         first_of: dict[TrialConfig, str] = {}
         distinct, aliases = [], {}
-        for seed_trial in self.file.seed_trials():
-            config = self._config(seed_trial.params, seed_trial.overrides)
+        for initial_trial in self.file.initial_trials():
+            config = self._config(initial_trial.params, initial_trial.overrides)
             if config in first_of:
-                aliases[seed_trial.name] = first_of[config]
+                aliases[initial_trial.name] = first_of[config]
             else:
-                first_of[config] = seed_trial.name
-                distinct.append(seed_trial)
+                first_of[config] = initial_trial.name
+                distinct.append(initial_trial)
         return distinct, aliases
 
 

@@ -21,8 +21,8 @@ from face3d_tune.storage.database import one_at_a_time
 from face3d_tune.storage.workers import Orphan, Worker
 from face3d_tune.study import history
 from face3d_tune.study.foreign import FOREIGN_SQL, ended_from_outside, is_foreign, own_trials
-from face3d_tune.study.study_file import SeedTrial
-from face3d_tune.study.trials import FINISHED, PUT_BACK, still_present
+from face3d_tune.study.study_file import InitialTrial
+from face3d_tune.study.trials import FINISHED, REQUEUED, still_present
 
 _INHERITED = ("preset", "near", "overrides", "seed", "ordinal", "deaths", "lineage")
 
@@ -31,7 +31,7 @@ class TrialLost(Exception):
     """Another worker took the trial, since this one seemed dead; or another program ended it."""
 
 
-class Ledger:
+class TrialQueue:
     """The trials of one study, as this worker may change them; `note` is told of trials taken from the dead."""
 
     def __init__(self, study: optuna.Study, storage: RDBStorage, worker: Worker) -> None:
@@ -60,18 +60,18 @@ class Ledger:
         counts = self.counts()
         return sum(counts.get(state, 0) for state in FINISHED)
 
-    def enqueue(self, presets: Iterable[SeedTrial]) -> None:
+    def enqueue(self, presets: Iterable[InitialTrial]) -> None:
         """Put every preset that the study does not hold yet in the queue, in this order."""
         with one_at_a_time(self._engine):
             # One that another program completed is queued again; so is one whose retry another program took.
-            trials = [trial for trial in own_trials(self._trials()) if PUT_BACK not in trial.user_attrs]
+            trials = [trial for trial in own_trials(self._trials()) if REQUEUED not in trial.user_attrs]
             held = [trial.user_attrs.get(kind) for trial in trials for kind in ("preset", "near")]
             for preset in presets:
                 if preset.name not in held:
                     attrs = {preset.kind: preset.name, "overrides": dict(preset.overrides)}
                     self.study.enqueue_trial(dict(preset.params), user_attrs=attrs)
 
-    def take_in(self, trials: Iterable[FrozenTrial]) -> dict[str, tuple[int, bool]]:
+    def add_imported(self, trials: Iterable[FrozenTrial]) -> dict[str, tuple[int, bool]]:
         """Store trials that were trained elsewhere, each once; by `run_id` the number, and whether it is new."""
         with one_at_a_time(self._engine):
             imported = [trial for trial in self._trials() if isinstance(trial.user_attrs.get("run_id"), str)]
@@ -90,7 +90,7 @@ class Ledger:
         """The next trial, claimed; None if the finished ones and those in training may be enough for `budget`."""
         self._trials()  # so that little is left to read while the others wait
         with one_at_a_time(self._engine) as still_alone:
-            self._take_back_orphans()
+            self._requeue_orphans()
             counts = self.counts()
             if sum(counts.get(state, 0) for state in (*FINISHED, TrialState.RUNNING)) >= budget:
                 return None
@@ -131,7 +131,7 @@ class Ledger:
     def _tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
         if outcome.death:
             storage = self.study._storage
-            self._put_back(storage.get_trial(trial._trial_id), outcome.attrs["error"], death=outcome.death)
+            self._requeue(storage.get_trial(trial._trial_id), outcome.attrs["error"], death=outcome.death)
             return storage.get_trial(trial._trial_id)
         match outcome.stop_reason:
             case "pruned":
@@ -141,7 +141,7 @@ class Ledger:
             case _:
                 return self.study.tell(trial, outcome.value)
 
-    def put_back(self, trial: optuna.Trial, reason: str) -> None:
+    def requeue(self, trial: optuna.Trial, reason: str) -> None:
         """Fail a trial of this worker and queue it again. Raises TrialLost."""
         with one_at_a_time(self._engine):
             held = self.study._storage.get_trial(trial._trial_id)
@@ -150,7 +150,7 @@ class Ledger:
             elif not self.worker.holds(trial._trial_id):
                 raise TrialLost
             else:
-                self._put_back(held, reason)
+                self._requeue(held, reason)
                 self.worker.release(trial._trial_id)
 
     def why_lost(self, trial: optuna.Trial) -> str:
@@ -159,7 +159,7 @@ class Ledger:
             return "ended from outside"
         return "reassigned to another worker: no heartbeat from this one"
 
-    def take_back_orphans(self) -> list[Orphan]:
+    def requeue_orphans(self) -> list[Orphan]:
         """Put back every trial that runs without a living worker; which these were.
 
         What another program asked for and sampled is left to it.
@@ -167,20 +167,20 @@ class Ledger:
         if not self.worker.orphans():
             return []
         with one_at_a_time(self._engine), self.on_study():
-            return self._take_back_orphans()
+            return self._requeue_orphans()
 
-    def _take_back_orphans(self) -> list[Orphan]:
+    def _requeue_orphans(self) -> list[Orphan]:
         held = {orphan: self.study._storage.get_trial(orphan.trial_id) for orphan in self.worker.orphans()}
         orphans = [orphan for orphan, trial in held.items() if not is_foreign(trial)]
         for orphan in orphans:
             self.worker.release(orphan.trial_id)  # first: from now on its worker, if it only slept, can tell it no more
             trial = self.study._storage.get_trial(orphan.trial_id)
             if trial.state == TrialState.RUNNING:
-                self._put_back(trial, orphan.reason, death="error")
+                self._requeue(trial, orphan.reason, death="error")
                 self.note(f"trial {orphan.number} was left running: {orphan.reason}")
         return orphans
 
-    def _put_back(self, trial: FrozenTrial, reason: str, *, death: Cause | None = None) -> None:
+    def _requeue(self, trial: FrozenTrial, reason: str, *, death: Cause | None = None) -> None:
         """Fail a trial and queue the same parameters and seed again, so that its successor ends as it would have.
 
         `death` is the cause of the failure if a process died: this worker, or the one that trained for it.
@@ -199,7 +199,7 @@ class Ledger:
             self.study.enqueue_trial(params, user_attrs=attrs)
         reason = reason if again else f"{reason}; that was the last of {RETRIES} retries"
         mark: dict[str, Any] = {"stop_reason": "error", "error": reason}
-        mark |= {PUT_BACK: True} if again else {"cause": death}
+        mark |= {REQUEUED: True} if again else {"cause": death}
         storage = self.study._storage  # Optuna has no public way to write to a trial that another process asked for
         for key, value in mark.items():
             storage.set_trial_user_attr(trial._trial_id, key, value)
@@ -216,7 +216,7 @@ class Ledger:
         used = {
             _whole(trial, "ordinal")
             for trial in trials
-            if PUT_BACK not in trial.user_attrs or trial.number in succeeded
+            if REQUEUED not in trial.user_attrs or trial.number in succeeded
         }
         return next(ordinal for ordinal in range(len(used) + 1) if ordinal not in used)
 

@@ -24,7 +24,7 @@ StopReason = Literal["finished", "early_stopping", "pruned", "target", "non_fini
 Cause = Literal["diverged", "out_of_memory", "error", "outside"]  # of a failure; see `results.cause`
 
 
-class Judge(Protocol):
+class Reporter(Protocol):
     """What the objective needs of an Optuna trial: take a curve point, and say whether it is worth going on."""
 
     def report(self, value: float, step: int, lr: float) -> None:
@@ -77,7 +77,7 @@ class TrialRun:
         config: What it trains.
         setup: What it shares with all others.
         seed: Of its training.
-        judge: Takes its curve.
+        reporter: Takes its curve.
         key: Under which its checkpoints are kept; None: nowhere.
         retry: Whether somebody has begun it before, so that there should be one.
         folds: On how many folds of the data it trains.
@@ -91,13 +91,13 @@ class TrialRun:
         setup: Setup,
         *,
         seed: int,
-        judge: Judge,
+        reporter: Reporter,
         key: str | None = None,
         retry: bool = False,
         folds: int = 1,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._setup, self._judge, self._say = setup, judge, say
+        self._setup, self._reporter, self._say = setup, reporter, say
         precision: Precision = setup.precision if config.use_mixed_precision else "off"
         self.task = Task(number, config, seed, precision, key, retry, folds=folds)
         self._seed, self._key = seed, key
@@ -145,7 +145,7 @@ class TrialRun:
         self._history = [*self._history[: result.epoch - 1], result]
         step = (self.task.fold - 1) * self.task.config.epochs + result.epoch
         if step > self._reported:
-            self._judge.report(result.val_cosine, step, result.next_lr)
+            self._reporter.report(result.val_cosine, step, result.next_lr)
             self._reported = step
 
     def _judged(self, result: EpochResult, after_epoch: Callable[[EpochResult], None]) -> Outcome | Task | None:
@@ -155,7 +155,7 @@ class TrialRun:
             return self._outcome("target")
         if result.stop_reason:
             return self._fold_ended(result.stop_reason)
-        return self._outcome("pruned") if self.task.fold == 1 and self._judge.should_prune() else None
+        return self._outcome("pruned") if self.task.fold == 1 and self._reporter.should_prune() else None
 
     def _fold_ended(self, stop_reason: StopReason) -> Outcome | Task:
         """How the trial ended with this fold, or the task of the next."""
@@ -163,7 +163,7 @@ class TrialRun:
         if fold == self.task.folds:
             return self._outcome(stop_reason)
         past = [*self._past, self._facts(stop_reason)]
-        if self._judge.is_lost([each["val_cosine"] for each in past]):
+        if self._reporter.is_lost([each["val_cosine"] for each in past]):
             outcome = self._outcome("pruned", past)
             outcome.attrs["raced_out_after_fold"] = fold
             return outcome

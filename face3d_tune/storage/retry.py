@@ -13,7 +13,7 @@ _PAUSES = 0.5, 5.0  # seconds between two attempts: the first, doubled up to the
 T = TypeVar("T")
 
 
-class Outage:
+class DatabaseRetry:
     """Attempts what needs the database; nothing is lost while that is away, for the caller keeps what it could not do.
 
     Args:

@@ -198,7 +198,7 @@ class Worker:
             database.execute(text("delete from face3d_tune_workers where worker = :me"), {"me": self.name})
 
 
-class Pulse(threading.Thread):
+class Heartbeat(threading.Thread):
     """Gives a worker's signs of life, and calls `look_around` after each; ends with the block it is the context of.
 
     Whatever goes wrong, it tries again at the next beat: without signs of life the worker would lose its trials. What
@@ -211,7 +211,7 @@ class Pulse(threading.Thread):
         self._said: set[str] = set()
         self._over = threading.Event()
 
-    def __enter__(self) -> "Pulse":
+    def __enter__(self) -> "Heartbeat":
         self._worker.beat()
         self.start()
         return self

@@ -40,7 +40,7 @@ class Component:
 
 
 @dataclass(frozen=True, slots=True)
-class SeedTrial:
+class InitialTrial:
     """A preset cut in two: what Optuna is told, and what applies to its trial although no search varies it."""
 
     name: str
@@ -129,10 +129,10 @@ class StudyFile:
         yield from (("space", low, {}), ("space", high, {}))
         for name, values in ends.items():
             yield from (("space", {**low, name: value}, {}) for value in values)
-        for seed_trial in self.seed_trials():
-            yield f"presets.{seed_trial.name}", seed_trial.params, seed_trial.overrides
+        for initial_trial in self.initial_trials():
+            yield f"presets.{initial_trial.name}", initial_trial.params, initial_trial.overrides
 
-    def seed_trials(self) -> list[SeedTrial]:
+    def initial_trials(self) -> list[InitialTrial]:
         """Every preset, cut into searched and other values.
 
         A searched parameter that a preset does not name has its script default. A value outside its range is refused,
@@ -140,7 +140,7 @@ class StudyFile:
         """
         return [self._seed_trial(name, preset) for name, preset in self.presets.items()]
 
-    def _seed_trial(self, name: str, preset: Preset) -> SeedTrial:
+    def _seed_trial(self, name: str, preset: Preset) -> InitialTrial:
         params, overrides = {}, {key: value for key, value in preset.items() if key not in self.space}
         for key, distribution in self.space.items():
             value = preset.get(key, _script_default(key))
@@ -156,7 +156,7 @@ class StudyFile:
                     f"{space_module.describe(distribution)}",
                     f"widen space.{key}, or leave the preset out of study.presets",
                 )
-        return SeedTrial(name, params, overrides, "near" if name in self.near else "preset")
+        return InitialTrial(name, params, overrides, "near" if name in self.near else "preset")
 
 
 def _script_default(name: str) -> Any:

@@ -19,13 +19,13 @@ from face3d_tune.study.foreign import count_foreign, ended_from_outside, is_fore
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 IMPORTED = "imported"  # user attribute `origin` of a trial that was trained elsewhere
-PUT_BACK = "put_back"  # user attribute of a failed trial whose parameters were queued again
+REQUEUED = "put_back"  # user attribute of a failed trial whose parameters were queued again
 OUTSIDE = "outside"  # cause of a failure that another program brought about
 OF_THE_CONFIG = ("diverged", "out_of_memory")  # causes for which the same config would fail again
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PresetRow:
     """One line of the guide's before/after table, measured. `trial` is None where there is none yet."""
 
     name: str
@@ -178,15 +178,15 @@ def repeatable_config(trial: FrozenTrial) -> TrialConfig:
     return config
 
 
-def preset_rows(study: optuna.Study) -> list[Row]:
+def preset_rows(study: optuna.Study) -> list[PresetRow]:
     """Every preset of a study with its latest trial, in the order in which they were queued."""
     trials: dict[str, FrozenTrial] = {}
     for trial in own_trials(study.get_trials(deepcopy=False)):
         if isinstance(preset := trial.user_attrs.get("preset"), str):
             trials[preset] = trial  # a later one is the retry of an earlier one
     aliases: Mapping[str, str] = study.user_attrs.get("preset_aliases", {})
-    rows = [Row(name, trial) for name, trial in trials.items()]
-    return rows + [Row(name, trials.get(first), first) for name, first in aliases.items()]
+    rows = [PresetRow(name, trial) for name, trial in trials.items()]
+    return rows + [PresetRow(name, trials.get(first), first) for name, first in aliases.items()]
 
 
 def origin(trial: FrozenTrial) -> str:
@@ -220,7 +220,7 @@ def cause(trial: FrozenTrial) -> str | None:
     only gave its place to a successor.
     """
     attrs = trial.user_attrs
-    if trial.state != TrialState.FAIL or PUT_BACK in attrs:
+    if trial.state != TrialState.FAIL or REQUEUED in attrs:
         return None
     if "cause" in attrs:
         return str(attrs["cause"])

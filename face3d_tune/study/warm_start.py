@@ -32,7 +32,7 @@ _TRIES = 100  # to find that many: a space of few choices has fewer
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class WarmStart:
     """What a study takes over from the one before it, as it is stored."""
 
     study: str
@@ -56,7 +56,7 @@ class Stage:
 
 def take_up(
     place: Storage, name: str, before: str | None, data: FaceData, file: StudyFile, settings: Settings
-) -> tuple[StudyFile, Stage | None]:
+) -> tuple[StudyFile, WarmStart | None]:
     """The study file as study `name` goes on from study `before`, and what it takes over; else the file as it is.
 
     Raises StudyError, as `find` does, and StorageError.
@@ -72,7 +72,7 @@ def take_up(
 
 def find(
     storage: BaseStorage, name: str, before: str | None, data: FaceData, file: StudyFile, settings: Settings
-) -> Stage | None:
+) -> WarmStart | None:
     """What study `name` takes over: what it is stored with if there is such a study, else the best of study `before`.
 
     None if it follows no study. Raises StudyError if `before` is not what the study follows, or cannot be followed.
@@ -92,11 +92,11 @@ def find(
     study = find_study(storage, before)
     _check_comparable(study, study_attrs(data, file, settings))
     best = pick_trial(study, None)
-    return Stage(before, best.number, float(best.value or 0.0), repeatable_config(best).to_dict())
+    return WarmStart(before, best.number, float(best.value or 0.0), repeatable_config(best).to_dict())
 
 
-def _held(name: str, attrs: Mapping[str, Any], before: str | None) -> Stage | None:
-    held = Stage.of(attrs)
+def _held(name: str, attrs: Mapping[str, Any], before: str | None) -> WarmStart | None:
+    held = WarmStart.of(attrs)
     if before is not None and (held is None or held.study != before):
         follows = "follows no other" if held is None else f"follows {held.study!r}, not {before!r}"
         raise StudyError(
@@ -129,7 +129,7 @@ def _seed(storage: BaseStorage, name: str, settings: Settings) -> int:
     return own if settings.seed is None else settings.seed
 
 
-def follow(file: StudyFile, stage: Stage, seed: int, feature_size: int) -> StudyFile:
+def follow(file: StudyFile, stage: WarmStart, seed: int, feature_size: int) -> StudyFile:
     """The study file as it goes on from a stage: its fixed values and its first trials are the best's.
 
     The guide's presets give way to the best and its neighbours, of which no two are equal; presets of the file's own
@@ -145,7 +145,7 @@ def follow(file: StudyFile, stage: Stage, seed: int, feature_size: int) -> Study
     return replace(file, fixed=fixed, presets=presets, near=tuple(near))
 
 
-def moved(file: StudyFile, stage: Stage, feature_size: int) -> dict[str, tuple[Any, Any]]:
+def moved(file: StudyFile, stage: WarmStart, feature_size: int) -> dict[str, tuple[Any, Any]]:
     """Searched parameters whose best value the space does not hold, each with what it begins at instead."""
     values = _values(stage.config, file, feature_size)
     starts = {name: (values[name], nearest(row, values[name])) for name, row in file.space.items()}

@@ -59,7 +59,7 @@ class Evaluation:
     cosine_by_yaw: Mapping[str, float | None]
 
 
-class Pairs:
+class PairTensors:
     """The pairs of one part of the people, on the device; `poses` are in the trial's unit.
 
     Every number is first rounded to float32, what the users' script reads; `dtype` says what it is calculated in.

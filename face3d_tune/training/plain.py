@@ -21,7 +21,7 @@ from face3d_tune.training.base import (
     OPTIMIZERS,
     EpochResult,
     Evaluation,
-    Pairs,
+    PairTensors,
     Training,
     check_batch,
 )
@@ -58,8 +58,8 @@ class Trainer(Training):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.data, self.device = data, device
-        self.train = Pairs(data, "train", config.pose_unit, device, dtype)
-        self.validation = Pairs(data, "validation", config.pose_unit, device, dtype)
+        self.train = PairTensors(data, "train", config.pose_unit, device, dtype)
+        self.validation = PairTensors(data, "validation", config.pose_unit, device, dtype)
         check_batch(config, len(self.train))
         self.model = Model(config, data.feature_size, seeds.generator(seed, "weights")).to(device, dtype)
         kind = OPTIMIZERS[config.optimizer]
@@ -88,7 +88,7 @@ class Trainer(Training):
             total += self._train_batch(pairs, batch)
         return total.item() / batches
 
-    def _train_batch(self, pairs: Pairs, batch: Tensor) -> Tensor:
+    def _train_batch(self, pairs: PairTensors, batch: Tensor) -> Tensor:
         """One optimiser step on the pairs whose indices are in `batch`; the loss before it, a scalar."""
         prediction = self._predict(pairs, batch)
         target = pairs.target[batch]
@@ -106,21 +106,21 @@ class Trainer(Training):
         self.scaler.update()
         return loss.detach()
 
-    def _predict(self, pairs: Pairs, batch: Tensor | slice) -> Tensor:
+    def _predict(self, pairs: PairTensors, batch: Tensor | slice) -> Tensor:
         """Frontal embeddings of some pairs, [B, F]; only the network itself runs in mixed precision."""
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         with torch.autocast(self.device.type, dtype, enabled=self.precision != "off"):
             prediction: Tensor = self.model(pairs.src[batch], pairs.landmarks[batch], pairs.poses[batch])
         return prediction.to(pairs.target.dtype)
 
-    def evaluate(self, pairs: Pairs) -> Evaluation:
+    def evaluate(self, pairs: PairTensors) -> Evaluation:
         """Mean squared error and cosine over all of `pairs`, and the cosine by |yaw| band; dropout off."""
         squared_errors, cosine = self.judge(pairs)
         mse = squared_errors.mean().item()
         return Evaluation(mse, cosine.mean().item(), mean_by_yaw(cosine.numpy(), pairs.yaw))
 
     @torch.no_grad()
-    def judge(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    def judge(self, pairs: PairTensors) -> tuple[Tensor, Tensor]:
         """Squared error and cosine of each of `pairs`, [pairs] each, float64 on the CPU; dropout off."""
         self.model.eval()
         squared_errors, cosines = [], []

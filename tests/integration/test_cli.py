@@ -365,10 +365,10 @@ def test_toml_pasted_under_a_study_file_gives_every_trial_back_exactly(session, 
     path = tmp_path / "pasted.toml"
     path.write_text(QUICK_STUDY + table, encoding="utf-8")
     file = study_file.read(str(path))
-    seed_trial = file.seed_trials()[-1]
-    assert seed_trial.name == f"quick-trial-{number}"
+    initial_trial = file.initial_trials()[-1]
+    assert initial_trial.name == f"quick-trial-{number}"
     settings = {"feature_size": session.data.feature_size, "epochs": file.epochs, "layout": "keypoint"}
-    assert file.config(seed_trial.params, seed_trial.overrides, **settings) == session.config(number)
+    assert file.config(initial_trial.params, initial_trial.overrides, **settings) == session.config(number)
     assert tomllib.loads(table).keys() == {"presets"}
 
 

@@ -20,7 +20,7 @@ from users_repo import PRESENT_SCRIPT, contents, write_repo
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.provenance import DataUse
-from face3d_tune.script.check import FirstEpoch, SmokeTest, wrong_model
+from face3d_tune.script.check import FirstEpoch, ScriptCheck, wrong_model
 from face3d_tune.script.flags import read_script
 
 STORAGE = ("--storage", "sqlite:///studies.db")
@@ -149,7 +149,7 @@ def test_a_copy_that_builds_another_layout_does_not_pass(home, tmp_path):
 def test_its_command_is_printed_all_the_same_as_partial(home, tmp_path, monkeypatch):
     script = write_repo(tmp_path / "repo", source=PRESENT_SCRIPT)
     built = model_of("pose", num_layers=4)
-    tested = SmokeTest(FirstEpoch(0.2, 0.8, "checkpoint"), built, 1.0, ())
+    tested = ScriptCheck(FirstEpoch(0.2, 0.8, "checkpoint"), built, 1.0, ())
     monkeypatch.setattr("face3d_tune.script.check.try_script", lambda *arguments, **options: tested)
     answer = check(home, script, "--trial", 0, "--partial")
     assert answer.code == 0, answer.err
@@ -217,7 +217,7 @@ def test_the_flag_that_a_copy_does_not_hand_to_its_model_is_named(what):
     use = DataUse(data_dir="files", feature_size=16, file_pose_unit="degrees")
     model = model_of("keypoint", **{"num_layers": 2, "use_pose_attention": True, **changes})
     found = wrong_model(
-        SmokeTest(FirstEpoch(None, None, "nothing"), model, 1.0, ()), config, use, read_script(OLD_SCRIPT)
+        ScriptCheck(FirstEpoch(None, None, "nothing"), model, 1.0, ()), config, use, read_script(OLD_SCRIPT)
     )
     if said is None:
         assert found is None
@@ -229,11 +229,11 @@ def test_the_flag_that_a_copy_does_not_hand_to_its_model_is_named(what):
 def test_a_later_copy_is_told_of_layers_by_its_own_flag():
     config = TrialConfig(d_model=16, dim_feedforward=64, nhead=2, num_layers=2)
     use = DataUse(data_dir="files", feature_size=16, file_pose_unit="degrees")
-    tested = SmokeTest(FirstEpoch(None, None, "nothing"), model_of("keypoint", num_layers=4), 1.0, ())
+    tested = ScriptCheck(FirstEpoch(None, None, "nothing"), model_of("keypoint", num_layers=4), 1.0, ())
     assert wrong_model(tested, config, use, read_script(NEW_SCRIPT)).hint.startswith(
         f"see what {NEW_SCRIPT} does with --num_decoder_layers where"
     )
-    nothing = SmokeTest(FirstEpoch(None, None, "nothing"), None, 1.0, ())
+    nothing = ScriptCheck(FirstEpoch(None, None, "nothing"), None, 1.0, ())
     assert wrong_model(nothing, config, use, read_script(NEW_SCRIPT)) is None
 
 

@@ -16,7 +16,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StudyError
 from face3d_tune.executor.processes import ProcessSlots
 from face3d_tune.executor.slots import BatchedSlots, PlainSlot
-from face3d_tune.script.check import FirstEpoch, SmokeTest, difference
+from face3d_tune.script.check import FirstEpoch, ScriptCheck, difference
 from face3d_tune.search.search import Search
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.seeds import derive
@@ -321,7 +321,7 @@ def test_an_earlier_run_cannot_be_taken_into_a_study_of_several_folds(session, d
 def test_a_script_is_compared_with_a_first_fold_of_other_people_only_with_that_said(folds, said):
     trial = create_trial(state=TrialState.COMPLETE, value=0.5, intermediate_values={1: 0.5})
     lines = difference(
-        SmokeTest(FirstEpoch(0.5, 0.5, "checkpoint"), None, 1.0, ()),
+        ScriptCheck(FirstEpoch(0.5, 0.5, "checkpoint"), None, 1.0, ()),
         StoredTrial("s", {"settings": {"folds": folds}}, trial, [trial]),
     )
     assert any("fold 1 of 5, which validates on other people than the script" in line for line in lines) == said

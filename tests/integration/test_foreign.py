@@ -312,7 +312,7 @@ def test_trials_counted_in_the_database_are_those_that_are_read(search):
         search.study.add_trial(create_trial(state=state, user_attrs=attrs, **held))
     own = [trial.state for trial in search.study.trials if not is_foreign(trial)]
     assert len(search.study.trials) == 160
-    assert search.ledger.counts() == {state: own.count(state) for state in set(own)}
+    assert search.queue.counts() == {state: own.count(state) for state in set(own)}
     # Of the 32 of a state: finished with both marks 8; failed with one of three 28; running but for lone parameters 30.
     assert [own.count(TrialState[name]) for name in ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")] == [
         *(8, 8, 28, 30, 32)
@@ -458,7 +458,7 @@ def test_another_stage_begins_with_the_best_of_ours(place, data_folder):
 def test_an_import_reads_a_study_with_trials_of_others(sqlite, tmp_path, data):
     search = search_in(sqlite, file_of(tmp_path, SAMPLED_ONLY), data)
     add(outside(search), run_id=["odd"])
-    assert search.ledger.take_in([]) == {}
+    assert search.queue.add_imported([]) == {}
 
 
 def test_the_dashboard_shows_what_others_left_as_that(place):

@@ -9,7 +9,7 @@ from command_line import call
 from doomed import MOMENTS
 from optuna.trial import TrialState
 
-from face3d_tune.search.trial_queue import PUT_BACK
+from face3d_tune.search.trial_queue import REQUEUED
 from face3d_tune.storage.database import Storage
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows cannot fork")
@@ -83,7 +83,7 @@ def test_a_search_killed_at_any_moment_ends_as_if_nothing_had_been(
     trials = trials_of(storage_url)
     assert found(trials) == undisturbed
     left = [trial for trial in trials if trial.state != TrialState.COMPLETE]
-    assert all(trial.state == TrialState.FAIL and PUT_BACK in trial.user_attrs for trial in left)
+    assert all(trial.state == TrialState.FAIL and REQUEUED in trial.user_attrs for trial in left)
     assert len(left) == (0 if moment in TOLD else 2)
     kept = sorted(path.name for path in (tmp_path / "artifacts").rglob("*") if path.is_file())
     assert [name for name in kept if not name.endswith(".partial")] == sorted(

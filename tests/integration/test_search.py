@@ -22,7 +22,7 @@ from face3d_tune.config import TrialConfig, resolve
 from face3d_tune.data import face_data
 from face3d_tune.errors import StudyError, StudyFileError, TrainingError
 from face3d_tune.search import search as search_module
-from face3d_tune.search.trial_queue import PUT_BACK
+from face3d_tune.search.trial_queue import REQUEUED
 from face3d_tune.search.trial_run import Outcome
 from face3d_tune.storage.database import Storage
 from face3d_tune.study import study_file
@@ -694,14 +694,14 @@ def test_trials_whose_process_died_are_taken_back(sqlite, quick, data, undisturb
     dead.enqueue_presets()
     dead.study.ask()  # a preset, dead before it chose anything
     search = search_in(sqlite, quick, data)
-    assert search.take_back_abandoned() == 1
-    assert search.take_back_abandoned() == 0
+    assert search.requeue_abandoned() == 1
+    assert search.requeue_abandoned() == 0
     search.run(5, Watch())
     dead.study.ask()  # a sampled one, dead before it chose anything: there is nothing to put back
-    assert search.take_back_abandoned() == 1
+    assert search.requeue_abandoned() == 1
     search.run(TRIALS, Watch())
     assert found(search.study) == undisturbed
-    assert [PUT_BACK in trial.user_attrs for trial in search.study.trials].count(True) == 2
+    assert [REQUEUED in trial.user_attrs for trial in search.study.trials].count(True) == 2
     assert states(search.study).count("FAIL") == 2
 
 
@@ -720,7 +720,7 @@ def test_a_crash_between_the_two_steps_of_putting_back_does_not_double_the_trial
             searched(sqlite, quick, data, len(DISTINCT), Watch((0, 1)))
     search = search_in(sqlite, quick, data)
     assert states(search.study)[0] == "RUNNING"
-    assert search.take_back_abandoned() == 1
+    assert search.requeue_abandoned() == 1
     search.run(len(DISTINCT), Watch())
     assert search.finished() == len(DISTINCT)
     assert set(found(search.study)) <= set(undisturbed)

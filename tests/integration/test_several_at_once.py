@@ -17,7 +17,7 @@ from face3d_tune.cli.progress import ended
 from face3d_tune.errors import StorageAwayError, TrainingError
 from face3d_tune.executor.tasks import Event, Failure
 from face3d_tune.search import loop as loop_module
-from face3d_tune.search.trial_queue import PUT_BACK
+from face3d_tune.search.trial_queue import REQUEUED
 from face3d_tune.study.trials import cause, preset_rows
 
 
@@ -51,7 +51,7 @@ def check_put_back(study, numbers, reason):
     for number, successor in zip(numbers, again, strict=True):
         trial = study.trials[number]
         assert (trial.state, trial.user_attrs["error"]) == (TrialState.FAIL, reason)
-        assert trial.user_attrs[PUT_BACK] is True
+        assert trial.user_attrs[REQUEUED] is True
         assert successor.system_attrs["fixed_params"] == trial.params
         for name in ("seed", "preset"):
             assert successor.user_attrs.get(name) == trial.user_attrs[name]
@@ -317,13 +317,13 @@ def test_a_config_that_no_model_can_have_takes_no_slot(sqlite, tmp_path, data):
 
 
 def test_an_interrupt_while_a_trial_is_told_leaves_it_told_and_puts_the_others_back(scripted, monkeypatch):
-    tell = scripted.search.ledger._tell
+    tell = scripted.search.queue._tell
 
     def told_and_interrupted(*arguments):
         tell(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(scripted.search.ledger, "_tell", told_and_interrupted)
+    monkeypatch.setattr(scripted.search.queue, "_tell", told_and_interrupted)
     with pytest.raises(KeyboardInterrupt):
         scripted(Scripted(3, lambda task, number: (0.1, "finished" if task.number == 1 else None)), 9)
     assert states(scripted.search.study)[:3] == ["FAIL", "COMPLETE", "FAIL"]
@@ -348,7 +348,7 @@ def test_a_stop_lets_every_epoch_end_saves_it_and_puts_the_trials_back(scripted)
 
 def away(monkeypatch, search, *, when):
     """The database of this search is away while `when()` says so; returns how often it was asked in vain."""
-    engine, vain = search.ledger._engine, []
+    engine, vain = search.queue._engine, []
 
     def refuse(*_):
         if when():
@@ -379,7 +379,7 @@ def test_while_the_database_is_away_training_goes_on_and_the_reports_arrive_late
 
 
 def test_a_full_disk_is_waited_for_and_nothing_is_lost(scripted, monkeypatch):
-    engine, watch = scripted.search.ledger._engine, Watch()
+    engine, watch = scripted.search.queue._engine, Watch()
     slots = Scripted(1, lambda task, number: (number / 1000, "finished" if number == 900 else None))
 
     def no_more_pages(connection, _):
@@ -428,7 +428,7 @@ def test_a_trial_that_another_worker_took_is_dropped_and_the_search_goes_on(scri
     def given_away(number, result):
         if (number, result.epoch) == (1, 2):
             trial = search.study.trials[1]
-            search.ledger.worker.release(trial._trial_id)
+            search.queue.worker.release(trial._trial_id)
             search.study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
     watch.epoch_ended = given_away
@@ -447,7 +447,7 @@ def test_a_trial_that_lost_its_claim_is_not_told(scripted):
     def released(number, result):
         if (number, result.epoch) == (0, 4):
             ids.append(search.study.trials[0]._trial_id)
-            search.ledger.worker.release(ids[0])
+            search.queue.worker.release(ids[0])
 
     watch.epoch_ended = released
     slots = Scripted(1, lambda task, number: (0.1, "finished" if number == 5 else None))
@@ -467,7 +467,7 @@ def test_a_trial_whose_workers_die_is_tried_again_three_times_and_then_fails_for
     def dies(number, result):
         if len(died) < 4:
             died.append(number)
-            search.ledger.worker.release(search.study.trials[number]._trial_id)
+            search.queue.worker.release(search.study.trials[number]._trial_id)
             raise SystemExit
 
     watch.epoch_ended = dies

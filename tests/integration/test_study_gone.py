@@ -14,10 +14,10 @@ from optuna.trial import TrialState
 from searches import SAMPLED_ONLY, Scripted, Watch, file_of, search_in
 
 from face3d_tune.errors import StudyGoneError
-from face3d_tune.search.pruning import TrialJudge
-from face3d_tune.search.retention import Archive
+from face3d_tune.search.pruning import TrialReporter
+from face3d_tune.search.retention import Retention
 from face3d_tune.search.search import Search
-from face3d_tune.search.trial_queue import Ledger
+from face3d_tune.search.trial_queue import TrialQueue
 from face3d_tune.storage.database import Storage
 from face3d_tune.storage.workers import Worker
 
@@ -25,11 +25,11 @@ MOMENTS = {
     "before ask": (optuna.Study, "ask"),
     "before the claim": (Worker, "claim"),
     "before sampling": (Search, "_begin"),
-    "before a report": (TrialJudge, "deliver"),
-    "before the pruner is asked": (TrialJudge, "_asked"),
-    "before tell": (Ledger, "tell"),
-    "in the middle of tell": (Ledger, "_tell"),
-    "before its weights are kept": (Archive, "take"),
+    "before a report": (TrialReporter, "deliver"),
+    "before the pruner is asked": (TrialReporter, "_asked"),
+    "before tell": (TrialQueue, "tell"),
+    "in the middle of tell": (TrialQueue, "_tell"),
+    "before its weights are kept": (Retention, "take"),
 }
 STUDY = SAMPLED_ONLY.replace('"tpe"', '"random"').replace("n_startup_trials = 2", "")
 
@@ -93,7 +93,7 @@ def test_a_study_that_takes_the_number_of_a_deleted_one_is_left_alone(sqlite, tm
             trials = [strangers[0].ask() for _ in range(3)]
             assert (strangers[0]._study_id, trials[0]._trial_id) == (search.study._study_id, 1)
             with pytest.raises(StudyGoneError):
-                search.ledger.take_back_orphans()  # as the thread does that gives signs of life
+                search.queue.requeue_orphans()  # as the thread does that gives signs of life
 
     watch.epoch_ended = replace
     with pytest.raises(StudyGoneError, match=r"^study 'quick' was deleted meanwhile; this storage holds stranger$"):

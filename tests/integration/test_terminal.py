@@ -17,7 +17,7 @@ import pytest
 from command_line import THEIRS, call, start
 
 import face3d_tune
-from face3d_tune.script.check import FirstEpoch, SmokeTest
+from face3d_tune.script.check import FirstEpoch, ScriptCheck
 from face3d_tune.search.doctor import _LEAST, ScriptToTry, examine
 
 if os.name == "nt":
@@ -224,7 +224,7 @@ def test_the_doctor_looks_at_everything_and_makes_nothing(tmp_path, data_folder)
     found = looks("--data-dir", data_folder, "--artifacts", "kept", cwd=tmp_path)
     names = ["versions", "device", "precision", "cores", "memory", "data", "storage", "clock", "artifacts", "disk"]
     assert list(found) == names
-    assert {look["verdict"] for look in found.values()} <= {"ok", "warning"}
+    assert {look["level"] for look in found.values()} <= {"ok", "warning"}
     assert "not there yet" in found["storage"]["said"]
     assert "12 people" in found["data"]["said"]
     assert list(tmp_path.iterdir()) == []
@@ -233,7 +233,7 @@ def test_the_doctor_looks_at_everything_and_makes_nothing(tmp_path, data_folder)
 def test_the_doctor_says_what_to_do_about_each_problem_and_fails(tmp_path, data_folder):
     (tmp_path / "text.db").write_text("no database", encoding="utf-8")
     found = looks("--storage", "sqlite:///text.db", "--data-dir", "nowhere", cwd=tmp_path, code=1)
-    assert (found["storage"]["verdict"], found["data"]["verdict"]) == ("problem", "problem")
+    assert (found["storage"]["level"], found["data"]["level"]) == ("problem", "problem")
     assert "nowhere: no such folder" in found["data"]["said"]
     shown = call("doctor", "--storage", "sqlite:///gone/studies.db", cwd=tmp_path)
     assert shown.code == 1
@@ -260,14 +260,14 @@ def test_the_doctor_asks_for_the_versions_that_the_package_needs():
 def test_the_doctor_finds_a_server_that_lets_nobody_write(postgres_url):
     reading = f"{postgres_url}{'&' if '?' in postgres_url else '?'}options=-c%20default_transaction_read_only%3Don"
     found = {look.name: look for look in examine(reading, None, None)}
-    assert (found["storage"].verdict, "cannot be written" in found["storage"].said) == ("problem", True)
+    assert (found["storage"].level, "cannot be written" in found["storage"].said) == ("problem", True)
 
 
 def test_the_doctor_compares_the_clock_of_a_server(postgres_url, tmp_path):
     found = looks("--storage", postgres_url, "--artifacts", "none", cwd=tmp_path)
     assert found["storage"]["said"].endswith("reached; no studies yet")
     assert re.search(r"[+-]0\.\d s from this machine's", found["clock"]["said"])
-    assert found["artifacts"]["verdict"] == "warning"
+    assert found["artifacts"]["level"] == "warning"
 
 
 def test_the_doctor_warns_of_a_clock_that_is_wrong_a_full_disk_and_little_memory(postgres_url, monkeypatch):
@@ -277,7 +277,7 @@ def test_the_doctor_warns_of_a_clock_that_is_wrong_a_full_disk_and_little_memory
     )
     monkeypatch.setattr("face3d_tune.search.doctor.psutil.virtual_memory", lambda: type("", (), {"available": 1000}))
     found = {look.name: look for look in examine(postgres_url, "kept", None)}
-    assert (found["clock"].verdict, found["disk"].verdict, found["memory"].verdict) == ("warning", "problem", "warning")
+    assert (found["clock"].level, found["disk"].level, found["memory"].level) == ("warning", "problem", "warning")
     assert "-60.0 s from this machine's" in found["clock"].said
 
 
@@ -292,14 +292,14 @@ def test_the_doctor_trains_a_script_that_is_named_and_says_which_layout_it_build
     before = contents(tmp_path)
     words = ("--data-dir", data_folder, "--artifacts", "none", "--script", script)
     found = looks(*words, cwd=tmp_path, code=1)["script"]
-    assert found["verdict"] == "problem"
+    assert found["level"] == "problem"
     assert found["said"] == f"{script} builds another model than is trained here: layout = pose, not keypoint"
     assert found["advice"].startswith("your copy builds the pose layout: `face3d-tune run --layout pose ")
     assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize(
-    ("layout", "attention", "verdict", "said"),
+    ("layout", "attention", "level", "said"),
     [
         ("pose", True, "ok", " trains here, and builds the pose layout as the flags say"),
         ("pose", False, "problem", " builds another model than is trained here: use_pose_attention = false, not true"),
@@ -307,7 +307,7 @@ def test_the_doctor_trains_a_script_that_is_named_and_says_which_layout_it_build
     ],
 )
 def test_the_doctor_compares_a_script_with_the_layout_that_will_be_searched(
-    tmp_path, data_folder, monkeypatch, layout, attention, verdict, said
+    tmp_path, data_folder, monkeypatch, layout, attention, level, said
 ):
     script = write_repo(tmp_path / "repo", source=PRESENT_SCRIPT)
     sizes = {"feature_size": 16, "d_model": 16, "nhead": 8, "dropout": 0.1, "use_spatial_attention": False}
@@ -317,12 +317,12 @@ def test_the_doctor_compares_a_script_with_the_layout_that_will_be_searched(
         asked.append(config)
         built = {"num_layers": config.num_layers, "dim_feedforward": config.dim_feedforward}
         model = layout and ReferenceModel(**sizes, **built, layout=layout, use_pose_attention=attention).state_dict()
-        return SmokeTest(FirstEpoch(0.5, 0.5, "output"), model, 1.0, () if layout else ("it wrote no checkpoint",))
+        return ScriptCheck(FirstEpoch(0.5, 0.5, "output"), model, 1.0, () if layout else ("it wrote no checkpoint",))
 
     monkeypatch.setattr("face3d_tune.search.doctor.try_script", tried)
     to_try = ScriptToTry(script, sys.executable, 60.0, "pose")
     found = {look.name: look for look in examine("sqlite:///none.db", None, data_folder, script=to_try)}["script"]
-    assert (found.verdict, found.said) == (verdict, f"{script}{said}")
+    assert (found.level, found.said) == (level, f"{script}{said}")
     # No copy has these sizes by default, so one that ignores a flag is found out.
     assert (asked[0].layout, asked[0].num_layers, asked[0].dim_feedforward) == ("pose", 2, 48)
 
@@ -334,13 +334,13 @@ def test_the_doctor_does_not_ask_a_script_for_what_it_has_no_flag_for(tmp_path, 
 
     def tried(config, *arguments, **options):
         asked.append(config)
-        return SmokeTest(FirstEpoch(None, None, "nothing"), None, 1.0, ())
+        return ScriptCheck(FirstEpoch(None, None, "nothing"), None, 1.0, ())
 
     monkeypatch.setattr("face3d_tune.search.doctor.try_script", tried)
     to_try = ScriptToTry(script, sys.executable, 60.0, "keypoint")
     found = {look.name: look for look in examine("sqlite:///none.db", None, data_folder, script=to_try)}["script"]
     assert (asked[0].num_layers, asked[0].dim_feedforward, asked[0].use_pose_attention) == (4, 48, False)
-    assert found.verdict == "warning"
+    assert found.level == "warning"
     assert f"it cannot be told num_layers = 4: {script} has no --num_layers" in found.said
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from face3d_tune.config import TrialConfig
-from face3d_tune.training.batched.parameters import layout
+from face3d_tune.training.batched.parameters import arrange
 from face3d_tune.training.dropout import MaskStream
 from face3d_tune.training.model import Model
 
@@ -27,7 +27,7 @@ def plain(structure, **values):
 
 def rows_of(model):
     """Live and dead layout, how many numbers are in products, and the parameters by name."""
-    live, dead, products = layout(model.config, {name: value.shape for name, value in model.state_dict().items()})
+    live, dead, products = arrange(model.config, {name: value.shape for name, value in model.state_dict().items()})
     return live, dead, products, dict(model.named_parameters())
 
 

@@ -6,7 +6,7 @@ import pytest
 from changes import Change, _settled, violations
 from optuna.trial import FrozenTrial, TrialState
 
-from face3d_tune.search.trial_queue import PUT_BACK
+from face3d_tune.search.trial_queue import REQUEUED
 
 
 def trial(number, state="COMPLETE", **attrs):
@@ -43,7 +43,7 @@ def died(number):
     return lived(number, "RUNNING", "claimed", "released", "FAIL")
 
 
-RETRIED = [trial(0, "FAIL", **{PUT_BACK: True}), trial(1, retry_of=0, deaths=1, seed=100, ordinal=0)]
+RETRIED = [trial(0, "FAIL", **{REQUEUED: True}), trial(1, retry_of=0, deaths=1, seed=100, ordinal=0)]
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ RETRIED = [trial(0, "FAIL", **{PUT_BACK: True}), trial(1, retry_of=0, deaths=1, 
         (lived(0, "WAITING"), [trial(0, "WAITING")]),  # more presets than trials
         (
             lived(0, "RUNNING", "FAIL") + ended(1),  # dead before it was claimed or had anything
-            [trial(0, "FAIL", **{PUT_BACK: True, "ordinal": 1, "config": None})],
+            [trial(0, "FAIL", **{REQUEUED: True, "ordinal": 1, "config": None})],
         ),
     ],
     ids=["nothing", "two workers", "queued", "retried", "failed", "left over", "died at once"],
 )
 def test_a_sound_history_breaks_no_rule(changes, trials):
-    if trials and PUT_BACK in trials[0].user_attrs and len(trials) == 1:
+    if trials and REQUEUED in trials[0].user_attrs and len(trials) == 1:
         del trials[0].user_attrs["config"], trials[0].user_attrs["seed"]
         trials = [*trials, trial(1)]
     finished = sum(held.state.name in ("COMPLETE", "PRUNED") for held in trials)

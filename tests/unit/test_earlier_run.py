@@ -20,7 +20,7 @@ from face3d_tune.script import import_runs
 from face3d_tune.script.earlier_run import EarlierRun, NotExpressible, learning_rates, read
 from face3d_tune.script.import_runs import examine
 from face3d_tune.study.settings import Settings
-from face3d_tune.training.base import Pairs
+from face3d_tune.training.base import PairTensors
 from face3d_tune.training.losses import combine
 from face3d_tune.training.model import Model
 from face3d_tune.training.plain import Trainer
@@ -80,7 +80,7 @@ def test_weights_are_of_the_best_epoch_counted_from_0_or_from_1(epoch, holds):
 def test_a_claim_between_two_kinds_of_people_is_no_proof_of_either(data_folder, quick, monkeypatch):
     data = load(data_folder)
     model = Trainer(config_of(), data, seed=1, device=CPU)
-    train, validation = (model.evaluate(Pairs(data, part, "degrees", CPU)) for part in ("train", "validation"))
+    train, validation = (model.evaluate(PairTensors(data, part, "degrees", CPU)) for part in ("train", "validation"))
     middle = {name: 0.3 * getattr(train, name) + 0.7 * getattr(validation, name) for name in ("mse", "cosine")}
     claimed = {"val_loss": (combine(config_of(), **middle),), "cosine": (middle["cosine"],)}
     run = replace(run_of([0.5], dict(model.model.state_dict())), args={**ARGS, "scheduler_min_lr": 0.0}, **claimed)

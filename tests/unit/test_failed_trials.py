@@ -8,7 +8,7 @@ from optuna.pruners import HyperbandPruner, NopPruner
 from optuna.samplers import CmaEsSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
-from face3d_tune.search.failed_trials import Steered, seen_by_sampler
+from face3d_tune.search.failed_trials import FailuresAsWorst, seen_by_sampler
 
 STARTUP = 8
 TRAINED = {"config": {}, "stop_reason": "finished"}  # by which a trial of this program is known
@@ -39,7 +39,7 @@ def searched(make, finished, *, steered=True, seed=0, at_most=100, pruner=None):
         if done == finished:
             break
         sampler = make(1000 * seed + number)  # a search makes one for every trial
-        study.sampler = Steered(sampler) if steered else sampler
+        study.sampler = FailuresAsWorst(sampler) if steered else sampler
         trial = study.ask()
         exponent = math.log10(trial.suggest_float("lr", 1e-4, 1e6, log=True))
         dropout = trial.suggest_float("dropout", 0.0, 0.5)

@@ -23,7 +23,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.data import face_data
 from face3d_tune.errors import ConfigError, NonFiniteError
 from face3d_tune.training import plain as trainer_module
-from face3d_tune.training.base import Evaluation, Pairs
+from face3d_tune.training.base import Evaluation, PairTensors
 from face3d_tune.training.dropout import MaskStream
 from face3d_tune.training.plain import Trainer
 
@@ -343,7 +343,7 @@ def test_training_leaves_the_world_as_it_was(data):
     stir()
     before, content = world(), data.fingerprint()
     trainer = train(data, replace(SMALL, dropout=0.3, use_mixed_precision=True), precision="bf16")
-    trainer.evaluate(Pairs(data, "test", trainer.config.pose_unit, CPU))
+    trainer.evaluate(PairTensors(data, "test", trainer.config.pose_unit, CPU))
     trainer.checkpoint({})
     assert world() == before
     assert data.fingerprint() == content
@@ -494,7 +494,7 @@ def test_a_yaw_band_without_pairs_is_none(data_folder):
 def test_other_people_are_judged_like_the_validation_people_pair_by_pair(data):
     trainer = train(data)
     mse, cosines, yaw = judged_with_numpy(trainer, "test")
-    others = Pairs(data, "test", trainer.config.pose_unit, CPU)
+    others = PairTensors(data, "test", trainer.config.pose_unit, CPU)
     np.testing.assert_allclose(trainer.judge(others)[1].numpy(), cosines, atol=1e-6)
     test = trainer.evaluate(others)
     assert (test.mse, test.cosine) == pytest.approx((mse, cosines.mean()), abs=1e-6)

@@ -8,7 +8,7 @@ from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, PercentileP
 from optuna.trial import TrialState
 
 from face3d_tune.search.extrapolation import ExtrapolationPruner
-from face3d_tune.search.pruning import CompletedTrials, TrialJudge
+from face3d_tune.search.pruning import CompletedTrials, TrialReporter
 
 PRUNERS = {
     "median": MedianPruner(n_startup_trials=2, n_warmup_steps=3),
@@ -36,10 +36,10 @@ def test_the_verdict_is_optunas_own_on_any_curves(name, seed):
     completed = CompletedTrials(study)
     for _ in range(25):
         trial = study.ask()
-        judge, level, pruned = TrialJudge(trial, completed), dice.random(), False
+        reporter, level, pruned = TrialReporter(trial, completed), dice.random(), False
         for step in range(1, 9):
-            judge.report(level + 0.3 * dice.random(), step, 1e-3)
-            pruned = judge.should_prune()
+            reporter.report(level + 0.3 * dice.random(), step, 1e-3)
+            pruned = reporter.should_prune()
             if isinstance(
                 study.pruner, PercentilePruner | ExtrapolationPruner | NopPruner
             ):  # asking the others changes what they know
@@ -69,9 +69,9 @@ def test_completed_trials_are_read_once_until_one_has_ended_or_some_time_has_pas
 def test_an_epoch_whose_learning_rate_could_not_be_stored_is_not_reported_twice(monkeypatch, recwarn):
     study = optuna.create_study(direction="maximize", pruner=NopPruner())
     trial = study.ask()
-    judge = TrialJudge(trial, CompletedTrials(study), lambda what: None)  # nothing is stored yet
-    judge.report(0.5, 1, 1e-3)
-    judge.report(0.6, 2, 1e-4)
+    reporter = TrialReporter(trial, CompletedTrials(study), lambda what: None)  # nothing is stored yet
+    reporter.report(0.5, 1, 1e-3)
+    reporter.report(0.6, 2, 1e-4)
     store, failures = trial.set_user_attr, [True, True]
 
     def away_at_first(key, value):
@@ -83,8 +83,8 @@ def test_an_epoch_whose_learning_rate_could_not_be_stored_is_not_reported_twice(
     monkeypatch.setattr(trial, "set_user_attr", away_at_first)
     for _ in range(2):
         with pytest.raises(OSError, match="away"):
-            judge.deliver()
-    judge.deliver()
+            reporter.deliver()
+    reporter.deliver()
     stored = study.trials[0]
     assert (stored.intermediate_values, stored.user_attrs["lr_now"]) == ({1: 0.5, 2: 0.6}, 1e-4)
     assert not recwarn.list

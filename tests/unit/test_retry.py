@@ -10,7 +10,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from face3d_tune.errors import StorageAwayError
 from face3d_tune.storage import retry as outage_module
 from face3d_tune.storage.database import is_away
-from face3d_tune.storage.retry import Outage
+from face3d_tune.storage.retry import DatabaseRetry
 
 GONE = OperationalError("select 1", {}, Exception("connection refused\nis the server running?"))
 
@@ -50,10 +50,10 @@ def test_a_wrong_question_is_no_absence(kind):
 
 def test_an_attempt_gives_what_the_action_gives_and_passes_on_what_is_no_absence(clock):
     notes = []
-    outage = Outage(60, notes.append)
-    assert outage.attempt(lambda: 7) == 7
+    database_retry = DatabaseRetry(60, notes.append)
+    assert database_retry.attempt(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
-        outage.attempt(lambda: 1 / 0)
+        database_retry.attempt(lambda: 1 / 0)
     assert notes == []
 
 
@@ -64,34 +64,34 @@ def test_an_absence_is_said_once_tried_again_after_doubling_pauses_and_its_end_i
         asked.append(clock.now - 1000)
         fail()
 
-    outage = Outage(600, notes.append)
+    database_retry = DatabaseRetry(600, notes.append)
     while clock.now < 1030:
-        assert outage.attempt(action) is None
+        assert database_retry.attempt(action) is None
         clock.now += 0.25
     assert asked == [0.0, 0.5, 1.5, 3.5, 7.5, 12.5, 17.5, 22.5, 27.5]
     assert notes == ["the storage does not answer (connection refused); training goes on, its results are kept here"]
     clock.now = 1040.0
-    assert outage.attempt(lambda: "back") == "back"
+    assert database_retry.attempt(lambda: "back") == "back"
     assert notes[1:] == ["the storage answers again after 40 s"]
-    assert outage.pause == 0
+    assert database_retry.pause == 0
 
 
 def test_after_the_timeout_it_is_given_up_with_the_reason_and_what_to_do(clock):
-    outage = Outage(60, lambda line: None)
-    outage.attempt(fail)
+    database_retry = DatabaseRetry(60, lambda line: None)
+    database_retry.attempt(fail)
     clock.now += 60
-    assert outage.attempt(fail) is None
+    assert database_retry.attempt(fail) is None
     clock.now += 5
     with pytest.raises(StorageAwayError, match=r"^the storage did not answer for 65 s: connection refused$") as raised:
-        outage.attempt(fail)
+        database_retry.attempt(fail)
     assert raised.value.exit_code == 1
     assert "run the same command again" in raised.value.hint
 
 
 def test_a_short_return_starts_the_count_anew(clock):
-    outage = Outage(60, lambda line: None)
+    database_retry = DatabaseRetry(60, lambda line: None)
     for _ in range(3):
-        outage.attempt(fail)
+        database_retry.attempt(fail)
         clock.now += 50
-        assert outage.attempt(lambda: True)
+        assert database_retry.attempt(lambda: True)
         clock.now += 1

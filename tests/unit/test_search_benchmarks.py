@@ -161,7 +161,7 @@ def test_a_replay_on_three_folds_pays_for_each_and_saves_what_the_race_saves(rac
 
 def test_a_sampler_round_the_presets_stays_in_the_space_and_near_them():
     file = study_file.read("default")
-    centre = dict(file.seed_trials()[1].params)
+    centre = dict(file.initial_trials()[1].params)
     study = optuna.create_study(direction="maximize")
     study.sampler = AroundSampler(optuna.samplers.RandomSampler(0), file.space, 0, [centre], share=1.0, width=0.01)
 

@@ -269,7 +269,7 @@ def test_a_training_that_becomes_nan_fails_and_its_neighbours_do_not_notice(data
     assert given == {number: by_itself(tasks[number]) for number in (0, 2, 3)}
 
 
-class Judge:
+class Reporter:
     """Takes a curve and never prunes."""
 
     def __init__(self):
@@ -296,8 +296,8 @@ def test_mixed_precision_that_leads_to_nan_begins_again_without_it_beside_the_ot
     expected = by_itself(neighbour)
     first = by_itself(Task(8, mixed, 3, "bf16"))[0].val_cosine
     monkeypatch.setattr(Training, "end_epoch", fail_lower)
-    slots, judge, given = BatchedSlots(data, CPU, 2), Judge(), []
-    run = TrialRun(8, mixed, Setup(data, CPU, "bf16"), seed=3, judge=judge)
+    slots, reporter, given = BatchedSlots(data, CPU, 2), Reporter(), []
+    run = TrialRun(8, mixed, Setup(data, CPU, "bf16"), seed=3, reporter=reporter)
     slots.start(run.task)
     slots.start(neighbour)
     outcome = None
@@ -319,7 +319,7 @@ def test_mixed_precision_that_leads_to_nan_begins_again_without_it_beside_the_ot
     assert (outcome.attrs["amp"], outcome.attrs["retried_without_amp"], outcome.attrs["epochs_run"]) == ("off", True, 3)
     assert outcome.attrs["error"] == "training loss is nan in epoch 2 (mixed precision: bf16)"
     # Optuna takes each step once: the first is that of the first attempt
-    assert judge.curve == {1: first, 2: without[1].val_cosine, 3: without[2].val_cosine}
+    assert reporter.curve == {1: first, 2: without[1].val_cosine, 3: without[2].val_cosine}
 
 
 # Memory

@@ -140,7 +140,7 @@ def message_of(tmp_path, text):
 def configs_of(file, *, layout="keypoint"):
     return {
         trial.name: file.config(trial.params, trial.overrides, feature_size=512, epochs=100, layout=layout)
-        for trial in file.seed_trials()
+        for trial in file.initial_trials()
     }
 
 
@@ -224,15 +224,15 @@ def test_a_file_may_begin_with_the_mark_that_windows_editors_write(tmp_path):
 
 def test_a_preset_of_the_file_takes_the_scripts_default_for_what_it_does_not_name(tmp_path):
     file = read(tmp_path, "[space]\ndropout = { low = 0.0, high = 0.5 }\nlr = [1e-4, 1e-3]\n[presets.mine]\nlr = 1e-3")
-    (trial,) = file.seed_trials()
+    (trial,) = file.initial_trials()
     assert (trial.params, trial.overrides) == ({"dropout": 0.1, "lr": 1e-3}, {})
 
 
 def test_a_choice_of_a_number_may_be_written_without_a_point_in_space_and_preset(tmp_path):
     text = "[space]\ndropout = [0, 0.1]\n[presets.a]\ndropout = 0\n[presets.b]\ndropout = 0.0"
-    assert [trial.params for trial in read(tmp_path, text).seed_trials()] == [{"dropout": 0.0}] * 2
+    assert [trial.params for trial in read(tmp_path, text).initial_trials()] == [{"dropout": 0.0}] * 2
     baseline = read(tmp_path, 'study.presets = ["baseline"]\nspace.scheduler_min_lr = [0, 1e-7]')
-    assert baseline.seed_trials()[0].params == {"scheduler_min_lr": 0.0}
+    assert baseline.initial_trials()[0].params == {"scheduler_min_lr": 0.0}
 
 
 def test_the_width_of_a_model_follows_the_data_it_meets(tmp_path):
@@ -254,7 +254,7 @@ def test_the_shipped_studies_are_the_default_everything_size_and_the_guides_thre
 
 def test_the_study_of_size_has_parts_that_optuna_accepts_and_leaves_the_rest_to_the_study_before():
     file = study_file.read("size")
-    assert (dict(file.fixed), file.seed_trials()) == ({}, [])
+    assert (dict(file.fixed), file.initial_trials()) == ({}, [])
     assert file.space["width"].choices == (0.25, 0.5, 0.75, 1.0)
     make_sampler(file, 2**63)
     make_pruner(file)
@@ -266,7 +266,7 @@ def test_a_shipped_study_has_a_description_all_presets_in_order_and_parts_that_o
     assert file.name == name
     assert len(file.description) > 10
     assert list(file.presets) == PRESETS
-    assert [trial.name for trial in file.seed_trials()] == PRESETS
+    assert [trial.name for trial in file.initial_trials()] == PRESETS
     assert not set(file.fixed) & set(file.space)
     make_sampler(file, 2**63)
     make_pruner(file)
@@ -283,7 +283,7 @@ def test_a_preset_trains_with_exactly_its_documented_values_whatever_the_study(n
 @pytest.mark.parametrize("name", SHIPPED)
 def test_optuna_is_told_only_values_inside_the_space(name):
     file = study_file.read(name)
-    for trial in file.seed_trials():
+    for trial in file.initial_trials():
         assert set(trial.params) | set(trial.overrides) >= set(file.space)
         for key, value in trial.params.items():
             row = file.space[key]
@@ -291,7 +291,7 @@ def test_optuna_is_told_only_values_inside_the_space(name):
 
 
 def test_only_the_zero_that_no_log_range_can_hold_is_kept_from_optuna():
-    kept = {trial.name: trial.overrides for trial in study_file.read("default").seed_trials()}
+    kept = {trial.name: trial.overrides for trial in study_file.read("default").initial_trials()}
     assert {name: set(values) & {"scheduler_min_lr"} for name, values in kept.items()} == {
         "baseline": {"scheduler_min_lr"},
         **{name: set() for name in PRESETS[1:]},

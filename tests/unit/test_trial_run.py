@@ -1,4 +1,4 @@
-"""One trial: what it is worth, what it reports, and how it ends, with a judge in place of Optuna's."""
+"""One trial: what it is worth, what it reports, and how it ends, with a reporter in place of Optuna's."""
 
 import json
 from dataclasses import replace
@@ -27,7 +27,7 @@ ALWAYS = {"stop_reason", "epochs_run", "lr_decays", "lr_final", "amp", "retried_
 OF_THE_BEST = {"best_epoch", "val_cosine", "val_loss", "val_loss_equal", "train_loss", "gap", "cosine_by_yaw"}
 
 
-class Judge:
+class Reporter:
     """Records what a trial reports; prunes from the step `prune_from` on, and calls it lost after fold `lost_after`."""
 
     def __init__(self, prune_from=None, lost_after=None):
@@ -51,9 +51,9 @@ class Judge:
         return [step for step, _ in self.reports]
 
 
-def train_trial(config, setup, *, seed, judge, after_epoch, folds=1):
+def train_trial(config, setup, *, seed, reporter, after_epoch, folds=1):
     """One trial alone in a plain slot, as a search drives it."""
-    slot, run = PlainSlot(setup.data, setup.device), TrialRun(0, config, setup, seed=seed, judge=judge, folds=folds)
+    slot, run = PlainSlot(setup.data, setup.device), TrialRun(0, config, setup, seed=seed, reporter=reporter, folds=folds)
     slot.start(run.task)
     while True:
         for event in slot.wait():
@@ -65,17 +65,17 @@ def train_trial(config, setup, *, seed, judge, after_epoch, folds=1):
 
 
 class Trial:
-    """A trial that has been trained: its outcome, its judge, and the epochs seen by `after_epoch`."""
+    """A trial that has been trained: its outcome, its reporter, and the epochs seen by `after_epoch`."""
 
     def __init__(
-        self, data, config=SMALL, *, judge=None, precision="off", target=None, target_epochs=1, seed=3, folds=1
+        self, data, config=SMALL, *, reporter=None, precision="off", target=None, target_epochs=1, seed=3, folds=1
     ):
-        self.judge, self.epochs = judge or Judge(), []
+        self.reporter, self.epochs = reporter or Reporter(), []
         self.outcome = train_trial(
             config,
             Setup(data, CPU, precision, target=target, target_epochs=target_epochs),
             seed=seed,
-            judge=self.judge,
+            reporter=self.reporter,
             after_epoch=self.epochs.append,
             folds=folds,
         )
@@ -122,7 +122,7 @@ def test_the_value_is_the_cosine_of_the_epoch_with_the_lowest_validation_loss_no
     assert trial.outcome.value == 0.4
     assert (trial.attrs["best_epoch"], trial.attrs["epochs_run"]) == (2, 4)
     assert trial.attrs["train_loss"] == trial.epochs[1].train_loss != trial.epochs[3].train_loss
-    assert trial.judge.reports == [(1, 0.5), (2, 0.4), (3, 0.9), (4, 0.7)]
+    assert trial.reporter.reports == [(1, 0.5), (2, 0.4), (3, 0.9), (4, 0.7)]
 
 
 def recomputed_cosine(config, data, seed, best_epoch):
@@ -161,7 +161,7 @@ def test_loss_weights_cannot_rescale_the_value(data):
 def test_a_trial_repeats_exactly_from_its_config_and_seed(data):
     one, again, other = Trial(data), Trial(data), Trial(data, seed=4)
     assert one.outcome == again.outcome
-    assert one.judge.reports == again.judge.reports
+    assert one.reporter.reports == again.reporter.reports
     assert one.outcome.value != other.outcome.value
 
 
@@ -170,8 +170,8 @@ def test_a_trial_repeats_exactly_from_its_config_and_seed(data):
 
 def test_every_epoch_is_reported_once_in_order_and_then_told(data):
     trial = Trial(data)
-    assert trial.judge.reports == [(result.epoch, result.val_cosine) for result in trial.epochs]
-    assert trial.judge.steps == [1, 2, 3, 4]
+    assert trial.reporter.reports == [(result.epoch, result.val_cosine) for result in trial.epochs]
+    assert trial.reporter.steps == [1, 2, 3, 4]
 
 
 def test_a_finished_trial_has_all_promised_attributes_as_plain_values(data):
@@ -214,21 +214,21 @@ def test_the_precision_that_was_used_is_told(data):
 
 
 def test_a_judge_that_says_so_prunes_a_trial_and_its_best_so_far_is_kept(scripted):
-    trial = scripted([(1, 0.5), (0.5, 0.6), (0.75, 0.7), (0.25, 0.8)], judge=Judge(prune_from=3))
+    trial = scripted([(1, 0.5), (0.5, 0.6), (0.75, 0.7), (0.25, 0.8)], reporter=Reporter(prune_from=3))
     assert trial.outcome.stop_reason == trial.attrs["stop_reason"] == "pruned"
     assert (trial.outcome.value, trial.attrs["best_epoch"], trial.attrs["epochs_run"]) == (0.6, 2, 3)
-    assert trial.judge.steps == [1, 2, 3]
+    assert trial.reporter.steps == [1, 2, 3]
 
 
 def test_a_trial_that_is_over_is_not_pruned(scripted):
     script = [(1, 0.5), (1, 0.5), (1, 0.5), (1, 0.5)]
-    finished = scripted(script, judge=Judge(prune_from=4))
-    assert (finished.outcome.stop_reason, finished.judge.asked) == ("finished", [1, 2, 3])
+    finished = scripted(script, reporter=Reporter(prune_from=4))
+    assert (finished.outcome.stop_reason, finished.reporter.asked) == ("finished", [1, 2, 3])
     config = replace(SMALL, early_stopping_patience=2)
-    stopped = scripted(script, config, judge=Judge(prune_from=3))
-    assert (stopped.outcome.stop_reason, stopped.judge.asked) == ("early_stopping", [1, 2])
-    reached = scripted([(1, 0.5), (0.5, 0.9), (1, 0.5)], judge=Judge(prune_from=2), target=0.9)
-    assert (reached.outcome.stop_reason, reached.judge.asked) == ("target", [1])
+    stopped = scripted(script, config, reporter=Reporter(prune_from=3))
+    assert (stopped.outcome.stop_reason, stopped.reporter.asked) == ("early_stopping", [1, 2])
+    reached = scripted([(1, 0.5), (0.5, 0.9), (1, 0.5)], reporter=Reporter(prune_from=2), target=0.9)
+    assert (reached.outcome.stop_reason, reached.reporter.asked) == ("target", [1])
 
 
 def test_the_target_ends_a_trial_when_the_kept_checkpoint_reaches_it(scripted):
@@ -275,14 +275,14 @@ def test_mixed_precision_that_leads_to_nan_is_tried_once_more_without(data, monk
         key: value for key, value in plain.attrs.items() if key not in ours
     }
     # Optuna takes each step once, so the first two values are those of the first attempt.
-    assert trial.judge.reports == mixed.judge.reports[:2] + plain.judge.reports[2:]
-    assert mixed.judge.reports[0] != plain.judge.reports[0]
+    assert trial.reporter.reports == mixed.reporter.reports[:2] + plain.reporter.reports[2:]
+    assert mixed.reporter.reports[0] != plain.reporter.reports[0]
 
 
 def test_nan_in_the_first_epoch_of_mixed_precision_is_tried_once_more_too(data, monkeypatch):
     fail_in(monkeypatch, 1, NonFiniteError("training loss is nan in epoch 1"), if_precision=("bf16",))
     trial = Trial(data, MIXED, precision="bf16")
-    assert (trial.outcome.stop_reason, trial.judge.steps) == ("finished", [1, 2, 3, 4])
+    assert (trial.outcome.stop_reason, trial.reporter.steps) == ("finished", [1, 2, 3, 4])
 
 
 def test_nan_in_both_attempts_ends_a_trial(data, monkeypatch):
@@ -294,7 +294,7 @@ def test_nan_in_both_attempts_ends_a_trial(data, monkeypatch):
     assert trial.attrs["error"] == (
         "cosine is nan in epoch 2 (mixed precision: bf16); cosine is nan in epoch 2 (mixed precision: off)"
     )
-    assert trial.judge.steps == [1]
+    assert trial.reporter.steps == [1]
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_a_real_overflow_in_the_first_epoch_has_no_value(data):
     assert trial.attrs.keys() == ALWAYS | {"cause", "error"}
     assert trial.attrs["cause"] == "diverged"
     assert "in epoch 1" in trial.attrs["error"]
-    assert trial.judge.reports == []
+    assert trial.reporter.reports == []
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_a_model_that_cannot_even_be_built_is_an_error_with_its_reason(data, mon
 
 
 def test_an_interrupt_goes_through(data):
-    judge, seen = Judge(), []
+    reporter, seen = Reporter(), []
 
     def interrupt(result):
         seen.append(result.epoch)
@@ -376,8 +376,8 @@ def test_an_interrupt_goes_through(data):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_trial(SMALL, Setup(data, CPU, "off"), seed=3, judge=judge, after_epoch=interrupt)
-    assert seen == judge.steps == [1, 2]  # the epoch was reported before
+        train_trial(SMALL, Setup(data, CPU, "off"), seed=3, reporter=reporter, after_epoch=interrupt)
+    assert seen == reporter.steps == [1, 2]  # the epoch was reported before
 
 
 # A trial that somebody has begun before
@@ -391,26 +391,26 @@ def begun(data, config=SMALL, precision="off"):
     return trainer.history
 
 
-def resuming(data, results, *, config=SMALL, judge, precision="off", in_precision=None, note=None, target=None):
+def resuming(data, results, *, config=SMALL, reporter, precision="off", in_precision=None, note=None, target=None):
     """A trial run that has taken these epochs over: itself, its verdict, what it said, the epochs others saw."""
     said, seen = [], []
     setup = Setup(data, CPU, precision, target=target)
-    run = TrialRun(4, config, setup, seed=3, judge=judge, key="trial-1", retry=True, say=said.append)
+    run = TrialRun(4, config, setup, seed=3, reporter=reporter, key="trial-1", retry=True, say=said.append)
     verdict = run.take(Event(4, Resumed(tuple(results), in_precision or precision, note)), seen.append)
     return run, verdict, said, seen
 
 
 def test_the_task_of_a_trial_says_where_its_checkpoints_are_and_whether_there_should_be_one(data):
-    run = TrialRun(4, SMALL, Setup(data, CPU, "off"), seed=3, judge=Judge(), key="trial-1", retry=True)
+    run = TrialRun(4, SMALL, Setup(data, CPU, "off"), seed=3, reporter=Reporter(), key="trial-1", retry=True)
     assert run.task == Task(4, SMALL, 3, "off", "trial-1", True)
 
 
 def test_of_a_resumed_trial_every_epoch_is_reported_but_only_the_last_is_judged_and_shown(data):
-    history, judge = begun(data), Judge()
-    run, verdict, said, seen = resuming(data, history[:3], judge=judge)
+    history, reporter = begun(data), Reporter()
+    run, verdict, said, seen = resuming(data, history[:3], reporter=reporter)
     assert (verdict, said, seen) == (None, ["goes on after epoch 3"], [history[2]])
-    assert judge.reports == [(result.epoch, result.val_cosine) for result in history[:3]]
-    assert judge.asked == [3]
+    assert reporter.reports == [(result.epoch, result.val_cosine) for result in history[:3]]
+    assert reporter.asked == [3]
     outcome = run.take(Event(4, history[3]), seen.append)
     best = min(history, key=lambda result: result.val_loss)
     assert (outcome.stop_reason, outcome.value) == ("finished", best.val_cosine)
@@ -420,21 +420,21 @@ def test_of_a_resumed_trial_every_epoch_is_reported_but_only_the_last_is_judged_
 
 
 def test_a_resumed_trial_is_pruned_by_its_last_epoch(data):
-    _, outcome, _, _ = resuming(data, begun(data)[:2], judge=Judge(prune_from=2))
+    _, outcome, _, _ = resuming(data, begun(data)[:2], reporter=Reporter(prune_from=2))
     assert (outcome.stop_reason, outcome.attrs["epochs_run"]) == ("pruned", 2)
 
 
 def test_a_resumed_trial_that_had_ended_or_reached_the_target_is_told_at_once(data):
     history = begun(data)
-    _, outcome, _, _ = resuming(data, history, judge=Judge())
+    _, outcome, _, _ = resuming(data, history, reporter=Reporter())
     assert outcome.stop_reason == "finished"
-    _, outcome, _, _ = resuming(data, history[:2], judge=Judge(), target=-1.0)
+    _, outcome, _, _ = resuming(data, history[:2], reporter=Reporter(), target=-1.0)
     assert outcome.stop_reason == "target"
 
 
 def test_a_trial_that_begins_again_says_why_and_records_it(data):
     history, why = begun(data), "begins again at epoch 1: its checkpoints are torn"
-    run, verdict, said, seen = resuming(data, [], judge=Judge(), note=why)
+    run, verdict, said, seen = resuming(data, [], reporter=Reporter(), note=why)
     assert (verdict, said, seen) == (None, [why], [])
     for result in history:
         outcome = run.take(Event(4, result), seen.append)
@@ -444,7 +444,7 @@ def test_a_trial_that_begins_again_says_why_and_records_it(data):
 
 def test_a_trial_resumed_in_its_second_attempt_stays_without_mixed_precision(data):
     history = begun(data, MIXED)
-    run, _, _, _ = resuming(data, history[:2], config=MIXED, judge=Judge(), precision="bf16", in_precision="off")
+    run, _, _, _ = resuming(data, history[:2], config=MIXED, reporter=Reporter(), precision="bf16", in_precision="off")
     assert run.task == Task(4, MIXED, 3, "off", "trial-1", True)
     outcome = run.take(Event(4, Failure("loss is nan", non_finite=True)), lambda _: None)
     assert (outcome.stop_reason, outcome.attrs["amp"]) == ("non_finite", "off")
@@ -452,23 +452,23 @@ def test_a_trial_resumed_in_its_second_attempt_stays_without_mixed_precision(dat
 
 
 def test_a_resumed_trial_that_becomes_nan_begins_again_without_expecting_a_checkpoint_of_that(data):
-    run, _, _, _ = resuming(data, begun(data, MIXED)[:1], config=MIXED, judge=Judge(), precision="bf16")
+    run, _, _, _ = resuming(data, begun(data, MIXED)[:1], config=MIXED, reporter=Reporter(), precision="bf16")
     again = run.take(Event(4, Failure("loss is nan", non_finite=True)), lambda _: None)
     assert again == run.task == Task(4, MIXED, 3, "off", "trial-1", False)
 
 
 def test_steps_that_are_known_are_not_reported_again_when_a_training_is_resumed_within_one_run(data):
-    history, judge = begun(data), Judge()
-    run = TrialRun(4, SMALL, Setup(data, CPU, "off"), seed=3, judge=judge, key="trial-4")
+    history, reporter = begun(data), Reporter()
+    run = TrialRun(4, SMALL, Setup(data, CPU, "off"), seed=3, reporter=reporter, key="trial-4")
     for result in history[:2]:
         run.take(Event(4, result), lambda _: None)
     run.take(Event(4, Resumed(tuple(history[:3]), "off", None)), lambda _: None)
-    assert judge.steps == [1, 2, 3]
+    assert reporter.steps == [1, 2, 3]
 
 
 def test_a_note_is_said_and_ends_nothing(data):
     said = []
-    run = TrialRun(4, SMALL, Setup(data, CPU, "off"), seed=3, judge=Judge(), say=said.append)
+    run = TrialRun(4, SMALL, Setup(data, CPU, "off"), seed=3, reporter=Reporter(), say=said.append)
     assert run.take(Event(4, Note("could not save a checkpoint")), lambda _: None) is None
     assert said == ["could not save a checkpoint"]
 
@@ -486,7 +486,7 @@ def test_a_trial_of_several_folds_is_the_mean_of_trainings_on_other_people_each_
     assert trial.outcome.value == trial.attrs["val_cosine"] == fmean(best.val_cosine for best in kept)
     assert [fold["value"] for fold in trial.attrs["folds"]] == [best.val_cosine for best in kept]
     assert [fold["best_epoch"] for fold in trial.attrs["folds"]] == [best.epoch for best in kept]
-    assert trial.judge.reports == [(step, r.val_cosine) for step, r in enumerate((r for e in alone for r in e), 1)]
+    assert trial.reporter.reports == [(step, r.val_cosine) for step, r in enumerate((r for e in alone for r in e), 1)]
     assert trial.outcome.history == pack(alone[0])
     assert (trial.attrs["epochs_run"], trial.attrs["best_epoch"]) == (12, kept[0].epoch)
     assert trial.attrs.keys() == ALWAYS | OF_THE_BEST | {"folds"}
@@ -497,28 +497,28 @@ def test_a_trial_of_several_folds_is_the_mean_of_trainings_on_other_people_each_
 def test_the_steps_of_a_fold_begin_at_a_place_of_their_own_and_only_the_first_fold_is_pruned(scripted):
     script = [(1, 0.5), (2, 0.5), (0.5, 0.6), (0.25, 0.7), (0.125, 0.8), (1, 0.7)]  # fold 1 stops early, after two
     trial = scripted(script, replace(SMALL, early_stopping_patience=1), folds=2)
-    assert trial.judge.steps == [1, 2, 4, 5, 6]  # epochs of three: fold 2 begins at 4
-    assert trial.judge.asked == [1]  # 2 ends fold 1 by itself
+    assert trial.reporter.steps == [1, 2, 4, 5, 6]  # epochs of three: fold 2 begins at 4
+    assert trial.reporter.asked == [1]  # 2 ends fold 1 by itself
     assert [fold["stop_reason"] for fold in trial.attrs["folds"]] == ["early_stopping", "finished"]
     assert (trial.outcome.value, trial.outcome.stop_reason) == ((0.5 + 0.8) / 2, "finished")
 
 
 def test_the_pruner_ends_a_trial_in_its_first_fold(scripted):
-    trial = scripted([(1, 0.5), (0.5, 0.6), (1, 0.5), (1, 0.5)], judge=Judge(prune_from=1), folds=2)
-    assert (trial.outcome.stop_reason, trial.outcome.value, trial.judge.raced) == ("pruned", 0.5, [])
+    trial = scripted([(1, 0.5), (0.5, 0.6), (1, 0.5), (1, 0.5)], reporter=Reporter(prune_from=1), folds=2)
+    assert (trial.outcome.stop_reason, trial.outcome.value, trial.reporter.raced) == ("pruned", 0.5, [])
     assert [fold["value"] for fold in trial.attrs["folds"]] == [0.5]
     assert "raced_out_after_fold" not in trial.attrs
 
 
 def test_a_trial_that_loses_the_race_after_a_fold_trains_on_no_other(scripted):
     script = [(1, 0.5), (0.5, 0.6), (1, 0.2), (2, 0.4), (1, 0.9), (1, 0.9)]
-    trial = scripted(script, judge=Judge(lost_after=2), folds=3)
+    trial = scripted(script, reporter=Reporter(lost_after=2), folds=3)
     assert (trial.outcome.stop_reason, trial.attrs["raced_out_after_fold"]) == ("pruned", 2)
-    assert trial.judge.raced == [[0.6], [0.6, 0.2]]
+    assert trial.reporter.raced == [[0.6], [0.6, 0.2]]
     assert (trial.outcome.value, trial.attrs["epochs_run"]) == ((0.6 + 0.2) / 2, 4)
     assert [fold["stop_reason"] for fold in trial.attrs["folds"]] == ["finished", "finished"]
     whole = scripted(script, folds=3)
-    assert whole.judge.raced == [[0.6], [0.6, 0.2]]  # after the last there is nothing to decide
+    assert whole.reporter.raced == [[0.6], [0.6, 0.2]]  # after the last there is nothing to decide
     assert whole.outcome.stop_reason == "finished"
 
 
@@ -543,7 +543,7 @@ def test_nan_in_mixed_precision_begins_only_its_fold_again_and_the_next_trains_w
     assert [fold["amp"] for fold in trial.attrs["folds"]] == ["bf16", "off", "off"]
     assert trial.attrs["retried_without_amp"] is True
     assert trial.attrs["error"] == "fold 2: training loss is nan in epoch 2 (mixed precision: bf16)"
-    assert trial.judge.steps == list(range(1, 13))
+    assert trial.reporter.steps == list(range(1, 13))
     assert trial.outcome.stop_reason == "finished"
 
 
@@ -564,8 +564,8 @@ def test_a_failure_in_a_later_fold_ends_a_trial_and_what_it_had_is_told(data, mo
 def test_folds_that_have_ended_are_taken_over_from_their_checkpoints_and_a_fold_in_training_at_its_epoch(data):
     """As slots give it: what each checkpoint holds, before any other event of that fold."""
     whole, said = Trial(data, folds=3), []
-    epochs, judge = whole.epochs, Judge()
-    run = TrialRun(0, SMALL, Setup(data, CPU, "off"), seed=3, judge=judge, key="trial-0", folds=3, say=said.append)
+    epochs, reporter = whole.epochs, Reporter()
+    run = TrialRun(0, SMALL, Setup(data, CPU, "off"), seed=3, reporter=reporter, key="trial-0", folds=3, say=said.append)
     second = run.take(Event(0, Resumed(tuple(epochs[:4]), "off", None)), lambda _: None)
     assert (second.fold, second.seed, second.key) == (2, derive(3, "fold", 2), "trial-0-fold-2")
     assert run.take(Event(0, Resumed(tuple(epochs[4:6]), "off", None)), lambda _: None) is None
@@ -576,4 +576,4 @@ def test_folds_that_have_ended_are_taken_over_from_their_checkpoints_and_a_fold_
     outcome = taken[-1]
     assert outcome.attrs.pop("resumed_epochs") == 6
     assert outcome == whole.outcome
-    assert judge.reports == whole.judge.reports
+    assert reporter.reports == whole.reporter.reports

@@ -8,7 +8,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StorageError, StudyError
 from face3d_tune.storage.database import Storage
 from face3d_tune.study.trials import (
-    Row,
+    PresetRow,
     best_trial,
     cause,
     config_of,
@@ -253,7 +253,7 @@ def test_presets_stand_in_the_order_they_were_queued_each_with_its_latest_trial(
 
 def test_an_alias_whose_first_has_no_trial_yet_has_none_either(storage):
     study = make_study(storage, "faces", preset_aliases={"quickstart": "recommended"})
-    assert preset_rows(study) == [Row("quickstart", None, "recommended")]
+    assert preset_rows(study) == [PresetRow("quickstart", None, "recommended")]
 
 
 def test_a_study_without_presets_has_no_rows(study):

@@ -13,7 +13,7 @@ from face3d_tune.storage.database import Storage
 from face3d_tune.study import study_file
 from face3d_tune.study.presets import PRESETS
 from face3d_tune.study.settings import Settings
-from face3d_tune.study.warm_start import Stage, find, follow, moved, nearest
+from face3d_tune.study.warm_start import WarmStart, find, follow, moved, nearest
 
 F = 512  # numbers per embedding
 STAGE2, STAGE3 = study_file.read("stage2-loss"), study_file.read("stage3-capacity")
@@ -22,13 +22,13 @@ STAGE2, STAGE3 = study_file.read("stage2-loss"), study_file.read("stage3-capacit
 def stage(study="stage1-lr", **values):
     """A stage whose best trial was `recommended` with these values."""
     config = resolve({**PRESETS["recommended"], **values}, feature_size=F, epochs=100, layout="keypoint")
-    return Stage(study, 11, 0.602, config.to_dict())
+    return WarmStart(study, 11, 0.602, config.to_dict())
 
 
 def begun(file, before, seed=42):
     """The configs of the first trials, by name."""
     followed = follow(file, before, seed, F)
-    trials = followed.seed_trials()
+    trials = followed.initial_trials()
     return followed, {
         each.name: followed.config(each.params, each.overrides, feature_size=F, epochs=100, layout="keypoint")
         for each in trials
@@ -68,7 +68,7 @@ def test_the_guides_presets_are_not_trained_again_and_presets_of_ones_own_are(tm
     own = file_of(tmp_path, text + "[presets.mine]\nlr = 2e-4\n")
     followed, configs = begun(own, stage())
     assert [name for name in configs if "near" not in name] == ["stage1-lr-best", "mine"]
-    kinds = {each.name: each.kind for each in followed.seed_trials()}
+    kinds = {each.name: each.kind for each in followed.initial_trials()}
     assert [name for name, kind in kinds.items() if kind == "preset"] == ["stage1-lr-best", "mine"]
 
 
@@ -136,7 +136,7 @@ def test_every_stage_of_the_guide_can_follow_every_other():
     for name in names:
         for preset in PRESETS:
             config = resolve(PRESETS[preset], feature_size=F, epochs=100, layout="keypoint")
-            followed, configs = begun(study_file.read(name), Stage("before", 0, 0.6, config.to_dict()))
+            followed, configs = begun(study_file.read(name), WarmStart("before", 0, 0.6, config.to_dict()))
             followed.check(F)
             assert len(configs) == 5
 
@@ -161,7 +161,7 @@ def test_what_is_taken_over_is_the_best_trial_of_the_study_named(place, quick, d
     taken = found(place, data, quick)
     assert (taken.study, taken.trial, taken.value) == ("first", 1, 0.7)
     assert taken.config["lr"] == 2e-3
-    assert Stage.of({"from": taken.to_attr()}) == taken
+    assert WarmStart.of({"from": taken.to_attr()}) == taken
     assert str(taken) == "first, trial 1, cosine 0.7000"
     assert found(place, data, quick, before=None) is None
 

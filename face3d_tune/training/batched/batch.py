@@ -23,10 +23,9 @@ from face3d_tune.training.base import EVALUATION_BATCH, OPTIMIZERS, EpochResult,
 from face3d_tune.training.batched.dropout_sites import Masks, mask_length, mask_views
 from face3d_tune.training.batched.epoch import batches
 from face3d_tune.training.batched.network import Network
-from face3d_tune.training.batched.parameters import layout
+from face3d_tune.training.batched.parameters import arrange
 from face3d_tune.training.batched.state import State, optimizer_step
-from face3d_tune.training.batched.table import Batch as PairBatch
-from face3d_tune.training.batched.table import Table, loss_gradient
+from face3d_tune.training.batched.table import PairBatch, PairTable, loss_gradient
 from face3d_tune.training.dropout import MaskStream
 from face3d_tune.training.model import Model
 
@@ -82,7 +81,7 @@ class Data:
 
     def __init__(self, data: FaceData, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         self.source, self.device, self.dtype = data, device, dtype
-        self.train, self.validation = (Table(data, part, device, dtype) for part in ("train", "validation"))
+        self.train, self.validation = (PairTable(data, part, device, dtype) for part in ("train", "validation"))
 
 
 class Batch:
@@ -96,7 +95,7 @@ class Batch:
         template = self._plain_model(config, 0)
         self._template = {name: value.to("meta") for name, value in template.state_dict().items()}
         self._parameters = [name for name, _ in template.named_parameters()]
-        self._live, self._dead, self._products = layout(config, {n: v.shape for n, v in self._template.items()})
+        self._live, self._dead, self._products = arrange(config, {n: v.shape for n, v in self._template.items()})
         like = torch.empty(0, device=data.device, dtype=data.dtype)
         self.state = State.empty(self._live.length, self._dead.length, 256, like)
 
@@ -236,7 +235,7 @@ class Batch:
         optimizer_step(self.state, self._gradients, rates, self._decays, scaled=scaled, optimizer=self.config.optimizer)
         return torch.stack((mse, cosine)).view(2, -1)
 
-    def _evaluate(self, table: Table) -> list[Evaluation]:
+    def _evaluate(self, table: PairTable) -> list[Evaluation]:
         """Every model on all pairs of a table; dropout off."""
         if self._low is not None:
             self._low.copy_(self.state.weights[:, : self._products])

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from face3d_tune.training import augmentation, losses
 from face3d_tune.training.base import Training
-from face3d_tune.training.batched.table import Batch, Table, Weighting
+from face3d_tune.training.batched.table import PairBatch, PairTable, Weighting
 
 
-def batches(table: Table, trainings: Sequence[Training], in_radians: bool | Tensor) -> Iterator[Batch]:
+def batches(table: PairTable, trainings: Sequence[Training], in_radians: bool | Tensor) -> Iterator[PairBatch]:
     """The batches of the next epoch of all trainings; without the axis of models if there is one."""
     size = trainings[0].config.batch_size
     drawn = [
@@ -29,7 +29,7 @@ def batches(table: Table, trainings: Sequence[Training], in_radians: bool | Tens
         yield batch if angles is None else replace(batch, weighting=Weighting(angles[step], gammas))
 
 
-def _rows(table: Table, trainings: Sequence[Training], drawn: Sequence[Tensor]) -> Tensor:
+def _rows(table: PairTable, trainings: Sequence[Training], drawn: Sequence[Tensor]) -> Tensor:
     """All that the epoch shows, [steps, K, B, width]."""
     steps, size = len(drawn[0]) // trainings[0].config.batch_size, trainings[0].config.batch_size
     rows = table.turn.new_empty(steps, len(drawn), size, table.width)
@@ -41,7 +41,7 @@ def _rows(table: Table, trainings: Sequence[Training], drawn: Sequence[Tensor]) 
     return rows
 
 
-def _angle_factors(table: Table, trainings: Sequence[Training], order: Tensor) -> Tensor:
+def _angle_factors(table: PairTable, trainings: Sequence[Training], order: Tensor) -> Tensor:
     """1 + angle_weight · |yaw| / 90° of every pair that the epoch shows, [steps, K, B, 1]."""
     slopes = table.turn.new_tensor([training.config.angle_weight for training in trainings])
     return (1 + slopes.view(*order.shape[1:-1], 1) * table.turn[order] / 90).unsqueeze(-1)

@@ -20,7 +20,7 @@ _ALIGNED = 1024  # numbers; every block starts on a cache line, and a row can be
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TensorPart:
     """Some first-axis rows of one tensor of a state dict."""
 
     key: str
@@ -33,7 +33,7 @@ class Block:
 
     name: str
     shape: tuple[int, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[TensorPart, ...]
     heights: list[int]  # rows of each part
     offset: int  # in its row
 
@@ -43,14 +43,14 @@ class Block:
         return slice(self.offset, self.offset + math.prod(self.shape))
 
 
-class Row:
+class FlatRow:
     """The layout of one row: blocks by name, and how long it is."""
 
     def __init__(self) -> None:
         self.blocks: dict[str, Block] = {}
         self.length = 0
 
-    def add(self, name: str, shapes: Mapping[str, torch.Size], *parts: Part) -> None:
+    def add(self, name: str, shapes: Mapping[str, torch.Size], *parts: TensorPart) -> None:
         """Append a block of these parts; the row stays a multiple of a cache line."""
         heights = [len(range(*part.rows.indices(shapes[part.key][0]))) for part in parts]
         shape = (sum(heights), *shapes[parts[0].key][1:])
@@ -76,23 +76,23 @@ class Row:
         for part, view in self._parts(numbers):
             state[part.key][part.rows].copy_(view)
 
-    def _parts(self, numbers: Tensor) -> Iterator[tuple[Part, Tensor]]:
+    def _parts(self, numbers: Tensor) -> Iterator[tuple[TensorPart, Tensor]]:
         for name, view in self.views(numbers).items():
             block = self.blocks[name]
             yield from zip(block.parts, torch.split_with_sizes(view, block.heights), strict=True)
 
 
-def layout(config: TrialConfig, shapes: Mapping[str, torch.Size]) -> tuple[Row, Row, int]:
+def arrange(config: TrialConfig, shapes: Mapping[str, torch.Size]) -> tuple[FlatRow, FlatRow, int]:
     """The live row, the dead row, and how many of the live numbers take part in matrix products (they stand first).
 
     `shapes` are those of the plain model's state dict.
     """
     d, layers = config.d_model, range(config.num_layers)
-    live, dead = Row(), Row()
+    live, dead = FlatRow(), FlatRow()
 
     def linear(name: str, *keys: str, rows: slice = _ALL, suffix: str = ".") -> None:
         for kind in ("weight", "bias"):
-            live.add(f"{name}.{kind}", shapes, *(Part(f"{key}{suffix}{kind}", rows) for key in keys))
+            live.add(f"{name}.{kind}", shapes, *(TensorPart(f"{key}{suffix}{kind}", rows) for key in keys))
 
     linear("input", "input_projection")
     if config.use_spatial_attention:
@@ -125,8 +125,8 @@ def layout(config: TrialConfig, shapes: Mapping[str, torch.Size]) -> tuple[Row, 
     products = live.length
     if config.layout == "keypoint":
         linear("batch_norm", "keypoint_encoder.1")
-        live.add("fusion_weights", shapes, Part("fusion_weights", _ALL))
-    live.add("angle_scale", shapes, Part("angle_pe.scale", _ALL))
+        live.add("fusion_weights", shapes, TensorPart("fusion_weights", _ALL))
+    live.add("angle_scale", shapes, TensorPart("angle_pe.scale", _ALL))
     linear("angle_norm", f"{norm}.layer_norm")
     for layer, key in enumerate(stack):
         for index in (1, 2, 3):
@@ -136,11 +136,11 @@ def layout(config: TrialConfig, shapes: Mapping[str, torch.Size]) -> tuple[Row, 
     for key in stack:
         for attention in ("self_attn", "multihead_attn"):
             for kind in ("weight", "bias"):
-                part = Part(f"{key}.{attention}.in_proj_{kind}", slice(0, 2 * d))
+                part = TensorPart(f"{key}.{attention}.in_proj_{kind}", slice(0, 2 * d))
                 without_gradient.add(part.key, shapes, part)
     if config.use_pose_attention:
         for name in ("pose_to_key", "feature_to_query"):
             for kind in ("weight", "bias"):
-                without_gradient.add(f"{name}.{kind}", shapes, Part(f"pose_attention.{name}.{kind}", _ALL))
+                without_gradient.add(f"{name}.{kind}", shapes, TensorPart(f"pose_attention.{name}.{kind}", _ALL))
     live.pad()
     return live, dead, products

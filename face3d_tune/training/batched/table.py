@@ -9,7 +9,7 @@ from face3d_tune.data.face_data import FaceData
 from face3d_tune.data.pairs import Part
 from face3d_tune.training import losses
 from face3d_tune.training.augmentation import Augmented, Views
-from face3d_tune.training.base import Pairs, in_unit
+from face3d_tune.training.base import PairTensors, in_unit
 from face3d_tune.training.batched.layers import steadily
 from face3d_tune.training.batched.network import Inputs
 
@@ -23,7 +23,7 @@ class Weighting:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class PairBatch:
     """Inputs and what is to come out: target [K, B, F] and its length [K, B, 1]."""
 
     inputs: Inputs
@@ -32,11 +32,11 @@ class Batch:
     weighting: Weighting | None = None  # None: every pair counts the same
 
 
-class Table:
+class PairTable:
     """One row a pair: embedding, landmarks, pose in both units, target."""
 
     def __init__(self, data: FaceData, part: Part, device: torch.device, dtype: torch.dtype) -> None:
-        degrees, radians = (Pairs(data, part, unit, device, dtype) for unit in ("degrees", "radians"))
+        degrees, radians = (PairTensors(data, part, unit, device, dtype) for unit in ("degrees", "radians"))
         one = degrees.src.new_ones(len(degrees), 1)
         columns = {
             "src": degrees.src,
@@ -57,7 +57,7 @@ class Table:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def batch(self, pairs: Tensor | slice, in_radians: bool | Tensor) -> Batch:
+    def batch(self, pairs: Tensor | slice, in_radians: bool | Tensor) -> PairBatch:
         """The pairs with these indices [K, B], or [B] for one model, the pose in radians where asked: [K, 1, 1] or all.
 
         A slice gives the same pairs to every model.
@@ -76,7 +76,7 @@ class Table:
             radians[:, :3] = in_unit("radians", augmented.degrees.numpy()).to(rows)
         return rows.view(*pairs.shape, -1)
 
-    def split(self, rows: Tensor, in_radians: bool | Tensor) -> Batch:
+    def split(self, rows: Tensor, in_radians: bool | Tensor) -> PairBatch:
         """What `batch` says, of rows that `rows` gave."""
         parts = torch.split_with_sizes(rows, self._widths, -1)
         src, landmarks, xy, degrees, radians, target, length = parts
@@ -84,11 +84,11 @@ class Table:
             pose = torch.where(in_radians, radians, degrees)
         else:
             pose = radians if in_radians else degrees
-        return Batch(Inputs(src, landmarks, xy, pose), target, length)
+        return PairBatch(Inputs(src, landmarks, xy, pose), target, length)
 
 
 def loss_gradient(
-    prediction: Tensor, batch: Batch, mse_weight: Tensor, cosine_weight: Tensor
+    prediction: Tensor, batch: PairBatch, mse_weight: Tensor, cosine_weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradient of each model's loss (trainer contract §4) by its predictions, its mean squared error and cosine.
 
