@@ -81,6 +81,7 @@ def _in_this_process():
 
     Nor is anything kept of trials, but where that is what a test is about.
     """
+    os.environ["PYTHONPATH"] = str(ROOT.parent)  # what other processes load is what is tested here
     os.environ["FACE3D_TUNE_ENGINE"] = "plain"
     os.environ["FACE3D_TUNE_ARTIFACTS"] = "none"
 
