@@ -31,6 +31,7 @@ from face3d_tune.system.paths import expanded
 from face3d_tune.system.safe_text import learn_url, masked, redact, secret_part
 
 _CONNECT_WAIT = 10  # seconds for a PostgreSQL server to answer
+_LAST_TABLE = "alembic_version"  # that Optuna makes: a storage without it is still being made, or is none
 _LOCK_WAIT = 600  # seconds to wait for the other workers, of whom one after the other gets its turn
 _FROZEN = 30  # seconds that a worker may be silent while it keeps the others from asking and telling
 _LOCK_KEY = 0x6661636533640000  # "face3d": ours among all users of the server's advisory locks
@@ -161,7 +162,7 @@ class Storage:
         if self.sqlite_file and not self.sqlite_file.is_file():
             return False
         with self.connected() as engine:
-            return sqlalchemy.inspect(engine).has_table("studies")
+            return sqlalchemy.inspect(engine).has_table(_LAST_TABLE)
 
     def _require_studies(self) -> None:
         hint = "make one with `face3d-tune run`, or name another with --storage"

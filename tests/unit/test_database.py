@@ -13,6 +13,7 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy
+from stored import query, write
 
 import face3d_tune
 from face3d_tune.errors import StorageError
@@ -395,3 +396,11 @@ def test_a_block_that_one_process_of_a_server_is_in_keeps_the_others_out(postgre
     engine.dispose()
     assert order == ["first", "second"]
     assert storage_module._LOCK_KEY < 2**63  # a bigint
+
+
+def test_a_storage_that_another_process_is_still_making_is_left_alone(sqlite_url):
+    write(sqlite_url, "create table studies (study_id integer)")  # the first of Optuna's tables
+    with pytest.raises(StorageError, match="holds no studies"), Storage.parse(sqlite_url).opened():
+        pass
+    # A table that a reader makes, the process that is making the storage could make no more.
+    assert query(sqlite_url, "select name from sqlite_master") == [{"name": "studies"}]

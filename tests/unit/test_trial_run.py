@@ -53,7 +53,10 @@ class Reporter:
 
 def train_trial(config, setup, *, seed, reporter, after_epoch, folds=1):
     """One trial alone in a plain slot, as a search drives it."""
-    slot, run = PlainSlot(setup.data, setup.device), TrialRun(0, config, setup, seed=seed, reporter=reporter, folds=folds)
+    slot, run = (
+        PlainSlot(setup.data, setup.device),
+        TrialRun(0, config, setup, seed=seed, reporter=reporter, folds=folds),
+    )
     slot.start(run.task)
     while True:
         for event in slot.wait():
@@ -565,7 +568,9 @@ def test_folds_that_have_ended_are_taken_over_from_their_checkpoints_and_a_fold_
     """As slots give it: what each checkpoint holds, before any other event of that fold."""
     whole, said = Trial(data, folds=3), []
     epochs, reporter = whole.epochs, Reporter()
-    run = TrialRun(0, SMALL, Setup(data, CPU, "off"), seed=3, reporter=reporter, key="trial-0", folds=3, say=said.append)
+    run = TrialRun(
+        0, SMALL, Setup(data, CPU, "off"), seed=3, reporter=reporter, key="trial-0", folds=3, say=said.append
+    )
     second = run.take(Event(0, Resumed(tuple(epochs[:4]), "off", None)), lambda _: None)
     assert (second.fold, second.seed, second.key) == (2, derive(3, "fold", 2), "trial-0-fold-2")
     assert run.take(Event(0, Resumed(tuple(epochs[4:6]), "off", None)), lambda _: None) is None
