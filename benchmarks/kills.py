@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -84,7 +83,7 @@ def _work(words: list[str], log: str) -> None:
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     forks = _Forks()
-    processes.multiprocessing = SimpleNamespace(get_context=lambda _: forks)  # type: ignore[attr-defined]
+    processes._context = lambda: forks  # type: ignore[assignment, return-value]
     main_of_cli(words)
 
 
