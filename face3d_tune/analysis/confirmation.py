@@ -78,8 +78,8 @@ def looks(held: Mapping[str, Any]) -> str:
     """How often anybody has looked at the test people."""
     count = len(held["looks"])
     if count == 1:
-        return "Look 1 at the test people: nothing had seen them before."
-    return f"Look {count} at the test people: each look makes the verdict a little less trustworthy."
+        return "First evaluation on the test people."
+    return f"Evaluation {count} on the test people: each one makes the verdict a little less trustworthy."
 
 
 def told(held: Mapping[str, Any]) -> list[str]:

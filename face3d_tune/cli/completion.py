@@ -20,7 +20,7 @@ Add one line to the file that your shell reads when it starts:
 @click.argument("shell", type=Choice(["bash", "zsh", "fish", "powershell"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print a script that teaches your shell the Tab key."""
+    """Print a completion script for your shell."""
     kind = get_completion_class(shell)
     assert kind is not None, "the choices above are click's own"
     click.echo(kind(context.find_root().command, {}, "face3d-tune", _VARIABLE).source())

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     default=3,
     show_default=True,
     metavar="N",
-    help="So many of the best trials, each with other values, are trained again.",
+    help="Number of best trials to train again, each with different values.",
 )
 @click.option(
     "--seeds",
@@ -56,11 +56,9 @@ if TYPE_CHECKING:
     default=5,
     show_default=True,
     metavar="N",
-    help="Trainings of each trial and preset, with the same fresh seeds for all.",
+    help="Trainings per trial and preset; all share the same fresh seeds.",
 )
-@click.option(
-    "--baseline", metavar="PRESET", help="The preset that the first sentence compares with.  [default: the best one]"
-)
+@click.option("--baseline", metavar="PRESET", help="Preset to compare with first.  [default: the best one]")
 @data_dir_option("the data that the study names")
 @device_options
 @engine_option
@@ -79,7 +77,7 @@ def confirm(
     slots: int | None,
     as_json: bool,
 ) -> None:
-    """Ask people never seen if the best trials beat the presets."""
+    """Evaluate the best trials and the presets on the test people."""
     from dataclasses import replace
 
     import optuna
@@ -212,7 +210,7 @@ def _train(console: "Console", confirmation: "Confirmation", plan: "Plan", preci
         except KeyboardInterrupt:
             done = len(confirmation.jobs) - len(confirmation.missing)
             console.print(f"{done} of {len(confirmation.jobs)} trainings are stored")
-            console.print("hint: the same command goes on from there")
+            console.print("hint: run the same command to resume")
             raise
 
 

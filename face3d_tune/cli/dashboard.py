@@ -31,7 +31,7 @@ TOKEN_VARIABLE = "FACE3D_TUNE_TOKEN"
     envvar=TOKEN_VARIABLE,
     show_envvar=True,
     metavar="TEXT",
-    help="What visitors must show, as ?token=TEXT once; needed beyond this machine. `auto` makes one up.",
+    help="Token that visitors must send once, as ?token=TEXT; required beyond this machine. `auto` generates one.",
 )
 @click.option(
     "--public-url",
@@ -40,9 +40,10 @@ TOKEN_VARIABLE = "FACE3D_TUNE_TOKEN"
     envvar="FACE3D_TUNE_PUBLIC_URL",
     show_envvar=True,
     metavar="URL",
-    help="Address that visitors open where a proxy stands in between, e.g. https://tune.example.org; may be repeated.",
+    help="Address that visitors open if a proxy is in front, e.g. https://tune.example.org; may be repeated.  "
+    "[default: none]",
 )
-@click.option("--allow-changes", is_flag=True, help="Let visitors change and delete studies.")
+@click.option("--allow-changes", is_flag=True, help="Allow visitors to rename and delete studies.")
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page in a browser.")
 def dashboard(
     storage: str,
@@ -95,7 +96,7 @@ def dashboard(
         for public in public_urls:
             click.echo(f"visitors open {public.rstrip('/')}/{shown}")
         if allow_changes:
-            warn("visitors can change and delete studies")
+            warn("visitors can rename and delete studies")
         if browser:
             webbrowser.open(url)
         with warnings.catch_warnings():

@@ -43,7 +43,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
     "--script",
     type=FILE_OR_FOLDER,
     metavar="PATH",
-    help="Your copy of the training script: run it for one epoch on a few views, and tell which layout it builds.",
+    help="Your copy of the training script; it is run for one epoch on a few views, to find which layout it builds.",
 )
 @trying_options("--script")
 @layout_option
@@ -61,7 +61,7 @@ def doctor(
     layout: Any,
     as_json: bool,
 ) -> None:
-    """Check what a search needs here, and say what to do about it."""
+    """Check whether a search can run here, and suggest fixes."""
     import optuna
 
     from face3d_tune.search.doctor import ScriptToTry, examine

@@ -44,7 +44,7 @@ def command_options(function: Any) -> Any:
                 type=Choice(["bash", "powershell", "cmd"]),
                 default="bash",
                 show_default=True,
-                help="Quote for this shell.",
+                help="Shell to quote for.",
             ),
             click.option(
                 "--partial", is_flag=True, help="Print the command even if it leaves out what the script cannot do."
@@ -61,7 +61,9 @@ def command_options(function: Any) -> Any:
 )
 @storage_option
 @study_name_option(ONLY_STUDY)
-@click.option("--trial", "number", type=click.IntRange(0), metavar="N", help="A trial by number.  [default: the best]")
+@click.option(
+    "--trial", "number", type=click.IntRange(0), metavar="N", help="Number of the trial.  [default: the best]"
+)
 @click.option(
     "--format",
     "form",
@@ -239,7 +241,7 @@ def _check(
         click.echo(f"warning: {line}", err=True)
     if other := wrong_model(tested, config, use, script):
         if not partial:
-            raise ScriptError(other.message, f"{other.hint}; --partial prints the command all the same")
+            raise ScriptError(other.message, f"{other.hint}; --partial prints the command anyway")
         click.echo(f"warning: {other.message}", err=True)
     elif tested.weights is not None:
         sizes = f"{config.layout} layout, d_model {config.d_model}, {config.num_layers} layers"

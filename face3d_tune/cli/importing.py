@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 @click.option(
     "--unconfirmed",
     is_flag=True,
-    help="Also take runs whose cosine does not hold on the study's validation people, such as those that were "
-    "validated on their training pairs.",
+    help="Also import runs whose cosine does not hold on the study's validation people, e.g. runs validated on "
+    "their training pairs.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be imported, and store nothing.")
 @data_options
@@ -56,7 +56,7 @@ def import_(
     layout: Any,
     **pairs: Any,
 ) -> None:
-    """Take earlier runs into a study as trials."""
+    """Import earlier runs into a study as trials."""
     import optuna
     import torch
 
@@ -96,7 +96,7 @@ def import_(
         click.echo("\nnothing was stored: --dry-run")
     if refused:
         raise RefusedRunError(
-            f"{refused} of {len(examined)} runs refused; the reasons stand above",
+            f"{refused} of {len(examined)} runs refused; see the reasons above",
             "--unconfirmed takes those whose cosine does not hold; parameters outside a study's space need another "
             "study file",
         )

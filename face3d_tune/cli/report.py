@@ -23,13 +23,13 @@ _BEGINNING = 2000  # characters of a file, among which every report says that it
     "--out",
     type=HomePath(),
     metavar="FILE",
-    help="Where to write; - is the standard output.  [default: report-STUDY.html]",
+    help="File to write; - is the standard output.  [default: report-STUDY.html]",
 )
 @click.option(
     "--format",
     "form",
     type=Choice(["html", "md", "json"]),
-    help="A page, notes without pictures, or data for scripts.  [default: as FILE ends, else html]",
+    help="A page, Markdown without pictures, or data for scripts.  [default: from FILE's extension, else html]",
 )
 @click.option(
     "--lang",
@@ -37,9 +37,9 @@ _BEGINNING = 2000  # characters of a file, among which every report says that it
     type=Choice(["en", "zh"]),
     default="en",
     show_default=True,
-    help="Language of the words.",
+    help="Language of the report.",
 )
-@click.option("--force", is_flag=True, help="Write over a file that is not a report.")
+@click.option("--force", is_flag=True, help="Overwrite a file that is not a report.")
 def report(
     study: str | None,
     storage: str,
@@ -49,7 +49,7 @@ def report(
     language: Any,
     force: bool,
 ) -> None:
-    """Write what a study found as one file to send."""
+    """Write a report on a study as one file."""
     from datetime import datetime
 
     import optuna
@@ -101,7 +101,9 @@ def _check(path: Path) -> None:
     except OSError as error:
         raise ConfigError(f"--out {path} cannot be used: {error.strerror}", "name another file with -o") from error
     if not own:
-        raise ConfigError(f"{path} exists and is no report", "name another file with -o, or overwrite it with --force")
+        raise ConfigError(
+            f"{path} exists and is not a report", "name another file with -o, or overwrite it with --force"
+        )
 
 
 def _write(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @storage_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def status(storage: str, as_json: bool) -> None:
-    """Show studies, how far they are, and who works on them."""
+    """Show every study, its progress and its workers."""
     import optuna
 
     from face3d_tune.storage.database import Storage
@@ -77,7 +77,7 @@ def _lines(study: dict[str, Any]) -> list[str]:
             lines.append(f"         confirmed: {headline(held)}")
     for worker in study["workers"]:
         trials = ", ".join(f"#{number}" for number in worker["trials"]) or "no trial"
-        sign = f"last sign of life {worker['silent']:.0f} s ago"
-        verdict = "" if worker["alive"] else ", taken for dead"
+        sign = f"last heartbeat {worker['silent']:.0f} s ago"
+        verdict = "" if worker["alive"] else ", presumed dead"
         lines.append(f"worker   {worker['host']}:{worker['pid']}: {trials}; {sign}{verdict}")
     return lines

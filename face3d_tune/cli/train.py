@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 )
 @storage_option
 @study_name_option(ONLY_STUDY)
-@click.option("--trial", "number", type=click.IntRange(0), metavar="N", help="A trial by number.  [default: the best]")
+@click.option(
+    "--trial", "number", type=click.IntRange(0), metavar="N", help="Number of the trial.  [default: the best]"
+)
 @click.option(
     "--preset", metavar="NAME", shell_complete=complete_preset, help="Train a documented preset instead of a trial."
 )
@@ -45,9 +47,11 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Folder to write to.  [default: trained/STUDY-trial-N or trained/PRESET]",
 )
-@click.option("--force", is_flag=True, help="Write over an earlier training in that folder.")
-@click.option("--epochs", type=click.IntRange(1), metavar="N", help="Longest training.  [default: the trial's, or 100]")
-@click.option("--seed", type=click.IntRange(0), metavar="N", help="Seed.  [default: the trial's, or 42]")
+@click.option("--force", is_flag=True, help="Overwrite an earlier training in that folder.")
+@click.option(
+    "--epochs", type=click.IntRange(1), metavar="N", help="Maximum number of epochs.  [default: the trial's, or 100]"
+)
+@click.option("--seed", type=click.IntRange(0), metavar="N", help="Random seed.  [default: the trial's, or 42]")
 @data_options
 @device_options
 @engine_option
@@ -67,7 +71,7 @@ def train(
     engine: Any,
     **pairs: Any,
 ) -> None:
-    """Train the best trial, or another one or a preset, and keep it."""
+    """Train the best trial, another trial or a preset, and save it."""
     from dataclasses import replace
 
     from rich.console import Console
@@ -172,7 +176,8 @@ def _trial(
     if (folds := folds_of(stored.study_attrs)) > 1:
         reached = "" if expected is None else f", {expected:.4f},"
         click.echo(
-            f"note: the trial's value{reached} is a mean over {folds} folds; here is the ordinary split", err=True
+            f"note: the trial's value{reached} is a mean over {folds} folds; this training uses the ordinary split",
+            err=True,
         )
         expected = None
     return repeatable_config(trial), data, attrs.get("seed", 42), name, expected, engine
@@ -229,4 +234,4 @@ def _print_result(data: "FaceData", trained: "Trained", expected: float | None) 
     if expected is not None:
         same = abs(trained.validation.cosine - expected) < 5e-5
         click.echo(f"the study's trial reached {expected:.4f} on validation{': the same' if same else ''}")
-    click.echo("this looks at no test people; `face3d-tune confirm` judges a study's best on them")
+    click.echo("no test people were used; `face3d-tune confirm` evaluates the best trials on them")

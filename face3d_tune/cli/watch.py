@@ -20,7 +20,7 @@ _EVERY = 2.0  # seconds between two looks
 @storage_option
 @study_name_option(ONLY_STUDY)
 def watch(storage: str, study_name: str | None) -> None:
-    """Watch a search that runs elsewhere, until it is done."""
+    """Follow a search from another terminal until it is done."""
     import optuna
     from rich.console import Console
 

@@ -57,7 +57,7 @@ class Public:
         read = _PUBLIC.fullmatch(typed.strip().lower())
         if read is None:
             raise ConfigError(
-                f"--public-url {typed} is no address of a dashboard; expected https://NAME, without a path",
+                f"--public-url {typed} is not a dashboard address; expected https://NAME, without a path",
                 "give the dashboard a name of its own in the proxy: the pages of optuna-dashboard work under / only",
             )
         scheme, netloc, name, address, *_ = read.groups()

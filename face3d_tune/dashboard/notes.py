@@ -75,12 +75,12 @@ def _confirmed(found: Findings) -> list[str]:
     held = found.confirmation
     if held is None:
         return [
-            "**Not yet confirmed:** the best value is flattered by having been chosen. To ask the test people:",
+            "**Not yet confirmed:** the best value is flattered by having been chosen. To evaluate on the test people:",
             ask,
         ]
     lines = [f"**{_plain(headline(held))}**"]
     if not found.confirmed_best:
-        lines.insert(0, "**Out of date:** the search has found a better trial since. To ask about that one:\n\n" + ask)
+        lines.insert(0, "**Out of date:** the search has found a better trial since. To evaluate that one:\n\n" + ask)
     rows = [
         (row["name"], row["value"], row["validation"], row["test"]) for row in held["candidates"] if not row["error"]
     ]

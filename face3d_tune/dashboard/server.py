@@ -121,15 +121,15 @@ def make_dashboard(
     public = tuple(map(Public.parse, public_urls))
     if token is None and (public or not is_loopback(host)):
         place = f"at {public[0].origin}" if public else f"on {host}"
-        tunnel = "; or leave --host away and tunnel: ssh -L 8080:127.0.0.1:8080 THIS-MACHINE"
+        tunnel = "; or omit --host and use a tunnel: ssh -L 8080:127.0.0.1:8080 THIS-MACHINE"
         raise ConfigError(
             f"{place} everyone in the network could look at the studies; expected --token TEXT",
-            f"--token auto makes one up{'' if public else tunnel}",
+            f"--token auto generates one{'' if public else tunnel}",
         )
     if token is not None and (len(token) < _TOKEN or not token.isascii() or not token.isalnum()):
         raise ConfigError(
             f"--token is too easy to guess or cannot stand in an address; expected {_TOKEN} or more letters and digits",
-            "--token auto makes one up",
+            "--token auto generates one",
         )
     store = None if artifacts is None else artifacts.optuna_store
 

@@ -190,7 +190,7 @@ def _check_pose_units(
                 "`face3d-tune data convert DIR OUT --from radians --pose-unit radians` writes a copy that records it"
                 " (`--from degrees --pose-unit degrees` if they are degrees)"
             )
-            problems.append(Problem(file=file, key=key, what=what, expected="degrees, or their unit said", hint=hint))
+            problems.append(Problem(file=file, key=key, what=what, expected="degrees, or a recorded unit", hint=hint))
 
 
 def _report_rows(problems: list[Problem], file: str, what: str, expected: str, rows: Iterable[SupportsInt]) -> None:

@@ -77,8 +77,8 @@ def fold_people(
     """
     if split != "person":
         raise ConfigError(
-            f"{of} folds need split = person; with split = {split} everybody trains and validates in each of them",
-            "leave --folds or --split out",
+            f"{of} folds need split = person; with split = {split} everyone trains and validates in each of them",
+            "omit --folds or --split",
         )
     held = people["train"] + people["validation"]
     if of > len(held):

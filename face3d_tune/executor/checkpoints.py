@@ -29,7 +29,7 @@ from face3d_tune.training.checkpoint_file import checkpoint_args
 
 _TROUBLE = (ArtifactError, RuntimeError, MemoryError)  # torch reports a want of memory as RuntimeError
 _PAUSE = 30.0  # seconds after a checkpoint could not be saved, which may itself have taken long
-_AGAIN = "begins again at epoch 1: "
+_AGAIN = "restarts at epoch 1: "
 
 T = TypeVar("T", bound=Training)
 

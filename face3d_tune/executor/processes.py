@@ -103,7 +103,7 @@ class _Child:
         if name != "SIGKILL":
             return Failure(f"its process was killed ({name})", died=True)
         starved = killed_for_memory() > self._killed_before
-        why = "for want of memory" if starved else "perhaps for want of memory"
+        why = "for lack of memory" if starved else "probably for lack of memory"
         return Failure(f"its process was killed ({name}), {why}", out_of_memory=starved, died=True)
 
     def end(self, patience: float = _PATIENCE) -> None:

@@ -56,7 +56,7 @@ class FirstEpoch:
 
 @dataclass(frozen=True, slots=True)
 class ScriptCheck:
-    """A script that trained one epoch; `warnings` are for whoever will train with it."""
+    """A script that trained one epoch; `warnings` are for the user who will train with it."""
 
     first: FirstEpoch
     weights: Mapping[str, Tensor] | None  # of the model that it built; None if no checkpoint says
@@ -73,7 +73,7 @@ def try_script(
     ScriptError, with what the script printed, if it does not train; DataError if `source` cannot be copied.
     """
     if "epochs" not in script.flags:
-        raise ScriptError(f"{script.path} has no --epochs, so it cannot be told to train only one")
+        raise ScriptError(f"{script.path} has no --epochs, so it cannot be limited to one epoch")
     path = os.path.abspath(script.path)
     before = _files(Path(path).parent)
     with tempfile.TemporaryDirectory(prefix="face3d-tune-", ignore_cleanup_errors=True) as name:

@@ -65,7 +65,7 @@ def find(exit_code: int, printed: str, given: Mapping[str, Sequence[str]]) -> Di
             f"out of memory: {_last_line(printed)}", _named(_TAKE_MEMORY, given), "it decides how much is taken"
         )
     if exit_code in _KILLED:
-        reason = "it was killed, perhaps for want of memory"
+        reason = "it was killed, probably for lack of memory"
         return Diagnosis(reason, _named(_TAKE_MEMORY, given), "it decides how much is taken")
     head, _, trace = printed.rpartition("Traceback (most recent call last):")
     if not trace or not (head or printed.startswith("Traceback")):

@@ -115,7 +115,7 @@ def read(path: Path) -> EarlierRun:
         raise EarlierRunError(str(error), _FILE) from error
     if missing := {"args", "model_state_dict", *_CURVES.values()} - held.keys():
         raise EarlierRunError(
-            f"{path} is no checkpoint of a training: it lacks {', '.join(sorted(missing))}; it holds {_contents(held)}",
+            f"{path} is not a training checkpoint: it lacks {', '.join(sorted(missing))}; it holds {_contents(held)}",
             _FILE,
         )
     args = checkpoint_file.mapping(held["args"])

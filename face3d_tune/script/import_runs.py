@@ -184,12 +184,12 @@ def _doubt(run: EarlierRun, config: TrialConfig, scores: Mapping[Whom, _Scores],
     whose = f"the pairs of those who train {'or validate ' if nearest == 'both' else ''}here"
     on_theirs = f"{scores[nearest].cosine:.4f} on {whose}"
     if on_validation <= _SAME and on_validation < distance[nearest] * _CLEARLY:
-        return f"{says}, {on_theirs}: too near to each other to tell whom it was validated on"
+        return f"{says}, {on_theirs}: too close to tell which people it was validated on"
     return f"{says}, but {on_theirs}: it was validated on the pairs that it trained on, not on people it had never seen"
 
 
 def _is_of_everyone(claim: float, scores: Mapping[Whom, _Scores], data: FaceData) -> bool:
-    """Whether a claim may be everyone's mean: the test people, whom nobody asks here, need be no odd ones for it."""
+    """Whether a claim may be everyone's mean: the test people, whom `import` does not use, need not differ for it."""
     both = scores.get("both")
     test = 0 if both is None else sum(map(len, data.parts.values())) - len(both.cosines)
     if both is None or not test:

@@ -111,7 +111,7 @@ def _versions() -> Finding:
         needed = f"needed at least: {', '.join(old)}" if old else "this needs Optuna 5"
         return Finding("versions", "problem", said, f"pip install -c constraints.txt -e . ({needed})")
     if not _PYTHONS[0] <= mine <= _PYTHONS[1]:
-        return Finding("versions", "warning", said, "use Python 3.11 to 3.13: with others it was never tried")
+        return Finding("versions", "warning", said, "use Python 3.11 to 3.13: other versions were never tried")
     return Finding("versions", "ok", said)
 
 
@@ -135,7 +135,9 @@ def _cores() -> Finding:
     threads = ", ".join(f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ)
     said = f"{count} cores, {busy:.1f} of them busy{f'; {threads}' if threads else ''}"
     if busy > 0.5 * count:
-        return Finding("cores", "warning", said, f"end what else runs, or leave it room: --slots {max(1, count // 2)}")
+        return Finding(
+            "cores", "warning", said, f"end other programs, or leave them room: --slots {max(1, count // 2)}"
+        )
     return Finding("cores", "ok", said)
 
 
@@ -152,14 +154,14 @@ def _data(folder: Path | None, turn_angle: TurnAngle) -> Finding:
     pairs = {part: len(held) for part, held in data.parts.items()}
     said = f"{data.source}: {sum(map(len, data.people.values()))} people, pairs {pairs}"
     if data.warnings:
-        return Finding("data", "warning", f"{said}; {data.warnings[0]}", "face3d-tune data check says everything")
+        return Finding("data", "warning", f"{said}; {data.warnings[0]}", "face3d-tune data check lists everything")
     return Finding("data", "ok", said)
 
 
 def _storage(typed: str) -> Finding:
     place = Storage.parse(typed)
     if not place.writable():
-        advice = "choose another --storage, or get the right to write there"
+        advice = "choose another --storage, or get write permission there"
         return Finding("storage", "problem", f"{place}: cannot be written", advice)
     if place.sqlite_file and not place.sqlite_file.exists():
         return Finding("storage", "ok", f"{place}: not there yet; `face3d-tune run` makes it")
@@ -189,7 +191,7 @@ def _clocks(typed: str) -> Finding:
 
 def _artifacts(typed: str | None) -> Finding:
     if typed is None:
-        advice = "give --artifacts, or an interrupted trial begins again"
+        advice = "give --artifacts, or an interrupted trial restarts at epoch 1"
         return Finding("artifacts", "warning", "no checkpoints are kept", advice)
     kept = Artifacts.parse(typed, to_write=False)
     if typed.startswith("s3://"):
@@ -230,9 +232,9 @@ def _script(script: ScriptToTry, folder: Path | None) -> Finding:
         said += f", and builds the {script.layout} layout as the flags say"
     if warnings := [
         *tested.warnings,
-        *(f"it cannot be told {line}" for line in commands(config, use, accepted).missing),
+        *(f"it cannot express {line}" for line in commands(config, use, accepted).missing),
     ]:
-        advice = "docs/your-script.md says what a search needs of a script"
+        advice = "see docs/your-script.md for what a search needs of a script"
         return Finding("script", "warning", f"{said}; {'; '.join(warnings)}", advice)
     return Finding("script", "ok", said)
 

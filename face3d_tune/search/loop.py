@@ -241,7 +241,7 @@ class Loop:
         if trial in errors and in_a_row >= _ERRORS_IN_A_ROW:
             raise TrainingError(
                 f"{in_a_row} trials in a row failed; the last: {_reason(trial)}",
-                "mend the cause and run the same command again; finished trials are kept",
+                "fix the cause and run the same command again; finished trials are kept",
             )
         hopeless = [failed for failed in self._failures if cause(failed) in OF_THE_CONFIG]
         if len(hopeless) >= _HOPELESS_IN_A_ROW * max(1, self._slots.count):
@@ -315,7 +315,7 @@ class Loop:
             except Exception as error:
                 if not is_away(error):
                     raise
-                self._watcher.note("the storage does not answer: what was running will be taken over by the next run")
+                self._watcher.note("the storage does not answer: the next run takes over what was running")
                 return
 
 

@@ -133,7 +133,7 @@ class TrialRun:
         in_mid_trial = self.task.fold < self.task.folds  # where the end of a fold is the end of nothing
         if resumed.results and not (in_mid_trial and resumed.results[-1].stop_reason):
             of_fold = "" if self.task.folds == 1 else f" of fold {self.task.fold}"
-            self._say(f"goes on after epoch {len(resumed.results)}{of_fold}")
+            self._say(f"resumes after epoch {len(resumed.results)}{of_fold}")
         if resumed.precision != self.task.precision:  # the other has led to NaN before
             self.task, self._retried = replace(self.task, precision=resumed.precision), True
         self._resumed[self.task.fold], self._history = resumed, []

@@ -260,5 +260,5 @@ def best_weights(unique: str, trial: str) -> str:
 def _checked(name: str) -> str:
     """The name, if it stays inside whatever it is appended to, on every system."""
     if any(part in ("", ".", "..") for part in name.split("/")) or set(name) & set("\\:") or name.endswith(_PARTIAL):
-        raise ValueError(f"{name!r} is no name of an artifact")
+        raise ValueError(f"{name!r} is not an artifact name")
     return name

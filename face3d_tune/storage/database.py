@@ -58,7 +58,7 @@ class Storage:
         if part and ("@" in typed[slice(*part)] or (url and unquote(typed[slice(*part)]) != url.password)):
             raise StorageError(
                 f"storage {masked(typed)}: the password is not encoded, so it is unclear where it ends",
-                "write @ in it as %40, : as %3A, / as %2F, ? as %3F; or leave it out and set PGPASSWORD",
+                "write @ in it as %40, : as %3A, / as %2F, ? as %3F; or omit it and set PGPASSWORD",
             )
         if url is None:
             raise StorageError("the storage is not a database URL", hint)

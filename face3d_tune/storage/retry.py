@@ -55,11 +55,11 @@ class DatabaseRetry:
         now = time.monotonic()
         if self._since is None:
             self._since = now
-            self._note(f"the storage does not answer ({reason}); training goes on, its results are kept here")
+            self._note(f"the storage does not answer ({reason}); training continues, and its results wait here")
         elif now - self._since > self._timeout:
             raise StorageAwayError(
                 f"the storage did not answer for {now - self._since:.0f} s: {reason}",
-                "when it is back, run the same command again: it goes on from the last checkpoints",
+                "when it is back, run the same command again: it resumes from the last checkpoints",
             ) from error
         self._next = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, _PAUSES[1])

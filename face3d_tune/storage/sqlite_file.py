@@ -87,7 +87,7 @@ class Held(TimeoutError):
         with suppress(OSError, ValueError):  # an older version wrote nothing, and on Windows nobody can read it
             number, host = path.read_text(encoding="utf-8").split()[:2]
             self.holder = f"process {int(number)} on {host}"
-        self.mend = f"if it runs no more, remove {path}" if left_behind else None
+        self.mend = f"if it no longer runs, remove {path}" if left_behind else None
 
 
 def take(path: Path) -> BaseFileLock:

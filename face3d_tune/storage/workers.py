@@ -62,7 +62,7 @@ class WorkerRow:
     host: str
     pid: int
     age: float  # seconds since it joined
-    silent: float  # seconds since its last sign of life
+    silent: float  # seconds since its last heartbeat
     alive: bool
     trials: tuple[int, ...]  # numbers of those it claims and that run
 
@@ -186,10 +186,10 @@ class Worker:
             elif owner is None:
                 found.append(Orphan(number, trial_id, "no worker claims it"))
             elif host is None:
-                found.append(Orphan(number, trial_id, "its process ended without a word"))
+                found.append(Orphan(number, trial_id, "its process ended without notice"))
             elif self._alone or now - max(seen, started, self._steady) > silence:
-                silent = f"{host}, process {pid}, silent for {max(0.0, now - seen):.0f} s"
-                found.append(Orphan(number, trial_id, f"its process ended without a word ({silent})"))
+                silent = f"{host}, process {pid}, no heartbeat for {max(0.0, now - seen):.0f} s"
+                found.append(Orphan(number, trial_id, f"its process ended without notice ({silent})"))
         return found
 
     def leave(self) -> None:
@@ -232,7 +232,7 @@ class Heartbeat(threading.Thread):
                 self._worker.beat()
                 self._look_around()
             except Exception as error:
-                said = f"no sign of life: {type(error).__name__}: {error}"
+                said = f"no heartbeat: {type(error).__name__}: {error}"
                 known = is_away(error) or isinstance(error, StudyGoneError)  # which the search itself says
                 if not known and said not in self._said:
                     self._said.add(said)

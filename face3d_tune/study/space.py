@@ -29,7 +29,7 @@ def parse(name: str, row: Any) -> BaseDistribution:
         return CategoricalDistribution(tuple(exact(name, value) for value in row))
     kind = PARAMETERS[name]
     if not isinstance(row, dict):
-        raise ConfigError(f"{name} = {row!r} is no range; expected {{ low = …, high = … }} or a list of choices")
+        raise ConfigError(f"{name} = {row!r} is not a range; expected {{ low = …, high = … }} or a list of choices")
     if unknown := set(row) - {"low", "high", "scale"}:
         raise ConfigError(f"{name}: unknown key {min(unknown)!r}; expected low, high, scale")
     if kind is bool or get_args(kind):

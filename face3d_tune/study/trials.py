@@ -78,11 +78,11 @@ def require_present(study: optuna.Study, own: str | None) -> None:
     if renamed:
         raise StudyGoneError(
             f"study {study.study_name!r} was renamed to {renamed[0]!r} meanwhile",
-            f"the same command goes on with it: --study-name {shlex.quote(renamed[0])}",
+            f"to resume it: --study-name {shlex.quote(renamed[0])}",
         )
     raise StudyGoneError(
         f"study {study.study_name!r} was deleted meanwhile; {listed_names(sorted(names.values()))}",
-        "its checkpoints are kept: restore the study from a backup, and `face3d-tune run` goes on from them",
+        "its checkpoints are kept: restore the study from a backup, and `face3d-tune run` resumes from them",
     )
 
 
@@ -152,7 +152,7 @@ def pick_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
     if is_foreign(trials[number]) and "config" not in trials[number].user_attrs:
         raise StudyError(
             f"trial {number} was added by hand: face3d-tune did not train it and does not know its configuration",
-            "name another with --trial, or leave it out for the best",
+            "name another with --trial, or omit --trial for the best",
         )
     if "config" not in trials[number].user_attrs:
         failed = trials[number].state == TrialState.FAIL

@@ -101,7 +101,7 @@ def _held(name: str, attrs: Mapping[str, Any], before: str | None) -> WarmStart 
         follows = "follows no other" if held is None else f"follows {held.study!r}, not {before!r}"
         raise StudyError(
             f"study {name!r} {follows}",
-            "leave --from away to go on with it, or start another study with --study-name NEW",
+            "omit --from to continue it, or start another study with --study-name NEW",
         )
     return held
 

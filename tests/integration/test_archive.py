@@ -69,7 +69,7 @@ def test_an_interrupted_trial_goes_on_at_its_next_epoch_as_if_nothing_had_happen
     assert again.intermediate_values == curve_alone(again, data)
     assert again.user_attrs["resumed_epochs"] == epoch
     assert [result.epoch for result in watch.epochs[2]] == list(range(epoch, EPOCHS + 1))  # the last one shown again
-    assert watch.notes == [f"trial 2: goes on after epoch {epoch}"]
+    assert watch.notes == [f"trial 2: resumes after epoch {epoch}"]
     assert watch.files == ["best/trial-0.pth", "best/trial-2.pth"]
 
 
@@ -90,7 +90,7 @@ def test_without_its_checkpoints_a_trial_begins_again_and_says_so(opened, data, 
     watch = run(opened(artifacts=tmp_path / "elsewhere"), 1)
     again = opened().study.trials[1]
     place = tmp_path / "elsewhere"
-    assert watch.notes == [f"trial 1: begins again at epoch 1: {place} has no checkpoint of it"]
+    assert watch.notes == [f"trial 1: restarts at epoch 1: {place} has no checkpoint of it"]
     assert again.user_attrs["resumed_epochs"] == 0
     assert again.intermediate_values == curve_alone(again, data)
 

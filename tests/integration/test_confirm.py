@@ -181,7 +181,7 @@ def test_numbers_and_verdicts_go_to_stdout_and_progress_to_stderr(done):
     assert f"{held['ridge']['test']:.4f}" in re.search(r"^ridge.*$", out, re.M)[0]
     assert "quickstart = recommended" in out
     assert f"Winner's curse: in the study {winner['name']} had {winner['value']:.4f}" in out
-    assert "Look 1 at the test people" in out
+    assert "First evaluation on the test people" in out
     assert "face3d-tune report --storage sqlite:///studies.db --study-name quick" in out
     assert max(len(line) for line in out.partition("\n\n")[2].partition("\n\n")[0].splitlines()) <= 80
     assert "train    10 trainings, 2 seeds of each" in done.answer.err
@@ -203,7 +203,7 @@ def test_asking_again_trains_nothing_and_is_counted_as_another_look(place):
     before = place.trainings
     answer = place.confirm()
     assert "10 of them are stored already" in answer.err
-    assert "Look 2 at the test people: each look makes the verdict a little less trustworthy." in answer.out
+    assert "Evaluation 2 on the test people: each one makes the verdict a little less trustworthy." in answer.out
     assert place.trainings == before
     looks = place.attrs["confirmation"]["looks"]
     assert [look["command"] for look in looks] == ["face3d-tune confirm --study-name quick --top 2 --seeds 2"] * 2
@@ -219,11 +219,11 @@ def test_a_look_for_another_study_of_the_storage_at_the_same_people_counts_and_o
         elsewhere.set_user_attr("data_fingerprint", "0" * 16)
         looks = [{"time": f"2026-01-0{day}T00:00:00+00:00", "command": "", "compared": []} for day in (1, 2, 3)]
         elsewhere.set_user_attr("confirmation", {**place.attrs["confirmation"], "looks": looks})
-    assert "Look 2 at the test people" in place.confirm().out
+    assert "Evaluation 2 on the test people" in place.confirm().out
 
     answer = call(*(word if word != "quick" else "again" for word in place.words()), cwd=place.folder)
 
-    assert "Look 3 at the test people" in answer.out  # what it was copied with, the second of `quick`, and its own
+    assert "Evaluation 3 on the test people" in answer.out  # the copied one, the second of `quick`, and its own
 
 
 def test_more_seeds_and_trials_train_only_what_is_missing(place):
@@ -314,7 +314,7 @@ def test_a_confirmation_that_is_ended_goes_on_where_it_was(done, place, how):
     assert 10 < len(stored) < 20
     assert len(place.attrs["confirmation"]["looks"]) == 1  # nothing was shown
     if how == signal.SIGINT:
-        assert f"{len(stored)} of 20 trainings are stored\nhint: the same command goes on from there" in err
+        assert f"{len(stored)} of 20 trainings are stored\nhint: run the same command to resume" in err
     rest = place.confirm(seeds=4)
     assert rest.code == 0, rest.err
     assert rest.err.count("validation cosine") == 20 - len(stored)

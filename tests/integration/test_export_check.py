@@ -143,7 +143,7 @@ def test_a_copy_that_builds_another_layout_does_not_pass(home, tmp_path):
     *_, error, hint = answer.err.splitlines()
     assert error == f"error: {script} builds another model than is trained here: layout = pose, not keypoint"
     assert hint.startswith("hint: your copy builds the pose layout: `face3d-tune run --layout pose --study-name NEW`")
-    assert hint.endswith("; --partial prints the command all the same")
+    assert hint.endswith("; --partial prints the command anyway")
 
 
 def test_its_command_is_printed_all_the_same_as_partial(home, tmp_path, monkeypatch):

@@ -136,7 +136,7 @@ def test_a_trial_interrupted_in_any_fold_goes_on_there_and_ends_as_if_nothing_ha
     rest = [*range(epoch, EPOCHS + 1), *[1, 2, 3] * (FOLDS - fold)]
     assert trained == ended + rest
     assert search.study.trials[2].user_attrs["resumed_epochs"] == EPOCHS * (fold - 1) + epoch
-    said = [] if epoch == EPOCHS and fold < FOLDS else [f"trial 2: goes on after epoch {epoch} of fold {fold}"]
+    said = [] if epoch == EPOCHS and fold < FOLDS else [f"trial 2: resumes after epoch {epoch} of fold {fold}"]
     assert watch.notes == said
     assert kept_files(search) == ["best/trial-0.pth", "best/trial-2.pth"]
 
@@ -158,7 +158,7 @@ def test_without_checkpoints_a_trial_begins_again_at_its_first_fold(opened, data
         run(opened(), watch=InFold(1, 2, 2))
     search = opened()
     watch = run(search, slots=PlainSlot(data, CPU))
-    assert watch.notes == ["trial 2: begins again at epoch 1: no checkpoints are kept"]
+    assert watch.notes == ["trial 2: restarts at epoch 1: no checkpoints are kept"]
     assert found(search.study) == undisturbed
 
 
@@ -298,7 +298,7 @@ def test_a_trial_of_several_folds_is_trained_on_the_ordinary_split_and_that_is_s
     trained = call("train", "--device", "cpu", "--out", "out", cwd=folder)
     assert trained.code == 0, trained.err
     assert re.search(
-        r"note: the trial's value, 0\.\d{4}, is a mean over 3 folds; here is the ordinary split", trained.err
+        r"note: the trial's value, 0\.\d{4}, is a mean over 3 folds; this training uses the ordinary split", trained.err
     )
     assert "the same" not in trained.out
     exported = json.loads(call("export", "--format", "json", cwd=folder).out)

@@ -169,7 +169,7 @@ def test_status_shows_the_worker_and_its_trial_and_later_that_it_left(place, dat
     assert (worker["host"], worker["pid"], worker["alive"]) == (socket.gethostname(), process.pid, True)
     assert worker["trials"] == [0]
     assert 0 <= worker["silent"] <= 15 + worker["age"]
-    pattern = rf"worker   {re.escape(worker['host'])}:{process.pid}: #0; last sign of life \d+ s ago"
+    pattern = rf"worker   {re.escape(worker['host'])}:{process.pid}: #0; last heartbeat \d+ s ago"
     assert re.fullmatch(pattern, lines[-1]), lines
     assert json.loads(call("status", "--json", cwd=place).out)["studies"][0]["workers"] == []
 
@@ -385,7 +385,7 @@ def test_the_processes_of_a_search_that_is_killed_end_by_themselves_and_the_next
     assert abandoned == running
     assert [trial.user_attrs["retry_of"] for trial in trials if "retry_of" in trial.user_attrs] == running
     assert all(
-        trial.user_attrs["error"].startswith("its process ended without a word (")
+        trial.user_attrs["error"].startswith("its process ended without notice (")
         for trial in trials
         if trial.number in running
     )

@@ -217,7 +217,7 @@ def test_a_trial_whose_process_is_killed_is_tried_again_with_the_reason_and_the_
     search.run(3, watch, slots=slots)
     victim = search.study.trials[1]
     assert (victim.state, victim.user_attrs["stop_reason"]) == (TrialState.FAIL, "error")
-    assert victim.user_attrs["error"] == "its process was killed (SIGKILL), perhaps for want of memory"
+    assert victim.user_attrs["error"] == "its process was killed (SIGKILL), probably for lack of memory"
     assert cause(victim) is None  # it only gave its place to a successor
     others = [trial for trial in search.study.trials if trial.number != 1]
     assert [trial.state.name for trial in others] == ["COMPLETE"] * 3  # the total is exact, and no preset is lost
@@ -248,7 +248,7 @@ def test_a_process_that_was_killed_while_the_kernel_killed_for_memory_ran_out_of
     failed = []
     while not failed:
         failed = [event.given for event in slots.wait() if isinstance(event.given, Failure)]
-    assert failed == [Failure("its process was killed (SIGKILL), for want of memory", out_of_memory=True, died=True)]
+    assert failed == [Failure("its process was killed (SIGKILL), for lack of memory", out_of_memory=True, died=True)]
     kernel.unlink()
     assert processes_module.killed_for_memory() == 0  # as on a system that does not say
 

@@ -49,7 +49,7 @@ def test_a_report_is_written_over_and_another_file_is_not(place):
         assert [call("report", "-o", name, cwd=place).code for _ in range(2)] == [0, 0]
     (place / "train_3d.py").write_text("import torch", encoding="utf-8")
     answer = call("report", "-o", "train_3d.py", cwd=place)
-    assert (answer.code, answer.err.splitlines()[0]) == (2, "error: train_3d.py exists and is no report")
+    assert (answer.code, answer.err.splitlines()[0]) == (2, "error: train_3d.py exists and is not a report")
     assert (place / "train_3d.py").read_text(encoding="utf-8") == "import torch"
     notes = "# My notes\n\nSearched with face3d-tune: `face3d-tune report -o report.html`\n"
     (place / "README.md").write_text(notes, encoding="utf-8")

@@ -750,7 +750,7 @@ def test_a_run_that_is_killed_is_completed_by_the_next_one(sqlite_url, quick_stu
         first = study.trials[retry.user_attrs["retry_of"]]
         assert first.number >= killed
         assert first.state == TrialState.FAIL
-        assert first.user_attrs["error"].startswith("its process ended without a word (")
+        assert first.user_attrs["error"].startswith("its process ended without notice (")
         assert (retry.params, retry.user_attrs["seed"]) == (first.params, first.user_attrs["seed"])
         assert {row.trial.state for row in preset_rows(study)} == {TrialState.COMPLETE}
 

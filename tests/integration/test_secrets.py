@@ -158,7 +158,7 @@ def test_the_hint_says_how_to_encode_it(place):
     answer = call("status", "--storage", "postgresql://u:p@ssw0rd@host/db", cwd=place)
     assert answer.err.splitlines() == [
         "error: storage postgresql://u:***@host/db: the password is not encoded, so it is unclear where it ends",
-        "hint: write @ in it as %40, : as %3A, / as %2F, ? as %3F; or leave it out and set PGPASSWORD",
+        "hint: write @ in it as %40, : as %3A, / as %2F, ? as %3F; or omit it and set PGPASSWORD",
     ]
 
 

@@ -374,7 +374,7 @@ def test_while_the_database_is_away_training_goes_on_and_the_reports_arrive_late
         assert trial.state == TrialState.COMPLETE
         assert trial.intermediate_values == {step: 0.01 * step for step in range(1, 11 + trial.number)}
     gone, back = watch.notes
-    assert gone == "the storage does not answer (connection refused); training goes on, its results are kept here"
+    assert gone == "the storage does not answer (connection refused); training continues, and its results wait here"
     assert back.startswith("the storage answers again after ")
 
 
@@ -391,7 +391,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(scripted, monkeypatch):
     monkeypatch.setattr("face3d_tune.storage.retry._PAUSES", (0.0, 0.0))
     scripted(slots, 1, watch)
     assert scripted.search.study.trials[0].intermediate_values == {step: step / 1000 for step in range(1, 901)}
-    assert watch.notes[0].startswith("the storage does not answer (database or disk is full); training goes on")
+    assert watch.notes[0].startswith("the storage does not answer (database or disk is full); training continues")
     assert watch.notes[-1].startswith("the storage answers again")
 
 

@@ -185,7 +185,7 @@ def test_the_command_line_says_it_in_one_line(tmp_path, data_folder, monkeypatch
     assert error == "error: study 'quick' was deleted meanwhile; this storage holds no study"
     assert (
         hint
-        == "hint: its checkpoints are kept: restore the study from a backup, and `face3d-tune run` goes on from them"
+        == "hint: its checkpoints are kept: restore the study from a backup, and `face3d-tune run` resumes from them"
     )
     assert (
         len([path for path in (tmp_path / "kept").rglob("trial-0.*")]) == 2

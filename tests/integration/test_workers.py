@@ -169,7 +169,9 @@ def test_a_dead_worker_is_missed_in_time_even_by_one_that_is_busy_in_a_long_epoc
         assert silence < when - last_sign < silence + silence / 6 + SLACK
         trials = living.study.trials
         assert trials[1].state == TrialState.FAIL
-        reason = f"its process ended without a word ({dying.worker.label.replace(':', ', process ')}, silent for 1 s)"
+        reason = (
+            f"its process ended without notice ({dying.worker.label.replace(':', ', process ')}, no heartbeat for 1 s)"
+        )
         assert trials[1].user_attrs["error"] == reason
         assert line == f"trial 1 was left running: {reason}"
         (again,) = [trial for trial in trials if trial.user_attrs.get("retry_of") == 1]
@@ -227,7 +229,7 @@ def test_a_worker_that_only_slept_loses_its_trial_and_goes_on(postgres_url, quic
         assert (slept.lost, others.lost) == ([0], [])
         assert (slept.notes, slept.reasons) == ([], ["reassigned to another worker: no heartbeat from this one"])
         (line,) = others.notes
-        assert line.startswith("trial 0 was left running: its process ended without a word (")
+        assert line.startswith("trial 0 was left running: its process ended without notice (")
         assert len(slept.ended) >= 1  # it went on with others
         assert [trial.number for trial in other.study.trials if trial.state == TrialState.FAIL] == [0]
         check(other, total)
@@ -315,7 +317,7 @@ def test_nothing_is_lost_while_the_database_is_away_for_longer_than_a_worker_may
             assert watch.lost == []
             gone, back = watch.notes
             assert gone.startswith(reason)
-            assert gone.endswith("; training goes on, its results are kept here")
+            assert gone.endswith("; training continues, and its results wait here")
             assert back.startswith("the storage answers again after ")
         assert states(first.study) == ["COMPLETE"] * 2 + ["WAITING"] * 2
         for trial in first.study.trials[:2]:

@@ -68,7 +68,7 @@ def test_content_of_any_size_comes_back(place, size):
 )
 def test_no_name_leads_out_of_the_place(place, name):
     for use in (place.read, place.remove, lambda name: place.write(name, b"")):
-        with pytest.raises(ValueError, match="is no name of an artifact"):
+        with pytest.raises(ValueError, match="is not an artifact name"):
             use(name)
 
 

@@ -389,7 +389,7 @@ def test_two_torn_files_let_the_training_begin_again_and_say_so(data, checkpoint
     slots.start(TASK)
     (event,) = slots.wait()
     assert event.given.results == ()
-    assert event.given.note.startswith("begins again at epoch 1: the checkpoint of epoch 3 cannot be used, ")
+    assert event.given.note.startswith("restarts at epoch 1: the checkpoint of epoch 3 cannot be used, ")
     assert [event.given.epoch for event in slots.wait()] == [1]
     assert [path.name.rpartition(".")[2] for path in running(tmp_path)] == ["000001"]
 
@@ -620,7 +620,7 @@ def test_a_retry_without_checkpoint_begins_again_and_says_so(data, checkpoints, 
     slots.start(replace(TASK, retry=True))
     (event,) = slots.wait()
     why = f"{checkpoints.artifacts} has no checkpoint of it" if kept else "no checkpoints are kept"
-    assert event.given == Resumed((), "off", f"begins again at epoch 1: {why}")
+    assert event.given == Resumed((), "off", f"restarts at epoch 1: {why}")
     assert [event.given.epoch for event in slots.wait()] == [1]
 
 
@@ -638,7 +638,7 @@ def test_a_checkpoint_that_does_not_fit_lets_the_training_begin_again(data, chec
     slots = PlainSlot(data, CPU, checkpoints) if kind == "plain" else BatchedSlots(data, CPU, 1, checkpoints)
     slots.start(TASK)
     (event,) = slots.wait()
-    assert event.given == Resumed((), "off", "begins again at epoch 1: its checkpoint does not fit, 'scheduler'")
+    assert event.given == Resumed((), "off", "restarts at epoch 1: its checkpoint does not fit, 'scheduler'")
     expected = make(kind, data).train_epoch()
     assert [replace(event.given, seconds=0) for event in slots.wait()] == [replace(expected, seconds=0)]
 
@@ -722,7 +722,7 @@ def test_a_place_that_cannot_be_read_lets_the_training_begin_again(data, checkpo
         raise ArtifactError("it is away")
 
     monkeypatch.setattr(type(checkpoints.artifacts), "names", away)
-    assert checkpoints.load("trial-1", TASK).note == "begins again at epoch 1: it is away"
+    assert checkpoints.load("trial-1", TASK).note == "restarts at epoch 1: it is away"
     assert checkpoints.tidy({"trial-1": None}) == "could not tidy up checkpoints: it is away"
     assert checkpoints.keep_best([], 1) == "could not remove checkpoints: it is away"
     assert checkpoints.discard("trial-1") == "could not remove checkpoints: it is away"

@@ -312,7 +312,7 @@ def test_the_only_fold_of_one_is_the_data_themselves(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("split", "of", "said", "hint"),
     [
-        ("none", 3, "3 folds need split = person; with split = none everybody", "leave --folds or --split out"),
+        ("none", 3, "3 folds need split = person; with split = none everyone", "omit --folds or --split"),
         ("person", 11, "11 folds need 11 people who do not test; here are 10", "--folds 10 at most"),
     ],
 )

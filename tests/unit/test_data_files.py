@@ -312,7 +312,7 @@ ERRORS: dict[str, tuple[Break, str]] = {
     "poses that look like radians": (
         metadata("video", lambda content: content.update(poses=np.deg2rad(content["poses"]).tolist())),
         "video_metadata.json: pose_unit: not recorded, and no angle exceeds 1.31: these look like radians;"
-        " expected degrees, or their unit said",
+        " expected degrees, or a recorded unit",
     ),
     "too few people": (
         lambda folder: write_data(folder, people=3),

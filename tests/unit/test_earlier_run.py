@@ -87,7 +87,7 @@ def test_a_claim_between_two_kinds_of_people_is_no_proof_of_either(data_folder, 
     assert "with another split" in examine(run, quick, SETTINGS, data, unconfirmed=False).reason
     monkeypatch.setattr(import_runs, "_SAME", 1.0)
     examined = examine(run, quick, SETTINGS, data, unconfirmed=False)
-    assert "too near to each other to tell" in examined.reason
+    assert "too close to tell" in examined.reason
     assert examined.trial is None
 
 

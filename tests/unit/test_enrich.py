@@ -90,7 +90,7 @@ def test_the_note_begins_with_what_the_test_people_said(study):
     assert "| baseline | 0.5500 | 0.5400 | 0.6400 |" in note
     assert "| ridge | – | 0.6500 | 0.6600 |" in note
     assert "- worse than ridge by 0.0300 (0.0200 to 0.0400)" in note
-    assert "- Look 2 at the test people" in note
+    assert "- Evaluation 2 on the test people" in note
     assert "0.0200 of it was luck" in note
 
 

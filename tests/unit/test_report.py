@@ -176,8 +176,8 @@ def test_a_report_names_the_winners_curse_the_looks_and_what_is_out_of_date():
     once, twice, old = (page_of(STUDIES[name]()).text for name in ("confirmed", "confirmed twice", "out of date"))
     assert "in the study trial 12 had 0.7000 on the validation people; trained 2 times on fresh seeds it has" in once
     assert "it has 0.6800 ± 0.0030. 0.0200 of the value was luck of the draw." in once
-    assert "This is the first look at the test people." in once
-    assert "Look 2 at the test people: each look makes the verdict a little less trustworthy." in twice
+    assert "This is the first evaluation on the test people." in once
+    assert "Evaluation 2 on the test people: each one makes the verdict a little less trustworthy." in twice
     assert "not yet confirmed" not in once
     assert "Out of date: the search has found a better trial since" in old
     assert "Winner's curse: none seen." in page_of(STUDIES["diverged"]()).text

@@ -69,7 +69,7 @@ def test_an_absence_is_said_once_tried_again_after_doubling_pauses_and_its_end_i
         assert database_retry.attempt(action) is None
         clock.now += 0.25
     assert asked == [0.0, 0.5, 1.5, 3.5, 7.5, 12.5, 17.5, 22.5, 27.5]
-    assert notes == ["the storage does not answer (connection refused); training goes on, its results are kept here"]
+    assert notes == ["the storage does not answer (connection refused); training continues, and its results wait here"]
     clock.now = 1040.0
     assert database_retry.attempt(lambda: "back") == "back"
     assert notes[1:] == ["the storage answers again after 40 s"]

@@ -107,7 +107,7 @@ def test_without_locks_two_searches_still_keep_each_other_out(tmp_path, no_flock
         error = error_of(tmp_path / "x.db")
     lock = tmp_path / "x.db.lock"
     me = f"process {os.getpid()} on {socket.gethostname()}"
-    assert error.message.endswith(f"searching in this file ({me}; if it runs no more, remove {lock})")
+    assert error.message.endswith(f"searching in this file ({me}; if it no longer runs, remove {lock})")
     assert not lock.exists()
     assert search_in(tmp_path / "x.db")
 
@@ -126,7 +126,7 @@ def test_a_lock_left_behind_elsewhere_is_named_with_how_to_remove_it(tmp_path, n
     lock = tmp_path / "x.db.lock"
     lock.write_text(left)
     error = error_of(tmp_path / "x.db")
-    assert error.message.endswith(f"searching in this file ({who}; if it runs no more, remove {lock})")
+    assert error.message.endswith(f"searching in this file ({who}; if it no longer runs, remove {lock})")
     assert error.__cause__.__class__.__mro__[1] is TimeoutError  # `copy` knows it by that
     lock.unlink()
     assert search_in(tmp_path / "x.db")

@@ -388,7 +388,7 @@ SPACE = "space.lr = [1e-4, 1e-3]\n"
         # rows of the space
         ("[space]", "[space] is empty; a study needs at least one searched parameter"),
         ("", "[space] is empty; a study needs at least one searched parameter"),
-        ("space.lr = 1e-4", "space.lr = 0.0001 is no range; expected { low = …, high = … } or a list of choices"),
+        ("space.lr = 1e-4", "space.lr = 0.0001 is not a range; expected { low = …, high = … } or a list of choices"),
         ("space.lr = { low = 'x', high = 1 }", "space.lr = 'x' has the wrong type; expected a number"),
         ("space.lr = { low = 2, high = 1 }", "space.lr: low = 2 is above high = 1"),
         (

@@ -411,7 +411,7 @@ def test_the_task_of_a_trial_says_where_its_checkpoints_are_and_whether_there_sh
 def test_of_a_resumed_trial_every_epoch_is_reported_but_only_the_last_is_judged_and_shown(data):
     history, reporter = begun(data), Reporter()
     run, verdict, said, seen = resuming(data, history[:3], reporter=reporter)
-    assert (verdict, said, seen) == (None, ["goes on after epoch 3"], [history[2]])
+    assert (verdict, said, seen) == (None, ["resumes after epoch 3"], [history[2]])
     assert reporter.reports == [(result.epoch, result.val_cosine) for result in history[:3]]
     assert reporter.asked == [3]
     outcome = run.take(Event(4, history[3]), seen.append)
@@ -436,7 +436,7 @@ def test_a_resumed_trial_that_had_ended_or_reached_the_target_is_told_at_once(da
 
 
 def test_a_trial_that_begins_again_says_why_and_records_it(data):
-    history, why = begun(data), "begins again at epoch 1: its checkpoints are torn"
+    history, why = begun(data), "restarts at epoch 1: its checkpoints are torn"
     run, verdict, said, seen = resuming(data, [], reporter=Reporter(), note=why)
     assert (verdict, said, seen) == (None, [why], [])
     for result in history:
@@ -574,7 +574,7 @@ def test_folds_that_have_ended_are_taken_over_from_their_checkpoints_and_a_fold_
     second = run.take(Event(0, Resumed(tuple(epochs[:4]), "off", None)), lambda _: None)
     assert (second.fold, second.seed, second.key) == (2, derive(3, "fold", 2), "trial-0-fold-2")
     assert run.take(Event(0, Resumed(tuple(epochs[4:6]), "off", None)), lambda _: None) is None
-    assert said == ["goes on after epoch 2 of fold 2"]
+    assert said == ["resumes after epoch 2 of fold 2"]
     taken = [run.take(Event(0, result), lambda _: None) for result in epochs[6:]]
     assert taken[:1] == [None]
     assert (taken[1].fold, taken[1].key) == (3, "trial-0-fold-3")

@@ -207,6 +207,6 @@ def test_a_study_cannot_be_given_another_stage_before_it_once_it_has_begun(place
     add_trial(first, "COMPLETE", [0.5])
     taken = found(place, data, quick)
     search_in(place, follow(quick, taken, 42, 16), data, name="next", stage=taken)
-    hint = "leave --from away to go on with it, or start another study with --study-name NEW"
+    hint = "omit --from to continue it, or start another study with --study-name NEW"
     assert refused(place, data, quick, before="other") == ("study 'next' follows 'first', not 'other'", hint)
     assert refused(place, data, quick, name="first", before="next") == ("study 'first' follows no other", hint)
