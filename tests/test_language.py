@@ -70,6 +70,11 @@ def test_a_text_uses_no_banned_phrase(path):
     assert found(path.read_text(encoding="utf-8")) == []
 
 
+def test_the_next_versions_changes_use_no_banned_phrase():
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert found(changes.partition("\n## [0.1.0]")[0]) == []
+
+
 def test_a_banned_phrase_would_be_noticed_across_a_line_break():
     assert found("Whoever dies\n    # gives no sign\n    # of life.") == [
         ("Whoever", "the user, the worker, the server: name the actor"),
