@@ -1,4 +1,4 @@
-"""What one training is made of: a frozen record of every value, checked once, when it is built.
+"""The values of one training: a frozen record, checked once, when it is built.
 
 Field names are the flags of the users' `train_3d.py` (trainer contract §5), so that a name means one thing everywhere.
 """
@@ -16,7 +16,7 @@ OptimizerName = Literal["adamw", "adam"]
 SchedulerType = Literal["plateau", "cosine"]
 
 
-# Fields that trainings of older versions did not have; they trained as these defaults do.
+# Fields that older versions did not have; they trained as the defaults of these fields do.
 _LATER = (
     *("optimizer", "focal_gamma", "angle_weight", "scheduler_type", "warmup_epochs", "oversampling"),
     *("view_mixing", "feature_noise", "pose_jitter", "landmark_noise"),
@@ -25,7 +25,7 @@ _LATER = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialConfig:
-    """Everything that a training depends on, besides the data, the seed and the device.
+    """All values that a training depends on, besides the data, the seed and the device.
 
     Raises ConfigError, naming the field, if a value is outside the range stated beside it.
     """
@@ -116,12 +116,13 @@ class TrialConfig:
             raise ConfigError("use_spatial_attention = true needs layout = keypoint: the pose layout has no such part")
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values, ready for JSON; `TrialConfig(**config.to_dict())` is the same config."""
+        """Return the fields as plain values, ready for JSON; `TrialConfig(**config.to_dict())` is the same config."""
         return asdict(self)
 
     def identity(self) -> dict[str, Any]:
-        """What two configs differ in if they are not equal. A later field at its default is left out, so that what is
-        made of this, a hash, is the same for trainings from before that field.
+        """Return the values that tell this config from others, e.g. to hash.
+
+        A later field at its default is left out, so the hash of a training from before that field stays the same.
         """
         defaults = {field.name: field.default for field in fields(self)}
         return {name: value for name, value in asdict(self).items() if name not in _LATER or value != defaults[name]}
@@ -139,8 +140,9 @@ PARAMETERS: dict[str, Any] = {
 
 
 def check_type(name: str, value: object) -> None:
-    """Raise ConfigError unless `value` has the type of the parameter or run setting `name`; an int may stand for a
-    float, a bool never for a number.
+    """Raise ConfigError unless `value` has the type of the parameter or run setting `name`.
+
+    An int may stand for a float, a bool never for a number.
     """
     expected = {**{field.name: field.type for field in fields(TrialConfig)}, **PARAMETERS}[name]
     if choices := get_args(expected):

@@ -1,4 +1,4 @@
-"""Where a training runs and in which precision; a request that cannot be met is answered here, once."""
+"""The device and the precision of a training; a request that cannot be met is answered here, once."""
 
 import os
 from typing import Literal
@@ -12,7 +12,10 @@ Precision = Literal["off", "fp16", "bf16"]
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the first GPU, if there is one. Raises ConfigError for a device that is not here."""
+    """Return the device called `name`; `auto` is the first GPU, if there is one.
+
+    Raises ConfigError if this machine cannot use the device.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -28,14 +31,17 @@ def choose_device(name: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """`cpu (8 threads)`, or the GPU's own name."""
+    """Return the GPU's own name, or e.g. `cpu (8 threads)`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
 
 
 def choose_precision(amp: Amp, device: torch.device) -> tuple[Precision, str | None]:
-    """The mixed precision that trials which ask for it get on `device`, and a notice if it is not what was asked."""
+    """Choose the mixed precision on `device` for trials that ask for it.
+
+    The second value is a notice if the precision is not the one that `amp` asked for.
+    """
     match amp, device.type:
         case (("auto" | "fp16"), "cuda"):
             return "fp16", None
@@ -54,9 +60,9 @@ def choose_precision(amp: Amp, device: torch.device) -> tuple[Precision, str | N
 
 
 def set_threads(count: int | None) -> None:
-    """Let torch use so many threads of this process; None is all cores but one.
+    """Let torch use `count` threads of this process; None is all cores but one.
 
-    Its threads wait for each other by spinning; when they outnumber the free cores, a step can take seconds instead
-    of milliseconds, and a dashboard or a browser is enough for that.
+    Torch's threads wait for each other by spinning. When they outnumber the free cores, a step can take seconds instead
+    of milliseconds. A dashboard or a browser is enough for that.
     """
     torch.set_num_threads(count or max(1, (os.cpu_count() or 1) - 1))

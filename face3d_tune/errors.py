@@ -1,25 +1,25 @@
-"""Every error that a user can cause or meet, as one tree, so that a caller catches at the height it needs.
+"""The errors that a user can cause or meet, as one tree: a caller catches at the level it needs.
 
 TuneError                 anything this package raises on purpose
 ├── ConfigError           a value that no training can use
 ├── DataError             the six data files are missing, broken or do not fit together
 ├── StudyFileError        a study file cannot be read or contradicts itself
 ├── StorageError          the database cannot be reached, created or used
-│   └── StorageAwayError  it went away while a search ran, for longer than that waits
+│   └── StorageAwayError  it went away during a search, for longer than the search waits
 ├── ArtifactError         the folder or bucket for checkpoints cannot be reached or used
 ├── StudyError            a study or trial is missing, or was made under other conditions
 │   └── StudyGoneError    it was deleted or renamed while something worked on it
 ├── EarlierRunError       a file of an earlier run cannot be read
-│   └── RefusedRunError   runs were read and do not belong into the study
-├── ExportError           a trial cannot be said in the flags of the user's script
-│   └── ScriptError       the user's script was tried with them, and did not train
+│   └── RefusedRunError   runs do not belong in the study
+├── ExportError           the flags of the user's script cannot express a trial
+│   └── ScriptError       the user's script did not train with these flags
 └── TrainingError         a training that started could not be finished
     └── NonFiniteError    its loss or metric was NaN or infinite
 """
 
 
 class TuneError(Exception):
-    """What went wrong, in one line for the person who typed the command, and what to do about it."""
+    """An error with a one-line message for the user, and a hint at what to do about it."""
 
     exit_code = 2
 
@@ -68,17 +68,17 @@ class EarlierRunError(TuneError):
 
 
 class RefusedRunError(EarlierRunError):
-    """Runs were read and do not belong into the study; the others, if any, are in it."""
+    """Runs do not belong in the study; the others, if any, were imported."""
 
     exit_code = 1
 
 
 class ExportError(TuneError):
-    """A trial cannot be said in the flags of the user's script."""
+    """The flags of the user's script cannot express a trial."""
 
 
 class ScriptError(ExportError):
-    """The user's script was tried with them, and did not train; `printed` is all that it printed."""
+    """The user's script did not train with these flags; `printed` is all that it printed."""
 
     exit_code = 1
 

@@ -1,1 +1,1 @@
-"""What the operating system gives and takes: paths, regular files, text that may be shown."""
+"""The operating system: paths, regular files, signals, text that is safe to show."""

@@ -1,4 +1,4 @@
-"""Files that a person names: refuse at once what would hang a program or fill its memory."""
+"""Checks of files that a person names: refuse at once what would hang a program or fill its memory."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Text that may be shown: without passwords, and short enough to read. Pure functions, but for the known secrets."""
+"""Text that is safe to show: without passwords, and short enough to read. Pure, but for the learnt secrets."""
 
 import re
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
@@ -25,14 +25,14 @@ _known: set[str] = set()
 
 
 def secret_part(url: str) -> tuple[int, int] | None:
-    """Return where a URL's password stands: from the first colon after `://` to the last `@`, however odd it is."""
+    """Return where a URL's password is: from the first colon after `://` to the last `@`, however odd it is."""
     start = url.find("://") + len("://")
     colon, end = url.find(":", start), url.rfind("@")
     return (colon + 1, end) if start >= len("://") and -1 < colon < end else None
 
 
 def masked(url: str) -> str:
-    """Return a URL as it may be shown: `***` for the password, and for a query with any value that may be one."""
+    """Mask a URL: `***` for the password, and for a query with any value that may be a password."""
     if part := secret_part(url):
         url = url[: part[0]] + HIDDEN + url[part[1] :]
     head, mark, query = url.partition("?")
@@ -69,7 +69,7 @@ def learn(secret: str) -> None:
 
 
 def forget() -> None:
-    """Forget every secret: another command begins."""
+    """Forget every secret before another command begins."""
     _known.clear()
 
 
@@ -84,7 +84,7 @@ def redact(text: str) -> str:
 
 
 def shorten(text: str) -> str:
-    """Cut words, and then the whole, in the middle where they are too long to read."""
+    """Shorten words, and then the whole text, by cutting out their middle."""
     text = re.sub(rf"\S{{{_LONGEST_WORD + 1},}}", lambda word: _cut(word[0], _LONGEST_WORD), text)
     return _cut(text, _LONGEST)
 
@@ -94,5 +94,5 @@ def _cut(text: str, most: int) -> str:
 
 
 def safe(text: str) -> str:
-    """Return text as it may be shown, line by line."""
+    """Return text that is safe to show: redacted, each line shortened."""
     return "\n".join(map(shorten, redact(text).split("\n")))

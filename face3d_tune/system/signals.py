@@ -12,15 +12,16 @@ ENDING = tuple(signal.Signals[name] for name in _NAMES if name in signal.Signals
 
 @contextmanager
 def handled(handle: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Call `handle` at every such signal until the block ends; not outside the main thread, which alone may do that.
+    """Call `handle` at every ending signal until the block ends. Only the main thread may do so; elsewhere it does
+    nothing.
 
-    SIGHUP stays ignored where it is, as under nohup.
+    SIGHUP stays ignored where it is already, as under nohup.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    kept = [number for number in ENDING if number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN]
-    before = {number: signal.signal(number, handle) for number in ENDING if number not in kept}
+    ignored = [number for number in ENDING if number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in ENDING if number not in ignored}
     try:
         yield
     finally:
@@ -28,14 +29,14 @@ def handled(handle: Callable[[int, FrameType | None], object]) -> Iterator[None]
             signal.signal(number, handler)
 
 
-class _Raising(threading.local):  # only the main thread hears of signals
-    """Raises KeyboardInterrupt, but not in the middle of what must not be left in halves."""
+class _Raising(threading.local):  # only the main thread receives signals
+    """KeyboardInterrupt that can wait for the end of a critical section."""
 
     def __init__(self) -> None:
         self._depth, self._waiting = 0, False
 
     def now(self) -> None:
-        """Raise it, or let it wait for the end of `held`."""
+        """Raise KeyboardInterrupt, or postpone it to the end of `held`."""
         if self._depth:
             self._waiting = True
         else:
@@ -43,7 +44,9 @@ class _Raising(threading.local):  # only the main thread hears of signals
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Let it wait until the block ends: a transaction left open would lock everybody out, this process included."""
+        """Postpone KeyboardInterrupt until the block ends: an open transaction would lock out every process, this one
+        included.
+        """
         self._depth += 1
         try:
             yield
@@ -59,6 +62,6 @@ interrupt = _Raising()
 
 
 def ignore() -> None:
-    """Ignore all of them, as in a process whose parent decides when to stop."""
+    """Ignore all ending signals, as in a child whose parent decides when to stop."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
