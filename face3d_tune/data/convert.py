@@ -1,4 +1,4 @@
-"""Write the six files anew: the bundled sample, or a copy of a folder with its poses in another unit."""
+"""The six files written anew: the bundled sample, or a copy of a folder with its poses in another unit."""
 
 import io
 import json
@@ -23,19 +23,20 @@ from face3d_tune.errors import DataError
 
 
 def write_sample(folder: Path) -> None:
-    """Write the bundled sample into `folder`, which is made if need be.
+    """Write the bundled sample into `folder`; make the folder if it does not exist.
 
-    Raises DataError if one of the six files is there already; then nothing is written.
+    Raises DataError if one of the six files exists already; then nothing is written.
     """
     _write(folder, _contents(None))
 
 
 def convert(source: Path, out: Path, *, unit: PoseUnit, unit_if_unrecorded: PoseUnit | None = None) -> PoseUnit:
-    """Copy the files in `source` to `out` with their poses in `unit`, and record it in both metadata files.
+    """Copy the files in `source` to `out` with their poses in `unit`, and record the unit in both metadata files.
 
-    Returns the unit that the poses had. Everything else stays as it is. Raises DataError if `source` has an error,
-    records another unit than `unit_if_unrecorded`, or records none and looks like radians; and if `out` has one of
-    the files already. Then nothing is written.
+    Returns the unit that the poses had. Everything else stays as it is.
+
+    Raises DataError, and writes nothing, if `source` has an error or records another unit than `unit_if_unrecorded`.
+    The same holds if it records none and looks like radians, or if `out` has one of the files already.
     """
     files = read_files(source, unit_if_unrecorded=unit_if_unrecorded)
     if errors := errors_among(files.problems):
@@ -58,9 +59,9 @@ def copy(source: Path, out: Path) -> None:
 
 
 def excerpt(source: Path | None, out: Path, *, views: int) -> None:
-    """Write files with everyone in `source` (None: the bundled sample), but so many views of each person at most.
+    """Write files with every person in `source` (None: the bundled sample), but at most `views` views of each.
 
-    They must be valid; the views are taken evenly from the file. Raises DataError; then nothing is written.
+    The files must be valid; the views are taken evenly from the file. Raises DataError; then nothing is written.
     """
     contents = _contents(source)
     video = parse_json(contents["video_metadata.json"])
@@ -101,7 +102,7 @@ def _rescale(metadata: bytes, old_unit: PoseUnit, unit: PoseUnit) -> bytes:
 
 
 def _encode(content: Any, *, ensure_ascii: bool = False) -> bytes:
-    # Half of a surrogate pair, which JSON allows and UTF-8 does not, is written as JSON's own escape.
+    # JSON allows half of a surrogate pair and UTF-8 does not; it is written as JSON's own escape.
     return json.dumps(content, ensure_ascii=ensure_ascii).encode("utf-8", errors="backslashreplace")
 
 
@@ -109,7 +110,7 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write all files or, if one exists or cannot be written, none."""
     if taken := [file for file in contents if os.path.lexists(folder / file)]:
         raise DataError(f"{folder} already has {', '.join(taken)}; nothing was written", "name another folder")
-    # Beside the new folder or inside the old one, so that the files can be renamed into place.
+    # Write beside the new folder or inside the old one, so that the files can be renamed into place.
     unfinished = (folder if folder.exists() else folder.parent) / f".unfinished-{secrets.token_hex(4)}"
     try:
         unfinished.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What no error forbids and a person should look at before trusting a search: odd poses, equal embeddings."""
+"""Doubts about valid data that a person should check before trusting a search: odd poses, equal embeddings."""
 
 import hashlib
 import math
@@ -10,7 +10,7 @@ from face3d_tune.data.files import DataFiles
 from face3d_tune.data.pairs import TURN_ANGLES, Selection, in_degrees
 from face3d_tune.data.problems import Problem
 
-SHARE = 0.9  # of the views: what an angle does for the rest may be a mistake
+SHARE = 0.9  # of the views: an angle that this share has in common deserves a look
 _HALF_CIRCLE = 30.0  # degrees from ±180 in which a head that hardly moves jumps from one sign to the other
 _NARROW = 30.0  # degrees: a head turn that stays within them leaves nothing to tell views apart by
 
@@ -25,7 +25,9 @@ def find_doubts(files: DataFiles, selection: Selection) -> list[Problem]:
 
 
 def narrowest_arc(angles: Angles) -> float:
-    """Return the width in degrees of the narrowest arc of the circle that holds SHARE of `angles`; NaN without any."""
+    """Return the width in degrees of the narrowest arc of the circle that contains SHARE of `angles`; NaN if there are
+    none.
+    """
     count = len(angles)
     if not count:
         return math.nan
@@ -36,7 +38,9 @@ def narrowest_arc(angles: Angles) -> float:
 
 
 def _doubt_poses(poses: Angles, turn: int) -> list[Problem]:
-    """Doubt angles beyond ±90, poses of exactly 0, 0, 0 and a head turn that hardly varies; `turn` is its column."""
+    """Doubt angles beyond ±90, poses of exactly 0, 0, 0 and a head turn that hardly varies; `turn` is the turn's
+    column.
+    """
     unknown = (poses == 0).all(axis=1)
     problems = [problem for column in range(3) for problem in _doubt_wide_angles(poses[:, column], column)]
     if unknown.any():
@@ -66,9 +70,9 @@ def _doubt_wide_angles(angles: Angles, column: int) -> list[Problem]:
 
 
 def _find_equal_embeddings(files: DataFiles) -> list[Problem]:
-    """Warn of embeddings that stand in the files more than once, as those of a picture that was taken in twice."""
+    """Warn of embeddings that occur more than once, as when a picture was added twice."""
     problems = []
-    seen: dict[bytes, str] = {}  # digest of an embedding: the file in which it stands first
+    seen: dict[bytes, str] = {}  # digest of an embedding: the file with its first occurrence
     for file, features in (("front_feature.npy", files.front.features), ("video_feature.npy", files.video.features)):
         rows_of_file = () if features is None else features
         digests = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows_of_file]

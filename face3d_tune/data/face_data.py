@@ -1,4 +1,4 @@
-"""From six files to what a training needs: pairs of rows, filtered by yaw, split by person (trainer contract §2)."""
+"""The data of a training, from six files: pairs of rows, filtered by yaw, split by person (trainer contract §2)."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ from face3d_tune.data.problems import Problem, errors_among, first_of, unusable
 
 YAW_BANDS: Mapping[str, tuple[float, float]] = {"0-15": (0.0, 15.0), "15-45": (15.0, 45.0), "45-90": (45.0, math.inf)}
 
-Held = TypeVar("Held")
+Content = TypeVar("Content")
 
 SAMPLE = Path(__file__).with_name("faces160.zip")
 SAMPLE_NAME = "faces160 (bundled sample)"
@@ -62,30 +62,32 @@ class FaceData:
     max_yaw: float | None  # degrees; None = no limit
     landmark_source: str  # in words
     warnings: tuple[str, ...]
-    turn_angle: TurnAngle = "first"  # which of the three angles is the head turn, here called yaw
+    turn_angle: TurnAngle = "first"  # which of the three angles is the head turn, called yaw here
 
     @property
     def feature_size(self) -> int:
-        """Numbers per embedding."""
+        """Return the numbers per embedding."""
         return int(self.front_features.shape[1])
 
     @property
     def yaw(self) -> NDArray[np.float64]:
-        """[M]: how far the head is turned in each video row, in degrees, with its sign."""
+        """Return the head turn of each video row, [M], in degrees, with its sign."""
         return self.poses[:, TURN_ANGLES.index(self.turn_angle)]
 
     @property
     def other_angles(self) -> NDArray[np.float64]:
-        """[M, 2]: the two angles beside `yaw`, in the order of the file."""
+        """Return the two angles beside `yaw`, [M, 2], in the order of the file."""
         return np.delete(self.poses, TURN_ANGLES.index(self.turn_angle), axis=1)
 
     def fold(self, number: int, *, of: int) -> "FaceData":
-        """The same data with other people in training and validation: fold `number`, from 1, of `of`.
+        """Return fold `number` (1-based) of `of`: the same data with other people in training and validation.
 
-        Those who do not test are cut into `of` blocks, equal up to one person, from the last one in split order to the
-        first. Fold k validates on the k-th block and trains on the others, so that over all folds everybody validates
-        once; the test people stay what they are. The first of 3 folds is the ordinary split (trainer contract §2), the
-        only one of 1 these data themselves. Raises ConfigError if there are fewer people, or nobody is held out.
+        The people outside the test set are cut into `of` blocks, equal up to one person. Blocks count from the last
+        person in split order to the first. Fold k validates on the k-th block and trains on the others. Over all folds
+        every person validates once, and the test people stay the same.
+
+        The first of 3 folds is the ordinary split (trainer contract §2); the only one of 1 is this data itself. Raises
+        ConfigError if there are fewer people than folds, or if no people are set apart.
         """
         if of == 1:
             return self
@@ -97,13 +99,15 @@ class FaceData:
         return replace(self, people=people, parts={part: pairs[homes == part] for part in PARTS})
 
     def folds(self, of: int) -> list["FaceData"]:
-        """Every fold, the first first."""
+        """Return every fold in order, fold 1 first."""
         return [self.fold(number, of=of) for number in range(1, of + 1)]
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that change with any number, pair or name a training sees, not with the folder."""
+        """Return 16 hexadecimal digits that change with any number, pair or name that a training sees, not with the
+        folder.
+        """
         settings: list[Any] = [self.split, self.min_yaw, self.max_yaw, [self.people[part] for part in PARTS]]
-        if self.turn_angle != "first":  # version 0.1.0 knew no other, and its fingerprints are stored
+        if self.turn_angle != "first":  # version 0.1.0 had only the first angle, and its fingerprints are stored
             settings.append(self.turn_angle)
         digest = hashlib.sha256(json.dumps(settings).encode())
         arrays: list[NDArray[Any]] = [self.front_features, self.video_features, self.landmarks, self.poses]
@@ -113,7 +117,7 @@ class FaceData:
         return digest.hexdigest()[:16]
 
     def no_model_cosines(self, part: Part) -> NDArray[np.float32]:
-        """[pairs]: cosine of each pair's view and front embedding as they are, in [-1, 1]."""
+        """Return the cosine between view and front embedding of each pair, untransformed: [pairs], in [-1, 1]."""
         front, video = self.parts[part].T
         cosines: NDArray[np.float32] = np.einsum(
             "ij,ij->i", _unit(self.front_features)[front], _unit(self.video_features)[video]
@@ -121,18 +125,18 @@ class FaceData:
         return cosines
 
     def no_model_cosine(self, part: Part) -> float:
-        """What doing nothing reaches: the mean of `no_model_cosines`; NaN for a part without pairs."""
+        """Return the no-model baseline: the mean of `no_model_cosines`; NaN for a part without pairs."""
         cosines = self.no_model_cosines(part)
         return float(cosines.mean(dtype=np.float64)) if len(cosines) else math.nan
 
     def no_model_by_yaw(self, part: Part) -> dict[str, float | None]:
-        """The same by |yaw| band."""
+        """Return the no-model baseline by |yaw| band."""
         return mean_by_yaw(self.no_model_cosines(part), self.yaw[self.parts[part][:, 1]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Inspection:
-    """The data, if no problem is an error, and every problem."""
+    """The outcome of `inspect`: every problem, and the data if no problem is an error."""
 
     source: str
     data: FaceData | None
@@ -140,7 +144,7 @@ class Inspection:
 
     @property
     def errors(self) -> tuple[Problem, ...]:
-        """The problems that keep the data from being used."""
+        """Return the problems that prevent the data from being used."""
         return errors_among(self.problems)
 
 
@@ -154,7 +158,7 @@ def load(
 ) -> FaceData:
     """Load the six files in `folder`, or the bundled sample.
 
-    Only views with min_yaw <= |yaw| <= max_yaw (degrees) make pairs. Raises DataError if anything is wrong with them.
+    Only views with min_yaw <= |yaw| <= max_yaw (degrees) make pairs. Raises DataError if the files have an error.
     """
     inspection = inspect(folder, split=split, min_yaw=min_yaw, max_yaw=max_yaw, turn_angle=turn_angle)
     if inspection.data is None:
@@ -163,7 +167,7 @@ def load(
 
 
 def recorded_selection(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `load` that the `data` attribute of a study holds; version 0.1.0 knew no turn angle."""
+    """Return the arguments of `load` that the `data` attribute of a study stores; version 0.1.0 had no turn angle."""
     return {field.name: attrs.get(field.name, field.default) for field in fields(Selection)}
 
 
@@ -198,16 +202,16 @@ def inspect(
 
 
 def yaw_band(yaw: NDArray[np.float64]) -> NDArray[np.int64]:
-    """[rows]: the band of YAW_BANDS, by position, that holds |yaw| of each row (degrees)."""
+    """Return the position in YAW_BANDS of each row's |yaw|, [rows], from `yaw` in degrees."""
     inner_edges = [low for low, _ in YAW_BANDS.values()][1:]
     return np.digitize(np.abs(yaw), inner_edges).astype(np.int64)
 
 
 def mean_by_yaw(values: NDArray[Any], yaw: NDArray[np.float64]) -> dict[str, float | None]:
-    """The mean of `values` ([pairs]) in each of YAW_BANDS, by `yaw` ([pairs], degrees); None for an empty one."""
+    """Average `values` ([pairs]) in each of YAW_BANDS, by `yaw` ([pairs], degrees); None for an empty band."""
     band = yaw_band(yaw)
-    held = {name: values[band == position] for position, name in enumerate(YAW_BANDS)}
-    return {name: float(part.mean(dtype=np.float64)) if len(part) else None for name, part in held.items()}
+    by_band = {name: values[band == position] for position, name in enumerate(YAW_BANDS)}
+    return {name: float(part.mean(dtype=np.float64)) if len(part) else None for name, part in by_band.items()}
 
 
 def _assemble(
@@ -219,7 +223,7 @@ def _assemble(
     landmarks: NDArray[np.float32],
     landmark_source: str,
 ) -> FaceData:
-    """The data of files without errors."""
+    """Build the data from files without errors."""
     front, video = files.front, files.video
     unit = video.metadata.pose_unit
     parts, people = split_pairs(files, pairs, selection)
@@ -244,7 +248,7 @@ def _assemble(
 
 
 def _landmarks(files: DataFiles) -> tuple[NDArray[np.float32], str]:
-    """The model's landmark input of every video row, [M, 5, 3], and where it comes from (trainer contract §2)."""
+    """Return the landmark input of every video row, [M, 5, 3], and its source in words (trainer contract §2)."""
     video, scale = files.video, files.front.metadata.standard_scale
     points = video.metadata.landmarks
     if points is not None:
@@ -258,7 +262,7 @@ def _landmarks(files: DataFiles) -> tuple[NDArray[np.float32], str]:
 
 
 def _find_overscaled(landmarks: NDArray[np.float32], source: str) -> list[Problem]:
-    """An error for landmarks that fit into float32 as they stand in the file, and not as training reads them."""
+    """Report landmarks that fit into float32 in the file, but not after scaling."""
     file, key = "video_metadata.json", "landmarks_3d_original"
     return [
         Problem(file=file, key=key, rows=tuple(rows), what=what, expected=f"finite numbers from {source}")
@@ -266,11 +270,11 @@ def _find_overscaled(landmarks: NDArray[np.float32], source: str) -> list[Proble
     ]
 
 
-def _present(held: Held | None) -> Held:
-    """What files without errors always have."""
-    if held is None:
+def _present(part: Content | None) -> Content:
+    """Return a part that files without errors always have."""
+    if part is None:
         raise ValueError("something is missing, and no problem says so")
-    return held
+    return part
 
 
 def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:

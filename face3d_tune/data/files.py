@@ -1,6 +1,6 @@
-"""Read the six data files and check all that can be said of one file, or of two side by side.
+"""The six data files: read them, and check what one file or two side by side can show.
 
-Nothing here raises for a broken file: every fault becomes a `Problem`, so that a user mends all of them at once.
+Nothing here raises for a broken file. Every fault becomes a `Problem`, so that a user fixes all of them at once.
 """
 
 import io
@@ -24,16 +24,16 @@ SIDES: tuple[Literal["front", "video"], ...] = ("front", "video")
 CONTENTS = ("feature.npy", "keypoints.npy", "metadata.json")
 FILES = tuple(f"{side}_{content}" for side in SIDES for content in CONTENTS)
 
-_LONGEST_REASON = 300  # characters of numpy's words, which may quote the whole header
+_LONGEST_REASON = 300  # characters of numpy's message, which may quote the whole header
 
-LIKE_RADIANS = (0.1, 3.2)  # the largest |angle| of a file of views is between these: radians, surely
+LIKE_RADIANS = (0.1, 3.2)  # if the largest |angle| of a file is between these, the unit is surely radians
 
 Root: TypeAlias = Path | zipfile.Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Side:
-    """The front or the video half of the files; an array that could not be read or has the wrong shape is None."""
+    """The front or the video half of the files. An array that is unreadable or has the wrong shape is None."""
 
     features: NDArray[np.float32] | None  # [rows, feature size]
     keypoints: NDArray[np.float32] | None  # [rows, 5, 3]
@@ -42,7 +42,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DataFiles:
-    """All that could be read of the six files, and every problem met. Without errors, no array is None."""
+    """The readable part of the six files, and every problem found. Without errors, no array is None."""
 
     front: Side
     video: Side
@@ -52,8 +52,8 @@ class DataFiles:
 def read_files(root: Root, *, unit_if_unrecorded: PoseUnit | None = None) -> DataFiles:
     """Read and check the six files in a folder or archive.
 
-    `unit_if_unrecorded` is the user's word on poses whose unit no file records; without it, such poses are taken for
-    degrees, and are an error if they look like radians.
+    `unit_if_unrecorded` is the unit that the user states for poses whose file records none. Without it such poses count
+    as degrees, and are an error if they look like radians.
     """
     problems: list[Problem] = []
     if root.is_dir():
@@ -68,7 +68,7 @@ def read_files(root: Root, *, unit_if_unrecorded: PoseUnit | None = None) -> Dat
 
 
 def read_bytes(root: Root, file: str) -> bytes:
-    """Return the content of one file. Raises OSError if it cannot be read, as a pipe cannot."""
+    """Return the content of one file. Raises OSError if it cannot be read, e.g. a pipe."""
     if isinstance(root, Path):
         return regular_file.read_bytes(root / file)
     with (root / file).open("rb") as stream:
@@ -112,9 +112,9 @@ def _read_array(
 def parse_array(
     file: str, data: bytes, shape: tuple[int | None, ...], problems: list[Problem]
 ) -> NDArray[np.float32] | None:
-    """Return the float array in the bytes of `file`, as float32, adding what is wrong to `problems`.
+    """Parse the bytes of `file` as a float32 array, and append what is wrong to `problems`.
 
-    None after a problem that leaves nothing to use. In `shape`, None is any size above 0.
+    Returns None after a problem that leaves nothing to use. In `shape`, None is any size above 0.
     """
     array = _load_array(file, data, problems)
     if array is None:
@@ -157,7 +157,7 @@ def _load_array(file: str, data: bytes, problems: list[Problem]) -> NDArray[Any]
 
 
 def _check_counts(counts: list[tuple[str, str | None, int]], problems: list[Problem]) -> None:
-    """Every list of one side must be as long as the first that could be read."""
+    """Check that every list of one side is as long as the first readable one."""
     for file, key, count in counts[1:]:
         first_file, first_key, rows = counts[0]
         if count != rows:

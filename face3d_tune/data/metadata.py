@@ -1,4 +1,4 @@
-"""Read and check one metadata file: who is in each row, how the head is turned, where its landmarks are."""
+"""One metadata file, read and checked: the person of each row, the head turn, the landmarks."""
 
 import json
 import reprlib
@@ -17,7 +17,7 @@ LANDMARK_SHAPE = (5, 3)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Metadata:
-    """What one metadata file says; a part that is missing or broken is None."""
+    """The content of one metadata file; a part that is missing or broken is None."""
 
     names: list[str | None] | None = None  # of each row; None where an entry has none
     poses: NDArray[np.float64] | None = None  # [rows, 3]: yaw, pitch, roll as they stand in the file
@@ -29,7 +29,9 @@ class Metadata:
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
-    """The object in a UTF-8 file, with or without a byte order mark; ValueError says what is wrong and where."""
+    """Parse the object in a UTF-8 file, with or without a byte order mark. Raises ValueError, saying what is wrong and
+    where.
+    """
     try:
         content = json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -44,7 +46,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
 
 
 def read_metadata(file: str, data: bytes, problems: list[Problem]) -> Metadata:
-    """Read the bytes of the metadata file called `file`, adding what is wrong to `problems`."""
+    """Read the bytes of the metadata file called `file`, and append what is wrong to `problems`."""
     try:
         content = parse_json(data)
     except ValueError as error:
@@ -70,7 +72,7 @@ _LISTS = ("metadata", "poses", "landmarks_3d_original")
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """One method for each key of the file."""
+    """Reader with one method for each key of the file."""
 
     file: str
     content: dict[str, Any]
@@ -92,7 +94,7 @@ class _Reader:
         return None if entries is None else self._table("poses", entries, (3,), "[yaw, pitch, roll], finite numbers")
 
     def landmarks(self) -> tuple[NDArray[np.float64] | None, int | None]:
-        """The landmarks, if every row has them, and the number of rows that have none."""
+        """Return the landmarks, if every row has them, and the number of rows without."""
         key = "landmarks_3d_original"
         if self.content.get(key) is None:
             return None, None
@@ -139,7 +141,7 @@ class _Reader:
     def _table(
         self, key: str, entries: list[Any], shape: tuple[int, ...], expected: str, rows: Sequence[int] | None = None
     ) -> NDArray[np.float64] | None:
-        """Entries of `shape` as one array, or None and a problem that names the rows at fault.
+        """Return entries of `shape` as one array, or None and a problem that names the rows at fault.
 
         `rows` are the entries' places in the file, if they are not 0, 1, 2, …
         """
@@ -165,7 +167,7 @@ class _Reader:
 
 
 def _numbers(value: Any) -> NDArray[Any] | None:
-    """A list of (lists of) numbers as an array; None if it is ragged or holds anything else, such as text."""
+    """Convert a list of (lists of) numbers to an array; None if it is ragged or contains anything else."""
     try:
         array = np.asarray(value)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Who is paired with whom, and who trains, validates and tests (trainer contract §2)."""
+"""Pairs of rows of one person, and the split of people into training, validation and test (trainer contract §2)."""
 
 import math
 import random
@@ -23,12 +23,12 @@ PARTS: tuple[Part, ...] = get_args(Part)
 TURN_ANGLES: tuple[TurnAngle, ...] = get_args(TurnAngle)
 SPLIT_SEED = 42
 TRAIN_SHARE, VALIDATION_SHARE = 0.6, 0.3  # the rest is test
-FEWEST_PEOPLE = 4  # the fewest of whom int(0.3 · n) is one
+FEWEST_PEOPLE = 4  # the smallest n for which int(0.3 · n) is 1
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which views make pairs, min_yaw <= |yaw| <= max_yaw, and how the pairs are split. Raises ConfigError.
+    """The choice of views that make pairs, min_yaw <= |yaw| <= max_yaw, and of the split. Raises ConfigError.
 
     Yaw is the head turn: the angle of a pose that `turn_angle` names, whatever the file calls it.
     """
@@ -39,24 +39,24 @@ class Selection:
     turn_angle: TurnAngle = "first"
 
     def __post_init__(self) -> None:
-        known: dict[str, tuple[str, ...]] = {"split": get_args(Split), "turn_angle": TURN_ANGLES}
-        for name, values in known.items():
+        choices: dict[str, tuple[str, ...]] = {"split": get_args(Split), "turn_angle": TURN_ANGLES}
+        for name, values in choices.items():
             if (value := getattr(self, name)) not in values:
                 raise ConfigError(f"{name} = {value!r} is unknown; expected one of {', '.join(values)}")
 
     @property
     def yaw_limits(self) -> tuple[float, float]:
-        """Both limits, in degrees."""
+        """Return both limits, in degrees."""
         return self.min_yaw, math.inf if self.max_yaw is None else self.max_yaw
 
     @property
     def turn_column(self) -> int:
-        """The column of a pose that holds the head turn."""
+        """Return the column of a pose with the head turn."""
         return TURN_ANGLES.index(self.turn_angle)
 
 
 def split_people(people: Sequence[str]) -> dict[Part, tuple[str, ...]]:
-    """Who trains, validates and tests; `people` in order of first appearance in the front file."""
+    """Split people into training, validation and test; `people` in order of first appearance in the front file."""
     shuffled = list(people)
     random.Random(SPLIT_SEED).shuffle(shuffled)
     train = int(len(shuffled) * TRAIN_SHARE)
@@ -71,31 +71,31 @@ def split_people(people: Sequence[str]) -> dict[Part, tuple[str, ...]]:
 def fold_people(
     people: Mapping[Part, tuple[str, ...]], split: Split, number: int, of: int
 ) -> dict[Part, tuple[str, ...]]:
-    """Who trains, validates and tests in fold `number`, from 1, of `of`; `people` are those of the ordinary split.
+    """Return the people of each part in fold `number` (1-based) of `of`, from the `people` of the ordinary split.
 
-    Raises ConfigError if that cannot be.
+    Raises ConfigError if these folds are impossible.
     """
     if split != "person":
         raise ConfigError(
             f"{of} folds need split = person; with split = {split} everyone trains and validates in each of them",
             "omit --folds or --split",
         )
-    held = people["train"] + people["validation"]
-    if of > len(held):
+    rotating = people["train"] + people["validation"]
+    if of > len(rotating):
         raise ConfigError(
-            f"{of} folds need {of} people who do not test; here are {len(held)}", f"--folds {len(held)} at most"
+            f"{of} folds need {of} people who do not test; here are {len(rotating)}", f"--folds {len(rotating)} at most"
         )
-    size, larger = divmod(len(held), of)
+    size, larger = divmod(len(rotating), of)
     sizes = [size] * (of - larger) + [size + 1] * larger  # of the blocks, from the last in split order
-    end = len(held) - sum(sizes[: number - 1])
+    end = len(rotating) - sum(sizes[: number - 1])
     begin = end - sizes[number - 1]
-    return {"train": held[:begin] + held[end:], "validation": held[begin:end], "test": people["test"]}
+    return {"train": rotating[:begin] + rotating[end:], "validation": rotating[begin:end], "test": people["test"]}
 
 
 def split_pairs(
     files: DataFiles, pairs: Pairs, selection: Selection
 ) -> tuple[dict[Part, Pairs], dict[Part, tuple[str, ...]]]:
-    """The pairs and the people of each part; with split none, everything both trains and validates."""
+    """Split the pairs, and the people, into parts; with split none, every pair both trains and validates."""
     names = _front_names(files, pairs)
     people = list(dict.fromkeys(names))
     if selection.split == "none":
@@ -112,19 +112,22 @@ def split_pairs(
 
 
 def in_degrees(poses: NDArray[np.float64], unit: PoseUnit | None) -> NDArray[np.float64]:
-    """Poses in degrees; from radians rounded to 1e-12 degrees, so that 30 comes back as 30 and not beside it."""
+    """Convert poses to degrees.
+
+    Radians are rounded to 1e-12 degrees, so that 30 comes back as exactly 30.
+    """
     return np.round(np.rad2deg(poses), 12).astype(np.float64) if unit == "radians" else poses
 
 
 def find_unmatched(files: DataFiles) -> list[Problem]:
-    """A warning for people of one side whom the other does not know."""
+    """Warn of people on one side whom the other side does not have."""
     sides = {"front": files.front.metadata.names, "video": files.video.metadata.names}
     problems = []
     for side, other, word in (("front", "video", "person without views"), ("video", "front", "unknown person")):
-        names, known = sides[side], sides[other]
-        if names is None or known is None:
+        names, other_names = sides[side], sides[other]
+        if names is None or other_names is None:
             continue
-        strangers = set(names) - set(known) - {None}
+        strangers = set(names) - set(other_names) - {None}
         if rows := tuple(row for row, name in enumerate(names) if name in strangers):
             who = listed(str(names[row]) for row in rows)
             what, expected = f"{word}: {who}; left out", f"everyone in {other}_metadata.json too"
@@ -136,7 +139,10 @@ def find_unmatched(files: DataFiles) -> list[Problem]:
 
 
 def make_pairs(files: DataFiles, selection: Selection) -> Pairs | None:
-    """[pairs, 2]: every front and video row of one person within the yaw limits; None if that cannot be told."""
+    """Pair every front row with every video row of the same person within the yaw limits, [pairs, 2].
+
+    Returns None if names or poses cannot be read.
+    """
     front, video = files.front.metadata, files.video.metadata
     if front.names is None or video.names is None or video.poses is None or len(video.poses) != len(video.names):
         return None
@@ -156,9 +162,10 @@ def make_pairs(files: DataFiles, selection: Selection) -> Pairs | None:
 
 
 def persons(pairs: Pairs) -> NDArray[np.int64]:
-    """[pairs]: whom each pair is of, as numbers from 0 in the order of the front rows.
+    """Return the person of each pair, [pairs], as numbers from 0 in the order of the front rows.
 
-    All front rows of a person are paired with the same video rows, so the first front row of a video row tells.
+    All front rows of a person are paired with the same video rows. So the first front row of a video row identifies the
+    person.
     """
     _, first, view = np.unique(pairs[:, 1], return_index=True, return_inverse=True)
     front: NDArray[np.int64] = pairs[first, 0][view]
@@ -166,9 +173,9 @@ def persons(pairs: Pairs) -> NDArray[np.int64]:
 
 
 def find_too_few(files: DataFiles, pairs: Pairs, selection: Selection) -> list[Problem]:
-    """An error if no pair is left, or too few people to split."""
-    known = set(files.front.metadata.names or []) - {None}
-    if not len(pairs) and not known.isdisjoint(files.video.metadata.names or []):
+    """Return an error if no pair is left, or too few people to split."""
+    front_names = set(files.front.metadata.names or []) - {None}
+    if not len(pairs) and not front_names.isdisjoint(files.video.metadata.names or []):
         low, high = selection.yaw_limits
         what = f"no view is left with |yaw| from {low:g} to {high:g} degrees"
         return [
@@ -185,6 +192,6 @@ def find_too_few(files: DataFiles, pairs: Pairs, selection: Selection) -> list[P
 
 
 def _front_names(files: DataFiles, pairs: Pairs) -> list[str]:
-    """The person of each pair."""
+    """Return the person of each pair."""
     names = files.front.metadata.names or []
     return [str(names[row]) for row in pairs[:, 0]]

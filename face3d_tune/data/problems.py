@@ -1,4 +1,4 @@
-"""What can be wrong with data files, as records: where it is, what is there and what should be."""
+"""Problems of data files, as records: where the fault is, what is there and what should be."""
 
 import shlex
 from collections.abc import Iterable, Sequence
@@ -11,23 +11,23 @@ from numpy.typing import NDArray
 from face3d_tune.errors import DataError
 
 LARGEST = 1e12  # of any number: training adds up squares in float32, which ends at 3.4e38
-LISTED = 5  # rows or names spelled out per problem; the rest is a count
+LISTED = 5  # rows or names listed per problem; the others are a count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One kind of fault in one file; `str()` of it is one line.
 
-    An `error` keeps the data from being used. After a `warning` they are used; `what` says if rows are left out.
+    An `error` prevents the use of the data. A `warning` does not; its `what` says if rows are left out.
     """
 
     file: str
     what: str
     expected: str
     key: str | None = None  # of a JSON file
-    rows: tuple[int, ...] = ()  # all that are affected, from 0; empty if the whole file or key is
+    rows: tuple[int, ...] = ()  # all affected rows, from 0; empty if the whole file or key is affected
     severity: Literal["error", "warning"] = "error"
-    hint: str | None = None  # what to do about it, if that is more than to mend the file
+    hint: str | None = None  # what to do about it, if that is more than to fix the file
 
     def __str__(self) -> str:
         place = [self.file, *([self.key] if self.key else [])]
@@ -39,7 +39,7 @@ class Problem:
 
 
 def unusable(table: NDArray[Any]) -> list[tuple[str, list[int]]]:
-    """Return what keeps rows of numbers from being trained on, each with the rows that have it; without rows, none.
+    """Return the reasons why rows of numbers cannot be trained on, each with its rows; none for an empty table.
 
     Numbers beyond LARGEST are finite in their file, and sooner or later infinite in training.
     """
@@ -53,19 +53,19 @@ def unusable(table: NDArray[Any]) -> list[tuple[str, list[int]]]:
 
 
 def listed(names: Iterable[str]) -> str:
-    """`'张伟', 'Eve' and 312 more`: the distinct names in order of appearance, at most LISTED of them."""
+    """List the distinct names in order of appearance, at most LISTED of them: `'张伟', 'Eve' and 312 more`."""
     distinct = list(dict.fromkeys(names))
     more = len(distinct) - LISTED
     return ", ".join(map(repr, distinct[:LISTED])) + (f" and {more} more" if more > 0 else "")
 
 
 def errors_among(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """The problems that keep the data from being used."""
+    """Return the problems that prevent the use of the data."""
     return tuple(problem for problem in problems if problem.severity == "error")
 
 
 def first_of(errors: Sequence[Problem], source: str) -> DataError:
-    """The first of some errors as an exception that says how many more there are and how to see them."""
+    """Return the first error as an exception that says how many more there are and how to see them."""
     more = f" (and {len(errors) - 1} more problem{'s' * (len(errors) > 2)})" if len(errors) > 1 else ""
     lists_them = f"`face3d-tune data check {shlex.quote(source)}` lists every problem"
     return DataError(f"{errors[0]}{more}", errors[0].hint or lists_them)

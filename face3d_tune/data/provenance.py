@@ -1,4 +1,4 @@
-"""Which data a config was trained on, as commands and checkpoints name them."""
+"""The data that a config was trained on, as commands and checkpoints name it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ class DataUse:
     file_pose_unit: PoseUnit  # of the poses as they stand in data_dir
     min_yaw: float = 0.0  # degrees, of |yaw|; 0 = no limit
     max_yaw: float | None = None  # degrees, of |yaw|
-    turn_angle: TurnAngle = "first"  # that yaw is; the script limits the first angle, whichever that is
+    turn_angle: TurnAngle = "first"  # the angle that is yaw; the script always limits the first angle
 
     @property
     def script_limits(self) -> tuple[float, float | None]:
-        """The limits of the first angle, which are all that the script can be told."""
+        """Return the limits of the first angle, the only ones that the script accepts."""
         return (self.min_yaw, self.max_yaw) if self.turn_angle == "first" else (0.0, None)
 
     @classmethod
     def of(cls, data: FaceData) -> Self:
-        """Data as they were read."""
+        """Describe data as it was read."""
         return cls(
             data_dir=data.source,
             feature_size=data.feature_size,
@@ -41,7 +41,10 @@ class DataUse:
 
     @classmethod
     def of_study(cls, attrs: Mapping[str, Any], data_dir: str | None = None) -> Self:
-        """The `data` attribute of a study; the bundled sample under the name that `data sample` is told to write."""
+        """Describe the `data` attribute of a study.
+
+        The bundled sample gets the folder name that `data sample` is told to write.
+        """
         source = SAMPLE_FOLDER if attrs["source"] == SAMPLE_NAME else attrs["source"]
         return cls(
             data_dir=data_dir or source,
