@@ -1,1 +1,1 @@
-"""One training: model, losses, schedules, and both engines. It knows no Optuna and no database."""
+"""One training: model, losses, schedules and both engines. No Optuna and no database."""

@@ -1,7 +1,7 @@
-"""Which training pairs an epoch shows, in which order, and how it changes them; validation never comes here.
+"""The training pairs of an epoch, in their order, and how augmentation changes them; validation is never augmented.
 
-Every choice and every noise has a stream of its own that follows from (seed, purpose, epoch), drawn on the CPU for the
-whole epoch at once, by place in its order: so every engine, on every device, draws the same.
+Every choice and every noise has a stream of its own that follows from (seed, purpose, epoch). It is drawn on the CPU
+for the whole epoch at once, by place in the epoch's order. So every engine, on every device, draws the same numbers.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Views:
 
 @dataclass(frozen=True, slots=True)
 class Augmented:
-    """The drawn views as an epoch shows them, n of them in its order."""
+    """The n drawn views as an epoch shows them, in its order."""
 
     src: Tensor  # [n, F]
     landmarks: Tensor  # [n, 5, 3]
@@ -38,14 +38,15 @@ class Augmented:
 
 
 def augments(config: TrialConfig) -> bool:
-    """Whether a training changes the views that it is shown."""
+    """Tell whether a training changes the views that it shows."""
     return any(getattr(config, name) > 0 for name in _AUGMENTATIONS)
 
 
 def order(config: TrialConfig, yaw: NDArray[np.float64], seed: int, epoch: int) -> Tensor:
-    """The pairs of an epoch, as many as there are, as indices [pairs] on the CPU, by their `yaw` [pairs] in degrees.
+    """Draw the pairs of an epoch as indices [pairs] on the CPU, from their `yaw` [pairs] in degrees.
 
-    A permutation; with `oversampling`, drawn with replacement, views of EXTREME yaw 1 + oversampling times as often.
+    They are a permutation. With `oversampling` they are drawn with replacement, views of EXTREME yaw 1 + oversampling
+    times as often.
     """
     if config.oversampling == 0:
         return torch.randperm(len(yaw), generator=seeds.generator(seed, "order", epoch))
@@ -55,7 +56,7 @@ def order(config: TrialConfig, yaw: NDArray[np.float64], seed: int, epoch: int) 
 
 
 def augmented(config: TrialConfig, views: Views, drawn: Tensor, seed: int, epoch: int) -> Augmented:
-    """The views with the indices `drawn` [n], on the CPU: mixed, then with noise.
+    """Augment the views with the indices `drawn` [n], on the CPU: mix them, then add noise.
 
     - view_mixing: with this probability a view is mixed with another one of the same front row, drawn evenly:
       (1 − t) · own + t · other with t uniform in [0, 1), in embedding, landmarks and pose (Zhang et al., 2018)
@@ -88,7 +89,7 @@ def augmented(config: TrialConfig, views: Views, drawn: Tensor, seed: int, epoch
 def _partners(
     probability: float, front: NDArray[np.int64], drawn: Tensor, seed: int, epoch: int
 ) -> tuple[Tensor, Tensor]:
-    """The view that each drawn one is mixed with, [n], and its share, [n]: 0 for those left as they are."""
+    """Draw the partner of each drawn view, [n], and the partner's share, [n]; the share is 0 for views left unmixed."""
     _, first, person, views = np.unique(front, return_index=True, return_inverse=True, return_counts=True)
     begin, count = (torch.from_numpy(each[person])[drawn] for each in (first, views))
     generator = seeds.generator(seed, "view mixing", epoch)
@@ -99,12 +100,12 @@ def _partners(
 
 
 def _normal(like: Tensor, seed: int, purpose: str, epoch: int) -> Tensor:
-    """Standard normal numbers, the same ones in every precision."""
+    """Draw standard normal numbers, the same ones in every precision."""
     return torch.randn(like.shape, generator=seeds.generator(seed, purpose, epoch)).to(like)
 
 
 def _as_long_as(model: Tensor, changed: Tensor) -> Tensor:
-    """The rows of `changed`, each scaled to the length of that of `model`."""
+    """Scale each row of `changed` to the length of the same row of `model`."""
     wanted, found = (torch.linalg.vector_norm(rows, dim=1, keepdim=True) for rows in (model, changed))
     scaled: Tensor = changed * (wanted / found.clamp(min=torch.finfo(found.dtype).tiny))
     return scaled

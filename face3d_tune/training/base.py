@@ -1,7 +1,7 @@
-"""What every engine shares of one training: its pairs, its numbers, and what happens between two epochs.
+"""One training, as every engine shares it: its pairs, its numbers, and what happens between two epochs.
 
-Scheduler, early stopping and the choice of the best epoch live here and nowhere else, so that engines can differ only
-in how they train an epoch (trainer contract §4).
+Scheduler, early stopping and the choice of the best epoch are here and nowhere else. Engines differ only in how they
+train an epoch (trainer contract §4).
 """
 
 import math
@@ -38,15 +38,15 @@ class EpochResult:
     """One epoch, as trained and validated."""
 
     epoch: int  # from 1
-    lr: float  # that this epoch trained with
+    lr: float  # of this epoch
     train_loss: float  # mean over its batches, dropout on, the trial's own weights
     val_loss: float  # mean over validation pairs, the trial's own weights
     val_loss_equal: float  # the same with weights 0.5 / 0.5, comparable between trials
     val_cosine: float  # mean over validation pairs, [-1, 1]
     cosine_by_yaw: Mapping[str, float | None]  # the same by |yaw| band; None for a band without pairs
     is_best: bool  # the lowest validation loss so far: the checkpoint that training keeps
-    next_lr: float  # of the epoch after this one, the scheduler having seen this one
-    stop_reason: StopReason | None  # why there is no epoch after this one; None if there is
+    next_lr: float  # of the next epoch, after the scheduler's step
+    stop_reason: StopReason | None  # why training ends after this epoch; None if it continues
     seconds: float
 
 
@@ -62,7 +62,7 @@ class Evaluation:
 class PairTensors:
     """The pairs of one part of the people, on the device; `poses` are in the trial's unit.
 
-    Every number is first rounded to float32, what the users' script reads; `dtype` says what it is calculated in.
+    Every number is first rounded to float32, which the users' script reads. `dtype` is the type of the calculation.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class PairTensors:
         return len(self.src)
 
     def shown(self, drawn: Tensor, augmented: Augmented, pose_unit: PoseUnit) -> Self:
-        """The pairs with the indices `drawn` [n], in that order, with other views."""
+        """Return the pairs with the indices `drawn` [n], in that order, with augmented views."""
         other, index = copy(self), drawn.to(self.src.device)
         other.src, other.landmarks = augmented.src, augmented.landmarks
         other.poses = in_unit(pose_unit, augmented.degrees.numpy()).to(self.poses)
@@ -96,7 +96,7 @@ class PairTensors:
 
 
 def in_unit(unit: PoseUnit, degrees: NDArray[np.float64]) -> Tensor:
-    """Poses as the users' script reads them, rounded to float32: [pairs, 3] to the same."""
+    """Convert poses to the users' unit and round them as the users' script does, to float32: [pairs, 3] to the same."""
     return torch.from_numpy((degrees if unit == "degrees" else np.deg2rad(degrees)).astype(np.float32))
 
 
@@ -124,16 +124,16 @@ class Training(ABC):
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next epoch."""
+        """Return the learning rate of the next epoch."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     @property
     def epoch(self) -> int:
-        """The next epoch, from 1."""
+        """Return the next epoch, from 1."""
         return len(self.history) + 1
 
     def end_epoch(self, train_loss: float, val: Evaluation, seconds: float) -> EpochResult:
-        """Take what an epoch gave and move scheduler and early stopping on. Raises NonFiniteError."""
+        """Record an epoch's results, and step scheduler and early stopping. Raises NonFiniteError."""
         val_loss = losses.combine(self.config, val.mse, val.cosine)
         finite = {"training loss": train_loss, "validation loss": val_loss, "cosine": val.cosine, "MSE": val.mse}
         for name, value in finite.items():
@@ -165,25 +165,25 @@ class Training(ABC):
 
     @abstractmethod
     def model_state(self) -> dict[str, Tensor]:
-        """The weights after the last epoch, under the names of the users' checkpoints."""
+        """Return the weights after the last epoch, under the names of the users' checkpoints."""
 
     @abstractmethod
     def optimizer_state(self) -> dict[str, Any]:
-        """The optimiser's, as the users' script can load it."""
+        """Return the optimiser's state dict, as the users' script can load it."""
 
     @abstractmethod
     def scale_state(self) -> dict[str, Any]:
-        """`scale` of the loss in fp16 (a float), and `since_overflow`, the steps since it last changed."""
+        """Return `scale` of the loss in fp16 (a float) and `since_overflow`, the steps since its last change."""
 
     @abstractmethod
     def load_numbers(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Any], scale: Mapping[str, Any]) -> None:
-        """Take what the three methods above gave, in either engine."""
+        """Load the results of the three methods above, from either engine."""
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything that the next epoch depends on, besides config, seed and data: tensors and plain values.
+        """Return everything that the next epoch depends on, besides config, seed and data: tensors and plain values.
 
-        Random streams and the order of the pairs follow from seed and epoch. Tensors may be those in training, so they
-        are to be written or copied before the next epoch.
+        Random streams and the order of the pairs follow from seed and epoch. The tensors may be those in training, so
+        write or copy them before the next epoch.
         """
         history = [replace(result, cosine_by_yaw=dict(result.cosine_by_yaw)) for result in self.history]
         return {
@@ -197,11 +197,13 @@ class Training(ABC):
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Go on where the training that gave `snapshot` was; this one has the same config and seed and has just begun.
+        """Resume from `snapshot`; this training has the snapshot's config and seed and has just begun.
 
-        On a CPU every later number is what it would have been, bit for bit, if the same engine gave the snapshot; the
-        other engine's is as good. Raises KeyError, TypeError, ValueError or RuntimeError if something is missing or
-        does not fit; then this training is of no more use.
+        On a CPU every later number is the same as without the break, bit for bit, if the same engine made the snapshot.
+        A snapshot of the other engine works as well.
+
+        Raises KeyError, TypeError, ValueError or RuntimeError if something is missing or does not fit; then this
+        training is unusable.
         """
         self.load_numbers(snapshot["model"], snapshot["optimizer"], snapshot["scale"])
         self.optimizer.param_groups[0]["lr"] = snapshot["optimizer"]["param_groups"][0]["lr"]
@@ -212,9 +214,10 @@ class Training(ABC):
         self.stop_reason = self.history[-1].stop_reason if self.history else None
 
     def checkpoint(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        """The state after the last epoch, in the users' format (trainer contract §4); `args` are the script's flags.
+        """Return the state after the last epoch, in the users' format (trainer contract §4); `args` are the script's
+        flags.
 
-        `epoch` counts from 0, so that a script which resumes at `epoch + 1` goes on with the next one.
+        `epoch` counts from 0, so that a script which resumes at `epoch + 1` continues with the next one.
         """
         if self.best is None:
             raise ValueError("no epoch has been trained yet")
@@ -231,7 +234,7 @@ class Training(ABC):
 
 
 def check_batch(config: TrialConfig, pairs: int) -> None:
-    """Raise ConfigError if not even one batch can be made of the training pairs."""
+    """Raise ConfigError if the training pairs do not fill a single batch."""
     if pairs < config.batch_size:
         raise ConfigError(
             f"batch_size = {config.batch_size} is more than the {pairs} training pairs",

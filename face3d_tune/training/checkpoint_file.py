@@ -1,6 +1,6 @@
 """Checkpoint files in the users' format (trainer contract §4), written so that a crash never leaves half a file.
 
-And sealed ones: bytes that carry their own checksum, for places where a file may be torn all the same.
+Sealed checkpoints are bytes with their own checksum, for places where a file may still be torn.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ from face3d_tune.data.provenance import DataUse
 from face3d_tune.errors import TrainingError
 from face3d_tune.system import regular_file
 
-_MAGIC = b"face3d-tune training 1\n"  # 1 is the version of what is inside
+_MAGIC = b"face3d-tune training 1\n"  # 1 is the version of the content
 
 
 def _empty_dict(*_: object) -> dict[Any, Any]:
     return {}
 
 
-# What scripts keep in their checkpoints and torch does not take: numbers of numpy, and dicts with a default.
+# Types that scripts store in their checkpoints and torch refuses: numpy's numbers, and dicts with a default.
 _SCALAR = np.float64(0).__reduce__()[0]  # the function that makes a numpy scalar, by its names in numpy 2 and 1
 _PLAIN: list[Any] = [
     np.dtype,
@@ -51,8 +51,8 @@ def save(checkpoint: Mapping[str, Any], path: Path) -> None:
 class Foreign:
     """A stand-in for an object of a class that a checkpoint names, such as a path, a date or a namespace.
 
-    The class itself is never imported, so nothing that the file says can run, and a Windows path can be read on Linux.
-    `parts` are what the object was made from, `stored` is its state.
+    The class itself is never imported. So no code of the file can run, and a Windows path can be read on Linux. `parts`
+    are the arguments that made the object, `stored` is its state.
     """
 
     parts: tuple[Any, ...]
@@ -68,7 +68,7 @@ class Foreign:
 
     @property
     def kind(self) -> str:
-        """The name of its class; of a numpy array, which a function rebuilds, the class that this one is told."""
+        """Return the name of the object's class; for a numpy array, the class that its rebuilding function gets."""
         first = self.parts[0] if self.parts else None
         named = first if isinstance(first, type) and issubclass(first, Foreign) else type(self)
         return f"{named.__module__}.{named.__name__}"
@@ -79,14 +79,14 @@ class Foreign:
 
 def mapping(value: Any) -> Mapping[str, Any] | None:
     """Read a dict, or the attributes of a stored namespace or object, as a mapping; None if it is neither."""
-    held = value.stored if isinstance(value, Foreign) else value
-    if isinstance(held, tuple) and len(held) == 2:  # of a class with __slots__
-        held = held[1]
-    return held if isinstance(held, Mapping) else None
+    stored = value.stored if isinstance(value, Foreign) else value
+    if isinstance(stored, tuple) and len(stored) == 2:  # of a class with __slots__
+        stored = stored[1]
+    return stored if isinstance(stored, Mapping) else None
 
 
 def number(value: Any) -> float | None:
-    """Read a float, None if there is no one number to read."""
+    """Read a float; None if there is no single number."""
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):  # None, text, 10**400, several numbers in a tensor
@@ -94,15 +94,15 @@ def number(value: Any) -> float | None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU, without running any code that may be in it. Raises TrainingError.
+    """Read a checkpoint onto the CPU, without running any code in it. Raises TrainingError.
 
-    An object of a class that torch does not know comes as a `Foreign` with the name of that class.
+    An object of a class that torch does not know becomes a `Foreign` with the name of that class.
     """
     try:
         regular_file.require(path)
         with torch.serialization.safe_globals([*_PLAIN, *_stand_ins(path)]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the bytes of a file that is none can raise anything, also without a word
+    except Exception as error:  # bytes that are no checkpoint can raise anything, also without a message
         raise TrainingError(f"{path} is not a readable checkpoint: {_reason(error)}") from error
     if not isinstance(checkpoint, dict):
         raise TrainingError(f"{path} is not a checkpoint: it holds a {type(checkpoint).__name__}")
@@ -120,7 +120,10 @@ def _stand_ins(path: Path) -> list[Any]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first line of an error; of a refusal by torch the cause, not its advice to run what is in the file."""
+    """Return the first line of an error.
+
+    For a refusal by torch it is the cause, not torch's advice to run the file's code.
+    """
     if isinstance(error, UnpicklingError) and isinstance(error.__context__, UnpicklingError):
         error = error.__context__
     if isinstance(error, OSError) and error.strerror:
@@ -129,10 +132,10 @@ def _reason(error: Exception) -> str:
 
 
 def seal(content: Mapping[str, Any]) -> memoryview:
-    """Tensors and plain values as bytes: who wrote them, their SHA-256, and a torch file."""
+    """Pack tensors and plain values into bytes: a header, their SHA-256, and a torch file."""
     buffer = io.BytesIO()
     buffer.write(bytes(_HEAD))
-    torch.serialization.set_crc32_options(False)  # a weaker sum than the one below, and a third of the time
+    torch.serialization.set_crc32_options(False)  # a weaker checksum than SHA-256, at a third of the time
     try:
         torch.save(dict(content), buffer)
     finally:
@@ -143,7 +146,7 @@ def seal(content: Mapping[str, Any]) -> memoryview:
 
 
 def unseal(sealed: bytes) -> dict[str, Any]:
-    """What `seal` was given, on the CPU. Raises TrainingError if a single bit is not as it was written."""
+    """Unpack what `seal` packed, on the CPU. Raises TrainingError if a single bit has changed."""
     view = memoryview(sealed)
     if view[:_HEAD] != _MAGIC + hashlib.sha256(view[_HEAD:]).digest():
         raise TrainingError("it is torn, or of another version")
@@ -163,7 +166,7 @@ UNSEARCHED_FLAGS = (
 
 
 def schedule_args(config: TrialConfig) -> dict[str, float]:
-    """What newer copies have to be told beside scheduler_type and warmup_epochs, for the rates of `schedules`.
+    """Return the flags that newer copies need beside scheduler_type and warmup_epochs, for the rates of `schedules`.
 
     A line from warmup_lr to lr over W epochs is lr · e / (W + 1) if it begins at lr / (W + 1).
     """
@@ -174,10 +177,11 @@ def schedule_args(config: TrialConfig) -> dict[str, float]:
 
 
 def checkpoint_args(config: TrialConfig, use: DataUse) -> dict[str, Any]:
-    """The `args` of a checkpoint: every flag of old and new copies of the script, None where a trial has no value.
+    """Return the `args` of a checkpoint: every flag of old and new copies of the script, None where a trial has no
+    value.
 
-    The folder is that of the data as it was read, and so are the limits (degrees) of the angle that the script limits;
-    `pose_unit`, `layout` and `turn_angle`, which no flag sets, are there as well.
+    The folder is the one that the data was read from. The limits are those of the script, in degrees of the angle that
+    it limits. `pose_unit`, `layout` and `turn_angle`, which no flag sets, are there as well.
     """
     low, high = use.script_limits
     return {

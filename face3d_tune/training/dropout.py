@@ -1,7 +1,7 @@
 """Dropout masks, drawn so that every engine draws the same ones.
 
-On a CPU they come from a stream of 16-bit numbers, ten times faster than torch's Bernoulli sampler, and a mask depends
-only on how many numbers were taken before it: taking several masks at once gives what taking them one by one gives.
+On a CPU they come from a stream of 16-bit numbers, ten times faster than torch's Bernoulli sampler. A mask depends only
+on how many numbers were taken before it. So taking several masks at once equals taking them one by one.
 """
 
 import math
@@ -17,15 +17,15 @@ _PER_WORD = 4  # 16-bit numbers in one 64-bit word of the stream
 
 
 def room(elements: int) -> int:
-    """How many numbers of the stream a mask of `elements` takes: whole words."""
+    """Return how many numbers of the stream a mask of `elements` takes: whole words."""
     return math.ceil(elements / _PER_WORD) * _PER_WORD
 
 
 class MaskStream:
     """The dropout masks of one epoch of one trial: 0 with probability p, else 1 / (1 - p).
 
-    On a CPU p is rounded to a multiple of 2**-16, which no experiment of less than 10**9 draws could notice. On another
-    device the numbers are torch's own and never leave it.
+    On a CPU p is rounded to a multiple of 2**-16; fewer than 10**9 draws cannot show the difference. On another device
+    torch draws the numbers, and they never leave it.
     """
 
     def __init__(self, seed: int, epoch: int, device: torch.device) -> None:
@@ -33,21 +33,21 @@ class MaskStream:
         self._generator = None if self._words else seeds.generator(seed, "dropout", epoch, device=device)
 
     def draw(self, shape: Sequence[int], p: float, like: Tensor) -> Tensor:
-        """One mask, in the dtype of `like` and where it is."""
+        """Draw one mask, with the dtype and device of `like`."""
         elements = math.prod(shape)
         mask = torch.empty(room(elements), dtype=like.dtype, device=like.device)
         self.fill(mask, p)
         return mask[:elements].view(*shape)
 
     def fill(self, masks: Tensor, p: float) -> None:
-        """Several masks at once into a contiguous 1-D tensor of whole words; 0 < p < 1."""
+        """Fill a contiguous 1-D tensor of whole words with several masks at once; 0 < p < 1."""
         if self._words is None:
             masks.bernoulli_(1 - p, generator=self._generator)
         else:
             numbers = torch.from_numpy(self._words.random_raw(len(masks) // _PER_WORD).view(np.int16))
-            kept = round((1 - p) * 2**16)  # of all 16-bit numbers, the smallest
-            if kept:
-                torch.le(numbers, kept - 2**15 - 1, out=masks)
+            count = round((1 - p) * 2**16)  # the smallest 16-bit numbers keep their element
+            if count:
+                torch.le(numbers, count - 2**15 - 1, out=masks)
             else:
                 masks.zero_()
         masks.mul_(1 / (1 - p))

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class EarlyStopping:
-    """Stops when the validation loss has not fallen by more than `min_delta` for `patience` epochs in a row.
+    """Early stopping once the validation loss has not fallen by more than `min_delta` for `patience` epochs in a row.
 
-    Not Optuna's PatientPruner, whose min_delta means how much worse a trial may get. `patience` 0 never stops.
+    It is not Optuna's PatientPruner, whose min_delta means how much worse a trial may get. `patience` 0 never stops.
     """
 
     patience: int
@@ -16,7 +16,7 @@ class EarlyStopping:
     epochs_without_progress: int = 0
 
     def update(self, val_loss: float) -> bool:
-        """Take the next epoch's validation loss; True if training should stop."""
+        """Record the next epoch's validation loss; return True if training should stop."""
         if val_loss < self.best - self.min_delta:
             self.best = val_loss
             self.epochs_without_progress = 0

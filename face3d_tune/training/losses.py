@@ -1,4 +1,4 @@
-"""What training minimises and what the search is judged by (trainer contract §4), as pure functions of tensors."""
+"""The loss that training minimises, the cosine that the search maximises (trainer contract §4): pure functions."""
 
 from typing import TypeVar
 
@@ -13,22 +13,22 @@ _Number = TypeVar("_Number", float, Tensor)
 
 
 def squared_errors(prediction: Tensor, target: Tensor) -> Tensor:
-    """Squared error of each pair, averaged over its F numbers: [B, F] and [B, F] to [B]."""
+    """Return the squared error of each pair, averaged over its F numbers: [B, F] and [B, F] to [B]."""
     return (prediction - target).square().mean(-1)
 
 
 def cosines(prediction: Tensor, target: Tensor) -> Tensor:
-    """Cosine similarity of each pair, in [-1, 1]: [B, F] and [B, F] to [B]."""
+    """Return the cosine similarity of each pair, in [-1, 1]: [B, F] and [B, F] to [B]."""
     return functional.cosine_similarity(prediction, target, dim=-1)
 
 
 def weighs(config: TrialConfig) -> bool:
-    """Whether the pairs of a batch have weights at all."""
+    """Tell whether the pairs of a batch have weights."""
     return config.focal_gamma > 0 or config.angle_weight > 0
 
 
 def pair_weights(config: TrialConfig, cosine: Tensor, turn: Tensor) -> Tensor:
-    """What each training pair counts in its batch, mean 1: [B] and |yaw| in degrees [B] to [B].
+    """Return the weight of each training pair in its batch, mean 1: [B] and |yaw| in degrees [B] to [B].
 
     (1 + angle_weight · |yaw| / 90°) · (1 − cosine)^focal_gamma, divided by its mean over the batch. No gradient flows
     through it. The second factor is focal weighting (Lin et al., 2017) with the cosine as the probability.
@@ -39,7 +39,7 @@ def pair_weights(config: TrialConfig, cosine: Tensor, turn: Tensor) -> Tensor:
 
 
 def combine(config: TrialConfig, mse: _Number, cosine: _Number) -> _Number:
-    """The loss that `--loss_type` names, from the mean squared error and the mean cosine.
+    """Return the loss that `--loss_type` names, from the mean squared error and the mean cosine.
 
     Unit vectors have mse = 2(1 − cosine) / F, so the first term is hundreds of times smaller than the second.
     """

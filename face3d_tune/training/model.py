@@ -1,8 +1,8 @@
 """The Transformer of one trial, written to be read: trainer contract §3, step by step, names and arithmetic.
 
-State-dict names and shapes are those of the users' checkpoints, so theirs load here and ours there, strictly. All
-random numbers come from generators and streams that the caller passes. Axes: B = batch, F = feature_size, d = d_model,
-h = nhead, ff = dim_feedforward.
+State-dict names and shapes are those of the users' checkpoints, so each side loads the other's checkpoints strictly.
+The caller passes the generators and streams of all random numbers. Axes: B = batch, F = feature_size, d = d_model, h =
+nhead, ff = dim_feedforward.
 """
 
 import math
@@ -35,7 +35,7 @@ class Dropout(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention with the parameter names and dropout of `nn.MultiheadAttention`.
 
-    nn.MultiheadAttention itself draws its dropout from the global generator, which is why it is not used here.
+    nn.MultiheadAttention itself draws its dropout from torch's global generator, so it cannot be used here.
     """
 
     def __init__(self, d: int, heads: int, dropout: float) -> None:
@@ -76,7 +76,7 @@ class DecoderLayer(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """`x` [B, 1, d] and `memory` [B, 1, d] to [B, 1, d]."""
+        """Apply the layer: `x` [B, 1, d] and `memory` [B, 1, d] to [B, 1, d]."""
         x = self.norm1(x + self.dropout(self.self_attn(x, x)))
         x = self.norm2(x + self.dropout(self.multihead_attn(x, memory)))
         hidden = self.dropout(functional.gelu(self.linear1(x)))  # [B, 1, ff]
@@ -92,7 +92,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """`x` [B, 1, d] and `memory` [B, 1, d] to [B, 1, d]."""
+        """Apply the layers: `x` [B, 1, d] and `memory` [B, 1, d] to [B, 1, d]."""
         for layer in self.layers:
             x = layer(x, memory)
         return x
@@ -107,7 +107,7 @@ class SpatialFusion(nn.Module):
         self.attention_generator = nn.Sequential(nn.Linear(2 * d, d), nn.ReLU(), nn.Linear(d, 1), nn.Sigmoid())
 
     def forward(self, x: Tensor, landmarks: Tensor) -> Tensor:
-        """`x` [B, d] and `landmarks` [B, 5, 3] to [B, d]."""
+        """Mix `x` [B, d] and `landmarks` [B, 5, 3] to [B, d]."""
         code = self.keypoint_encoder(landmarks[..., :2].flatten(1))  # [B, d]
         gate = self.attention_generator(torch.cat((x, code), dim=-1))  # [B, 1]
         out: Tensor = (1 - gate) * x + gate * code
@@ -123,7 +123,7 @@ class PoseAttention(nn.Module):
         self.feature_to_query = nn.Linear(d, d)
 
     def forward(self, x: Tensor, pose: Tensor) -> Tensor:
-        """`x` [B, d] and `pose` [B, 3] to [B, d]."""
+        """Attend from `x` [B, d] to `pose` [B, 3]; returns [B, d]."""
         score = (self.feature_to_query(x) * self.pose_to_key(pose)).sum(-1, keepdim=True) * x.shape[
             -1
         ] ** -0.5  # [B, 1]
@@ -140,7 +140,7 @@ class AnglePositionalEncoding(nn.Module):
         self.scale = nn.Parameter(torch.empty(1))
 
     def forward(self, x: Tensor, pose: Tensor) -> Tensor:
-        """`x` [B, d] and `pose` [B, 3] to [B, d]."""
+        """Encode `pose` [B, 3] into `x` [B, d]; returns [B, d]."""
         out: Tensor = x + self.scale * self.angle_projection(pose)
         return out
 
@@ -155,7 +155,7 @@ class AngleConditionedNorm(nn.Module):
         self.layer_norm = nn.LayerNorm(d)
 
     def forward(self, x: Tensor, pose: Tensor) -> Tensor:
-        """`x` [B, d] and `pose` [B, 3] to [B, d]."""
+        """Normalise `x` [B, d] under `pose` [B, 3]; returns [B, d]."""
         out: Tensor = self.layer_norm(x) * (1 + self.angle_to_scale(pose)) + self.angle_to_shift(pose)
         return out
 
@@ -228,15 +228,16 @@ class Model(nn.Module):
         return out
 
     def draw_from(self, masks: MaskStream) -> None:
-        """Take all dropout masks from a stream on the model's device."""
+        """Draw all dropout masks from a stream on the model's device."""
         for module in self.modules():
             if isinstance(module, Dropout):
                 module.masks = masks
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:
-        """Xavier-uniform for every parameter of more than one dimension (Glorot & Bengio, 2010), torch's own defaults
-        for the others; packed attention weights count as one matrix.
+        """Initialise every parameter of more than one dimension Xavier-uniformly (Glorot & Bengio, 2010).
+
+        The others keep torch's own defaults. Packed attention weights count as one matrix.
         """
         for module in self.modules():
             match module:

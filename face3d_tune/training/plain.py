@@ -68,13 +68,13 @@ class Trainer(Training):
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
 
     def train_epoch(self) -> EpochResult:
-        """Train and validate one epoch, then move the scheduler and early stopping on."""
+        """Train and validate one epoch, then step the scheduler and early stopping."""
         started = time.perf_counter()
         train_loss = self._train_all_batches(self.epoch)
         return self.end_epoch(train_loss, self.evaluate(self.validation), time.perf_counter() - started)
 
     def _train_all_batches(self, epoch: int) -> float:
-        """One pass over as many training pairs as there are, the last partial batch dropped; the mean loss."""
+        """Train one pass over as many pairs as there are, without the last partial batch; return the mean loss."""
         self.model.train()
         self.model.draw_from(MaskStream(self.seed, epoch, self.device))
         batches = len(self.train) // self.config.batch_size
@@ -83,13 +83,13 @@ class Trainer(Training):
         if augmentation.augments(self.config):
             changed = augmentation.augmented(self.config, pairs.views, order, self.seed, epoch)
             order, pairs = torch.arange(len(order)), pairs.shown(order, changed, self.config.pose_unit)
-        total = self.train.src.new_zeros(())  # stays there: asking for it at every step would stall a GPU
+        total = self.train.src.new_zeros(())  # accumulate on the device: reading it at every step would stall a GPU
         for batch in order.to(self.device).view(batches, -1):
             total += self._train_batch(pairs, batch)
         return total.item() / batches
 
     def _train_batch(self, pairs: PairTensors, batch: Tensor) -> Tensor:
-        """One optimiser step on the pairs whose indices are in `batch`; the loss before it, a scalar."""
+        """Take one optimiser step on the pairs with the indices in `batch`; return the loss before it, a scalar."""
         prediction = self._predict(pairs, batch)
         target = pairs.target[batch]
         squared_errors, cosines = losses.squared_errors(prediction, target), losses.cosines(prediction, target)
@@ -107,21 +107,21 @@ class Trainer(Training):
         return loss.detach()
 
     def _predict(self, pairs: PairTensors, batch: Tensor | slice) -> Tensor:
-        """Frontal embeddings of some pairs, [B, F]; only the network itself runs in mixed precision."""
+        """Predict the frontal embeddings of some pairs, [B, F]; only the network itself runs in mixed precision."""
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         with torch.autocast(self.device.type, dtype, enabled=self.precision != "off"):
             prediction: Tensor = self.model(pairs.src[batch], pairs.landmarks[batch], pairs.poses[batch])
         return prediction.to(pairs.target.dtype)
 
     def evaluate(self, pairs: PairTensors) -> Evaluation:
-        """Mean squared error and cosine over all of `pairs`, and the cosine by |yaw| band; dropout off."""
+        """Compute mean squared error and cosine over all of `pairs`, and the cosine by |yaw| band, without dropout."""
         squared_errors, cosine = self.judge(pairs)
         mse = squared_errors.mean().item()
         return Evaluation(mse, cosine.mean().item(), mean_by_yaw(cosine.numpy(), pairs.yaw))
 
     @torch.no_grad()
     def judge(self, pairs: PairTensors) -> tuple[Tensor, Tensor]:
-        """Squared error and cosine of each of `pairs`, [pairs] each, float64 on the CPU; dropout off."""
+        """Compute squared error and cosine of each of `pairs`, [pairs] each, float64 on the CPU, without dropout."""
         self.model.eval()
         squared_errors, cosines = [], []
         for start in range(0, len(pairs), EVALUATION_BATCH):
@@ -132,20 +132,20 @@ class Trainer(Training):
         return torch.cat(squared_errors).cpu().double(), torch.cat(cosines).cpu().double()
 
     def model_state(self) -> dict[str, Tensor]:
-        """The weights after the last epoch, under the names of the users' checkpoints."""
+        """Return the weights after the last epoch, under the names of the users' checkpoints."""
         return self.model.state_dict()
 
     def optimizer_state(self) -> dict[str, Any]:
-        """The optimiser's, as the users' script can load it."""
+        """Return the optimiser's state dict, as the users' script can load it."""
         return self.optimizer.state_dict()
 
     def scale_state(self) -> dict[str, Any]:
-        """GradScaler's two numbers that change."""
-        state = self.scaler.state_dict()  # empty if it does not scale
+        """Return GradScaler's two numbers that change."""
+        state = self.scaler.state_dict()  # empty without scaling
         return {"scale": state.get("scale", 1.0), "since_overflow": state.get("_growth_tracker", 0)}
 
     def load_numbers(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Any], scale: Mapping[str, Any]) -> None:
-        """Take what a trainer or a batch gave."""
+        """Load the numbers of a trainer or a batch."""
         self.model.load_state_dict(model)
         self.optimizer.load_state_dict(dict(optimizer))
         if own := self.scaler.state_dict():

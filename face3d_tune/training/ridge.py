@@ -1,10 +1,11 @@
-"""What a simple method reaches: ridge regression from a view's embedding and pose to the frontal embedding.
+"""The baseline without a Transformer: ridge regression from a view's embedding and pose to the frontal embedding.
 
-No Transformer and no epochs: with e the view's embedding and x = e times each of (1, sin yaw, 1 − cos yaw, sin pitch,
-sin roll, |sin yaw|), the prediction is e + W'x, as the model's is (trainer contract §3, step 8), and
-W = (X'X + λI)⁻¹ X'(Y − E) over the pairs of the TRAINING people (Hoerl & Kennard, 1970). An endless penalty λ is no
-model. Yaw is the head turn, whichever angle that is; pitch and roll are the other two in their order. All embeddings
-count with length 1, whatever length they have in the files.
+With e the view's embedding and x = e times each of (1, sin yaw, 1 − cos yaw, sin pitch, sin roll, |sin yaw|), the
+prediction is e + W'x, as the model's is (trainer contract §3, step 8). W = (X'X + λI)⁻¹ X'(Y − E) over the pairs of the
+training people (Hoerl & Kennard, 1970). As λ grows, the prediction becomes the no-model baseline.
+
+Yaw is the head turn, whichever angle that is; pitch and roll are the other two in their order. All embeddings are
+scaled to length 1, whatever length they have in the files.
 """
 
 from dataclasses import dataclass
@@ -29,13 +30,13 @@ class Ridge:
     weights: Matrix  # [6F, F]
 
     def cosines(self, data: FaceData, part: Part) -> Matrix:
-        """[pairs]: cosine of prediction and frontal embedding of each pair of a part, in [-1, 1]."""
+        """Return the cosine of prediction and frontal embedding of each pair of a part, [pairs], in [-1, 1]."""
         view, front = _embeddings(data, data.parts[part])
         return _cosines(view + _columns(data, data.parts[part]) @ self.weights, front)
 
 
 def fit(data: FaceData, penalty: float | None = None) -> Ridge:
-    """Fit on the training people; without a `penalty`, with the one that cross-validation over them chooses.
+    """Fit on the training people; without `penalty`, cross-validation over them chooses it.
 
     Float64. About 0.1 s for F = 128, some seconds of a few cores for F = 512 and 10,000 pairs.
     """
@@ -46,23 +47,24 @@ def fit(data: FaceData, penalty: float | None = None) -> Ridge:
 
 
 def choose_penalty(data: FaceData) -> float:
-    """The one of PENALTIES with the highest mean cosine on training people who were left out, each of FOLDS in turn.
+    """Return the best of PENALTIES: the highest mean cosine on training people left out, each of FOLDS in turn.
 
-    From the strongest on until the cosine falls, which it does on both sides of the best. Every third person, in the
-    order of the files, is in the same fold; a single person leaves nobody to validate on, and gets the strongest.
+    The search goes from the strongest penalty on until the cosine falls, which it does on both sides of the best. Every
+    third person, in the order of the files, is in the same fold. A single person leaves no one to validate on, and gets
+    the strongest penalty.
     """
     pairs = data.parts["train"]
     fold = persons(pairs) % FOLDS
     columns, (view, front) = _columns(data, pairs), _embeddings(data, pairs)
-    held_out = [fold == each for each in sorted(set(fold.tolist()))]
-    if len(held_out) < 2:
+    folds = [fold == each for each in sorted(set(fold.tolist()))]
+    if len(folds) < 2:
         return PENALTIES[0]
-    systems = [_System(columns[~held], (front - view)[~held]) for held in held_out]
+    systems = [_System(columns[~left_out], (front - view)[~left_out]) for left_out in folds]
     best, highest = PENALTIES[0], -np.inf
     for penalty in PENALTIES:
         cosines = [
-            _cosines(view[held] + columns[held] @ system.solve(penalty), front[held])
-            for held, system in zip(held_out, systems, strict=True)
+            _cosines(view[left_out] + columns[left_out] @ system.solve(penalty), front[left_out])
+            for left_out, system in zip(folds, systems, strict=True)
         ]
         mean = float(np.concatenate(cosines).mean())
         if mean < highest:
@@ -81,14 +83,14 @@ class _System:
         self._right = target if pairs < width else columns.T @ target
 
     def solve(self, penalty: float) -> Matrix:
-        """The weights, [columns, F]."""
+        """Solve for the weights, [columns, F]."""
         system = self._gram + penalty * np.eye(len(self._gram))
         solved = np.linalg.solve(system, self._right).astype(np.float64, copy=False)
         return solved if self._dual is None else self._dual.T @ solved
 
 
 def _columns(data: FaceData, pairs: Pairs) -> Matrix:
-    """X, [pairs, 6F]."""
+    """Build X, [pairs, 6F]."""
     view, _ = _embeddings(data, pairs)
     yaw = np.deg2rad(data.yaw[pairs[:, 1]])
     pitch, roll = np.deg2rad(data.other_angles[pairs[:, 1]]).T
@@ -97,7 +99,7 @@ def _columns(data: FaceData, pairs: Pairs) -> Matrix:
 
 
 def _embeddings(data: FaceData, pairs: Pairs) -> tuple[Matrix, Matrix]:
-    """E and Y, [pairs, F] each."""
+    """Return E and Y, [pairs, F] each."""
     front, video = pairs.T
     return _unit(data.video_features[video]), _unit(data.front_features[front])
 

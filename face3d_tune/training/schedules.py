@@ -18,11 +18,11 @@ from face3d_tune.config import TrialConfig
 
 
 class Schedule:
-    """Moves the learning rate of `optimizer`; from its making on that of the first epoch is set."""
+    """The learning rate of `optimizer` over the epochs; creating the schedule sets the rate of the first."""
 
     def __init__(self, config: TrialConfig, optimizer: Optimizer) -> None:
         self._config, self._optimizer = config, optimizer
-        self._epochs = 0  # that have ended
+        self._epochs = 0  # ended
         self._plateau = ReduceLROnPlateau(
             optimizer,
             mode="min",
@@ -34,7 +34,7 @@ class Schedule:
             self._set(warmup(config, 1))
 
     def step(self, val_loss: float) -> None:
-        """An epoch has ended with this validation loss: set the rate of the next."""
+        """Set the rate of the next epoch, after one that ended with this validation loss."""
         self._epochs += 1
         following, warm = self._epochs + 1, self._config.warmup_epochs
         if following <= warm:
@@ -51,13 +51,14 @@ class Schedule:
             group["lr"] = rate
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on besides config and rate; plain values."""
+        """Return everything that the next step depends on besides config and rate, as plain values."""
         return {"epochs": self._epochs, "plateau": self._plateau.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where the schedule that gave `state` was; older versions kept only torch's, which counts epochs too.
+        """Resume the schedule that gave `state`.
 
-        Raises KeyError if something is missing.
+        Older versions stored only the state of torch's schedule, which counts epochs too. Raises KeyError if something
+        is missing.
         """
         plateau = state.get("plateau", state)
         self._epochs = state["epochs"] if "plateau" in state else plateau["last_epoch"]
@@ -65,12 +66,15 @@ class Schedule:
 
 
 def warmup(config: TrialConfig, epoch: int) -> float:
-    """The rate of an epoch of the warm-up."""
+    """Return the rate of an epoch of the warm-up."""
     return config.lr * epoch / (config.warmup_epochs + 1)
 
 
 def annealed(config: TrialConfig, epoch: int) -> float:
-    """The rate of an epoch after the warm-up, at most `lr` and never below `scheduler_min_lr` unless `lr` is."""
+    """Return the rate of an epoch after the warm-up.
+
+    It is at most `lr`, and never below `scheduler_min_lr` unless `lr` is.
+    """
     low = min(config.scheduler_min_lr, config.lr)
     part = (epoch - config.warmup_epochs - 1) / max(1, config.epochs - config.warmup_epochs)
     return low + (config.lr - low) * (1 + math.cos(math.pi * part)) / 2

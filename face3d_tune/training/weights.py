@@ -1,4 +1,4 @@
-"""Which model a checkpoint holds, as the names and shapes of its weights show (trainer contract §3)."""
+"""The model that a checkpoint contains, as the names and shapes of its weights show (trainer contract §3)."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,17 +10,17 @@ from torch import Tensor
 from face3d_tune.config import TrialConfig
 from face3d_tune.training.model import Model
 
-# Where scripts keep their weights; the last of these is a file that holds nothing else.
+# Keys under which scripts store their weights; the last is a file that contains nothing else.
 _PLACES = ("model_state_dict", "state_dict", "model")
-# What torch.nn.DataParallel and torch.compile put before the names of the module that they wrap.
+# Prefixes of torch.nn.DataParallel and torch.compile before the names of the module that they wrap.
 _WRAPPERS = ("module", "_orig_mod")
 _FIRST, _WIDTH = "input_projection.weight", "transformer_decoder.layers.0.linear1.weight"
 _LAYER = re.compile(r"transformer_decoder\.layers\.(\d+)\.")
 
 
-def find(held: Mapping[Any, Any]) -> dict[str, Tensor] | None:
+def find(checkpoint: Mapping[Any, Any]) -> dict[str, Tensor] | None:
     """Find the weights of a model in a checkpoint, or return None; names are those of `unwrapped`."""
-    for each in (*(held.get(place) for place in _PLACES), held):
+    for each in (*(checkpoint.get(place) for place in _PLACES), checkpoint):
         if is_weights(each):
             return unwrapped(each)
     return None
@@ -36,14 +36,14 @@ def is_weights(value: object) -> TypeGuard[Mapping[str, Tensor]]:
 
 
 def unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename weights as the bare model has them, without what wrappers put before its names."""
+    """Rename weights to the bare model's names, without the prefixes of wrappers."""
     return {
         ".".join(part for part in name.split(".") if part not in _WRAPPERS): weight for name, weight in weights.items()
     }
 
 
 def structure(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Read from names and shapes what they show of a config; empty if it is another kind of model.
+    """Infer from names and shapes what they show of a config; empty for another kind of model.
 
     The key `feature_size` is beside the fields of TrialConfig. Heads and dropout leave no trace in weights.
     """
@@ -62,14 +62,14 @@ def structure(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def differences(weights: Mapping[str, Tensor], config: TrialConfig, feature_size: int) -> list[str]:
-    """Compare weights with the model of a config: each difference as a few words, none if they load strictly.
+    """Compare weights with the model of a config: each difference in a few words, none if they load strictly.
 
-    A difference in a setting is told by the setting; what no setting explains is told by names and shapes.
+    A setting names its difference. Names and shapes describe what no setting explains.
     """
     found = structure(weights)
     wanted = {**config.to_dict(), "feature_size": feature_size}
     if found.get("layout") == "pose":
-        # That layout has no such part: the flag goes with the layout, and what looks like a part is told below.
+        # The pose layout has no such part: the flag goes with the layout, and any such weights are reported below.
         wanted["use_spatial_attention"] = found["use_spatial_attention"] = False
     told = [
         f"{name} = {_text(value)}, not {_text(wanted[name])}" for name, value in found.items() if value != wanted[name]
@@ -99,6 +99,6 @@ def _shape(shape: Iterable[int]) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """The first two names, and how many more there are."""
+    """Return the first two names, and how many more there are."""
     first, *rest = names
     return f"{first}, {rest[0]} and {len(rest) - 1} more" if len(rest) > 2 else ", ".join((first, *rest))

@@ -1,7 +1,7 @@
-"""Continuous batching: K trainings of one structure, an epoch at a time, each place refilled when its training ends.
+"""Continuous batching: K trainings of one structure, an epoch at a time; each place is refilled when its training ends.
 
-A training's numbers depend neither on K nor on its place nor on its neighbours. One model runs without the axis of
-models, which is the faster program on a CPU.
+A training's numbers depend neither on K nor on its place nor on its neighbours. A single model runs without the axis of
+models, which is faster on a CPU.
 """
 
 import time
@@ -37,7 +37,9 @@ _LOWER = {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def structure(config: TrialConfig, precision: Precision) -> Hashable:
-    """What trainings must have in common to share a batch: what decides shape or type of a tensor, or its kernel."""
+    """Return what trainings must have in common to share a batch: whatever decides a tensor's shape or type, or its
+    kernel.
+    """
     values = asdict(config)
     return (precision if config.use_mixed_precision else "off", *(values[name] for name in _STRUCTURE))
 
@@ -48,7 +50,7 @@ class Member(Training):
     engine = "batched"
 
     def __init__(self, batch: "Batch", config: TrialConfig, seed: int, precision: Precision) -> None:
-        rate = SGD([torch.zeros(1)], lr=config.lr)  # only holds the learning rate that the scheduler moves
+        rate = SGD([torch.zeros(1)], lr=config.lr)  # only carries the learning rate that the scheduler sets
         super().__init__(config, seed, precision, rate)
         self.batch = batch
 
@@ -60,24 +62,24 @@ class Member(Training):
         return result
 
     def model_state(self) -> dict[str, Tensor]:
-        """The weights after the last epoch, under the names of the users' checkpoints."""
+        """Return the weights after the last epoch, under the names of the users' checkpoints."""
         return self.batch.model_state(self)
 
     def optimizer_state(self) -> dict[str, Any]:
-        """The optimiser's, as the users' script can load it."""
+        """Return the optimiser's state dict, as the users' script can load it."""
         return self.batch.optimizer_state(self)
 
     def scale_state(self) -> dict[str, Any]:
-        """The scale of its loss and the steps since that last changed."""
+        """Return the scale of the loss and the steps since its last change."""
         return self.batch.scale_state(self)
 
     def load_numbers(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Any], scale: Mapping[str, Any]) -> None:
-        """Write them into its place."""
+        """Write the numbers into this training's place."""
         self.batch.load_numbers(self, model, optimizer, scale)
 
 
 class Data:
-    """The pairs as the programs of one device take them, shared by all batches there."""
+    """The pairs in the form that the programs of one device need, shared by all batches there."""
 
     def __init__(self, data: FaceData, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         self.source, self.device, self.dtype = data, device, dtype
@@ -85,7 +87,7 @@ class Data:
 
 
 class Batch:
-    """Trainings of one structure; `config` is that of any of them."""
+    """A batch of trainings of one structure; `config` is the config of any of them."""
 
     def __init__(self, config: TrialConfig, data: Data, precision: Precision) -> None:
         check_batch(config, len(data.train))
@@ -104,7 +106,7 @@ class Batch:
 
     @torch.inference_mode()
     def add(self, config: TrialConfig, seed: int, precision: Precision) -> Member:
-        """Begin a training in a new place. Raises RuntimeError if there is no memory; then nothing has changed."""
+        """Begin a training in a new place. Raises RuntimeError if memory runs out; then nothing has changed."""
         models, fresh = len(self.members), self._plain_model(config, seed)
         self._use(self.state.resized(list(range(models)), models + 1))
         self.members.append(Member(self, config, seed, precision))
@@ -113,7 +115,7 @@ class Batch:
 
     @torch.inference_mode()
     def replace(self, old: Member, config: TrialConfig, seed: int, precision: Precision) -> Member:
-        """Begin a training in the place of one that has ended; the neighbours do not notice."""
+        """Begin a training in the place of an ended one, without effect on the neighbours."""
         place, fresh = self.members.index(old), self._plain_model(config, seed)
         self.members[place] = Member(self, config, seed, precision)
         self._fill(place, fresh)
@@ -121,22 +123,22 @@ class Batch:
 
     @torch.inference_mode()
     def remove(self, *gone: Member) -> None:
-        """Close up the places of trainings that have ended."""
-        kept = [place for place, member in enumerate(self.members) if member not in gone]
-        self.members = [self.members[place] for place in kept]
-        self._use(self.state.resized(kept, len(kept)))
+        """Remove ended trainings and close up their places."""
+        places = [place for place, member in enumerate(self.members) if member not in gone]
+        self.members = [self.members[place] for place in places]
+        self._use(self.state.resized(places, len(places)))
 
     def _fill(self, place: int, model: Model) -> None:
         """Write a freshly initialised plain model into a place, whatever was there."""
         fresh = model.state_dict()
         self.state.begin(place)
-        self._gradients[place] = 0  # between the blocks too, where a training that became NaN has left its mark
+        self._gradients[place] = 0  # between the blocks too, where a training that became NaN has left NaN
         self._live.write(self.state.weights[place], fresh)
         self._dead.write(self.state.dead[place], fresh)
         self._hyperparameters()
 
     def _use(self, state: State) -> None:
-        """Build the program over these numbers; if there is no memory for it, nothing has changed."""
+        """Build the program over these numbers; if memory runs out, nothing has changed."""
         models, lower, products = len(state.weights), _LOWER[self.precision], self._products
         gradients = torch.zeros_like(state.weights)
         masks = state.weights.new_ones(models, mask_length(self.config))
@@ -152,18 +154,18 @@ class Batch:
             self._hyperparameters()
 
     def _alone(self, rows: Tensor) -> Tensor:
-        """Without the axis of models if there is one model."""
+        """Drop the axis of models if there is one model."""
         return rows[0] if len(rows) == 1 else rows
 
     def _views(self, rows: Tensor, low: Tensor | None) -> dict[str, Tensor]:
-        """Every block by name, those of products in the lower precision if there is one."""
+        """Return every block by name, those of products in the lower precision if there is one."""
         views = self._live.views(self._alone(rows))
         if low is not None:
             views |= self._live.views(self._alone(low), below=self._products)
         return views
 
     def _hyperparameters(self) -> None:
-        """Set what differs between the models."""
+        """Set the hyperparameters that differ between the models."""
         configs = [member.config for member in self.members]
         if len(configs) < len(self.state.weights):
             return  # the last place is being filled
@@ -181,12 +183,12 @@ class Batch:
                 self._masks[place] = 1
 
     def train_epoch(self, stop: Callable[[], bool] = lambda: False) -> list[EpochResult | NonFiniteError] | None:
-        """Train and validate every model for one epoch; a result or the reason why there is none, place by place.
+        """Train and validate every model for one epoch; return a result or the reason for its absence, place by place.
 
-        Asks `stop` before every step; if it says so, returns None, and all these trainings are of no more use.
+        Calls `stop` before every step. If it returns true, returns None, and all these trainings are unusable.
         """
         started = time.perf_counter()
-        with torch.inference_mode():  # cheaper than no_grad: nothing here ever meets autograd
+        with torch.inference_mode():  # cheaper than no_grad; nothing here needs autograd
             train_losses = self._train(stop)
             if train_losses is None:
                 return None
@@ -201,9 +203,9 @@ class Batch:
         return ended
 
     def _train(self, stop: Callable[[], bool]) -> list[float] | None:
-        """One pass over the training pairs, each model in its own order; the mean losses."""
+        """Train one pass over the training pairs, each model in its own order; return the mean losses."""
         device, table = self.data.device, self.data.train
-        wide = torch.float64 if device.type == "cpu" else torch.float32  # what the fused kernel reads there
+        wide = torch.float64 if device.type == "cpu" else torch.float32  # the type that the fused kernel reads there
         rates = torch.tensor([member.lr for member in self.members], dtype=wide, device=device)
         streams = [MaskStream(member.seed, member.epoch, device) for member in self.members]
         before = self.state.steps.clone()
@@ -222,7 +224,7 @@ class Batch:
         return [losses.combine(member.config, *mean) for member, mean in zip(self.members, means, strict=True)]
 
     def _step(self, batch: PairBatch, rates: Tensor) -> Tensor:
-        """One optimiser step of every model; their mean squared errors and cosines before it, [2, K]."""
+        """Take one optimiser step of every model; return mean squared errors and cosines before it, [2, K]."""
         if self._low is not None:
             self._low.copy_(self.state.weights[:, : self._products])
         masks: Masks = self._mask_views if any(member.config.dropout > 0 for member in self.members) else {}
@@ -236,7 +238,7 @@ class Batch:
         return torch.stack((mse, cosine)).view(2, -1)
 
     def _evaluate(self, table: PairTable) -> list[Evaluation]:
-        """Every model on all pairs of a table; dropout off."""
+        """Evaluate every model on all pairs of a table, without dropout."""
         if self._low is not None:
             self._low.copy_(self.state.weights[:, : self._products])
         squared_errors, cosines = [], []
@@ -253,7 +255,7 @@ class Batch:
         ]
 
     def model_state(self, member: Member) -> dict[str, Tensor]:
-        """The full state dict of one model, as the plain model loads it strictly."""
+        """Return the full state dict of one model, as the plain model loads it strictly."""
         state, place, numbers = self._zeros(), self.members.index(member), self.state
         self._live.read(numbers.weights[place], state)
         self._dead.read(numbers.dead[place], state)
@@ -266,7 +268,7 @@ class Batch:
         return state
 
     def optimizer_state(self, member: Member) -> dict[str, Any]:
-        """The optimiser's state of one model in the order of the plain model's parameters."""
+        """Return the optimiser's state of one model in the order of the plain model's parameters."""
         place = self.members.index(member)
         moments = []
         for rows in (self.state.first, self.state.second):
@@ -284,7 +286,7 @@ class Batch:
         return whole
 
     def scale_state(self, member: Member) -> dict[str, Any]:
-        """The scale of one model's loss and the steps since that last changed."""
+        """Return the scale of one model's loss and the steps since its last change."""
         place, numbers = self.members.index(member), self.state
         return {"scale": numbers.scales[place].item(), "since_overflow": int(numbers.since_overflow[place].item())}
 
@@ -292,22 +294,22 @@ class Batch:
     def load_numbers(
         self, member: Member, model: Mapping[str, Tensor], optimizer: Mapping[str, Any], scale: Mapping[str, Any]
     ) -> None:
-        """Write what the three methods above gave into the place of a training that has just begun."""
+        """Write the results of the three methods above into the place of a training that has just begun."""
         place, numbers = self.members.index(member), self.state
         self._live.write(numbers.weights[place], model)
         self._dead.write(numbers.dead[place], model)
         if self.config.layout == "keypoint":
             numbers.mean[place] = model["keypoint_encoder.1.running_mean"]
             numbers.variance[place] = model["keypoint_encoder.1.running_var"]
-        if held := optimizer["state"]:  # nothing, while every step overflowed
+        if moments_by_index := optimizer["state"]:  # empty while every step overflowed
             for rows, kind in ((numbers.first, "exp_avg"), (numbers.second, "exp_avg_sq")):
-                moments = {name: held[index][kind] for index, name in enumerate(self._parameters)}
+                moments = {name: moments_by_index[index][kind] for index, name in enumerate(self._parameters)}
                 self._live.write(rows[place], moments)
-            numbers.steps[place] = held[0]["step"]
+            numbers.steps[place] = moments_by_index[0]["step"]
         numbers.scales[place], numbers.since_overflow[place] = scale["scale"], scale["since_overflow"]
 
     def _zeros(self) -> dict[str, Tensor]:
-        """A state dict without content, where the rows are."""
+        """Return a state dict without content, on the device of the rows."""
         device, dtype = self.data.device, self.data.dtype
         # Not zeros_like, which takes several times as long for a template without content.
         return {
@@ -317,5 +319,5 @@ class Batch:
 
 
 def alone(config: TrialConfig, data: FaceData, *, seed: int, device: torch.device, precision: Precision) -> Member:
-    """One training by itself, in a batch of its own: what the plain `Trainer` is to the plain engine."""
+    """Make one training in a batch of its own: the batched engine's counterpart of the plain `Trainer`."""
     return Batch(config, Data(data, device), precision).add(config, seed, precision)

@@ -1,4 +1,4 @@
-"""Where the model drops numbers: every dropout by name, in the order in which the plain model draws its masks."""
+"""The dropout sites of the model by name, in the order in which the plain model draws its masks."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ Masks = Mapping[str, Tensor | None]
 
 
 def sites(config: TrialConfig) -> dict[str, tuple[int, ...]]:
-    """Every dropout of the model in the order in which it draws: name and shape of the mask."""
+    """Return name and mask shape of every dropout of the model, in drawing order."""
     batch, d, heads = config.batch_size, config.d_model, config.nhead
     found: dict[str, tuple[int, ...]] = {"keypoints": (batch, 256)} if config.layout == "keypoint" else {}
     found["input"] = (batch, d)
@@ -24,7 +24,7 @@ def sites(config: TrialConfig) -> dict[str, tuple[int, ...]]:
 
 
 def mask_views(config: TrialConfig, numbers: Tensor) -> dict[str, Tensor | None]:
-    """The mask of each site as it lies in [K, mask_length]."""
+    """Return the mask of each site as a view of [K, mask_length]."""
     views: dict[str, Tensor | None] = {}
     start = 0
     for name, shape in sites(config).items():
@@ -35,5 +35,5 @@ def mask_views(config: TrialConfig, numbers: Tensor) -> dict[str, Tensor | None]
 
 
 def mask_length(config: TrialConfig) -> int:
-    """How many numbers all masks of one step take."""
+    """Return how many numbers all masks of one step take."""
     return sum(room(torch.Size(shape).numel()) for shape in sites(config).values())

@@ -1,4 +1,4 @@
-"""What the models of a batch are shown in one epoch, step by step, each in its own order and as it augments them."""
+"""The pairs that the models of a batch see in one epoch, step by step, each in its own order and augmentation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from face3d_tune.training.batched.table import PairBatch, PairTable, Weighting
 
 
 def batches(table: PairTable, trainings: Sequence[Training], in_radians: bool | Tensor) -> Iterator[PairBatch]:
-    """The batches of the next epoch of all trainings; without the axis of models if there is one."""
+    """Yield the batches of the next epoch of all trainings; without the axis of models if there is one."""
     size = trainings[0].config.batch_size
     drawn = [
         augmentation.order(each.config, table.yaw, each.seed, each.epoch)[: len(table) // size * size]
@@ -30,7 +30,7 @@ def batches(table: PairTable, trainings: Sequence[Training], in_radians: bool | 
 
 
 def _rows(table: PairTable, trainings: Sequence[Training], drawn: Sequence[Tensor]) -> Tensor:
-    """All that the epoch shows, [steps, K, B, width]."""
+    """Return all rows that the epoch shows, [steps, K, B, width]."""
     steps, size = len(drawn[0]) // trainings[0].config.batch_size, trainings[0].config.batch_size
     rows = table.turn.new_empty(steps, len(drawn), size, table.width)
     for place, (each, pairs) in enumerate(zip(trainings, drawn, strict=True)):
@@ -42,6 +42,6 @@ def _rows(table: PairTable, trainings: Sequence[Training], drawn: Sequence[Tenso
 
 
 def _angle_factors(table: PairTable, trainings: Sequence[Training], order: Tensor) -> Tensor:
-    """1 + angle_weight · |yaw| / 90° of every pair that the epoch shows, [steps, K, B, 1]."""
+    """Return 1 + angle_weight · |yaw| / 90° of every pair that the epoch shows, [steps, K, B, 1]."""
     slopes = table.turn.new_tensor([training.config.angle_weight for training in trainings])
     return (1 + slopes.view(*order.shape[1:-1], 1) * table.turn[order] / 90).unsqueeze(-1)

@@ -1,8 +1,8 @@
-"""The parts of K models at once: each computes its output, and pulls the gradient of its output back to its input.
+"""The parts of K models at once: each computes its output, and pulls the output's gradient back to its input.
 
-Axes: an optional K (models) first, then B = batch, then the numbers of a pair; without K the same lines run on plain
-matrices. A part holds views of its weights and of the gradients that its `pull` fills, so nothing is allocated,
-zeroed or added up that need not be. In mixed precision weights are of the lower type and inputs follow them.
+Axes: an optional K (models) first, then B = batch, then the numbers of a pair. Without K the same lines run on plain
+matrices. A part has views of its weights and of the gradients that its `pull` fills. So it allocates, zeroes and adds
+up nothing without need. In mixed precision weights have the lower type, and inputs follow them.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 _EPSILON = 1e-5  # of every normalisation, torch's default
 _SMALL = 400  # multiplications in a product; torch's own limit
-_VECTORS = 64  # elements; a multiple of what one turn of a vectorised loop takes, of any type on any CPU
+_VECTORS = 64  # elements; a multiple of what one turn of a vectorised loop takes, for any type on any CPU
 
 
 class Linear:
@@ -25,11 +25,11 @@ class Linear:
         self.weight_gradient, self.bias_gradient = gradients[f"{name}.weight"], gradients[f"{name}.bias"]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """[K, B, in] to [K, B, out]."""
+        """Apply the layer: [K, B, in] to [K, B, out]."""
         return product(in_type(x, self.dtype), self.transposed, onto=self.bias)
 
     def pull(self, gradient: Tensor, x: Tensor, *, onto: Tensor | None = None) -> Tensor:
-        """The gradient of x, [K, B, in], added to `onto`; fills those of weight and bias."""
+        """Return the gradient of x, [K, B, in], added to `onto`; fill the gradients of weight and bias."""
         gradient = self.pull_weights(gradient, x)
         if onto is None:
             return product(gradient, self.weight)
@@ -38,7 +38,7 @@ class Linear:
         return onto + product(gradient, self.weight)
 
     def pull_weights(self, gradient: Tensor, x: Tensor) -> Tensor:
-        """Only fill the gradients of weight and bias: for an input that needs none."""
+        """Fill only the gradients of weight and bias: for an input that needs none."""
         gradient = in_type(gradient, self.dtype)
         product(gradient.mT, in_type(x, self.dtype), out=self.weight_gradient)
         torch.sum(gradient, -2, out=self.bias_gradient)
@@ -46,14 +46,16 @@ class Linear:
 
 
 class Score(Linear):
-    """A Linear with one output, by sums: a product with a single row rounds differently with and without models."""
+    """A Linear with one output, computed by sums: a product with a single row rounds differently with and without
+    models.
+    """
 
     def __call__(self, x: Tensor) -> Tensor:
-        """[K, B, in] to [K, B, 1]."""
+        """Apply the layer: [K, B, in] to [K, B, 1]."""
         return (in_type(x, self.dtype) * self.weight).sum(-1, keepdim=True) + self.bias
 
     def pull(self, gradient: Tensor, x: Tensor, *, onto: Tensor | None = None) -> Tensor:
-        """The gradient of x, [K, B, in], added to `onto`; fills those of weight and bias."""
+        """Return the gradient of x, [K, B, in], added to `onto`; fill the gradients of weight and bias."""
         gradient = in_type(gradient, self.dtype)
         torch.sum(gradient * in_type(x, self.dtype), -2, keepdim=True, out=self.weight_gradient)
         torch.sum(gradient, -2, out=self.bias_gradient)
@@ -69,13 +71,13 @@ class LayerNorm:
         self.shape = [self.weight.shape[-1]]
 
     def __call__(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """[K, B, d] to the same, and what `pull` needs."""
+        """Normalise [K, B, d]; return the same shape, and what `pull` needs."""
         normal, mean, deviation = torch.native_layer_norm(x, self.shape, None, None, _EPSILON)
         return torch.addcmul(self.bias, normal, self.weight), (x, normal, mean, deviation)
 
-    def pull(self, gradient: Tensor, kept: tuple[Tensor, ...]) -> Tensor:
-        """The gradient of x; fills those of weight and bias."""
-        x, normal, mean, deviation = kept
+    def pull(self, gradient: Tensor, context: tuple[Tensor, ...]) -> Tensor:
+        """Return the gradient of x; fill the gradients of weight and bias."""
+        x, normal, mean, deviation = context
         torch.sum(gradient, -2, out=self.bias_gradient)
         torch.sum(gradient * normal, -2, out=self.weight_gradient)
         out: Tensor = torch.ops.aten.native_layer_norm_backward(
@@ -95,7 +97,7 @@ class BatchNorm:
         self.mean, self.variance = (running[kind].unsqueeze(-2) for kind in ("mean", "variance"))
 
     def __call__(self, x: Tensor, *, training: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """[K, B, n] to the same, and what `pull` needs."""
+        """Normalise [K, B, n]; return the same shape, and what `pull` needs."""
         x, pairs = x.to(self.mean.dtype), x.shape[-2]
         if training:
             mean = x.mean(-2, keepdim=True)
@@ -108,9 +110,9 @@ class BatchNorm:
         normal = (x - mean) * scale
         return torch.addcmul(self.bias, normal, self.weight), (normal, scale)
 
-    def pull(self, gradient: Tensor, kept: tuple[Tensor, ...]) -> Tensor:
-        """The gradient of x in training; fills those of weight and bias."""
-        normal, scale = kept
+    def pull(self, gradient: Tensor, context: tuple[Tensor, ...]) -> Tensor:
+        """Return the gradient of x in training; fill the gradients of weight and bias."""
+        normal, scale = context
         torch.sum(gradient, -2, out=self.bias_gradient)
         torch.sum(gradient * normal, -2, out=self.weight_gradient)
         pairs = gradient.shape[-2]
@@ -122,7 +124,7 @@ class BatchNorm:
 def product(a: Tensor, b: Tensor, *, onto: Tensor | None = None, out: Tensor | None = None) -> Tensor:
     """Multiply matrices, of every model or of one; the product is added to `onto`, or written to `out`.
 
-    Small products are made model by model: torch has a loop of its own for several of them, which rounds differently.
+    Small products are made model by model: torch multiplies several of them in another loop, which rounds differently.
     """
     if a.dim() == 2:
         return torch.mm(a, b, out=out) if onto is None else torch.addmm(onto, a, b)
@@ -134,12 +136,12 @@ def product(a: Tensor, b: Tensor, *, onto: Tensor | None = None, out: Tensor | N
 
 
 def in_type(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Give x in a type; asking first is cheaper than a conversion that changes nothing."""
+    """Convert x to a type; the check is cheaper than a conversion that changes nothing."""
     return x if x.dtype == dtype else x.to(dtype)
 
 
 def dropped(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Multiply x by its dropout mask; None where nothing is dropped."""
+    """Multiply x by its dropout mask; None drops nothing."""
     return x if mask is None else x * mask
 
 
@@ -149,17 +151,17 @@ def added(x: Tensor, branch: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def dropped_heads(x: Tensor, mask: Tensor | None) -> Tensor:
-    """[K, B, d] times one number a head, [K, B, h, 1]: what dropout of attention over one key comes to."""
+    """Multiply [K, B, d] by one number a head, [K, B, h, 1]: dropout of attention over one key."""
     if mask is None:
         return x
     return (x.reshape(*mask.shape[:-1], -1) * mask).view(x.shape)
 
 
 def steadily(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """An elementwise function whose result does not depend on where an element lies.
+    """Apply an elementwise function so that the result does not depend on where an element lies.
 
-    On a CPU the last few elements of a tensor go through another routine, which may round differently: so each model's
-    elements are filled up to a whole number of vectors.
+    On a CPU another routine computes the last few elements of a tensor, and may round differently. So each model's
+    elements are padded to a whole number of vectors.
     """
     width = tensors[0].shape[-1]
     if tensors[0].shape[-2] * width % _VECTORS == 0:
@@ -168,6 +170,6 @@ def steadily(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
 
 
 def under_relu(gradient: Tensor, active: Tensor) -> Tensor:
-    """The gradient below a ReLU whose output was `active`."""
+    """Return the gradient below a ReLU whose output was `active`."""
     out: Tensor = torch.ops.aten.threshold_backward(gradient, active, 0)
     return out

@@ -1,9 +1,9 @@
 """K models of one structure as one program: the forward pass of trainer contract §3, and its gradient by hand.
 
-The steps are numbered as there and in `face3d_tune.training.model`, which is the specification. Left out is what
-cannot change a result: query and key of attention over a single token, and the gradients of inputs. The value of every
-cross-attention is an affine function of the pose, so its matrix is multiplied by that function's four columns instead
-of by the batch. Axes as in `layers`; L = layers, h = heads.
+The steps are numbered as there and in `face3d_tune.training.model`, which is the specification. The program leaves out
+what cannot change a result: query and key of attention over a single token, and the gradients of inputs. The value of
+every cross-attention is an affine function of the pose. So its matrix is multiplied by that function's four columns
+instead of by the batch. Axes as in `layers`; L = layers, h = heads.
 """
 
 from collections.abc import Callable
@@ -48,7 +48,7 @@ class Inputs:
 class Network:
     """The program over weights, their gradients and running means, all as views by block name.
 
-    With a first axis of K models each, or without it for one model.
+    Each view has a first axis of K models, or none for one model.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Network:
         self.layers = [_Layer(layer, weights, gradients) for layer in range(config.num_layers)]
 
     def __call__(self, batch: Inputs, masks: Masks, *, training: bool) -> tuple[Tensor, Callable[[Tensor], None]]:
-        """Predictions [K, B, F], and the function that turns their gradient into that of every weight."""
+        """Predict [K, B, F]; also return the function from the predictions' gradient to that of every weight."""
         batch = self._for_every_model(batch)
         scale, shift, code, angle, value, pull_pose = self.pose(batch.pose[..., :3])
         x = self.input(batch.src)  # 1
@@ -82,7 +82,7 @@ class Network:
         else:
             x = 0.7 * x + 0.3 * code
         x = torch.addcmul(x, self.angle_scale, in_type(angle, x.dtype))  # 5
-        normal, kept = self.angle_norm(x)  # 6
+        normal, context = self.angle_norm(x)  # 6
         scale = 1 + steadily(torch.sigmoid, scale)
         x = dropped(torch.addcmul(in_type(shift, normal.dtype), normal, scale), masks.get("input"))
         crosses, pull_crosses = self.crosses(batch.pose, masks)  # 7
@@ -101,7 +101,7 @@ class Network:
             pull_crosses(cross_gradients)
             shift_gradient = dropped(g, masks.get("input"))
             scale_gradient = shift_gradient * normal * (scale - 1) * (2 - scale)  # of the sigmoid: s (1 - s)
-            g = self.angle_norm.pull(shift_gradient * scale, kept)
+            g = self.angle_norm.pull(shift_gradient * scale, context)
             torch.sum(g * angle, _BOTH, out=self.angle_scale_gradient.squeeze(-1))
             angle_gradient = g * self.angle_scale
             g, code_gradient = pull_fusion(g) if self.keypoints else (0.7 * g, 0.3 * g)
@@ -121,7 +121,7 @@ class Network:
 
 
 class _Pose:
-    """All that is computed from the pose alone, its first products as one: steps 3 to 6."""
+    """The part that depends on the pose alone, its first products as one: steps 3 to 6."""
 
     def __init__(self, weights: dict[str, Tensor], gradients: dict[str, Tensor]) -> None:
         self.first = Linear(weights, gradients, "pose")
@@ -132,7 +132,7 @@ class _Pose:
         self.hidden = sum(self.widths)
 
     def __call__(self, pose: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Callable[..., None]]:
-        """Pose [K, B, 3] to scale (before its sigmoid), shift, code, angle, value or None, each [K, B, d]."""
+        """Encode pose [K, B, 3] as scale (before its sigmoid), shift, code, angle, value or None, each [K, B, d]."""
         products = self.first(pose)
         hidden = torch.relu(products[..., : self.hidden])
         inputs = torch.split_with_sizes(hidden, self.widths, -1)
@@ -158,7 +158,7 @@ class _Spatial:
         self.gate1 = Score(weights, gradients, "spatial_gate1")
 
     def __call__(self, x: Tensor, xy: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Take x [K, B, d] and xy [K, B, 10] to [K, B, d]."""
+        """Mix xy [K, B, 10] into x [K, B, d]; returns [K, B, d]."""
         hidden = torch.relu(self.code0(xy))
         code = self.code1(hidden)
         both = torch.cat((x, code), -1)
@@ -190,8 +190,8 @@ class _Keypoints:
     def __call__(
         self, x: Tensor, pose_code: Tensor, landmarks: Tensor, masks: Masks, *, training: bool
     ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
-        """Take x and pose code [K, B, d], landmarks [K, B, 15] to [K, B, d]; pulls to x and pose code."""
-        normal, kept = self.norm(self.first(landmarks), training=training)
+        """Mix x and pose code [K, B, d] with landmarks [K, B, 15] to [K, B, d]; pulls to x and pose code."""
+        normal, context = self.norm(self.first(landmarks), training=training)
         active = torch.relu(normal)
         hidden = dropped(active, masks.get("keypoints"))
         parts = (x, self.second(hidden), pose_code)
@@ -202,14 +202,14 @@ class _Keypoints:
             wanted = torch.stack([(g * part).sum(_BOTH) for part in parts], -1)
             self.share_gradients.copy_(shares * (wanted - (shares * wanted).sum(-1, keepdim=True)))
             gradient = dropped(self.second.pull(g * share[1], hidden), masks.get("keypoints"))
-            self.first.pull_weights(self.norm.pull(under_relu(gradient, active), kept), landmarks)
+            self.first.pull_weights(self.norm.pull(under_relu(gradient, active), context), landmarks)
             return g * share[0], g * share[2]
 
         return parts[0] * share[0] + parts[1] * share[1] + parts[2] * share[2], pull
 
 
 class _Crosses:
-    """The cross-attention of every layer, which sees nothing but the pose: step 7.
+    """The cross-attention of every layer, which depends on the pose alone: step 7.
 
     Its value is Wv (Wm pose + bm) + bv, so Wv is multiplied by the four columns [Wm | bm] and not by the batch.
     """
@@ -222,7 +222,7 @@ class _Crosses:
         self.gradients = gradients
 
     def __call__(self, pose: Tensor, masks: Masks) -> tuple[list[Tensor], Callable[[list[Tensor]], None]]:
-        """Pose and a one [K, B, 4] to the attention's output of each layer, [K, B, d]."""
+        """Attend to pose and a one [K, B, 4]; returns the attention's output of each layer, [K, B, d]."""
         pose = in_type(pose, self.value_weight.dtype)
         memory = torch.cat((self.memory_weight, self.memory_bias), -2)  # [K, 4, d]
         affine = product(memory, self.value_weight.mT)  # [K, 4, L·d]
@@ -259,24 +259,24 @@ class _Layer:
     def __call__(
         self, x: Tensor, cross: Tensor, masks: Masks
     ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
-        """Take x and the cross-attention's output, [K, B, d], to [K, B, d]; pulls to both."""
+        """Apply the layer to x and the cross-attention's output, [K, B, d] to [K, B, d]; pulls to both."""
         of_heads, of_self, of_cross, of_hidden, of_out = (
             masks.get(f"{self.name}.{site}") for site in ("self_heads", "self", "cross", "hidden", "out")
         )
         heads = dropped_heads(self.value(x), of_heads)
-        x1, kept1 = self.norm1(added(x, self.out(heads), of_self))
-        x2, kept2 = self.norm2(added(x1, cross, of_cross))
+        x1, context1 = self.norm1(added(x, self.out(heads), of_self))
+        x2, context2 = self.norm2(added(x1, cross, of_cross))
         before = self.linear1(x2)
         hidden = dropped(steadily(functional.gelu, before), of_hidden)
-        x3, kept3 = self.norm3(added(x2, self.linear2(hidden), of_out))
+        x3, context3 = self.norm3(added(x2, self.linear2(hidden), of_out))
 
         def pull(g: Tensor) -> tuple[Tensor, Tensor]:
-            g = self.norm3.pull(g, kept3)
+            g = self.norm3.pull(g, context3)
             hidden_gradient = dropped(self.linear2.pull(dropped(g, of_out), hidden), of_hidden)
             active = steadily(torch.ops.aten.gelu_backward, in_type(hidden_gradient, before.dtype), before)
-            g = self.norm2.pull(self.linear1.pull(active, x2, onto=g), kept2)
+            g = self.norm2.pull(self.linear1.pull(active, x2, onto=g), context2)
             cross_gradient = dropped(g, of_cross)
-            g = self.norm1.pull(g, kept1)
+            g = self.norm1.pull(g, context1)
             value_gradient = dropped_heads(self.out.pull(dropped(g, of_self), heads), of_heads)
             return self.value.pull(value_gradient, x, onto=g), cross_gradient
 

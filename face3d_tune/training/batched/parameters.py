@@ -1,9 +1,11 @@
-"""Where each parameter of K models lies: one row of numbers a model, so that an optimiser step is one kernel.
+"""The place of each parameter of K models: one row of numbers a model, so that an optimiser step is one kernel.
 
-Every attention of this model has a single key, so that its softmax is 1 and neither query nor key can change the output
-(trainer contract §3). Those parameters get a zero gradient: AdamW only shrinks them by its weight decay. They stand in
-a row of their own, are shrunk once an epoch, and are whole again in every state dict. Adam's weight decay is part of
-the gradient and moves them as it moves all others, so under Adam they stand at the end of the live row.
+Every attention of this model has a single key. Its softmax is 1, so neither query nor key can change the output
+(trainer contract §3). Their parameters get a zero gradient: AdamW only shrinks them by its weight decay. They have a
+row of their own, shrink once an epoch, and are part of every state dict.
+
+Adam's weight decay is part of the gradient and moves them like all others. So under Adam they are at the end of the
+live row.
 """
 
 import math
@@ -39,12 +41,12 @@ class Block:
 
     @property
     def place(self) -> slice:
-        """Its numbers in the row."""
+        """Return the slice of the row that has the block's numbers."""
         return slice(self.offset, self.offset + math.prod(self.shape))
 
 
 class FlatRow:
-    """The layout of one row: blocks by name, and how long it is."""
+    """The layout of one row: blocks by name, and its length."""
 
     def __init__(self) -> None:
         self.blocks: dict[str, Block] = {}
@@ -58,11 +60,11 @@ class FlatRow:
         self.length += math.ceil(math.prod(shape) / 16) * 16
 
     def pad(self) -> None:
-        """Let the row end on a multiple of what it is summed up by."""
+        """Pad the row to a multiple of the piece that is summed up at once."""
         self.length = math.ceil(self.length / _ALIGNED) * _ALIGNED
 
     def views(self, numbers: Tensor, below: int | None = None) -> dict[str, Tensor]:
-        """Each block as it lies in [..., length], or only those that start below an offset."""
+        """Return each block as a view of [..., length], or only the blocks that start below an offset."""
         blocks = (block for block in self.blocks.values() if below is None or block.offset < below)
         return {block.name: numbers[..., block.place].view(*numbers.shape[:-1], *block.shape) for block in blocks}
 
@@ -83,9 +85,10 @@ class FlatRow:
 
 
 def arrange(config: TrialConfig, shapes: Mapping[str, torch.Size]) -> tuple[FlatRow, FlatRow, int]:
-    """The live row, the dead row, and how many of the live numbers take part in matrix products (they stand first).
+    """Lay out the live row and the dead row.
 
-    `shapes` are those of the plain model's state dict.
+    The third value counts the live numbers that take part in matrix products; they come first. `shapes` are those of
+    the plain model's state dict.
     """
     d, layers = config.d_model, range(config.num_layers)
     live, dead = FlatRow(), FlatRow()

@@ -1,7 +1,7 @@
 """The numbers of K trainings, model by model, and the step of AdamW or Adam over all of them (`training.OPTIMIZERS`).
 
-Every model has its own rate, decay, step count, clipping and loss scale. Nothing here asks the device for a number,
-so an accelerator never waits for the host.
+Every model has its own rate, decay, step count, clipping and loss scale. Nothing here reads a number back from the
+device, so an accelerator never waits for the host.
 """
 
 from dataclasses import dataclass, fields
@@ -19,7 +19,7 @@ _PIECE = 1024  # numbers summed up at once: float32 loses less in two short sums
 
 @dataclass(slots=True)
 class State:
-    """What a model carries from step to step; every tensor has the models first. K models, rows of P and D numbers."""
+    """The numbers that a model carries from step to step, models first. K models, rows of P and D numbers."""
 
     weights: Tensor  # [K, P], live
     dead: Tensor  # [K, D], without influence
@@ -33,23 +33,23 @@ class State:
 
     @classmethod
     def empty(cls, live: int, dead: int, hidden: int, like: Tensor) -> Self:
-        """Room for no model yet; `live`, `dead` and `hidden` are P, D and the width of the batch normalisation."""
+        """Make room for no model yet; `live`, `dead` and `hidden` are P, D and the width of the batch normalisation."""
         widths = {"weights": live, "dead": dead, "first": live, "second": live, "mean": hidden, "variance": hidden}
         rows = {name: like.new_zeros(0, width) for name, width in widths.items()}
         counts = {name: like.new_zeros(0) for name in ("scales", "since_overflow")}
         return cls(**rows, **counts, steps=torch.zeros(0, device=like.device))
 
-    def resized(self, kept: list[int], models: int) -> Self:
-        """A copy in which the models `kept` stand first and `models` have room."""
+    def resized(self, places: list[int], models: int) -> Self:
+        """Return a copy with room for `models` models, in which the models `places` come first."""
         copies = {}
         for field in fields(self):
-            held: Tensor = getattr(self, field.name)
-            copies[field.name] = held.new_zeros(models, *held.shape[1:])
-            copies[field.name][: len(kept)] = held[kept]
+            numbers: Tensor = getattr(self, field.name)
+            copies[field.name] = numbers.new_zeros(models, *numbers.shape[1:])
+            copies[field.name][: len(places)] = numbers[places]
         return type(self)(**copies)
 
     def begin(self, model: int) -> None:
-        """Forget whatever was trained in this place; the caller writes the weights."""
+        """Reset the numbers of a place; the caller writes the weights."""
         for row in (self.weights, self.first, self.second, self.steps, self.since_overflow, self.mean):
             row[model] = 0
         self.variance[model] = 1
@@ -65,7 +65,7 @@ def optimizer_step(
     scaled: bool,
     optimizer: OptimizerName = "adamw",
 ) -> None:
-    """Scale back, clip and apply the gradients [K, P], at the rates [K].
+    """Unscale, clip and apply the gradients [K, P], at the rates [K].
 
     If losses were `scaled`, a model whose gradients overflowed skips the step and gets a smaller scale.
     """
@@ -73,7 +73,7 @@ def optimizer_step(
     norms = torch.linalg.vector_norm(torch.linalg.vector_norm(pieces, dim=-1), dim=-1)
     scales = state.scales if scaled else torch.ones_like(state.scales)
     norms = norms / scales
-    # Of an overflowed row 0, not NaN: numbers between the blocks are never written again, so they must stay 0.
+    # An overflowed row becomes 0, not NaN: nothing writes the numbers between the blocks again, so they must stay 0.
     factors = torch.where(norms.isfinite(), (MAX_NORM / (norms + 1e-6)).clamp(max=1.0) / scales, 0.0)
     if gradients.device.type != "cpu" or not bool((factors == 1).all()):
         gradients.mul_(factors.unsqueeze(-1))

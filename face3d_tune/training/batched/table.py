@@ -16,7 +16,7 @@ from face3d_tune.training.batched.network import Inputs
 
 @dataclass(frozen=True, slots=True)
 class Weighting:
-    """What decides the weight of each pair (`losses.pair_weights`): factors [K, B, 1] and exponents [K, 1, 1]."""
+    """The factors [K, B, 1] and exponents [K, 1, 1] of the weight of each pair (`losses.pair_weights`)."""
 
     angle: Tensor  # 1 + angle_weight · |yaw| / 90°
     gamma: Tensor
@@ -24,12 +24,12 @@ class Weighting:
 
 @dataclass(frozen=True, slots=True)
 class PairBatch:
-    """Inputs and what is to come out: target [K, B, F] and its length [K, B, 1]."""
+    """The inputs of a batch and its target: target [K, B, F] and the target's length [K, B, 1]."""
 
     inputs: Inputs
     target: Tensor
     length: Tensor
-    weighting: Weighting | None = None  # None: every pair counts the same
+    weighting: Weighting | None = None  # None: all pairs have the same weight
 
 
 class PairTable:
@@ -58,14 +58,15 @@ class PairTable:
         return len(self._rows)
 
     def batch(self, pairs: Tensor | slice, in_radians: bool | Tensor) -> PairBatch:
-        """The pairs with these indices [K, B], or [B] for one model, the pose in radians where asked: [K, 1, 1] or all.
+        """Return the pairs with these indices [K, B], or [B] for one model, the pose in radians where asked: [K, 1, 1]
+        or all.
 
         A slice gives the same pairs to every model.
         """
         return self.split(self._rows[pairs] if isinstance(pairs, slice) else self.rows(pairs), in_radians)
 
     def rows(self, pairs: Tensor, augmented: Augmented | None = None) -> Tensor:
-        """All that is known of the pairs with these indices, [*pairs, width]; their views may be `augmented`."""
+        """Return all columns of the pairs with these indices, [*pairs, width]; their views may be `augmented`."""
         rows = self._rows.index_select(0, pairs.flatten())
         if augmented is not None:
             src, landmarks, xy, degrees, radians, _, _ = torch.split_with_sizes(rows, self._widths, 1)
@@ -77,7 +78,7 @@ class PairTable:
         return rows.view(*pairs.shape, -1)
 
     def split(self, rows: Tensor, in_radians: bool | Tensor) -> PairBatch:
-        """What `batch` says, of rows that `rows` gave."""
+        """Split the result of `rows` into a batch, as `batch` returns it."""
         parts = torch.split_with_sizes(rows, self._widths, -1)
         src, landmarks, xy, degrees, radians, target, length = parts
         if isinstance(in_radians, Tensor):
@@ -90,7 +91,7 @@ class PairTable:
 def loss_gradient(
     prediction: Tensor, batch: PairBatch, mse_weight: Tensor, cosine_weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient of each model's loss (trainer contract §4) by its predictions, its mean squared error and cosine.
+    """Return the gradient of each model's loss by its predictions (trainer contract §4), mean squared error and cosine.
 
     Predictions [K, B, F]; weights [K, 1, 1]; the means are [K]. With a `weighting`, all three are of weighted pairs.
     """
@@ -107,8 +108,8 @@ def loss_gradient(
 
 
 def _pair_weights(cosine: Tensor, weighting: Weighting) -> Tensor:
-    """`losses.pair_weights` of every model, [K, B, 1]; exactly 1 for a model that does not weigh."""
-    # Not pow, which computes differently with one exponent than with one of each model.
+    """Return `losses.pair_weights` of every model, [K, B, 1]; exactly 1 for a model without weights."""
+    # Not pow, which rounds differently with one exponent than with one for each model.
     logarithm = steadily(torch.log, (1 - cosine).clamp(min=losses.LEAST_HARD))
     weights = weighting.angle * steadily(torch.exp, logarithm * weighting.gamma)
     return weights / weights.mean(-2, keepdim=True)
