@@ -1,1 +1,1 @@
-"""Where trainings run: slots in this process and in others. It knows no Optuna and no database."""
+"""Slots where trainings run, in this process and in others. No Optuna and no database."""

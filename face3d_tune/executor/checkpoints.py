@@ -1,9 +1,9 @@
-"""Checkpoints of trainings that are not finished, so that whoever takes a trial up goes on at its next epoch.
+"""Checkpoints of running trials, so that the next worker of a trial resumes it at its next epoch.
 
-`Checkpoints` says where and how often, and can be sent to other processes; a `Saver` keeps those of one process.
+`Checkpoints` knows where and how often, and can be sent to other processes; a `Saver` saves those of one process.
 
-STUDY/running/KEY.…   the last two epochs of a trial in training, sealed
-STUDY/best/NAME.pth   the weights that a finished trial is worth, in the users' format (trainer contract §4)
+STUDY/running/KEY.…   the last two epochs of a running trial, sealed
+STUDY/best/NAME.pth   the best weights of a finished trial, in the users' format (trainer contract §4)
 """
 
 import hashlib
@@ -27,8 +27,8 @@ from face3d_tune.training import checkpoint_file
 from face3d_tune.training.base import EpochResult, Training
 from face3d_tune.training.checkpoint_file import checkpoint_args
 
-_TROUBLE = (ArtifactError, RuntimeError, MemoryError)  # torch reports a want of memory as RuntimeError
-_PAUSE = 30.0  # seconds after a checkpoint could not be saved, which may itself have taken long
+_TROUBLE = (ArtifactError, RuntimeError, MemoryError)  # torch reports a lack of memory as RuntimeError
+_PAUSE = 30.0  # seconds without another try after a failed save, which may itself have taken long
 _AGAIN = "restarts at epoch 1: "
 
 T = TypeVar("T", bound=Training)
@@ -36,9 +36,9 @@ T = TypeVar("T", bound=Training)
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What was found of a training; `snapshot` is None if nothing of it can be used, and `note` says why."""
+    """The checkpoint found for a training; `snapshot` is None if nothing of it is usable, and `note` says why."""
 
-    precision: Precision  # in which it is to be trained
+    precision: Precision  # of the resumed training
     snapshot: Mapping[str, Any] | None = None  # for Training.restore
     best: Mapping[str, Tensor] | None = None  # weights of its best epoch
     note: str | None = None
@@ -48,8 +48,8 @@ class Loaded:
 class Checkpoints:
     """The checkpoints of one study.
 
-    Trials are named by their key: the trial in which the training first began, whoever has taken it up since. The
-    methods that write or remove say in one line what went wrong, or None; they never raise.
+    A trial's key names the trial in which the training first began, whichever worker resumed it since. The methods that
+    write or remove return what went wrong in one line, or None; they never raise.
     """
 
     artifacts: Artifacts
@@ -58,7 +58,9 @@ class Checkpoints:
     use: DataUse | None = None  # the data, for the `args` of the best weights
 
     def save(self, key: str, training: Training, *, best: Mapping[str, Tensor] | None = None) -> str | None:
-        """Keep the state after the last epoch and that before it; `best` are the weights of an earlier, best epoch."""
+        """Save the state after the last epoch and keep the one before it; `best` are the weights of an earlier, best
+        epoch.
+        """
         stem, last = self._stem(key, training.config, training.seed, training.precision), len(training.history)
         try:
             content = {
@@ -71,7 +73,7 @@ class Checkpoints:
             self.artifacts.write(f"{stem}{last:06d}", checkpoint_file.seal(content))
             epochs = {name: _epoch(name) for name in self._names(key)}
             before = max((epoch for name, epoch in epochs.items() if name.startswith(stem) and epoch < last), default=0)
-            for name, epoch in epochs.items():  # a later one is of somebody who has taken this trial from us
+            for name, epoch in epochs.items():  # a later epoch is from a worker to which this trial was reassigned
                 if epoch < before or not name.startswith(stem):
                     self.artifacts.remove(name)
         except _TROUBLE as error:
@@ -79,20 +81,20 @@ class Checkpoints:
         return None
 
     def load(self, key: str, task: Task) -> Loaded | None:
-        """The newest checkpoint of this training that is whole; None if there is none at all.
+        """Load the newest intact checkpoint of this training; None if there is no checkpoint at all.
 
-        A training that mixed precision led to NaN has begun again without, so that is what it goes on with. What was
-        saved under another config or seed is of another training.
+        A training that became NaN in mixed precision began again without it, and resumes without it. A checkpoint saved
+        under another config or seed belongs to another training.
         """
         asked: Precision = task.precision if task.config.use_mixed_precision else "off"
         try:
-            held = self._names(key)
+            stored = self._names(key)
         except ArtifactError as error:
             return Loaded(asked, note=f"{_AGAIN}{error.message}")
         precisions: tuple[Precision, ...] = ("off", asked)
         stems = [self._stem(key, task.config, task.seed, precision) for precision in precisions]
         for precision, stem in zip(precisions, stems, strict=True):
-            if names := sorted((name for name in held if name.startswith(stem)), reverse=True):
+            if names := sorted((name for name in stored if name.startswith(stem)), reverse=True):
                 content, note = self._newest(names)
                 if content is None:
                     return Loaded(precision, note=f"{_AGAIN}{note}")
@@ -100,18 +102,18 @@ class Checkpoints:
         return None
 
     def finish(self, key: str, name: str) -> str | None:
-        """Turn the checkpoints of a trial that has ended into its best weights, `best_name(name)`.
+        """Turn the checkpoints of a finished trial into its best weights, `best_name(name)`.
 
-        The best epoch is that of the newest checkpoint: of the whole training, if it ended by itself or every epoch is
-        saved. Their `optimizer_state_dict` has the learning rate of the epoch after, but no moments: those of the best
-        epoch are not kept. A crash in between leaves what `tidy` needs to do it again.
+        The best epoch is that of the newest checkpoint. It is the best of the whole training if training ended by
+        itself or every epoch is saved. The `optimizer_state_dict` has the learning rate of the next epoch but no
+        moments: checkpoints lack those of the best epoch. After a crash in between, `tidy` can repeat the step.
         """
         try:
             names = self._names(key)
             if not names:
                 return None
             content, note = self._newest(sorted(names, key=lambda name: (".off." in name, _epoch(name)), reverse=True))
-            if content is not None:  # else they stay: it may have been the place that could not be read
+            if content is not None:  # else the checkpoints stay: perhaps only the storage was unreadable
                 whole = io.BytesIO()
                 torch.save(self._in_users_format(content), whole)
                 self.artifacts.write(self.best_name(name), whole.getbuffer())
@@ -122,7 +124,7 @@ class Checkpoints:
         return note and f"could not keep the best weights of {name}: {note}"
 
     def discard(self, key: str) -> str | None:
-        """Remove every checkpoint of a trial that nobody will take up."""
+        """Remove every checkpoint of a trial that will not be resumed."""
         try:
             self._remove(self._names(key))
         except ArtifactError as error:
@@ -130,9 +132,9 @@ class Checkpoints:
         return None
 
     def tidy(self, ended: Mapping[str, str | None]) -> str | None:
-        """Finish or, without a name, discard what a crash, or an epoch that was not waited for, has left of trials.
+        """Finish, or without a name discard, the leftovers of trials after a crash or an abandoned epoch.
 
-        `ended` is the name by the key of every trial that has ended and that nobody will take up.
+        `ended` maps the key of every ended trial that will not be resumed to its name.
         """
         notes = []
         try:
@@ -147,7 +149,7 @@ class Checkpoints:
         return next(filter(None, notes), None)
 
     def keep_best(self, ranked_names: Sequence[str], keep: int) -> str | None:
-        """Remove the best weights of all but the first `keep` of these trials, the best first."""
+        """Remove the best weights of all but the first `keep` of these trials, best first."""
         beyond = {self.best_name(name) for name in ranked_names[keep:]}
         try:
             self._remove(beyond.intersection(self.artifacts.names(f"{self._folder}/best/")))
@@ -156,7 +158,7 @@ class Checkpoints:
         return None
 
     def best_name(self, name: str) -> str:
-        """The artifact with the best weights of a trial."""
+        """Return the name of the artifact with a trial's best weights."""
         return best_weights(self.study, name)
 
     @property
@@ -164,7 +166,7 @@ class Checkpoints:
         return study_folder(self.study)
 
     def _stem(self, key: str, config: TrialConfig, seed: int, precision: Precision) -> str:
-        """What the names of all checkpoints of one training begin with; their epoch follows."""
+        """Return the prefix of the names of all checkpoints of one training; their epoch follows."""
         what = json.dumps([config.identity(), seed], sort_keys=True)
         return f"{self._folder}/running/{key}.{hashlib.sha256(what.encode()).hexdigest()[:12]}.{precision}."
 
@@ -172,19 +174,19 @@ class Checkpoints:
         return self.artifacts.names(f"{self._folder}/running/{key}.")
 
     def _newest(self, names: Iterable[str]) -> tuple[dict[str, Any] | None, str | None]:
-        """The first that is whole, and what was wrong with those before it."""
+        """Return the first intact checkpoint, and what was wrong with those before it."""
         torn: list[str] = []
         for name in names:
             try:
                 sealed = self.artifacts.read(name)
-                if sealed is not None:  # else somebody has just removed it
+                if sealed is not None:  # else another worker has just removed it
                     return checkpoint_file.unseal(sealed), "; ".join(torn) or None
             except (TrainingError, *_TROUBLE) as error:
                 torn.append(f"the checkpoint of epoch {_epoch(name)} cannot be used, {_reason(error)}")
         return None, "; ".join(torn) or "its checkpoints have been removed"
 
     def _in_users_format(self, content: Mapping[str, Any]) -> dict[str, Any]:
-        """The best epoch of a checkpoint. Raises RuntimeError if there was no memory to keep its weights."""
+        """Convert the best epoch of a checkpoint. Raises RuntimeError if memory did not suffice for its weights."""
         weights = _best_weights(content)
         if weights is None:
             raise RuntimeError("its checkpoint does not have them")
@@ -225,30 +227,33 @@ def _reason(error: BaseException) -> str:
 
 @dataclass(slots=True)
 class _Entry:
-    """What a process knows of a training beside its state."""
+    """The record of one training in a process, beside its state."""
 
     saved: float  # time.monotonic
     best: Mapping[str, Tensor] | None = None  # weights of its best epoch, on the CPU
 
 
 class Saver:
-    """The checkpoints of the trainings in one process; without `checkpoints`, or for a task without key, does nothing.
+    """The saver of the checkpoints in one process; does nothing without `checkpoints` or for a task without key.
 
-    What cannot be saved ends no training: each reason is said once, and no other checkpoint is tried for a while.
+    A failed save ends no training. Each reason is reported once, and the next save waits for a while.
     """
 
     def __init__(self, checkpoints: Checkpoints | None) -> None:
         self._checkpoints = checkpoints
         self._entries: dict[int, _Entry] = {}
         self._all, self._not_before = False, 0.0
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
     def save_next(self) -> None:
-        """From now on save at the end of every epoch."""
+        """Save at the end of every epoch from now on."""
         self._all = True
 
     def find(self, task: Task) -> Loaded | None:
-        """What there is of a training that is about to begin, and why nothing is if there should be something."""
+        """Find the checkpoint of a training that is about to begin.
+
+        A retry without a checkpoint gets a note that says why.
+        """
         if self._checkpoints is None or task.key is None:
             missing = "no checkpoints are kept"
         elif loaded := self._checkpoints.load(task.key, task):
@@ -258,7 +263,9 @@ class Saver:
         return Loaded(task.precision, note=f"{_AGAIN}{missing}") if task.retry else None
 
     def resume(self, task: Task, loaded: Loaded | None, training: T, afresh: Callable[[], T]) -> tuple[T, list[Event]]:
-        """Bring a training that has just begun to where it was, or begin it `afresh` if that cannot be done."""
+        """Resume a training that has just begun from its checkpoint, or begin it `afresh` if the checkpoint does not
+        fit.
+        """
         entry = self._entries[task.number] = _Entry(time.monotonic())
         if loaded is None:
             return training, []
@@ -270,31 +277,31 @@ class Saver:
             except (KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:
                 training, note = afresh(), f"{_AGAIN}its checkpoint does not fit, {error}"
         if not training.history and self._checkpoints is not None and task.key is not None:
-            self._checkpoints.discard(task.key)  # or they would pass for later ones
+            self._checkpoints.discard(task.key)  # else they would pass for later ones
         return training, [Event(task.number, Resumed(tuple(training.history), training.precision, note))]
 
     def after_epoch(self, task: Task, training: Training) -> list[Event]:
-        """Save what is due, before anybody hears of the epoch; a reason why that was not possible."""
+        """Save what is due, before the epoch is reported; return a note if saving failed."""
         if self._checkpoints is None or task.key is None:
             return []
         now, ended, entry = time.monotonic(), training.stop_reason is not None, self._entries[task.number]
-        said = None
+        problem = None
         if self._all or ended or (now - entry.saved >= self._checkpoints.every and now >= self._not_before):
             entry.saved = now
-            if said := self._checkpoints.save(task.key, training, best=entry.best):
+            if problem := self._checkpoints.save(task.key, training, best=entry.best):
                 self._not_before = time.monotonic() + _PAUSE
         if training.history[-1].is_best and not ended:
-            entry.best = None  # the memory of one is enough
+            entry.best = None  # one copy in memory is enough
             try:
                 weights = training.model_state()
                 entry.best = {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
             except _TROUBLE as error:
-                said = f"could not keep the weights of the best epoch in memory: {_reason(error)}"
-        if said is None or said in self._said:
+                problem = f"could not keep the weights of the best epoch in memory: {_reason(error)}"
+        if problem is None or problem in self._reported:
             return []
-        self._said.add(said)
-        return [Event(task.number, Note(said))]
+        self._reported.add(problem)
+        return [Event(task.number, Note(problem))]
 
     def forget(self, number: int) -> None:
-        """A training is of no more interest."""
+        """Forget an ended training."""
         self._entries.pop(number, None)

@@ -1,4 +1,4 @@
-"""Which engine, and how many trainings at once: chosen from device, cores, memory and model size, or as asked for."""
+"""The engine and the number of slots: chosen from device, cores, memory and model size, or as asked for."""
 
 import math
 from collections.abc import Iterable
@@ -19,14 +19,14 @@ from face3d_tune.training.augmentation import augments
 Engine = Literal["auto", "plain", "batched"]
 
 _PROCESS = 400 * 2**20  # bytes of Python and torch in a child, measured
-_COPIES = 8  # of the parameters: weights, gradients, two moments, masks, activations and some air
+_COPIES = 8  # per parameter: weights, gradients, two moments, masks, activations and a margin
 _SHARE = 0.7  # of the free memory that trainings may take
 _MOST_ON_ACCELERATOR = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a search trains."""
+    """The plan of how a search trains."""
 
     engine: Literal["plain", "batched"]
     slots: int
@@ -34,7 +34,7 @@ class Plan:
     reason: str
 
     def open(self, data: FaceData, checkpoints: Checkpoints | None = None) -> Slots:
-        """The slots, ready to take tasks; with `checkpoints` they go on from those and write them."""
+        """Open the slots, ready to take tasks; with `checkpoints` they resume from them and save them."""
         if self.engine == "plain":
             return PlainSlot(data, self.device, checkpoints)
         processes, each = (self.slots, 1) if self.device.type == "cpu" else (1, self.slots)
@@ -55,11 +55,9 @@ def choose(
     configs: Iterable[TrialConfig],
     folds: int = 1,
 ) -> Plan:
-    """A plan; `slots` None chooses their number for the largest of the configs that the search may meet.
+    """Choose a plan; `slots` None fits their number to the largest config that the search may try.
 
-    A process holds the pairs once for every fold.
-
-    Raises ConfigError for slots that the engine does not have.
+    A process holds the pairs once for every fold. Raises ConfigError for slots that the engine does not have.
     """
     untried = engine == "auto" and device.type not in ("cpu", "cuda")
     if engine == "plain" or untried:
@@ -71,7 +69,7 @@ def choose(
         return Plan("batched", slots, device, f"--slots {slots}")
     configs = list(configs)
     largest = max(_parameters(config, data.feature_size) for config in configs)
-    need = largest * 4 * _COPIES + (_bytes(data) if any(map(augments, configs)) else 0)  # and an epoch's own views
+    need = largest * 4 * _COPIES + (_bytes(data) if any(map(augments, configs)) else 0)  # and an epoch's views
     words = f"models of up to {largest / 1e6:.1f} million parameters"
     if device.type == "cpu":
         count, free = cores(), psutil.virtual_memory().available
@@ -86,13 +84,13 @@ def choose(
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """Return the number of cores that this process may use."""
     affinity = getattr(psutil.Process(), "cpu_affinity", None)  # macOS has none
     return len(affinity()) if affinity else psutil.cpu_count() or 1
 
 
 def _parameters(config: TrialConfig, feature_size: int) -> int:
-    """About how many numbers a model has: its large matrices (trainer contract §3)."""
+    """Estimate the parameters of a model from its large matrices (trainer contract §3)."""
     d, ff = config.d_model, config.dim_feedforward
     layer = 8 * d * d + 2 * d * ff
     head = 2 * feature_size * d + 2 * d * d + 512 * d + (2 * d * d + 128 * d) * config.use_spatial_attention
@@ -100,6 +98,6 @@ def _parameters(config: TrialConfig, feature_size: int) -> int:
 
 
 def _bytes(data: FaceData) -> int:
-    """What the tables of all pairs take in a process."""
+    """Return the bytes that the tables of all pairs take in a process."""
     pairs = sum(len(part) for part in data.parts.values())
     return pairs * 4 * (2 * data.feature_size + 40) * 2

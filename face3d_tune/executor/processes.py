@@ -1,6 +1,6 @@
-"""Slots in other processes: this one asks and tells, they train; one that dies takes nothing with it but its trials.
+"""Slots in other processes: the parent asks and tells, children train; a dead child costs only its own trials.
 
-A child never waits for a verdict: it sends an epoch and begins the next, and gives that up when it is told to.
+A child never waits for the pruner: it sends an epoch and begins the next, and stops that epoch when told to.
 """
 
 import contextlib
@@ -30,14 +30,14 @@ _KERNEL = Path("/proc/vmstat")
 
 
 @contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Hold back what asks to end: a child inherits that, and hears of none before it knows what to do with it."""
+def _signals_blocked() -> Iterator[None]:
+    """Block the ending signals: a child inherits the block, and receives none before it can handle it."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.ENDING)
     try:
-        resource_tracker.ensure_running()  # a closing terminal would kill it too; the call lets some signals through
+        resource_tracker.ensure_running()  # else a closing terminal kills it; the call unblocks some signals
         signal.pthread_sigmask(signal.SIG_BLOCK, signals.ENDING)
         yield
     finally:
@@ -45,7 +45,7 @@ def _signals_held() -> Iterator[None]:
 
 
 def killed_for_memory() -> int:
-    """How many processes Linux has killed for want of memory since it started; 0 where it does not say."""
+    """Return how many processes Linux has killed for lack of memory since boot; 0 where it does not say."""
     with contextlib.suppress(OSError):
         for line in _KERNEL.read_text(encoding="ascii").splitlines():
             if line.startswith("oom_kill "):
@@ -54,47 +54,51 @@ def killed_for_memory() -> int:
 
 
 def _context() -> ForkServerContext | SpawnContext:
-    """Choose how children start: forked from a server process that has only loaded torch; on Windows, from nothing.
+    """Choose how children start: forked from a server process with only torch loaded; on Windows, from scratch.
 
     A fork of this process itself would inherit half of torch's threads, and CUDA.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torch._dynamo"])  # torch loads the latter at its first optimiser
+    context.set_forkserver_preload([__name__, "torch._dynamo"])  # torch loads the latter for its first optimiser
     return context
 
 
 class _Child:
-    """One process with its pipe and the tasks it holds."""
+    """One process with its pipe and its tasks."""
 
     def __init__(self, arguments: Sequence[Any]) -> None:
         context = _context()
         self.pipe, theirs = context.Pipe()
         self.tasks: dict[int, Task] = {}
-        self.dropping: list[int] = []  # what it still sends of these is of no more interest
+        self.dropping: list[int] = []  # tasks whose remaining events are ignored
         self._killed_before = killed_for_memory()
         self.process: BaseProcess = context.Process(target=serve, args=(theirs,), daemon=True)
-        with _signals_held():
+        with _signals_blocked():
             self.process.start()
         theirs.close()
         self._arguments: Sequence[Any] | None = arguments
 
     def send(self, *message: object) -> None:
-        """Say something; before the first word it gets the data, when others have been started as well."""
-        with contextlib.suppress(OSError):  # it is dead, which `wait` will notice
+        """Send a message; the child gets the data before its first one, once the others have been started as well."""
+        with contextlib.suppress(OSError):  # a dead child; `wait` will notice
             if self._arguments is not None:
                 self.pipe.send(self._arguments)
                 self._arguments = None
             self.pipe.send(message)
 
     def start(self, task: Task) -> None:
-        """Give it a task."""
+        """Give the child a task."""
         self.tasks[task.number], self._killed_before = task, killed_for_memory()
         self.send("start", task)
 
     def how_it_ended(self) -> Failure:
-        """SIGKILL is want of memory if the kernel has killed for that meanwhile; else it may have been a person."""
+        """Explain the child's end.
+
+        SIGKILL counts as lack of memory if the kernel has killed for that meanwhile; otherwise a person may have sent
+        it.
+        """
         self.process.join(_PATIENCE)
         code = self.process.exitcode
         if code is None or code >= 0:
@@ -107,7 +111,7 @@ class _Child:
         return Failure(f"its process was killed ({name}), {why}", out_of_memory=starved, died=True)
 
     def end(self, patience: float = _PATIENCE) -> None:
-        """Let the process end, and kill it after so many seconds."""
+        """Ask the process to end, and kill it after `patience` seconds."""
         self.pipe.close()
         self.process.join(max(0.0, patience))
         if self.process.is_alive():
@@ -117,10 +121,10 @@ class _Child:
 
 
 class ProcessSlots:
-    """`processes` children with `each` slots; a child of a CPU trains with one thread.
+    """The slots of `processes` children with `each` slots; a CPU's child trains with one thread.
 
-    A child that died is replaced when there is a task for another, so that children which cannot live cost trials and
-    are noticed.
+    A dead child is replaced only when a task needs another child. So children that cannot live cost trials, and are
+    noticed.
     """
 
     engine = "batched"
@@ -139,7 +143,7 @@ class ProcessSlots:
         self._children = [_Child(self._arguments) for _ in range(processes)]
 
     def start(self, task: Task) -> None:
-        """Give a task to the child with the fewest, or to a new one in the place of one that died."""
+        """Give a task to the child with the fewest tasks, or to a new one in the place of a dead one."""
         child = min(self._children, key=lambda child: len(child.tasks), default=None)
         if child is None or (child.tasks and len(self._children) < self._processes):
             child = _Child(self._arguments)
@@ -147,14 +151,14 @@ class ProcessSlots:
         child.start(task)
 
     def drop(self, number: int) -> None:
-        """Tell the child, unless it knows."""
+        """Drop the task in its child, unless the child knows."""
         for child in self._children:
             if child.tasks.pop(number, None):
                 child.dropping.append(number)
                 child.send("drop", number)
 
     def wait(self) -> list[Event]:
-        """What the children have sent; the tasks of a child that died have failed."""
+        """Return what the children have sent; the tasks of a dead child have failed."""
         events: list[Event] = []
         while not events and self._children:
             ready = wait([child.pipe for child in self._children])
@@ -173,12 +177,12 @@ class ProcessSlots:
         return events
 
     def save_next(self) -> None:
-        """Tell the children that train now."""
+        """Tell the training children to save at the end of every epoch."""
         for child in self._children:
             child.send("save_next")
 
     def close(self) -> None:
-        """Let every child end."""
+        """End every child."""
         for child in self._children:
             child.pipe.close()
         deadline = time.monotonic() + _PATIENCE
@@ -188,7 +192,10 @@ class ProcessSlots:
 
 
 def serve(pipe: "Connection[Any, Any]") -> None:
-    """What a child does until its parent closes the pipe or dies; first it hears of data, device and slots."""
+    """Serve as a child until the parent closes the pipe or dies.
+
+    The first messages are data, device and slots.
+    """
     signals.ignore()  # the parent decides when to stop
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         data, device, count, checkpoints = pipe.recv()
@@ -199,13 +206,13 @@ def serve(pipe: "Connection[Any, Any]") -> None:
 
         def listen() -> None:
             match message := pipe.recv():
-                case ("save_next",):  # no reason to give an epoch up
+                case ("save_next",):  # no reason to stop an epoch
                     slots.save_next()
                 case _:
                     heard.append(message)
 
         def interrupted() -> bool:
-            """Whether there is news for which a training is given up in the middle of an epoch."""
+            """Tell whether a message has come for which a training stops in the middle of an epoch."""
             while pipe.poll():
                 listen()
             return bool(heard)
@@ -219,7 +226,7 @@ def serve(pipe: "Connection[Any, Any]") -> None:
                         slots.start(task)
                     case "drop", int() as number:
                         slots.drop(number)
-                        pipe.send(number)  # every later event of this number is of another training
-            # A single training is given up in the middle of an epoch; several go on to its end.
+                        pipe.send(number)  # every later event with this number belongs to another training
+            # A single training stops in the middle of an epoch; several finish it.
             for event in slots.wait(interrupted if count == 1 else lambda: False):
                 pipe.send(event)

@@ -1,6 +1,6 @@
-"""Where trainings run: slots that take a task each and give back one event an epoch, whatever engine fills them.
+"""Slots that take a training each and return one event an epoch, whatever engine trains.
 
-A training of which there is a checkpoint goes on where that was written, and says so before anything else.
+A training with a checkpoint resumes from it, and reports that before anything else.
 
 `PlainSlot` and `BatchedSlots` train in this process; `processes` puts slots into other processes.
 """
@@ -20,7 +20,7 @@ from face3d_tune.training.plain import Trainer
 
 
 class Slots(Protocol):
-    """Places for trainings. A training ends by its own stop_reason, by a failure, or because it is dropped."""
+    """Slots for trainings. A training ends by its own stop_reason, by a failure, or because it is dropped."""
 
     engine: str  # "plain" or "batched"
     count: int  # trainings at once
@@ -29,16 +29,16 @@ class Slots(Protocol):
         """Begin a training; the caller never starts more than `count`."""
 
     def drop(self, number: int) -> None:
-        """Train this one no further; an event of it may still come."""
+        """Drop a training; an event of it may still come."""
 
     def wait(self) -> list[Event]:
-        """What has happened since; blocks until there is something."""
+        """Return the events since the last call; wait until there is one."""
 
     def save_next(self) -> None:
-        """From now on save a checkpoint at the end of every epoch, however long the last one is ago."""
+        """Save a checkpoint at the end of every epoch from now on, however recent the last one is."""
 
     def close(self) -> None:
-        """End whatever still trains."""
+        """End all trainings."""
 
 
 class PlainSlot:
@@ -61,7 +61,7 @@ class PlainSlot:
         self._saver.forget(number)
 
     def wait(self) -> list[Event]:
-        """Take the training up where it was, or train one epoch."""
+        """Resume the training from its checkpoint, or train one epoch."""
         if self._task is None:
             return []
         task = self._task
@@ -76,11 +76,11 @@ class PlainSlot:
             return [Event(task.number, _failure(error))]
 
     def save_next(self) -> None:
-        """From now on save at the end of every epoch."""
+        """Save at the end of every epoch from now on."""
         self._saver.save_next()
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing: a plain slot has nothing to end."""
 
     def _begin(self, task: Task) -> tuple[Trainer, list[Event]]:
         loaded = self._saver.find(task)
@@ -94,10 +94,10 @@ class PlainSlot:
 
 
 class BatchedSlots:
-    """Up to `count` trainings in this process, those of one structure and fold as one batch; the first in is first out.
+    """Slots for up to `count` trainings in this process, batched by structure and fold; first in, first out.
 
-    If memory runs out in training, `count` is halved and the trainings of this process begin again, or go on from their
-    checkpoints, those without a place later; one for which there is no room beside the others waits.
+    If memory runs out in training, `count` is halved. The trainings of this process begin again or resume from their
+    checkpoints, those without a place later. A training for which the others leave no room waits.
     """
 
     engine = "batched"
@@ -111,11 +111,11 @@ class BatchedSlots:
         self._waiting: list[Task] = []
         self._tasks: dict[Member, Task] = {}
         self._batches: dict[Hashable, Batch] = {}
-        self._ended: list[Member] = []  # still hold their place, for the next of their structure
+        self._ended: list[Member] = []  # still in their place, for the next training of their structure
 
     @property
     def busy(self) -> bool:
-        """Whether anything trains or waits to."""
+        """Tell whether a training runs or waits."""
         return bool(self._waiting or self._tasks)
 
     def start(self, task: Task) -> None:
@@ -129,11 +129,11 @@ class BatchedSlots:
             self._end(member)
 
     def wait(self, stop: Callable[[], bool] = lambda: False) -> list[Event]:
-        """Train one epoch of everything; nothing has happened if `stop` asked for the processor."""
+        """Train one epoch of every training; return no events if `stop` asked for the processor."""
         return self._place_waiting() or self._train(stop)
 
     def save_next(self) -> None:
-        """From now on save at the end of every epoch."""
+        """Save at the end of every epoch from now on."""
         self._saver.save_next()
 
     def close(self) -> None:
@@ -144,7 +144,7 @@ class BatchedSlots:
     def _place_waiting(self) -> list[Event]:
         """Give free places to waiting tasks, those of ended trainings first.
 
-        What comes of it are those that go on from a checkpoint, and those that cannot be built, which have failed.
+        The events are of resumed trainings, and of failed ones that cannot be built.
         """
         events = []
         while self._waiting and len(self._tasks) < self.count:
@@ -160,7 +160,7 @@ class BatchedSlots:
                 member, resumed = self._saver.resume(task, loaded, member, afresh)
             except (ConfigError, RuntimeError, MemoryError) as error:  # torch reports a full device as RuntimeError
                 if self._tasks and _out_of_memory(error):
-                    self.count = len(self._tasks)  # it waits until one of these ends
+                    self.count = len(self._tasks)  # the task waits until one of these ends
                     break
                 events.append(Event(task.number, _failure(error)))
             else:
@@ -168,7 +168,7 @@ class BatchedSlots:
                 if old is not None:
                     self._ended.remove(old)
                 events += resumed
-                if member.stop_reason:  # there is nothing left to train
+                if member.stop_reason:  # it has already ended
                     self._end(member)
             del self._waiting[0]
         for batch in list(self._batches.values()):
@@ -179,14 +179,14 @@ class BatchedSlots:
         return events
 
     def _data_of(self, task: Task) -> Data:
-        """Of its fold, made when the first training needs it."""
+        """Return the data of a task's fold, made when the first training needs it."""
         fold = task.fold, task.folds
         if fold not in self._data:
             self._data[fold] = Data(self._source.fold(task.fold, of=task.folds), self._device)
         return self._data[fold]
 
     def _train(self, stop: Callable[[], bool]) -> list[Event]:
-        """One epoch of every batch in turn."""
+        """Train one epoch of every batch in turn."""
         events: list[Event] = []
         for batch in self._batches.values():
             try:
@@ -205,7 +205,7 @@ class BatchedSlots:
         return events
 
     def _broken(self, batch: Batch, error: Exception) -> list[Event]:
-        """Trainings in mid-epoch have failed, unless they can begin again with more room."""
+        """Fail trainings in mid-epoch, unless they can begin again with more room."""
         if _out_of_memory(error) and len(self._tasks) > 1:
             self.count = max(1, min(self.count, len(self._tasks)) // 2)
             self._waiting[:0] = self._tasks.values()
@@ -224,7 +224,7 @@ class BatchedSlots:
         self._ended.append(member)
 
     def _free(self) -> None:
-        """Give memory back to the device."""
+        """Return free memory to the device."""
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -236,6 +236,9 @@ def _failure(error: Exception) -> Failure:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Of the machine or of a GPU, in the words of torch for each, which are those of no class of their own on a CPU."""
-    said = ("can't allocate memory", "not enough memory", "CUDA out of memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in said)
+    """Tell whether the machine or a GPU ran out of memory.
+
+    Torch has no class for that error on a CPU, only these words.
+    """
+    messages = ("can't allocate memory", "not enough memory", "CUDA out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in messages)

@@ -1,4 +1,4 @@
-"""What goes into a slot and what comes out of it, also from and to another process."""
+"""Tasks for a slot and the events that come back, also across processes."""
 
 from dataclasses import dataclass
 
@@ -6,52 +6,52 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.device import Precision
 from face3d_tune.training.base import EpochResult
 
-RETRIES = 3  # of a training whose process died, whichever process that was
+RETRIES = 3  # of a training whose process died, in whichever process
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One training: `number` is the trial's."""
+    """One training; `number` is the trial's."""
 
     number: int
     config: TrialConfig
     seed: int
     precision: Precision
-    key: str | None = None  # under which its checkpoints are kept, and were by whoever trained it before; None: nowhere
-    retry: bool = False  # whether somebody has begun it before
-    fold: int = 1  # of the data's `folds`, on which it trains
+    key: str | None = None  # under which its checkpoints are saved, whichever worker trains it; None: no checkpoints
+    retry: bool = False  # whether a worker has begun it before
+    fold: int = 1  # the fold of `folds` that it trains on
     folds: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a training gives no more epochs."""
+    """The reason why a training gives no more epochs."""
 
     message: str
     non_finite: bool = False
     out_of_memory: bool = False
-    died: bool = False  # its process, which says nothing about the training yet
+    died: bool = False  # its process died, which says nothing about the training
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A training goes on after these epochs, or begins again if there are none; `note` says what went wrong."""
+    """A training resumed after these epochs, or begun again if there are none; `note` says what went wrong."""
 
     results: tuple[EpochResult, ...]
-    precision: Precision  # in which it goes on
+    precision: Precision  # of the resumed training
     note: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that a person should know and that no training ends by."""
+    """A message for a person that ends no training."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a training gave: an epoch, the epochs before it, a word, or the end of all hope."""
+    """An event of a training: an epoch, the resumed epochs, a note, or a failure."""
 
     number: int
     given: EpochResult | Resumed | Note | Failure
