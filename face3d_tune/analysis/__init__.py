@@ -1,1 +1,1 @@
-"""What a study shows. It writes nothing."""
+"""Analysis of a study. It writes nothing."""

@@ -1,16 +1,16 @@
-"""A confirmation as it is stored with a study, and in English: for the terminal and the dashboard.
+"""A confirmation as stored with a study, and in English: for the terminal and the dashboard.
 
-`confirming` makes it and says what is in it; the report has words of its own.
+`refit.confirm` makes it and documents its content; the report has words of its own.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-SIMPLE = {"ridge": "ridge", "no model": "no_model"}  # what needs no training, and its key in a confirmation
+SIMPLE = {"ridge": "ridge", "no model": "no_model"}  # methods without training, and their keys in a confirmation
 
 
 def sentence(compared: Mapping[str, Any]) -> str:
-    """`better than recommended by 0.0520 (0.0370 to 0.0660)`, of an entry of a confirmation's `against`."""
+    """Describe an entry of a confirmation's `against`: `better than recommended by 0.0520 (0.0370 to 0.0660)`."""
     name, (difference, low, high) = compared["name"], (compared[key] for key in ("difference", "low", "high"))
     if difference is None:
         return f"not compared with {name}: no pairs"
@@ -27,42 +27,46 @@ def sentence(compared: Mapping[str, Any]) -> str:
             return f"{few} for a verdict against {name}: {difference:+.4f} {span}"
 
 
-def headline(held: Mapping[str, Any]) -> str:
-    """The verdict that matters, in one sentence: against the best preset, and whether against every one."""
-    winner, first = held["winner"]["name"], held["headline"]
-    entry = entry_of(held, first)
+def headline(confirmation: Mapping[str, Any]) -> str:
+    """Say the verdict that matters in one sentence: against the best preset, and whether against every one."""
+    winner, first = confirmation["winner"]["name"], confirmation["headline"]
+    entry = entry_of(confirmation, first)
     colon = ":" if entry["verdict"] == "uncertain" else " is"
     if first is None:
         return f"{winner}{colon} {sentence(entry)}; no preset could be trained to compare it with."
-    presets = sum(each["kind"] == "preset" for each in held["against"])
-    which = f"{first} (the best preset)" if held["headline_is_best"] and presets > 1 else first
-    said = f"{winner}{colon} {sentence({**entry, 'name': which})}"
+    presets = sum(each["kind"] == "preset" for each in confirmation["against"])
+    which = f"{first} (the best preset)" if confirmation["headline_is_best"] and presets > 1 else first
+    comparison = f"{winner}{colon} {sentence({**entry, 'name': which})}"
     if presets == 1:
-        return f"{said}."
-    every = "better than every preset" if held["better_than_every_preset"] else "not shown to be better than every one"
-    return f"{said}; it is {every}."
+        return f"{comparison}."
+    every = (
+        "better than every preset"
+        if confirmation["better_than_every_preset"]
+        else "not shown to be better than every one"
+    )
+    return f"{comparison}; it is {every}."
 
 
-def entry_of(held: Mapping[str, Any], preset: str | None, simple: str = "ridge") -> Mapping[str, Any]:
-    """The comparison with that preset; without one, with that simple method."""
+def entry_of(confirmation: Mapping[str, Any], preset: str | None, simple: str = "ridge") -> Mapping[str, Any]:
+    """Return the comparison with that preset; without one, with that simple method."""
     wanted = ("simple", simple) if preset is None else ("preset", preset)
-    entry: Mapping[str, Any] = next(each for each in held["against"] if (each["kind"], each["name"]) == wanted)
+    entry: Mapping[str, Any] = next(each for each in confirmation["against"] if (each["kind"], each["name"]) == wanted)
     return entry
 
 
-def simpler(held: Mapping[str, Any]) -> str:
-    """That a method without training is the better one, if it is."""
-    winner = held["winner"]["name"]
-    beaten = [name for name in SIMPLE if entry_of(held, None, name)["verdict"] == "worse"]
+def simpler(confirmation: Mapping[str, Any]) -> str:
+    """Say that a method without training is better; empty if none is."""
+    winner = confirmation["winner"]["name"]
+    beaten = [name for name in SIMPLE if entry_of(confirmation, None, name)["verdict"] == "worse"]
     if not beaten:
         return ""
     names = {"ridge": "ridge regression (seconds, and no tuning)", "no model": "using no model at all"}
     return f"A simpler method wins: {winner} is worse than {' and '.join(names[name] for name in beaten)}."
 
 
-def curse(held: Mapping[str, Any]) -> str:
-    """The winner's curse, with its numbers."""
-    winner = held["winner"]
+def curse(confirmation: Mapping[str, Any]) -> str:
+    """Describe the winner's curse with its numbers."""
+    winner = confirmation["winner"]
     if winner["value"] is None:
         return ""
     spread = "" if winner["validation_sd"] is None else f" ± {winner['validation_sd']:.4f}"
@@ -70,26 +74,31 @@ def curse(held: Mapping[str, Any]) -> str:
     what = f"{fall:.4f} of it was luck" if fall > 0 else "none of it was luck"
     return (
         f"Winner's curse: in the study {winner['name']} had {winner['value']:.4f} on the validation people; over "
-        f"{len(held['seeds'])} fresh seeds it is {winner['validation']:.4f}{spread}, so {what}."
+        f"{len(confirmation['seeds'])} fresh seeds it is {winner['validation']:.4f}{spread}, so {what}."
     )
 
 
-def looks(held: Mapping[str, Any]) -> str:
-    """How often anybody has looked at the test people."""
-    count = len(held["looks"])
+def looks(confirmation: Mapping[str, Any]) -> str:
+    """Say how many times the test people have been evaluated."""
+    count = len(confirmation["looks"])
     if count == 1:
         return "First evaluation on the test people."
     return f"Evaluation {count} on the test people: each one makes the verdict a little less trustworthy."
 
 
-def told(held: Mapping[str, Any]) -> list[str]:
-    """Everything that a confirmation says, as lines: the headline, every comparison, by yaw, curse and looks."""
-    first = held["headline"]
-    headed = entry_of(held, first)
-    others = [f"  {sentence(entry)}" for entry in held["against"] if entry is not headed]
+def told(confirmation: Mapping[str, Any]) -> list[str]:
+    """Return a confirmation as lines: the headline, every comparison, by yaw, curse and looks."""
+    first = confirmation["headline"]
+    headed = entry_of(confirmation, first)
+    others = [f"  {sentence(entry)}" for entry in confirmation["against"] if entry is not headed]
     by_yaw = [
         f"  |yaw| {band}°: {sentence({'name': headed['name'], **entry})}"
         for band, entry in headed["by_yaw"].items()
         if entry["people"]
     ]
-    return [headline(held), *others, *by_yaw, *filter(None, (simpler(held), curse(held), looks(held)))]
+    return [
+        headline(confirmation),
+        *others,
+        *by_yaw,
+        *filter(None, (simpler(confirmation), curse(confirmation), looks(confirmation))),
+    ]

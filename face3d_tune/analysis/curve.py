@@ -1,16 +1,17 @@
-"""A picture of one training: losses and cosine by epoch."""
+"""The picture of one training: losses and cosine by epoch."""
 
 from face3d_tune.analysis.svg import Chart, Panel, by_epoch, limits, picture
 from face3d_tune.study.history import History
 
 
 def curve_picture(history: History, kept: int, no_model_cosine: float) -> str:
-    """Draw training and validation loss, if known, the cosine beside the no-model line, and the kept epoch.
+    """Draw the cosine beside the no-model line, the best epoch, and training and validation loss if the history has
+    them.
 
     Args:
         history: The epochs of the training, at least one.
         kept: The epoch whose weights are kept, from 1 on.
-        no_model_cosine: What the side view's own embedding reaches.
+        no_model_cosine: The no-model baseline.
 
     Returns:
         The content of an SVG file.
@@ -37,7 +38,7 @@ def curve_picture(history: History, kept: int, no_model_cosine: float) -> str:
 
 
 def loss_chart(history: History, kept: int | None, *, title: str, x: str, y: str) -> Chart | None:
-    """Draw training and validation loss of one training and its kept epoch, with these labels, if they are known."""
+    """Draw training and validation loss of one training and its kept epoch, with these labels; None without losses."""
     train, validation = by_epoch(history.train_loss), by_epoch(history.val_loss)
     if not validation:
         return None

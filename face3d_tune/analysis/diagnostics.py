@@ -47,7 +47,7 @@ _NEGLIGIBLE = 1e-8  # of the learning rate: a smaller step is none to torch's sc
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one of the four shows."""
+    """One of the four readings."""
 
     about: str  # loss, cosine, lr, gap
     verdict: str
@@ -55,7 +55,7 @@ class Reading:
 
 
 def read(history: History, config: TrialConfig) -> tuple[Reading, Reading, Reading, Reading]:
-    """All four, in the guide's order."""
+    """Read all four, in the guide's order."""
     return _loss(history.val_loss), _cosine(history), _lr(history.lr, config), _gap(history)
 
 
@@ -77,18 +77,20 @@ def _cosine(history: History) -> Reading:
     cosine = history.cosine
     if len(cosine) < _END:
         return Reading("cosine", "unknown", {})
-    loss = history.val_loss  # training keeps the epoch with the lowest
-    kept = cosine[loss.index(min(loss))] if len(loss) == len(cosine) else max(cosine)
+    loss = history.val_loss  # training keeps the epoch with the lowest loss
+    best = cosine[loss.index(min(loss))] if len(loss) == len(cosine) else max(cosine)
     last = cosine[-5:]
     span = max(last) - min(last)
-    verdict = f"{'reached' if kept >= GOAL else 'below'}-{'stable' if not _over(span, _STEADY) else 'moving'}"
-    return Reading("cosine", verdict, {"kept": kept, "goal": GOAL, "span": span, "last": len(last)})
+    verdict = f"{'reached' if best >= GOAL else 'below'}-{'stable' if not _over(span, _STEADY) else 'moving'}"
+    return Reading("cosine", verdict, {"kept": best, "goal": GOAL, "span": span, "last": len(last)})
 
 
 def _lr(lr: Sequence[float], config: TrialConfig) -> Reading:
     if len(lr) < _END:
         return Reading("lr", "unknown", {})
-    decays = [epoch for epoch in range(2, len(lr) + 1) if lr[epoch - 1] < lr[epoch - 2]]  # first with the lower rate
+    decays = [
+        epoch for epoch in range(2, len(lr) + 1) if lr[epoch - 1] < lr[epoch - 2]
+    ]  # first epochs with a lower rate
     numbers = {"first": max(lr), "last": lr[-1], "decays": decays, "floor": config.scheduler_min_lr}  # after a warm-up
     if config.scheduler_type == "cosine":
         return Reading("lr", "annealed", numbers)
@@ -124,7 +126,7 @@ def _gap(history: History) -> Reading:
 
 
 def _over(value: float, limit: float) -> bool:
-    """Above by more than rounding."""
+    """Tell whether `value` is above `limit` by more than rounding."""
     return value > limit + 1e-9
 
 

@@ -1,4 +1,4 @@
-"""What a study shows, worked out once for report, dashboard and terminal. Nothing here writes."""
+"""The findings of a study, worked out once for report, dashboard and terminal. Nothing here writes."""
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from face3d_tune.study.trials import (
     trained_here,
 )
 
-_RUNNERS_UP = 4  # trials after the best that are worth a look
+_RUNNERS_UP = 4  # trials after the best that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +32,19 @@ class Improvement:
 
     trial: int
     finished: int  # trials by then, this one included
-    seconds: float  # of searching by then; pauses, in which no trial ran, left out
+    seconds: float  # of searching by then, without pauses, in which no trial ran
     value: float
 
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """What was pruned, and what that saved: the epochs that completed trials had more, by their median."""
+    """Pruned trials and the epochs saved: the median of completed trials minus those trained."""
 
     trials: int
-    epochs: int  # that the pruned trials trained
+    epochs: int  # trained by the pruned trials
     saved_epochs: int
-    saved_seconds: float  # of training, at each trial's own pace
-    raced: int = 0  # of these trials, how many lost the race between folds
+    saved_seconds: float  # of training, at each trial's own seconds an epoch
+    raced: int = 0  # trials that the race between folds ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,50 +54,50 @@ class Findings:
     name: str
     attrs: Mapping[str, Any]  # the study's user attributes
     trials: Sequence[FrozenTrial]  # of this program, by number
-    by_hand: int  # trials of other programs, which are in nothing else here
+    by_hand: int  # trials of other programs, counted nowhere else
     states: Mapping[str, int]  # trials by state: complete, pruned, fail, running, waiting
     best: FrozenTrial | None
     presets: Sequence[PresetRow]
-    runners_up: Sequence[FrozenTrial]  # the next best that no preset made, the best first
-    improvements: Sequence[Improvement]  # in the order of time
-    seconds: float  # of searching, pauses left out
+    runners_up: Sequence[FrozenTrial]  # the next best without presets, best first
+    improvements: Sequence[Improvement]  # in order of completion
+    seconds: float  # of searching, without pauses
     epochs: int  # trained by finished trials
     pruning: Pruning
-    importances: Sequence[Importance]  # of searched parameters, among completed trials; empty if they are too few
+    importances: Sequence[Importance]  # of searched parameters among completed trials; empty if these are too few
 
     @property
     def finished(self) -> int:
-        """Completed and pruned trials that were trained here."""
+        """Count the completed and pruned trials that were trained here."""
         return len(_own(self.trials, FINISHED))
 
     @property
     def no_model(self) -> float:
-        """Mean validation cosine of the side-view embeddings as they are."""
+        """Return the no-model baseline: the mean validation cosine of the side-view embeddings."""
         value: float = self.attrs["no_model_cosine"]
         return value
 
     @property
     def ridge(self) -> float | None:
-        """The same of ridge regression; None for a study of an earlier version."""
+        """Return the mean validation cosine of ridge regression; None for a study of an earlier version."""
         value: float | None = self.attrs.get("ridge_cosine")
         return value
 
     @property
     def confirmation(self) -> Mapping[str, Any] | None:
-        """What `confirm` found on the test people, if it was asked."""
-        held: Mapping[str, Any] | None = self.attrs.get(CONFIRMATION)
-        return held
+        """Return the confirmation on the test people, if the study has one."""
+        confirmation: Mapping[str, Any] | None = self.attrs.get(CONFIRMATION)
+        return confirmation
 
     @property
     def confirmed_best(self) -> bool:
-        """Whether the confirmation, if there is one, was asked about the trial that is the best now."""
-        held = self.confirmation
-        asked = [each["trial"] for each in held["candidates"]] if held else []
+        """Tell whether the confirmation included the trial that is best now; false without a confirmation."""
+        confirmation = self.confirmation
+        asked = [each["trial"] for each in confirmation["candidates"]] if confirmation else []
         return self.best is not None and self.best.number in asked
 
     @property
     def best_preset(self) -> PresetRow | None:
-        """The preset with the highest value: the one to beat."""
+        """Return the preset with the highest value: the one to beat."""
         completed = [
             (_value(row.trial), row) for row in self.presets if row.trial and row.trial.state == TrialState.COMPLETE
         ]
@@ -105,16 +105,16 @@ class Findings:
 
     @property
     def notable(self) -> list[FrozenTrial]:
-        """Worth a word each: the best, the presets, the runners-up; each once, in this order."""
+        """Return the trials worth a note: the best, the presets, the runners-up; each once, in this order."""
         presets = [row.trial for row in self.presets if row.trial and row.same_as is None]
         trials = [*([self.best] if self.best else []), *presets, *self.runners_up]
         return list({trial.number: trial for trial in trials}.values())
 
 
 def find(study: optuna.Study) -> Findings:
-    """Read a study that face3d-tune made, once, and work out what it shows."""
-    held = study.get_trials(deepcopy=False)
-    trials = own_trials(held)
+    """Read a study of face3d-tune once, and work out its findings."""
+    all_trials = study.get_trials(deepcopy=False)
+    trials = own_trials(all_trials)
     completed = [trial for trial in trials if trial.state == TrialState.COMPLETE and counts(trial)]
     best = best_trial(study)
     sampled = [trial for trial in completed if trial is not best and not trial.user_attrs.get("preset")]
@@ -123,7 +123,7 @@ def find(study: optuna.Study) -> Findings:
         name=study.study_name,
         attrs=study.user_attrs,
         trials=trials,
-        by_hand=len(held) - len(trials),
+        by_hand=len(all_trials) - len(trials),
         states=count_states(study),
         best=best,
         presets=preset_rows(study),
@@ -137,9 +137,9 @@ def find(study: optuna.Study) -> Findings:
 
 
 def searched(trials: Sequence[FrozenTrial], space: Mapping[str, Any]) -> tuple[dict[str, list[Any]], list[float]]:
-    """The values of every searched parameter in each trial, and the trials' cosines.
+    """Return every searched parameter's value in each trial, and the trials' cosines.
 
-    A preset's value outside the space counts as what it is; a trial that lacks a parameter is left out.
+    A preset's value outside the space stays as it is. A trial that lacks a parameter is omitted.
     """
     settings = [
         {**config_of(trial).to_dict(), **trial.user_attrs.get("overrides", {}), **trial.params} for trial in trials
@@ -149,7 +149,7 @@ def searched(trials: Sequence[FrozenTrial], space: Mapping[str, Any]) -> tuple[d
 
 
 def _own(trials: Sequence[FrozenTrial], states: Container[TrialState]) -> list[FrozenTrial]:
-    """Those in these states that were trained here."""
+    """Return the trials in these states that were trained here."""
     return [trial for trial in trials if trial.state in states and trained_here(trial)]
 
 
@@ -158,11 +158,11 @@ def _value(trial: FrozenTrial) -> float:
 
 
 def _searching(trials: Sequence[FrozenTrial]) -> list[tuple[datetime, datetime]]:
-    """The spans of time in which some trial ran, in their order, none touching another."""
-    known = [(trial.datetime_start, trial.datetime_complete) for trial in trials]
+    """Return the time spans in which a trial ran, in order and disjoint."""
+    times = [(trial.datetime_start, trial.datetime_complete) for trial in trials]
     spans: list[tuple[datetime, datetime]] = []
-    # A clock that was set back may let a trial end before it began; it then counts for no time.
-    for start, end in sorted((start, max(start, end)) for start, end in known if start and end):
+    # A clock that was set back may let a trial end before it began; that trial then takes no time.
+    for start, end in sorted((start, max(start, end)) for start, end in times if start and end):
         if spans and start <= spans[-1][1]:
             spans[-1] = spans[-1][0], max(spans[-1][1], end)
         else:
@@ -186,15 +186,15 @@ def _improvements(
 
 def _pruning(trials: Sequence[FrozenTrial]) -> Pruning:
     attrs = {state: [trial.user_attrs for trial in _own(trials, (state,))] for state in FINISHED}
-    run = [held["epochs_run"] for held in attrs[TrialState.COMPLETE] if "epochs_run" in held]
-    pruned = [held for held in attrs[TrialState.PRUNED] if held.get("epochs_run")]
+    run = [values["epochs_run"] for values in attrs[TrialState.COMPLETE] if "epochs_run" in values]
+    pruned = [values for values in attrs[TrialState.PRUNED] if values.get("epochs_run")]
     expected = median(run) if run else 0
-    saved = [max(0.0, expected - held["epochs_run"]) for held in pruned]
-    pace = [held.get("seconds", 0.0) / held["epochs_run"] for held in pruned]  # seconds an epoch
+    saved = [max(0.0, expected - values["epochs_run"]) for values in pruned]
+    pace = [values.get("seconds", 0.0) / values["epochs_run"] for values in pruned]  # seconds an epoch
     return Pruning(
         trials=len(attrs[TrialState.PRUNED]),
-        raced=sum("raced_out_after_fold" in held for held in attrs[TrialState.PRUNED]),
-        epochs=sum(held["epochs_run"] for held in pruned),
+        raced=sum("raced_out_after_fold" in values for values in attrs[TrialState.PRUNED]),
+        epochs=sum(values["epochs_run"] for values in pruned),
         saved_epochs=round(sum(saved)),
         saved_seconds=sum(epochs * each for epochs, each in zip(saved, pace, strict=True)),
     )

@@ -1,10 +1,11 @@
-"""Which parameters the differences between trials go with, and what chance alone would give.
+"""The importance of parameters for the differences between trials, and what chance alone would give.
 
-Measured is the share of variance between groups of trials (the correlation ratio of Pearson, 1905): trials are cut into
-four groups of equal size by the parameter's value, or into its choices. Chance is measured by dealing the trials'
-cosines out again at random. Optuna's own importances were tried on a search of the sample whose answer is known, the
-unit of the poses (on average 0.62 in radians, 0.55 in degrees): PED-ANOVA gave it 0.00 to 0.05 and scheduler_min_lr
-0.63, fANOVA 0.01 to 0.11.
+The importance is the share of variance between groups of trials (the correlation ratio of Pearson, 1905). The
+parameter's value cuts trials into four groups of equal size, or its choices do. Chance is measured by shuffling the
+trials' cosines.
+
+Optuna's own importances failed on a search of the sample with a known answer, the unit of the poses (on average 0.62 in
+radians, 0.55 in degrees). PED-ANOVA gave the unit 0.00 to 0.05 and scheduler_min_lr 0.63, fANOVA gave it 0.01 to 0.11.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,8 @@ import numpy as np
 
 FEWEST = 12  # trials; with fewer, four groups have two or three
 _GROUPS = 4
-_DEALS = 400  # of values at random
-_CHANCE = 0.95  # of the deals stay below what is called chance
+_DEALS = 400  # random shuffles
+_CHANCE = 0.95  # share of the shuffles below the value called chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Importance:
-    """One parameter: which share of the variance of the trials' cosines goes with it, 0 to 1."""
+    """One parameter, and the share of the variance of the trials' cosines between its groups, 0 to 1."""
 
     name: str
     share: float
@@ -40,16 +41,16 @@ class Importance:
 
     @property
     def sure(self) -> bool:
-        """Whether chance is an unlikely explanation. (That it goes with another parameter may still be one.)"""
+        """Tell whether chance is an unlikely explanation. (A correlated parameter may still be one.)"""
         return self.share > self.chance
 
 
 def importances(columns: Mapping[str, Sequence[Any]], cosines: Sequence[float]) -> list[Importance]:
-    """The most important first; without parameters that had one value only. Empty for fewer than FEWEST trials.
+    """Rank parameters, the most important first, without those of a single value. Empty for fewer than FEWEST trials.
 
     Args:
-        columns: For each parameter its value in each trial; numbers, or anything else as choices.
-        cosines: Of each trial.
+        columns: Each parameter's value in each trial: numbers, or anything else as choices.
+        cosines: The trials' cosines.
     """
     values = np.asarray(cosines, dtype=float)  # [trials]
     if len(values) < FEWEST or np.ptp(values) == 0:
@@ -72,7 +73,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _cut(column: Sequence[Any]) -> np.ndarray:
-    """The group of each trial, [trials], from 0 without gaps. Equal values are in one group."""
+    """Return the group of each trial, [trials], from 0 without gaps. Equal values are in one group."""
     if not all(_is_number(value) for value in column):
         names = [str(value) for value in column]
         return np.unique(names, return_inverse=True)[1]
@@ -84,7 +85,7 @@ def _cut(column: Sequence[Any]) -> np.ndarray:
 
 
 def _share(cut: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Variance between groups over all variance, of each row of `values` [rows, trials]."""
+    """Return variance between groups over all variance, of each row of `values` [rows, trials]."""
     centred = values - values.mean(axis=1, keepdims=True)
     member = cut[:, None] == np.arange(cut.max() + 1)  # [trials, groups]
     between = (centred @ member) ** 2 / member.sum(axis=0)
@@ -95,7 +96,7 @@ def _share(cut: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _groups(column: Sequence[Any], cut: np.ndarray, values: np.ndarray) -> tuple[Group, ...]:
     found = []
     for group in range(cut.max() + 1):
-        held = [value for value, own in zip(column, cut, strict=True) if own == group]
-        low, high = (min(held), max(held)) if _is_number(held[0]) else (held[0], held[0])
-        found.append(Group(low, high, len(held), float(values[cut == group].mean())))
+        members = [value for value, own in zip(column, cut, strict=True) if own == group]
+        low, high = (min(members), max(members)) if _is_number(members[0]) else (members[0], members[0])
+        found.append(Group(low, high, len(members), float(values[cut == group].mean())))
     return tuple(found)

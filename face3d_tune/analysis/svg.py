@@ -1,7 +1,7 @@
 """Charts as SVG elements: two axes with ticks and units, lines, dots and bars. Colours are classes of `svg.css`.
 
-A chart is as wide as a phone, so that its letters are never scaled down to nothing. A report puts charts between its
-text; `picture` makes a file of them.
+A chart is as wide as a phone, so that its letters stay readable. A report puts charts between its text; `picture` makes
+a file of them.
 """
 
 import math
@@ -22,11 +22,11 @@ class Chart:
     """One pair of axes.
 
     Args:
-        title: What a reader who cannot see the picture is told.
+        title: The text for a reader who cannot see the picture.
         x: Lowest and highest value, with the axis' label and unit.
         y: The same.
         log_x: Whether x has a logarithmic scale; so with `log_y`.
-        whole_x: Whether x counts something, as epochs: no tick stands between two whole numbers.
+        whole_x: Whether x counts something, e.g. epochs: then ticks are whole numbers.
         rows: Names instead of numbers on the y axis, the first at the top; then y is a row's number.
         height: In px; so with `width`.
         x_names: Names for values of x, in place of ticks.
@@ -73,42 +73,42 @@ class Chart:
         self.text(4 if not rows else self._left, 14, y[2], "label")
 
     def line(self, points: Sequence[tuple[float, float]], kind: str) -> None:
-        """Through points of the data."""
+        """Draw a line through points of the data."""
         if points:
             steps = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
             SubElement(self.svg, "polyline", {"points": steps, "class": f"line {kind}"})
 
     def dots(self, points: Sequence[tuple[float, float]], kind: str) -> None:
-        """Of points of the data; thousands of them are one element."""
+        """Draw dots at points of the data; thousands of them are one element."""
         if points:
             steps = "".join(f"M{self.x(x):.1f} {self.y(y):.1f}h0" for x, y in points)
             SubElement(self.svg, "path", {"d": steps, "class": f"dots {kind}"})
 
     def band(self, x: Sequence[float], low: Sequence[float], high: Sequence[float], kind: str) -> None:
-        """Between two curves, over the same values of x."""
+        """Fill the band between two curves over the same values of x."""
         around = [*zip(x, high, strict=True), *reversed(list(zip(x, low, strict=True)))]
         corners = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in around)
         SubElement(self.svg, "polygon", {"points": corners, "class": f"band {kind}"})
 
     def level(self, value: float, kind: str) -> None:
-        """A horizontal line at a value of y."""
+        """Draw a horizontal line at a value of y."""
         self._line(kind, (self._left, self.y(value)), (self._right, self.y(value)))
 
     def mark(self, value: float, kind: str, y: tuple[float, float] | None = None) -> None:
-        """A vertical line at a value of x, from the bottom to the top or between two values of y."""
+        """Draw a vertical line at a value of x, from the bottom to the top or between two values of y."""
         low, high = (self._bottom, _TOP) if y is None else (self.y(y[0]), self.y(y[1]))
         self._line(kind, (self.x(value), low), (self.x(value), high))
 
     def bar(self, row: float, start: float, end: float, thickness: float, kind: str) -> None:
-        """From one value of x to another."""
+        """Draw a bar from one value of x to another."""
         low, high = sorted((self.x(start), self.x(end)))
         place = {"x": f"{low:.1f}", "y": f"{self.y(row) - thickness / 2:.1f}"}
         size = {"width": f"{max(high - low, 0.5):.1f}", "height": f"{thickness:g}"}
         SubElement(self.svg, "rect", {**place, **size, "class": f"bar {kind}", "rx": "1.5"})
 
-    def text(self, x: float, y: float, said: str, kind: str, *, anchor: str = "start") -> None:
-        """At a place in px."""
-        _text(self.svg, x, y, said, kind, anchor)
+    def text(self, x: float, y: float, words: str, kind: str, *, anchor: str = "start") -> None:
+        """Write text at a place in px."""
+        _text(self.svg, x, y, words, kind, anchor)
 
     def _line(self, kind: str, start: tuple[float, float], end: tuple[float, float]) -> None:
         place = {"x1": f"{start[0]:.1f}", "y1": f"{start[1]:.1f}", "x2": f"{end[0]:.1f}", "y2": f"{end[1]:.1f}"}
@@ -117,7 +117,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A chart of a picture, with its heading and its legend: labels, each with the class of what it stands for."""
+    """A chart of a picture, with its heading and its legend: labels, each with a class of line or dot."""
 
     heading: str
     chart: Chart
@@ -172,19 +172,19 @@ def by_epoch(values: Sequence[float]) -> list[tuple[float, float]]:
 
 def limits(values: Sequence[float], floor: float | None = None) -> tuple[float, float]:
     """Return a little below the lowest and above the highest finite value, or from `floor` if that is lower."""
-    known = [value for value in values if math.isfinite(value)]
-    low, high = min(known), max(known)
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite), max(finite)
     air = (high - low or abs(high) or 1.0) * 0.05
     return (low - air if floor is None else min(floor, low)), high + air
 
 
-def _text(parent: Element, x: float, y: float, said: str, kind: str, anchor: str = "start") -> None:
+def _text(parent: Element, x: float, y: float, words: str, kind: str, anchor: str = "start") -> None:
     place = {"x": f"{x:.1f}", "y": f"{y:.1f}"}
-    SubElement(parent, "text", {**place, "class": kind, "text-anchor": anchor}).text = said
+    SubElement(parent, "text", {**place, "class": kind, "text-anchor": anchor}).text = words
 
 
 def _scale(low: float, high: float, start: float, end: float, log: bool) -> Scale:
-    """From values to px, which a value outside the limits does not leave."""
+    """Map values to px; a value outside the limits is clamped."""
     place = math.log10 if log else float
     low, high = place(low), place(high)
     if low == high:
@@ -199,7 +199,7 @@ def _scale(low: float, high: float, start: float, end: float, log: bool) -> Scal
 
 
 def ticks(low: float, high: float, log: bool = False, whole: bool = False) -> list[float]:
-    """Return round numbers from `low` to `high`, two to six of them; powers of ten on a logarithmic scale."""
+    """Return two to six round numbers from `low` to `high`; powers of ten on a logarithmic scale."""
     if log:
         first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
         powers = [10.0**power for power in range(first, last + 1, max(1, (last - first) // 4))]
@@ -215,7 +215,7 @@ def ticks(low: float, high: float, log: bool = False, whole: bool = False) -> li
 
 
 def tick_text(value: float, log: bool = False) -> str:
-    """`0.5`, `1e-5`, `200`, without the dust of binary fractions; on a logarithmic scale always with its power."""
+    """Format a tick, `0.5`, `1e-5` or `200`, without rounding errors; on a logarithmic scale always as a power."""
     if log or (value != 0 and not 1e-3 <= abs(value) < 1e5):
         mantissa, _, power = f"{value:.1e}".partition("e")
         return f"{mantissa.removesuffix('.0')}e{int(power)}"
