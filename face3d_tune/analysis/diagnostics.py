@@ -88,9 +88,8 @@ def _cosine(history: History) -> Reading:
 def _lr(lr: Sequence[float], config: TrialConfig) -> Reading:
     if len(lr) < _END:
         return Reading("lr", "unknown", {})
-    decays = [
-        epoch for epoch in range(2, len(lr) + 1) if lr[epoch - 1] < lr[epoch - 2]
-    ]  # first epochs with a lower rate
+    # epochs that begin with a lower rate
+    decays = [epoch for epoch in range(2, len(lr) + 1) if lr[epoch - 1] < lr[epoch - 2]]
     numbers = {"first": max(lr), "last": lr[-1], "decays": decays, "floor": config.scheduler_min_lr}  # after a warm-up
     if config.scheduler_type == "cosine":
         return Reading("lr", "annealed", numbers)

@@ -1,4 +1,4 @@
-"""What a report is built of, before it is HTML or Markdown: sections of paragraphs, tables, figures and commands."""
+"""The blocks of a report, before it is HTML or Markdown: sections of paragraphs, tables, figures and commands."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 Style = Literal["plain", "strong", "code"]
 Runs = tuple[tuple[Style, str], ...]  # text in pieces, each in one style
 
-MARK = "<!-- face3d-tune report -->"  # in pages and notes, by which they are known as ours
+MARK = "<!-- face3d-tune report -->"  # in pages and notes, to recognise them as ours
 _MARKS: dict[Style, int] = {"plain": 0, "strong": 2, "code": 1}  # characters before and after
 
 
@@ -24,7 +24,10 @@ class Count(int):
 
 
 def rich(template: str, **values: object) -> Runs:
-    """`**strong**` and backticks of the template as styles; values are inserted afterwards, so never read as such."""
+    """Parse `**strong**` and backticks of the template as styles.
+
+    Values are inserted afterwards, so their text is never parsed.
+    """
     runs: list[tuple[Style, str]] = []
     for piece in re.split(r"(\*\*.+?\*\*|`.+?`)", template):
         if piece:
@@ -36,7 +39,7 @@ def rich(template: str, **values: object) -> Runs:
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """Text; a `warning` stands out, a `note` stands back."""
+    """Text; a `warning` stands out, a `note` is muted."""
 
     text: Runs
     kind: Literal["text", "warning", "note"] = "text"
@@ -44,7 +47,7 @@ class Paragraph:
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """The few numbers to remember: value, what it is, and a word on it. The first is the answer."""
+    """The few numbers to remember: value, name, and a short hint. The first is the answer."""
 
     tiles: Sequence[tuple[str, str, str]]
 
@@ -106,16 +109,16 @@ class Section:
 class Document:
     """A whole report."""
 
-    language: str  # as in HTML's lang
+    language: str  # for HTML's lang
     title: str
     subtitle: str
-    contents: str  # the word for it
-    copy: tuple[str, str]  # what the button says before and after
+    contents: str  # the heading of the table of contents
+    copy: tuple[str, str]  # the text of the button before and after copying
     sections: Sequence[Section]
 
 
 def number(value: Any) -> str:
-    """A parameter's number as it is typed: `0.5`, `1.4e-4`, `32`."""
+    """Format a parameter's number as a user types it: `0.5`, `1.4e-4`, `32`."""
     if not isinstance(value, float):
         return str(value)
     text = f"{value:.3g}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.1e}"

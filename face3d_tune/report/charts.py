@@ -15,7 +15,7 @@ _COLOURS = 5  # of presets
 
 
 def series(content: Content, say: Words) -> Series:
-    """What is compared in every picture: the best trial and the presets, each trial once."""
+    """Return the trials that every picture compares: the best and the presets, each once."""
     rows = [(say.preset(entry.name), entry) for entry in content.presets if entry.same_as is None]
     best = content.best
     found = [] if best is None else [(say.text("best_of", trial=best.trial), best, "s0")]
@@ -24,13 +24,13 @@ def series(content: Content, say: Words) -> Series:
 
 
 def curves(content: Content, shown: Series, say: Words) -> Element | None:
-    """Validation cosine by epoch, of all series and faintly of pruned trials."""
-    known = [entry.history.cosine for _, entry, _ in shown] + list(content.pruned_curves)
-    if not any(known):
+    """Draw validation cosine by epoch, of all series, and faintly of pruned trials."""
+    drawn = [entry.history.cosine for _, entry, _ in shown] + list(content.pruned_curves)
+    if not any(drawn):
         return None
-    values = [value for curve in known for value in curve] + [content.no_model]
+    values = [value for curve in drawn for value in curve] + [content.no_model]
     y = (*limits(values), say.text("axis_cosine"))
-    x = (1, max(2, *map(len, known)), say.text("axis_epoch"))
+    x = (1, max(2, *map(len, drawn)), say.text("axis_epoch"))
     chart = Chart(say.text("chart_cosine"), x, y, whole_x=True, height=270)
     for curve in content.pruned_curves:
         chart.line(by_epoch(curve), "faint")
@@ -45,12 +45,12 @@ def curves(content: Content, shown: Series, say: Words) -> Element | None:
 
 
 def rates(shown: Series, say: Words) -> Element | None:
-    """Learning rate by epoch."""
-    known = [entry.history.lr for _, entry, _ in shown if entry.history.lr]
-    values = [value for curve in known for value in curve if value > 0]
+    """Draw the learning rate by epoch."""
+    drawn = [entry.history.lr for _, entry, _ in shown if entry.history.lr]
+    values = [value for curve in drawn for value in curve if value > 0]
     if not values:
         return None
-    x = (1, max(2, *map(len, known)), say.text("axis_epoch"))
+    x = (1, max(2, *map(len, drawn)), say.text("axis_epoch"))
     low, high = 10.0 ** math.floor(math.log10(min(values))), 10.0 ** math.ceil(math.log10(max(values)))
     y = (low, max(high, 10 * low), say.text("axis_lr"))
     chart = Chart(say.text("chart_lr"), x, y, log_y=True, whole_x=True, height=270)
@@ -60,14 +60,14 @@ def rates(shown: Series, say: Words) -> Element | None:
 
 
 def losses(label: str, entry: Entry, say: Words) -> Element | None:
-    """Training and validation loss of one trial by epoch, and the epoch that is kept."""
+    """Draw training and validation loss of one trial by epoch, and the kept epoch."""
     labels = {"title": say.text("chart_loss", name=label), "x": say.text("axis_epoch"), "y": say.text("axis_loss")}
     chart = loss_chart(entry.history, entry.kept_epoch, **labels)
     return None if chart is None else chart.svg
 
 
 def search(content: Content, say: Words) -> Element | None:
-    """Every finished trial's cosine, and the best so far."""
+    """Draw every finished trial's cosine, and the best so far."""
     if not content.trials:
         return None
     x = (0, max(1, *(point.trial for point in content.trials)), say.text("axis_trial"))
@@ -85,13 +85,13 @@ def search(content: Content, say: Words) -> Element | None:
 
 
 def by_yaw(content: Content, shown: Series, say: Words) -> Element | None:
-    """For each band of |yaw| how far a trial lies from no model."""
+    """Draw, for each band of |yaw|, the difference between a trial and the no-model baseline."""
     bands = [band for band, value in content.no_model_by_yaw.items() if value is not None]
     rows = [(label, entry, kind) for label, entry, kind in shown if any(entry.by_yaw.get(band) for band in bands)]
     if not rows:
         return None
-    known = [entry.by_yaw.get(band) for _, entry, _ in rows for band in bands]
-    values = [value for value in known if value is not None]
+    cosines = [entry.by_yaw.get(band) for _, entry, _ in rows for band in bands]
+    values = [value for value in cosines if value is not None]
     x = (*limits([*values, *_values(content.no_model_by_yaw, bands)]), say.text("axis_cosine"))
     names = [say.band(band) for band in bands]
     height = 26 + 40 + len(bands) * (len(rows) * 13 + 18)
@@ -111,7 +111,7 @@ def by_yaw(content: Content, shown: Series, say: Words) -> Element | None:
 
 
 def shares(content: Content, say: Words) -> Element | None:
-    """How much of the differences between trials goes with each parameter, beside what chance gives."""
+    """Draw each parameter's share of the differences between trials, beside the share of chance."""
     if not content.importances:
         return None
     found = content.importances
@@ -127,7 +127,7 @@ def shares(content: Content, say: Words) -> Element | None:
 
 
 def slices(content: Content, name: str, say: Words) -> Element | None:
-    """Cosine against one parameter, a dot for each finished trial."""
+    """Draw the cosine against one parameter, a dot for each finished trial."""
     points = [(point.values[name], point) for point in content.trials if name in point.values]
     if not points:
         return None
@@ -138,15 +138,15 @@ def slices(content: Content, name: str, say: Words) -> Element | None:
     title = say.text("chart_slice", name=say.parameter(name))
     if numeric:
         ends = [end for key, end in row["attributes"].items() if key in ("low", "high")]  # choices have none
-        known = [value for value, _ in points if value > 0 or not log] + ends
-        low, high = min(known), max(known)
+        finite = [value for value, _ in points if value > 0 or not log] + ends
+        low, high = min(finite), max(finite)
         chart = Chart(title, (low, high, say.axis(name)), y, log_x=log, height=210)
         place = {id(point): value for value, point in points}
     else:
         choices = sorted({str(value) for value, _ in points})
         x_names = [say.value(next(value for value, _ in points if str(value) == choice)) for choice in choices]
         chart = Chart(title, (-0.5, len(choices) - 0.5, say.axis(name)), y, x_names=x_names, height=210)
-        place = {  # beside each other, so that many are seen
+        place = {  # side by side, so that dots do not hide each other
             id(point): choices.index(str(value)) + ((point.trial * 0.618) % 1 - 0.5) * 0.5 for value, point in points
         }
     for state, kind in (("pruned", "pruned"), ("complete", "done")):

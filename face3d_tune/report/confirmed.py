@@ -1,4 +1,4 @@
-"""What the test people said: the first thing in a report, once somebody has asked them."""
+"""The section on the test people: the first of a report, once a confirmation exists."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,31 +10,31 @@ from face3d_tune.report.words import NOT_KNOWN, Words
 
 
 def confirmed(content: Content, say: Words) -> list[Block]:
-    """Verdict, numbers, by yaw, the winner's curse and the looks; empty if nobody has asked."""
-    held = content.confirmation
-    if held is None:
+    """Show verdict, numbers, by yaw, the winner's curse and the evaluations; empty without a confirmation."""
+    confirmation = content.confirmation
+    if confirmation is None:
         return []
-    seeds = len(held["seeds"])
+    seeds = len(confirmation["seeds"])
     blocks: list[Block] = [] if content.confirmed_best else [Paragraph(say("confirmed_outdated"), "warning")]
-    blocks += [Paragraph(_headline(held, say)), _tiles(held, say)]
-    if simpler := [name for name in SIMPLE if entry_of(held, None, name)["verdict"] == "worse"]:
+    blocks += [Paragraph(_headline(confirmation, say)), _tiles(confirmation, say)]
+    if simpler := [name for name in SIMPLE if entry_of(confirmation, None, name)["verdict"] == "worse"]:
         names = say.text("and").join(say.text(f"simpler_{SIMPLE[name]}") for name in simpler)
-        blocks.append(Paragraph(say("simpler", names=names, winner=_name(held["winner"], say)), "warning"))
+        blocks.append(Paragraph(say("simpler", names=names, winner=_name(confirmation["winner"], say)), "warning"))
     blocks += [
-        Paragraph(say("confirmed_how", seeds=seeds, people=held["people"]), "note"),
-        _candidates(held, say),
-        Paragraph(say("confirmed_differences", winner=_name(held["winner"], say))),
-        _differences(held, say),
+        Paragraph(say("confirmed_how", seeds=seeds, people=confirmation["people"]), "note"),
+        _candidates(confirmation, say),
+        Paragraph(say("confirmed_differences", winner=_name(confirmation["winner"], say))),
+        _differences(confirmation, say),
     ]
-    if held["winner"]["value"] is not None:
-        blocks.append(Paragraph(_curse(held["winner"], seeds, say)))
-    looks = len(held["looks"])
+    if confirmation["winner"]["value"] is not None:
+        blocks.append(Paragraph(_curse(confirmation["winner"], seeds, say)))
+    looks = len(confirmation["looks"])
     look = say("looks_one") if looks == 1 else say("looks_many", n=looks)
     return [*blocks, Paragraph(look, "note" if looks == 1 else "warning")]
 
 
 def _name(row: Mapping[str, Any], say: Words) -> str:
-    """A candidate, or what it was compared with."""
+    """Name a candidate, or what it was compared with."""
     if row.get("kind") == "simple":
         return say.text(SIMPLE[row["name"]])
     if row.get("preset") or row.get("kind") == "preset":
@@ -42,16 +42,16 @@ def _name(row: Mapping[str, Any], say: Words) -> str:
     return say.text("trial_number", trial=row["trial"])
 
 
-def _headline(held: Mapping[str, Any], say: Words) -> Runs:
-    entry = entry_of(held, held["headline"])
-    said = say(f"headline_{entry['verdict']}", winner=_name(held["winner"], say), **_numbers(entry, say))
-    if held["headline"] is None:
-        return (*said, *say("headline_no_preset"))
-    return (*said, *say("every_yes" if held["better_than_every_preset"] else "every_no"))
+def _headline(confirmation: Mapping[str, Any], say: Words) -> Runs:
+    entry = entry_of(confirmation, confirmation["headline"])
+    sentence = say(f"headline_{entry['verdict']}", winner=_name(confirmation["winner"], say), **_numbers(entry, say))
+    if confirmation["headline"] is None:
+        return (*sentence, *say("headline_no_preset"))
+    return (*sentence, *say("every_yes" if confirmation["better_than_every_preset"] else "every_no"))
 
 
 def _numbers(entry: Mapping[str, Any], say: Words) -> dict[str, Any]:
-    """The values of a verdict's sentence; of a worse one, by how much."""
+    """Return the values of a verdict's sentence; for a worse one, by how much it is worse."""
     sign = -1 if entry["verdict"] == "worse" else 1
     low, high = sorted(sign * entry[key] for key in ("low", "high"))
     form = "{:.4f}" if entry["verdict"] in ("better", "worse") else "{:+.4f}"
@@ -63,23 +63,24 @@ def _numbers(entry: Mapping[str, Any], say: Words) -> dict[str, Any]:
     }
 
 
-def _tiles(held: Mapping[str, Any], say: Words) -> Tiles:
-    winner, presets = held["winner"], {row["name"]: row for row in held["candidates"] if row["preset"]}
+def _tiles(confirmation: Mapping[str, Any], say: Words) -> Tiles:
+    winner, presets = confirmation["winner"], {row["name"]: row for row in confirmation["candidates"] if row["preset"]}
     tiles = [(f"{winner['test']:.4f}", say.text("tile_confirmed"), _name(winner, say))]
-    if held["headline"] is not None:
-        preset = presets[held["headline"]]
+    if confirmation["headline"] is not None:
+        preset = presets[confirmation["headline"]]
         tiles.append((f"{preset['test']:.4f}", say.text("tile_confirmed_preset"), _name(preset, say)))
     tiles += [
-        (f"{held[key]['test']:.4f}", say.text(f"tile_{key}"), say.text(f"tile_{key}_hint")) for key in SIMPLE.values()
+        (f"{confirmation[key]['test']:.4f}", say.text(f"tile_{key}"), say.text(f"tile_{key}_hint"))
+        for key in SIMPLE.values()
     ]
     return Tiles(tiles)
 
 
-def _candidates(held: Mapping[str, Any], say: Words) -> Table:
-    bands = list(held["no_model"]["test_by_yaw"])
+def _candidates(confirmation: Mapping[str, Any], say: Words) -> Table:
+    bands = list(confirmation["no_model"]["test_by_yaw"])
     header = [say.text(f"column_{name}") for name in ("confirmed", "in_study", "again", "test")]
     rows: list[Sequence[str]] = []
-    for row in held["candidates"]:
+    for row in confirmation["candidates"]:
         name = " = ".join((_name(row, say), *map(say.preset, row["aliases"])))
         value = NOT_KNOWN if row["value"] is None else f"{row['value']:.4f}"
         if row["error"] is not None:
@@ -88,14 +89,16 @@ def _candidates(held: Mapping[str, Any], say: Words) -> Table:
         means = [_spread(row[part], row[f"{part}_sd"]) for part in ("validation", "test")]
         rows.append((name, value, *means, *(_three(row["test_by_yaw"][band]) for band in bands)))
     for key in SIMPLE.values():
-        means = [f"{held[key][part]:.4f}" for part in ("validation", "test")]
-        rows.append((say.text(key), NOT_KNOWN, *means, *(_three(held[key]["test_by_yaw"][band]) for band in bands)))
-    marked = [row["name"] for row in held["candidates"]].index(held["winner"]["name"])
+        means = [f"{confirmation[key][part]:.4f}" for part in ("validation", "test")]
+        rows.append(
+            (say.text(key), NOT_KNOWN, *means, *(_three(confirmation[key]["test_by_yaw"][band]) for band in bands))
+        )
+    marked = [row["name"] for row in confirmation["candidates"]].index(confirmation["winner"]["name"])
     return Table([*header, *map(say.band, bands)], rows, marked=marked)
 
 
-def _differences(held: Mapping[str, Any], say: Words) -> Table:
-    bands = list(held["no_model"]["test_by_yaw"])
+def _differences(confirmation: Mapping[str, Any], say: Words) -> Table:
+    bands = list(confirmation["no_model"]["test_by_yaw"])
     header = [say.text(f"column_{name}") for name in ("against", "verdict", "difference")]
     rows = [
         (
@@ -104,7 +107,7 @@ def _differences(held: Mapping[str, Any], say: Words) -> Table:
             _interval(entry, "{:+.4f}", say),
             *(_interval(entry["by_yaw"][band], "{:+.3f}", say) for band in bands),
         )
-        for entry in held["against"]
+        for entry in confirmation["against"]
     ]
     return Table([*header, *map(say.band, bands)], rows)
 

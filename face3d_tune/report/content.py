@@ -1,4 +1,4 @@
-"""What a report says, in numbers and without words: the JSON report, and what the others are told from."""
+"""The content of a report, in numbers and without words: the JSON report, and the source of the other forms."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,13 +26,13 @@ from face3d_tune.study.trials import (
     repeatable_config,
 )
 
-VERSION = 1  # of the keys below; a key is added without a new one, and changed or dropped only with it
-_PRUNED_CURVES = 40  # drawn at most
+VERSION = 1  # of the keys below; a new key leaves it, a changed or dropped key raises it
+_PRUNED_CURVES = 40  # at most
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A trial worth a word. What is not known of it is None or empty."""
+    """A trial that the report shows. Unknown values are None or empty."""
 
     name: str | None  # of its preset; None: sampled or imported
     same_as: str | None  # a preset with equal values, which was trained for both
@@ -44,7 +44,7 @@ class Entry:
     by_yaw: Mapping[str, float | None]  # cosine by band of |yaw|, degrees
     kept_epoch: int | None
     epochs: int
-    folds: Sequence[Mapping[str, Any]]  # of a study with several: value and kept epoch of each; history is the first's
+    folds: Sequence[Mapping[str, Any]]  # value and kept epoch of each, in a study with several; history is the first's
     seconds: float | None  # of training
     seed: int | None
     config: Mapping[str, Any]
@@ -54,10 +54,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """By how much the best is best, and how many others say the same. Differences of validation cosines."""
+    """The lead of the best trial, and how many others confirm it. Differences of validation cosines."""
 
     over_no_model: float
-    over_preset: float | None  # over the best preset; 0 if it is that
+    over_preset: float | None  # over the best preset; 0 if the best is that preset
     preset: str | None
     over_runner_up: float | None
     others: int  # completed trials that are neither the best nor a preset
@@ -66,7 +66,7 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A finished trial as a dot: its place in the search, its value, what was searched in it."""
+    """A finished trial as a dot: its place in the search, its value, its searched parameters."""
 
     trial: int
     state: str
@@ -81,16 +81,16 @@ class Content:
     version: int
     study: str
     made: str  # date and time of the report, ISO 8601
-    confirmation: Mapping[str, Any] | None  # on the test people, as `confirming` stores it; None: not asked for
-    confirmed_best: bool  # whether it was asked about the trial that is the best now
+    confirmation: Mapping[str, Any] | None  # on the test people, as `refit.confirm` stores it; None: no confirmation
+    confirmed_best: bool  # whether the confirmation included the trial that is best now
     states: Mapping[str, int]
     causes: Mapping[str, int]  # failed trials by cause
     follows: Mapping[str, Any] | None  # the study before: study, trial, value, config
-    budget: int | None  # finished trials that were asked for; None: not recorded
+    budget: int | None  # total number of finished trials to reach; None: not recorded
     epochs: int  # trained by finished trials
-    seconds: float  # of searching, pauses left out
+    seconds: float  # of searching, without pauses
     imported: int  # trials that were trained elsewhere
-    by_hand: int  # trials of other programs, which are in no other number
+    by_hand: int  # trials of other programs, counted nowhere else
     folds: int  # of people, over which values are means; 1: the ordinary split
     no_model: float
     no_model_by_yaw: Mapping[str, float | None]
@@ -116,12 +116,12 @@ class Content:
     engines: Sequence[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, ready for JSON."""
+        """Return the content as plain values, ready for JSON."""
         return asdict(self)
 
 
 def content(found: Findings, made: datetime) -> Content:
-    """Everything that a report on a study says."""
+    """Collect everything that a report on a study shows."""
     attrs, best = found.attrs, found.best
     finished = [trial for trial in found.trials if trial.state in FINISHED and kept_cosine(trial) is not None]
     pruned = [trial for trial in finished if trial.state == TrialState.PRUNED]
@@ -169,7 +169,7 @@ def content(found: Findings, made: datetime) -> Content:
 
 
 def _entry(trial: FrozenTrial, name: str | None = None, same_as: str | None = None) -> Entry:
-    attrs, known = trial.user_attrs, "config" in trial.user_attrs
+    attrs, sampled = trial.user_attrs, "config" in trial.user_attrs
     history = History.of(trial)
     return Entry(
         name=name or attrs.get("preset"),
@@ -185,9 +185,9 @@ def _entry(trial: FrozenTrial, name: str | None = None, same_as: str | None = No
         folds=attrs.get("folds", ()),
         seconds=attrs.get("seconds"),
         seed=attrs.get("seed"),
-        config=config_of(trial).to_dict() if known else {},
+        config=config_of(trial).to_dict() if sampled else {},
         history=history,
-        readings=read(history, config_of(trial)) if known else (),
+        readings=read(history, config_of(trial)) if sampled else (),
     )
 
 
@@ -231,12 +231,12 @@ def _distinct(trials: Sequence[FrozenTrial], key: str) -> list[str]:
 
 
 def _sample(data: Mapping[str, Any]) -> list[list[str]]:
-    """What writes the bundled sample as files."""
+    """Return the commands that write the bundled sample as files."""
     return [["face3d-tune", "data", "sample", SAMPLE_FOLDER]] if data["source"] == SAMPLE_NAME else []
 
 
 def _repeat(found: Findings) -> list[str]:
-    """The search again, on the same data and under the same conditions, as another study."""
+    """Return the command that repeats the search as another study, on the same data with the same settings."""
     settings, data = found.attrs["settings"], found.attrs["data"]
     effort = found.attrs.get("effort", {})
     own = not (STUDIES / f"{settings['study_file']}.toml").exists()

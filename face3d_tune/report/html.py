@@ -37,7 +37,10 @@ _TAGS = {"strong": "strong", "code": "code"}
 
 
 def to_html(document: Document) -> str:
-    """The file's text. Elements are built one by one, so whatever a study is named, it stays text."""
+    """Render the document as an HTML file.
+
+    Elements are built one by one, so a study's name is never parsed as markup.
+    """
     page = Element("html", {"lang": document.language})
     head = SubElement(page, "head")
     SubElement(head, "meta", {"charset": "utf-8"})
@@ -88,7 +91,7 @@ def _block(block: Block, copy: tuple[str, str]) -> Element:
 
 
 def _runs(element: Element, runs: Runs) -> Element:
-    """Text in its styles, as the content of an element."""
+    """Append text in its styles to an element."""
     last: Element | None = None
     for style, text in runs:
         if style in _TAGS:
@@ -102,7 +105,7 @@ def _runs(element: Element, runs: Runs) -> Element:
 
 
 def _code(commands: Sequence[Sequence[str]], copy: tuple[str, str]) -> Element:
-    """A line a command; it breaks between options only, and copies as one."""
+    """Build one line a command; it breaks between options only, and copies as one line."""
     element = Element("div", {"class": "command"})
     SubElement(element, "button", {"type": "button", "data-done": copy[1]}).text = copy[0]
     pre = SubElement(element, "pre", {"tabindex": "0"})
@@ -115,7 +118,7 @@ def _code(commands: Sequence[Sequence[str]], copy: tuple[str, str]) -> Element:
 
 
 def _pieces(command: Sequence[str]) -> list[str]:
-    """Its arguments, quoted, each option with its value."""
+    """Return a command's arguments, quoted, each option with its value."""
     pieces: list[str] = []
     for word in map(shlex.quote, command):
         if pieces and pieces[-1].startswith("--") and " " not in pieces[-1] and not word.startswith("--"):

@@ -1,4 +1,4 @@
-"""A report as Markdown, for notes: everything but the pictures, whose numbers stand in the tables."""
+"""A report as Markdown, for notes: everything but the pictures, whose numbers are in the tables."""
 
 import re
 import shlex
@@ -7,7 +7,10 @@ from face3d_tune.report.blocks import MARK, Block, Code, Columns, Document, Figu
 
 
 def to_markdown(document: Document) -> str:
-    """The file's text. Characters that Markdown or HTML would read are escaped, so a name stays a name."""
+    """Render the document as Markdown.
+
+    Characters with a meaning in Markdown or HTML are escaped, so a name stays a name.
+    """
     parts = [f"# {_plain(document.title)}", _plain(document.subtitle) + f"\n{MARK}"]
     for section in document.sections:
         parts.append(f"## {_plain(section.title)}")
@@ -57,6 +60,6 @@ def _plain(text: str) -> str:
 
 
 def _fence(text: str) -> str:
-    """Longer than any run of backticks in the text."""
+    """Return a fence longer than any run of backticks in the text."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     return "`" * max(3, longest + 1)

@@ -18,19 +18,19 @@ _JSON_MARK = {"face3d-tune": "report"}
 
 
 def is_report(text: str) -> bool:
-    """Whether a file with this text, or beginning of some thousand characters, is a report of ours, of whatever form.
+    """Tell whether a file is a report of ours, in any form, from its text or its first thousands of characters.
 
-    Many files name the program; only a report carries one of these marks near its beginning.
+    Many files name the program; only a report has one of these marks near its beginning.
     """
     return MARK in text or json.dumps(_JSON_MARK)[1:-1] in text
 
 
 def report(found: Findings, form: Form, language: Language, made: datetime) -> str:
-    """The text of the file. JSON has no language; its keys are those of `report.content.Content`."""
-    held = content(found, made)
+    """Render the report as text. JSON has no language; its keys are those of `report.content.Content`."""
+    numbers = content(found, made)
     if form == "json":
-        return json.dumps({**_JSON_MARK, **held.to_dict()}, indent=1, ensure_ascii=False) + "\n"
-    document = tell(held, language)
+        return json.dumps({**_JSON_MARK, **numbers.to_dict()}, indent=1, ensure_ascii=False) + "\n"
+    document = tell(numbers, language)
     return to_html(document) if form == "html" else to_markdown(document)
 
 

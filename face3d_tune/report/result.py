@@ -1,4 +1,4 @@
-"""What a search found: the answer, before and after, learning curves, yaw bands."""
+"""The section on the result: the answer, before and after, learning curves, yaw bands."""
 
 import shlex
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ _BASELINE, _RECOMMENDED = "baseline", "recommended"
 
 
 def answer(content: Content, say: Words) -> list[Block]:
-    """The question, the answer by the validation people, whether a simpler method is better, and how sure that is."""
+    """Show the question, the answer by the validation people, any better simple method, and how sure that is."""
     best, gain, data, states = content.best, content.gain, content.data, content.states
     finished = states["complete"] + states["pruned"]
     judged = _judged(content, say)
@@ -33,8 +33,8 @@ def answer(content: Content, say: Words) -> list[Block]:
         blocks.insert(0, Paragraph(going, "warning"))
     if best is None or gain is None or best.cosine is None:
         counted = {key: states[key] for key in ("pruned", "fail")}
-        said = "nothing_completed" if any(counted.values()) else "nothing"
-        return [*blocks, Paragraph(say(said, **counted), "warning")]
+        key = "nothing_completed" if any(counted.values()) else "nothing"
+        return [*blocks, Paragraph(say(key, **counted), "warning")]
     tiles = [(f"{best.cosine:.4f}", say.text("tile_best"), say.text("tile_best_hint", trial=best.trial))]
     if gain.over_preset is not None:
         tiles.append((f"{best.cosine - gain.over_preset:.4f}", say.text("tile_preset"), say.preset(gain.preset)))
@@ -47,7 +47,7 @@ def answer(content: Content, say: Words) -> list[Block]:
 
 
 def _model(cosine: float, content: Content, say: Words) -> Paragraph:
-    """Is it the model? The best trial against what needs no training."""
+    """Compare the best trial with the methods that need no training."""
     if content.ridge is None:
         return Paragraph(say("model_unknown"), "note")
     simple = {"ridge": content.ridge, "no_model": content.no_model}
@@ -59,12 +59,12 @@ def _model(cosine: float, content: Content, say: Words) -> Paragraph:
 
 
 def _judged(content: Content, say: Words) -> str:
-    """On whom the values are measured."""
+    """Say on which people the values are measured."""
     people, pairs = content.data["people"], content.data["pairs"]
     if content.folds == 1:
         key = f"judged_{content.data['split']}"
         return say.text(key, people=people["validation"], pairs=pairs["validation"])
-    everyone = {name: held["train"] + held["validation"] for name, held in (("people", people), ("pairs", pairs))}
+    everyone = {name: counts["train"] + counts["validation"] for name, counts in (("people", people), ("pairs", pairs))}
     return say.text("judged_folds", folds=content.folds, **everyone)
 
 
@@ -74,8 +74,8 @@ def _best(gain: Gain, cosine: float, trial: int, no_model: float, say: Words) ->
     if gain.over_preset is None:
         return Paragraph(say("best_without_presets", **values))
     preset = {"preset": say.preset(gain.preset), "preset_cosine": f"{cosine - gain.over_preset:.4f}"}
-    said = "best_is_preset" if gain.over_preset <= 0 else "best"
-    return Paragraph(say(said, **values, **preset, over_preset=f"{gain.over_preset:.4f}"))
+    key = "best_is_preset" if gain.over_preset <= 0 else "best"
+    return Paragraph(say(key, **values, **preset, over_preset=f"{gain.over_preset:.4f}"))
 
 
 def _difference(value: float, say: Words) -> str:
@@ -83,7 +83,7 @@ def _difference(value: float, say: Words) -> str:
 
 
 def _sure(content: Content, gain: Gain, say: Words) -> Paragraph:
-    """In words: one training, chosen on these people; and whether others agree."""
+    """Say how sure the answer is: one training, chosen on these people; and whether others agree."""
     sure = "sure_chosen" if content.confirmation is None else "sure_confirmed"
     if content.confirmation is not None and not content.confirmed_best:
         sure = "sure_outdated"
@@ -108,7 +108,7 @@ def _chosen(content: Content) -> dict[str, Any]:
 
 
 def compared(content: Content, say: Words) -> list[Block]:
-    """The guide's table of before and after, measured."""
+    """Show the guide's table of before and after, with measured values."""
     if content.best is None:
         return []
     named = {entry.name: entry for entry in content.presets}
@@ -169,7 +169,7 @@ def _change(before: Entry | None, after: Entry, read: Read) -> str:
 
 
 def curves(content: Content, say: Words) -> list[Block]:
-    """Best and presets: their settings in a table, their epochs in pictures."""
+    """Show the best trial and the presets: settings in a table, epochs in pictures."""
     shown = charts.series(content, say)
     if not shown:
         return []
@@ -178,8 +178,8 @@ def curves(content: Content, say: Words) -> list[Block]:
     if content.folds > 1:
         blocks.append(Paragraph(say("of_fold_1", folds=content.folds), "note"))
     cosine, rates = charts.curves(content, shown, say), charts.rates(shown, say)
-    known = (("drawing_cosine", cosine), ("drawing_lr", rates))
-    drawings = [Drawing(say.text(title), svg) for title, svg in known if svg is not None]
+    pictures = (("drawing_cosine", cosine), ("drawing_lr", rates))
+    drawings = [Drawing(say.text(title), svg) for title, svg in pictures if svg is not None]
     if drawings:
         legend = [*((label, kind) for label, _, kind in shown), (say.text("legend_no_model"), "level")]
         if content.pruned_curves:
@@ -212,12 +212,12 @@ def _settings(entry: Entry, say: Words) -> list[str]:
     cosine = NOT_KNOWN if entry.cosine is None else f"{entry.cosine:.4f}"
     cosine += "" if entry.state == "complete" else f" ({say.text(f'state_{entry.state}')})"
     epochs = entry.folds[0]["epochs_run"] if entry.folds else entry.epochs
-    kept = NOT_KNOWN if entry.kept_epoch is None else say.text("of", part=entry.kept_epoch, whole=epochs)
-    return [*cells, NOT_KNOWN if entry.loss is None else f"{entry.loss:.4f}", cosine, kept]
+    epoch = NOT_KNOWN if entry.kept_epoch is None else say.text("of", part=entry.kept_epoch, whole=epochs)
+    return [*cells, NOT_KNOWN if entry.loss is None else f"{entry.loss:.4f}", cosine, epoch]
 
 
 def by_yaw(content: Content, say: Words) -> list[Block]:
-    """The cosine by how far the head is turned."""
+    """Show the cosine by head turn."""
     shown = [row for row in charts.series(content, say) if row[1].by_yaw]
     drawing = charts.by_yaw(content, shown, say)
     if drawing is None:

@@ -1,4 +1,4 @@
-"""How a search went: which parameters mattered, how the best was found, what was pruned."""
+"""The section on the search: which parameters matter, how the best was found, what was pruned."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _IMPROVEMENTS = 12  # listed at most, the last ones
 
 
 def parameters(content: Content, say: Words) -> list[Block]:
-    """Importances beside chance, group means, and a slice of each parameter that counts."""
+    """Show importances beside chance, group means, and a slice of each important parameter."""
     best = content.best
     if best is None:
         return []
@@ -31,8 +31,8 @@ def parameters(content: Content, say: Words) -> list[Block]:
     sure = [row for row in content.importances if row.sure]
     chance = content.importances[0].chance
     names = say.text("comma").join(say.parameter(row.name) for row in sure)
-    said = say("sure_parameters", names=names, n=len(sure)) if sure else say("no_sure_parameters")
-    text = (*say("importance", completed=content.states["complete"], chance=_percent(chance)), *said)
+    verdict = say("sure_parameters", names=names, n=len(sure)) if sure else say("no_sure_parameters")
+    text = (*say("importance", completed=content.states["complete"], chance=_percent(chance)), *verdict)
     shares = charts.shares(content, say)
     kinds = (("legend_sure", "s0-dot"), ("legend_unsure", "pruned-dot"), ("legend_chance", "kept"))
     legend = [(say.text(name), kind) for name, kind in kinds]
@@ -66,16 +66,18 @@ def parameters(content: Content, say: Words) -> list[Block]:
 
 
 def _value(config: Any, name: str, say: Words) -> str:
-    name = "d_model" if name == "width" else name  # what a width becomes
+    name = "d_model" if name == "width" else name  # the field that a width sets
     return say.value(config[name]) if name in config else NOT_KNOWN
 
 
 def _range(row: dict[str, Any], say: Words) -> str:
-    """`1e-5 … 0.003, log`, or the choices."""
-    held = row.get("attributes", {})
-    if "choices" in held:
-        return " / ".join(say.value(choice) for choice in held["choices"])
-    return f"{say.value(held['low'])} … {say.value(held['high'])}" + (say.text("log") if held.get("log") else "")
+    """Format the range `1e-5 … 0.003, log`, or the choices."""
+    attributes = row.get("attributes", {})
+    if "choices" in attributes:
+        return " / ".join(say.value(choice) for choice in attributes["choices"])
+    return f"{say.value(attributes['low'])} … {say.value(attributes['high'])}" + (
+        say.text("log") if attributes.get("log") else ""
+    )
 
 
 def _group(group: Group, say: Words) -> str:
@@ -89,7 +91,7 @@ def _percent(share: float) -> str:
 
 
 def search(content: Content, say: Words) -> list[Block]:
-    """All trials in the order in which they began, and what pruning saved."""
+    """Show all trials in the order in which they began, and what pruning saved."""
     states, pruning = content.states, content.pruning
     drawing = charts.search(content, say)
     if drawing is None:

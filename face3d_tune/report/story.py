@@ -1,4 +1,4 @@
-"""A report from its first sentence to its last: which sections it has, in which order."""
+"""A report from its first sentence to its last: its sections in order."""
 
 from collections.abc import Sequence
 
@@ -24,10 +24,10 @@ _TERMS = (
 
 
 def tell(content: Content, language: Language) -> Document:
-    """The whole report in one language. A section about what a study does not have is left out."""
+    """Compose the whole report in one language. A section without content is omitted."""
     say = Words(language)
-    held = (*_TERMS, "fold") if content.folds > 1 else _TERMS
-    terms = [(say.text(f"term_{term}"), say(f"means_{term}")) for term in held]
+    keys = (*_TERMS, "fold") if content.folds > 1 else _TERMS
+    terms = [(say.text(f"term_{term}"), say(f"means_{term}")) for term in keys]
     sections: dict[str, Sequence[Block]] = {
         "confirmed": confirmed.confirmed(content, say),
         "answer": result.answer(content, say),
@@ -52,6 +52,6 @@ def tell(content: Content, language: Language) -> Document:
 
 
 def _time(made: str) -> str:
-    """`2026-01-31 12:00 UTC+08:00`."""
+    """Format a time: `2026-01-31 12:00 UTC+08:00`."""
     date, _, time = made.partition("T")
     return f"{date} {time[:5]}" + (f" UTC{time[5:]}" if time[5:] else "")

@@ -1,4 +1,4 @@
-"""What to do with a search: how its best training went, the command that repeats it, and how to search again."""
+"""The sections after a search: how the best training went, the command that repeats it, and how to search again."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from face3d_tune.report.words import NOT_KNOWN, Words
 
 
 def watch(content: Content, say: Words) -> list[Block]:
-    """The guide's four things to watch: the best trial in full, the presets in brief."""
+    """Show the guide's four readings: the best trial in full, the presets in brief."""
     best = content.best
     if best is None:
         return []
@@ -28,12 +28,12 @@ def watch(content: Content, say: Words) -> list[Block]:
 
 
 def reading(row: Reading, say: Words) -> Runs:
-    """A verdict as a sentence with its numbers."""
-    numbers = {key: _said(row.about, key, value, say) for key, value in row.numbers.items()}
+    """Put a reading's verdict into a sentence with its numbers."""
+    numbers = {key: _worded(row.about, key, value, say) for key, value in row.numbers.items()}
     return say(f"reading_{row.about}_{row.verdict}", **numbers)
 
 
-def _said(about: str, key: str, value: Any, say: Words) -> Any:
+def _worded(about: str, key: str, value: Any, say: Words) -> Any:
     if key == "decays":
         epochs = ", ".join(map(str, value))
         return say.text("decays", n=len(value), epochs=epochs)
@@ -49,7 +49,7 @@ def _said(about: str, key: str, value: Any, say: Words) -> Any:
 
 
 def command(content: Content, say: Words) -> list[Block]:
-    """What to paste to train the best trial with one's own script."""
+    """Show the command that trains the best trial with the user's own script."""
     if not content.commands:
         return []
     sample = content.commands[0][:3] == ["face3d-tune", "data", "sample"]
@@ -66,7 +66,7 @@ def command(content: Content, say: Words) -> list[Block]:
 
 
 def reproduce(content: Content, say: Words) -> list[Block]:
-    """Data, versions, seeds and devices, and the search as a command."""
+    """Show data, versions, seeds and devices, and the command of the search."""
     data, settings, best = content.data, content.settings, content.best
     parts = [
         say.text("part", part=say.text(f"part_{part}"), people=data["people"][part], pairs=data["pairs"][part])

@@ -1,4 +1,4 @@
-"""The words of a report in one language: sentences by key, and how numbers, names and times are said."""
+"""The words of a report in one language: sentences by key, and the form of numbers, names and times."""
 
 import tomllib
 from pathlib import Path
@@ -13,45 +13,45 @@ _HTML = {"en": "en", "zh": "zh-CN"}
 
 
 class Words:
-    """One language. A value is inserted as it is; a whole number may ask for a noun, `{trials:trial}`."""
+    """The words of one language. A value is inserted as it is; a whole number may ask for a noun, `{trials:trial}`."""
 
     def __init__(self, language: Language) -> None:
-        self._said = _read(language)
+        self._sentences = _read(language)
         self.html = _HTML[language]
 
     def __call__(self, key: str, **values: object) -> Runs:
-        """A sentence, with its strong words and code."""
-        return rich(self._said[key], **_counted(values))
+        """Return a sentence, with its strong words and code."""
+        return rich(self._sentences[key], **_counted(values))
 
     def text(self, key: str, **values: object) -> str:
-        """A sentence or label without styles."""
+        """Return a sentence or label without styles."""
         return "".join(text for _, text in self(key, **values))
 
     def parameter(self, name: str) -> str:
-        """What a parameter is called."""
-        return self._said.get(f"parameter_{name}", name)
+        """Return the name of a parameter."""
+        return self._sentences.get(f"parameter_{name}", name)
 
     def axis(self, name: str) -> str:
-        """The same with its unit, if it has one."""
-        unit = self._said.get(f"unit_{name}")
+        """Return the name of a parameter with its unit, if it has one."""
+        unit = self._sentences.get(f"unit_{name}")
         return f"{self.parameter(name)} ({unit})" if unit else self.parameter(name)
 
     def value(self, value: Any) -> str:
-        """A parameter's value."""
-        known = self._said.get(f"value_{str(value).lower()}") if isinstance(value, bool | str) else None
-        return known or number(value)
+        """Return a parameter's value in words."""
+        word = self._sentences.get(f"value_{str(value).lower()}") if isinstance(value, bool | str) else None
+        return word or number(value)
 
     def preset(self, name: str | None) -> str:
-        """A preset by the guide's own name; the user's presets have theirs."""
-        return self._said.get(f"preset_{name}", name or "")
+        """Return the guide's own name of a preset; the user's presets keep theirs."""
+        return self._sentences.get(f"preset_{name}", name or "")
 
     def band(self, band: str) -> str:
-        """A range of |yaw| such as `15-45`."""
+        """Return a range of |yaw| such as `15-45` with its unit."""
         low, _, high = band.partition("-")
         return f"{low}–{high}°"
 
     def duration(self, seconds: float) -> str:
-        """Seconds in the unit that fits."""
+        """Format seconds in the unit that fits."""
         if seconds < 120:
             return self.text("seconds", n=f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}")
         if seconds < 7200:
