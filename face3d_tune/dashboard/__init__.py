@@ -1,1 +1,1 @@
-"""optuna-dashboard with what a study of ours shows, and safe by default."""
+"""optuna-dashboard with the findings of our studies, and safe by default."""

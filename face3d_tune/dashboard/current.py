@@ -1,7 +1,7 @@
-"""The dashboard of what the storage holds now: a study that was deleted is not found, and not shown as the next one.
+"""The dashboard of the storage's current content: a deleted study is gone, and never shown as the next one.
 
-A page in a browser keeps trials too and asks for later ones only. A script of ours loads it again when an answer is
-about another study.
+A page in a browser caches trials too, and asks only for later ones. A script of ours reloads it when an answer is about
+another study.
 """
 
 import re
@@ -19,10 +19,10 @@ from face3d_tune.study.fresh import Fresh, Look
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-KEY = "X-Study-Key"  # of the study that an answer is about
+KEY = "X-Study-Key"  # names the study of an answer
 _SCRIPT = "/face3d-tune.js"
 _HEAD = b"<head>"
-_STORED = ("/api/", "/artifacts/", "/csv/")  # addresses of what the storage holds
+_STORED = ("/api/", "/artifacts/", "/csv/")  # addresses of stored content
 _STUDY = re.compile(r"/(?:api/studies|api/artifacts|artifacts|csv)/(-?\d+)(?:/.*)?")
 
 
@@ -36,7 +36,7 @@ class Current:
 
     def __init__(self, storage: RDBStorage, build: Callable[[BaseStorage], "WSGIApplication"]) -> None:
         def anew(cached: BaseStorage) -> "WSGIApplication":
-            # optuna-dashboard keeps importances by study id, for all its applications in one place.
+            # optuna-dashboard caches importances by study id, in one place for all its applications.
             importances: Any = sys.modules.get("optuna_dashboard._importance")
             getattr(importances, "param_importance_cache", {}).clear()
             return build(cached)
@@ -45,11 +45,11 @@ class Current:
         self._script = files("face3d_tune.dashboard").joinpath("reload.js").read_bytes()
 
     def look(self) -> Look["WSGIApplication"]:
-        """Read which studies there are. Raises an exception if the storage does not answer."""
+        """Read which studies exist. Raises an exception if the storage does not answer."""
         return self._fresh.look()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer from the storage as it is now."""
+        """Answer from the storage's current content."""
         path = environ.get("PATH_INFO", "")
         if path == _SCRIPT:
             return send(start_response, "200 OK", {"Content-Type": "text/javascript"}, self._script)
@@ -74,7 +74,9 @@ class Current:
         return now.built(environ, _telling(start_response, key))
 
     def _page(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer with optuna-dashboard's page and the script; whole, as a browser may hold it without the script."""
+        """Answer with optuna-dashboard's page and the script; always whole, as a browser may have cached it without the
+        script.
+        """
         asked = {name: value for name, value in environ.items() if not name.startswith(("HTTP_IF_", "HTTP_RANGE"))}
         status, headers, body = whole(self._fresh.built, asked)
         headers = {name: value for name, value in headers.items() if name not in ("Last-Modified", "Etag")}

@@ -1,7 +1,7 @@
-"""What we know of a study, added to what optuna-dashboard says of it: notes, figures, artifacts, numbers to sort by.
+"""Additions to optuna-dashboard's answers on a study: notes, figures, artifacts, numbers to sort by.
 
-Nothing of it is stored. It is worked out from the study when somebody looks, so it is never stale, is there for studies
-that others, or earlier versions, made with us, and needs neither a right to write nor room in the database.
+Nothing is stored. A request works the additions out from the study, so they are never stale. They exist also for
+studies that other people or earlier versions made, and need neither a right to write nor room in the database.
 """
 
 import json
@@ -34,25 +34,25 @@ if TYPE_CHECKING:
 
 _STUDY = re.compile(r"/api/studies/(\d+)")
 _ARTIFACT = re.compile(r"/artifacts/(\d+)/(\d+)/([0-9a-f-]+)")
-_FRESH = 5.0  # seconds that what was worked out is shown again, at least
-_SHARE = 20  # and so many times as long as it took: a twentieth of one core goes into it at most
-_UNSHOWN_OF_STUDY = re.compile(r"confirm:.*|confirmation")  # said in the note
+_FRESH = 5.0  # seconds for which additions are reused, at least
+_SHARE = 20  # and this many times the seconds of working them out: at most a twentieth of one core
+_UNSHOWN_OF_STUDY = re.compile(r"confirm:.*|confirmation")  # part of the note
 _UNSHOWN = ("config", "overrides", "cosine_by_yaw", "folds")  # too long for a table, or shown number by number
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file of a trial that is made, or fetched, when somebody asks for it."""
+    """A file of a trial, made or fetched on request."""
 
     filename: str
     mimetype: str
     read: Callable[[], bytes]
-    drawn: bool = False  # by us: nothing in it is anybody else's
+    drawn: bool = False  # by us: it contains nothing from outside
 
 
 @dataclass(slots=True)
 class View:
-    """What is added to one study; trials by number, artifacts by id."""
+    """The additions to one study; trials by number, artifacts by id."""
 
     note: str = ""
     figures: list[dict[str, str]] = field(default_factory=list)
@@ -61,8 +61,8 @@ class View:
     stale_at: float = 0.0  # of time.monotonic
 
     def artifact(self, key: str) -> Artifact | None:
-        """The one of that id."""
-        return next((held[key] for held in self.trial_artifacts.values() if key in held), None)
+        """Return the artifact with that id."""
+        return next((artifacts[key] for artifacts in self.trial_artifacts.values() if key in artifacts), None)
 
 
 class Enriched:
@@ -81,10 +81,10 @@ class Enriched:
         self._app, self._storage, self._artifacts, self._say = app, storage, artifacts, say
         self._views: dict[int, View] = {}
         self._working = threading.Lock()
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer with what Optuna answers, and more."""
+        """Answer with Optuna's answer and the additions."""
         path = environ.get("PATH_INFO", "").rstrip("/")
         if environ["REQUEST_METHOD"] == "GET":
             if study := _STUDY.fullmatch(path):
@@ -96,7 +96,7 @@ class Enriched:
             if found := self.view(int(file[1])).artifact(file[3]):
                 environ[DRAWN] = found.drawn
                 return self._send(found, start_response)
-            if not self._holds(file[2]):  # where Optuna's would fail
+            if not self._holds(file[2]):  # where Optuna's own answer would fail
                 return refuse(start_response, HTTPStatus.NOT_FOUND, f"trial_id={file[2]} is not found")
         return self._app(environ, start_response)
 
@@ -108,15 +108,15 @@ class Enriched:
         return True
 
     def view(self, study_id: int) -> View:
-        """What is added to a study, worked out anew if that was a while ago."""
-        with self._working:  # one at a time: whoever comes second finds it done
-            held = self._views.get(study_id)
-            if held is None or held.stale_at < time.monotonic():
+        """Return the additions to a study, worked out again if they are stale."""
+        with self._working:  # one at a time: the second request finds it done
+            view = self._views.get(study_id)
+            if view is None or view.stale_at < time.monotonic():
                 started = time.monotonic()
-                held = self._views[study_id] = self._work_out(study_id)
+                view = self._views[study_id] = self._work_out(study_id)
                 ended = time.monotonic()
-                held.stale_at = ended + max(_FRESH, _SHARE * (ended - started))
-            return held
+                view.stale_at = ended + max(_FRESH, _SHARE * (ended - started))
+            return view
 
     def _work_out(self, study_id: int) -> View:
         name = "?"
@@ -134,7 +134,7 @@ class Enriched:
                 | {trial.number: trial_note(found, trial) for trial in found.notable},
                 trial_artifacts={trial.number: self._files(study_id, found, trial) for trial in found.notable},
             )
-        except Exception as error:  # whatever it is, the dashboard itself is not to go down with it
+        except Exception as error:  # whatever it is, the dashboard itself must stay up
             self._tell(f"study {name}: notes and figures could not be made: {type(error).__name__}: {error}")
             return View()
 
@@ -142,8 +142,8 @@ class Enriched:
         files = []
         if "best_epoch" in trial.user_attrs and History.of(trial).cosine:
             files.append(Artifact("learning-curve.svg", "image/svg+xml", lambda: _picture(found, trial), drawn=True))
-        if said := command(found, trial):
-            files.append(Artifact("command.txt", "text/plain", said.encode))
+        if line := command(found, trial):
+            files.append(Artifact("command.txt", "text/plain", line.encode))
         if weights := self._weights(found, trial):
             files.append(weights)
         return {str(uuid5(NAMESPACE_URL, f"{study_id}/{trial.number}/{file.filename}")): file for file in files}
@@ -164,14 +164,14 @@ class Enriched:
         return Artifact("best_model.pth", "application/octet-stream", lambda: artifacts.read(name) or b"")
 
     def _tell(self, line: str) -> None:
-        if line not in self._said:
-            self._said.add(line)
+        if line not in self._reported:
+            self._reported.add(line)
             self._say(line)
 
     def _changed(
         self, environ: "WSGIEnvironment", start_response: "StartResponse", change: Callable[[Any], Any]
     ) -> list[bytes]:
-        """The JSON that Optuna answers, changed; anything else as it is."""
+        """Change the JSON that Optuna answers; pass on anything else as it is."""
         status, headers, body = whole(self._app, environ)
         if status.startswith("200"):
             body = json.dumps(change(json.loads(body))).encode()
@@ -181,7 +181,7 @@ class Enriched:
         view = self.view(study_id)
         if not view.note:
             return answer
-        if not answer["note"]["body"]:  # what a person wrote stays; version 0 lets them write over ours
+        if not answer["note"]["body"]:  # keep what a person wrote: optuna-dashboard 0 lets people overwrite ours
             answer["note"] = {"version": answer["note"]["version"], "body": view.note}
         answer["user_attrs"] = [attr for attr in answer["user_attrs"] if not _UNSHOWN_OF_STUDY.fullmatch(attr["key"])]
         answer["plotly_graph_objects"] += view.figures
@@ -210,16 +210,16 @@ class Enriched:
 
 
 def _shown(attrs: list[dict[str, str]]) -> list[dict[str, str]]:
-    """User attributes of a trial as a table can show them: numbers and short texts."""
+    """Select a trial's user attributes that fit a table: numbers and short texts."""
     shown = [attr for attr in attrs if attr["key"] not in _UNSHOWN and attr["value"] != "null"]
-    held = {attr["key"]: json.loads(attr["value"]) for attr in attrs if attr["key"] in ("cosine_by_yaw", "folds")}
-    by_yaw, folds = held.get("cosine_by_yaw"), held.get("folds")
-    if isinstance(by_yaw, dict):  # another program may have stored something else by that name
-        known = {band: value for band, value in by_yaw.items() if value is not None}
-        shown += [{"key": f"cosine |yaw| {band}°", "value": str(value)} for band, value in known.items()]
+    stored = {attr["key"]: json.loads(attr["value"]) for attr in attrs if attr["key"] in ("cosine_by_yaw", "folds")}
+    by_yaw, folds = stored.get("cosine_by_yaw"), stored.get("folds")
+    if isinstance(by_yaw, dict):  # another program may have stored something else under that name
+        bands = {band: value for band, value in by_yaw.items() if value is not None}
+        shown += [{"key": f"cosine |yaw| {band}°", "value": str(value)} for band, value in bands.items()]
     if isinstance(folds, list):
-        known_folds = [fold for fold in folds if isinstance(fold, dict) and {"fold", "value"} <= fold.keys()]
-        shown += [{"key": f"cosine fold {fold['fold']}", "value": str(fold["value"])} for fold in known_folds]
+        measured = [fold for fold in folds if isinstance(fold, dict) and {"fold", "value"} <= fold.keys()]
+        shown += [{"key": f"cosine fold {fold['fold']}", "value": str(fold["value"])} for fold in measured]
     return shown
 
 

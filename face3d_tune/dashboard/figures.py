@@ -1,4 +1,4 @@
-"""What a study shows, as Plotly figures: plain JSON, which the browser draws. Readable on white and on black."""
+"""The findings of a study as Plotly figures: plain JSON, which the browser draws. Readable on white and on black."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,16 +11,16 @@ from face3d_tune.study.trials import folds_of
 
 Figure = dict[str, Any]
 
-# Colours of Okabe and Ito (2008), which people tell apart whatever colours they see.
+# Colours of Okabe and Ito (2008), distinct also for colour-blind readers.
 _BEST, _NO_MODEL, _FAINT, _TEXT = "#0072B2", "#888888", "rgba(136,136,136,0.45)", "#808080"
 _PRESETS = ("#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
-_MOST_PRUNED = 100  # curves; more are a grey wall
+_MOST_PRUNED = 100  # curves; more cannot be told apart
 _BANDS = {"0-15": "below 15°", "15-45": "15° to 45°", "45-90": "above 45°"}
 _COSINE = "mean cosine, validation people"
 
 
 def figures(found: Findings) -> dict[str, Figure]:
-    """Every figure that the study has something for, by a name that may be an id in a page."""
+    """Build every figure that the study has data for, by a name that may be an id in a page."""
     drawn = {
         "learning-curves": _curves(found),
         "best-value": _progress(found),
@@ -31,7 +31,7 @@ def figures(found: Findings) -> dict[str, Figure]:
 
 
 def _curves(found: Findings) -> Figure | None:
-    """Best and presets by name, the pruned ones as one faint trace with gaps."""
+    """Draw best trial and presets by name, and the pruned trials as one faint trace with gaps."""
     pruned = [trial for trial in found.trials if trial.state == TrialState.PRUNED][-_MOST_PRUNED:]
     traces = []
     if pruned:
@@ -56,7 +56,7 @@ def _curves(found: Findings) -> Figure | None:
 
 
 def _progress(found: Findings) -> Figure | None:
-    """The best value so far, by finished trials on the left and by time on the right."""
+    """Draw the best value so far, by finished trials on the left and by time on the right."""
     steps = found.improvements
     if not steps:
         return None
@@ -83,7 +83,7 @@ def _progress(found: Findings) -> Figure | None:
 
 
 def _by_yaw(found: Findings) -> Figure | None:
-    """Bars by band of |yaw|."""
+    """Draw bars by band of |yaw|."""
     rows = [("no model", found.attrs["no_model_by_yaw"], _NO_MODEL)]
     presets = [(name, trial) for name, trial in _presets(found) if "cosine_by_yaw" in trial.user_attrs]
     rows += [
@@ -109,7 +109,7 @@ def _by_yaw(found: Findings) -> Figure | None:
 
 
 def _importance(found: Findings) -> Figure | None:
-    """Horizontal bars with the line of chance, the most important on top."""
+    """Draw horizontal bars with the line of chance, the most important on top."""
     if not found.importances:
         return None
     rows = found.importances[::-1]
@@ -135,7 +135,7 @@ def _importance(found: Findings) -> Figure | None:
 
 
 def _presets(found: Findings) -> list[tuple[str, FrozenTrial]]:
-    """Those that trained, the best trial left out."""
+    """Return the presets that trained, without the best trial."""
     best = found.best.number if found.best else None
     rows = [(row.name, row.trial) for row in found.presets if row.trial is not None and row.same_as is None]
     return [(name, trial) for name, trial in rows if trial.number != best and History.of(trial).cosine]

@@ -1,8 +1,8 @@
-"""Who may do what with the dashboard. Optuna's own asks nobody: whoever reaches its port may delete studies.
+"""The guard of the dashboard. Optuna's own dashboard has none: any visitor who reaches its port may delete studies.
 
-A browser also brings requests that its user knows nothing of: a page from elsewhere may send them, under a name that it
-had resolved to this machine (DNS rebinding). So every request says a name that we go by, only reading is allowed unless
-the person who started us says otherwise, and nothing that a study holds runs as a part of the page.
+A browser also sends requests that its user does not know of. A page from elsewhere may send them, under a name that
+resolves to this machine (DNS rebinding). So every request must name a host that is ours. Only reading is allowed unless
+the person who started the dashboard allows more. Nothing stored in a study runs as a part of the page.
 """
 
 import hmac
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 HEALTH = "/healthz"
-DRAWN = "face3d_tune.drawn"  # in the environment of a request that is answered with a picture of our own
+DRAWN = "face3d_tune.drawn"  # in the environment of a request whose answer is a picture of our own
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_SHOWN = (  # artifacts that a browser may show; nothing in them runs
+_SHOWN = (  # artifacts that a browser may show; none of them can run code
     *("image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp"),
     *("text/plain", "text/csv", "text/tab-separated-values", "text/markdown", "application/json"),
 )
 _EVERYWHERE = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",  # an address may hold the token
+    "Referrer-Policy": "no-referrer",  # an address may contain the token
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 # A name, an IPv4 address or an IPv6 address in brackets, and a port; no user, no path, no second host.
@@ -40,13 +40,13 @@ _PUBLIC = re.compile(rf"(https?)://({_HOST.pattern})/?", re.ASCII)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on `host`."""
+    """Tell whether only this machine reaches a server that listens on `host`."""
     return host in _LOOPBACK or _is_address(host, lambda address: address.is_loopback)
 
 
 @dataclass(frozen=True, slots=True)
 class Public:
-    """An address that visitors open although the dashboard does not listen there: a proxy's."""
+    """A public address that visitors open although the dashboard does not listen there: a proxy's."""
 
     origin: str  # as a browser sends it
     host: str
@@ -66,19 +66,19 @@ class Public:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What is allowed, as the person who started the dashboard decided."""
+    """The permissions, as the person who started the dashboard chose."""
 
-    host: str  # that we listen on: a name or an address
+    host: str  # to listen on: a name or an address
     port: int
     allow_changes: bool = False
-    token: str | None = None  # who does not show it sees nothing
+    token: str | None = None  # a visitor without it sees nothing
     public: tuple[Public, ...] = ()
 
     def knows(self, host: str) -> bool:
-        """Whether a request to that host means us.
+        """Tell whether a request to that host is meant for this dashboard.
 
-        Listening on all addresses we cannot know what we are called; but an address, unlike a name, cannot be made to
-        mean us by anybody else.
+        A server that listens on all addresses cannot know its names. But an address, unlike a name, cannot be made to
+        resolve to another machine.
         """
         if host in (*_LOOPBACK, self.host, *(public.host for public in self.public)):
             return True
@@ -100,7 +100,7 @@ class Guard:
         self._cookie = f"face3d_tune_{access.port}"  # cookies are of a host, whatever its port
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer, or have it answered."""
+        """Refuse the request, or pass it on."""
         answer = self._answer(environ, start_response)
         return [] if environ["REQUEST_METHOD"] == "HEAD" and isinstance(answer, list) else answer
 
@@ -127,7 +127,7 @@ class Guard:
         return self._app(environ, start_response)
 
     def _healthy(self, start_response: "StartResponse") -> list[bytes]:
-        """For whatever starts us again: says nothing about what we hold."""
+        """Answer a health check, without anything about the content."""
         try:
             self._check()
         except Exception as error:
@@ -135,22 +135,23 @@ class Guard:
         return send_json(start_response, HTTPStatus.OK, {"status": "ok"})
 
     def _is_ours(self, origin: str | None, host: str) -> bool:
-        """Whether a page of ours sent the request: a browser names the page's site in `origin`."""
+        """Tell whether a page of ours sent the request: a browser names the page's site in `origin`."""
         if origin is None:
             return True
-        known = (
+        origins = (
             f"http://{host.lower()}",
             f"https://{host.lower()}",
             *(public.origin for public in self._access.public),
         )
-        return origin.lower() in known
+        return origin.lower() in origins
 
     def _shows_token(self, environ: "WSGIEnvironment") -> bool:
         kind, _, bearer = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        # Cookies of other programs on this host come along. The standard library reads none if one of them is odd.
+        # Cookies of other programs on this host are sent too. The standard library reads none if one of them is
+        # malformed.
         pairs = (cookie.partition("=") for cookie in environ.get("HTTP_COOKIE", "").split(";"))
-        held = [value.strip() for name, _, value in pairs if name.strip() == self._cookie]
-        return (kind.lower() == "bearer" and self._is_token(bearer)) or any(map(self._is_token, held))
+        tokens = [value.strip() for name, _, value in pairs if name.strip() == self._cookie]
+        return (kind.lower() == "bearer" and self._is_token(bearer)) or any(map(self._is_token, tokens))
 
     def _brings_token(self, environ: "WSGIEnvironment") -> bool:
         return self._is_token(dict(parse_qsl(environ.get("QUERY_STRING", ""))).get("token", ""))
@@ -159,17 +160,17 @@ class Guard:
         return hmac.compare_digest(text.encode(), (self._access.token or "").encode())
 
     def _let_in(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
-        """Remember the token in the browser, and take it out of the address, which people copy."""
+        """Store the token in the browser, and remove it from the address, which people copy."""
         rest = [(key, value) for key, value in parse_qsl(environ.get("QUERY_STRING", "")) if key != "token"]
         path = environ.get("PATH_INFO", "").lstrip("/")  # //name would be another site
-        target = "/" + quote(path.encode("latin-1"))  # as WSGI has it
+        target = "/" + quote(path.encode("latin-1"))  # WSGI's encoding
         cookie = f"{self._cookie}={self._access.token}; HttpOnly; SameSite=Strict; Path=/"
         headers = {"Location": f"{target}?{urlencode(rest)}" if rest else target, "Set-Cookie": cookie}
         return send_json(start_response, HTTPStatus.SEE_OTHER, {}, headers)
 
 
 def _careful(start_response: "StartResponse", environ: "WSGIEnvironment") -> "StartResponse":
-    """Give the answer headers that keep a browser from running what a study holds."""
+    """Add headers that keep a browser from running a study's content."""
 
     def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
         given = {name.title(): value for name, value in headers}
@@ -187,7 +188,9 @@ def _careful(start_response: "StartResponse", environ: "WSGIEnvironment") -> "St
 
 
 def _host(header: str) -> str:
-    """The host in a Host header, without port and brackets; empty if there is none, or if it is more than a host."""
+    """Return the host in a Host header, without port and brackets; empty if it is missing, or if it is more than a
+    host.
+    """
     read = _HOST.fullmatch(header)
     return ((read[1] or read[2]) if read else "").lower()
 

@@ -1,4 +1,4 @@
-"""Requests that optuna-dashboard fails on: answered, or put in order, before they reach it."""
+"""Requests that optuna-dashboard fails on: answered or corrected before they reach it."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -23,7 +23,7 @@ class Mended:
 
     def __init__(self, app: "WSGIApplication") -> None:
         self._app = app
-        self._draws = find_spec("plotly") is not None  # what optuna-dashboard does not ask before it imports it
+        self._draws = find_spec("plotly") is not None  # optuna-dashboard imports it without a check
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer with 400, 404 or 501 what optuna-dashboard would fail on, and pass on the rest."""

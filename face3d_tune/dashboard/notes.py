@@ -1,4 +1,4 @@
-"""What a study shows, as the notes (Markdown) of the study and of its notable trials."""
+"""The findings of a study as notes (Markdown) of the study and of its notable trials."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ _HEAD = "| | trial | cosine | gain | < 15° | 15° to 45° | > 45° |\n|---|--:|
 
 
 def study_note(found: Findings) -> str:
-    """Goal, data, budget, the best trial beside presets and no model, and what to do with it."""
+    """Write goal, data, budget, the best trial beside presets and no model, and what to do with it."""
     settings, effort = found.attrs["settings"], found.attrs.get("effort", {})
     states = ", ".join(f"{count} {state}" for state, count in found.states.items() if count) or "no trials yet"
     budget = (
@@ -68,27 +68,29 @@ def study_note(found: Findings) -> str:
 
 
 def _confirmed(found: Findings) -> list[str]:
-    """What the test people said, or that nobody has asked them."""
+    """Write the result on the test people, or that there is no confirmation yet."""
     if found.best is None or found.attrs["data"]["split"] == "none":
         return []
     ask = f"    face3d-tune confirm --study-name {shlex.quote(found.name)}"
-    held = found.confirmation
-    if held is None:
+    confirmation = found.confirmation
+    if confirmation is None:
         return [
             "**Not yet confirmed:** the best value is flattered by having been chosen. To evaluate on the test people:",
             ask,
         ]
-    lines = [f"**{_plain(headline(held))}**"]
+    lines = [f"**{_plain(headline(confirmation))}**"]
     if not found.confirmed_best:
         lines.insert(0, "**Out of date:** the search has found a better trial since. To evaluate that one:\n\n" + ask)
     rows = [
-        (row["name"], row["value"], row["validation"], row["test"]) for row in held["candidates"] if not row["error"]
+        (row["name"], row["value"], row["validation"], row["test"])
+        for row in confirmation["candidates"]
+        if not row["error"]
     ]
-    rows += [(name, None, held[key]["validation"], held[key]["test"]) for name, key in SIMPLE.items()]
+    rows += [(name, None, confirmation[key]["validation"], confirmation[key]["test"]) for name, key in SIMPLE.items()]
     table = "| | in the study | validation, again | test people |\n|---|--:|--:|--:|\n"
     cells = [(_plain(name), *("–" if each is None else f"{each:.4f}" for each in values)) for name, *values in rows]
-    said = "\n".join(f"- {_plain(line.strip())}" for line in told(held)[1:])
-    return [*lines, table + "\n".join(f"| {' | '.join(row)} |" for row in cells), said]
+    details = "\n".join(f"- {_plain(line.strip())}" for line in told(confirmation)[1:])
+    return [*lines, table + "\n".join(f"| {' | '.join(row)} |" for row in cells), details]
 
 
 def _ridge(found: Findings) -> str:
@@ -96,7 +98,7 @@ def _ridge(found: Findings) -> str:
 
 
 def _is_it_the_model(found: Findings) -> list[str]:
-    """Whether a simpler method is better than the best trial, by the validation people."""
+    """Say whether a simpler method is better than the best trial, by the validation people."""
     cosine = kept_cosine(found.best) if found.best else None
     simple = {"no model": found.no_model} | ({} if found.ridge is None else {"ridge regression": found.ridge})
     name = max(simple, key=lambda each: simple[each])
@@ -106,7 +108,7 @@ def _is_it_the_model(found: Findings) -> list[str]:
 
 
 def trial_note(found: Findings, trial: FrozenTrial) -> str:
-    """Why the trial is notable, how it did, and its training command."""
+    """Write why the trial is notable, how it did, and its training command."""
     lines = [f"**{_reason(found, trial)}**"]
     cosine, attrs = kept_cosine(trial), trial.user_attrs
     if cosine is not None:
@@ -115,13 +117,14 @@ def trial_note(found: Findings, trial: FrozenTrial) -> str:
             values = ", ".join(f"{fold['value']:.4f}" for fold in folds)
             epochs = f"by fold {values}; kept is epoch {attrs['best_epoch']} of {folds[0]['epochs_run']} of fold 1"
         lines.append(f"Validation cosine {cosine:.4f}, {cosine - found.no_model:+.4f} against no model; {epochs}.")
-    if said := command(found, trial):
-        lines.append("```\n" + said.rstrip().replace(" --", " \\\n  --") + "\n```")  # a line would be as wide as a wall
+    if line := command(found, trial):
+        # A line for each flag: a single line would be too wide to read.
+        lines.append("```\n" + line.rstrip().replace(" --", " \\\n  --") + "\n```")
     return "\n\n".join(lines)
 
 
 def command(found: Findings, trial: FrozenTrial) -> str | None:
-    """The training command of a trial for bash, with what it leaves out as comments; None if it was not sampled yet."""
+    """Return the training command of a trial for bash, with omissions as comments; None if it was not sampled yet."""
     if "config" not in trial.user_attrs:
         return None
     exported = commands(repeatable_config(trial), DataUse.of_study(found.attrs["data"]))
@@ -155,5 +158,5 @@ def _row(name: str, number: int | None, cosine: float, by_yaw: dict[str, float |
 
 
 def _plain(text: str) -> str:
-    """Text in which Markdown finds nothing to do."""
+    """Escape text so that Markdown has nothing to parse."""
     return re.sub(r"([\\`*_{}\[\]<>|#!])", r"\\\1", text)

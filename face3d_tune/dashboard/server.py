@@ -25,29 +25,29 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
 _TOKEN = 16  # characters, at least
-_ENDING = 1  # seconds that answers under way are waited for when the server ends
-# A connection takes a thread only while an answer to a whole request is made: who asks or reads slowly holds none.
+_ENDING = 1  # seconds for open answers when the server ends
+# A thread works only while it answers a complete request: a slow client occupies none.
 _WAITRESS = {
     "threads": 8,  # the plots of one visitor, and those of the next
     "connection_limit": 500,  # half of the files that Linux lets a process open
     "channel_timeout": 30,  # seconds without a byte
     "cleanup_interval": 5,  # seconds
     "max_request_header_size": 64 * 1024,  # cookies of other programs on this host come along
-    "outbuf_high_watermark": 2**40,  # what is read slowly waits in a file, and its thread does not
+    "outbuf_high_watermark": 2**40,  # a slow reader's answer waits in a file, without a thread
     "ident": None,  # no Server header
     "log_socket_errors": False,  # a visitor who leaves is no error
     "asyncore_use_poll": hasattr(select, "poll"),
 }
 _CHANGE = 128 * 1024 * 1024  # bytes of a request that may change something: an uploaded file
-_READ = 64 * 1024  # of every other
+_READ = 64 * 1024  # of any other request
 
 
 class Server:
-    """Listens from the beginning, and answers while `serve_forever` runs.
+    """A server that listens from the beginning, and answers while `serve_forever` runs.
 
     Args:
         listening: A bound socket, from now on the server's.
-        app: What answers.
+        app: The application that answers.
         largest: Bytes that the body of a request may have.
         prepare: Called in a thread of its own as soon as the server answers.
     """
@@ -55,7 +55,7 @@ class Server:
     def __init__(
         self, listening: socket.socket, app: "WSGIApplication", largest: int, prepare: Callable[[], object]
     ) -> None:
-        logging.getLogger("waitress").setLevel(logging.CRITICAL)  # it has a line for every thread that is waited for
+        logging.getLogger("waitress").setLevel(logging.CRITICAL)  # it logs a line for every thread that it waits for
         self.server_port: int = listening.getsockname()[1]
         self._prepare, self._ended = prepare, threading.Event()
         self._sockets: dict[int, Any] = {}
@@ -64,13 +64,13 @@ class Server:
         )
 
     def serve_forever(self) -> None:
-        """Answer until `shutdown` or an exception, as of Ctrl-C."""
+        """Answer until `shutdown` or an exception such as Ctrl-C."""
         threading.Thread(target=self._read_ahead, daemon=True).start()
         while not self._ended.is_set():
             wasyncore.loop(1.0, use_poll=self._waitress.adj.asyncore_use_poll, map=self._sockets, count=1)
 
     def shutdown(self) -> None:
-        """Let `serve_forever` end, from another thread."""
+        """End `serve_forever`, from another thread."""
         self._ended.set()
         self._waitress.pull_trigger()
 
@@ -103,20 +103,20 @@ def make_dashboard(
     artifacts: Artifacts | None = None,
     say: Callable[[str], object] = lambda line: None,
 ) -> Server:
-    """Return a server that listens but does not serve yet; `server_port` tells its port.
+    """Make a server that listens but does not serve yet; `server_port` is its port.
 
     Args:
-        storage: Whose studies are shown.
+        storage: The storage whose studies are shown.
         host: Name or address to listen on.
         port: To listen on; 0 takes a free one.
         allow_changes: Whether studies can be changed and deleted.
         token: What a visitor must show; needed where other machines reach the dashboard.
         public_urls: Where visitors find it behind a proxy.
-        artifacts: Where best weights were kept.
-        say: Told in a line what could not be shown.
+        artifacts: The storage of the best weights.
+        say: Receives a line about what could not be shown.
 
     Raises:
-        ConfigError: It cannot listen there, or should not without a token.
+        ConfigError: The server cannot listen there, or should not without a token.
     """
     public = tuple(map(Public.parse, public_urls))
     if token is None and (public or not is_loopback(host)):
@@ -137,7 +137,7 @@ def make_dashboard(
         return Enriched(optuna_dashboard.wsgi(cached, store), cached, artifacts, say)
 
     def read_ahead() -> None:
-        """Take the newest study's finished trials into the storage's cache: a second for a thousand of them."""
+        """Read the newest study's finished trials into the storage's cache: a second for a thousand of them."""
         now = current.look()
         now.storage.get_all_trials(max(now.keys), deepcopy=False)
 
@@ -151,7 +151,7 @@ def make_dashboard(
 def _listen(host: str, port: int) -> socket.socket:
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        if os.name != "nt":  # there it would let two servers listen on one port
+        if os.name != "nt":  # on Windows the option would let two servers listen on one port
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
         listening.listen()

@@ -1,4 +1,4 @@
-"""What WSGI leaves to the application: read an inner application's whole answer, and answer with JSON."""
+"""The application's side of WSGI: read an inner application's whole answer, and answer with JSON."""
 
 import json
 from contextlib import closing, nullcontext
@@ -26,7 +26,7 @@ def whole(app: "WSGIApplication", environ: "WSGIEnvironment") -> tuple[str, dict
 
 
 def send(start_response: "StartResponse", status: str, headers: dict[str, str], body: bytes) -> list[bytes]:
-    """Answer with this body, whose length is told."""
+    """Answer with this body and its length."""
     start_response(status, [*(headers | {"Content-Length": str(len(body))}).items()])
     return [body]
 
@@ -34,7 +34,7 @@ def send(start_response: "StartResponse", status: str, headers: dict[str, str], 
 def send_json(
     start_response: "StartResponse", status: HTTPStatus, content: Any, headers: dict[str, str] | None = None
 ) -> list[bytes]:
-    """Answer with JSON that no cache keeps."""
+    """Answer with JSON that is never cached."""
     given = {"Content-Type": "application/json", "Cache-Control": "no-store"} | (headers or {})
     return send(start_response, f"{status.value} {status.phrase}", given, json.dumps(content).encode())
 
