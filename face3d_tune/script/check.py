@@ -1,8 +1,7 @@
-"""A smoke test of an exported command: the users' own script trains one epoch, and nothing of theirs is written to.
+"""A smoke test of an exported command: the users' own script trains one epoch, and writes to none of their files.
 
-Whatever the script is told to read or write lies in a temporary folder, which is also the one that it is started in: a
-copy of the six data files, its checkpoints, its logs. It gets the exported flags as they are, but for those folders and
-`epochs`.
+The script starts in a temporary folder and reads and writes only there: a copy of the six data files, its checkpoints,
+its logs. It gets the exported flags unchanged, except those folders and `epochs`.
 """
 
 import math
@@ -36,18 +35,18 @@ from face3d_tune.system import signals
 from face3d_tune.training import checkpoint_file, weights
 
 _ENOUGH_TRIALS, _USUAL = 5, 0.05
-_LOOK = 0.05  # seconds between two looks at the script
-_MOST_FILES = 20_000  # in the script's folder, to look whether it changed
+_LOOK = 0.05  # seconds between two checks on the script
+_MOST_FILES = 20_000  # in the script's folder, to check whether it changed
 _NUMBER = r"(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|nan|inf)\b"
 _BEST = "best_model.pth"
 _RENAMED = {"num_layers": "num_decoder_layers"}  # in later copies of the script
-_BEGINNINGS = (b"PK", b"\x80")  # of files that torch.save writes, now and before version 1.6
+_BEGINNINGS = (b"PK", b"\x80")  # first bytes of files that torch.save writes, now and before version 1.6
 _VALIDATION = r"(?:\bval\w*|验证)[^\n\d]*?"
 
 
 @dataclass(frozen=True, slots=True)
 class FirstEpoch:
-    """What the script's validation gave after one epoch; None where it cannot be read."""
+    """The result of the script's validation after one epoch; None where it cannot be read."""
 
     cosine: float | None
     val_loss: float | None
@@ -56,10 +55,10 @@ class FirstEpoch:
 
 @dataclass(frozen=True, slots=True)
 class ScriptCheck:
-    """A script that trained one epoch; `warnings` are for the user who will train with it."""
+    """The outcome of a script that trained one epoch; `warnings` are for the person who will train with it."""
 
     first: FirstEpoch
-    weights: Mapping[str, Tensor] | None  # of the model that it built; None if no checkpoint says
+    weights: Mapping[str, Tensor] | None  # of the model that it built; None if no checkpoint shows them
     seconds: float
     warnings: tuple[str, ...]
 
@@ -67,9 +66,9 @@ class ScriptCheck:
 def try_script(
     config: TrialConfig, use: DataUse, source: Path | None, script: Script, *, python: str, timeout: float
 ) -> ScriptCheck:
-    """Train one epoch with what `commands` exports, on a copy of the folder `source` (None: the bundled sample).
+    """Train one epoch with the commands of `commands`, on a copy of the folder `source` (None: the bundled sample).
 
-    The script is killed, with whatever it has started, at `timeout` (seconds) and when this is interrupted. Raises
+    At `timeout` (seconds), or on an interrupt, the script is killed with every process that it started. Raises
     ScriptError, with what the script printed, if it does not train; DataError if `source` cannot be copied.
     """
     if "epochs" not in script.flags:
@@ -87,8 +86,8 @@ def try_script(
         started = time.monotonic()
         warnings = _train([_program(python), path, *flags], folder, timeout)
         seconds = time.monotonic() - started
-        printed, (held, unreadable) = _printed(folder), _checkpoints(folder)
-        first = _first_epoch(held.values(), printed)
+        printed, (checkpoints, unreadable) = _printed(folder), _checkpoints(folder)
+        first = _first_epoch(checkpoints.values(), printed)
         if not all(math.isfinite(value) for value in (first.cosine, first.val_loss) if value is not None):
             unstable = [flag for flag in ("--lr", "--use_mixed_precision") if flag in flags]
             raise ScriptError(
@@ -96,7 +95,7 @@ def try_script(
                 f"blame {' or '.join(unstable)}: it decides how stable training is" if unstable else None,
                 printed,
             )
-    models = {path: model for path, content in held.items() if (model := weights.find(content))}
+    models = {path: model for path, content in checkpoints.items() if (model := weights.find(content))}
     if not models:
         why = f" ({'; '.join(unreadable)})" if unreadable else ""
         warnings.append(
@@ -114,7 +113,7 @@ def try_script(
 def wrong_model(tested: ScriptCheck, config: TrialConfig, use: DataUse, script: Script) -> ScriptError | None:
     """Compare the model that the script built with a config's: how they differ and what to do, None if they do not.
 
-    None also if no checkpoint says which model it built.
+    None also if no checkpoint shows which model it built.
     """
     if tested.weights is None or not (found := weights.differences(tested.weights, config, use.feature_size)):
         return None
@@ -131,26 +130,26 @@ def wrong_model(tested: ScriptCheck, config: TrialConfig, use: DataUse, script: 
 
 
 def difference(tested: ScriptCheck, stored: StoredTrial) -> list[str]:
-    """How far the script's first epoch is from the trial's, as lines for a person.
+    """Compare the script's first epoch with the trial's, as lines for a person.
 
-    Seed and split are the script's own, so some difference is no fault. A first epoch is "far" from the trial's when
-    it is further away than the study's trials are from each other there: their standard deviation, or 0.05 while they
-    are fewer than five. (On the sample another seed changes it by 0.005 to 0.013.)
+    The script has its own seed and split, so some difference is no error. A first epoch is "far" from the trial's if
+    the distance exceeds the spread of the study's trials there. The spread is their standard deviation, or 0.05 for
+    fewer than five trials. (On the sample another seed changes it by 0.005 to 0.013.)
     """
-    first, held = tested.first, History.of(stored.trial)
+    first, history = tested.first, History.of(stored.trial)
     firsts = [History.of(trial).cosine[:1] for trial in stored.trials]
     cosines = [cosine for (cosine,) in filter(None, firsts)]
-    if first.cosine is None or not held.cosine:
+    if first.cosine is None or not history.cosine:
         missing = (
             "the trial stored no first epoch" if first.cosine is not None else "its validation cosine is not known"
         )
         return [f"check: nothing to compare: {missing}"]
     read = " (as it printed them)" if first.source == "output" else ""
-    ours = f"cosine {held.cosine[0]:.4f}" + (f", loss {held.val_loss[0]:.4f}" if held.val_loss else "")
+    ours = f"cosine {history.cosine[0]:.4f}" + (f", loss {history.val_loss[0]:.4f}" if history.val_loss else "")
     theirs = f"cosine {first.cosine:.4f}" + (f", loss {first.val_loss:.4f}" if first.val_loss is not None else "")
     enough = len(cosines) >= _ENOUGH_TRIALS
     limit = stdev(cosines) if enough else _USUAL
-    off = first.cosine - held.cosine[0]
+    off = first.cosine - history.cosine[0]
     rule = "the trials of this study differ from each other by" if enough else "another seed changes it by less than"
     lines = [
         f"check: validation after epoch 1{read}: {theirs}; trial {stored.trial.number} had {ours}",
@@ -168,12 +167,12 @@ def difference(tested: ScriptCheck, stored: StoredTrial) -> list[str]:
 
 
 def endings_interrupt() -> AbstractContextManager[None]:
-    """Until the block ends, what ends a program from outside raises KeyboardInterrupt, so nothing is left."""
+    """Raise KeyboardInterrupt at any ending signal until the block ends, so that cleanup runs."""
     return signals.handled(signal.default_int_handler)
 
 
 def _program(python: str) -> str:
-    """The interpreter, from any folder. Raises ScriptError."""
+    """Return the interpreter's path, valid in any folder. Raises ScriptError."""
     found = shutil.which(python)
     if found is None:
         raise ScriptError(f"--python {python}: no such program", "name the Python that trains, e.g. .venv/bin/python")
@@ -181,7 +180,7 @@ def _program(python: str) -> str:
 
 
 def _copy_data(source: Path | None, target: Path, config: TrialConfig, use: DataUse) -> None:
-    """The six files with the poses as the trial had them."""
+    """Copy the six files, with the poses as the trial used them."""
     original = source
     if source is None:
         original = target.with_name("sample") if config.pose_unit != use.file_pose_unit else target
@@ -193,12 +192,12 @@ def _copy_data(source: Path | None, target: Path, config: TrialConfig, use: Data
 
 
 def _train(command: Sequence[str], folder: Path, timeout: float) -> list[str]:
-    """Run the script to its end; what to know about how it was run. Raises ScriptError."""
+    """Run the script to its end; return notes on how it was run. Raises ScriptError."""
     path = command[1]
     code = _run(command, folder, timeout, import_from=())
     printed = _printed(folder)
     if code and re.search(r"^ModuleNotFoundError", printed, re.MULTILINE):
-        # Whether that is only for the folder that it was started in can be tried.
+        # Try whether the script depends on the folder that it was started in.
         roots = tuple(dict.fromkeys((os.getcwd(), str(Path(path).parent.parent))))
         if _run(command, folder, timeout, import_from=roots) == 0:
             where = " or ".join(roots)
@@ -217,9 +216,9 @@ def _train(command: Sequence[str], folder: Path, timeout: float) -> list[str]:
 
 
 def _run(command: Sequence[str], folder: Path, timeout: float, import_from: Sequence[str]) -> int | None:
-    """Start it in an empty folder, wait for its end, and return its exit code; None if it took too long.
+    """Start the command in an empty folder, wait for its end, and return its exit code; None after the timeout.
 
-    Relative folders in PYTHONPATH are meant from where this program was started.
+    Relative folders in PYTHONPATH refer to the folder where this program was started.
     """
     shutil.rmtree(folder / "work", ignore_errors=True)
     (folder / "work").mkdir()
@@ -244,7 +243,7 @@ def _run(command: Sequence[str], folder: Path, timeout: float, import_from: Sequ
         try:
             end = time.monotonic() + timeout
             while process.poll() is None and time.monotonic() < end:
-                time.sleep(_LOOK)  # Windows would hold Ctrl-C back until a wait ends
+                time.sleep(_LOOK)  # Windows would delay Ctrl-C until a wait ends
             code: int | None = process.poll()
             return code
         finally:
@@ -252,7 +251,7 @@ def _run(command: Sequence[str], folder: Path, timeout: float, import_from: Sequ
 
 
 def _kill(process: psutil.Popen) -> None:
-    """End it and whatever it has started."""
+    """Kill the process and every process that it started."""
     with suppress(psutil.NoSuchProcess):
         for each in [*process.children(recursive=True), process]:
             with suppress(psutil.NoSuchProcess):
@@ -261,7 +260,7 @@ def _kill(process: psutil.Popen) -> None:
 
 
 def _given(flags: Sequence[str]) -> Mapping[str, Sequence[str]]:
-    """The arguments of each flag, by the flag."""
+    """Return the arguments of each flag, by the flag."""
     given: dict[str, list[str]] = {}
     for word in flags:
         if word.startswith("--"):
@@ -278,9 +277,9 @@ def _printed(folder: Path) -> str:
 def _checkpoints(folder: Path) -> tuple[dict[Path, Mapping[str, Any]], list[str]]:
     """Read the checkpoints that the script wrote anywhere, by any name, `best_model.pth` first.
 
-    Returns them, and of each that cannot be read a line that says why.
+    Returns the checkpoints, and for each unreadable one a line that says why.
     """
-    held: dict[Path, Mapping[str, Any]] = {}
+    checkpoints: dict[Path, Mapping[str, Any]] = {}
     unreadable = []
     for path in sorted(folder.rglob("*"), key=lambda path: (path.name != _BEST, path)):
         if not path.is_file():
@@ -289,16 +288,16 @@ def _checkpoints(folder: Path) -> tuple[dict[Path, Mapping[str, Any]], list[str]
             if not file.read(2).startswith(_BEGINNINGS):
                 continue
         try:
-            held[path] = checkpoint_file.load(path)
+            checkpoints[path] = checkpoint_file.load(path)
         except TrainingError as error:
             unreadable.append(error.message.replace(str(path), path.name))
-    return held, unreadable
+    return checkpoints, unreadable
 
 
 def _first_epoch(checkpoints: Iterable[Mapping[str, Any]], printed: str) -> FirstEpoch:
-    """Read what validation gave from a checkpoint, or else from the output."""
-    for held in checkpoints:
-        loss, cosine = (_first(held.get(name)) for name in ("val_loss_history", "val_cosine_sim_history"))
+    """Read the result of validation from a checkpoint, or else from the output."""
+    for checkpoint in checkpoints:
+        loss, cosine = (_first(checkpoint.get(name)) for name in ("val_loss_history", "val_cosine_sim_history"))
         if loss is not None:
             return FirstEpoch(cosine, loss, "checkpoint")
     losses = re.findall(rf"{_VALIDATION}(?:loss|损失)[^\n\d-]*?{_NUMBER}", printed, re.IGNORECASE)
@@ -309,18 +308,18 @@ def _first_epoch(checkpoints: Iterable[Mapping[str, Any]], printed: str) -> Firs
 
 
 def _first(history: Any) -> float | None:
-    """Read the first number of a history, None if there is none."""
+    """Read the first number of a history; None if there is none."""
     return checkpoint_file.number(history[0]) if isinstance(history, (list, tuple)) and history else None
 
 
 def _files(folder: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of every file in a folder and below, as far as they can be counted."""
+    """Return size and time of every file in a folder and below, as far as they can be counted."""
     found: dict[str, tuple[int, int]] = {}
     for place, _, names in os.walk(folder):
         for name in names:
             with suppress(OSError):
-                held = os.stat(os.path.join(place, name), follow_symlinks=False)
-                found[os.path.relpath(os.path.join(place, name), folder)] = held.st_size, held.st_mtime_ns
+                status = os.stat(os.path.join(place, name), follow_symlinks=False)
+                found[os.path.relpath(os.path.join(place, name), folder)] = status.st_size, status.st_mtime_ns
         if len(found) > _MOST_FILES:
             break
     return found

@@ -1,6 +1,6 @@
-"""Why a training script did not train, from what it printed, and which of its flags to blame.
+"""The cause of a failed training script, from its output, and which of its flags to blame.
 
-A guess that says how it was made: argparse names its arguments, a traceback names a flag, a line of code or a value.
+It is a guess that says its evidence: argparse names its arguments, a traceback names a flag, a line of code or a value.
 """
 
 import re
@@ -11,7 +11,7 @@ _OUT_OF_MEMORY = r"out of memory|MemoryError|bad_alloc|Cannot allocate memory|no
 _TAKE_MEMORY = ("batch_size", "d_model", "dim_feedforward", "num_layers", "num_decoder_layers")
 _KILLED = (-9, 137)  # SIGKILL, as a child and as a shell say it
 
-# Errors that are known, whose cause no flag is: a pattern and what to do about it.
+# Known errors that no flag causes: a pattern and what to do about it.
 _TRAPS = {
     r"__init__\(\) got an unexpected keyword argument 'verbose'": (
         "delete verbose=… from the scheduler's call, which torch 2.7 and later do not take; "
@@ -23,7 +23,7 @@ _TRAPS = {
     r"^(ModuleNotFoundError|ImportError)": "name the Python that has it with --python PATH",
 }
 
-# What torch says of values without their names.
+# Torch's messages about values, without the names of flags.
 _PHRASES = {
     "embed_dim must be divisible by num_heads": ("nhead", "d_model"),
     "Invalid learning rate": ("lr",),
@@ -37,14 +37,14 @@ _PHRASES = {
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What went wrong, in one line, and the flags to blame as typed, the likeliest first; none if none can be.
+    """The cause in one line, and the flags to blame as typed, the likeliest first; none if no flag can be blamed.
 
-    As text it is the hint: what to do, if that is known, or else the flags.
+    Its text is the hint: what to do about a known error, or else the flags.
     """
 
     reason: str
     flags: tuple[str, ...] = ()
-    why: str = ""  # how the flags are known
+    why: str = ""  # the evidence for the flags
     remedy: str = ""
 
     def __str__(self) -> str:
@@ -56,10 +56,10 @@ class Diagnosis:
 
 
 def find(exit_code: int, printed: str, given: Mapping[str, Sequence[str]]) -> Diagnosis:
-    """What a script's end and output say; `given` are the arguments of each flag that it was given, by typed name."""
-    if exit_code == 2 and (said := re.findall(r"^\S.*?: error: (.+)$", printed, re.MULTILINE)):
-        named = re.findall(r"--[\w-]+", said[-1])
-        return Diagnosis(said[-1], tuple(dict.fromkeys(named)), "argparse names it")
+    """Diagnose a script from its exit code and output; `given` are the arguments of each flag, by typed name."""
+    if exit_code == 2 and (messages := re.findall(r"^\S.*?: error: (.+)$", printed, re.MULTILINE)):
+        named = re.findall(r"--[\w-]+", messages[-1])
+        return Diagnosis(messages[-1], tuple(dict.fromkeys(named)), "argparse names it")
     if re.search(_OUT_OF_MEMORY, printed, re.IGNORECASE):
         return Diagnosis(
             f"out of memory: {_last_line(printed)}", _named(_TAKE_MEMORY, given), "it decides how much is taken"
@@ -74,7 +74,9 @@ def find(exit_code: int, printed: str, given: Mapping[str, Sequence[str]]) -> Di
 
 
 def _of_traceback(trace: str, given: Mapping[str, Sequence[str]]) -> Diagnosis:
-    """The flag that the error names, else the one that the failing code uses, else the one with the value it names."""
+    """Blame the flag that the error names, else the one that the failing code uses, else the one with the value it
+    names.
+    """
     lines = trace.strip("\n").splitlines()
     ends = [number for number, line in enumerate(lines) if line and not line[0].isspace()]
     last = ends[0] if ends else len(lines) - 1
@@ -85,8 +87,8 @@ def _of_traceback(trace: str, given: Mapping[str, Sequence[str]]) -> Diagnosis:
     if named := [flag for flag in given if _says(error, _name(flag))]:
         return Diagnosis(error, tuple(named), "the error names it")
     for phrase, names in _PHRASES.items():
-        if phrase in error and (known := _named(names, given)):
-            return Diagnosis(error, known, "that is what this error is about")
+        if phrase in error and (flags := _named(names, given)):
+            return Diagnosis(error, flags, "that is what this error is about")
     if valued := [flag for flag, words in given.items() if any(len(word) > 2 and word in error for word in words)]:
         return Diagnosis(error, tuple(valued), f"its value, {' '.join(given[valued[0]])}, stands in the error")
     for line in reversed(lines[:last]):
@@ -105,7 +107,7 @@ def _name(flag: str) -> str:
 
 
 def _named(names: Iterable[str], given: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Those of `names` that were given, as typed."""
+    """Select the `names` that were given, as typed."""
     return tuple(flag for name in names for flag in given if _name(flag) == name)
 
 

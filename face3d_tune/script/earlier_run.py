@@ -1,4 +1,4 @@
-"""A run of the users' script, as its checkpoint tells it (trainer contract §4): its flags, curves and weights."""
+"""A run of the users' script, read from its checkpoint (trainer contract §4): its flags, curves and weights."""
 
 import hashlib
 import json
@@ -17,13 +17,13 @@ from face3d_tune.training import checkpoint_file, weights
 from face3d_tune.training.schedules import Schedule
 
 _CURVES = {"train_loss": "train_loss_history", "val_loss": "val_loss_history", "cosine": "val_cosine_sim_history"}
-_NEEDED = ("lr", "batch_size", "epochs")  # what no copy of the script ever fixed in its source
+_NEEDED = ("lr", "batch_size", "epochs")  # no copy of the script ever fixed these in its source
 _FILE = "give the best_model.pth of a run, or a folder of such runs"
 _SHOWN = 60  # characters of a value in a message
 
 
 class NotExpressible(Exception):
-    """The reasons for which no trial can be what this run was."""
+    """The reasons for which no trial can repeat this run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,39 +42,42 @@ class EarlierRun:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch with the lowest validation loss, from 1: the one whose weights `best_model.pth` holds."""
+        """Return the epoch with the lowest validation loss, from 1: the epoch of the weights in `best_model.pth`."""
         return self.val_loss.index(min(self.val_loss)) + 1
 
     @property
     def holds_best(self) -> bool:
-        """Whether the weights are of the best epoch, as far as the file says; scripts count epochs from 0 or from 1."""
-        known = self.epoch is not None and len(self.val_loss) > self.best_epoch
-        return not known or self.epoch in (self.best_epoch - 1, self.best_epoch)
+        """Tell whether the weights are of the best epoch, as far as the file says; scripts count epochs from 0 or from
+        1.
+        """
+        complete = self.epoch is not None and len(self.val_loss) > self.best_epoch
+        return not complete or self.epoch in (self.best_epoch - 1, self.best_epoch)
 
     @property
     def layout(self) -> Layout:
-        """Of the model, as the weights show."""
+        """Return the layout of the model, as the weights show it."""
         return "keypoint" if "fusion_weights" in self.weights else "pose"
 
     @property
     def pose_unit(self) -> PoseUnit | None:
-        """Of the poses that it trained on, if the file says so; a script knows of no unit."""
+        """Return the unit of the poses in training, if the file says it; scripts do not record one."""
         unit: PoseUnit | None = self.args.get("pose_unit")
         return unit
 
     @property
     def feature_size(self) -> int:
-        """Numbers per embedding."""
+        """Return the numbers per embedding."""
         return int(self.weights["input_projection.weight"].shape[1])
 
     def config(self, pose_unit: PoseUnit) -> TrialConfig:
-        """What it trained with. Flags that an old copy did not have are what it did without them: the defaults here.
+        """Return the config of the run; a flag that an old copy lacked has its default here, which is how that copy
+        behaved.
 
         Raises NotExpressible.
         """
         args = {name: value for name, value in self.args.items() if value is not None}
         reasons = [f"its args do not say {name}" for name in _NEEDED if name not in args]
-        if self.pose_unit is None:  # a script's: what its other schedules do, no flag says
+        if self.pose_unit is None:  # a script's run: no flag says what its other schedules do
             if (scheduler := args.get("scheduler_type", "plateau")) != "plateau":
                 reasons.append(f"scheduler_type = {scheduler}; of a script only plateau is known")
             if args.get("warmup_epochs", 0) != 0:
@@ -86,64 +89,66 @@ class EarlierRun:
         if "num_decoder_layers" in args:
             args["num_layers"] = args["num_decoder_layers"]
         sizes = {"d_model": "input_projection.weight", "dim_feedforward": "transformer_decoder.layers.0.linear1.weight"}
-        known = {name: args[name] for name in (field.name for field in fields(TrialConfig)) if name in args}
-        known |= {name: int(self.weights[weight].shape[0]) for name, weight in sizes.items()}
+        values = {name: args[name] for name in (field.name for field in fields(TrialConfig)) if name in args}
+        values |= {name: int(self.weights[weight].shape[0]) for name, weight in sizes.items()}
         if self.layout == "pose":
-            known["use_spatial_attention"] = False  # it has no such part, so a copy that builds it ignores the flag
+            # The pose layout has no such part, so a copy that builds it ignores the flag.
+            values["use_spatial_attention"] = False
         floats = {field.name for field in fields(TrialConfig) if field.type is float}
-        for name in floats & known.keys():
-            if (number := checkpoint_file.number(known[name])) is None:
-                raise NotExpressible(f"{name} = {_shown(known[name])} in its args; expected a number")
-            known[name] = number
+        for name in floats & values.keys():
+            if (number := checkpoint_file.number(values[name])) is None:
+                raise NotExpressible(f"{name} = {_shown(values[name])} in its args; expected a number")
+            values[name] = number
         try:
-            return TrialConfig(**{**known, "pose_unit": pose_unit, "layout": self.layout})
+            return TrialConfig(**{**values, "pose_unit": pose_unit, "layout": self.layout})
         except (ConfigError, TypeError, ValueError) as error:
             raise NotExpressible(str(error)) from error
 
     def run_id(self, config: TrialConfig) -> str:
-        """The same for every file of one run, also an earlier one: what it trained with and where it began."""
+        """Identify the run: equal for every file of one run, from its config and its first epochs."""
         first = [config.identity(), self.train_loss[0], self.val_loss[0], self.cosine[0]]
         return hashlib.sha256(json.dumps(first, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read(path: Path) -> EarlierRun:
-    """Read a checkpoint file, without running any code that may be in it. Raises EarlierRunError."""
+    """Read a checkpoint file, without running any code in it. Raises EarlierRunError."""
     try:
-        held = checkpoint_file.load(path)
+        checkpoint = checkpoint_file.load(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except (TrainingError, OSError) as error:
         raise EarlierRunError(str(error), _FILE) from error
-    if missing := {"args", "model_state_dict", *_CURVES.values()} - held.keys():
+    if missing := {"args", "model_state_dict", *_CURVES.values()} - checkpoint.keys():
         raise EarlierRunError(
-            f"{path} is not a training checkpoint: it lacks {', '.join(sorted(missing))}; it holds {_contents(held)}",
+            f"{path} is not a training checkpoint: it lacks {', '.join(sorted(missing))}; "
+            f"it holds {_contents(checkpoint)}",
             _FILE,
         )
-    args = checkpoint_file.mapping(held["args"])
+    args = checkpoint_file.mapping(checkpoint["args"])
     if args is None:
         raise EarlierRunError(
-            f"{path}: args is {_shown(held['args'])}; expected the script's flags, a dict or a namespace",
+            f"{path}: args is {_shown(checkpoint['args'])}; expected the script's flags, a dict or a namespace",
             "store them in the file: 'args': vars(args)",
         )
-    curves = {name: _curve(path, key, held[key]) for name, key in _CURVES.items()}
+    curves = {name: _curve(path, key, checkpoint[key]) for name, key in _CURVES.items()}
     epochs = {len(curve) for curve in curves.values()}
     if len(epochs) != 1 or epochs == {0}:
         counted = ", ".join(f"{key} {len(curves[name])}" for name, key in _CURVES.items())
         raise EarlierRunError(f"{path}: its histories do not have one number for each epoch: {counted}", _FILE)
-    if not weights.is_weights(held["model_state_dict"]):
-        state = held["model_state_dict"]
+    if not weights.is_weights(checkpoint["model_state_dict"]):
+        state = checkpoint["model_state_dict"]
         odd = [name for name in state if not isinstance(state[name], Tensor)] if isinstance(state, Mapping) else []
-        said = f"holds {_shown(state[odd[0]])} for {odd[0]}" if odd else f"is {_shown(state)}"
+        found = f"holds {_shown(state[odd[0]])} for {odd[0]}" if odd else f"is {_shown(state)}"
         raise EarlierRunError(
-            f"{path}: model_state_dict {said}; expected names and tensors",
+            f"{path}: model_state_dict {found}; expected names and tensors",
             "store them in the file: 'model_state_dict': model.state_dict()",
         )
-    model = weights.unwrapped(held["model_state_dict"])
+    model = weights.unwrapped(checkpoint["model_state_dict"])
     if not weights.structure(model):
         first = ", ".join(list(model)[:3])
         raise EarlierRunError(f"{path} holds another model: its weights have other names, such as {first}", _FILE)
     if not all(bool(torch.isfinite(weight).all()) for weight in model.values()):
         raise EarlierRunError(f"{path}: its weights hold values that are not finite", "leave this run out")
-    epoch = held.get("epoch")
+    epoch = checkpoint.get("epoch")
     return EarlierRun(
         path=path,
         sha256=digest,
@@ -151,12 +156,12 @@ def read(path: Path) -> EarlierRun:
         **curves,
         weights=model,
         epoch=epoch if isinstance(epoch, int) else None,
-        lr=_learning_rate(held.get("optimizer_state_dict")),
+        lr=_learning_rate(checkpoint.get("optimizer_state_dict")),
     )
 
 
 def _curve(path: Path, key: str, values: Any) -> tuple[float, ...]:
-    """Read a history: one finite number an epoch. Raises EarlierRunError with the epoch and what stands there."""
+    """Read a history: one finite number an epoch. Raises EarlierRunError with the epoch and the value found."""
     leave = "import another run: a trial needs every number of its curves"
     if not isinstance(values, (list, tuple)) and not (isinstance(values, Tensor) and values.ndim == 1):
         raise EarlierRunError(f"{path}: {key} is {_shown(values)}; expected a list with a number for each epoch", leave)
@@ -172,7 +177,7 @@ def _curve(path: Path, key: str, values: Any) -> tuple[float, ...]:
 
 
 def _learning_rate(optimizer: Any) -> float | None:
-    """Read the rate in an optimizer's state, None if it is not there or no number."""
+    """Read the rate in an optimizer's state; None if it is missing or no number."""
     try:
         return checkpoint_file.number(optimizer["param_groups"][0]["lr"])
     except (TypeError, KeyError, IndexError, RuntimeError):
@@ -188,15 +193,17 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _contents(held: Mapping[Any, Any]) -> str:
-    """Describe what a file holds, by its first names."""
-    names = ", ".join(map(str, list(held)[:6]))
-    kind = "weights without a training: " if weights.is_weights(held) else ""
-    return f"{kind}{names}{f' and {len(held) - 6} more' if len(held) > 6 else ''}" if held else "nothing"
+def _contents(checkpoint: Mapping[Any, Any]) -> str:
+    """Describe a file's content by its first names."""
+    names = ", ".join(map(str, list(checkpoint)[:6]))
+    kind = "weights without a training: " if weights.is_weights(checkpoint) else ""
+    return (
+        f"{kind}{names}{f' and {len(checkpoint) - 6} more' if len(checkpoint) > 6 else ''}" if checkpoint else "nothing"
+    )
 
 
 def _shown(value: Any) -> str:
-    """Describe a value for a message: itself if it is short, or else its kind."""
+    """Describe a value for a message: itself if it is short, or else its type."""
     if isinstance(value, checkpoint_file.Foreign):
         return f"a {value.kind}"
     if isinstance(value, Tensor):
@@ -206,7 +213,7 @@ def _shown(value: Any) -> str:
 
 
 def find(paths: tuple[Path, ...]) -> list[Path]:
-    """The files among `paths`, and every best_model.pth in the folders among them. Raises EarlierRunError."""
+    """Find the files among `paths`, and every best_model.pth in the folders among them. Raises EarlierRunError."""
     found: list[Path] = []
     for path in paths:
         files = sorted(path.rglob("best_model.pth")) if path.is_dir() else [path]
@@ -223,9 +230,9 @@ def find(paths: tuple[Path, ...]) -> list[Path]:
 
 
 def learning_rates(run: EarlierRun, config: TrialConfig) -> tuple[float, ...]:
-    """The learning rate of every epoch and of the one after, which follow from config and validation losses.
+    """Compute the learning rate of every epoch and of the next one, from config and validation losses.
 
-    Empty if the file's own learning rate says otherwise.
+    Empty if the file's own learning rate contradicts it.
     """
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=config.lr)
     schedule = Schedule(config, optimizer)
@@ -234,5 +241,5 @@ def learning_rates(run: EarlierRun, config: TrialConfig) -> tuple[float, ...]:
         schedule.step(loss)
         rates.append(float(optimizer.param_groups[0]["lr"]))
     at = run.best_epoch if run.epoch is None else min(run.epoch + 1, len(run.val_loss))
-    known = run.lr is not None and any(math.isclose(run.lr, rate, rel_tol=1e-6) for rate in rates[at - 1 : at + 1])
-    return tuple(rates) if known else ()
+    agrees = run.lr is not None and any(math.isclose(run.lr, rate, rel_tol=1e-6) for rate in rates[at - 1 : at + 1])
+    return tuple(rates) if agrees else ()

@@ -1,7 +1,7 @@
-"""A trial's config said in the flags of the users' own training script, and in the other forms it leaves this tool in.
+"""A trial's config as flags of the users' own training script, and in the tool's other export formats.
 
-No command relies on a default: copies of the script differ in them (trainer contract §5). What a copy cannot be told is
-named in `Export.missing`, never dropped.
+No command relies on a default, since copies of the script differ in them (trainer contract §5). `Export.missing` names
+what a copy has no flag for; nothing is dropped silently.
 """
 
 import json
@@ -25,7 +25,7 @@ Shell = Literal["bash", "powershell", "cmd"]
 
 _KNOWN = (*UNSEARCHED_FLAGS, "model_type", "num_decoder_layers", "min_yaw_angle", "max_yaw_angle")
 
-# What a script that lacks the flag does anyway.
+# The behaviour of a script without the flag.
 _WITHOUT_FLAG = {
     "loss_type": "combined",
     "early_stopping_patience": 0,
@@ -39,7 +39,7 @@ _WITHOUT_FLAG = {
     **dict.fromkeys(("view_mixing", "feature_noise", "pose_jitter", "landmark_noise"), 0.0),
 }
 
-# Parameters that no known copy of the script has: a flag of that name may mean something else.
+# Parameters that no known copy of the script has: a flag of that name may have another meaning.
 _UNHEARD_OF = (
     *("optimizer", "focal_gamma", "angle_weight", "oversampling"),
     *("view_mixing", "feature_noise", "pose_jitter", "landmark_noise"),
@@ -59,11 +59,11 @@ class Export:
 
 
 def commands(config: TrialConfig, use: DataUse, script: Script = DOCUMENTED) -> Export:
-    """The command that repeats a training with `script`, after one that converts the data if the poses need it."""
+    """Return the command that repeats a training with `script`, after one that converts the poses if need be."""
     data_dir = _typeable(use.data_dir)
     convert = []
     if config.pose_unit != use.file_pose_unit:
-        # The script feeds the poses as they stand in the file, so another unit takes another folder.
+        # The script uses the poses as they are in the file, so another unit needs another folder.
         copy = (data_dir.rstrip("/\\") or data_dir) + f"-{config.pose_unit}"
         convert = [["face3d-tune", "data", "convert", data_dir, copy, "--pose-unit", config.pose_unit]]
         data_dir = copy
@@ -74,11 +74,11 @@ def commands(config: TrialConfig, use: DataUse, script: Script = DOCUMENTED) -> 
         missing.append(f"warmup_epochs = {config.warmup_epochs}: torch cannot chain a warm-up with plateau")
         values["warmup_epochs"] = 0
     for name, value in values.items():
-        said = _say(name, value, script)
-        if isinstance(said, list):
-            words += said
+        flag_or_reason = _say(name, value, script)
+        if isinstance(flag_or_reason, list):
+            words += flag_or_reason
         else:
-            missing.append(f"{name} = {_text(value)}: {said}")
+            missing.append(f"{name} = {_text(value)}: {flag_or_reason}")
     missing += _unsaid_limits(use)
     if config.d_model != use.feature_size:
         missing.append(f"d_model = {config.d_model}: their model needs d_model = {use.feature_size}, the feature size")
@@ -86,7 +86,7 @@ def commands(config: TrialConfig, use: DataUse, script: Script = DOCUMENTED) -> 
 
 
 def _to_say(config: TrialConfig, use: DataUse, data_dir: str, script: Script) -> dict[str, Any]:
-    """The values to state, by flag, in the order of the command."""
+    """Return the values to state, by flag, in the order of the command."""
     flags = script.flags
     values: dict[str, Any] = {"data_dir": data_dir, **config.to_dict()}
     del values["layout"], values["pose_unit"]  # no flag sets them: see _notes and `commands`
@@ -101,7 +101,7 @@ def _to_say(config: TrialConfig, use: DataUse, data_dir: str, script: Script) ->
 
 
 def _yaw_limits(config: TrialConfig, use: DataUse, script: Script) -> dict[str, float]:
-    """The limits of |yaw| to state: those set, and those that undo a default of the script."""
+    """Return the limits of |yaw| to state: those set, and those that override a default of the script."""
     limits = {}
     low, high = use.script_limits
     if low or _has_default("min_yaw_angle", script):
@@ -109,13 +109,13 @@ def _yaw_limits(config: TrialConfig, use: DataUse, script: Script) -> dict[str, 
     if high is not None or _has_default("max_yaw_angle", script):
         limits["max_yaw_angle"] = float("inf") if high is None else high
     if config.pose_unit == "radians":
-        # The script compares |yaw| as it stands in the folder it trains on, and there it is in radians.
+        # The script compares |yaw| as it is in the folder that it trains on, in radians there.
         return {name: float(np.deg2rad(limit)) for name, limit in limits.items()}
     return limits
 
 
 def _unsaid_limits(use: DataUse) -> list[str]:
-    """The limits of a head turn that is not the angle which the script limits."""
+    """Describe the limits of a head turn that is not the angle which the script limits."""
     limits = {"min_yaw_angle": use.min_yaw or None, "max_yaw_angle": use.max_yaw}
     return [
         f"{name} = {_text(value)} of the {use.turn_angle} angle: the script limits the first"
@@ -125,13 +125,13 @@ def _unsaid_limits(use: DataUse) -> list[str]:
 
 
 def _has_default(name: str, script: Script) -> bool:
-    """Whether the script may limit |yaw| without being told to."""
+    """Tell whether the script may limit |yaw| without a flag."""
     flag = script.flags.get(name)
     return flag is not None and flag.default not in (None, 0)
 
 
 def _say(name: str, value: Any, script: Script) -> list[str] | str:
-    """The arguments that give `name` the `value` (none if the script cannot differ), or why there are none."""
+    """Return the arguments that give `name` the `value` (none if the script cannot differ), or why there are none."""
     flag = script.flags.get(name)
     if flag is None:
         return [] if _WITHOUT_FLAG.get(name) == value else f"{script.path} has no --{name}"
@@ -170,27 +170,27 @@ def _notes(config: TrialConfig, use: DataUse, words: list[str], script: Script) 
     unsaid = [flag for flag in script.flags.values() if not {f"--{flag.name}", f"--{flag.off_name}"} & {*words}]
     if needed := {flag.typed for flag in unsaid if flag.required}:
         notes.append(f"your copy does not start without {', '.join(sorted(needed))}: add it")
-    known = {script.flags[name].typed for name in (*config.to_dict(), *_KNOWN) if name in script.flags}
-    if others := {flag.typed for flag in unsaid} - known - needed:
+    expressible = {script.flags[name].typed for name in (*config.to_dict(), *_KNOWN) if name in script.flags}
+    if others := {flag.typed for flag in unsaid} - expressible - needed:
         notes.append(f"your copy also has {', '.join(sorted(others))}: no trial sets it, so its default applies")
     return tuple(notes)
 
 
 def _text(value: Any) -> str:
-    """A value as typed; a float in full, so that it is read back exactly."""
+    """Format a value as typed; a float in full, so that it is read back exactly."""
     return value if isinstance(value, str) else repr(value)
 
 
 def _typeable(path: str) -> str:
-    """The path, such that no command takes it for an option."""
+    """Return the path in a form that no command takes for an option."""
     return f"./{path}" if path.startswith("-") else path
 
 
 def quote(arguments: Sequence[str], shell: Shell) -> str:
-    """One line that gives a program exactly these arguments when it is typed into `shell`.
+    """Quote a line that passes exactly these arguments to a program when typed into `shell`.
 
-    PowerShell 5.1 loses double quotes inside an argument, whatever is typed; 7.3 keeps them. Raises ExportError if cmd
-    has no way to say an argument.
+    PowerShell 5.1 loses double quotes inside an argument in any notation; 7.3 keeps them. Raises ExportError if cmd
+    cannot express an argument.
     """
     if shell == "bash":
         return shlex.join(arguments)
@@ -200,7 +200,7 @@ def quote(arguments: Sequence[str], shell: Shell) -> str:
 
 
 def _quote_powershell(argument: str) -> str:
-    # An option with a dot or colon would be cut in two there.
+    # PowerShell would split an option with a dot or colon there.
     if re.fullmatch(r"-[\w-]*|[\w./:\\][\w./:\\+-]*", argument, re.ASCII):
         return argument
     return "'" + re.sub("(['\u2018\u2019\u201a\u201b])", r"\1\1", argument) + "'"  # typographic quotes end strings too
@@ -216,19 +216,19 @@ def _quote_cmd(argument: str) -> str:
         return argument
     # The program's C runtime reads backslashes as themselves, except before a double quote.
     quoted = '"' + re.sub(r'(\\*)("|$)', lambda run: 2 * run[1] + ('\\"' if run[2] else ""), argument) + '"'
-    # cmd itself knows no \" and would take the rest for unquoted, so it must not see any quote at all.
+    # cmd itself does not know \" and would take the rest for unquoted, so it must not see any quote at all.
     return re.sub(r'[()!^"<>&|]', r"^\g<0>", quoted) if '"' in argument else quoted
 
 
 def to_json(config: TrialConfig, use: DataUse, extra: Mapping[str, Any]) -> str:
-    """The config and its data as a JSON object with the keys of `extra` before them."""
+    """Return the config and its data as a JSON object with the keys of `extra` before them."""
     return json.dumps({**extra, "config": config.to_dict(), "data": asdict(use)}, indent=2, ensure_ascii=False) + "\n"
 
 
 def to_toml(name: str, config: TrialConfig, feature_size: int) -> str:
-    """A table `presets.NAME` for a study file that resolves to `config` on data of `feature_size`.
+    """Return a table `presets.NAME` for a study file that resolves to `config` on data of `feature_size`.
 
-    d_model is said as a `width`, and dim_feedforward and a width of 1 are left out, so that the preset fits other data.
+    d_model becomes a `width`. dim_feedforward and a width of 1 are omitted, so that the preset fits other data.
     """
     values = {key: value for key, value in config.to_dict().items() if key in PARAMETERS}
     if config.dim_feedforward == 4 * config.d_model:

@@ -1,4 +1,4 @@
-"""What a user's training script accepts: its `add_argument` calls, read from the source and never run."""
+"""The flags that a user's training script accepts: its `add_argument` calls, read from the source and never run."""
 
 import ast
 import tokenize
@@ -20,35 +20,35 @@ class Unknown(Enum):
     UNKNOWN = "unknown"
 
 
-UNKNOWN = Unknown.UNKNOWN  # a default that the source does not say literally
+UNKNOWN = Unknown.UNKNOWN  # a default that is no literal in the source
 
 _VALUELESS = ("store_true", "store_false", "store_const", "append_const", "count", "help", "version")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flag:
-    """One option of a script. `name` is typed after two dashes to give its value or to say True.
+    """One option of a script. `name` is typed after two dashes to give its value or to set True.
 
-    `off_name` is what says False, if the script has such a flag: `no-x` of a BooleanOptionalAction, or a `store_false`.
-    `name` is None if only that exists.
+    `off_name` sets False, if the script has such a flag: `no-x` of a BooleanOptionalAction, or a `store_false`. `name`
+    is None if only that exists.
     """
 
     name: str | None
     takes_value: bool = True
     default: Any = UNKNOWN  # a literal, or UNKNOWN
-    choices: tuple[Any, ...] | None = None  # None: anything, or not said literally
+    choices: tuple[Any, ...] | None = None  # None: anything, or no literal
     off_name: str | None = None
     required: bool = False
 
     @property
     def typed(self) -> str:
-        """The option as typed, the one that says False if there is no other."""
+        """Return the option as typed; the one that sets False if there is no other."""
         return f"--{self.name or self.off_name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A training script: its path as to be typed, and its flags.
+    """A training script: its path as typed, and its flags.
 
     A flag is found by its destination and by each of its long names, all spelt with underscores.
     """
@@ -95,9 +95,9 @@ DOCUMENTED = _documented()  # the copy that the tuning guide describes (trainer 
 
 
 def read_script(path: Path) -> Script:
-    """The flags of the script at `path`.
+    """Read the flags of the script at `path`.
 
-    Raises ExportError if there is no such file, if it is not Python, or if it declares no `--` option.
+    Raises ExportError if the file does not exist, if it is not Python, or if it declares no `--` option.
     """
     tree = _parse(path)
     flags: dict[str, Flag] = {}
@@ -116,14 +116,14 @@ def read_script(path: Path) -> Script:
 
 
 def _parse(path: Path) -> ast.Module:
-    """The script's syntax tree; a byte-order mark and a coding cookie are understood."""
+    """Parse the script into a syntax tree, with byte-order mark and coding cookie."""
     hint = "name a Python file, usually train_transformer3D/train_3d.py"
     try:
         regular_file.require(path, most=regular_file.MOST_TEXT)
         with tokenize.open(path) as file:
             source = file.read()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as "\d" in a string: none of our business
+            warnings.simplefilter("ignore")  # such as "\d" in a string: the script's own affair
             return ast.parse(source)
     except OSError as error:
         raise ExportError(f"{path} cannot be read: {error.strerror}", hint) from error
@@ -135,7 +135,7 @@ def _parse(path: Path) -> ast.Module:
 
 
 def _calls(tree: ast.Module, method: str) -> Iterator[ast.Call]:
-    """Every call of a method of that name, in the order of the source."""
+    """Yield every call of a method of that name, in the order of the source."""
     calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
     named = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == method]
     return iter(sorted(named, key=lambda call: (call.lineno, call.col_offset)))
@@ -146,7 +146,7 @@ def _add(flags: dict[str, Flag], call: ast.Call) -> None:
     words = [_literal(argument) for argument in call.args]
     names = [word[2:] for word in words if isinstance(word, str) and word.startswith("--")]
     if not names:
-        return  # a positional argument, a short option, or a name that only running the script would tell
+        return  # a positional argument, a short option, or a name that only running the script would show
     keywords = _keywords(call)
     destination = _literal(keywords["dest"]) if "dest" in keywords else names[0]
     flag = _flag(names[0], keywords)
@@ -176,7 +176,7 @@ def _flag(name: str, keywords: Mapping[str, ast.expr]) -> Flag:
 
 
 def _merge(first: Flag, second: Flag) -> Flag:
-    """One flag of two options for the same destination, as `--amp` and `--no_amp`; the first's default is in force."""
+    """Merge two options with the same destination, as `--amp` and `--no_amp`; the first's default applies."""
     return replace(first, name=first.name or second.name, off_name=first.off_name or second.off_name)
 
 

@@ -1,10 +1,11 @@
-"""Earlier runs as trials of a study: is the value that a run claims what this study would have measured?
+"""Earlier runs as trials of a study, if their claimed value is what this study would have measured.
 
-A checkpoint holds the weights, so the claim can be tried. On the people who validate in this study they must give the
-cosine and the loss that the file says. If they give these on the pairs that it trained on instead, that is where the
-run was validated: its value says nothing about people never seen, and no trial compares with it. A run without a split
-was validated on everyone, the test people too, whom only a confirmation looks at: it is known by what its claim would
-mean for them.
+A checkpoint contains the weights, so the claim can be tested. On this study's validation people they must reach the
+cosine and the loss that the file states. If they reach these on the run's training pairs instead, the run was validated
+there. Its value then says nothing about new people, and no trial is comparable.
+
+A run without a split was validated on everyone, including the test people, whom only a confirmation evaluates. So such
+a run is recognised by what its claim would imply for them.
 """
 
 from collections.abc import Mapping
@@ -29,9 +30,9 @@ from face3d_tune.training import losses, weights
 from face3d_tune.training.base import EVALUATION_BATCH, PairTensors
 from face3d_tune.training.model import Model
 
-# Of cosine and of loss. The script may have validated in mixed precision, or its pairs in another order of batches.
+# Of cosine and of loss. The script may have validated in mixed precision, or with its pairs in other batches.
 _SAME = 0.003
-_LIKELY = 0.03  # so far from what is known of others may the cosine of the test people lie
+_LIKELY = 0.03  # the farthest plausible distance of the test people's cosine from that of other people
 _CLEARLY = 3  # times nearer to the claim than on any other people
 
 _CPU = torch.device("cpu")
@@ -41,7 +42,7 @@ Whom = Literal["validation", "train", "both"]
 
 @dataclass(frozen=True, slots=True)
 class _Scores:
-    """What weights give on some pairs, one number a pair."""
+    """The results of weights on some pairs, one number a pair."""
 
     squared_errors: Tensor  # averaged over the numbers of an embedding
     cosines: Tensor
@@ -58,19 +59,19 @@ class _Scores:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """One run beside a study. Its claim is the cosine of its best epoch; what is not known is None."""
+    """One run beside a study. Its claim is the cosine of its best epoch; unknown values are None."""
 
     run: EarlierRun
     claim: float
-    measured: Mapping[Whom, float]  # cosine that its weights give, by people of the study; empty if they were not tried
+    measured: Mapping[Whom, float]  # cosine of its weights, by people of the study; empty without a test
     trial: FrozenTrial | None  # ready to be stored; None: refused
     confirmed: bool
-    reason: str  # why it is refused, or not confirmed; "" if neither
-    note: str = ""  # what else to know before one compares it
+    reason: str  # why it is refused or not confirmed; "" if neither
+    note: str = ""  # what else to know before comparing it
 
 
 def examine(run: EarlierRun, file: StudyFile, settings: Settings, data: FaceData, *, unconfirmed: bool) -> Examined:
-    """Try a run's claim on a study's data, and make a trial of it if it holds, or if `unconfirmed` ones are taken.
+    """Test a run's claim on a study's data, and make a trial of it if it holds, or if `unconfirmed` runs are accepted.
 
     `file` is for the study's layout.
     """
@@ -110,7 +111,7 @@ def _check_conditions(run: EarlierRun, settings: Settings, data: FaceData) -> No
 
 
 def _evaluate(run: EarlierRun, data: FaceData) -> tuple[PoseUnit, dict[Whom, _Scores]]:
-    """What the weights give on each part of the people, in the unit of the poses that comes nearest to the claim."""
+    """Score the weights on each part of the people, in the unit of the poses that comes nearest to the claim."""
     units: tuple[PoseUnit, ...] = (run.pose_unit,) if run.pose_unit else ("degrees", "radians")
     tried = {unit: _evaluate_in(unit, run, data) for unit in units}
     near = {
@@ -139,7 +140,7 @@ def _evaluate_in(unit: PoseUnit, run: EarlierRun, data: FaceData) -> dict[Whom, 
 
 @torch.no_grad()
 def _score(model: Model, data: FaceData, unit: PoseUnit) -> _Scores:
-    """Of the validation pairs."""
+    """Score the weights on the validation pairs."""
     pairs = PairTensors(data, "validation", unit, _CPU)
     squared_errors, cosines = [], []
     for start in range(0, len(pairs), EVALUATION_BATCH):
@@ -151,9 +152,9 @@ def _score(model: Model, data: FaceData, unit: PoseUnit) -> _Scores:
 
 
 def _distance(run: EarlierRun, config: TrialConfig, scores: _Scores) -> float:
-    """How far scores are from what the file says of its best epoch: in cosine or loss, whatever is further.
+    """Return the distance of scores from the file's best epoch: in cosine or loss, the larger of both.
 
-    Scripts take the mean over pairs, or over batches, of which the last is smaller: what is nearer counts.
+    Scripts take the mean over pairs, or over batches, of which the last is smaller. The nearer mean counts.
     """
     best, both = run.best_epoch - 1, (scores.squared_errors, scores.cosines)
     in_batches = [
@@ -168,7 +169,7 @@ def _distance(run: EarlierRun, config: TrialConfig, scores: _Scores) -> float:
 
 
 def _doubt(run: EarlierRun, config: TrialConfig, scores: Mapping[Whom, _Scores], data: FaceData) -> str:
-    """Why the claim does not count on the study's validation people; "" if it does."""
+    """Say why the claim does not hold on the study's validation people; "" if it does."""
     distance = {whom: _distance(run, config, each) for whom, each in scores.items()}
     on_validation = distance.pop("validation")
     nearest = min(distance, key=lambda whom: distance[whom], default=None)
@@ -189,7 +190,9 @@ def _doubt(run: EarlierRun, config: TrialConfig, scores: Mapping[Whom, _Scores],
 
 
 def _is_of_everyone(claim: float, scores: Mapping[Whom, _Scores], data: FaceData) -> bool:
-    """Whether a claim may be everyone's mean: the test people, whom `import` does not use, need not differ for it."""
+    """Tell whether a claim may be everyone's mean, with a plausible cosine of the test people, who are not evaluated
+    here.
+    """
     both = scores.get("both")
     test = 0 if both is None else sum(map(len, data.parts.values())) - len(both.cosines)
     if both is None or not test:
@@ -200,13 +203,13 @@ def _is_of_everyone(claim: float, scores: Mapping[Whom, _Scores], data: FaceData
 
 
 def _cut(config: TrialConfig, file: StudyFile, feature_size: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What Optuna is told and what else is set, as for a preset. Raises NotExpressible."""
+    """Split a config into Optuna's parameters and the other settings, as for a preset. Raises NotExpressible."""
     values = {**config.to_dict(), "width": config.d_model / feature_size}
     params, overrides = {}, {}
     for name, distribution in file.space.items():
         if space.contains(distribution, values[name]):
             params[name] = values[name]
-        elif values[name] == 0 and getattr(distribution, "log", False):  # no such range can hold it
+        elif values[name] == 0 and getattr(distribution, "log", False):  # outside any such range
             overrides[name] = values[name]
         else:
             raise NotExpressible(
@@ -227,7 +230,7 @@ def _trial(
     *,
     confirmed: bool,
 ) -> FrozenTrial:
-    """A completed trial, which lacks only what no checkpoint says: seed, times, machine."""
+    """Make a completed trial, without what no checkpoint stores: seed, times, machine."""
     best = run.best_epoch - 1
     train_loss, val_loss, cosine = (curve[:epochs] for curve in (run.train_loss, run.val_loss, run.cosine))
     rates = learning_rates(run, config)[: len(cosine) + 1]
@@ -259,6 +262,6 @@ def _trial(
         distributions={name: file.space[name] for name in params},
         user_attrs=attrs,
         system_attrs={history.ATTR: {name: list(curve) for name, curve in curves.items()}},
-        # What is not comparable must not decide which trials are pruned.
+        # A value that is not comparable must not decide which trials are pruned.
         intermediate_values=dict(enumerate(cosine, 1)) if confirmed else {},
     )
