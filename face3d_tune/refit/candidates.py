@@ -1,4 +1,4 @@
-"""Which trials and presets of a study are worth training again, to see what holds of them."""
+"""The trials and presets of a study that are trained again to confirm their values."""
 
 from dataclasses import dataclass
 
@@ -13,18 +13,18 @@ from face3d_tune.study.trials import completed_trials, config_of, preset_rows
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What is trained again: a trial or a preset."""
+    """A trial or a preset to train again."""
 
     name: str
     config: TrialConfig
-    trial: int | None  # None: a preset that the study has no trial of
+    trial: int | None  # None: a preset without a trial in the study
     preset: bool
     value: float | None  # mean validation cosine in the study
     aliases: tuple[str, ...] = ()  # presets with equal values
 
 
 def candidates(study: optuna.Study, data: FaceData, top: int) -> list[Candidate]:
-    """The `top` best completed trials with distinct configs that no preset has, then the presets.
+    """Choose the `top` best completed trials with distinct configs that no preset has, then the presets.
 
     A study without presets is compared with the documented ones that its data can train. Raises StudyError if no trial
     has completed that is not a preset.
@@ -65,7 +65,7 @@ def _documented(study: optuna.Study, data: FaceData) -> list[Candidate]:
     for name, preset in PRESETS.items():
         values = dict(preset)
         if settings["layout"] == "pose":
-            values["use_spatial_attention"] = False  # this layout has no such part
+            values["use_spatial_attention"] = False  # the pose layout has no such part
         try:
             config = resolve(
                 values, feature_size=data.feature_size, epochs=settings["epochs"], layout=settings["layout"]

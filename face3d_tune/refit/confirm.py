@@ -1,8 +1,8 @@
-"""The last question of a search: is its best really better than the presets, on people whom no decision has seen?
+"""The confirmation of a search: is its best really better than the presets, on people that no decision has used?
 
 The best trials and the presets are trained again on the same fresh seeds. Each training is stored with the study as
-soon as it has ended, so a crash loses only those in progress. The winner is chosen by validation people; only then is
-it compared on the TEST people, whom nothing else in this package evaluates.
+soon as it ends, so a crash loses only those in progress. Validation people choose the winner. Only then is it compared
+on the test people, whom nothing else in this package evaluates.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ from face3d_tune.training.base import PairTensors
 from face3d_tune.training.plain import Trainer
 
 VERSION = 1  # of the keys of a confirmation
-_STORED = "confirm:"  # user attributes of a study that begin with it: one finished training each
+_STORED = "confirm:"  # prefix of a study's user attributes: one finished training each
 _ALL = "all"  # beside the bands of |yaw|
 
 
@@ -46,15 +46,15 @@ Record = Mapping[str, Any]  # of a finished training; `error` instead of numbers
 
 
 class Confirmation:
-    """One confirmation of a study: which trainings it needs, which of them are stored, and what they say.
+    """One confirmation of a study: the trainings it needs, those stored already, and its result.
 
     Args:
-        study: With at least one completed trial.
-        storage: Where it lies.
-        data: What it was made on.
-        picked: As `candidates` gives them.
-        count: Trainings of each.
-        note: Takes lines that a person should read.
+        study: A study with at least one completed trial.
+        storage: The study's storage.
+        data: The study's data.
+        picked: The result of `candidates`.
+        count: Trainings of each candidate.
+        note: Receives lines for the user.
     """
 
     def __init__(
@@ -77,18 +77,18 @@ class Confirmation:
             for number, seed in enumerate(self.seeds, 1)
             for each in picked
         ]
-        held = study.user_attrs
-        self.records: dict[str, Record] = {job.key: held[job.key] for job in self.jobs if job.key in held}
+        attrs = study.user_attrs
+        self.records: dict[str, Record] = {job.key: attrs[job.key] for job in self.jobs if job.key in attrs}
 
     @property
     def missing(self) -> list[Job]:
-        """What is still to be trained, seed by seed, so that an early end has all candidates alike."""
+        """Return the missing trainings seed by seed, so that an early end treats all candidates alike."""
         return [job for job in self.jobs if job.key not in self.records]
 
     def train(self, plan: Plan, precision: Precision, ended: Callable[[Job, Record], object], epoch: Epoch) -> None:
-        """Train what is missing and store each as it ends; `epoch` may raise to end it all.
+        """Train what is missing and store each training as it ends; `epoch` may raise to end them all.
 
-        Raises TrainingError if a training could not be finished for another reason than that it diverged.
+        Raises TrainingError if a training fails for another reason than divergence.
         """
         if not self.missing:
             return
@@ -99,7 +99,7 @@ class Confirmation:
                 ended(job, record)
 
     def _store(self, job: Job, record: Record) -> None:
-        """With patience for a database that is away."""
+        """Store a record; retry while the database is away."""
 
         def store() -> bool:
             with still_present(self.study, self._own):
@@ -111,9 +111,9 @@ class Confirmation:
         self.records[job.key] = record
 
     def conclude(self, command: str, baseline: str | None) -> dict[str, Any]:
-        """Reporter on the test people, and store that with the study and one look more. Raises TrainingError.
+        """Evaluate on the test people; store the result and this evaluation with the study. Raises TrainingError.
 
-        `command` is remembered with the look; `baseline` names the preset to compare with first, instead of the best.
+        `command` is stored with the evaluation. `baseline` names the preset to compare with first, instead of the best.
         """
         found = self._judged(baseline)
         compared = [candidate["name"] for candidate in found["candidates"]]
@@ -124,12 +124,12 @@ class Confirmation:
         return found
 
     def _looks(self) -> list[dict[str, Any]]:
-        """All looks at these test people so far, for whichever study of the storage, the first first."""
+        """Return all evaluations on these test people so far, for any study of the storage, the first first."""
         people = self.study.user_attrs["data_fingerprint"]
         studies = optuna.get_all_study_summaries(self._storage, include_best_trial=False)
-        held = [each.user_attrs for each in studies if each.user_attrs.get("data_fingerprint") == people]
-        looks = [look for attrs in held for look in attrs.get(CONFIRMATION, {}).get("looks", [])]
-        # Each confirmation has those before it as well.
+        related = [each.user_attrs for each in studies if each.user_attrs.get("data_fingerprint") == people]
+        looks = [look for attrs in related for look in attrs.get(CONFIRMATION, {}).get("looks", [])]
+        # Each confirmation also stores the earlier ones.
         return sorted({(look["time"], look["command"]): look for look in looks}.values(), key=lambda look: look["time"])
 
     def _judged(self, baseline: str | None) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class Confirmation:
         presets = [row for row in trained if row["preset"]]
         if not trials:
             raise TrainingError(f"no trial could be trained again: {rows[0]['error']}", "try more with --top")
-        # By validation people, never by test people: those only answer.
+        # By validation people, never by test people: those only judge the winner.
         winner = max(trials, key=lambda row: row["validation"])
         best_preset = max(presets, key=lambda row: row["validation"], default=None)
         simple = {"ridge": self._ridge(), "no model": self._no_model()}
@@ -174,7 +174,7 @@ class Confirmation:
         return [self.records[job.key] for job in self.jobs if job.candidate is candidate]
 
     def _summary(self, candidate: Candidate) -> dict[str, Any]:
-        """A candidate in numbers, as they are stored and shown."""
+        """Summarise a candidate in numbers, as they are stored and shown."""
         records = self._of(candidate)
         error = next((record["error"] for record in records if "error" in record), None)
         row: dict[str, Any] = {"name": candidate.name, "trial": candidate.trial, "preset": candidate.preset}
@@ -208,7 +208,10 @@ class Confirmation:
 
 
 def _key(config: TrialConfig, seed: int, fingerprint: str) -> str:
-    """Without what has the default, so that a parameter of a later version leaves the trainings of this one valid."""
+    """Return the key of a training, without values at their defaults.
+
+    So a parameter of a later version leaves the trainings of this one valid.
+    """
     default = {field.name: field.default for field in fields(config)}
     values = {name: value for name, value in config.to_dict().items() if value != default[name]}
     what = json.dumps([values, seed, fingerprint], sort_keys=True)
@@ -216,7 +219,7 @@ def _key(config: TrialConfig, seed: int, fingerprint: str) -> str:
 
 
 def _record(job: Job, kept: Kept, data: FaceData, plan: Plan) -> Record:
-    """What the kept weights of a training give, on validation people and on each test person."""
+    """Evaluate the kept weights of a training on validation people and on each test person."""
     config = job.candidate.config
     trainer = Trainer(config, data, seed=job.seed, device=plan.device, precision=kept.precision)
     trainer.model.load_state_dict(kept.weights)
@@ -234,27 +237,27 @@ def _record(job: Job, kept: Kept, data: FaceData, plan: Plan) -> Record:
 
 
 def _by_person(data: FaceData, cosines: bootstrap.Values) -> dict[str, list[float | None]]:
-    """The mean of each test person, over all pairs and by band of |yaw|."""
+    """Average each test person's pairs, over all and by band of |yaw|."""
     pairs = data.parts["test"]
     who, band = persons(pairs), yaw_band(data.yaw[pairs[:, 1]])
-    held = {_ALL: np.ones(len(pairs), dtype=bool)} | {name: band == place for place, name in enumerate(YAW_BANDS)}
-    return {name: bootstrap.person_means(cosines, who, each) for name, each in held.items()}
+    chosen = {_ALL: np.ones(len(pairs), dtype=bool)} | {name: band == place for place, name in enumerate(YAW_BANDS)}
+    return {name: bootstrap.person_means(cosines, who, each) for name, each in chosen.items()}
 
 
 def _pairs(data: FaceData) -> dict[str, int]:
-    """How many pairs of test people there are, in all and by band."""
+    """Count the pairs of test people, in all and by band."""
     pairs = data.parts["test"]
     band = yaw_band(data.yaw[pairs[:, 1]])
     return {_ALL: len(pairs)} | {name: int((band == place).sum()) for place, name in enumerate(YAW_BANDS)}
 
 
 def _tables_of(records: Sequence[Record]) -> dict[str, bootstrap.Values]:
-    """[seeds, people] for all pairs and for each band."""
+    """Return [seeds, people] for all pairs and for each band."""
     return {name: bootstrap.table([record["test"][name] for record in records]) for name in (_ALL, *YAW_BANDS)}
 
 
 def _simple(data: FaceData, validation: float, cosines: Callable[..., bootstrap.Values]) -> dict[str, Any]:
-    """What needs no training, and so no seeds: its numbers, and its tables of one row."""
+    """Evaluate a method without training, and so without seeds: its numbers, and its tables of one row."""
     tables = _tables_of([{"test": _by_person(data, cosines(data, "test"))}])
     means = {name: bootstrap.mean_over_people(each) for name, each in tables.items()}
     row = {"validation": validation, "test": means[_ALL], "test_by_yaw": {band: means[band] for band in YAW_BANDS}}

@@ -1,4 +1,4 @@
-"""One full training that is kept: checkpoint, history and curve in a folder.
+"""One full training with its results in a folder: checkpoint, history and curve.
 
 best_model.pth   the epoch with the lowest validation loss, in the users' format (trainer contract §4)
 history.json     every epoch, the config, seed, device and data, and the final means over validation pairs
@@ -32,7 +32,7 @@ _CURVES = ("curve.svg", "curve.png")  # version 0.1.0 wrote a PNG
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a full training gave: means of the kept checkpoint over validation pairs."""
+    """The results of a full training: means of the kept checkpoint over validation pairs."""
 
     best: EpochResult
     epochs_run: int
@@ -51,9 +51,10 @@ def train_fully(
     after_epoch: Callable[[EpochResult], None],
     notice: Callable[[str], None],
 ) -> Trained:
-    """Train to the end or to early stopping, writing into `out` as it goes, so that an interrupt keeps the best so far.
+    """Train to the end or to early stopping; write into `out` at once, so that an interrupt keeps the best epoch so
+    far.
 
-    Training starts over without mixed precision if that led to NaN. Raises NonFiniteError if it does so without.
+    A training that becomes NaN in mixed precision begins again without it. Raises NonFiniteError if it does so without.
     """
     while True:
         trainer: Trainer | Member
@@ -62,7 +63,7 @@ def train_fully(
         else:
             trainer = alone(config, data, seed=seed, device=device, precision=precision)
         out.mkdir(parents=True, exist_ok=True)
-        for name in _CURVES:  # an interrupt would leave an earlier one beside the new files
+        for name in _CURVES:  # an interrupt would leave an old curve beside the new files
             (out / name).unlink(missing_ok=True)
         try:
             _train(trainer, data, out, device, after_epoch)
@@ -93,7 +94,7 @@ def _train(
 
 
 def _conclude(trainer: Training, data: FaceData, out: Path, device: torch.device) -> Trained:
-    """Reporter the kept checkpoint, not the last epoch, by the plain model."""
+    """Evaluate the kept checkpoint, not the last epoch, with the plain model."""
     if trainer.best is None:
         raise TrainingError("no epoch was trained")
     plain = Trainer(trainer.config, data, seed=trainer.seed, device=device, precision=trainer.precision)
@@ -109,7 +110,7 @@ def _conclude(trainer: Training, data: FaceData, out: Path, device: torch.device
 
 
 def _facts(trainer: Training, data: FaceData, device: torch.device) -> dict[str, Any]:
-    """What the history says beside the epochs."""
+    """Return the history's entries beside the epochs."""
     return {
         "config": trainer.config.to_dict(),
         "seed": trainer.seed,

@@ -28,15 +28,15 @@ class Job:
     candidate: Candidate
     number: int
     seed: int
-    key: str  # of the user attribute that takes its result
+    key: str  # of the user attribute with its result
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a training is worth: the epoch with the lowest validation loss."""
+    """The result of a training: the epoch with the lowest validation loss."""
 
     weights: Mapping[str, Tensor]
-    precision: Precision  # in which it trained
+    precision: Precision  # of the training
     validation: float  # mean cosine
     epoch: int
     epochs: int  # trained in all
@@ -48,12 +48,12 @@ Epoch = Callable[[Job, EpochResult], object]
 def retrain(
     jobs: Sequence[Job], data: FaceData, plan: Plan, precision: Precision, epoch: Epoch
 ) -> Generator[tuple[Job, Kept | str]]:
-    """Every job with what it gave, or why it diverged, as they end; whatever `epoch` raises ends it all.
+    """Yield every job with its result, or why it diverged, as trainings end; what `epoch` raises ends them all.
 
-    Those that mixed precision leads to NaN begin again without, and those whose process died as they were. Raises
-    TrainingError if a training ends otherwise than by itself.
+    A training that becomes NaN in mixed precision begins again without it; one whose process died begins again
+    unchanged. Raises TrainingError if a training fails otherwise.
     """
-    # Only the end of a training is written there: its best weights come from whatever process trained it.
+    # The store receives only the end of a training: its best weights come from whichever process trained it.
     with tempfile.TemporaryDirectory(prefix="face3d-tune-") as folder:
         checkpoints = Checkpoints(Artifacts.parse(folder), "again", every=math.inf)
         with closing(plan.open(data, checkpoints)) as slots:
@@ -66,7 +66,7 @@ def _train(
     waiting = deque(enumerate(jobs))
     running: dict[int, tuple[Job, Task]] = {}
     deaths: Counter[int] = Counter()
-    said = ["no reason given"]
+    reasons = ["no reason given"]
     while waiting or running:
         while waiting and len(running) < slots.count:
             number, job = waiting.popleft()
@@ -80,13 +80,13 @@ def _train(
             job, task = running[event.number]
             match event.given:
                 case Note(text):
-                    said.append(text)
+                    reasons.append(text)
                 case EpochResult() as result:
                     epoch(job, result)
                     if result.stop_reason:
                         slots.drop(event.number)
                         del running[event.number]
-                        yield job, _kept(task, checkpoints, said[-1])
+                        yield job, _kept(task, checkpoints, reasons[-1])
                 case Failure(_, non_finite=True) if task.precision != "off":
                     slots.drop(event.number)
                     running[event.number] = job, replace(task, precision="off")
@@ -105,12 +105,15 @@ def _train(
                     yield job, message
 
 
-def _kept(task: Task, checkpoints: Checkpoints, said: str) -> Kept:
-    """From the checkpoint of a training that has ended, which is removed. Raises TrainingError if there is none."""
+def _kept(task: Task, checkpoints: Checkpoints, reason: str) -> Kept:
+    """Read the result from the checkpoint of an ended training, and remove the checkpoint.
+
+    Raises TrainingError if the checkpoint is missing.
+    """
     loaded = checkpoints.load(str(task.key), task)
     if loaded is None or loaded.snapshot is None or loaded.best is None:
         raise TrainingError(
-            f"the weights of a training could not be kept: {said}",
+            f"the weights of a training could not be kept: {reason}",
             "make room where temporary files are (TMPDIR), and run the same command again",
         )
     checkpoints.discard(str(task.key))
