@@ -1,1 +1,1 @@
-"""Where studies and checkpoints lie, and which worker may change them."""
+"""The storage of studies and checkpoints, and which worker may change them."""

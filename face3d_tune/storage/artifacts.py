@@ -1,6 +1,6 @@
-"""Where checkpoints lie: a folder, also a shared one, or a bucket of S3. What is written there is there whole.
+"""The storage of checkpoints: a folder, also a shared one, or a bucket of S3. Every write is atomic.
 
-Optuna and boto3 are loaded when they are used: a process that only trains, into a folder, pays for neither.
+Optuna and boto3 are imported on use: a process that only trains, into a folder, needs neither.
 """
 
 import contextlib
@@ -27,13 +27,16 @@ _S3_HINT = "check the bucket, AWS_REGION, AWS_ENDPOINT_URL_S3, and the credentia
 class Artifacts(ABC):
     """Files by name; names are relative, with `/` between their parts. Can be sent to other processes.
 
-    Every method raises ArtifactError if the place cannot be reached or used, and ValueError for a name that leads out
-    of it.
+    Every method raises ArtifactError if the folder or bucket cannot be reached or used. It raises ValueError for a name
+    that leads out of it.
     """
 
     @staticmethod
     def parse(text: str, *, to_write: bool = True) -> "Artifacts":
-        """A folder or `s3://BUCKET/PREFIX`; to write, it is tried out, and the folder made. Raises ArtifactError."""
+        """Open a folder or `s3://BUCKET/PREFIX`.
+
+        With `to_write`, create the folder and test that writing works. Raises ArtifactError.
+        """
         place: Artifacts
         learn_url(text)
         if text.startswith("s3://"):
@@ -58,28 +61,28 @@ class Artifacts(ABC):
 
     @abstractmethod
     def write(self, name: str, content: bytes | memoryview) -> None:
-        """Create or replace; whoever reads meanwhile, or after a crash, finds the old content or the new."""
+        """Create or replace a file; a reader meanwhile, or after a crash, finds the old content or the new."""
 
     @abstractmethod
     def read(self, name: str) -> bytes | None:
-        """The content, or None if there is none of this name."""
+        """Return the content, or None if there is no file of this name."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
-        """Remove, if it is there."""
+        """Remove the file, if it exists."""
 
     @abstractmethod
     def names(self, prefix: str) -> list[str]:
-        """Those that begin with `prefix`, sorted."""
+        """Return the names that begin with `prefix`, sorted."""
 
     @property
     @abstractmethod
     def optuna_store(self) -> Any:
-        """The same place as an Optuna artifact store (`optuna.artifacts`)."""
+        """Return the same place as an Optuna artifact store (`optuna.artifacts`)."""
 
 
 class _Folder(Artifacts):
-    """Optuna's own store writes in place, where a crash leaves half a file; so here only reading is shared with it."""
+    """A folder. Optuna's own store writes in place, where a crash leaves half a file; so it is used only to read."""
 
     def __init__(self, text: str) -> None:
         self._text, self._path = text, expanded(text).absolute()
@@ -95,7 +98,7 @@ class _Folder(Artifacts):
                 pass
 
     def write(self, name: str, content: bytes | memoryview) -> None:
-        """Beside the name, flushed to the disk, then renamed. A leftover of a crash is overwritten by the next try."""
+        """Write beside the name, flush to the disk, then rename. The next write replaces the leftover of a crash."""
         path = self._path / _checked(name)
         partial = path.with_name(path.name + _PARTIAL)
         with self._refused("write to"):
@@ -107,12 +110,12 @@ class _Folder(Artifacts):
                     os.fsync(file.fileno())
                 os.replace(partial, path)
             except OSError:
-                with contextlib.suppress(OSError):  # on a full disk half a file is only in the way
+                with contextlib.suppress(OSError):  # on a full disk half a file only takes space
                     partial.unlink()
                 raise
 
     def read(self, name: str) -> bytes | None:
-        """The content, or None."""
+        """Return the content, or None."""
         with self._refused("read from"):
             try:
                 return (self._path / _checked(name)).read_bytes()
@@ -120,14 +123,14 @@ class _Folder(Artifacts):
                 return None
 
     def remove(self, name: str) -> None:
-        """Remove the file and what a crash may have left of a later one."""
+        """Remove the file and the leftover of a crash during a later write."""
         path = self._path / _checked(name)
         with self._refused("remove from"):
             path.unlink(missing_ok=True)
             path.with_name(path.name + _PARTIAL).unlink(missing_ok=True)
 
     def names(self, prefix: str) -> list[str]:
-        """Those below the folder that the prefix leads to."""
+        """Return the names below the folder that the prefix leads to."""
         folder = prefix.rpartition("/")[0]
         start = self._path / _checked(folder) if folder else self._path
         with self._refused("list"):
@@ -136,19 +139,19 @@ class _Folder(Artifacts):
 
     @property
     def optuna_store(self) -> Any:
-        """A FileSystemArtifactStore."""
+        """Return a FileSystemArtifactStore."""
         return import_module("optuna.artifacts").FileSystemArtifactStore(self._path)
 
     @contextlib.contextmanager
     def _refused(self, verb: str, hint: str | None = None) -> Iterator[None]:
         try:
             yield
-        except OSError as error:  # without the name in it, so that a caller can say it once
+        except OSError as error:  # without the name, so that a caller reports the reason once
             raise ArtifactError(f"cannot {verb} {self}: {error.strerror or error}", hint) from error
 
 
 class _Bucket(Artifacts):
-    """S3 shows an object when all of it has arrived, so Optuna's store suffices."""
+    """A bucket. S3 shows an object once all of it has arrived, so Optuna's store suffices."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self._bucket, self._prefix = bucket, prefix.strip("/")
@@ -172,7 +175,7 @@ class _Bucket(Artifacts):
             boto3, config = import_module("boto3"), import_module("botocore.config")
         except ImportError as error:
             raise ArtifactError("S3 needs boto3", "pip install 'face3d-tune[s3]'") from error
-        # A training waits for this, so an S3 that is away is given up sooner than boto3 would.
+        # A training waits for this, so retries against an unreachable S3 end sooner than boto3's default.
         return boto3.client(
             "s3", config=config.Config(connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 3})
         )
@@ -202,7 +205,7 @@ class _Bucket(Artifacts):
             self._store.remove(_checked(name))
 
     def names(self, prefix: str) -> list[str]:
-        """A page of a thousand at a time."""
+        """List the names, a page of a thousand at a time."""
         root = f"{self._prefix}/" if self._prefix else ""
         with self._refused("list"):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=root + prefix)
@@ -210,17 +213,17 @@ class _Bucket(Artifacts):
 
     @property
     def optuna_store(self) -> Any:
-        """A Boto3ArtifactStore under the prefix."""
+        """Return a Boto3ArtifactStore under the prefix."""
         return self._store
 
     @contextlib.contextmanager
     def _refused(self, verb: str) -> Iterator[None]:
-        self._client  # noqa: B018 - whatever is missing for it has its own message
+        self._client  # noqa: B018 - a missing part has its own message
         errors, more = import_module("botocore.exceptions"), import_module("boto3.exceptions")
         try:
             yield
         except (errors.BotoCoreError, errors.ClientError, more.Boto3Error, OSError) as error:
-            # The last words say what is wrong, those before which object of ours it was about.
+            # The last words say what is wrong; those before name our object.
             reason = redact(" ".join(str(error).split()).rpartition(" operation: ")[2])
             raise ArtifactError(f"cannot {verb} {self}: {reason}", _S3_HINT) from error
 
@@ -242,23 +245,23 @@ class _Prefixed:
 
 
 def unique_name(study: str, study_id: str) -> str:
-    """A study's name with the beginning of its user attribute `id`, which tells it from another of the same name."""
+    """Join a study's name with the beginning of its user attribute `id`, which tells studies of one name apart."""
     return f"{study} {study_id[:8]}"
 
 
 def study_folder(unique: str) -> str:
-    """The folder of a study's artifacts: a name that every file system takes, also one that ignores case."""
+    """Return the folder of a study's artifacts: a name for every file system, also one that ignores case."""
     words = re.sub(r"[^a-z0-9]+", "-", unique.lower()).strip("-")[:40]
     return f"{words}-{hashlib.sha256(unique.encode()).hexdigest()[:12]}".lstrip("-")
 
 
 def best_weights(unique: str, trial: str) -> str:
-    """The name of the best weights of a trial, `trial-N`, in the users' format (trainer contract §4)."""
+    """Return the name of the best weights of a trial, `trial-N`, in the users' format (trainer contract §4)."""
     return f"{study_folder(unique)}/best/{trial}.pth"
 
 
 def _checked(name: str) -> str:
-    """The name, if it stays inside whatever it is appended to, on every system."""
+    """Return the name, if it stays inside the folder that it is appended to, on every system. Raises ValueError."""
     if any(part in ("", ".", "..") for part in name.split("/")) or set(name) & set("\\:") or name.endswith(_PARTIAL):
         raise ValueError(f"{name!r} is not an artifact name")
     return name

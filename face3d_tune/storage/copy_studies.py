@@ -1,8 +1,8 @@
-"""Studies from one storage to another, row by row as they are stored, so that nothing is lost in between.
+"""Copies of studies from one storage to another, row by row as stored, so that nothing is lost.
 
-`optuna.copy_study` reads and writes trials one by one through Optuna: it takes minutes for a large study, puts times
-through this machine's time zone, turns parameters from their stored form and back, and leaves half a study behind where
-it is killed. Rows need none of that: both storages have the same tables, which `Storage.opened` checks.
+`optuna.copy_study` reads and writes trials one by one through Optuna. It takes minutes for a large study and passes
+times through this machine's time zone. It converts parameters from their stored form and back, and leaves half a study
+behind when killed. Rows have none of these problems: both storages have the same tables, which `Storage.opened` checks.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,27 +21,28 @@ from face3d_tune.errors import StorageError, StudyError
 from face3d_tune.storage.database import Storage
 from face3d_tune.storage.study_names import existing_name, study_names
 
-_ROWS_AT_ONCE = 5000  # in memory, of whatever size a study is
-_TABLES: list[Table] = BaseModel.metadata.sorted_tables  # those that others refer to before those others
+_ROWS_AT_ONCE = 5000  # in memory, however large a study is
+_TABLES: list[Table] = BaseModel.metadata.sorted_tables  # a table comes after the tables that it refers to
 _STUDIES: Table = StudyModel.__table__
 _TRIALS: Table = TrialModel.__table__
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """One study that now is in both storages."""
+    """One copied study."""
 
     name: str
     trials: int
-    running: int  # of these, how many were in training when they were copied
+    running: int  # of these, the ones in training when they were copied
 
 
 def copy(source: Storage, target: Storage, study_name: str | None = None) -> list[Copied]:
     """Copy a study, or every study, with all that Optuna stores about it; only the rows' ids are new.
 
-    It happens in one transaction: whatever ends it early, `target` holds all the studies or none. A SQLite file in
-    which a search runs is refused; on a server the copy is the state of one moment. Raises StorageError, and
-    StudyError if there is no such study or `target` has one of that name.
+    It is one transaction: if it ends early, `target` has all the studies or none. A SQLite file in which a search runs
+    is refused; on a server the copy is a snapshot.
+
+    Raises StorageError, and StudyError if the study does not exist or `target` has one of that name.
     """
     with source.opened() as opened_source, _unused(source):
         names = [existing_name(opened_source, study_name)] if study_name else study_names(opened_source)
@@ -68,17 +69,17 @@ def _unused(source: Storage) -> Iterator[None]:
 
 @contextmanager
 def _snapshot(storage: RDBStorage) -> Iterator[Connection]:
-    """A connection that sees the state of one moment, whatever others write meanwhile."""
+    """Open a connection that sees a snapshot, whatever others write meanwhile."""
     with storage.engine.connect() as connection:
         if connection.dialect.name == "postgresql":
             connection.execution_options(isolation_level="REPEATABLE READ")
         else:
-            connection.exec_driver_sql("begin")  # Python's driver would start none for a SELECT
+            connection.exec_driver_sql("begin")  # Python's driver would begin none for a SELECT
         yield connection
 
 
 def _copy_study(reading: Connection, writing: Connection, name: str, target: str) -> Copied:
-    """Copy one study; `target` is for the error that it is there already. Raises StudyError."""
+    """Copy one study; `target` names the target in the error for a study that exists there. Raises StudyError."""
     try:
         ids = {_STUDIES: _copy_rows(reading, writing, _STUDIES, name, {})}
     except IntegrityError as error:
@@ -87,7 +88,7 @@ def _copy_study(reading: Connection, writing: Connection, name: str, target: str
             "nothing was copied; name another storage, or another study with --study-name",
         ) from error
     for table in _TABLES:
-        if table.foreign_keys:  # the others are about the database, not about a study
+        if table.foreign_keys:  # the others describe the database, not a study
             ids[table] = _copy_rows(reading, writing, table, name, ids)
     states = reading.execute(sqlalchemy.select(_TRIALS.c.state).where(_of_study(_TRIALS, name))).scalars().all()
     return Copied(name, len(states), states.count(TrialState.RUNNING))
@@ -96,7 +97,7 @@ def _copy_study(reading: Connection, writing: Connection, name: str, target: str
 def _copy_rows(
     reading: Connection, writing: Connection, table: Table, name: str, ids: Mapping[Table, Mapping[int, int]]
 ) -> dict[int, int]:
-    """Copy a study's rows of one table in their order; for each row's id the new one, where other tables refer to it.
+    """Copy a study's rows of one table in order; return new ids by old id, if other tables refer to them.
 
     `ids` has the new ids of the table that this one refers to.
     """
@@ -118,7 +119,7 @@ def _copy_rows(
 
 
 def _of_study(table: Table, name: str) -> ColumnElement[bool]:
-    """The condition that a row of `table` belongs to the study of that name, directly or through its trial."""
+    """Return the condition that a row of `table` belongs to the study of that name, directly or through its trial."""
     parent = _parent(table)
     if parent is None:
         return table.c.study_name == name
@@ -127,17 +128,17 @@ def _of_study(table: Table, name: str) -> ColumnElement[bool]:
 
 
 def _key(table: Table) -> Column[Any]:
-    """The column with a row's id, which the database gives."""
+    """Return the column with a row's id, which the database assigns."""
     (key,) = table.primary_key.columns
     return key
 
 
 def _parent(table: Table) -> Column[Any] | None:
-    """The column that says to which study or trial a row belongs; None for studies themselves."""
+    """Return the column with a row's study or trial; None for studies themselves."""
     return next((column for column in table.columns if column.foreign_keys), None)
 
 
 def _refers_to(column: Column[Any]) -> Table:
-    """The table whose ids stand in that column."""
+    """Return the table whose ids are in that column."""
     (foreign,) = column.foreign_keys
     return foreign.column.table

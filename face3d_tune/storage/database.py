@@ -1,4 +1,4 @@
-"""The database behind a study: its URL, opened with words a person can act on, and never its password."""
+"""The database behind a study: its URL, connections with errors that a person can act on, never its password."""
 
 import os
 import threading
@@ -32,15 +32,15 @@ from face3d_tune.system.safe_text import learn_url, masked, redact, secret_part
 
 _CONNECT_WAIT = 10  # seconds for a PostgreSQL server to answer
 _LAST_TABLE = "alembic_version"  # that Optuna makes: a storage without it is still being made, or is none
-_LOCK_WAIT = 600  # seconds to wait for the other workers, of whom one after the other gets its turn
-_FROZEN = 30  # seconds that a worker may be silent while it keeps the others from asking and telling
+_LOCK_WAIT = 600  # seconds to wait for the other workers, which take turns
+_FROZEN = 30  # seconds without a heartbeat while a worker blocks the others from asking and telling
 _LOCK_KEY = 0x6661636533640000  # "face3d": ours among all users of the server's advisory locks
-_NO_RECORD = "Record does not exist."  # what Optuna says of a study or trial that was deleted
+_NO_RECORD = "Record does not exist."  # Optuna's message about a deleted study or trial
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Storage:
-    """Where studies live. Printing it, in an error as in a log, shows no password."""
+    """The storage of studies. Its text, in an error as in a log, shows no password."""
 
     url: URL
 
@@ -52,7 +52,7 @@ class Storage:
         hint = "use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
         try:
             url = make_url(typed)
-        except (ArgumentError, ValueError):  # whose text may hold a piece of the password
+        except (ArgumentError, ValueError):  # its text may contain a piece of the password
             url = None
         part = secret_part(typed)
         if part and ("@" in typed[slice(*part)] or (url and unquote(typed[slice(*part)]) != url.password)):
@@ -80,10 +80,10 @@ class Storage:
         try:
             os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
-            pass  # it may be made, or the command says what is missing
-        except (OSError, ValueError) as error:  # too long, a NUL in it, not permitted
-            said = error.strerror if isinstance(error, OSError) else str(error)
-            raise StorageError(f"storage {masked(typed)} cannot be reached: {said}", hint) from error
+            pass  # opening creates it, or says what is missing
+        except (OSError, ValueError) as error:  # a name too long or with a NUL in it, or no permission
+            message = error.strerror if isinstance(error, OSError) else str(error)
+            raise StorageError(f"storage {masked(typed)} cannot be reached: {message}", hint) from error
         return cls(url.set(database=path))
 
     def __str__(self) -> str:
@@ -96,18 +96,18 @@ class Storage:
 
     @property
     def holds_secret(self) -> bool:
-        """Whether the URL contains what may be a password, so that it must not be printed as it is."""
+        """Tell whether the URL may contain a password, so that it must not be printed unmasked."""
         whole = self.url.render_as_string(hide_password=False)
         return masked(whole) != whole
 
     @property
     def sqlite_file(self) -> Path | None:
-        """The file of a SQLite storage; None for a server."""
+        """Return the file of a SQLite storage; None for a server."""
         return Path(self.url.database) if self.url.get_backend_name() == "sqlite" and self.url.database else None
 
     @contextmanager
     def opened(self, *, create: bool = False) -> Iterator[RDBStorage]:
-        """Connect until the block ends. Without `create`, a storage that holds no studies is an error, not a new file.
+        """Connect until the block ends. Without `create`, a storage without studies is an error, not a new file.
 
         Raises StorageError, from the block too, if the database is missing, down, refuses us, is of a newer Optuna, or
         is no database.
@@ -129,13 +129,13 @@ class Storage:
         url, options = self.url.render_as_string(hide_password=False), self._engine_options()
         engine = self._engine()
         try:
-            with one_at_a_time(engine):  # or two who find no tables both create them
+            with one_at_a_time(engine):  # else two processes that find no tables both create them
                 return RDBStorage(url, engine_kwargs=options, skip_compatibility_check=True)
         finally:
             engine.dispose()
 
     def _require_our_version(self, storage: RDBStorage) -> None:
-        """Optuna's own check, which would leave the connection open."""
+        """Check Optuna's version of the tables; Optuna's own check would leave the connection open."""
         if storage.get_current_version() != storage.get_head_version():
             raise StorageError(
                 f"storage {self} was made by another version of Optuna",
@@ -148,7 +148,7 @@ class Storage:
             raise StorageError(f"storage {self}: folder {self.sqlite_file.parent} does not exist", hint)
 
     def _four_slashes(self) -> str | None:
-        """Return the hint for three slashes where four were meant: what is missing here is there from the root."""
+        """Return the hint for three slashes where four were meant: the missing path exists from the root."""
         file = self.sqlite_file
         if file is None or file.is_absolute() or len(file.parts) < 2:
             return None
@@ -158,7 +158,7 @@ class Storage:
         return f"three slashes name a file from here, four name it from the root: sqlite:////{file.as_posix()}"
 
     def holds_studies(self) -> bool:
-        """Whether there is something that `opened` opens without `create`. Raises StorageError."""
+        """Tell whether `opened` works without `create`. Raises StorageError."""
         if self.sqlite_file and not self.sqlite_file.is_file():
             return False
         with self.connected() as engine:
@@ -173,7 +173,7 @@ class Storage:
 
     @contextmanager
     def connected(self) -> Iterator[Engine]:
-        """The bare database, whatever it holds, until the block ends. Raises StorageError."""
+        """Connect to the bare database, whatever its content, until the block ends. Raises StorageError."""
         with self.explained():
             engine = self._engine()
             try:
@@ -182,8 +182,8 @@ class Storage:
                 engine.dispose()
 
     def writable(self) -> bool:
-        """Whether studies may be stored, found out without storing any. Raises StorageError."""
-        if self.sqlite_file:  # beside the file lies its journal while it is written
+        """Tell whether studies may be stored, without storing any. Raises StorageError."""
+        if self.sqlite_file:  # SQLite writes its journal beside the file
             existing = [self.sqlite_file] if self.sqlite_file.exists() else []
             return all(os.access(path, os.W_OK) for path in (*existing, self.sqlite_file.parent))
         with self.connected() as engine, engine.connect() as database:
@@ -203,7 +203,7 @@ class Storage:
 
     def _engine_options(self) -> dict[str, Any]:
         if self.sqlite_file:
-            # No pool: Optuna leaves its engine behind where it refuses a file, and a pool would keep that open.
+            # No pool: Optuna keeps its engine when it refuses a file, and a pool would keep the file open.
             return {"poolclass": NullPool, "connect_args": patience(str(self))}
         # Without the ping a server that restarts between two reports would end the search; without keepalives a
         # server that vanished from the network would be waited for.
@@ -213,10 +213,10 @@ class Storage:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Turn what a driver or Optuna throws into one line about this storage."""
+        """Turn an error of a driver or of Optuna into one line about this storage."""
         try:
             yield
-        except StorageInternalError as error:  # Optuna's wrapping of a driver's error; its own text misleads
+        except StorageInternalError as error:  # Optuna's wrapper of a driver's error; its own text misleads
             cause = error.__cause__
             reason = reason_of(cause) if isinstance(cause, DBAPIError) else "the database failed"
             raise StorageError(f"storage {self} failed: {reason}", self._reach_hint(cause)) from error
@@ -242,21 +242,21 @@ class Storage:
 
     @contextmanager
     def searching(self) -> Iterator[None]:
-        """Hold the right to ask for trials. SQLite gives it to one process at a time, PostgreSQL to any number.
+        """Take the right to ask for trials. SQLite gives it to one process at a time, PostgreSQL to any number.
 
-        (On SQLite two askers can claim the same trial: it has no SELECT … FOR UPDATE.) Raises StorageError.
+        (On SQLite two workers can claim the same trial: it has no SELECT … FOR UPDATE.) Raises StorageError.
         """
         if not self.sqlite_file:
             yield
             return
-        self._require_folder()  # filelock would create it, mistyped or not
+        self._require_folder()  # else filelock would create it, mistyped or not
         path = self.sqlite_file.with_name(self.sqlite_file.name + ".lock")
         try:
             lock = take(path)
         except Held as error:
-            known = filter(None, (error.holder, error.mend))
+            details = filter(None, (error.holder, error.mend))
             raise StorageError(
-                f"storage {self}: another `face3d-tune run` is searching in this file ({'; '.join(known)})",
+                f"storage {self}: another `face3d-tune run` is searching in this file ({'; '.join(details)})",
                 "wait until it ends, or give this search a file of its own: --storage sqlite:///other.db",
             ) from error
         except OSError as error:
@@ -268,31 +268,31 @@ class Storage:
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether an error says that the database does not answer, or not now: down, restarting, full, locked, read-only.
+    """Tell whether the database does not answer for now: down, restarting, full, locked or read-only.
 
-    Whoever meets one may try the same again; a mistake in what was asked is no such error.
+    The caller may retry then. An error in the request is not one of these.
     """
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     return isinstance(cause, OperationalError | InterfaceError | InternalError | PoolTimeout)
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the driver's own first line, without any password that stands in it."""
+    """Return the first line of the driver's message, with any password removed."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    said = str(cause.orig if isinstance(cause, DBAPIError) else cause)
-    return redact(next(iter(said.strip().splitlines()), type(cause).__name__))
+    message = str(cause.orig if isinstance(cause, DBAPIError) else cause)
+    return redact(next(iter(message.strip().splitlines()), type(cause).__name__))
 
 
-_in_this_process = threading.RLock()  # or one thread could wait for the server's lock on the other's connection
+_in_this_process = threading.RLock()  # else one thread could wait for the server's lock on the other's connection
 
 
 @contextmanager
 def one_at_a_time(engine: Engine) -> Iterator[Callable[[], object]]:
     """Keep other processes out of the same block on the same PostgreSQL database; on SQLite `searching` does that.
 
-    The server lets go when the connection ends, however it ends, and of a process that was frozen in the block after
-    a while: what follows in the block must then fail by itself, or call what the block is given, which raises an error
-    that `is_away` knows.
+    The server releases the lock when the connection ends, for any reason. It also ends the connection of a process that
+    was frozen in the block for a while. The rest of the block must then fail by itself. Or it calls the function that
+    the block receives, which raises an error that `is_away` recognises.
     """
     with _in_this_process:
         if engine.dialect.name != "postgresql":
@@ -306,6 +306,6 @@ def one_at_a_time(engine: Engine) -> Iterator[Callable[[], object]]:
             try:
                 yield lambda: connection.execute(text("select 1"))
             finally:
-                with suppress(DBAPIError):  # what was done in the block is stored, whatever became of this connection
+                with suppress(DBAPIError):  # the block's work is stored, whatever happened to this connection
                     connection.rollback()
                     stack.close()

@@ -1,4 +1,4 @@
-"""Patience with a database that is away: try again later, say so once, and give up after a while."""
+"""Retries against a database that is away: note it once, try again later, and give up after a while."""
 
 import time
 from collections.abc import Callable
@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 class DatabaseRetry:
-    """Attempts what needs the database; nothing is lost while that is away, for the caller keeps what it could not do.
+    """Retries of actions on the database. Nothing is lost meanwhile: the caller keeps what it could not store.
 
     Args:
-        timeout: Seconds after which an absence is given up, counted from the first failed attempt.
-        note: Takes one line when the database goes away, and one when it is back.
+        timeout: Seconds until it gives up, counted from the first failed attempt.
+        note: Receives one line when the database goes away, and one when it is back.
     """
 
     def __init__(self, timeout: float, note: Callable[[str], object]) -> None:
@@ -28,14 +28,14 @@ class DatabaseRetry:
 
     @property
     def pause(self) -> float:
-        """Seconds until the next attempt is worth it."""
+        """Return the seconds until the next attempt."""
         return max(0.0, self._next - time.monotonic())
 
     def attempt(self, action: Callable[[], T]) -> T | None:
-        """What `action` returns; None if the database is away, now or a moment ago, so that it was not even asked.
+        """Return the result of `action`; None if the database is away, or was a moment ago, which skips the action.
 
-        An action that failed is called again later: it must go on where it stopped. Raises StorageAwayError after the
-        timeout, and whatever else `action` raises.
+        A failed action is called again later: it must continue where it stopped. Raises StorageAwayError after the
+        timeout, and any other error of `action`.
         """
         if self.pause > 0:
             return None

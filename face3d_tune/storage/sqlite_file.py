@@ -1,4 +1,4 @@
-"""A SQLite file that several programs open: words while it is locked, and the right of one process to search."""
+"""A SQLite file that several programs open: messages while it is locked, and the right of one process to search."""
 
 import errno
 import os
@@ -17,17 +17,17 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 T = TypeVar("T")
 
-_WAIT = 60.0  # seconds to wait for a database viewer or a backup that holds the file
-_LOOK_EVERY = 1.0  # seconds that SQLite waits by itself before we say that it does
-_SAY_EVERY = 10.0  # seconds between two lines about that
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what a file system without locks answers
-_SOFT_WAIT = 1.0  # seconds to remove the lock file of a dead process and to take its place
+_WAIT = 60.0  # seconds to wait for a database viewer or a backup that has locked the file
+_LOOK_EVERY = 1.0  # seconds that SQLite waits by itself before we print that it does
+_SAY_EVERY = 10.0  # seconds between two lines about the wait
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # answers of a file system without locks
+_SOFT_WAIT = 1.0  # seconds to remove the lock file of a dead process and to take over
 
-_said = -_SAY_EVERY  # when the last line was said, of time.monotonic
+_said = -_SAY_EVERY  # time of the last line, of time.monotonic
 
 
 def patience(name: str) -> dict[str, Any]:
-    """Return arguments of sqlite3.connect for a connection that says when others keep the file, `name`, locked."""
+    """Return arguments of sqlite3.connect for a connection that reports a lock on the file `name`."""
     return {"timeout": _LOOK_EVERY, "factory": partial(_Connection, name=name)}
 
 
@@ -43,7 +43,7 @@ class _Connection(sqlite3.Connection):
         self.patiently(super().commit)
 
     def patiently(self, action: Callable[[], T]) -> T:
-        """Try again what found the file locked, unless it has changed something already."""
+        """Retry an action that found the file locked, unless it has changed something already."""
         began, changes = time.monotonic(), self.total_changes
         while True:
             asked = time.monotonic()
@@ -52,7 +52,7 @@ class _Connection(sqlite3.Connection):
             except sqlite3.OperationalError as error:
                 now = time.monotonic()
                 locked = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-                # SQLite answers before its own wait is over where each of two would wait for the other.
+                # Where two connections would wait for each other, SQLite answers before its own wait is over.
                 deadlock = now - asked < 0.5 * _LOOK_EVERY
                 if not locked or deadlock or now - began >= _WAIT or self.total_changes != changes:
                     raise
@@ -70,7 +70,7 @@ class _Cursor(sqlite3.Cursor):
 
 
 def _say(line: str) -> None:
-    """Print a line for whoever waits, but not one for every connection and every second."""
+    """Print a line for the waiting user, but not one for every connection and every second."""
     global _said
     if time.monotonic() - _said >= _SAY_EVERY:
         _said = time.monotonic()
@@ -79,12 +79,14 @@ def _say(line: str) -> None:
 
 
 class Held(TimeoutError):
-    """Another process holds the lock file: which one, and what to do if a dead one has left it behind."""
+    """Another process has the lock file: which one, and what to do if a dead one has left it behind."""
 
     def __init__(self, path: Path, *, left_behind: bool) -> None:
         super().__init__(f"{path} is held")
         self.holder = "which process is not recorded"
-        with suppress(OSError, ValueError):  # an older version wrote nothing, and on Windows nobody can read it
+        with suppress(
+            OSError, ValueError
+        ):  # an older version wrote nothing, and on Windows a locked file is unreadable
             number, host = path.read_text(encoding="utf-8").split()[:2]
             self.holder = f"process {int(number)} on {host}"
         self.mend = f"if it no longer runs, remove {path}" if left_behind else None
@@ -93,30 +95,30 @@ class Held(TimeoutError):
 def take(path: Path) -> BaseFileLock:
     """Lock a file and write this process into it. Raises Held, and OSError if it cannot be written.
 
-    The operating system lets go of the lock when the process dies, however it dies. Where the file system has no locks,
-    the file itself is the lock; filelock removes it if it names a dead process of this machine.
+    The operating system releases the lock when the process dies, for any reason. Where the file system has no locks,
+    the file itself is the lock. filelock removes it if it names a dead process of this machine.
     """
     existed = path.exists()
     lock: BaseFileLock = FileLock(path)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # filelock's own word about such a file system
+        warnings.simplefilter("ignore")  # filelock's own warning about such a file system
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
-            if not isinstance(lock, SoftFileLock):  # into which filelock turns it on such a file system
+            if not isinstance(lock, SoftFileLock):  # filelock's class on such a file system
                 raise Held(path, left_behind=False) from error
         except (NotImplementedError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
                 raise
             if not existed:
-                path.unlink(missing_ok=True)  # made for the lock that is none
+                path.unlink(missing_ok=True)  # left over from the attempt at a real lock
     if not lock.is_locked:
         lock = SoftFileLock(path)
         try:
             lock.acquire(timeout=_SOFT_WAIT)
         except Timeout as error:
             raise Held(path, left_behind=True) from error
-    elif not isinstance(lock, SoftFileLock):  # which has done so
+    elif not isinstance(lock, SoftFileLock):  # SoftFileLock has done so
         with suppress(OSError):
             path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n", encoding="utf-8")
     return lock

@@ -1,4 +1,4 @@
-"""The names of the studies in a storage: find the one that a person means."""
+"""The names of the studies in a storage, and the search for the one that a person means."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -10,27 +10,27 @@ from optuna.storages import BaseStorage
 from face3d_tune.errors import StudyError
 from face3d_tune.storage.database import Storage
 
-_NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")  # control characters, half ones, ends of lines
+_NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, ends of lines
 
 
 _LONGEST_NAME = 200  # characters; PostgreSQL would refuse 513
 
 
 def study_names(storage: BaseStorage) -> list[str]:
-    """The names of all studies, of others' too, in the order of the alphabet."""
+    """Return the names of all studies, of other programs' too, in alphabetical order."""
     return sorted(optuna.get_all_study_names(storage))
 
 
 def existing_name(storage: BaseStorage, name: str | None) -> str:
-    """That name if a study has it; without a name the only study's. Raises StudyError."""
+    """Return that name if a study has it; without a name, the only study's. Raises StudyError."""
     names = study_names(storage)
     if name is None and len(names) == 1:
         name = names[0]
     listed = f"{listed_names(names)}{'' if names else ' yet; make one with `face3d-tune run`'}"
     if name is None:
         raise StudyError(f"which study? {listed}", "name one with --study-name" if names else None)
-    if known := alike(name, names):
-        return known
+    if existing := alike(name, names):
+        return existing
     near = get_close_matches(name, names, n=1)
     raise StudyError(f"no study named {name!r}{f'; did you mean {near[0]!r}?' if near else ''}", listed)
 
@@ -38,10 +38,10 @@ def existing_name(storage: BaseStorage, name: str | None) -> str:
 def alike(name: str, names: Iterable[str]) -> str | None:
     """Return the study that a name means: the one of that name, else the only one that looks the same; or None.
 
-    Looking the same: but for the Unicode form (a keyboard and a Mac's file name write é differently) and spaces at the
-    ends. Raises StudyError if several do.
+    Names look the same if they differ only in the Unicode form or in spaces at the ends. (A keyboard and a Mac's file
+    name write é differently.) Raises StudyError if several look the same.
     """
-    found = [known for known in names if _plain(known) == _plain(name)]
+    found = [each for each in names if _plain(each) == _plain(name)]
     if name in found or not found:
         return name if found else None
     if len(found) > 1:
@@ -54,14 +54,14 @@ def _plain(name: str) -> str:
 
 
 def name_to_search(place: Storage, name: str) -> str:
-    """Return the study that a search under this name goes on with, else the name in plain form for a new study.
+    """Return the study that a search under this name continues, else the name in plain form for a new study.
 
     Raises StudyError if no new study can have it, and StorageError.
     """
     if place.holds_studies():
         with place.opened() as storage:
-            if known := alike(name, study_names(storage)):
-                return known
+            if existing := alike(name, study_names(storage)):
+                return existing
     plain = _plain(name)
     odd = any(unicodedata.category(each) in _NOT_IN_A_LINE for each in plain)
     if odd or not 0 < len(plain) <= _LONGEST_NAME:
@@ -73,5 +73,5 @@ def name_to_search(place: Storage, name: str) -> str:
 
 
 def listed_names(names: Sequence[str]) -> str:
-    """Say which studies a storage holds."""
+    """List the studies of a storage."""
     return f"this storage holds {', '.join(names) or 'no study'}"

@@ -1,8 +1,8 @@
-"""Who searches a study: processes that call themselves workers, the trials each one claims, and their signs of life.
+"""The workers of a study: searching processes, the trials that each one claims, and their heartbeats.
 
-Two tables of our own beside Optuna's. A worker is dead when the database has not heard of it for as long as it said
-itself that it may be silent; only the database's clock is read. A trial that runs and that no living worker claims is
-an orphan. Whether a trial is one is decided under `storage.one_at_a_time`, where trials are also asked for and claimed.
+Two tables of our own beside Optuna's. Each worker states how long it may go without a heartbeat; after that it is dead.
+Only the database's clock is read. A running trial that no living worker claims is an orphan. That is decided under
+`storage.one_at_a_time`, where trials are also asked for and claimed.
 """
 
 import os
@@ -20,9 +20,9 @@ from face3d_tune import __version__
 from face3d_tune.errors import StudyError, StudyGoneError
 from face3d_tune.storage.database import is_away, one_at_a_time
 
-DEFAULT_SILENCE = 60.0  # seconds without a sign of life after which a worker is dead
-_BEATS = 6  # signs of life in that time
-_LAST_BEAT = 5.0  # seconds to wait at the end for a sign of life on its way
+DEFAULT_SILENCE = 60.0  # seconds without a heartbeat after which a worker is dead
+_BEATS = 6  # heartbeats in that time
+_LAST_BEAT = 5.0  # seconds to wait at the end for a pending heartbeat
 _FORGOTTEN = 24 * 3600.0  # seconds after which a dead worker is no longer listed
 
 _tables = MetaData()
@@ -48,7 +48,7 @@ Table(
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A trial that runs although nobody trains it."""
+    """A running trial without a living worker."""
 
     number: int
     trial_id: int
@@ -64,10 +64,10 @@ class WorkerRow:
     age: float  # seconds since it joined
     silent: float  # seconds since its last heartbeat
     alive: bool
-    trials: tuple[int, ...]  # numbers of those it claims and that run
+    trials: tuple[int, ...]  # numbers of its claimed trials that run
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the row as plain values for JSON."""
         return {**asdict(self), "trials": list(self.trials)}
 
 
@@ -75,9 +75,9 @@ class Worker:
     """This process among the workers of a study.
 
     Args:
-        engine: Of the study's storage; its tables are made if they are not there.
+        engine: The engine of the study's storage; missing tables are created.
         study_id: Optuna's.
-        silence: Seconds without a sign of life after which the others take this one for dead.
+        silence: Seconds without a heartbeat after which the others take this worker for dead.
         alone: Whether no other worker can be alive, as on SQLite, where `Storage.searching` sees to that.
 
     Raises:
@@ -89,7 +89,7 @@ class Worker:
         self.label = f"{socket.gethostname()}:{os.getpid()}"
         self.silence, self.interval = silence, silence / _BEATS
         self._engine, self._study_id, self._alone = engine, study_id, alone
-        self._held: set[int] = set()  # trial ids
+        self._claimed: set[int] = set()  # trial ids
         with one_at_a_time(engine):
             _tables.create_all(engine)
             with engine.begin() as database:
@@ -97,7 +97,7 @@ class Worker:
                 self._prune(database)
                 self._forget_the_future(database)
                 self._last = clock(database)
-        # A network that was away may have come back for this worker first; the others get time for a sign of life.
+        # The network may have come back for this worker first; the others get time for a heartbeat.
         self._steady = self._last - silence + 2 * self.interval
 
     def _check_versions(self, database: Connection) -> None:
@@ -112,19 +112,22 @@ class Worker:
                 )
 
     def _prune(self, database: Connection) -> None:
-        """Forget the long dead, and claims on trials that have ended."""
+        """Delete workers that died long ago, and claims on ended trials."""
         long_dead = f"delete from face3d_tune_workers where {_now(database)} - seen > :long"
         database.execute(text(long_dead), {"long": _FORGOTTEN})
         running = "select trial_id from trials where state = 'RUNNING'"
         database.execute(text(f"delete from face3d_tune_claims where trial_id not in ({running})"))
 
     def _forget_the_future(self, database: Connection) -> None:
-        """After the clock was set back: a dead worker would count as alive until the clock has caught up."""
+        """Forget times in the future, after the clock was set back.
+
+        A dead worker would count as alive until the clock has caught up.
+        """
         mend = f"update face3d_tune_workers set seen = {_now(database)} where seen > {_now(database)}"
         database.execute(text(mend))
 
     def beat(self) -> None:
-        """Give a sign of life; the first one, here or in an older copy of the database, is joining."""
+        """Send a heartbeat; the first one, here or in an older copy of the database, joins."""
         with self._engine.begin() as database:
             now = clock(database)
             sign = text("update face3d_tune_workers set seen = :now where worker = :me")
@@ -137,36 +140,39 @@ class Worker:
             with self._engine.begin() as database:
                 self._forget_the_future(database)
         if not 0 <= now - self._last <= 2 * self.interval:
-            self._steady = now  # whatever kept this worker silent, or set the clock back, may have met the others
+            self._steady = now  # whatever delayed this heartbeat, or set the clock back, may have affected the others
         self._last = now
 
     def claim(self, trial_id: int) -> None:
-        """Take a trial that was just asked for: a sign of life, or a worker that slept would lose it at once."""
+        """Claim a trial that was just asked for.
+
+        It counts as a heartbeat: a worker that slept would lose the trial at once.
+        """
         with self._engine.begin() as database:
             sign = f"update face3d_tune_workers set seen = {_now(database)} where worker = :me"
             database.execute(text(sign), {"me": self.name})
             database.execute(text("delete from face3d_tune_claims where trial_id = :trial"), {"trial": trial_id})
             database.execute(_tables.tables["face3d_tune_claims"].insert(), {"trial_id": trial_id, "worker": self.name})
-        self._held.add(trial_id)
+        self._claimed.add(trial_id)
 
     def holds(self, trial_id: int) -> bool:
-        """Whether the trial is still this worker's."""
+        """Tell whether this worker still has the trial."""
         question = text("select 1 from face3d_tune_claims where trial_id = :trial and worker = :me")
         with self._engine.connect() as database:
             return database.execute(question, {"trial": trial_id, "me": self.name}).first() is not None
 
     def release(self, trial_id: int) -> None:
-        """Give up the claim on a trial, whoever has it."""
+        """Release the claim on a trial, whichever worker has it."""
         with self._engine.begin() as database:
             database.execute(text("delete from face3d_tune_claims where trial_id = :trial"), {"trial": trial_id})
-        self._held.discard(trial_id)
+        self._claimed.discard(trial_id)
 
     def forget(self, trial_id: int) -> None:
-        """Know no more of a trial that was lost or never got here."""
-        self._held.discard(trial_id)
+        """Forget a trial that was lost or that this worker never received."""
+        self._claimed.discard(trial_id)
 
     def orphans(self) -> list[Orphan]:
-        """Trials of the study that run and have no living worker. Certain only under `storage.one_at_a_time`."""
+        """Return running trials of the study without a living worker. Reliable only under `storage.one_at_a_time`."""
         question = (
             "select t.number, t.trial_id, c.worker, w.host, w.pid, w.silence, w.seen from trials t "
             "left join face3d_tune_claims c on c.trial_id = t.trial_id "
@@ -176,12 +182,12 @@ class Worker:
         with self._engine.connect() as database:
             now = clock(database)
             started = _server_start(database)
-            started = started if started <= now else 0.0  # its clock was set back since
+            started = started if started <= now else 0.0  # the database's clock was set back since
             rows = database.execute(text(question), {"study": self._study_id}).all()
         found = []
         for number, trial_id, owner, host, pid, silence, seen in rows:
             if owner == self.name:
-                if trial_id not in self._held:  # the database took it and could not say so
+                if trial_id not in self._claimed:  # the database stored the claim, but its answer was lost
                     found.append(Orphan(number, trial_id, "the storage went away as it was asked for"))
             elif owner is None:
                 found.append(Orphan(number, trial_id, "no worker claims it"))
@@ -193,16 +199,16 @@ class Worker:
         return found
 
     def leave(self) -> None:
-        """Be no worker any more: what it still claims is free."""
+        """Deregister this worker; its claims become available."""
         with self._engine.begin() as database:
             database.execute(text("delete from face3d_tune_workers where worker = :me"), {"me": self.name})
 
 
 class Heartbeat(threading.Thread):
-    """Gives a worker's signs of life, and calls `look_around` after each; ends with the block it is the context of.
+    """The thread of a worker's heartbeats; it calls `look_around` after each, and ends with its `with` block.
 
-    Whatever goes wrong, it tries again at the next beat: without signs of life the worker would lose its trials. What
-    is no absence of the database is told to `note`, once.
+    After any error it tries again at the next beat: without heartbeats the worker would lose its trials. Errors other
+    than an absent database are reported to `note`, once.
     """
 
     def __init__(self, worker: Worker, look_around: Callable[[], object], note: Callable[[str], object]) -> None:
@@ -226,21 +232,21 @@ class Heartbeat(threading.Thread):
                 raise
 
     def run(self) -> None:
-        """Beat."""
+        """Send heartbeats until the block ends."""
         while not self._over.wait(self._worker.interval):
             try:
                 self._worker.beat()
                 self._look_around()
             except Exception as error:
-                said = f"no heartbeat: {type(error).__name__}: {error}"
-                known = is_away(error) or isinstance(error, StudyGoneError)  # which the search itself says
-                if not known and said not in self._said:
-                    self._said.add(said)
-                    self._note(said)
+                problem = f"no heartbeat: {type(error).__name__}: {error}"
+                by_the_search = is_away(error) or isinstance(error, StudyGoneError)  # which the search itself reports
+                if not by_the_search and problem not in self._said:
+                    self._said.add(problem)
+                    self._note(problem)
 
 
 def read_workers(engine: Engine, study_id: int) -> list[WorkerRow]:
-    """The workers of a study, the first to join first; none if nobody has ever searched it with leases."""
+    """Return the workers of a study, the first to join first; none if no search of it ever used heartbeats."""
     if not inspect(engine).has_table("face3d_tune_workers"):
         return []
     with engine.connect() as database:
@@ -270,7 +276,7 @@ def _of(worker: str, claims: Collection[tuple[str, int]]) -> tuple[int, ...]:
 
 
 def _now(database: Connection) -> str:
-    """Seconds since 1970 by the database's clock, in its SQL."""
+    """Return the SQL for seconds since 1970 by the database's clock."""
     if database.dialect.name == "postgresql":
         return "extract(epoch from clock_timestamp())"
     return "((julianday('now') - 2440587.5) * 86400.0)"
@@ -281,12 +287,12 @@ def _alive(database: Connection) -> str:
 
 
 def clock(database: Connection) -> float:
-    """Seconds since 1970 by the database's clock."""
+    """Return seconds since 1970 by the database's clock."""
     return float(database.execute(text(f"select {_now(database)}")).scalar_one())
 
 
 def _server_start(database: Connection) -> float:
-    """When the server started: nobody could give a sign of life before that."""
+    """Return when the server started: no heartbeat could arrive before that."""
     if database.dialect.name != "postgresql":
         return 0.0
     return float(database.execute(text("select extract(epoch from pg_postmaster_start_time())")).scalar_one())
