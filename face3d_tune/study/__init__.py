@@ -1,1 +1,1 @@
-"""What a study is: its file, space and settings, and its trials as stored. It decides nothing."""
+"""A study: its file, space and settings, and its trials as stored. It decides nothing."""

@@ -1,3 +1,3 @@
-"""The user attributes of studies and trials: each key stands here once."""
+"""The user attributes of studies and trials: each key once."""
 
 CONFIRMATION = "confirmation"  # user attribute of a study

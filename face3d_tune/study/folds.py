@@ -1,4 +1,4 @@
-"""The folds of one trial: with what each trains, and what the trial is in all, from what each was."""
+"""The folds of one trial: what each trains with, and the trial's attributes from those of its folds."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -12,27 +12,27 @@ _OF_THE_LAST = ("lr_final", "amp", "retried_without_amp")
 
 
 def seed_of(seed: int, fold: int) -> int:
-    """That of a fold, from 1, of a trial with this one."""
+    """Return the seed of a fold (1-based), derived from the trial's seed."""
     return seed if fold == 1 else seeds.derive(seed, "fold", fold)
 
 
 def key_of(key: str, fold: int) -> str:
-    """Under which the checkpoints of a fold are kept, of a trial whose are kept under `key`."""
+    """Return the key of a fold's checkpoints, derived from the trial's key."""
     return key if fold == 1 else f"{key}-fold-{fold}"
 
 
 def mean_by_band(folds: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """The mean over folds in each band of |yaw|; None where none of them has a view."""
+    """Average each band of |yaw| over folds; None where no fold has a view."""
     held = {band: [fold[band] for fold in folds] for band in folds[0]}
     known = {band: [value for value in values if value is not None] for band, values in held.items()}
     return {band: fmean(values) if values else None for band, values in known.items()}
 
 
 def in_all(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The attributes of a trial from those of its folds, in their order, as a training has them.
+    """Combine the attributes of a trial's folds, in their order, into those of a training.
 
-    Cosines and losses are means over the folds that validated an epoch, epochs and decays are sums, `best_epoch` is
-    that of fold 1, whose weights are kept, and `folds` has the cosine of each as its `value`.
+    Cosines and losses are means over the folds that validated an epoch; epochs and decays are sums. `best_epoch` is
+    that of fold 1, whose weights are kept. `folds` has the cosine of each as its `value`.
     """
     validated = [fold for fold in folds if "val_cosine" in fold]
     attrs = {name: sum(fold[name] for fold in folds) for name in _SUMS}

@@ -1,4 +1,5 @@
-"""Trials and studies of other programs: Optuna lets everyone who reaches the storage add, ask for and end trials.
+"""Trials and studies of other programs: Optuna lets every program with access to the storage add, ask for and end
+trials.
 
 This program counts a trial only if it trained or imported it. The value of any other trial may be of another measure.
 """
@@ -11,10 +12,10 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-# User attributes of a trial by which this program knows its own.
-_TAKEN = ("ordinal", "config")  # since a worker began it; version 0.1.0 set the second only
-_TRAINED = ("config", "stop_reason")  # since a worker ended it
-_QUEUED = "overrides"  # since this program queued it
+# User attributes by which this program recognises its own trials.
+_TAKEN = ("ordinal", "config")  # set when a worker begins the trial; version 0.1.0 set the second only
+_TRAINED = ("config", "stop_reason")  # set when a worker ends it
+_QUEUED = "overrides"  # set when this program queues it
 _OF_A_STUDY = ("data_fingerprint", "data", "settings", "no_model_cosine")
 
 
@@ -35,10 +36,10 @@ FOREIGN_SQL = f"""(case t.state
 
 
 def is_foreign(trial: FrozenTrial) -> bool:
-    """Return whether a trial was added, asked for or completed by another program.
+    """Tell whether a trial was added, asked for or completed by another program.
 
-    A trial that waits is none: whoever queued it, this program trains it. Nor is a running trial without parameters: a
-    worker that dies right after it asked for one leaves it so.
+    A waiting trial is not foreign: this program trains it, whichever program queued it. Nor is a running trial without
+    parameters: a worker that dies right after asking leaves such a trial.
     """
     attrs = trial.user_attrs
     match trial.state:
@@ -63,17 +64,17 @@ def count_foreign(study: optuna.Study) -> int:
 
 
 def ended_from_outside(trial: FrozenTrial) -> bool:
-    """Return whether another program ended a trial: a worker stores why before it ends one."""
+    """Tell whether another program ended a trial: a worker stores the reason before it ends one."""
     return trial.state.is_finished() and "stop_reason" not in trial.user_attrs
 
 
 def is_own_study(study: optuna.Study) -> bool:
-    """Return whether this program made a study, completely."""
+    """Tell whether this program made a study, completely."""
     return study.directions == [StudyDirection.MAXIMIZE] and is_described(study.user_attrs)
 
 
 def is_described(attrs: Mapping[str, Any]) -> bool:
-    """Return whether a study's user attributes are those that this program stores."""
+    """Tell whether a study's user attributes are those that this program stores."""
     return all(key in attrs for key in _OF_A_STUDY)
 
 

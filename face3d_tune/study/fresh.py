@@ -1,4 +1,4 @@
-"""Optuna's cache of a storage, for programs that read it for days: emptied when one of its studies is another one.
+"""Optuna's cache of a storage, for programs that read it for days: emptied when one of its studies was replaced.
 
 Optuna keys this cache, and optuna-dashboard its own, by the ids of studies and trials. SQLite gives the id of a deleted
 study to the next one. A database file may be deleted, replaced, or restored from a backup while it is read.
@@ -23,7 +23,7 @@ Built = TypeVar("Built")
 
 @dataclass(frozen=True, slots=True)
 class Look(Generic[Built]):
-    """A storage at one moment."""
+    """A snapshot of a storage."""
 
     storage: BaseStorage  # cached
     built: Built  # on this cache
@@ -34,7 +34,7 @@ class Fresh(Generic[Built]):
     """The cache of a storage, and what is built on it.
 
     Args:
-        storage: Where the studies are.
+        storage: The storage of the studies.
         build: Builds what depends on the cache; called again for every new cache.
     """
 
@@ -48,7 +48,7 @@ class Fresh(Generic[Built]):
 
     @property
     def built(self) -> Built:
-        """What is built on the newest cache, without a look at the storage."""
+        """Return what is built on the newest cache, without reading the storage."""
         return self._built
 
     def look(self) -> Look[Built]:
@@ -88,26 +88,26 @@ class _Trial(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Study:
-    """What tells a study from another with its id."""
+    """The facts that tell a study from another one with its id."""
 
     name: str
     directions: tuple[str, ...]
     own_id: str | None  # the user attribute `id` of our studies
-    newest: _Trial | None  # trials are never deleted singly, so where the newest still is, the others are too
+    newest: _Trial | None  # trials are never deleted singly: if the newest is still there, so are the others
 
     def is_still(self, now: "_Study", trials: Mapping[int, _Trial]) -> bool:
-        """Whether this is what the storage holds now: the study, and the trial that was its newest."""
+        """Tell whether the storage still has this study, and the trial that was its newest."""
         if (self.name, self.directions, self.own_id) != (now.name, now.directions, now.own_id):
             return False
         if self.newest is None:
             return True
         there = trials.get(self.newest.trial_id)
-        waited = self.newest.start is None  # and may have started since
+        waited = self.newest.start is None  # it may have started since
         return there is not None and self.newest == (there._replace(start=None) if waited else there)
 
 
 def _studies(database: Connection) -> dict[int, _Study]:
-    """Every study of the storage, by id."""
+    """Return every study of the storage, by id."""
     directions: dict[int, list[str]] = defaultdict(list)
     for study_id, direction in database.execute(
         text("select study_id, direction from study_directions order by objective")
@@ -133,7 +133,10 @@ def _pairs(database: Connection, question: str) -> list[tuple[Any, Any]]:
 
 
 def _file(engine: Engine) -> tuple[int, int] | None:
-    """Device and inode of a SQLite file; None for a server. SQLite would make a missing file anew, and empty."""
+    """Return device and inode of a SQLite file; None for a server.
+
+    SQLite would create a missing file, and leave it empty.
+    """
     if engine.dialect.name != "sqlite":
         return None
     path = Path(engine.url.database or "")

@@ -1,4 +1,4 @@
-"""The epochs of a trial, kept with it in the storage: what each trained with, and what came of it."""
+"""The epochs of a trial, as stored with it: learning rates, losses and cosines."""
 
 import math
 from collections.abc import Iterable
@@ -10,26 +10,26 @@ from optuna.trial import FrozenTrial
 if TYPE_CHECKING:
     from face3d_tune.training.base import EpochResult
 
-ATTR = "face3d_tune:history"  # a system attribute: Optuna's own tables would show it as a column
-_DIGITS = 6  # significant; a float32 holds no more
+ATTR = "face3d_tune:history"  # a system attribute: Optuna's own tables would show a user attribute as a column
+_DIGITS = 6  # significant; a float32 has no more
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One number an epoch, from epoch 1 on. What is not known of a trial is empty.
+    """One number an epoch, from epoch 1 on. Unknown curves are empty.
 
-    Of a trial in training, and of one that an earlier version stored, only the cosine is known; of an imported one
-    everything but the learning rate may be. Of several folds these are the epochs of the first.
+    A running trial, and one that an earlier version stored, have only the cosine. An imported one may lack only the
+    learning rate. With several folds these are the epochs of the first.
     """
 
     cosine: tuple[float, ...]  # mean over validation pairs, [-1, 1]
     train_loss: tuple[float, ...] = ()  # with the trial's own weights, dropout on
     val_loss: tuple[float, ...] = ()  # with the trial's own weights
-    lr: tuple[float, ...] = ()  # that the epoch trained with
+    lr: tuple[float, ...] = ()  # of the epoch
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> "History":
-        """What the storage holds of a trial's epochs."""
+        """Read the stored epochs of a trial."""
         if stored := trial.system_attrs.get(ATTR):
             return cls(**{name: tuple(values) for name, values in stored.items()})
         steps, epochs = trial.intermediate_values, trial.user_attrs.get("config", {}).get("epochs", math.inf)
@@ -37,12 +37,12 @@ class History:
 
     @classmethod
     def of_epochs(cls, epochs: "Iterable[EpochResult]") -> "History":
-        """Of a training in this process, with as many digits as are stored."""
+        """Take the epochs of a training in this process, rounded as they are stored."""
         return cls(**{name: tuple(values) for name, values in pack(epochs).items()})
 
 
 def pack(epochs: "Iterable[EpochResult]") -> dict[str, Any]:
-    """Epochs in training order, as `History.of` reads them."""
+    """Pack epochs in training order, as `History.of` reads them."""
     rows = [(epoch.val_cosine, epoch.train_loss, epoch.val_loss, epoch.lr) for epoch in epochs]
     columns = zip(*rows, strict=True) if rows else [()] * 4
     rounded = [[float(f"{value:.{_DIGITS}g}") for value in column] for column in columns]

@@ -1,6 +1,6 @@
-"""The five presets that the owners' tuning guide documents (trainer contract §6), with their exact values.
+"""The five presets of the owners' tuning guide (trainer contract §6), with their exact values.
 
-`recommended`, `aggressive` and `conservative` are the guide's three commands, `baseline` is what it started from, and
+`recommended`, `aggressive` and `conservative` are the guide's three commands, and `baseline` is its starting point.
 `quickstart` is its short command, whose unstated values are the script's defaults: it equals `recommended`.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 Preset = Mapping[str, Any]
 
-# What all presets share: the defaults of the guide's script (trainer contract §3 and §4).
+# The values of all presets: the defaults of the guide's script (trainer contract §3 and §4).
 _SCRIPT_DEFAULTS: dict[str, Any] = {
     "batch_size": 32,
     "nhead": 8,

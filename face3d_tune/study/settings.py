@@ -1,4 +1,4 @@
-"""What all trials of a study share, so that they compare; stored with it and checked when it goes on."""
+"""The settings that all trials of a study share, so that they compare; stored with it and checked when it continues."""
 
 import json
 import platform
@@ -26,7 +26,7 @@ ANOTHER = "start another study with --study-name NEW"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the user sets for a whole study."""
+    """The settings of a whole study, from the user."""
 
     layout: Layout
     epochs: int
@@ -35,9 +35,9 @@ class Settings:
 
 
 def study_attrs(data: FaceData, file: StudyFile, settings: Settings) -> dict[str, Any]:
-    """The user attributes of a study. `settings` stands last: a study that has it has them all.
+    """Build the user attributes of a study. `settings` comes last: a study that has it has them all.
 
-    What no model reaches is measured as trials are: as the mean over folds of their validation people.
+    The no-model baseline is measured like a trial: the mean over folds of their validation people.
     """
     folds = data.folds(settings.folds)
     return {
@@ -74,10 +74,10 @@ def study_attrs(data: FaceData, file: StudyFile, settings: Settings) -> dict[str
 
 
 def ridge_attrs(data: FaceData, folds: int) -> dict[str, Any]:
-    """What ridge regression reaches on the validation people, as user attributes of a study beside `no_model_cosine`.
+    """Measure ridge regression on the validation people, as user attributes of a study beside `no_model_cosine`.
 
-    As the mean over folds, as there; the penalty is that of the first, which is the ordinary split where that fits. A
-    study of an earlier version gets them when it is opened again.
+    It is the mean over folds; the penalty is that of the first, the ordinary split where that fits. A study of an
+    earlier version gets these attributes when it is opened again.
     """
     parts = data.folds(folds)
     fitted = [ridge.fit(part) for part in parts]
@@ -94,7 +94,7 @@ def ridge_attrs(data: FaceData, folds: int) -> dict[str, Any]:
 
 
 def check_same(name: str, held: Mapping[str, Any], wanted: Mapping[str, Any], settings: Settings) -> None:
-    """Raise StudyError, naming what differs, unless study `name`, with attributes `held`, may go on as `wanted`."""
+    """Raise StudyError, naming the difference, unless study `name` with attributes `held` may continue as `wanted`."""
     if held["data_fingerprint"] != wanted["data_fingerprint"]:
         raise StudyError(
             f"study {name!r} was made on other data: {describe_data(held)}; now {describe_data(wanted)}",
@@ -114,7 +114,7 @@ def check_same(name: str, held: Mapping[str, Any], wanted: Mapping[str, Any], se
 
 
 def describe_data(attrs: Mapping[str, Any]) -> str:
-    """The data of a study in one phrase."""
+    """Describe the data of a study in one phrase."""
     data = attrs["data"]
     parts = PARTS if data["split"] == "person" else PARTS[:1]
     people, pairs = (sum(data[key][part] for part in parts) for key in ("people", "pairs"))
@@ -130,7 +130,7 @@ def describe_yaw(data: Mapping[str, Any]) -> str:
 
 
 def missing_options(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The options that choose the pairs of `held` and were given otherwise; "" if that is not the difference."""
+    """Return the options that choose the pairs of `held` and were given otherwise; "" without such a difference."""
     before, now = (recorded_selection(attrs["data"]) for attrs in (held, wanted))
     words = []
     for name in (name for name in before if before[name] != now[name]):
@@ -141,7 +141,7 @@ def missing_options(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"space": {"lr": …}}` as `{"space.lr": …}`."""
+    """Flatten `{"space": {"lr": …}}` to `{"space.lr": …}`."""
     flat = {}
     for key, value in settings.items():
         inner = {f"{key}.{name}": row for name, row in value.items()} if isinstance(value, Mapping) else {key: value}

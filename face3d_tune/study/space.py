@@ -1,4 +1,4 @@
-"""The search space: a distribution for each searched parameter, and how one row of a study file becomes one."""
+"""The search space: a distribution for each searched parameter, built from one row of a study file."""
 
 import math
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from face3d_tune.errors import ConfigError
 
 Space = Mapping[str, BaseDistribution]
 
-_STEP = 0.1  # of a range, to a neighbour
+_STEP = 0.1  # of a range: the distance of a neighbour
 
 
 def parse(name: str, row: Any) -> BaseDistribution:
-    """A list is a choice; a table {low, high, scale = "linear" | "log"} is a range of the parameter's own type.
+    """Parse a row of the space: a list is a choice, a table {low, high, scale = "linear" | "log"} a range.
 
-    Raises ConfigError.
+    A range has the parameter's own type. Raises ConfigError.
     """
     if isinstance(row, list):
         if not row:
@@ -50,12 +50,12 @@ def parse(name: str, row: Any) -> BaseDistribution:
 
 
 def exact(name: str, value: Any) -> Any:
-    """A checked value in the type of its parameter, since Optuna tells the choices 0 and 0.0 apart."""
+    """Convert a checked value to its parameter's type, since Optuna tells the choices 0 and 0.0 apart."""
     return float(value) if PARAMETERS[name] is float else value
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether a preset's value can be an outcome. (Optuna only warns about one that cannot.)"""
+    """Tell whether a distribution contains a preset's value. (Optuna only warns about one outside.)"""
     match distribution:
         case CategoricalDistribution():
             return any(value == choice and type(value) is type(choice) for choice in distribution.choices)
@@ -66,7 +66,7 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
 
 
 def ends(distribution: BaseDistribution) -> tuple[Any, ...]:
-    """Every choice, or both ends of a range."""
+    """Return every choice, or both ends of a range."""
     match distribution:
         case CategoricalDistribution():
             return distribution.choices
@@ -77,8 +77,10 @@ def ends(distribution: BaseDistribution) -> tuple[Any, ...]:
 
 
 def neighbour(distribution: BaseDistribution, value: Any, rng: Random) -> Any:
-    """A value a small step from `value`: about a tenth of a range (of its logarithm, if the scale is), at least one
-    for a whole number; of choices, as often as not, the one before or after. It is inside, by turning round if need be.
+    """Return a value a small step from `value`, inside the distribution; a step beyond an end turns round.
+
+    The step is about a tenth of a range (of its logarithm on a log scale), at least one for a whole number. Of choices
+    it is, half of the time, the one before or after.
     """
     sign = rng.choice((-1, 1))
     match distribution:
@@ -102,7 +104,7 @@ def _moved(distribution: FloatDistribution | IntDistribution, value: float, sign
     low, high, here = there(distribution.low), there(distribution.high), there(value)
     step = sign * rng.uniform(0.5, 1.5) * _STEP * (high - low)
     moved = back(here + (step if low <= here + step <= high else -step))
-    return min(max(moved, distribution.low), distribution.high)  # which a logarithm may miss by a digit
+    return min(max(moved, distribution.low), distribution.high)  # a logarithm may miss an end by a digit
 
 
 def suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
@@ -119,7 +121,7 @@ def suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> A
 
 
 def describe(distribution: BaseDistribution) -> str:
-    """One cell of a table: `1e-05 … 0.003 (log)` or `degrees | radians`."""
+    """Format one cell of a table: `1e-05 … 0.003 (log)` or `degrees | radians`."""
     match distribution:
         case CategoricalDistribution():
             return " | ".join(

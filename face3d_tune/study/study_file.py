@@ -1,6 +1,6 @@
-"""Study files (`studies/*.toml`): what a search varies, what it holds fixed, where it starts and how much it may cost.
+"""Study files (`studies/*.toml`): the searched and fixed parameters, the first trials and the budget of a search.
 
-Every mistake in a file raises StudyFileError, naming file and key.
+Every error in a file raises StudyFileError, naming file and key.
 """
 
 import math
@@ -41,7 +41,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class InitialTrial:
-    """A preset cut in two: what Optuna is told, and what applies to its trial although no search varies it."""
+    """A preset cut in two: Optuna's parameters, and the values that its trial sets outside the search."""
 
     name: str
     params: Mapping[str, Any]
@@ -51,9 +51,9 @@ class InitialTrial:
 
 @dataclass(frozen=True, slots=True)
 class StudyFile:
-    """One study file, read and checked. `presets` stand in the order in which they are tried.
+    """One study file, read and checked. `presets` are in the order in which they are tried.
 
-    Those in `near` are no presets that anybody named, but points near the best of the study before (see `stages`).
+    Those in `near` are not named presets, but points near the best of the study before (see `warm_start`).
     """
 
     name: str
@@ -69,7 +69,7 @@ class StudyFile:
     near: tuple[str, ...] = ()
 
     def for_layout(self, layout: Layout) -> "StudyFile":
-        """The same study without the parameters that a layout does not have, so that every searched one acts."""
+        """Return the study without the parameters that a layout lacks, so that every searched one has an effect."""
         if layout == "keypoint":
             return self
 
@@ -86,7 +86,10 @@ class StudyFile:
     def config(
         self, params: Mapping[str, Any], overrides: Mapping[str, Any], *, feature_size: int, epochs: int, layout: Layout
     ) -> TrialConfig:
-        """What trains: the fixed values, under a preset's own, under the searched ones. Raises ConfigError."""
+        """Build the config of a trial: searched values override a preset's own, which override the fixed ones.
+
+        Raises ConfigError.
+        """
         values = {**self.fixed, **overrides, **params}
         return resolve(values, feature_size=feature_size, epochs=epochs, layout=layout)
 
@@ -113,16 +116,16 @@ class StudyFile:
                 raise StudyFileError(f"{self.path}: {table}{error.message}", error.hint) from error
 
     def extreme_configs(self, feature_size: int, layout: Layout) -> list[TrialConfig]:
-        """Configs among which is the largest model that the search can meet."""
+        """Return configs that include the largest model of the search."""
         return [
             self.config(params, overrides, feature_size=feature_size, epochs=self.epochs, layout=layout)
             for _, params, overrides in self._corners()
         ]
 
     def _corners(self) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
-        """Both ends of the whole space, each end or choice of each parameter, and the presets: name, params, overrides.
+        """Yield both ends of the whole space, each end or choice of each parameter, and the presets.
 
-        Values in between cannot fail, but for nhead and d_model chosen together.
+        Each item has name, params, overrides. Values in between cannot fail, but for nhead and d_model chosen together.
         """
         ends = {name: space_module.ends(row) for name, row in self.space.items()}
         low, high = ({name: values[end] for name, values in ends.items()} for end in (0, -1))
@@ -133,10 +136,10 @@ class StudyFile:
             yield f"presets.{initial_trial.name}", initial_trial.params, initial_trial.overrides
 
     def initial_trials(self) -> list[InitialTrial]:
-        """Every preset, cut into searched and other values.
+        """Cut every preset into searched and other values.
 
         A searched parameter that a preset does not name has its script default. A value outside its range is refused,
-        except 0 in a logarithmic one: no such range can hold it, so it is kept out of Optuna's sight and applied.
+        except 0 in a logarithmic range, which cannot contain it. Optuna does not see that 0, and the trial applies it.
         """
         return [self._seed_trial(name, preset) for name, preset in self.presets.items()]
 
@@ -163,7 +166,7 @@ def _script_default(name: str) -> Any:
     if name == "width":
         return 1.0
     if name in ("d_model", "dim_feedforward"):
-        return None  # follows the data; a range that searches it needs it in every preset
+        return None  # d_model follows the data; a range that searches it needs it in every preset
     return TrialConfig.__dataclass_fields__[name].default
 
 
@@ -230,7 +233,7 @@ def _parse(path: Path, tables: dict[str, Any]) -> StudyFile:
 
 
 def _presets(path: Path, tables: dict[str, Any]) -> dict[str, Preset]:
-    """The guide's presets that `study.presets` lists, then every [presets.NAME] of the file."""
+    """Return the guide's presets that `study.presets` lists, then every [presets.NAME] of the file."""
     own, listed = tables["presets"], tables["study"].get("presets", [])
     if not isinstance(listed, list):
         raise StudyFileError(f"{path}: study.presets = {listed!r} is not a list of names")
@@ -249,7 +252,7 @@ def _presets(path: Path, tables: dict[str, Any]) -> dict[str, Preset]:
 
 
 def _at(path: Path, table: str, check: Any, name: str, value: Any) -> Any:
-    """Call a check of one value and say where in the file it stands."""
+    """Check one value; name its place in the file in the error."""
     try:
         return check(name, value)
     except ConfigError as error:

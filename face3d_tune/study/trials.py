@@ -1,4 +1,4 @@
-"""Reading a study: which trials there are, which is best, what each was trained with. Nothing here writes."""
+"""A study as read: its trials, the best one, the config of each. Nothing here writes."""
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,13 +20,13 @@ from face3d_tune.study.foreign import count_foreign, ended_from_outside, is_fore
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 IMPORTED = "imported"  # user attribute `origin` of a trial that was trained elsewhere
 REQUEUED = "put_back"  # user attribute of a failed trial whose parameters were queued again
-OUTSIDE = "outside"  # cause of a failure that another program brought about
-OF_THE_CONFIG = ("diverged", "out_of_memory")  # causes for which the same config would fail again
+OUTSIDE = "outside"  # cause of a failure by another program
+OF_THE_CONFIG = ("diverged", "out_of_memory")  # causes that would make the same config fail again
 
 
 @dataclass(frozen=True, slots=True)
 class PresetRow:
-    """One line of the guide's before/after table, measured. `trial` is None where there is none yet."""
+    """One line of the guide's before/after table, measured. `trial` is None before there is one."""
 
     name: str
     trial: FrozenTrial | None
@@ -35,7 +35,7 @@ class PresetRow:
 
 @dataclass(frozen=True, slots=True)
 class StoredTrial:
-    """A trial with what its study knows about data and settings, and the other trials."""
+    """A trial with its study's attributes, and the other trials."""
 
     study: str
     study_attrs: Mapping[str, Any]
@@ -44,7 +44,7 @@ class StoredTrial:
 
 
 def read_trial(place: Storage, study_name: str | None, number: int | None) -> StoredTrial:
-    """A trial of a study, or its best, read from a storage. Raises StorageError and StudyError."""
+    """Read a trial of a study, or its best, from a storage. Raises StorageError and StudyError."""
     with place.opened() as storage:
         study = find_study(storage, study_name)
         trials = study.get_trials(deepcopy=False)
@@ -52,7 +52,7 @@ def read_trial(place: Storage, study_name: str | None, number: int | None) -> St
 
 
 def find_study(storage: BaseStorage, name: str | None) -> optuna.Study:
-    """The study of that name; without a name the only one. Raises StudyError."""
+    """Find the study of that name; without a name, the only one. Raises StudyError."""
     name = existing_name(storage, name)
     study = optuna.load_study(study_name=name, storage=storage)
     if not is_own_study(study):
@@ -61,11 +61,10 @@ def find_study(storage: BaseStorage, name: str | None) -> optuna.Study:
 
 
 def require_present(study: optuna.Study, own: str | None) -> None:
-    """Raise StudyGoneError unless the storage still holds the study whose user attribute `id` is `own`.
+    """Raise StudyGoneError unless the storage still has the study whose user attribute `id` is `own`.
 
-    Optuna's number of a study is not enough: SQLite gives that of a deleted study to the next one, and the dashboard
-    renames a study by making another one with all its attributes. A name that was changed in the database itself
-    changes nothing.
+    Optuna's id of a study is not enough: SQLite gives that of a deleted study to the next one. The dashboard renames a
+    study by making another one with all its attributes. A name changed in the database itself makes no difference.
     """
     storage = study._storage
     try:
@@ -98,21 +97,21 @@ def still_present(study: optuna.Study, own: str | None) -> Iterator[None]:
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """The completed trial with the highest value; None if none has completed.
+    """Return the completed trial with the highest value; None if none has completed.
 
-    An imported one whose value the study could not confirm is none.
+    An imported trial whose value the study could not confirm does not count.
     """
     return next(iter(completed_trials(study)), None)
 
 
 def completed_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The completed trials that count, by value, the best first."""
+    """Return the completed trials that count, by value, best first."""
     completed = filter(counts, study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
     return sorted(completed, key=lambda trial: float("-inf") if trial.value is None else trial.value, reverse=True)
 
 
 def counts(trial: FrozenTrial) -> bool:
-    """Return whether a finished trial may be the best, or be compared with it.
+    """Tell whether a finished trial may be the best, or be compared with it.
 
     A trial of another program may not, nor an imported one whose value the study could not confirm.
     """
@@ -120,24 +119,24 @@ def counts(trial: FrozenTrial) -> bool:
 
 
 def trained_here(trial: FrozenTrial) -> bool:
-    """Return whether a trial has finished and was neither imported nor made by another program."""
+    """Tell whether a trial has finished and was neither imported nor made by another program."""
     return trial.state in FINISHED and not is_foreign(trial) and trial.user_attrs.get("origin") != IMPORTED
 
 
 def kept_cosine(trial: FrozenTrial) -> float | None:
-    """The mean validation cosine of the checkpoint that training kept, for a pruned trial too."""
+    """Return the mean validation cosine of the checkpoint that training kept, for a pruned trial too."""
     cosine: float | None = trial.user_attrs.get("val_cosine")  # to Optuna, a pruned trial's value is its last epoch's
     return cosine
 
 
 def folds_of(study_attrs: Mapping[str, Any]) -> int:
-    """Over how many folds of people the values of a study's trials are means; 1: the ordinary split."""
+    """Return the number of folds over which the values of a study's trials are means; 1: the ordinary split."""
     folds: int = study_attrs.get("settings", {}).get("folds", 1)  # an older study does not say
     return folds
 
 
 def pick_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
-    """A trial by number, or the best one. Raises StudyError if there is none, or if it never had a configuration."""
+    """Return a trial by number, or the best one. Raises StudyError if it does not exist, or never had a config."""
     if number is None:
         best = best_trial(study)
         if best is None:
@@ -162,13 +161,14 @@ def pick_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
 
 
 def config_of(trial: FrozenTrial) -> TrialConfig:
-    """What a trial set out to train with."""
+    """Return the config that a trial began with."""
     return TrialConfig(**trial.user_attrs["config"])
 
 
 def repeatable_config(trial: FrozenTrial) -> TrialConfig:
-    """What to train with to get the trial's value again: without the mixed precision that failed, and no further than
-    the epoch at which reaching the target ended it.
+    """Return the config that repeats a trial's value.
+
+    It omits the mixed precision that failed, and ends at the epoch at which reaching the target ended the trial.
     """
     config, attrs = config_of(trial), trial.user_attrs
     if attrs.get("retried_without_amp"):
@@ -179,33 +179,34 @@ def repeatable_config(trial: FrozenTrial) -> TrialConfig:
 
 
 def preset_rows(study: optuna.Study) -> list[PresetRow]:
-    """Every preset of a study with its latest trial, in the order in which they were queued."""
+    """Return every preset of a study with its latest trial, in the order in which they were queued."""
     trials: dict[str, FrozenTrial] = {}
     for trial in own_trials(study.get_trials(deepcopy=False)):
         if isinstance(preset := trial.user_attrs.get("preset"), str):
-            trials[preset] = trial  # a later one is the retry of an earlier one
+            trials[preset] = trial  # a later trial is the retry of an earlier one
     aliases: Mapping[str, str] = study.user_attrs.get("preset_aliases", {})
     rows = [PresetRow(name, trial) for name, trial in trials.items()]
     return rows + [PresetRow(name, trials.get(first), first) for name, first in aliases.items()]
 
 
 def origin(trial: FrozenTrial) -> str:
-    """Where a trial's config comes from: a preset by its name, a point near the best of the study before by its own,
-    `imported`, or `sampled`.
+    """Return the origin of a trial's config: a name, `imported` or `sampled`.
+
+    The name is that of a preset, or of a point near the best of the study before.
     """
     attrs = trial.user_attrs
     return str(attrs.get("preset") or attrs.get("near") or attrs.get("origin") or "sampled")
 
 
 def count_imported(study: optuna.Study) -> int:
-    """Trials that were trained elsewhere; they count towards no budget."""
+    """Count the trials that were trained elsewhere, which are outside every budget."""
     return sum(trial.user_attrs.get("origin") == IMPORTED for trial in study.get_trials(deepcopy=False))
 
 
 def count_states(study: optuna.Study) -> dict[str, int]:
-    """Trials by state, every state named: complete, pruned, fail, running, waiting.
+    """Count trials by state, every state named: complete, pruned, fail, running, waiting.
 
-    In a study of this program without the trials of others.
+    In a study of this program, trials of others are omitted.
     """
     trials = study.get_trials(deepcopy=False)
     states = [trial.state for trial in (own_trials(trials) if is_own_study(study) else trials)]
@@ -214,10 +215,10 @@ def count_states(study: optuna.Study) -> dict[str, int]:
 
 
 def cause(trial: FrozenTrial) -> str | None:
-    """Why a trial failed: `diverged`, `out_of_memory`, or `error` for what its config is not to blame for.
+    """Return why a trial failed: `diverged`, `out_of_memory`, or `error` if its config is not to blame.
 
     `outside`: another program ended it, or queued it with values that cannot be trained. None if it has not failed, or
-    only gave its place to a successor.
+    was only requeued.
     """
     attrs = trial.user_attrs
     if trial.state != TrialState.FAIL or REQUEUED in attrs:
@@ -230,21 +231,21 @@ def cause(trial: FrozenTrial) -> str | None:
 
 
 def count_causes(trials: Iterable[FrozenTrial]) -> dict[str, int]:
-    """Failed trials by cause, every cause named, and those that were `queued_again`: together all that failed."""
+    """Count failed trials by cause, every cause named, and those that were `queued_again`: together all that failed."""
     failed = [trial for trial in own_trials(list(trials)) if trial.state == TrialState.FAIL]
     causes = [cause(trial) or "queued_again" for trial in failed]
     return {name: causes.count(name) for name in (*OF_THE_CONFIG, "error", OUTSIDE, "queued_again")}
 
 
 def in_words(causes: Mapping[str, int]) -> str:
-    """`3 diverged, 1 out of memory`; empty if nothing failed."""
+    """Describe causes, e.g. `3 diverged, 1 out of memory`; empty if nothing failed."""
     words = {"error": "by an error", OUTSIDE: "from outside"}
     words |= {"out_of_memory": "out of memory", "queued_again": "queued again"}
     return ", ".join(f"{count} {words.get(name, name)}" for name, count in causes.items() if count)
 
 
 def summary(study: optuna.Study) -> dict[str, Any]:
-    """What `status` tells about a study, as plain values. Of a study of another program only the states are known."""
+    """Summarise a study for `status`, as plain values. For a study of another program only the states are known."""
     own = is_own_study(study)
     best, attrs = (best_trial(study), study.user_attrs) if own else (None, {})
     return {

@@ -1,7 +1,7 @@
-"""One study after another, as the guide's stages: the best of the first is where the next one begins.
+"""The warm start of a study, as in the guide's stages: it begins at the best of the study before.
 
-Every parameter that the next study does not search stays as the best trial had it, and its first trials are that config
-and four near it. What was taken over is stored with the new study, so that it goes on without the old one.
+Every parameter that the next study does not search keeps the best trial's value. Its first trials are that config and
+four near it. The warm start is stored with the new study, which then continues without the old one.
 """
 
 import random
@@ -28,12 +28,12 @@ from face3d_tune.study.trials import find_study, pick_trial, repeatable_config
 
 ATTR = "from"  # user attribute of a study that follows another
 _NEIGHBOURS = 4
-_TRIES = 100  # to find that many: a space of few choices has fewer
+_TRIES = 100  # attempts at finding that many: a space of few choices has fewer
 
 
 @dataclass(frozen=True, slots=True)
 class WarmStart:
-    """What a study takes over from the one before it, as it is stored."""
+    """The part of the study before that a study takes over, as stored."""
 
     study: str
     trial: int
@@ -42,12 +42,12 @@ class WarmStart:
 
     @classmethod
     def of(cls, attrs: Mapping[str, Any]) -> Self | None:
-        """What the user attributes of a study say; None if it follows no other."""
+        """Read the user attributes of a study; None if it has no warm start."""
         held = attrs.get(ATTR)
         return cls(**held) if held else None
 
     def to_attr(self) -> dict[str, Any]:
-        """As `of` reads it."""
+        """Return the attribute that `of` reads."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -57,7 +57,7 @@ class WarmStart:
 def take_up(
     place: Storage, name: str, before: str | None, data: FaceData, file: StudyFile, settings: Settings
 ) -> tuple[StudyFile, WarmStart | None]:
-    """The study file as study `name` goes on from study `before`, and what it takes over; else the file as it is.
+    """Return the study file as study `name` continues study `before`, and the warm start; else the file unchanged.
 
     Raises StudyError, as `find` does, and StorageError.
     """
@@ -73,15 +73,16 @@ def take_up(
 def find(
     storage: BaseStorage, name: str, before: str | None, data: FaceData, file: StudyFile, settings: Settings
 ) -> WarmStart | None:
-    """What study `name` takes over: what it is stored with if there is such a study, else the best of study `before`.
+    """Find the warm start of study `name`: the stored one if the study exists, else the best of study `before`.
 
-    None if it follows no study. Raises StudyError if `before` is not what the study follows, or cannot be followed.
+    None without a study before. Raises StudyError if `before` is another study than the stored one, or cannot be
+    followed.
     """
     names = study_names(storage)
     before = before and (alike(before, names) or before)
     if name in names:
         study = optuna.load_study(study_name=name, storage=storage)
-        if is_own_study(study):  # else the process that made it died before it was one, or it is of another program
+        if is_own_study(study):  # else the process that made it died too early, or another program made it
             return _held(name, study.user_attrs, before)
     if before is None:
         return None
@@ -121,7 +122,7 @@ def _check_comparable(study: optuna.Study, wanted: Mapping[str, Any]) -> None:
 
 
 def _seed(storage: BaseStorage, name: str, settings: Settings) -> int:
-    """The seed that study `name` has, or will have."""
+    """Return the seed that study `name` has, or will have."""
     own: int = DEFAULT_SEED
     if name in study_names(storage):
         study = optuna.load_study(study_name=name, storage=storage)
@@ -130,10 +131,10 @@ def _seed(storage: BaseStorage, name: str, settings: Settings) -> int:
 
 
 def follow(file: StudyFile, stage: WarmStart, seed: int, feature_size: int) -> StudyFile:
-    """The study file as it goes on from a stage: its fixed values and its first trials are the best's.
+    """Return the study file with the fixed values and first trials of a warm start.
 
-    The guide's presets give way to the best and its neighbours, of which no two are equal; presets of the file's own
-    come after them.
+    The best and its neighbours, no two of them equal, replace the guide's presets. Presets of the file's own come after
+    them.
     """
     values = _values(stage.config, file, feature_size)
     fixed = {name: value for name, value in values.items() if name not in file.space}
@@ -146,17 +147,17 @@ def follow(file: StudyFile, stage: WarmStart, seed: int, feature_size: int) -> S
 
 
 def moved(file: StudyFile, stage: WarmStart, feature_size: int) -> dict[str, tuple[Any, Any]]:
-    """Searched parameters whose best value the space does not hold, each with what it begins at instead."""
+    """Return searched parameters whose best value is outside the space, each with the value it begins at instead."""
     values = _values(stage.config, file, feature_size)
     starts = {name: (values[name], nearest(row, values[name])) for name, row in file.space.items()}
     return {name: pair for name, pair in starts.items() if pair[0] != pair[1]}
 
 
 def nearest(row: BaseDistribution, value: Any) -> Any:
-    """`value` if the space holds it, else the end or the choice next to it; of choices without order the first.
+    """Return `value` if the space contains it, else the nearest end or choice; of unordered choices the first.
 
-    So the sampler knows every searched value of every trial. One that is kept out of its sight, as a preset's 0 is,
-    would never again be sampled together with the others.
+    So the sampler sees every searched value of every trial. A value that it does not see, as a preset's 0, would never
+    be sampled together with the others.
     """
     if space_module.contains(row, value):
         return value
@@ -166,7 +167,7 @@ def nearest(row: BaseDistribution, value: Any) -> Any:
 
 
 def _values(config: Mapping[str, Any], file: StudyFile, feature_size: int) -> dict[str, Any]:
-    """A config as parameters of a study file. What follows from others there is left to follow from them."""
+    """Convert a config to parameters of a study file. Values that follow from others there are omitted."""
     values = {name: value for name, value in config.items() if name in PARAMETERS}
     d_model = values["d_model"]
     if values["dim_feedforward"] == 4 * d_model and "dim_feedforward" not in file.space:
@@ -181,7 +182,7 @@ def _values(config: Mapping[str, Any], file: StudyFile, feature_size: int) -> di
 
 
 def _exact(config: Mapping[str, Any], values: Mapping[str, Any], feature_size: int) -> dict[str, Any]:
-    """The mean squared error's weight of the best, where it is not 1 - cosine_weight to the last digit."""
+    """Return the best's weight of the mean squared error, where it is not 1 - cosine_weight to the last digit."""
     whole = TrialConfig(**config)
     made = resolve(values, feature_size=feature_size, epochs=whole.epochs, layout=whole.layout)
     same = made.cosine_weight == whole.cosine_weight and made.mse_weight != whole.mse_weight
@@ -189,7 +190,7 @@ def _exact(config: Mapping[str, Any], values: Mapping[str, Any], feature_size: i
 
 
 def _neighbours(file: StudyFile, start: Mapping[str, Any], seed: int) -> Sequence[dict[str, Any]]:
-    """Up to four points near `start`, which follow from the seed."""
+    """Return up to four points near `start`, which follow from the seed."""
     rng, found = random.Random(seeds.derive(seed, "neighbours")), [dict(start)]
     for _ in range(_TRIES):
         point = {name: space_module.neighbour(row, start[name], rng) for name, row in file.space.items()}
