@@ -31,9 +31,9 @@ _WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number",
 
 
 def make_sampler(file: StudyFile, seed: int) -> samplers.BaseSampler:
-    """The sampler of a study file, seeded. Raises StudyFileError."""
+    """Make the sampler of a study file, seeded. Raises StudyFileError."""
     options = dict(file.sampler.options)
-    if file.sampler.name == "tpe":  # several trials are in training at once: do not try the same point twice
+    if file.sampler.name == "tpe":  # several trials run at once: they must not try the same point
         options = {"constant_liar": True, **options}
     component = Component(file.sampler.name, options)
     sampler: samplers.BaseSampler = _make(file, "sampler", component, _SAMPLERS, {"seed": seed % 2**32})
@@ -41,7 +41,7 @@ def make_sampler(file: StudyFile, seed: int) -> samplers.BaseSampler:
 
 
 def make_pruner(file: StudyFile) -> pruners.BasePruner:
-    """The pruner of a study file. Raises StudyFileError."""
+    """Make the pruner of a study file. Raises StudyFileError."""
     pruner: pruners.BasePruner = _make(file, "pruner", file.pruner, _PRUNERS, {})
     return pruner
 
@@ -74,7 +74,8 @@ def _make(file: StudyFile, table: str, component: Component, known: Mapping[str,
 
 
 def _check_type(place: str, value: Any, annotation: Any) -> None:
-    """Hold a value against Optuna's own annotation, such as `bool | None`: it looks at some options in mid-search only.
+    """Check a value against Optuna's own annotation, such as `bool | None`: Optuna checks some options only in
+    mid-search.
 
     An int may stand for a float.
     """

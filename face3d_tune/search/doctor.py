@@ -1,7 +1,7 @@
-"""A look at everything that a search needs, before it needs it. Nothing is created or changed.
+"""A check of everything that a search needs, before it starts. Nothing is created or changed.
 
-The users' script, if it is named, trains a small epoch in a temporary folder: which layout it builds stands in no flag,
-and its source would only allow a guess.
+The users' script, if it is named, trains a small epoch in a temporary folder. No flag shows which layout it builds, and
+its source would only allow a guess.
 """
 
 import os
@@ -48,7 +48,7 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one look saw, and what to do about it (nothing, if it is ok)."""
+    """The result of one check, and what to do about it (nothing, if it is ok)."""
 
     name: str
     level: Level
@@ -218,7 +218,7 @@ def _disk(storage: str, artifacts: str | None) -> Finding:
 
 
 def _script(script: ScriptToTry, folder: Path | None) -> Finding:
-    """Let the script train a small epoch with a model that no default describes, and look at what it built."""
+    """Let the script train a small epoch with a model that no default describes, and check the model that it built."""
     accepted, data = read_script(script.path), load(folder)
     config, use = _unusual(data, script.layout, accepted), DataUse.of(data)
     with tempfile.TemporaryDirectory(prefix="face3d-tune-") as name, endings_interrupt():
@@ -240,7 +240,7 @@ def _script(script: ScriptToTry, folder: Path | None) -> Finding:
 
 
 def _unusual(data: FaceData, layout: Layout, script: Script) -> TrialConfig:
-    """Make a small config that differs from the defaults of every copy in whatever this script has a flag for."""
+    """Make a small config that differs from the defaults of every copy wherever this script has a flag."""
     size = data.feature_size
     unusual: dict[str, Any] = {
         "num_layers": 2,
@@ -259,5 +259,5 @@ def _unusual(data: FaceData, layout: Layout, script: Script) -> TrialConfig:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
+    """Return the folder, or the nearest existing one above it."""
     return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())

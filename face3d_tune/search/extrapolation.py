@@ -1,7 +1,8 @@
-"""Prunes a trial by where its curve will end, not by where it is (after Baker, Gupta, Raskar and Naik, 2017).
+"""A pruner that extrapolates: it compares where curves will end, not where they are.
 
-The configs that end highest here have small rates and much dropout, and are among the last after ten epochs. A pruner
-that compares trials at the same epoch stops them; docs/search-quality.md has what that costs.
+It follows Baker, Gupta, Raskar and Naik (2017). The configs that end highest here have small rates and much dropout,
+and are among the last after ten epochs. A pruner that compares trials at the same epoch stops them;
+docs/search-quality.md has what that costs.
 """
 
 import math
@@ -17,11 +18,11 @@ _LEAST_ERROR = 1e-4  # cosine
 
 
 class ExtrapolationPruner(BasePruner):
-    """Prunes a trial whose chance to end above the best completed one is below `chance`.
+    """A pruner of trials whose chance to end above the best completed one is below `chance`.
 
-    The values of completed trials are regressed (ridge) on what their curves had shown by the same epoch: the highest
-    cosine, the last, and that at half the epochs. The error of the prediction is that of left-out trials, as if normal.
-    For a study that maximises. Raises ValueError.
+    A ridge regression predicts the values of completed trials from their curves up to the same epoch: the highest
+    cosine, the last, and that at half the epochs. The error of the prediction is that of left-out trials, taken as
+    normal. For a study that maximises. Raises ValueError.
 
     Args:
         chance: (0, 1), below which a trial is pruned.
@@ -38,7 +39,7 @@ class ExtrapolationPruner(BasePruner):
         self._chance, self._n_startup_trials, self._n_warmup_steps = chance, n_startup_trials, n_warmup_steps
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Whether to stop `trial` now; intermediate values are its validation cosines by epoch, from 1."""
+        """Tell whether to stop `trial` now; intermediate values are its validation cosines by epoch, from 1."""
         step = trial.last_step
         if step is None or step < self._n_warmup_steps:
             return False
@@ -54,13 +55,13 @@ class ExtrapolationPruner(BasePruner):
 
 
 def _shown(trial: FrozenTrial, step: int) -> tuple[float, float, float] | None:
-    """Highest, last and middle value of a curve up to a step; one that ended before stays at its last."""
+    """Return highest, last and middle value of a curve up to a step; one that ended before stays at its last."""
     values = [value for epoch, value in sorted(trial.intermediate_values.items()) if epoch <= step]
     return (max(values), values[-1], values[(len(values) - 1) // 2]) if values else None
 
 
 def predict(shown: NDArray[np.float64], values: NDArray[np.float64], at: NDArray[np.float64]) -> tuple[float, float]:
-    """The value at a point by ridge regression, and the standard error of predicting one.
+    """Predict the value at a point by ridge regression, and the standard error of the prediction.
 
     Args:
         shown: [trials, columns].

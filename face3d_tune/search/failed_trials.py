@@ -1,8 +1,8 @@
-"""Failures that teach: a sampler sees trials that diverged or ran out of memory as the worst there is.
+"""Failed trials as the sampler sees them: those that diverged or ran out of memory count as the worst there is.
 
-Optuna's samplers ignore failed trials, so they ask for the same hopeless region again and again. What is stored stays
-as it is: such trials are failed, and count towards no budget. Trials of other programs a sampler does not see: their
-values may be of another measure, and one that lacks a parameter would end joint sampling for all others.
+Optuna's samplers ignore failed trials, so they ask for the same hopeless region again and again. The stored trials stay
+as they are: failed, and outside every budget. The sampler does not see trials of other programs. Their values may be of
+another measure, and one that lacks a parameter would end joint sampling for all others.
 """
 
 import copy
@@ -17,14 +17,14 @@ from optuna.trial import FrozenTrial, TrialState
 from face3d_tune.study.foreign import View, own_trials
 from face3d_tune.study.trials import FINISHED, OF_THE_CONFIG, cause
 
-_AT_MOST = 4  # failures shown for each completed trial: TPE takes the best tenth, and no failure may come into it
+_AT_MOST = 4  # failures shown for each completed trial: TPE takes the best tenth, which no failure may reach
 
 
 class FailuresAsWorst(BaseSampler):
-    """Another sampler, which is shown `seen_by_sampler` wherever it reads the trials of a study.
+    """A wrapper of a sampler, which reads `seen_by_sampler` in place of the trials of a study.
 
-    Its start-up is as long as it would be without: until then failures teach nothing, since a model of two or three
-    good trials beside a dozen failures would stay with these.
+    Its start-up is as long as without the wrapper, and failures teach nothing until then. A model of two or three good
+    trials beside a dozen failures would stay with these.
     """
 
     def __init__(self, sampler: BaseSampler) -> None:
@@ -38,41 +38,41 @@ class FailuresAsWorst(BaseSampler):
         return cast(optuna.Study, View(study, seen_by_sampler if started else own_trials))
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """What the other one samples jointly."""
+        """Return what the wrapped sampler samples jointly."""
         return self._sampler.infer_relative_search_space(self._seen(study), trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Its values for these."""
+        """Return the wrapped sampler's values for the joint parameters."""
         return self._sampler.sample_relative(self._seen(study), trial, search_space)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Its value for one of the others."""
+        """Return the wrapped sampler's value for one of the others."""
         return self._sampler.sample_independent(self._seen(study), trial, param_name, param_distribution)
 
     def reseed_rng(self) -> None:
-        """Take another seed."""
+        """Reseed the wrapped sampler."""
         self._sampler.reseed_rng()
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Whatever it does before a trial."""
+        """Call the wrapped sampler before a trial."""
         self._sampler.before_trial(study, trial)
 
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Whatever it does after one."""
+        """Call the wrapped sampler after a trial."""
         self._sampler.after_trial(study, trial, state, values)
 
 
 def seen_by_sampler(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return this program's trials, those that failed by their own config as completed ones with the worst value.
+    """Return this program's trials, with those that failed by their own config as completed ones with the worst value.
 
-    The worst value that is known says "not there" without bending a model of the others, as -1 would. Before a trial
-    has completed there is none, and the failures stay what they are; so do the oldest where they are too many.
+    The worst known value says "not there" without bending a model of the others, as -1 would. Before a trial has
+    completed, the failures stay failed; so do the oldest where they are too many.
     """
     trials = own_trials(trials)
     completed = [trial.value for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]

@@ -30,9 +30,9 @@ _FRESH = 10.0  # seconds for which completed trials of other workers may be unkn
 
 
 class CompletedTrials:
-    """What a percentile pruner asks of a study, from memory; read again when a trial has ended, or after a while.
+    """The trials that a percentile pruner reads, in memory; read again when a trial has ended, or after a while.
 
-    Trials of other programs are left out: their curves need not be of validation cosines, nor their steps epochs.
+    Trials of other programs are omitted: their curves need not be of validation cosines, nor their steps epochs.
     """
 
     def __init__(self, study: optuna.Study) -> None:
@@ -42,21 +42,21 @@ class CompletedTrials:
         self._read = float("-inf")
 
     def get_trials(self, deepcopy: bool = False, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        """The completed trials; the arguments are those of `Study.get_trials`."""
+        """Return the completed trials; the arguments are those of `Study.get_trials`."""
         if time.monotonic() - self._read > _FRESH:
             self._trials = own_trials(self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
             self._read = time.monotonic()
         return self._trials
 
     def forget(self) -> None:
-        """Read again when asked next."""
+        """Read the study again at the next request."""
         self._read = float("-inf")
 
 
 class TrialReporter:
-    """Takes the curve of one trial and asks the study's pruner about it (`objective.Reporter`).
+    """The reporter of one trial's curve, which also asks the study's pruner about it (`trial_run.Reporter`).
 
-    What cannot be stored while the database is away is kept, in order; until it is stored nothing is pruned.
+    Reports wait, in order, while the database is away; nothing is pruned until they are stored.
     """
 
     def __init__(self, trial: optuna.Trial, completed: CompletedTrials, attempt: Attempt = _at_once) -> None:
@@ -72,7 +72,7 @@ class TrialReporter:
         self._attempt(self.deliver)
 
     def deliver(self) -> None:
-        """Store what waits."""
+        """Store the pending reports."""
         while self._waiting:
             value, step, lr = self._waiting[0]
             if lr != self._lr:  # first, since this may be done twice if what follows fails, and a report may not
@@ -82,15 +82,15 @@ class TrialReporter:
             self._waiting.popleft()
 
     def should_prune(self) -> bool:
-        """Whether other trials' curves make this one hopeless: what `Trial.should_prune` answers."""
+        """Tell whether other trials' curves make this one hopeless: the answer of `Trial.should_prune`."""
         return not self._waiting and bool(self._attempt(self._asked))
 
     def is_lost(self, values: Sequence[float]) -> bool:
-        """Whether the completed trials make one hopeless that has these values on its first folds."""
+        """Tell whether the completed trials make one hopeless that has these values on its first folds."""
         return not self._waiting and bool(self._attempt(lambda: racing.is_lost(values, self._fold_values())))
 
     def _fold_values(self) -> list[list[float]]:
-        """Of every completed trial; one that was trained elsewhere has none."""
+        """Return the fold values of every completed trial; one that was trained elsewhere has none."""
         attrs = [trial.user_attrs for trial in self._completed.get_trials()]
         return [[fold["value"] for fold in held["folds"]] for held in attrs if "folds" in held]
 
