@@ -162,6 +162,39 @@ def test_every_package_in_use_is_in_the_table():
     assert set().union(*(others(ast.walk(tree)) for tree in TREES.values())) == TOOLS.keys()
 
 
+OPTUNA_INTERNALS = "storage.optuna_internals"
+
+
+def private_names(tree):
+    """Names with an underscore that belong to another package: attributes, imports, and names written as text.
+
+    A module's own classes may read each other's: their names are defined or assigned in it.
+    """
+    nodes = list(ast.walk(tree))
+    own = {
+        node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self", "cls")
+    }
+    own |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    own |= {"_replace", "_exit"}  # public: of named tuples, and of os
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr):
+            whose = ast.unparse(node.value)
+            foreign = node.attr not in own or re.search(r"\b(study|trial|storage)$", whose)
+            if whose not in ("self", "cls", "torch") and foreign:
+                yield ast.unparse(node)
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"optuna[\w.]*\._[\w.]+", str(node.value)):
+            yield node.value
+        elif isinstance(node, ast.FunctionDef) and node.name == "_get_trials":  # a study for samplers
+            yield node.name
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr":
+            yield from (text for text in map(ast.unparse, node.args[1:]) if re.match("'_[a-z]", text))
+    yield from (name for name in imported(nodes) if name.startswith("optuna") and "._" in name)
+
+
+def test_one_module_alone_knows_private_names_of_optuna():
+    assert {module for module, tree in TREES.items() if list(private_names(tree))} == {OPTUNA_INTERNALS}
+
+
 def test_the_page_of_the_design_shows_every_room_and_every_file_in_it():
     design = (PACKAGE.parent / "docs" / "design.md").read_text(encoding="utf-8")
     tree = re.search(r"```\nface3d_tune/\n(.*?)```", design, flags=re.DOTALL)[1]
@@ -222,6 +255,20 @@ def test_the_rules_would_notice():
     assert others(at_import(ast.parse("try:\n    import torch\nexcept ImportError:\n    torch = None\n"))) == {"torch"}
     assert not others(at_import(ast.parse("if TYPE_CHECKING:\n    import torch\n")))
     assert list(imported(inside_functions(tree))) == ["torch"]
+    for code in (
+        "study._storage",
+        "trial._trial_id",
+        "self.study._study_id",
+        "from optuna.storages._rdb.models import BaseModel",
+        "import optuna._imports",
+        'sys.modules.get("optuna_dashboard._importance")',
+        'getattr(sampler, "_n_startup_trials", 0)',
+        "class View:\n    def __init__(self):\n        self._storage = self.study._storage",
+        "class View:\n    def _get_trials(self):\n        return []",
+    ):
+        assert list(private_names(ast.parse(code))), code
+    for code in ("self._storage", "os._exit(1)", "row._replace(start=None)", "torch._fused_adamw_(weights)"):
+        assert not list(private_names(ast.parse(code))), code
     for code in ('Pairs(data, "test", unit)', 'data.parts["test"]', 'no_model_cosine(part="test")'):
         assert list(looks_at_test_people(ast.parse(code)))
     assert not list(looks_at_test_people(ast.parse('people["test"]; words("tests")')))

@@ -35,7 +35,9 @@ def _shown(place: "Storage", as_json: bool) -> str:
         studies = []
         for each in sorted(optuna.get_all_study_summaries(opened, include_best_trial=False), key=_name):
             study = optuna.load_study(study_name=each.study_name, storage=opened)
-            workers = [row.to_dict() for row in read_workers(opened.engine, study._study_id)]
+            workers = [
+                row.to_dict() for row in read_workers(opened.engine, opened.get_study_id_from_name(study.study_name))
+            ]
             studies.append({**summary(study), "workers": workers})
     where = str(place.sqlite_file.resolve()) if place.sqlite_file else str(place)
     if as_json:

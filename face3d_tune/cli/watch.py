@@ -29,6 +29,7 @@ def watch(storage: str, study_name: str | None) -> None:
     from face3d_tune.errors import StorageError, StudyError
     from face3d_tune.search.target import reached_by_any
     from face3d_tune.storage.database import Storage
+    from face3d_tune.storage.optuna_internals import study_id
     from face3d_tune.storage.study_names import existing_name
     from face3d_tune.study.foreign import is_foreign, own_trials
     from face3d_tune.study.fresh import Fresh
@@ -60,10 +61,10 @@ def watch(storage: str, study_name: str | None) -> None:
                     picture = _picture(tally, [], 1)
                     time.sleep(_EVERY)
                     continue
-                if looked and now.keys.get(study._study_id) != key:
+                if looked and now.keys.get(study_id(study)) != key:
                     console.print(f"study {name!r} was replaced by another of that name, which is watched from here on")
                     tally, seen, looked = Tally(name, None), set[int](), False
-                key = now.keys.get(study._study_id)
+                key = now.keys.get(study_id(study))
                 for trial in (trial for trial in trials if trial.state.is_finished() and trial.number not in seen):
                     seen.add(trial.number)
                     best = tally.add(trial)

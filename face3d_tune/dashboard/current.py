@@ -5,7 +5,6 @@ another study.
 """
 
 import re
-import sys
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from importlib.resources import files
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.storages import BaseStorage, RDBStorage
 
 from face3d_tune.dashboard.wsgi import refuse, send, whole
+from face3d_tune.storage.optuna_internals import forget_importances
 from face3d_tune.study.fresh import Fresh, Look
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ class Current:
 
     def __init__(self, storage: RDBStorage, build: Callable[[BaseStorage], "WSGIApplication"]) -> None:
         def anew(cached: BaseStorage) -> "WSGIApplication":
-            # optuna-dashboard caches importances by study id, in one place for all its applications.
-            importances: Any = sys.modules.get("optuna_dashboard._importance")
-            getattr(importances, "param_importance_cache", {}).clear()
+            forget_importances()
             return build(cached)
 
         self._fresh = Fresh(storage, anew)

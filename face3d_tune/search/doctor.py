@@ -32,6 +32,7 @@ from face3d_tune.script.export import commands
 from face3d_tune.script.flags import Script, read_script
 from face3d_tune.storage.artifacts import Artifacts
 from face3d_tune.storage.database import Storage
+from face3d_tune.storage.study_names import study_names
 from face3d_tune.storage.workers import clock, read_workers
 from face3d_tune.system.paths import expanded
 
@@ -167,8 +168,8 @@ def _storage(typed: str) -> Finding:
         return Finding("storage", "ok", f"{place}: not there yet; `face3d-tune run` makes it")
     try:
         with place.opened() as storage:
-            studies = storage.get_all_studies()
-            at_work = sum(row.alive for study in studies for row in read_workers(storage.engine, study._study_id))
+            studies = [storage.get_study_id_from_name(name) for name in study_names(storage)]
+            at_work = sum(row.alive for study in studies for row in read_workers(storage.engine, study))
             held = f"{len(studies)} {'study' if len(studies) == 1 else 'studies'}"
             return Finding("storage", "ok", f"{place}: {held}; workers searching now: {at_work}")
     except StorageError as error:

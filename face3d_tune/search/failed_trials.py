@@ -14,7 +14,8 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from face3d_tune.study.foreign import View, own_trials
+from face3d_tune.storage.optuna_internals import StudyView, startup_trials, trials_as_sampled_from
+from face3d_tune.study.foreign import own_trials
 from face3d_tune.study.trials import FINISHED, OF_THE_CONFIG, cause
 
 _AT_MOST = 4  # failures shown for each completed trial: TPE takes the best tenth, which no failure may reach
@@ -29,13 +30,13 @@ class FailuresAsWorst(BaseSampler):
 
     def __init__(self, sampler: BaseSampler) -> None:
         self._sampler = sampler
-        self._startup: int = getattr(sampler, "_n_startup_trials", 0)
+        self._startup = startup_trials(sampler)
         self._counted = FINISHED if isinstance(sampler, TPESampler) else (TrialState.COMPLETE,)
 
     def _seen(self, study: optuna.Study) -> optuna.Study:
-        trials = own_trials(study._get_trials(deepcopy=False, use_cache=True))
+        trials = own_trials(trials_as_sampled_from(study))
         started = sum(trial.state in self._counted for trial in trials) >= self._startup
-        return cast(optuna.Study, View(study, seen_by_sampler if started else own_trials))
+        return cast(optuna.Study, StudyView(study, seen_by_sampler if started else own_trials))
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return what the wrapped sampler samples jointly."""

@@ -22,6 +22,7 @@ from face3d_tune.search.pruning import CompletedTrials, TrialReporter
 from face3d_tune.search.trial_queue import TrialLost, TrialQueue, lineage
 from face3d_tune.search.trial_run import Outcome, TrialRun
 from face3d_tune.storage.database import is_away
+from face3d_tune.storage.optuna_internals import trial_id
 from face3d_tune.storage.retry import DatabaseRetry
 from face3d_tune.study.trials import OF_THE_CONFIG, OUTSIDE, REQUEUED, cause, count_causes, in_words
 from face3d_tune.system import signals
@@ -255,7 +256,7 @@ class Loop:
     def _lost(self, entry: _Running) -> None:
         """Go on without a trial that another worker has taken, or another program has ended."""
         self._slots.drop(entry.trial.number)
-        self._queue.worker.forget(entry.trial._trial_id)
+        self._queue.worker.forget(trial_id(entry.trial))
         del self._running[entry.trial.number]
         reason = self._database_retry.attempt(lambda: self._queue.why_lost(entry.trial))
         self._watcher.trial_lost(entry.trial.number, reason or "lost while the storage did not answer")

@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.search import racing
 from face3d_tune.search.extrapolation import ExtrapolationPruner
-from face3d_tune.study.foreign import View, own_trials
+from face3d_tune.storage.optuna_internals import StudyView, storage_of, trial_id
+from face3d_tune.study.foreign import own_trials
 
 Attempt = Callable[[Callable[[], Any]], Any]  # calls something that needs the database, if that is there
 
@@ -99,8 +100,8 @@ class TrialReporter:
         if isinstance(pruner, NopPruner):
             return False
         if not isinstance(pruner, PercentilePruner | ExtrapolationPruner):  # the median pruner is one
-            held = self._trial.study._storage.get_trial(self._trial._trial_id)
-            return pruner.prune(View(self._trial.study), held)  # type: ignore[arg-type]
+            held = storage_of(self._trial.study).get_trial(trial_id(self._trial))
+            return pruner.prune(StudyView(self._trial.study, own_trials), held)  # type: ignore[arg-type]
         running = FrozenTrial(
             number=self._trial.number,
             state=TrialState.RUNNING,
@@ -112,6 +113,6 @@ class TrialReporter:
             user_attrs={},
             system_attrs={},
             intermediate_values=dict(self._curve),
-            trial_id=self._trial._trial_id,
+            trial_id=trial_id(self._trial),
         )
         return pruner.prune(self._completed, running)  # type: ignore[arg-type]

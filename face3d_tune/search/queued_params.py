@@ -13,10 +13,10 @@ from optuna.trial import FrozenTrial
 
 from face3d_tune.config import PARAMETERS, check_type
 from face3d_tune.errors import ConfigError
+from face3d_tune.storage.optuna_internals import fixed_params
 from face3d_tune.study import space as space_module
 from face3d_tune.study.study_file import StudyFile
 
-_FIXED = "fixed_params"  # system attribute in which Optuna keeps the parameters of a queued trial
 _LONGEST = 60  # characters of a value in a message
 
 
@@ -32,12 +32,12 @@ class Queued:
 
 def from_outside(trial: FrozenTrial) -> bool:
     """Return whether another program queued a trial: this one marks its presets and retries."""
-    return _FIXED in trial.system_attrs and not {"overrides", "retry_of"} & trial.user_attrs.keys()
+    return fixed_params(trial) is not None and not {"overrides", "retry_of"} & trial.user_attrs.keys()
 
 
 def read(trial: FrozenTrial, file: StudyFile) -> Queued:
     """Return what a trial asks for. Raises ConfigError if no trial of this study can have it."""
-    attrs, wanted = trial.user_attrs, trial.system_attrs.get(_FIXED, {})
+    attrs, wanted = trial.user_attrs, fixed_params(trial) or {}
     overrides, seed = attrs.get("overrides", {}), attrs.get("seed")
     known = isinstance(overrides, dict) and overrides.keys() <= PARAMETERS.keys()
     _require("overrides", overrides, known, "parameters of a study file")

@@ -35,6 +35,7 @@ from face3d_tune.search.trial_queue import TrialQueue
 from face3d_tune.search.trial_run import Outcome, Setup, TrialRun
 from face3d_tune.storage.artifacts import Artifacts, unique_name
 from face3d_tune.storage.database import one_at_a_time
+from face3d_tune.storage.optuna_internals import storage_of, study_id, trial_id
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
 from face3d_tune.storage.workers import DEFAULT_SILENCE, Heartbeat, Worker
 from face3d_tune.study import warm_start
@@ -97,7 +98,7 @@ class Search:
         # The best of the stage before trains with another seed than it had there, or its value would say nothing new.
         self._before = (stage.study,) if stage else ()
         alone = storage.engine.dialect.name == "sqlite"
-        self.worker = Worker(storage.engine, self.study._study_id, silence=silence, alone=alone)
+        self.worker = Worker(storage.engine, study_id(self.study), silence=silence, alone=alone)
         self.queue = TrialQueue(self.study, storage, self.worker)
         checkpoints = None
         if artifacts is not None:
@@ -191,7 +192,7 @@ class Search:
 
     def _begin(self, trial: optuna.Trial, reporter: TrialReporter, engine: str, watcher: Watcher) -> TrialRun | Outcome:
         """Sample what no preset has set; a config that cannot be trained ends the trial."""
-        held = self.study._storage.get_trial(trial._trial_id)
+        held = storage_of(self.study).get_trial(trial_id(trial))
         ordinal: int = held.user_attrs["ordinal"]
         # No two trials sample from one seed, whichever workers ask for them; and Optuna asks the sampler only now.
         sampler_seed = seeds.derive(self.seed, "sampler", ordinal)

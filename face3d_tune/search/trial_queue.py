@@ -18,6 +18,7 @@ from sqlalchemy import text
 from face3d_tune.executor.tasks import RETRIES
 from face3d_tune.search.trial_run import Cause, Outcome
 from face3d_tune.storage.database import one_at_a_time
+from face3d_tune.storage.optuna_internals import fixed_params, storage_of, study_id, trial_id
 from face3d_tune.storage.workers import Orphan, Worker
 from face3d_tune.study import history
 from face3d_tune.study.foreign import FOREIGN_SQL, ended_from_outside, is_foreign, own_trials
@@ -37,7 +38,7 @@ class TrialQueue:
     def __init__(self, study: optuna.Study, storage: RDBStorage, worker: Worker) -> None:
         self.study, self.worker = study, worker
         self.note: Callable[[str], object] = lambda line: None
-        self._engine = storage.engine
+        self._engine, self._storage, self._study_id = storage.engine, storage_of(study), study_id(study)
         self._own: str | None = study.user_attrs.get("id")
 
     def on_study(self) -> AbstractContextManager[None]:
@@ -52,7 +53,7 @@ class TrialQueue:
             f"and not {FOREIGN_SQL} group by state"
         )
         with self._engine.connect() as database:
-            rows = database.execute(question, {"study": self.study._study_id}).all()
+            rows = database.execute(question, {"study": self._study_id}).all()
         return {TrialState[state]: count for state, count in rows}
 
     def finished(self) -> int:
@@ -80,9 +81,9 @@ class TrialQueue:
             for trial in trials:
                 run_id = trial.user_attrs["run_id"]
                 if new := run_id not in held:
-                    storage = self.study._storage  # `Study.add_trial` does the same, and does not tell the number
-                    trial_id = storage.create_new_trial(self.study._study_id, template_trial=trial)
-                    held[run_id] = storage.get_trial_number_from_id(trial_id)
+                    # `Study.add_trial` does the same, and does not tell the number.
+                    new_id = self._storage.create_new_trial(self._study_id, template_trial=trial)
+                    held[run_id] = self._storage.get_trial_number_from_id(new_id)
                 taken.setdefault(run_id, (held[run_id], new))
             return taken
 
@@ -101,7 +102,7 @@ class TrialQueue:
             except UpdateFinishedTrialError:  # this process was frozen in this very block, and taken for dead
                 return None
             still_alone()  # or what was counted is no more true; nobody claims the trial, so it is taken back
-            self.worker.claim(trial._trial_id)  # last: whoever dies before is recognised at once
+            self.worker.claim(trial_id(trial))  # last: whoever dies before is recognised at once
             return trial
 
     def tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
@@ -110,29 +111,28 @@ class TrialQueue:
         Told again after the database went away in between, it changes nothing.
         """
         try:
-            if not self.study._storage.get_trial(trial._trial_id).state.is_finished():
+            if not self._storage.get_trial(trial_id(trial)).state.is_finished():
                 for key, value in outcome.attrs.items():  # many small writes, for which nobody else has to wait
                     trial.set_user_attr(key, value)
-                self.study._storage.set_trial_system_attr(trial._trial_id, history.ATTR, outcome.history)
+                self._storage.set_trial_system_attr(trial_id(trial), history.ATTR, outcome.history)
             with one_at_a_time(self._engine):
-                held = self.study._storage.get_trial(trial._trial_id)
+                held = self._storage.get_trial(trial_id(trial))
                 if ended_from_outside(held):
                     raise TrialLost
                 if held.state not in FINISHED:  # which no other worker would have made it
-                    if not self.worker.holds(trial._trial_id):
+                    if not self.worker.holds(trial_id(trial)):
                         raise TrialLost
                     if not held.state.is_finished():
                         held = self._tell(trial, outcome)
-                self.worker.release(trial._trial_id)
+                self.worker.release(trial_id(trial))
                 return held
         except UpdateFinishedTrialError as error:
             raise TrialLost from error
 
     def _tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
         if outcome.death:
-            storage = self.study._storage
-            self._requeue(storage.get_trial(trial._trial_id), outcome.attrs["error"], death=outcome.death)
-            return storage.get_trial(trial._trial_id)
+            self._requeue(self._storage.get_trial(trial_id(trial)), outcome.attrs["error"], death=outcome.death)
+            return self._storage.get_trial(trial_id(trial))
         match outcome.stop_reason:
             case "pruned":
                 return self.study.tell(trial, state=TrialState.PRUNED)
@@ -144,18 +144,18 @@ class TrialQueue:
     def requeue(self, trial: optuna.Trial, reason: str) -> None:
         """Fail a trial of this worker and queue it again. Raises TrialLost."""
         with one_at_a_time(self._engine):
-            held = self.study._storage.get_trial(trial._trial_id)
+            held = self._storage.get_trial(trial_id(trial))
             if held.state.is_finished():  # it was being told when the interrupt came
-                self.worker.release(trial._trial_id)
-            elif not self.worker.holds(trial._trial_id):
+                self.worker.release(trial_id(trial))
+            elif not self.worker.holds(trial_id(trial)):
                 raise TrialLost
             else:
                 self._requeue(held, reason)
-                self.worker.release(trial._trial_id)
+                self.worker.release(trial_id(trial))
 
     def why_lost(self, trial: optuna.Trial) -> str:
         """Say in a few words who took a trial from this worker."""
-        if ended_from_outside(self.study._storage.get_trial(trial._trial_id)):
+        if ended_from_outside(self._storage.get_trial(trial_id(trial))):
             return "ended from outside"
         return "reassigned to another worker: no heartbeat from this one"
 
@@ -170,11 +170,11 @@ class TrialQueue:
             return self._requeue_orphans()
 
     def _requeue_orphans(self) -> list[Orphan]:
-        held = {orphan: self.study._storage.get_trial(orphan.trial_id) for orphan in self.worker.orphans()}
+        held = {orphan: self._storage.get_trial(orphan.trial_id) for orphan in self.worker.orphans()}
         orphans = [orphan for orphan, trial in held.items() if not is_foreign(trial)]
         for orphan in orphans:
             self.worker.release(orphan.trial_id)  # first: from now on its worker, if it only slept, can tell it no more
-            trial = self.study._storage.get_trial(orphan.trial_id)
+            trial = self._storage.get_trial(orphan.trial_id)
             if trial.state == TrialState.RUNNING:
                 self._requeue(trial, orphan.reason, death="error")
                 self.note(f"trial {orphan.number} was left running: {orphan.reason}")
@@ -188,7 +188,7 @@ class TrialQueue:
         After RETRIES deaths there is no successor: the trial may be what kills.
         """
         sampled = trial.params if "config" in trial.user_attrs else {}  # else a part of them, if any
-        params = {**trial.system_attrs.get("fixed_params", {}), **sampled}
+        params = {**(fixed_params(trial) or {}), **sampled}
         deaths = (_whole(trial, "deaths") or 0) + (death is not None)
         again = deaths <= RETRIES
         succeeded = {_whole(other, "retry_of") for other in self._trials()}
@@ -200,10 +200,10 @@ class TrialQueue:
         reason = reason if again else f"{reason}; that was the last of {RETRIES} retries"
         mark: dict[str, Any] = {"stop_reason": "error", "error": reason}
         mark |= {REQUEUED: True} if again else {"cause": death}
-        storage = self.study._storage  # Optuna has no public way to write to a trial that another process asked for
+        # `Study` cannot write to a trial that another process asked for.
         for key, value in mark.items():
-            storage.set_trial_user_attr(trial._trial_id, key, value)
-        storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            self._storage.set_trial_user_attr(trial_id(trial), key, value)
+        self._storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
 
     def _next_ordinal(self) -> int:
         """The first that no trial has; one that was put back without a successor has left its own.

@@ -12,19 +12,16 @@ from typing import Any
 
 import sqlalchemy
 from optuna.storages import RDBStorage
-from optuna.storages._rdb.models import BaseModel, StudyModel, TrialModel
 from optuna.trial import TrialState
 from sqlalchemy import Column, ColumnElement, Connection, Table
 from sqlalchemy.exc import IntegrityError
 
 from face3d_tune.errors import StorageError, StudyError
 from face3d_tune.storage.database import Storage
+from face3d_tune.storage.optuna_internals import STUDIES, TABLES, TRIALS
 from face3d_tune.storage.study_names import existing_name, study_names
 
 _ROWS_AT_ONCE = 5000  # in memory, however large a study is
-_TABLES: list[Table] = BaseModel.metadata.sorted_tables  # a table comes after the tables that it refers to
-_STUDIES: Table = StudyModel.__table__
-_TRIALS: Table = TrialModel.__table__
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +78,16 @@ def _snapshot(storage: RDBStorage) -> Iterator[Connection]:
 def _copy_study(reading: Connection, writing: Connection, name: str, target: str) -> Copied:
     """Copy one study; `target` names the target in the error for a study that exists there. Raises StudyError."""
     try:
-        ids = {_STUDIES: _copy_rows(reading, writing, _STUDIES, name, {})}
+        ids = {STUDIES: _copy_rows(reading, writing, STUDIES, name, {})}
     except IntegrityError as error:
         raise StudyError(
             f"storage {target} already holds a study named {name!r}",
             "nothing was copied; name another storage, or another study with --study-name",
         ) from error
-    for table in _TABLES:
+    for table in TABLES:
         if table.foreign_keys:  # the others describe the database, not a study
             ids[table] = _copy_rows(reading, writing, table, name, ids)
-    states = reading.execute(sqlalchemy.select(_TRIALS.c.state).where(_of_study(_TRIALS, name))).scalars().all()
+    states = reading.execute(sqlalchemy.select(TRIALS.c.state).where(_of_study(TRIALS, name))).scalars().all()
     return Copied(name, len(states), states.count(TrialState.RUNNING))
 
 
@@ -110,7 +107,7 @@ def _copy_rows(
         if parent is not None:
             for row in new:
                 row[parent.name] = ids[_refers_to(parent)][row[parent.name]]
-        if table in (_STUDIES, _TRIALS):
+        if table in (STUDIES, TRIALS):
             given = writing.execute(insert.returning(key, sort_by_parameter_order=True), new).scalars()
             new_ids.update(zip((row[key.name] for row in part), given, strict=True))
         else:

@@ -26,6 +26,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool
 
 from face3d_tune.errors import StorageError
+from face3d_tune.storage.optuna_internals import NO_RECORD
 from face3d_tune.storage.sqlite_file import Held, patience, take
 from face3d_tune.system.paths import expanded
 from face3d_tune.system.safe_text import learn_url, masked, redact, secret_part
@@ -35,7 +36,6 @@ _LAST_TABLE = "alembic_version"  # that Optuna makes: a storage without it is st
 _LOCK_WAIT = 600  # seconds to wait for the other workers, which take turns
 _FROZEN = 30  # seconds without a heartbeat while a worker blocks the others from asking and telling
 _LOCK_KEY = 0x6661636533640000  # "face3d": ours among all users of the server's advisory locks
-_NO_RECORD = "Record does not exist."  # Optuna's message about a deleted study or trial
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -221,7 +221,7 @@ class Storage:
             reason = reason_of(cause) if isinstance(cause, DBAPIError) else "the database failed"
             raise StorageError(f"storage {self} failed: {reason}", self._reach_hint(cause)) from error
         except KeyError as error:
-            if error.args != (_NO_RECORD,):
+            if error.args != (NO_RECORD,):
                 raise
             raise StorageError(
                 f"storage {self}: what was being read there has been deleted", "run the same command again"

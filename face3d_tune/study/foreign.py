@@ -4,8 +4,7 @@ trials.
 This program counts a trial only if it trained or imported it. The value of any other trial may be of another measure.
 """
 
-import copy
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -76,26 +75,3 @@ def is_own_study(study: optuna.Study) -> bool:
 def is_described(attrs: Mapping[str, Any]) -> bool:
     """Tell whether a study's user attributes are those that this program stores."""
     return all(key in attrs for key in _OF_A_STUDY)
-
-
-class View:
-    """A study whose trials are changed before samplers and pruners read them; the storage stays as it is."""
-
-    def __init__(
-        self, study: optuna.Study, change: Callable[[Sequence[FrozenTrial]], list[FrozenTrial]] = own_trials
-    ) -> None:
-        self._study, self._change = study, change
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
-
-    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        """Return the changed trials; the arguments are those of `Study.get_trials`."""
-        return self._get_trials(deepcopy, states)
-
-    def _get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
-    ) -> list[FrozenTrial]:
-        trials = self._change(self._study._get_trials(deepcopy=False, use_cache=use_cache))
-        chosen = [trial for trial in trials if states is None or trial.state in states]
-        return copy.deepcopy(chosen) if deepcopy else chosen

@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StudyError, StudyGoneError
 from face3d_tune.storage.database import Storage
-from face3d_tune.storage.study_names import existing_name, listed_names
+from face3d_tune.storage.optuna_internals import storage_of
+from face3d_tune.storage.study_names import existing_name, listed_names, study_names
 from face3d_tune.study.attrs import CONFIRMATION
 from face3d_tune.study.foreign import count_foreign, ended_from_outside, is_foreign, is_own_study, own_trials
 
@@ -66,13 +67,13 @@ def require_present(study: optuna.Study, own: str | None) -> None:
     Optuna's id of a study is not enough: SQLite gives that of a deleted study to the next one. The dashboard renames a
     study by making another one with all its attributes. A name changed in the database itself makes no difference.
     """
-    storage = study._storage
+    storage = storage_of(study)
     try:
         if study.user_attrs.get("id") == own:
             return
     except KeyError:
         pass
-    names = {each._study_id: each.study_name for each in storage.get_all_studies()}
+    names = {storage.get_study_id_from_name(name): name for name in study_names(storage)}
     renamed = [name for key, name in names.items() if own and storage.get_study_user_attrs(key).get("id") == own]
     if renamed:
         raise StudyGoneError(

@@ -1,0 +1,78 @@
+"""The private names of Optuna and optuna-dashboard that this package depends on; no other module has one.
+
+Optuna may change them in any release. Each has a test that fails, saying so, in `tests/unit/test_optuna_internals.py`.
+"""
+
+import copy
+import sys
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+from optuna.storages._rdb.models import BaseModel, StudyModel, TrialModel
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Table
+
+NO_RECORD = "Record does not exist."  # the text of the KeyError for a study or trial that was deleted
+TABLES: list[Table] = BaseModel.metadata.sorted_tables  # a table stands after those that it refers to
+STUDIES: Table = StudyModel.__table__
+TRIALS: Table = TrialModel.__table__
+
+
+def storage_of(study: optuna.Study) -> BaseStorage:
+    """Return the storage of a study, which can write to trials of other processes, as `Study` cannot."""
+    return study._storage
+
+
+def study_id(study: optuna.Study) -> int:
+    """Return the id of a study, which stays when it is renamed."""
+    return study._study_id
+
+
+def trial_id(trial: optuna.Trial | FrozenTrial) -> int:
+    """Return the id of a trial, without asking the storage."""
+    return trial._trial_id
+
+
+def fixed_params(trial: FrozenTrial) -> Mapping[str, Any] | None:
+    """Return the parameters with which a trial was queued; None if it was not queued."""
+    return trial.system_attrs.get("fixed_params")
+
+
+def trials_as_sampled_from(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials of a study as samplers read them: within one `ask` from memory."""
+    return study._get_trials(deepcopy=False, use_cache=True)
+
+
+def startup_trials(sampler: BaseSampler) -> int:
+    """Return after how many trials a sampler begins to use them; 0 for one that has no start-up."""
+    return getattr(sampler, "_n_startup_trials", 0)
+
+
+def forget_importances() -> None:
+    """Empty the importances that optuna-dashboard keeps by study id, for all its applications in one place."""
+    importances = sys.modules.get("optuna_dashboard._importance")
+    getattr(importances, "param_importance_cache", {}).clear()
+
+
+class StudyView:
+    """A study whose trials are changed before samplers and pruners read them; the storage stays as it is."""
+
+    def __init__(self, study: optuna.Study, change: Callable[[Sequence[FrozenTrial]], list[FrozenTrial]]) -> None:
+        self._study, self._change = study, change
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        """Return the changed trials; the arguments are those of `Study.get_trials`."""
+        return self._get_trials(deepcopy, states)
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        trials = self._change(self._study._get_trials(deepcopy=False, use_cache=use_cache))
+        chosen = [trial for trial in trials if states is None or trial.state in states]
+        return copy.deepcopy(chosen) if deepcopy else chosen

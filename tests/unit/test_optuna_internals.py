@@ -1,0 +1,147 @@
+"""The private names of Optuna that this package depends on: a test fails for each one that a release changes."""
+
+import sys
+from importlib import import_module, metadata
+
+import optuna
+import pytest
+from optuna.samplers import CmaEsSampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import inspect
+from stored_study import add_trial, our_study
+
+from face3d_tune.storage import optuna_internals
+from face3d_tune.storage.optuna_internals import (
+    NO_RECORD,
+    STUDIES,
+    TABLES,
+    TRIALS,
+    StudyView,
+    fixed_params,
+    forget_importances,
+    startup_trials,
+    storage_of,
+    study_id,
+    trial_id,
+    trials_as_sampled_from,
+)
+
+
+def changed(name, package="optuna"):
+    """Say what to do about a private name that is no longer what it was."""
+    return f"{package} {metadata.version(package)} changed {name}: mend {optuna_internals.__file__}"
+
+
+@pytest.fixture
+def study(sqlite):
+    return our_study(sqlite, "faces")
+
+
+def test_a_study_knows_its_storage_and_its_id(study, sqlite):
+    assert hasattr(study, "_storage"), changed("Study._storage")
+    assert isinstance(storage_of(study), BaseStorage), changed("Study._storage")
+    assert hasattr(study, "_study_id"), changed("Study._study_id")
+    assert study_id(study) == sqlite.get_study_id_from_name("faces"), changed("Study._study_id")
+
+
+def test_a_trial_knows_its_id(study, sqlite):
+    asked = study.ask()
+    (frozen,) = study.get_trials()
+    for trial, kind in ((asked, "Trial"), (frozen, "FrozenTrial")):
+        assert hasattr(trial, "_trial_id"), changed(f"{kind}._trial_id")
+        known = sqlite.get_trial_id_from_study_id_trial_number(study_id(study), trial.number)
+        assert trial_id(trial) == known, changed(f"{kind}._trial_id")
+
+
+def test_a_queued_trial_holds_its_parameters(study):
+    study.enqueue_trial({"lr": 1e-3})
+    add_trial(study, "COMPLETE", [0.5])
+    queued, other = study.get_trials()
+    assert fixed_params(queued) == {"lr": 1e-3}, changed("the system attribute fixed_params")
+    assert fixed_params(other) is None, changed("the system attribute fixed_params")
+
+
+def test_samplers_read_the_trials_of_a_study_by_a_method_of_their_own(study):
+    add_trial(study, "COMPLETE", [0.5])
+    assert hasattr(study, "_get_trials"), changed("Study._get_trials")
+    trials = trials_as_sampled_from(study)
+    assert [trial.value for trial in trials] == [0.5], changed("Study._get_trials")
+
+
+@pytest.mark.parametrize("sampler", [TPESampler(n_startup_trials=2), CmaEsSampler(n_startup_trials=2)])
+def test_a_sampler_tells_how_long_its_startup_is(sampler):
+    name = f"{type(sampler).__name__}._n_startup_trials"
+    assert hasattr(sampler, "_n_startup_trials"), changed(name)
+    assert startup_trials(sampler) == 2, changed(name)
+
+
+def test_a_sampler_without_startup_has_none():
+    assert startup_trials(RandomSampler()) == 0
+
+
+class Noting(StudyView):
+    """A view that notes by which names a sampler asks it."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.asked = set()
+
+    def __getattribute__(self, name):
+        if name in ("get_trials", "_get_trials"):
+            self.asked.add(name)
+        return super().__getattribute__(name)
+
+
+def test_a_sampler_reads_trials_by_the_two_methods_of_a_view(study):
+    """It would see the trials of the study itself if it read them by a third name."""
+    for value in (0.4, 0.5, 0.6):
+        add_trial(study, "COMPLETE", [value], params={"lr": value})
+    view = Noting(study, lambda trials: [])
+    space = {"lr": optuna.distributions.FloatDistribution(0.0, 1.0)}
+    trial = study.get_trials()[0]
+    TPESampler(n_startup_trials=1, seed=1).sample_relative(view, trial, space)
+    sampled = TPESampler(n_startup_trials=1, seed=1).sample_independent(view, trial, "lr", space["lr"])
+    unseen = TPESampler(n_startup_trials=1, seed=1).sample_independent(
+        optuna.create_study(direction="maximize"), trial, "lr", space["lr"]
+    )
+    assert view.asked, changed("how samplers read a study")
+    assert sampled == unseen, changed("how samplers read a study")
+
+
+def test_a_view_hands_out_the_changed_trials(study):
+    for state, value in (("COMPLETE", 0.5), ("FAIL", None)):
+        add_trial(study, state, [value] if value else None)
+    view = StudyView(study, lambda trials: list(reversed(trials)))
+    assert [trial.number for trial in view.get_trials()] == [1, 0]
+    assert [trial.number for trial in view.get_trials(states=(TrialState.COMPLETE,))] == [0]
+    assert view.study_name == "faces"
+    assert all(isinstance(trial, FrozenTrial) for trial in view.get_trials(deepcopy=False))
+
+
+def test_a_deleted_study_is_missed_in_these_words(study, sqlite):
+    optuna.delete_study(study_name="faces", storage=sqlite)
+    with pytest.raises(KeyError) as error:
+        _ = study.user_attrs
+    assert error.value.args == (NO_RECORD,), changed("the text of the KeyError for what was deleted")
+
+
+def test_tables_are_those_of_the_database(sqlite):
+    held = set(inspect(sqlite.engine).get_table_names())
+    assert {table.name for table in TABLES} == held - {"alembic_version"}, changed("the models of its tables")
+    assert (STUDIES.name, TRIALS.name) == ("studies", "trials"), changed("the models of its tables")
+    names = [table.name for table in TABLES]
+    for table in TABLES:
+        for key in table.foreign_keys:
+            assert names.index(key.column.table.name) < names.index(table.name), changed("the order of its tables")
+
+
+def test_importances_of_the_dashboard_are_forgotten():
+    import_module("optuna_dashboard")
+    name = "_importance.param_importance_cache"
+    assert "optuna_dashboard._importance" in sys.modules, changed(name, "optuna-dashboard")
+    module = sys.modules["optuna_dashboard._importance"]
+    assert isinstance(getattr(module, "param_importance_cache", None), dict), changed(name, "optuna-dashboard")
+    module.param_importance_cache["1:0"] = (1, [])
+    forget_importances()
+    assert not module.param_importance_cache, changed(name, "optuna-dashboard")
