@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.analysis.importance import Importance, importances
-from face3d_tune.study.attrs import CONFIRMATION
+from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.foreign import own_trials
 from face3d_tune.study.trials import (
     FINISHED,
@@ -73,19 +73,19 @@ class Findings:
     @property
     def no_model(self) -> float:
         """Return the no-model baseline: the mean validation cosine of the side-view embeddings."""
-        value: float = self.attrs["no_model_cosine"]
+        value: float = StudyAttr.no_model_cosine.of(self.attrs)
         return value
 
     @property
     def ridge(self) -> float | None:
         """Return the mean validation cosine of ridge regression; None for a study of an earlier version."""
-        value: float | None = self.attrs.get("ridge_cosine")
+        value: float | None = StudyAttr.ridge_cosine.get(self.attrs)
         return value
 
     @property
     def confirmation(self) -> Mapping[str, Any] | None:
         """Return the confirmation on the test people, if the study has one."""
-        confirmation: Mapping[str, Any] | None = self.attrs.get(CONFIRMATION)
+        confirmation: Mapping[str, Any] | None = StudyAttr.confirmation.get(self.attrs)
         return confirmation
 
     @property
@@ -117,7 +117,7 @@ def find(study: optuna.Study) -> Findings:
     trials = own_trials(all_trials)
     completed = [trial for trial in trials if trial.state == TrialState.COMPLETE and counts(trial)]
     best = best_trial(study)
-    sampled = [trial for trial in completed if trial is not best and not trial.user_attrs.get("preset")]
+    sampled = [trial for trial in completed if trial is not best and not TrialAttr.preset.get(trial.user_attrs)]
     searching = _searching(trials)
     return Findings(
         name=study.study_name,
@@ -130,9 +130,9 @@ def find(study: optuna.Study) -> Findings:
         runners_up=sorted(sampled, key=_value, reverse=True)[:_RUNNERS_UP],
         improvements=_improvements(trials, searching),
         seconds=sum((end - start).total_seconds() for start, end in searching),
-        epochs=sum(trial.user_attrs.get("epochs_run", 0) for trial in _own(trials, FINISHED)),
+        epochs=sum(TrialAttr.epochs_run.get(trial.user_attrs, 0) for trial in _own(trials, FINISHED)),
         pruning=_pruning(trials),
-        importances=importances(*searched(completed, study.user_attrs["settings"]["space"])),
+        importances=importances(*searched(completed, StudyAttr.settings.of(study.user_attrs)["space"])),
     )
 
 
@@ -142,7 +142,8 @@ def searched(trials: Sequence[FrozenTrial], space: Mapping[str, Any]) -> tuple[d
     A preset's value outside the space stays as it is. A trial that lacks a parameter is omitted.
     """
     settings = [
-        {**config_of(trial).to_dict(), **trial.user_attrs.get("overrides", {}), **trial.params} for trial in trials
+        {**config_of(trial).to_dict(), **TrialAttr.overrides.get(trial.user_attrs, {}), **trial.params}
+        for trial in trials
     ]
     whole = [number for number, values in enumerate(settings) if space.keys() <= values.keys()]
     return {name: [settings[number][name] for number in whole] for name in space}, [_value(trials[n]) for n in whole]

@@ -7,6 +7,7 @@ import optuna
 from face3d_tune.config import TrialConfig, resolve
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import ConfigError, StudyError
+from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.presets import PRESETS
 from face3d_tune.study.trials import completed_trials, config_of, preset_rows
 
@@ -36,7 +37,7 @@ def candidates(study: optuna.Study, data: FaceData, top: int) -> list[Candidate]
         if len(best) == top:
             break
         config = config_of(trial)
-        if config not in taken and not trial.user_attrs.get("preset"):
+        if config not in taken and not TrialAttr.preset.get(trial.user_attrs):
             taken.add(config)
             best.append(Candidate(f"trial {trial.number}", config, trial.number, False, trial.value))
     if not best:
@@ -48,19 +49,21 @@ def candidates(study: optuna.Study, data: FaceData, top: int) -> list[Candidate]
 
 
 def _presets(study: optuna.Study, data: FaceData) -> list[Candidate]:
-    rows = [row for row in preset_rows(study) if row.trial is not None and "config" in row.trial.user_attrs]
+    rows = [
+        row for row in preset_rows(study) if row.trial is not None and TrialAttr.config.held_by(row.trial.user_attrs)
+    ]
     if not rows:
         return _documented(study, data)
     own = {row.name: row.trial for row in rows if row.same_as is None and row.trial is not None}
     aliases = {name: tuple(row.name for row in rows if row.same_as == name) for name in own}
     return [
-        Candidate(name, config_of(trial), trial.number, True, trial.user_attrs.get("val_cosine"), aliases[name])
+        Candidate(name, config_of(trial), trial.number, True, TrialAttr.val_cosine.get(trial.user_attrs), aliases[name])
         for name, trial in own.items()
     ]
 
 
 def _documented(study: optuna.Study, data: FaceData) -> list[Candidate]:
-    settings = study.user_attrs["settings"]
+    settings = StudyAttr.settings.of(study.user_attrs)
     names: dict[TrialConfig, list[str]] = {}
     for name, preset in PRESETS.items():
         values = dict(preset)

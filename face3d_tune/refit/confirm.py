@@ -31,7 +31,7 @@ from face3d_tune.refit.candidates import Candidate
 from face3d_tune.refit.retrain import Epoch, Job, Kept, retrain
 from face3d_tune.storage.database import one_at_a_time
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
-from face3d_tune.study.attrs import CONFIRMATION
+from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.trials import still_present
 from face3d_tune.training import ridge
 from face3d_tune.training.base import PairTensors
@@ -68,9 +68,9 @@ class Confirmation:
     ) -> None:
         self.study, self.picked = study, picked
         self._storage, self._data, self._note = storage, data, note
-        self._own: str | None = study.user_attrs.get("id")
+        self._own = StudyAttr.id.get(study.user_attrs)
         self._database_retry = DatabaseRetry(DEFAULT_TIMEOUT, note)
-        seed, fingerprint = study.user_attrs["settings"]["seed"], data.fingerprint()
+        seed, fingerprint = StudyAttr.settings.of(study.user_attrs)["seed"], data.fingerprint()
         self.seeds = [seeds.derive(seed, "confirm", number) for number in range(count)]
         self.jobs = [
             Job(each, number, seed, _key(each.config, seed, fingerprint))
@@ -120,15 +120,15 @@ class Confirmation:
         with one_at_a_time(self._storage.engine), still_present(self.study, self._own):
             look = {"time": found["time"], "command": command, "compared": compared}
             found["looks"] = [*self._looks(), look]
-            self.study.set_user_attr(CONFIRMATION, found)
+            self.study.set_user_attr(StudyAttr.confirmation.key, found)
         return found
 
     def _looks(self) -> list[dict[str, Any]]:
         """Return all evaluations on these test people so far, for any study of the storage, the first first."""
-        people = self.study.user_attrs["data_fingerprint"]
+        people = StudyAttr.data_fingerprint.of(self.study.user_attrs)
         studies = optuna.get_all_study_summaries(self._storage, include_best_trial=False)
-        related = [each.user_attrs for each in studies if each.user_attrs.get("data_fingerprint") == people]
-        looks = [look for attrs in related for look in attrs.get(CONFIRMATION, {}).get("looks", [])]
+        related = [each.user_attrs for each in studies if StudyAttr.data_fingerprint.get(each.user_attrs) == people]
+        looks = [look for attrs in related for look in StudyAttr.confirmation.get(attrs, {}).get("looks", [])]
         # Each confirmation also stores the earlier ones.
         return sorted({(look["time"], look["command"]): look for look in looks}.values(), key=lambda look: look["time"])
 
@@ -198,7 +198,7 @@ class Confirmation:
         return {} if any("error" in record for record in records) else _tables_of(records)
 
     def _ridge(self) -> dict[str, Any]:
-        fitted = ridge.fit(self._data, self.study.user_attrs.get("ridge_penalty"))
+        fitted = ridge.fit(self._data, StudyAttr.ridge_penalty.get(self.study.user_attrs))
         return _simple(self._data, float(fitted.cosines(self._data, "validation").mean()), fitted.cosines)
 
     def _no_model(self) -> dict[str, Any]:

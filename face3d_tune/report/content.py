@@ -13,7 +13,7 @@ from face3d_tune.analysis.importance import Importance
 from face3d_tune.data.face_data import SAMPLE_NAME, recorded_selection
 from face3d_tune.data.provenance import SAMPLE_FOLDER, DataUse
 from face3d_tune.script.export import commands
-from face3d_tune.study import warm_start
+from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.builtin import STUDIES
 from face3d_tune.study.history import History
 from face3d_tune.study.trials import (
@@ -126,8 +126,8 @@ def content(found: Findings, made: datetime) -> Content:
     finished = [trial for trial in found.trials if trial.state in FINISHED and kept_cosine(trial) is not None]
     pruned = [trial for trial in finished if trial.state == TrialState.PRUNED]
     every = max(1, -(-len(pruned) // _PRUNED_CURVES))
-    exported = commands(repeatable_config(best), DataUse.of_study(attrs["data"])) if best else None
-    effort = attrs.get("effort", {})
+    exported = commands(repeatable_config(best), DataUse.of_study(StudyAttr.data.of(attrs))) if best else None
+    effort = StudyAttr.effort.get(attrs, {})
     return Content(
         version=VERSION,
         study=found.name,
@@ -136,7 +136,7 @@ def content(found: Findings, made: datetime) -> Content:
         confirmed_best=found.confirmed_best,
         states=found.states,
         causes=count_causes(found.trials),
-        follows=attrs.get(warm_start.ATTR),
+        follows=StudyAttr.follows.get(attrs),
         budget=effort.get("trials"),
         epochs=found.epochs,
         seconds=found.seconds,
@@ -144,9 +144,9 @@ def content(found: Findings, made: datetime) -> Content:
         by_hand=found.by_hand,
         folds=folds_of(attrs),
         no_model=found.no_model,
-        no_model_by_yaw=attrs["no_model_by_yaw"],
+        no_model_by_yaw=StudyAttr.no_model_by_yaw.of(attrs),
         ridge=found.ridge,
-        ridge_by_yaw=attrs.get("ridge_by_yaw", {}),
+        ridge_by_yaw=StudyAttr.ridge_by_yaw.get(attrs, {}),
         best=_entry(best) if best else None,
         presets=[_entry(row.trial, row.name, row.same_as) for row in found.presets if row.trial],
         runners_up=[_entry(trial) for trial in found.runners_up],
@@ -154,37 +154,41 @@ def content(found: Findings, made: datetime) -> Content:
         improvements=[asdict(step) for step in found.improvements],
         importances=found.importances,
         pruning=asdict(found.pruning),
-        trials=_points(finished, attrs["settings"]["space"]),
+        trials=_points(finished, StudyAttr.settings.of(attrs)["space"]),
         pruned_curves=[History.of(trial).cosine for trial in pruned[::every]],
-        commands=[*_sample(attrs["data"]), *exported.commands] if exported else [],
+        commands=[*_sample(StudyAttr.data.of(attrs)), *exported.commands] if exported else [],
         not_in_commands=exported.missing if exported else [],
         repeat=_repeat(found),
-        data={**attrs["data"], **recorded_selection(attrs["data"]), "fingerprint": attrs["data_fingerprint"]},
-        settings=attrs["settings"],
+        data={
+            **StudyAttr.data.of(attrs),
+            **recorded_selection(StudyAttr.data.of(attrs)),
+            "fingerprint": StudyAttr.data_fingerprint.of(attrs),
+        },
+        settings=StudyAttr.settings.of(attrs),
         effort=effort,
-        versions=attrs["versions"],
+        versions=StudyAttr.versions.of(attrs),
         devices=_distinct(found.trials, "device"),
         engines=_distinct(found.trials, "engine"),
     )
 
 
 def _entry(trial: FrozenTrial, name: str | None = None, same_as: str | None = None) -> Entry:
-    attrs, sampled = trial.user_attrs, "config" in trial.user_attrs
+    attrs, sampled = trial.user_attrs, TrialAttr.config.held_by(trial.user_attrs)
     history = History.of(trial)
     return Entry(
-        name=name or attrs.get("preset"),
+        name=name or TrialAttr.preset.get(attrs),
         same_as=same_as,
         trial=trial.number,
         state=trial.state.name.lower(),
         imported=_imported(trial),
         cosine=kept_cosine(trial),
-        loss=attrs.get("val_loss_equal"),
-        by_yaw=attrs.get("cosine_by_yaw", {}),
-        kept_epoch=attrs.get("best_epoch"),
-        epochs=attrs.get("epochs_run", len(history.cosine)),
-        folds=attrs.get("folds", ()),
-        seconds=attrs.get("seconds"),
-        seed=attrs.get("seed"),
+        loss=TrialAttr.val_loss_equal.get(attrs),
+        by_yaw=TrialAttr.cosine_by_yaw.get(attrs, {}),
+        kept_epoch=TrialAttr.best_epoch.get(attrs),
+        epochs=TrialAttr.epochs_run.get(attrs, len(history.cosine)),
+        folds=TrialAttr.folds.get(attrs, ()),
+        seconds=TrialAttr.seconds.get(attrs),
+        seed=TrialAttr.seed.get(attrs),
         config=config_of(trial).to_dict() if sampled else {},
         history=history,
         readings=read(history, config_of(trial)) if sampled else (),
@@ -199,7 +203,7 @@ def _gain(found: Findings) -> Gain | None:
     others = [
         trial.value
         for trial in found.trials
-        if trial.state == TrialState.COMPLETE and trial.value is not None and not trial.user_attrs.get("preset")
+        if trial.state == TrialState.COMPLETE and trial.value is not None and not TrialAttr.preset.get(trial.user_attrs)
         if trial.number != best.number
     ]
     nearest = found.runners_up[0].value if found.runners_up else None
@@ -218,12 +222,12 @@ def _points(trials: Sequence[FrozenTrial], space: Mapping[str, Any]) -> list[Poi
     for trial in trials:
         columns, _ = searched([trial], space)
         values = {name: column[0] for name, column in columns.items() if column}
-        points.append(Point(trial.number, trial.state.name.lower(), trial.user_attrs["val_cosine"], values))
+        points.append(Point(trial.number, trial.state.name.lower(), TrialAttr.val_cosine.of(trial.user_attrs), values))
     return points
 
 
 def _imported(trial: FrozenTrial) -> bool:
-    return bool(trial.user_attrs.get("origin") == IMPORTED)
+    return bool(TrialAttr.origin.get(trial.user_attrs) == IMPORTED)
 
 
 def _distinct(trials: Sequence[FrozenTrial], key: str) -> list[str]:
@@ -237,12 +241,12 @@ def _sample(data: Mapping[str, Any]) -> list[list[str]]:
 
 def _repeat(found: Findings) -> list[str]:
     """Return the command that repeats the search as another study, on the same data with the same settings."""
-    settings, data = found.attrs["settings"], found.attrs["data"]
-    effort = found.attrs.get("effort", {})
+    settings, data = StudyAttr.settings.of(found.attrs), StudyAttr.data.of(found.attrs)
+    effort = StudyAttr.effort.get(found.attrs, {})
     own = not (STUDIES / f"{settings['study_file']}.toml").exists()
     words = ["face3d-tune", "run", "--study", settings["study_file"] + (".toml" if own else "")]
     words += ["--study-name", f"{found.name}-again"]
-    words += ["--from", found.attrs[warm_start.ATTR]["study"]] if warm_start.ATTR in found.attrs else []
+    words += ["--from", StudyAttr.follows.of(found.attrs)["study"]] if StudyAttr.follows.held_by(found.attrs) else []
     words += [] if data["source"] == SAMPLE_NAME else ["--data-dir", data["source"]]
     words += ["--trials", str(effort.get("trials") or max(1, found.finished))]
     words += ["--epochs", str(settings["epochs"]), "--seed", str(settings["seed"]), "--layout", settings["layout"]]

@@ -24,7 +24,8 @@ from face3d_tune.search.trial_run import Outcome, TrialRun
 from face3d_tune.storage.database import is_away
 from face3d_tune.storage.optuna_internals import trial_id
 from face3d_tune.storage.retry import DatabaseRetry
-from face3d_tune.study.trials import OF_THE_CONFIG, OUTSIDE, REQUEUED, cause, count_causes, in_words
+from face3d_tune.study.attrs import TrialAttr
+from face3d_tune.study.trials import OF_THE_CONFIG, OUTSIDE, cause, count_causes, in_words
 from face3d_tune.system import signals
 from face3d_tune.training.base import EpochResult
 
@@ -178,7 +179,9 @@ class Loop:
             return
         entry.run = made
         attrs = entry.trial.user_attrs
-        self._watcher.trial_started(entry.trial.number, attrs.get("preset") or attrs.get("near"), made.task.config)
+        self._watcher.trial_started(
+            entry.trial.number, TrialAttr.preset.get(attrs) or TrialAttr.near.get(attrs), made.task.config
+        )
         self._train(made.task)
 
     def _train(self, task: Task) -> None:
@@ -220,7 +223,7 @@ class Loop:
             return
         self._slots.drop(event.number)
         if isinstance(verdict, Outcome):
-            verdict.attrs["seconds"] = round(time.monotonic() - entry.started, 3)
+            verdict.attrs[TrialAttr.seconds.key] = round(time.monotonic() - entry.started, 3)
             entry.outcome = verdict
         else:
             self._train(verdict)
@@ -235,9 +238,9 @@ class Loop:
         if cause(trial) == OUTSIDE:  # which says nothing about the space, nor about this machine
             return
         self._failures = [*self._failures, trial] if trial.state == TrialState.FAIL else []
-        errors = [failed for failed in self._failures if failed.user_attrs.get("cause") not in OF_THE_CONFIG]
+        errors = [failed for failed in self._failures if TrialAttr.cause.get(failed.user_attrs) not in OF_THE_CONFIG]
         # One event may kill many processes, so of the deaths that are retried those of one trial count.
-        deaths = Counter(lineage(failed) for failed in errors if REQUEUED in failed.user_attrs)
+        deaths = Counter(lineage(failed) for failed in errors if TrialAttr.requeued.held_by(failed.user_attrs))
         in_a_row = len(errors) - deaths.total() + max(deaths.values(), default=0)
         if trial in errors and in_a_row >= _ERRORS_IN_A_ROW:
             raise TrainingError(
@@ -328,4 +331,4 @@ def _is_last(given: EpochResult | Resumed | Note | Failure) -> bool:
 
 
 def _reason(trial: FrozenTrial) -> str:
-    return str(trial.user_attrs.get("error", "no reason given"))
+    return str(TrialAttr.error.get(trial.user_attrs, "no reason given"))

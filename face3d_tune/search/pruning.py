@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from face3d_tune.search import racing
 from face3d_tune.search.extrapolation import ExtrapolationPruner
 from face3d_tune.storage.optuna_internals import StudyView, storage_of, trial_id
+from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.foreign import own_trials
 
 Attempt = Callable[[Callable[[], Any]], Any]  # calls something that needs the database, if that is there
@@ -77,7 +78,7 @@ class TrialReporter:
         while self._waiting:
             value, step, lr = self._waiting[0]
             if lr != self._lr:  # first, since this may be done twice if what follows fails, and a report may not
-                self._trial.set_user_attr("lr_now", lr)
+                self._trial.set_user_attr(TrialAttr.lr_now.key, lr)
                 self._lr = lr
             self._trial.report(value, step)
             self._waiting.popleft()

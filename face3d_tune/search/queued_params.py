@@ -15,6 +15,7 @@ from face3d_tune.config import PARAMETERS, check_type
 from face3d_tune.errors import ConfigError
 from face3d_tune.storage.optuna_internals import fixed_params
 from face3d_tune.study import space as space_module
+from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.study_file import StudyFile
 
 _LONGEST = 60  # characters of a value in a message
@@ -38,7 +39,7 @@ def from_outside(trial: FrozenTrial) -> bool:
 def read(trial: FrozenTrial, file: StudyFile) -> Queued:
     """Return what a trial asks for. Raises ConfigError if no trial of this study can have it."""
     attrs, wanted = trial.user_attrs, fixed_params(trial) or {}
-    overrides, seed = attrs.get("overrides", {}), attrs.get("seed")
+    overrides, seed = TrialAttr.overrides.get(attrs, {}), TrialAttr.seed.get(attrs)
     known = isinstance(overrides, dict) and overrides.keys() <= PARAMETERS.keys()
     _require("overrides", overrides, known, "parameters of a study file")
     for name in ("preset", "near"):
@@ -48,7 +49,9 @@ def read(trial: FrozenTrial, file: StudyFile) -> Queued:
     for name, value in wanted.items():
         if name in file.space and name not in overrides:
             _check(name, value, file)
-    return Queued(overrides, attrs.get("preset"), seed, tuple(name for name in wanted if name not in file.space))
+    return Queued(
+        overrides, TrialAttr.preset.get(attrs), seed, tuple(name for name in wanted if name not in file.space)
+    )
 
 
 def say_ignored(names: tuple[str, ...], file: StudyFile) -> str:

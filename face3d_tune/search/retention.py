@@ -5,8 +5,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.executor.checkpoints import Checkpoints
 from face3d_tune.search.trial_queue import lineage
+from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.folds import key_of
-from face3d_tune.study.trials import FINISHED, REQUEUED, kept_cosine, trained_here
+from face3d_tune.study.trials import FINISHED, kept_cosine, trained_here
 
 DEFAULT_KEEP = 10  # trials
 
@@ -37,7 +38,7 @@ class Retention:
         The checkpoints of a trial that was put back are its successor's.
         """
         key = self.key(trial)
-        if self.checkpoints is None or key is None or REQUEUED in trial.user_attrs:
+        if self.checkpoints is None or key is None or TrialAttr.requeued.held_by(trial.user_attrs):
             return None
         said = next(filter(None, map(self.checkpoints.discard, self._later(key))), None)
         if not trained_here(trial):

@@ -38,7 +38,7 @@ from face3d_tune.storage.database import one_at_a_time
 from face3d_tune.storage.optuna_internals import storage_of, study_id, trial_id
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
 from face3d_tune.storage.workers import DEFAULT_SILENCE, Heartbeat, Worker
-from face3d_tune.study import warm_start
+from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.foreign import is_own_study
 from face3d_tune.study.settings import ANOTHER, Settings, check_same, ridge_attrs, study_attrs
 from face3d_tune.study.space import suggest
@@ -77,7 +77,7 @@ class Search:
         check(file, settings, setup)
         self._initial_trials, self._aliases = self._distinct_presets()
         pruner = make_pruner(self.file)
-        follows = {warm_start.ATTR: stage.to_attr()} if stage else {}
+        follows = {StudyAttr.follows.key: stage.to_attr()} if stage else {}
         attrs = {"preset_aliases": self._aliases, **follows, **study_attrs(setup.data, self.file, settings)}
         with one_at_a_time(storage.engine):
             self.study = optuna.create_study(
@@ -89,12 +89,13 @@ class Search:
             else:
                 check_same(name, self.study.user_attrs, attrs, settings)
                 self._require_same_kinds(name)
-            if "id" not in self.study.user_attrs:  # tells its artifacts from those of a study with the same name
-                self.study.set_user_attr("id", uuid4().hex)
-        if "ridge_cosine" not in self.study.user_attrs:  # takes seconds for wide embeddings, so others need not wait
+            if not StudyAttr.id.held_by(self.study.user_attrs):
+                self.study.set_user_attr(StudyAttr.id.key, uuid4().hex)
+        # The ridge fit takes seconds for wide embeddings, so others need not wait for it.
+        if not StudyAttr.ridge_cosine.held_by(self.study.user_attrs):
             for key, value in ridge_attrs(setup.data, settings.folds).items():
                 self.study.set_user_attr(key, value)
-        self.seed: int = self.study.user_attrs["settings"]["seed"]
+        self.seed: int = StudyAttr.settings.of(self.study.user_attrs)["seed"]
         # The best of the stage before trains with another seed than it had there, or its value would say nothing new.
         self._before = (stage.study,) if stage else ()
         alone = storage.engine.dialect.name == "sqlite"
@@ -102,14 +103,14 @@ class Search:
         self.queue = TrialQueue(self.study, storage, self.worker)
         checkpoints = None
         if artifacts is not None:
-            unique = unique_name(name, self.study.user_attrs["id"])
+            unique = unique_name(name, StudyAttr.id.of(self.study.user_attrs))
             checkpoints = Checkpoints(artifacts, unique, checkpoint_every, DataUse.of(setup.data))
         self.archive = Retention(self.study, checkpoints, keep_checkpoints, settings.folds)
 
     def _require_empty(self, name: str) -> None:
         """Raise StudyError if another program made the study."""
         foreign = self.study.directions != [StudyDirection.MAXIMIZE] or self.study.get_trials(deepcopy=False)
-        if foreign or "settings" in self.study.user_attrs:  # which stands last: so it is not ours
+        if foreign or StudyAttr.settings.held_by(self.study.user_attrs):  # which stands last: so it is not ours
             raise StudyError(f"study {name!r} was not made by face3d-tune", ANOTHER)
 
     def _require_same_kinds(self, name: str) -> None:
@@ -187,13 +188,13 @@ class Search:
         names = {"sampler": self.file.sampler.name, "pruner": self.file.pruner.name}
         stable = {"target_epochs": self.setup.target_epochs} if self.setup.target_epochs > 1 else {}
         effort = {"trials": trials, "target": self.setup.target, **stable, **names}
-        if self.study.user_attrs.get("effort") != effort:
-            self.study.set_user_attr("effort", effort)
+        if StudyAttr.effort.get(self.study.user_attrs) != effort:
+            self.study.set_user_attr(StudyAttr.effort.key, effort)
 
     def _begin(self, trial: optuna.Trial, reporter: TrialReporter, engine: str, watcher: Watcher) -> TrialRun | Outcome:
         """Sample what no preset has set; a config that cannot be trained ends the trial."""
         held = storage_of(self.study).get_trial(trial_id(trial))
-        ordinal: int = held.user_attrs["ordinal"]
+        ordinal = TrialAttr.ordinal.of(held.user_attrs)
         # No two trials sample from one seed, whichever workers ask for them; and Optuna asks the sampler only now.
         sampler_seed = seeds.derive(self.seed, "sampler", ordinal)
         self.study.sampler = FailuresAsWorst(make_sampler(self.file, sampler_seed))
@@ -222,7 +223,7 @@ class Search:
             seed=seed,
             reporter=reporter,
             key=self.archive.key(trial),
-            retry="retry_of" in held.user_attrs,
+            retry=TrialAttr.retry_of.held_by(held.user_attrs),
             folds=self.settings.folds,
             say=say,
         )

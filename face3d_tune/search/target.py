@@ -11,6 +11,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.history import History
 from face3d_tune.study.trials import counts
 
@@ -31,10 +32,10 @@ def reached(trial: FrozenTrial, target: float, epochs: int) -> bool:
     attrs = trial.user_attrs
     if trial.state != TrialState.COMPLETE or trial.value is None or not counts(trial):
         return False
-    if len(attrs.get("folds", ())) > 1:
+    if len(TrialAttr.folds.get(attrs, ())) > 1:
         return trial.value >= target  # a mean over folds is of no epoch
     history = History.of(trial) if epochs > 1 else History(())  # of one epoch the value says all
-    return held(history, trial.value, attrs.get("best_epoch", 1), target, epochs)
+    return held(history, trial.value, TrialAttr.best_epoch.get(attrs, 1), target, epochs)
 
 
 def reached_by_any(trials: Iterable[FrozenTrial], effort: Mapping[str, Any]) -> bool:

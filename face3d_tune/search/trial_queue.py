@@ -21,6 +21,7 @@ from face3d_tune.storage.database import one_at_a_time
 from face3d_tune.storage.optuna_internals import fixed_params, storage_of, study_id, trial_id
 from face3d_tune.storage.workers import Orphan, Worker
 from face3d_tune.study import history
+from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.foreign import FOREIGN_SQL, ended_from_outside, is_foreign, own_trials
 from face3d_tune.study.study_file import InitialTrial
 from face3d_tune.study.trials import FINISHED, REQUEUED, still_present
@@ -39,7 +40,7 @@ class TrialQueue:
         self.study, self.worker = study, worker
         self.note: Callable[[str], object] = lambda line: None
         self._engine, self._storage, self._study_id = storage.engine, storage_of(study), study_id(study)
-        self._own: str | None = study.user_attrs.get("id")
+        self._own = StudyAttr.id.get(study.user_attrs)
 
     def on_study(self) -> AbstractContextManager[None]:
         """Raise StudyGoneError if the study is not there in this block, rather than what comes of that."""
@@ -49,7 +50,8 @@ class TrialQueue:
         """Trials by state, without reading them; imported ones and those of other programs count nowhere."""
         question = text(
             "select state, count(*) from trials t where study_id = :study and not exists "
-            "(select 1 from trial_user_attributes a where a.trial_id = t.trial_id and a.key = 'origin') "
+            "(select 1 from trial_user_attributes a where a.trial_id = t.trial_id "
+            f"and a.key = '{TrialAttr.origin.key}') "
             f"and not {FOREIGN_SQL} group by state"
         )
         with self._engine.connect() as database:
@@ -65,7 +67,7 @@ class TrialQueue:
         """Put every preset that the study does not hold yet in the queue, in this order."""
         with one_at_a_time(self._engine):
             # One that another program completed is queued again; so is one whose retry another program took.
-            trials = [trial for trial in own_trials(self._trials()) if REQUEUED not in trial.user_attrs]
+            trials = [trial for trial in own_trials(self._trials()) if not TrialAttr.requeued.held_by(trial.user_attrs)]
             held = [trial.user_attrs.get(kind) for trial in trials for kind in ("preset", "near")]
             for preset in presets:
                 if preset.name not in held:
@@ -75,11 +77,11 @@ class TrialQueue:
     def add_imported(self, trials: Iterable[FrozenTrial]) -> dict[str, tuple[int, bool]]:
         """Store trials that were trained elsewhere, each once; by `run_id` the number, and whether it is new."""
         with one_at_a_time(self._engine):
-            imported = [trial for trial in self._trials() if isinstance(trial.user_attrs.get("run_id"), str)]
-            held = {trial.user_attrs["run_id"]: trial.number for trial in imported}
+            imported = [trial for trial in self._trials() if isinstance(TrialAttr.run_id.get(trial.user_attrs), str)]
+            held = {TrialAttr.run_id.of(trial.user_attrs): trial.number for trial in imported}
             taken: dict[str, tuple[int, bool]] = {}
             for trial in trials:
-                run_id = trial.user_attrs["run_id"]
+                run_id = TrialAttr.run_id.of(trial.user_attrs)
                 if new := run_id not in held:
                     # `Study.add_trial` does the same, and does not tell the number.
                     new_id = self._storage.create_new_trial(self._study_id, template_trial=trial)
@@ -98,7 +100,7 @@ class TrialQueue:
             trial = self.study.ask()
             try:
                 if _whole(trial, "ordinal") is None:
-                    trial.set_user_attr("ordinal", self._next_ordinal())
+                    trial.set_user_attr(TrialAttr.ordinal.key, self._next_ordinal())
             except UpdateFinishedTrialError:  # this process was frozen in this very block, and taken for dead
                 return None
             still_alone()  # or what was counted is no more true; nobody claims the trial, so it is taken back
@@ -131,7 +133,9 @@ class TrialQueue:
 
     def _tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
         if outcome.death:
-            self._requeue(self._storage.get_trial(trial_id(trial)), outcome.attrs["error"], death=outcome.death)
+            self._requeue(
+                self._storage.get_trial(trial_id(trial)), TrialAttr.error.of(outcome.attrs), death=outcome.death
+            )
             return self._storage.get_trial(trial_id(trial))
         match outcome.stop_reason:
             case "pruned":
@@ -187,7 +191,7 @@ class TrialQueue:
         In this order a crash in between leaves a running trial with a successor, which whoever comes next recognises.
         After RETRIES deaths there is no successor: the trial may be what kills.
         """
-        sampled = trial.params if "config" in trial.user_attrs else {}  # else a part of them, if any
+        sampled = trial.params if TrialAttr.config.held_by(trial.user_attrs) else {}  # else a part of them, if any
         params = {**(fixed_params(trial) or {}), **sampled}
         deaths = (_whole(trial, "deaths") or 0) + (death is not None)
         again = deaths <= RETRIES
@@ -195,7 +199,7 @@ class TrialQueue:
         if again and params and trial.number not in succeeded:
             attrs = {key: trial.user_attrs[key] for key in _INHERITED if key in trial.user_attrs}
             attrs |= {"retry_of": trial.number, "deaths": deaths, "lineage": lineage(trial)}
-            attrs.setdefault("ordinal", self._next_ordinal())  # it died before it was given one
+            attrs.setdefault(TrialAttr.ordinal.key, self._next_ordinal())  # it died before it was given one
             self.study.enqueue_trial(params, user_attrs=attrs)
         reason = reason if again else f"{reason}; that was the last of {RETRIES} retries"
         mark: dict[str, Any] = {"stop_reason": "error", "error": reason}
@@ -216,7 +220,7 @@ class TrialQueue:
         used = {
             _whole(trial, "ordinal")
             for trial in trials
-            if REQUEUED not in trial.user_attrs or trial.number in succeeded
+            if not TrialAttr.requeued.held_by(trial.user_attrs) or trial.number in succeeded
         }
         return next(ordinal for ordinal in range(len(used) + 1) if ordinal not in used)
 

@@ -16,6 +16,7 @@ from face3d_tune.data.face_data import FaceData
 from face3d_tune.device import Precision
 from face3d_tune.executor.tasks import Event, Failure, Note, Resumed, Task
 from face3d_tune.search.target import held
+from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.folds import in_all, key_of, seed_of
 from face3d_tune.study.history import History, pack
 from face3d_tune.training.base import EpochResult
@@ -165,7 +166,7 @@ class TrialRun:
         past = [*self._past, self._facts(stop_reason)]
         if self._reporter.is_lost([each["val_cosine"] for each in past]):
             outcome = self._outcome("pruned", past)
-            outcome.attrs["raced_out_after_fold"] = fold
+            outcome.attrs[TrialAttr.raced_out_after_fold.key] = fold
             return outcome
         self._first = self._first or self._history
         self._past, self._history = past, []
@@ -206,14 +207,14 @@ class TrialRun:
         """
         attrs: dict[str, Any] = {"stop_reason": stop_reason, **({"cause": cause} if cause else {})}
         if self._notes:
-            attrs["error"] = "; ".join(self._notes)
+            attrs[TrialAttr.error.key] = "; ".join(self._notes)
         if self._resumed:
-            attrs["resumed_epochs"] = sum(len(resumed.results) for resumed in self._resumed.values())
+            attrs[TrialAttr.resumed_epochs.key] = sum(len(resumed.results) for resumed in self._resumed.values())
             if notes := [resumed.note for resumed in self._resumed.values() if resumed.note]:
-                attrs["resume_note"] = "; ".join(notes)
+                attrs[TrialAttr.resume_note.key] = "; ".join(notes)
         folds = folds or [*self._past, self._facts(stop_reason)]
         attrs = (in_all(folds) if self.task.folds > 1 else folds[0]) | attrs
-        return Outcome(stop_reason, attrs.get("val_cosine"), attrs, pack(self._first or self._history))
+        return Outcome(stop_reason, TrialAttr.val_cosine.get(attrs), attrs, pack(self._first or self._history))
 
     def _facts(self, stop_reason: StopReason) -> dict[str, Any]:
         """What is stored about the training on this fold."""

@@ -1,3 +1,108 @@
-"""The user attributes of studies and trials: each key once."""
+"""The user attributes of studies and trials: each name and type once.
 
-CONFIRMATION = "confirmation"  # user attribute of a study
+`TrialAttr.epochs_run.of(trial.user_attrs)` reads one. The names are stored: they never change.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, overload
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+
+@dataclass(frozen=True)  # no slots: a generic object notes its type
+class Attr(Generic[T]):
+    """One user attribute; `key` is its stored name."""
+
+    key: str
+
+    def of(self, attrs: Mapping[str, Any]) -> T:
+        """Return its value. Raises KeyError if it is not stored."""
+        value: T = attrs[self.key]
+        return value
+
+    @overload
+    def get(self, attrs: Mapping[str, Any]) -> T | None: ...
+
+    @overload
+    def get(self, attrs: Mapping[str, Any], default: D) -> T | D: ...
+
+    def get(self, attrs: Mapping[str, Any], default: Any = None) -> Any:
+        """Return its value, or the default if it is not stored."""
+        return attrs.get(self.key, default)
+
+    def held_by(self, attrs: Mapping[str, Any]) -> bool:
+        """Return whether it is stored."""
+        return self.key in attrs
+
+
+class StudyAttr:
+    """The user attributes of a study."""
+
+    id = Attr[str]("id")  # tells a study from another of the same name
+    data = Attr[Mapping[str, Any]]("data")  # where the data came from, and which pairs were chosen
+    data_fingerprint = Attr[str]("data_fingerprint")
+    settings = Attr[Mapping[str, Any]]("settings")  # what all trials share
+    versions = Attr[Mapping[str, str]]("versions")  # of the programs that made the study
+    effort = Attr[Mapping[str, Any]]("effort")  # budget, target, sampler and pruner of the last run
+    preset_aliases = Attr[Mapping[str, str]]("preset_aliases")  # presets that equal another, and which
+    follows = Attr[Mapping[str, Any]]("from")  # the warm start
+    no_model_cosine = Attr[float]("no_model_cosine")  # on the validation people, as the next four
+    no_model_by_yaw = Attr[Mapping[str, float | None]]("no_model_by_yaw")
+    ridge_cosine = Attr[float]("ridge_cosine")
+    ridge_by_yaw = Attr[Mapping[str, float | None]]("ridge_by_yaw")
+    ridge_penalty = Attr[float]("ridge_penalty")
+    confirmation = Attr[Mapping[str, Any]]("confirmation")  # what `confirm` found on the test people
+
+
+class TrialAttr:
+    """The user attributes of a trial."""
+
+    # Where it comes from.
+    preset = Attr[str | None]("preset")  # its name
+    near = Attr[str]("near")  # the name of a point near the best trial of the study before
+    overrides = Attr[Mapping[str, Any]]("overrides")  # values that the study does not search
+    origin = Attr[str]("origin")  # `imported`, if it was trained elsewhere
+    run_id = Attr[str]("run_id")  # of an imported run
+    imported_from = Attr[str]("imported_from")  # path of its checkpoint
+    sha256 = Attr[str]("sha256")  # of its checkpoint
+    confirmed = Attr[bool]("confirmed")  # whether the study could repeat the value of an imported run
+    retry_of = Attr[int]("retry_of")  # number of the trial whose process died
+    lineage = Attr[int]("lineage")  # number of the first trial in the row of retries
+    deaths = Attr[int]("deaths")  # of processes, in that row
+    requeued = Attr[bool]("put_back")  # whether a failed trial has a successor
+
+    # With what it trains.
+    ordinal = Attr[int]("ordinal")  # seeds follow from it
+    seed = Attr[int]("seed")
+    sampler_seed = Attr[int]("sampler_seed")
+    config = Attr[Mapping[str, Any]]("config")  # of a TrialConfig
+    worker = Attr[str]("worker")
+    device = Attr[str]("device")
+    engine = Attr[str]("engine")
+    lr_now = Attr[float]("lr_now")  # learning rate of the last epoch
+
+    # How it ended.
+    stop_reason = Attr[str]("stop_reason")
+    cause = Attr[str]("cause")  # of a failure
+    error = Attr[str]("error")
+    seconds = Attr[float]("seconds")
+    resumed_epochs = Attr[int]("resumed_epochs")  # that came from a checkpoint
+    resume_note = Attr[str]("resume_note")
+    raced_out_after_fold = Attr[int]("raced_out_after_fold")
+
+    # What it reached. Each fold of `folds` has these too.
+    epochs_run = Attr[int]("epochs_run")
+    lr_decays = Attr[int]("lr_decays")
+    lr_final = Attr[float]("lr_final")
+    amp = Attr[str]("amp")  # precision
+    retried_without_amp = Attr[bool]("retried_without_amp")
+    best_epoch = Attr[int]("best_epoch")
+    val_cosine = Attr[float]("val_cosine")  # of the best epoch, as the next four
+    val_loss = Attr[float]("val_loss")
+    val_loss_equal = Attr[float]("val_loss_equal")  # with weights 0.5 and 0.5, comparable between trials
+    train_loss = Attr[float]("train_loss")
+    gap = Attr[float]("gap")  # validation loss less training loss
+    cosine_by_yaw = Attr[Mapping[str, float | None]]("cosine_by_yaw")
+    folds = Attr[Sequence[Mapping[str, Any]]]("folds")

@@ -11,11 +11,13 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from face3d_tune.study.attrs import StudyAttr, TrialAttr
+
 # User attributes by which this program recognises its own trials.
-_TAKEN = ("ordinal", "config")  # set when a worker begins the trial; version 0.1.0 set the second only
-_TRAINED = ("config", "stop_reason")  # set when a worker ends it
-_QUEUED = "overrides"  # set when this program queues it
-_OF_A_STUDY = ("data_fingerprint", "data", "settings", "no_model_cosine")
+_TAKEN = (TrialAttr.ordinal.key, TrialAttr.config.key)  # set when a worker begins it; version 0.1.0 set the second only
+_TRAINED = (TrialAttr.config.key, TrialAttr.stop_reason.key)  # set when a worker ends it
+_QUEUED = TrialAttr.overrides.key  # set when this program queues it
+_OF_A_STUDY = (StudyAttr.data_fingerprint, StudyAttr.data, StudyAttr.settings, StudyAttr.no_model_cosine)
 
 
 def _has(*keys: str) -> str:
@@ -28,7 +30,7 @@ def _has(*keys: str) -> str:
 FOREIGN_SQL = f"""(case t.state
     when 'COMPLETE' then not ({" and ".join(map(_has, _TRAINED))})
     when 'PRUNED' then not ({" and ".join(map(_has, _TRAINED))})
-    when 'FAIL' then not {_has(*_TAKEN, "stop_reason")}
+    when 'FAIL' then not {_has(*_TAKEN, *_TRAINED)}
     when 'RUNNING' then not {_has(*_TAKEN, _QUEUED)}
         and exists (select 1 from trial_params p where p.trial_id = t.trial_id)
     else 1 = 0 end)"""
@@ -45,7 +47,7 @@ def is_foreign(trial: FrozenTrial) -> bool:
         case TrialState.COMPLETE | TrialState.PRUNED:
             return not all(key in attrs for key in _TRAINED)
         case TrialState.FAIL:
-            return not any(key in attrs for key in (*_TAKEN, "stop_reason"))
+            return not any(key in attrs for key in (*_TAKEN, *_TRAINED))
         case TrialState.RUNNING:
             return bool(trial.params) and not any(key in attrs for key in (*_TAKEN, _QUEUED))
         case _:
@@ -64,7 +66,7 @@ def count_foreign(study: optuna.Study) -> int:
 
 def ended_from_outside(trial: FrozenTrial) -> bool:
     """Tell whether another program ended a trial: a worker stores the reason before it ends one."""
-    return trial.state.is_finished() and "stop_reason" not in trial.user_attrs
+    return trial.state.is_finished() and not TrialAttr.stop_reason.held_by(trial.user_attrs)
 
 
 def is_own_study(study: optuna.Study) -> bool:
@@ -74,4 +76,4 @@ def is_own_study(study: optuna.Study) -> bool:
 
 def is_described(attrs: Mapping[str, Any]) -> bool:
     """Tell whether a study's user attributes are those that this program stores."""
-    return all(key in attrs for key in _OF_A_STUDY)
+    return all(attr.held_by(attrs) for attr in _OF_A_STUDY)

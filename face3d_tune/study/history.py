@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
 
+from face3d_tune.study.attrs import TrialAttr
+
 if TYPE_CHECKING:
     from face3d_tune.training.base import EpochResult
 
@@ -32,7 +34,7 @@ class History:
         """Read the stored epochs of a trial."""
         if stored := trial.system_attrs.get(ATTR):
             return cls(**{name: tuple(values) for name, values in stored.items()})
-        steps, epochs = trial.intermediate_values, trial.user_attrs.get("config", {}).get("epochs", math.inf)
+        steps, epochs = trial.intermediate_values, TrialAttr.config.get(trial.user_attrs, {}).get("epochs", math.inf)
         return cls(tuple(steps[step] for step in sorted(steps) if step <= epochs))
 
     @classmethod

@@ -16,6 +16,7 @@ from face3d_tune.config import Layout
 from face3d_tune.data.face_data import FaceData, mean_by_yaw, recorded_selection
 from face3d_tune.data.pairs import PARTS
 from face3d_tune.errors import StudyError
+from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.folds import mean_by_band
 from face3d_tune.study.study_file import StudyFile
 from face3d_tune.training import ridge
@@ -101,10 +102,11 @@ def check_same(name: str, held: Mapping[str, Any], wanted: Mapping[str, Any], se
             f"give the data it was made on{missing_options(held, wanted)}, or {ANOTHER}",
         )
     # Times in the database mean different things to different major versions.
-    versions = [attrs["versions"]["optuna"] for attrs in (held, wanted)]
+    versions = [StudyAttr.versions.of(attrs)["optuna"] for attrs in (held, wanted)]
     if len({version.split(".")[0] for version in versions}) > 1:
         raise StudyError(f"study {name!r} was made with Optuna {versions[0]}, this is {versions[1]}", ANOTHER)
-    before, now = ({"folds": 1} | _flat(attrs["settings"]) for attrs in (held, wanted))  # older studies do not say
+    # An older study does not say how many folds it has.
+    before, now = ({"folds": 1} | _flat(StudyAttr.settings.of(attrs)) for attrs in (held, wanted))
     free = {"study_file"} | ({"seed"} if settings.seed is None else set())
     for key in [key for key in (before | now) if key not in free]:
         if before.get(key) != now.get(key):
@@ -115,12 +117,13 @@ def check_same(name: str, held: Mapping[str, Any], wanted: Mapping[str, Any], se
 
 def describe_data(attrs: Mapping[str, Any]) -> str:
     """Describe the data of a study in one phrase."""
-    data = attrs["data"]
+    data = StudyAttr.data.of(attrs)
     parts = PARTS if data["split"] == "person" else PARTS[:1]
     people, pairs = (sum(data[key][part] for part in parts) for key in ("people", "pairs"))
     yaw = "" if data["min_yaw"] == 0 and data["max_yaw"] is None else f", |yaw| {data['min_yaw']}–{data['max_yaw']}"
     yaw += f", {said}" if (said := describe_yaw(data)) else ""
-    return f"{data['source']}, {people} people, {pairs} pairs, split {data['split']}{yaw} ({attrs['data_fingerprint']})"
+    split = f"split {data['split']}{yaw} ({StudyAttr.data_fingerprint.of(attrs)})"
+    return f"{data['source']}, {people} people, {pairs} pairs, {split}"
 
 
 def describe_yaw(data: Mapping[str, Any]) -> str:
@@ -131,7 +134,7 @@ def describe_yaw(data: Mapping[str, Any]) -> str:
 
 def missing_options(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Return the options that choose the pairs of `held` and were given otherwise; "" without such a difference."""
-    before, now = (recorded_selection(attrs["data"]) for attrs in (held, wanted))
+    before, now = (recorded_selection(StudyAttr.data.of(attrs)) for attrs in (held, wanted))
     words = []
     for name in (name for name in before if before[name] != now[name]):
         flag, value = f"--{name.replace('_', '-')}", before[name]

@@ -15,12 +15,12 @@ from face3d_tune.errors import StudyError, StudyGoneError
 from face3d_tune.storage.database import Storage
 from face3d_tune.storage.optuna_internals import storage_of
 from face3d_tune.storage.study_names import existing_name, listed_names, study_names
-from face3d_tune.study.attrs import CONFIRMATION
+from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.foreign import count_foreign, ended_from_outside, is_foreign, is_own_study, own_trials
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-IMPORTED = "imported"  # user attribute `origin` of a trial that was trained elsewhere
-REQUEUED = "put_back"  # user attribute of a failed trial whose parameters were queued again
+IMPORTED = "imported"  # the `origin` of a trial that was trained elsewhere
+REQUEUED = TrialAttr.requeued.key
 OUTSIDE = "outside"  # cause of a failure by another program
 OF_THE_CONFIG = ("diverged", "out_of_memory")  # causes that would make the same config fail again
 
@@ -69,12 +69,14 @@ def require_present(study: optuna.Study, own: str | None) -> None:
     """
     storage = storage_of(study)
     try:
-        if study.user_attrs.get("id") == own:
+        if StudyAttr.id.get(study.user_attrs) == own:
             return
     except KeyError:
         pass
     names = {storage.get_study_id_from_name(name): name for name in study_names(storage)}
-    renamed = [name for key, name in names.items() if own and storage.get_study_user_attrs(key).get("id") == own]
+    renamed = [
+        name for key, name in names.items() if own and StudyAttr.id.get(storage.get_study_user_attrs(key)) == own
+    ]
     if renamed:
         raise StudyGoneError(
             f"study {study.study_name!r} was renamed to {renamed[0]!r} meanwhile",
@@ -116,23 +118,25 @@ def counts(trial: FrozenTrial) -> bool:
 
     A trial of another program may not, nor an imported one whose value the study could not confirm.
     """
-    return trial.state in FINISHED and not is_foreign(trial) and bool(trial.user_attrs.get("confirmed", True))
+    return trial.state in FINISHED and not is_foreign(trial) and bool(TrialAttr.confirmed.get(trial.user_attrs, True))
 
 
 def trained_here(trial: FrozenTrial) -> bool:
     """Tell whether a trial has finished and was neither imported nor made by another program."""
-    return trial.state in FINISHED and not is_foreign(trial) and trial.user_attrs.get("origin") != IMPORTED
+    return trial.state in FINISHED and not is_foreign(trial) and TrialAttr.origin.get(trial.user_attrs) != IMPORTED
 
 
 def kept_cosine(trial: FrozenTrial) -> float | None:
     """Return the mean validation cosine of the checkpoint that training kept, for a pruned trial too."""
-    cosine: float | None = trial.user_attrs.get("val_cosine")  # to Optuna, a pruned trial's value is its last epoch's
+    cosine: float | None = TrialAttr.val_cosine.get(
+        trial.user_attrs
+    )  # to Optuna, a pruned trial's value is its last epoch's
     return cosine
 
 
 def folds_of(study_attrs: Mapping[str, Any]) -> int:
     """Return the number of folds over which the values of a study's trials are means; 1: the ordinary split."""
-    folds: int = study_attrs.get("settings", {}).get("folds", 1)  # an older study does not say
+    folds: int = StudyAttr.settings.get(study_attrs, {}).get("folds", 1)  # an older study does not say
     return folds
 
 
@@ -149,21 +153,22 @@ def pick_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
     if not 0 <= number < len(trials):
         held = f"it holds 0 to {len(trials) - 1}" if trials else "it holds none yet"
         raise StudyError(f"study {study.study_name!r} has no trial {number}", held)
-    if is_foreign(trials[number]) and "config" not in trials[number].user_attrs:
+    if is_foreign(trials[number]) and not TrialAttr.config.held_by(trials[number].user_attrs):
         raise StudyError(
             f"trial {number} was added by hand: face3d-tune did not train it and does not know its configuration",
             "name another with --trial, or omit --trial for the best",
         )
-    if "config" not in trials[number].user_attrs:
+    if not TrialAttr.config.held_by(trials[number].user_attrs):
         failed = trials[number].state == TrialState.FAIL
-        why = f"failed before it began: {trials[number].user_attrs.get('error')}" if failed else "has not started"
+        error = TrialAttr.error.get(trials[number].user_attrs)
+        why = f"failed before it began: {error}" if failed else "has not started"
         raise StudyError(f"trial {number} {why}, so there is nothing to train", "see `face3d-tune status`")
     return trials[number]
 
 
 def config_of(trial: FrozenTrial) -> TrialConfig:
     """Return the config that a trial began with."""
-    return TrialConfig(**trial.user_attrs["config"])
+    return TrialConfig(**TrialAttr.config.of(trial.user_attrs))
 
 
 def repeatable_config(trial: FrozenTrial) -> TrialConfig:
@@ -172,10 +177,10 @@ def repeatable_config(trial: FrozenTrial) -> TrialConfig:
     It omits the mixed precision that failed, and ends at the epoch at which reaching the target ended the trial.
     """
     config, attrs = config_of(trial), trial.user_attrs
-    if attrs.get("retried_without_amp"):
+    if TrialAttr.retried_without_amp.get(attrs):
         config = replace(config, use_mixed_precision=False)
-    if attrs.get("stop_reason") == "target":
-        config = replace(config, epochs=attrs["epochs_run"])
+    if TrialAttr.stop_reason.get(attrs) == "target":
+        config = replace(config, epochs=TrialAttr.epochs_run.of(attrs))
     return config
 
 
@@ -183,9 +188,9 @@ def preset_rows(study: optuna.Study) -> list[PresetRow]:
     """Return every preset of a study with its latest trial, in the order in which they were queued."""
     trials: dict[str, FrozenTrial] = {}
     for trial in own_trials(study.get_trials(deepcopy=False)):
-        if isinstance(preset := trial.user_attrs.get("preset"), str):
+        if isinstance(preset := TrialAttr.preset.get(trial.user_attrs), str):
             trials[preset] = trial  # a later trial is the retry of an earlier one
-    aliases: Mapping[str, str] = study.user_attrs.get("preset_aliases", {})
+    aliases = StudyAttr.preset_aliases.get(study.user_attrs, {})
     rows = [PresetRow(name, trial) for name, trial in trials.items()]
     return rows + [PresetRow(name, trials.get(first), first) for name, first in aliases.items()]
 
@@ -196,12 +201,12 @@ def origin(trial: FrozenTrial) -> str:
     The name is that of a preset, or of a point near the best of the study before.
     """
     attrs = trial.user_attrs
-    return str(attrs.get("preset") or attrs.get("near") or attrs.get("origin") or "sampled")
+    return str(TrialAttr.preset.get(attrs) or TrialAttr.near.get(attrs) or TrialAttr.origin.get(attrs) or "sampled")
 
 
 def count_imported(study: optuna.Study) -> int:
     """Count the trials that were trained elsewhere, which are outside every budget."""
-    return sum(trial.user_attrs.get("origin") == IMPORTED for trial in study.get_trials(deepcopy=False))
+    return sum(TrialAttr.origin.get(trial.user_attrs) == IMPORTED for trial in study.get_trials(deepcopy=False))
 
 
 def count_states(study: optuna.Study) -> dict[str, int]:
@@ -222,13 +227,14 @@ def cause(trial: FrozenTrial) -> str | None:
     was only requeued.
     """
     attrs = trial.user_attrs
-    if trial.state != TrialState.FAIL or REQUEUED in attrs:
+    if trial.state != TrialState.FAIL or TrialAttr.requeued.held_by(attrs):
         return None
-    if "cause" in attrs:
-        return str(attrs["cause"])
+    if TrialAttr.cause.held_by(attrs):
+        return str(TrialAttr.cause.of(attrs))
     if ended_from_outside(trial):
         return OUTSIDE
-    return "diverged" if attrs.get("stop_reason") == "non_finite" else "error"  # as an earlier version stored it
+    # An earlier version stored no cause.
+    return "diverged" if TrialAttr.stop_reason.get(attrs) == "non_finite" else "error"
 
 
 def count_causes(trials: Iterable[FrozenTrial]) -> dict[str, int]:
@@ -255,16 +261,16 @@ def summary(study: optuna.Study) -> dict[str, Any]:
         "directions": [direction.name.lower() for direction in study.directions],
         "states": count_states(study),
         "causes": count_causes(study.get_trials(deepcopy=False) if own else []),
-        "from": attrs.get("from"),
+        "from": StudyAttr.follows.get(attrs),
         "best_value": best.value if best else None,
         "best_trial": best.number if best else None,
-        "best_preset": best.user_attrs.get("preset") if best else None,
+        "best_preset": TrialAttr.preset.get(best.user_attrs) if best else None,
         "best_origin": origin(best) if best else None,
         "imported": count_imported(study),
         "by_hand": count_foreign(study) if own else 0,
         "folds": folds_of(attrs),
-        "no_model_cosine": attrs.get("no_model_cosine"),
-        "ridge_cosine": attrs.get("ridge_cosine"),
-        "confirmation": attrs.get(CONFIRMATION),
-        "data": attrs.get("data"),
+        "no_model_cosine": StudyAttr.no_model_cosine.get(attrs),
+        "ridge_cosine": StudyAttr.ridge_cosine.get(attrs),
+        "confirmation": StudyAttr.confirmation.get(attrs),
+        "data": StudyAttr.data.get(attrs),
     }

@@ -20,13 +20,13 @@ from face3d_tune.errors import StudyError
 from face3d_tune.storage.database import Storage
 from face3d_tune.storage.study_names import alike, study_names
 from face3d_tune.study import space as space_module
+from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.foreign import is_own_study
 from face3d_tune.study.presets import PRESETS, Preset
 from face3d_tune.study.settings import DEFAULT_SEED, Settings, describe_data, missing_options, study_attrs
 from face3d_tune.study.study_file import StudyFile
 from face3d_tune.study.trials import find_study, pick_trial, repeatable_config
 
-ATTR = "from"  # user attribute of a study that follows another
 _NEIGHBOURS = 4
 _TRIES = 100  # attempts at finding that many: a space of few choices has fewer
 
@@ -43,7 +43,7 @@ class WarmStart:
     @classmethod
     def of(cls, attrs: Mapping[str, Any]) -> Self | None:
         """Read the user attributes of a study; None if it has no warm start."""
-        held = attrs.get(ATTR)
+        held = StudyAttr.follows.get(attrs)
         return cls(**held) if held else None
 
     def to_attr(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _seed(storage: BaseStorage, name: str, settings: Settings) -> int:
     own: int = DEFAULT_SEED
     if name in study_names(storage):
         study = optuna.load_study(study_name=name, storage=storage)
-        own = study.user_attrs["settings"]["seed"] if is_own_study(study) else DEFAULT_SEED
+        own = StudyAttr.settings.of(study.user_attrs)["seed"] if is_own_study(study) else DEFAULT_SEED
     return own if settings.seed is None else settings.seed
 
 

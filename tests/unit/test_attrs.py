@@ -1,0 +1,33 @@
+"""User attributes: each stored name stands once, and reads as it is stored."""
+
+import pytest
+
+from face3d_tune.study.attrs import Attr, StudyAttr, TrialAttr
+
+# What version 0.1.0 stored: a study holds these for ever.
+STORED = {
+    StudyAttr: "id data data_fingerprint settings versions effort preset_aliases from no_model_cosine no_model_by_yaw "
+    "ridge_cosine ridge_by_yaw ridge_penalty confirmation",
+    TrialAttr: "preset near overrides origin run_id imported_from sha256 confirmed retry_of lineage deaths put_back "
+    "ordinal seed sampler_seed config worker device engine lr_now stop_reason cause error seconds resumed_epochs "
+    "resume_note raced_out_after_fold epochs_run lr_decays lr_final amp retried_without_amp best_epoch val_cosine "
+    "val_loss val_loss_equal train_loss gap cosine_by_yaw folds",
+}
+
+
+@pytest.mark.parametrize("kind", STORED)
+def test_stored_names_do_not_change(kind):
+    keys = [attr.key for attr in vars(kind).values() if isinstance(attr, Attr)]
+    assert keys == STORED[kind].split()
+
+
+def test_an_attribute_is_read_where_it_is_stored():
+    attr = Attr[int]("epochs_run")
+    assert (attr.of({"epochs_run": 3}), attr.get({"epochs_run": 3}), attr.held_by({"epochs_run": 3})) == (3, 3, True)
+
+
+def test_an_attribute_that_is_missing_has_a_default_or_raises():
+    attr = Attr[int]("epochs_run")
+    assert (attr.get({}), attr.get({}, 0), attr.held_by({})) == (None, 0, False)
+    with pytest.raises(KeyError, match="epochs_run"):
+        attr.of({})
