@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.builtin import builtin_names
 from face3d_tune.study.presets import PRESETS
 from face3d_tune.system.paths import expanded
@@ -199,7 +200,7 @@ def study_data(study: str, attrs: Mapping[str, Any], data_dir: Path | None) -> "
     from face3d_tune.data.face_data import SAMPLE_NAME, load, recorded_selection
     from face3d_tune.errors import StudyError
 
-    held, fingerprint = attrs["data"], attrs["data_fingerprint"]
+    held, fingerprint = StudyAttr.data.of(attrs), StudyAttr.data_fingerprint.of(attrs)
     if data_dir is None and held["source"] != SAMPLE_NAME:
         data_dir = Path(held["source"])
     data = load(data_dir, **recorded_selection(held))

@@ -23,6 +23,7 @@ from face3d_tune.cli.base import (
     study_data,
     study_name_option,
 )
+from face3d_tune.study.attrs import StudyAttr
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -143,7 +144,7 @@ def _require_test_people(study: Any) -> None:
     """Raise StudyError for a study that set nobody apart."""
     from face3d_tune.errors import StudyError
 
-    if study.user_attrs["data"]["split"] == "none":
+    if StudyAttr.data.of(study.user_attrs)["split"] == "none":
         raise StudyError(
             f"study {study.study_name!r} was made with --split none, so it has no test people to judge by",
             "search with --split person, the default",

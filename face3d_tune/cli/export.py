@@ -19,6 +19,7 @@ from face3d_tune.cli.base import (
     study_name_option,
     trying_options,
 )
+from face3d_tune.study.attrs import StudyAttr, TrialAttr
 
 if TYPE_CHECKING:
     from face3d_tune.config import TrialConfig
@@ -107,7 +108,7 @@ def export(
         raise click.UsageError("--check needs --script PATH, and goes with commands only", click.get_current_context())
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     stored = read_trial(Storage.parse(storage), study_name, number)
-    trial, data = stored.trial, stored.study_attrs["data"]
+    trial, data = stored.trial, StudyAttr.data.of(stored.study_attrs)
     config = repeatable_config(trial)
     folder = Path(data_dir or data["source"])
     sampled = data_dir is None and data["source"] == SAMPLE_NAME
@@ -124,7 +125,7 @@ def export(
         case "json":
             origin = {"study": stored.study, "trial": trial.number, "value": kept_cosine(trial)}
             origin |= {"folds": folds} if (folds := folds_of(stored.study_attrs)) > 1 else {}
-            click.echo(to_json(config, use, {**origin, "seed": trial.user_attrs.get("seed")}), nl=False)
+            click.echo(to_json(config, use, {**origin, "seed": TrialAttr.seed.get(trial.user_attrs)}), nl=False)
         case "toml":
             click.echo(to_toml(f"{stored.study}-trial-{trial.number}", config, use.feature_size), nl=False)
         case _:
@@ -223,7 +224,7 @@ def _check(
     from face3d_tune.errors import DataError, ScriptError
     from face3d_tune.script.check import difference, endings_interrupt, try_script, wrong_model
 
-    held = stored.study_attrs["data"]
+    held = StudyAttr.data.of(stored.study_attrs)
     try:
         data = load(folder, **recorded_selection(held))
     except DataError as error:
@@ -246,7 +247,7 @@ def _check(
     elif tested.weights is not None:
         sizes = f"{config.layout} layout, d_model {config.d_model}, {config.num_layers} layers"
         click.echo(f"check: it builds the model of trial {stored.trial.number}: {sizes}", err=True)
-    if data.fingerprint() != stored.study_attrs["data_fingerprint"]:
+    if data.fingerprint() != StudyAttr.data_fingerprint.of(stored.study_attrs):
         click.echo("warning: the study was made on other data, so the values need not agree", err=True)
     for line in difference(tested, stored):
         click.echo(line, err=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face3d_tune.cli.base import FILE_OR_FOLDER, Command, data_options, example, layout_option, storage_option
+from face3d_tune.study.attrs import TrialAttr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,7 +130,7 @@ def _print(examined: "Sequence[Examined]", numbers: "dict[str, tuple[int, bool]]
 def _fate(each: "Examined", numbers: "dict[str, tuple[int, bool]]") -> str:
     if each.trial is None:
         return "refused"
-    number, new = numbers.get(each.trial.user_attrs["run_id"], (None, True))
+    number, new = numbers.get(TrialAttr.run_id.of(each.trial.user_attrs), (None, True))
     if number is None:
         return "would be imported"
     return f"trial {number}" if new else f"already trial {number}"

@@ -15,10 +15,10 @@ from rich.live import Live
 from face3d_tune.cli.eta import time_left
 from face3d_tune.cli.live import InTraining, Picture, Standing, in_columns
 from face3d_tune.config import TrialConfig
+from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.foreign import is_foreign
 from face3d_tune.study.trials import (
     FINISHED,
-    REQUEUED,
     cause,
     count_causes,
     counts,
@@ -99,13 +99,13 @@ class Tally:
         if trained_here(trial):
             self.done += 1
             self.pruned += trial.state == TrialState.PRUNED
-        if "seconds" in attrs:
-            self._seconds.append(attrs["seconds"])
+        if TrialAttr.seconds.held_by(attrs):
+            self._seconds.append(TrialAttr.seconds.of(attrs))
         if trial.state != TrialState.COMPLETE or trial.value is None or not counts(trial):
             return False
-        if (preset := attrs.get("preset")) and (self.to_beat is None or trial.value > self.to_beat[1]):
+        if (preset := TrialAttr.preset.get(attrs)) and (self.to_beat is None or trial.value > self.to_beat[1]):
             self.to_beat = preset, trial.value
-            self._to_beat_by_fold = [fold["value"] for fold in attrs.get("folds", ())]
+            self._to_beat_by_fold = [fold["value"] for fold in TrialAttr.folds.get(attrs, ())]
         improved = self.best is None or trial.value > self.best[0]
         if improved:
             self.best = trial.value, trial.number
@@ -263,14 +263,14 @@ def _ending(trial: FrozenTrial) -> str:
     Of several folds `cosine 0.5931 (mean over 3 folds, 81 epochs, early_stopping, 31 s)`.
     """
     attrs, cosine = trial.user_attrs, kept_cosine(trial)
-    raced_out = attrs.get("raced_out_after_fold")
-    reason = attrs["stop_reason"] if raced_out is None else f"raced out after fold {raced_out}"
-    reason += f": {attrs['error']}" if "error" in attrs else ""
-    reason += "; queued again" if REQUEUED in attrs else ""
+    raced_out = TrialAttr.raced_out_after_fold.get(attrs)
+    reason = TrialAttr.stop_reason.of(attrs) if raced_out is None else f"raced out after fold {raced_out}"
+    reason += f": {TrialAttr.error.of(attrs)}" if TrialAttr.error.held_by(attrs) else ""
+    reason += "; queued again" if TrialAttr.requeued.held_by(attrs) else ""
     if cosine is None:
         return f"failed, {reason}"
-    epochs = f"epoch {attrs['best_epoch']} of {attrs['epochs_run']}"
-    if folds := len(attrs.get("folds", ())):
-        run = f"{attrs['epochs_run']} epoch{'s' if attrs['epochs_run'] > 1 else ''}"
+    epochs = f"epoch {TrialAttr.best_epoch.of(attrs)} of {TrialAttr.epochs_run.of(attrs)}"
+    if folds := len(TrialAttr.folds.get(attrs, ())):
+        run = f"{TrialAttr.epochs_run.of(attrs)} epoch{'s' if TrialAttr.epochs_run.of(attrs) > 1 else ''}"
         epochs = f"{'fold 1' if folds == 1 else f'mean over {folds} folds'}, {run}"
-    return f"cosine {cosine:.4f} ({epochs}, {reason}, {attrs['seconds']:.0f} s)"
+    return f"cosine {cosine:.4f} ({epochs}, {reason}, {TrialAttr.seconds.of(attrs):.0f} s)"

@@ -23,6 +23,7 @@ from face3d_tune.cli.base import (
     storage_words,
     study_name_option,
 )
+from face3d_tune.study.attrs import StudyAttr
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -249,7 +250,7 @@ def _introduce(console: "Console", search: "Search", place: "Storage", goal: int
     from face3d_tune.study.warm_start import WarmStart, moved
 
     setup, file, study, folds = search.setup, search.file, search.study, search.settings.folds
-    no_model = study.user_attrs["no_model_cosine"]
+    no_model = StudyAttr.no_model_cosine.of(study.user_attrs)
     imported = f", {count} more imported" if (count := count_imported(study)) else ""
     imported += f", {count} added by hand" if (count := count_foreign(study)) else ""
     console.print(f"data     {describe_data(study.user_attrs)}; poses in {setup.data.file_pose_unit}")
@@ -268,7 +269,7 @@ def _introduce(console: "Console", search: "Search", place: "Storage", goal: int
     console.print(f"presets  {', '.join(names) or 'none'}{near}")
     console.print(f"device   {device_name(setup.device)}, mixed precision {setup.precision}; seed {search.seed}")
     console.print(f"engine   {plan}")
-    ridge, over = study.user_attrs["ridge_cosine"], f" over {folds} folds of people" if folds > 1 else ""
+    ridge, over = StudyAttr.ridge_cosine.of(study.user_attrs), f" over {folds} folds of people" if folds > 1 else ""
     ends = "" if setup.target is None else f"; ends at {_target(search)}"
     lines = f"without a model it is {no_model:.4f}, ridge {ridge:.4f}"
     console.print(f"goal     mean validation cosine{over}; {lines}{ends}\n")

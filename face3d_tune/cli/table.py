@@ -11,6 +11,7 @@ from rich.table import Table
 
 from face3d_tune.analysis import confirmation
 from face3d_tune.config import TrialConfig
+from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.settings import describe_yaw
 from face3d_tune.study.trials import IMPORTED, best_trial, config_of, folds_of, kept_cosine, origin, preset_rows
 from face3d_tune.study.warm_start import WarmStart
@@ -28,7 +29,7 @@ def results_console() -> Console:
 
 def before_and_after(study: optuna.Study) -> None:
     """Print the best trial beside every preset, no model and ridge regression, to stdout."""
-    console, data = results_console(), study.user_attrs["data"]
+    console, data = results_console(), StudyAttr.data.of(study.user_attrs)
     whom, folds = f"{data['people']['validation']} people never trained on", folds_of(study.user_attrs)
     if folds > 1:  # everybody who does not test validates once
         people = data["people"]["train"] + data["people"]["validation"]
@@ -119,14 +120,19 @@ def add_band_columns(table: Table) -> None:
 
 
 def _cells(trial: FrozenTrial) -> list[str]:
-    if "config" not in trial.user_attrs:
+    if not TrialAttr.config.held_by(trial.user_attrs):
         return ["waiting"]
     config, attrs, cosine = config_of(trial), trial.user_attrs, kept_cosine(trial)
     settings = [str(trial.number), *_settings(config)]
     if trial.state == TrialState.RUNNING or cosine is None:
-        return [*settings, "", attrs.get("stop_reason", trial.state.name.lower())]
+        return [*settings, "", TrialAttr.stop_reason.get(attrs, trial.state.name.lower())]
     pruned = " (pruned)" if trial.state == TrialState.PRUNED else ""
-    return [*settings, f"{attrs['val_loss_equal']:.4f}", f"{cosine:.4f}{pruned}", *bands(attrs["cosine_by_yaw"])]
+    return [
+        *settings,
+        f"{TrialAttr.val_loss_equal.of(attrs):.4f}",
+        f"{cosine:.4f}{pruned}",
+        *bands(TrialAttr.cosine_by_yaw.of(attrs)),
+    ]
 
 
 def _settings(config: TrialConfig) -> list[str]:

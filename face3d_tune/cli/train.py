@@ -21,6 +21,7 @@ from face3d_tune.cli.base import (
     study_data,
     study_name_option,
 )
+from face3d_tune.study.attrs import TrialAttr
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -171,7 +172,7 @@ def _trial(
     trial, data = stored.trial, study_data(stored.study, stored.study_attrs, data_dir)
     name = f"{stored.study}-trial-{trial.number}"
     attrs = trial.user_attrs
-    engine = attrs.get("engine", "plain")  # a study from before there was another
+    engine = TrialAttr.engine.get(attrs, "plain")  # a study from before there was another
     expected = kept_cosine(trial)
     if (folds := folds_of(stored.study_attrs)) > 1:
         reached = "" if expected is None else f", {expected:.4f},"
@@ -180,7 +181,7 @@ def _trial(
             err=True,
         )
         expected = None
-    return repeatable_config(trial), data, attrs.get("seed", 42), name, expected, engine
+    return repeatable_config(trial), data, TrialAttr.seed.get(attrs, 42), name, expected, engine
 
 
 def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":

@@ -1,11 +1,13 @@
 """`face3d-tune watch`: a search that runs elsewhere, as `run` shows it."""
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from face3d_tune.cli.base import ONLY_STUDY, Command, example, storage_option, study_name_option
+from face3d_tune.study.attrs import StudyAttr, TrialAttr
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -50,7 +52,7 @@ def watch(storage: str, study_name: str | None) -> None:
                         now = fresh.look()
                         study = now.built
                         attrs = study.user_attrs
-                        effort = attrs.get("effort", {})  # of the last `run`, which may begin meanwhile
+                        effort = StudyAttr.effort.get(attrs, {})  # of the last `run`, which may begin meanwhile
                         trials = study.get_trials(deepcopy=False)
                     away = ""
                 except (StorageError, StudyError, KeyError) as error:  # it may come back
@@ -96,7 +98,7 @@ def _in_training(trial: "FrozenTrial", folds: int) -> "InTraining":
     from face3d_tune.study.trials import origin
 
     attrs, steps = trial.user_attrs, trial.intermediate_values
-    config: dict[str, Any] = attrs.get("config", {})
+    config: Mapping[str, Any] = TrialAttr.config.get(attrs, {})
     step, epochs = max(steps, default=0), config.get("epochs", 0)
     fold = (step - 1) // epochs + 1 if step and epochs else 1
     return InTraining(
@@ -105,7 +107,7 @@ def _in_training(trial: "FrozenTrial", folds: int) -> "InTraining":
         epochs=epochs,
         epoch=step - (fold - 1) * epochs,
         cosine=steps.get(step),
-        lr=attrs.get("lr_now", config.get("lr")),
+        lr=TrialAttr.lr_now.get(attrs, config.get("lr")),
         fold=fold,
         folds=folds,
     )

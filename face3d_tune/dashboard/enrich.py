@@ -26,6 +26,7 @@ from face3d_tune.dashboard.notes import FOREIGN, command, study_note, trial_note
 from face3d_tune.dashboard.wsgi import READING, refuse, send, whole
 from face3d_tune.errors import ArtifactError
 from face3d_tune.storage.artifacts import Artifacts, best_weights, unique_name
+from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.foreign import is_foreign, is_own_study
 from face3d_tune.study.history import History
 
@@ -140,7 +141,7 @@ class Enriched:
 
     def _files(self, study_id: int, found: Findings, trial: FrozenTrial) -> dict[str, Artifact]:
         files = []
-        if "best_epoch" in trial.user_attrs and History.of(trial).cosine:
+        if TrialAttr.best_epoch.held_by(trial.user_attrs) and History.of(trial).cosine:
             files.append(Artifact("learning-curve.svg", "image/svg+xml", lambda: _picture(found, trial), drawn=True))
         if line := command(found, trial):
             files.append(Artifact("command.txt", "text/plain", line.encode))
@@ -149,11 +150,11 @@ class Enriched:
         return {str(uuid5(NAMESPACE_URL, f"{study_id}/{trial.number}/{file.filename}")): file for file in files}
 
     def _weights(self, found: Findings, trial: FrozenTrial) -> Artifact | None:
-        if self._artifacts is None or "id" not in found.attrs:
+        if self._artifacts is None or not StudyAttr.id.held_by(found.attrs):
             return None
         artifacts, name = (
             self._artifacts,
-            best_weights(unique_name(found.name, found.attrs["id"]), f"trial-{trial.number}"),
+            best_weights(unique_name(found.name, StudyAttr.id.of(found.attrs)), f"trial-{trial.number}"),
         )
         try:
             if not artifacts.names(name):
@@ -224,4 +225,4 @@ def _shown(attrs: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def _picture(found: Findings, trial: FrozenTrial) -> bytes:
-    return curve_picture(History.of(trial), trial.user_attrs["best_epoch"], found.no_model).encode()
+    return curve_picture(History.of(trial), TrialAttr.best_epoch.of(trial.user_attrs), found.no_model).encode()

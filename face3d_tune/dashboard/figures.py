@@ -6,6 +6,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.analysis.findings import Findings
+from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.history import History
 from face3d_tune.study.trials import folds_of
 
@@ -84,16 +85,16 @@ def _progress(found: Findings) -> Figure | None:
 
 def _by_yaw(found: Findings) -> Figure | None:
     """Draw bars by band of |yaw|."""
-    rows = [("no model", found.attrs["no_model_by_yaw"], _NO_MODEL)]
-    presets = [(name, trial) for name, trial in _presets(found) if "cosine_by_yaw" in trial.user_attrs]
+    rows = [("no model", StudyAttr.no_model_by_yaw.of(found.attrs), _NO_MODEL)]
+    presets = [(name, trial) for name, trial in _presets(found) if TrialAttr.cosine_by_yaw.held_by(trial.user_attrs)]
     rows += [
-        (name, trial.user_attrs["cosine_by_yaw"], colour)
+        (name, TrialAttr.cosine_by_yaw.of(trial.user_attrs), colour)
         for (name, trial), colour in zip(presets, _PRESETS * 9, strict=False)
     ]
     if found.best is None and not presets:
         return None
-    if found.best is not None and "cosine_by_yaw" in found.best.user_attrs:
-        rows.append((f"best, trial {found.best.number}", found.best.user_attrs["cosine_by_yaw"], _BEST))
+    if found.best is not None and TrialAttr.cosine_by_yaw.held_by(found.best.user_attrs):
+        rows.append((f"best, trial {found.best.number}", TrialAttr.cosine_by_yaw.of(found.best.user_attrs), _BEST))
     bars = [
         {
             "type": "bar",

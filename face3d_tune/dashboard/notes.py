@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Mapping
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -9,6 +10,7 @@ from face3d_tune.analysis.confirmation import SIMPLE, headline, told
 from face3d_tune.analysis.findings import Findings
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.script.export import commands, quote
+from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.presets import PRESETS
 from face3d_tune.study.settings import describe_data
 from face3d_tune.study.trials import config_of, count_causes, folds_of, in_words, kept_cosine, repeatable_config
@@ -23,7 +25,7 @@ _HEAD = "| | trial | cosine | gain | < 15° | 15° to 45° | > 45° |\n|---|--:|
 
 def study_note(found: Findings) -> str:
     """Write goal, data, budget, the best trial beside presets and no model, and what to do with it."""
-    settings, effort = found.attrs["settings"], found.attrs.get("effort", {})
+    settings, effort = StudyAttr.settings.of(found.attrs), StudyAttr.effort.get(found.attrs, {})
     states = ", ".join(f"{count} {state}" for state, count in found.states.items() if count) or "no trials yet"
     budget = (
         f"{found.finished} of {effort['trials']} finished trials" if effort else f"{found.finished} finished trials"
@@ -45,14 +47,14 @@ def study_note(found: Findings) -> str:
         lines.append(f"**Added by hand** {found.by_hand} more, which face3d-tune did not train and does not count.")
     if before := WarmStart.of(found.attrs):
         lines.append(f"**Begun** with the best of the study {_plain(str(before))}.")
-    if found.attrs["data"]["split"] == "none":
+    if StudyAttr.data.of(found.attrs)["split"] == "none":
         lines.append("**Measured on the training pairs**: this says nothing about people never seen.")
     if found.best is None:
         lines.append("No trial has completed yet.")
         return "\n\n".join(lines)
-    rows = [_row("no model", None, found.no_model, found.attrs["no_model_by_yaw"], found)]
+    rows = [_row("no model", None, found.no_model, StudyAttr.no_model_by_yaw.of(found.attrs), found)]
     if found.ridge is not None:
-        rows.append(_row("ridge regression", None, found.ridge, found.attrs["ridge_by_yaw"], found))
+        rows.append(_row("ridge regression", None, found.ridge, StudyAttr.ridge_by_yaw.of(found.attrs), found))
     rows += [_trial_row(_plain(row.name), row.trial, found) for row in found.presets if row.trial is not None]
     rows.append(_trial_row("**best trial**", found.best, found))
     name = shlex.quote(found.name)
@@ -69,7 +71,7 @@ def study_note(found: Findings) -> str:
 
 def _confirmed(found: Findings) -> list[str]:
     """Write the result on the test people, or that there is no confirmation yet."""
-    if found.best is None or found.attrs["data"]["split"] == "none":
+    if found.best is None or StudyAttr.data.of(found.attrs)["split"] == "none":
         return []
     ask = f"    face3d-tune confirm --study-name {shlex.quote(found.name)}"
     confirmation = found.confirmation
@@ -112,10 +114,11 @@ def trial_note(found: Findings, trial: FrozenTrial) -> str:
     lines = [f"**{_reason(found, trial)}**"]
     cosine, attrs = kept_cosine(trial), trial.user_attrs
     if cosine is not None:
-        epochs = f"the checkpoint of epoch {attrs['best_epoch']} of {attrs['epochs_run']}"
-        if folds := attrs.get("folds"):
+        epochs = f"the checkpoint of epoch {TrialAttr.best_epoch.of(attrs)} of {TrialAttr.epochs_run.of(attrs)}"
+        if folds := TrialAttr.folds.get(attrs):
             values = ", ".join(f"{fold['value']:.4f}" for fold in folds)
-            epochs = f"by fold {values}; kept is epoch {attrs['best_epoch']} of {folds[0]['epochs_run']} of fold 1"
+            kept = f"epoch {TrialAttr.best_epoch.of(attrs)} of {TrialAttr.epochs_run.of(folds[0])} of fold 1"
+            epochs = f"by fold {values}; kept is {kept}"
         lines.append(f"Validation cosine {cosine:.4f}, {cosine - found.no_model:+.4f} against no model; {epochs}.")
     if line := command(found, trial):
         # A line for each flag: a single line would be too wide to read.
@@ -125,9 +128,9 @@ def trial_note(found: Findings, trial: FrozenTrial) -> str:
 
 def command(found: Findings, trial: FrozenTrial) -> str | None:
     """Return the training command of a trial for bash, with omissions as comments; None if it was not sampled yet."""
-    if "config" not in trial.user_attrs:
+    if not TrialAttr.config.held_by(trial.user_attrs):
         return None
-    exported = commands(repeatable_config(trial), DataUse.of_study(found.attrs["data"]))
+    exported = commands(repeatable_config(trial), DataUse.of_study(StudyAttr.data.of(found.attrs)))
     missing = [f"# not expressed: {line}" for line in exported.missing]
     return "\n".join([*missing, *(quote(words, "bash") for words in exported.commands)]) + "\n"
 
@@ -148,10 +151,10 @@ def _trial_row(name: str, trial: FrozenTrial, found: Findings) -> str:
     if cosine is None or not trial.state.is_finished():
         return f"| {name} | {trial.number} | {trial.state.name.lower()} | | | | |"
     pruned = " (pruned)" if trial.state == TrialState.PRUNED else ""
-    return _row(name + pruned, trial.number, cosine, trial.user_attrs["cosine_by_yaw"], found)
+    return _row(name + pruned, trial.number, cosine, TrialAttr.cosine_by_yaw.of(trial.user_attrs), found)
 
 
-def _row(name: str, number: int | None, cosine: float, by_yaw: dict[str, float | None], found: Findings) -> str:
+def _row(name: str, number: int | None, cosine: float, by_yaw: Mapping[str, float | None], found: Findings) -> str:
     bands = " | ".join("–" if value is None else f"{value:.3f}" for value in by_yaw.values())
     gain = "" if number is None else f"{cosine - found.no_model:+.4f}"
     return f"| {name} | {'' if number is None else number} | {cosine:.4f} | {gain} | {bands} |"
