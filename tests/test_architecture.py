@@ -195,6 +195,28 @@ def test_one_module_alone_knows_private_names_of_optuna():
     assert {module for module, tree in TREES.items() if list(private_names(tree))} == {OPTUNA_INTERNALS}
 
 
+def attributes_by_name(tree):
+    """Where a user attribute is read or written by a name in quotes: `attrs["x"]`, `attrs.get("x")`, `"x" in attrs`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript):
+            whose, name = node.value, node.slice
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+            whose, name = node.func.value, node.args[0]
+            if node.func.attr == "set_user_attr":
+                whose = ast.Name("user_attrs")
+        elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
+            whose, name = node.comparators[0], node.left
+        else:
+            continue
+        if ast.unparse(whose).endswith("attrs") and isinstance(name, ast.Constant) and isinstance(name.value, str):
+            yield ast.unparse(node)
+
+
+@pytest.mark.parametrize("module", [module for module in TREES if module != OPTUNA_INTERNALS])
+def test_user_attributes_are_read_through_study_attrs(module):
+    assert not list(attributes_by_name(TREES[module]))
+
+
 def test_the_page_of_the_design_shows_every_room_and_every_file_in_it():
     design = (PACKAGE.parent / "docs" / "design.md").read_text(encoding="utf-8")
     tree = re.search(r"```\nface3d_tune/\n(.*?)```", design, flags=re.DOTALL)[1]
@@ -269,6 +291,15 @@ def test_the_rules_would_notice():
         assert list(private_names(ast.parse(code))), code
     for code in ("self._storage", "os._exit(1)", "row._replace(start=None)", "torch._fused_adamw_(weights)"):
         assert not list(private_names(ast.parse(code))), code
+    for code in (
+        'trial.user_attrs["config"]',
+        'attrs.get("preset")',
+        '"id" not in study.user_attrs',
+        'study.set_user_attr("id", 1)',
+        'attrs["error"] = "no"',
+    ):
+        assert list(attributes_by_name(ast.parse(code))), code
+    assert not list(attributes_by_name(ast.parse('settings["seed"]; TrialAttr.preset.get(attrs)')))
     for code in ('Pairs(data, "test", unit)', 'data.parts["test"]', 'no_model_cosine(part="test")'):
         assert list(looks_at_test_people(ast.parse(code)))
     assert not list(looks_at_test_people(ast.parse('people["test"]; words("tests")')))

@@ -40,15 +40,15 @@ class DataUse:
         )
 
     @classmethod
-    def of_study(cls, attrs: Mapping[str, Any], data_dir: str | None = None) -> Self:
+    def of_study(cls, recorded: Mapping[str, Any], data_dir: str | None = None) -> Self:
         """Describe the `data` attribute of a study.
 
         The bundled sample gets the folder name that `data sample` is told to write.
         """
-        source = SAMPLE_FOLDER if attrs["source"] == SAMPLE_NAME else attrs["source"]
+        source = SAMPLE_FOLDER if recorded["source"] == SAMPLE_NAME else recorded["source"]
         return cls(
             data_dir=data_dir or source,
-            feature_size=attrs["feature_size"],
-            file_pose_unit=attrs["pose_unit"],
-            **{name: value for name, value in recorded_selection(attrs).items() if name != "split"},
+            feature_size=recorded["feature_size"],
+            file_pose_unit=recorded["pose_unit"],
+            **{name: value for name, value in recorded_selection(recorded).items() if name != "split"},
         )
