@@ -208,7 +208,8 @@ def attributes_by_name(tree):
             whose, name = node.comparators[0], node.left
         else:
             continue
-        if ast.unparse(whose).endswith("attrs") and isinstance(name, ast.Constant) and isinstance(name.value, str):
+        quoted = isinstance(name, ast.JoinedStr) or (isinstance(name, ast.Constant) and isinstance(name.value, str))
+        if quoted and ast.unparse(whose).endswith("attrs"):
             yield ast.unparse(node)
 
 
@@ -294,6 +295,7 @@ def test_the_rules_would_notice():
     for code in (
         'trial.user_attrs["config"]',
         'attrs.get("preset")',
+        'attrs.get(f"{name}_cosine")',
         '"id" not in study.user_attrs',
         'study.set_user_attr("id", 1)',
         'attrs["error"] = "no"',

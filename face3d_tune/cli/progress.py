@@ -15,7 +15,7 @@ from rich.live import Live
 from face3d_tune.cli.eta import time_left
 from face3d_tune.cli.live import InTraining, Picture, Standing, in_columns
 from face3d_tune.config import TrialConfig
-from face3d_tune.study.attrs import TrialAttr
+from face3d_tune.study.attrs import Attr, TrialAttr
 from face3d_tune.study.foreign import is_foreign
 from face3d_tune.study.trials import (
     FINISHED,
@@ -29,6 +29,18 @@ from face3d_tune.study.trials import (
 )
 from face3d_tune.system import signals
 from face3d_tune.training.base import EpochResult
+
+# Attributes of a trial that has ended, as `--progress json` tells them.
+_TOLD: tuple[Attr[Any], ...] = (
+    TrialAttr.stop_reason,
+    TrialAttr.cause,
+    TrialAttr.requeued,
+    TrialAttr.epochs_run,
+    TrialAttr.folds,
+    TrialAttr.raced_out_after_fold,
+    TrialAttr.seconds,
+    TrialAttr.error,
+)
 
 
 class Interrupt:
@@ -238,8 +250,7 @@ class JsonLines:
     def trial_ended(self, trial: FrozenTrial) -> None:
         """`trial_ended`: trial, state, value (null if it failed), best (so far), and what is known of its end."""
         best, attrs = self._tally.add(trial), trial.user_attrs
-        told = ("stop_reason", "cause", "put_back", "epochs_run", "folds", "raced_out_after_fold", "seconds", "error")
-        known = {key: attrs[key] for key in told if key in attrs}
+        known = {attr.key: attr.of(attrs) for attr in _TOLD if attr.held_by(attrs)}
         state = trial.state.name.lower()
         self.say("trial_ended", trial=trial.number, state=state, value=kept_cosine(trial), best=best, **known)
 

@@ -53,9 +53,12 @@ def _table(study: optuna.Study, *, with_bands: bool) -> Table:
     if with_bands:
         add_band_columns(table)
     used = len(table.columns)
-    for name, key in (("no model", "no_model"), ("ridge", "ridge")):
-        if (cosine := study.user_attrs.get(f"{key}_cosine")) is not None:  # an older study has no ridge line
-            values = [f"{cosine:.4f}", *bands(study.user_attrs[f"{key}_by_yaw"])]
+    attrs = study.user_attrs
+    no_model = (StudyAttr.no_model_cosine.get(attrs), StudyAttr.no_model_by_yaw.get(attrs, {}))
+    ridge = (StudyAttr.ridge_cosine.get(attrs), StudyAttr.ridge_by_yaw.get(attrs, {}))
+    for name, (cosine, by_yaw) in (("no model", no_model), ("ridge", ridge)):
+        if cosine is not None:  # an older study has no ridge line
+            values = [f"{cosine:.4f}", *bands(by_yaw)]
             table.add_row(*[name, *[""] * 7, *values][:used])
     if stage := WarmStart.of(study.user_attrs):
         before = [*_settings(TrialConfig(**stage.config)), "", f"{stage.value:.4f}"]

@@ -13,7 +13,7 @@ from face3d_tune.analysis.importance import Importance
 from face3d_tune.data.face_data import SAMPLE_NAME, recorded_selection
 from face3d_tune.data.provenance import SAMPLE_FOLDER, DataUse
 from face3d_tune.script.export import commands
-from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.attrs import Attr, StudyAttr, TrialAttr
 from face3d_tune.study.builtin import STUDIES
 from face3d_tune.study.history import History
 from face3d_tune.study.trials import (
@@ -167,8 +167,8 @@ def content(found: Findings, made: datetime) -> Content:
         settings=StudyAttr.settings.of(attrs),
         effort=effort,
         versions=StudyAttr.versions.of(attrs),
-        devices=_distinct(found.trials, "device"),
-        engines=_distinct(found.trials, "engine"),
+        devices=_distinct(found.trials, TrialAttr.device),
+        engines=_distinct(found.trials, TrialAttr.engine),
     )
 
 
@@ -230,8 +230,8 @@ def _imported(trial: FrozenTrial) -> bool:
     return bool(TrialAttr.origin.get(trial.user_attrs) == IMPORTED)
 
 
-def _distinct(trials: Sequence[FrozenTrial], key: str) -> list[str]:
-    return sorted({trial.user_attrs[key] for trial in trials if key in trial.user_attrs})
+def _distinct(trials: Sequence[FrozenTrial], attr: Attr[str]) -> list[str]:
+    return sorted({attr.of(trial.user_attrs) for trial in trials if attr.held_by(trial.user_attrs)})
 
 
 def _sample(data: Mapping[str, Any]) -> list[list[str]]:

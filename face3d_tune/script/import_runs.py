@@ -23,6 +23,7 @@ from face3d_tune.config import PARAMETERS, PoseUnit, TrialConfig
 from face3d_tune.data.face_data import FaceData, mean_by_yaw
 from face3d_tune.script.earlier_run import EarlierRun, NotExpressible, learning_rates
 from face3d_tune.study import history, space
+from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.settings import Settings
 from face3d_tune.study.study_file import StudyFile
 from face3d_tune.study.trials import IMPORTED
@@ -235,25 +236,25 @@ def _trial(
     train_loss, val_loss, cosine = (curve[:epochs] for curve in (run.train_loss, run.val_loss, run.cosine))
     rates = learning_rates(run, config)[: len(cosine) + 1]
     attrs = {
-        "origin": IMPORTED,
-        "imported_from": str(run.path),
-        "sha256": run.sha256,
-        "run_id": run.run_id(config),
-        "confirmed": confirmed,
-        "config": config.to_dict(),
-        "overrides": dict(overrides),
-        "stop_reason": IMPORTED,
-        "epochs_run": len(cosine),
-        "best_epoch": run.best_epoch,
-        "val_cosine": cosine[best],
-        "val_loss": val_loss[best],
-        "val_loss_equal": 0.5 * validation.mse + 0.5 * (1 - validation.cosine),
-        "train_loss": train_loss[best],
-        "gap": val_loss[best] - train_loss[best],
-        "cosine_by_yaw": mean_by_yaw(validation.cosines.numpy(), validation.yaw),
+        TrialAttr.origin.key: IMPORTED,
+        TrialAttr.imported_from.key: str(run.path),
+        TrialAttr.sha256.key: run.sha256,
+        TrialAttr.run_id.key: run.run_id(config),
+        TrialAttr.confirmed.key: confirmed,
+        TrialAttr.config.key: config.to_dict(),
+        TrialAttr.overrides.key: dict(overrides),
+        TrialAttr.stop_reason.key: IMPORTED,
+        TrialAttr.epochs_run.key: len(cosine),
+        TrialAttr.best_epoch.key: run.best_epoch,
+        TrialAttr.val_cosine.key: cosine[best],
+        TrialAttr.val_loss.key: val_loss[best],
+        TrialAttr.val_loss_equal.key: 0.5 * validation.mse + 0.5 * (1 - validation.cosine),
+        TrialAttr.train_loss.key: train_loss[best],
+        TrialAttr.gap.key: val_loss[best] - train_loss[best],
+        TrialAttr.cosine_by_yaw.key: mean_by_yaw(validation.cosines.numpy(), validation.yaw),
     }
     if rates:
-        attrs |= {"lr_decays": sum(b < a for a, b in pairwise(rates)), "lr_final": rates[-1]}
+        attrs |= {TrialAttr.lr_decays.key: sum(b < a for a, b in pairwise(rates)), TrialAttr.lr_final.key: rates[-1]}
     curves = {"cosine": cosine, "train_loss": train_loss, "val_loss": val_loss, "lr": rates[:-1]}
     return create_trial(
         state=TrialState.COMPLETE,

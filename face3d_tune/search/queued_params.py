@@ -33,7 +33,10 @@ class Queued:
 
 def from_outside(trial: FrozenTrial) -> bool:
     """Return whether another program queued a trial: this one marks its presets and retries."""
-    return fixed_params(trial) is not None and not {"overrides", "retry_of"} & trial.user_attrs.keys()
+    return (
+        fixed_params(trial) is not None
+        and not {TrialAttr.overrides.key, TrialAttr.retry_of.key} & trial.user_attrs.keys()
+    )
 
 
 def read(trial: FrozenTrial, file: StudyFile) -> Queued:
@@ -42,8 +45,9 @@ def read(trial: FrozenTrial, file: StudyFile) -> Queued:
     overrides, seed = TrialAttr.overrides.get(attrs, {}), TrialAttr.seed.get(attrs)
     known = isinstance(overrides, dict) and overrides.keys() <= PARAMETERS.keys()
     _require("overrides", overrides, known, "parameters of a study file")
-    for name in ("preset", "near"):
-        _require(name, attrs.get(name), isinstance(attrs.get(name), str | None), "text")
+    for attr in (TrialAttr.preset, TrialAttr.near):
+        name = attr.get(attrs)
+        _require(attr.key, name, isinstance(name, str | None), "text")
     whole = isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0
     _require("seed", seed, seed is None or whole, "a whole number of at least 0")
     for name, value in wanted.items():

@@ -204,11 +204,19 @@ class Search:
             config = self._config({name: suggest(trial, name, row) for name, row in searched.items()}, asked.overrides)
         except ConfigError as error:  # it would come again, so it is not put back
             cause = OUTSIDE if queued_params.from_outside(held) else "error"
-            return Outcome("error", None, {"stop_reason": "error", "cause": cause, "error": error.message})
+            failed = {TrialAttr.stop_reason.key: "error", TrialAttr.cause.key: cause}
+            return Outcome("error", None, failed | {TrialAttr.error.key: error.message})
         seed = seeds.derive(self.seed, "trial", *self._before, ordinal) if asked.seed is None else asked.seed
-        attrs = {"seed": seed, "sampler_seed": sampler_seed, "worker": self.worker.label}
-        attrs |= {"device": device_name(self.setup.device), "engine": engine, "preset": asked.preset}
-        for key, value in {**attrs, "config": config.to_dict()}.items():  # who has a config has all of these
+        begun = {  # a trial that has a config has all of these
+            TrialAttr.seed.key: seed,
+            TrialAttr.sampler_seed.key: sampler_seed,
+            TrialAttr.worker.key: self.worker.label,
+            TrialAttr.device.key: device_name(self.setup.device),
+            TrialAttr.engine.key: engine,
+            TrialAttr.preset.key: asked.preset,
+            TrialAttr.config.key: config.to_dict(),
+        }
+        for key, value in begun.items():
             trial.set_user_attr(key, value)
 
         def say(line: str) -> None:

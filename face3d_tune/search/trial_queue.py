@@ -21,12 +21,20 @@ from face3d_tune.storage.database import one_at_a_time
 from face3d_tune.storage.optuna_internals import fixed_params, storage_of, study_id, trial_id
 from face3d_tune.storage.workers import Orphan, Worker
 from face3d_tune.study import history
-from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.attrs import Attr, StudyAttr, TrialAttr
 from face3d_tune.study.foreign import FOREIGN_SQL, ended_from_outside, is_foreign, own_trials
 from face3d_tune.study.study_file import InitialTrial
 from face3d_tune.study.trials import FINISHED, REQUEUED, still_present
 
-_INHERITED = ("preset", "near", "overrides", "seed", "ordinal", "deaths", "lineage")
+_INHERITED = (
+    TrialAttr.preset.key,
+    TrialAttr.near.key,
+    TrialAttr.overrides.key,
+    TrialAttr.seed.key,
+    TrialAttr.ordinal.key,
+    TrialAttr.deaths.key,
+    TrialAttr.lineage.key,
+)
 
 
 class TrialLost(Exception):
@@ -68,10 +76,11 @@ class TrialQueue:
         with one_at_a_time(self._engine):
             # One that another program completed is queued again; so is one whose retry another program took.
             trials = [trial for trial in own_trials(self._trials()) if not TrialAttr.requeued.held_by(trial.user_attrs)]
-            held = [trial.user_attrs.get(kind) for trial in trials for kind in ("preset", "near")]
+            kinds = (TrialAttr.preset, TrialAttr.near)
+            held = [kind.get(trial.user_attrs) for trial in trials for kind in kinds]
             for preset in presets:
                 if preset.name not in held:
-                    attrs = {preset.kind: preset.name, "overrides": dict(preset.overrides)}
+                    attrs = {preset.kind: preset.name, TrialAttr.overrides.key: dict(preset.overrides)}
                     self.study.enqueue_trial(dict(preset.params), user_attrs=attrs)
 
     def add_imported(self, trials: Iterable[FrozenTrial]) -> dict[str, tuple[int, bool]]:
@@ -99,7 +108,7 @@ class TrialQueue:
                 return None
             trial = self.study.ask()
             try:
-                if _whole(trial, "ordinal") is None:
+                if _whole(trial, TrialAttr.ordinal) is None:
                     trial.set_user_attr(TrialAttr.ordinal.key, self._next_ordinal())
             except UpdateFinishedTrialError:  # this process was frozen in this very block, and taken for dead
                 return None
@@ -193,17 +202,21 @@ class TrialQueue:
         """
         sampled = trial.params if TrialAttr.config.held_by(trial.user_attrs) else {}  # else a part of them, if any
         params = {**(fixed_params(trial) or {}), **sampled}
-        deaths = (_whole(trial, "deaths") or 0) + (death is not None)
+        deaths = (_whole(trial, TrialAttr.deaths) or 0) + (death is not None)
         again = deaths <= RETRIES
-        succeeded = {_whole(other, "retry_of") for other in self._trials()}
+        succeeded = {_whole(other, TrialAttr.retry_of) for other in self._trials()}
         if again and params and trial.number not in succeeded:
             attrs = {key: trial.user_attrs[key] for key in _INHERITED if key in trial.user_attrs}
-            attrs |= {"retry_of": trial.number, "deaths": deaths, "lineage": lineage(trial)}
+            attrs |= {
+                TrialAttr.retry_of.key: trial.number,
+                TrialAttr.deaths.key: deaths,
+                TrialAttr.lineage.key: lineage(trial),
+            }
             attrs.setdefault(TrialAttr.ordinal.key, self._next_ordinal())  # it died before it was given one
             self.study.enqueue_trial(params, user_attrs=attrs)
         reason = reason if again else f"{reason}; that was the last of {RETRIES} retries"
-        mark: dict[str, Any] = {"stop_reason": "error", "error": reason}
-        mark |= {REQUEUED: True} if again else {"cause": death}
+        mark: dict[str, Any] = {TrialAttr.stop_reason.key: "error", TrialAttr.error.key: reason}
+        mark |= {REQUEUED: True} if again else {TrialAttr.cause.key: death}
         # `Study` cannot write to a trial that another process asked for.
         for key, value in mark.items():
             self._storage.set_trial_user_attr(trial_id(trial), key, value)
@@ -216,9 +229,9 @@ class TrialQueue:
         from one seed after each interruption would repeat its first suggestions.)
         """
         trials = self._trials()
-        succeeded = {_whole(trial, "retry_of") for trial in trials}
+        succeeded = {_whole(trial, TrialAttr.retry_of) for trial in trials}
         used = {
-            _whole(trial, "ordinal")
+            _whole(trial, TrialAttr.ordinal)
             for trial in trials
             if not TrialAttr.requeued.held_by(trial.user_attrs) or trial.number in succeeded
         }
@@ -230,11 +243,11 @@ class TrialQueue:
 
 def lineage(trial: FrozenTrial | optuna.Trial) -> int:
     """The number of the trial that this one continues, through all its retries; its own if it continues none."""
-    held = _whole(trial, "lineage")
+    held = _whole(trial, TrialAttr.lineage)
     return trial.number if held is None else held
 
 
-def _whole(trial: FrozenTrial | optuna.Trial, key: str) -> int | None:
+def _whole(trial: FrozenTrial | optuna.Trial, attr: Attr[int]) -> int | None:
     """Return a whole number from a trial's user attributes, in which anyone may have stored something else."""
-    held = trial.user_attrs.get(key)
+    held = attr.get(trial.user_attrs)
     return held if isinstance(held, int) else None

@@ -164,7 +164,7 @@ class TrialRun:
         if fold == self.task.folds:
             return self._outcome(stop_reason)
         past = [*self._past, self._facts(stop_reason)]
-        if self._reporter.is_lost([each["val_cosine"] for each in past]):
+        if self._reporter.is_lost([TrialAttr.val_cosine.of(each) for each in past]):
             outcome = self._outcome("pruned", past)
             outcome.attrs[TrialAttr.raced_out_after_fold.key] = fold
             return outcome
@@ -205,7 +205,10 @@ class TrialRun:
 
         `folds` are its folds if this one has ended and no other begins; `cause` is why it failed, if it did.
         """
-        attrs: dict[str, Any] = {"stop_reason": stop_reason, **({"cause": cause} if cause else {})}
+        attrs: dict[str, Any] = {
+            TrialAttr.stop_reason.key: stop_reason,
+            **({TrialAttr.cause.key: cause} if cause else {}),
+        }
         if self._notes:
             attrs[TrialAttr.error.key] = "; ".join(self._notes)
         if self._resumed:
@@ -219,22 +222,22 @@ class TrialRun:
     def _facts(self, stop_reason: StopReason) -> dict[str, Any]:
         """What is stored about the training on this fold."""
         facts = {
-            "stop_reason": stop_reason,
-            "epochs_run": len(self._history),
-            "lr_decays": sum(result.next_lr < result.lr for result in self._history),
-            "lr_final": self._history[-1].next_lr if self._history else self.task.config.lr,
-            "amp": self.task.precision,
-            "retried_without_amp": self._retried,
+            TrialAttr.stop_reason.key: stop_reason,
+            TrialAttr.epochs_run.key: len(self._history),
+            TrialAttr.lr_decays.key: sum(result.next_lr < result.lr for result in self._history),
+            TrialAttr.lr_final.key: self._history[-1].next_lr if self._history else self.task.config.lr,
+            TrialAttr.amp.key: self.task.precision,
+            TrialAttr.retried_without_amp.key: self._retried,
         }
         best = self._best
         if best is None:
             return facts
         return facts | {
-            "best_epoch": best.epoch,
-            "val_cosine": best.val_cosine,
-            "val_loss": best.val_loss,
-            "val_loss_equal": best.val_loss_equal,
-            "train_loss": best.train_loss,
-            "gap": best.val_loss - best.train_loss,
-            "cosine_by_yaw": dict(best.cosine_by_yaw),
+            TrialAttr.best_epoch.key: best.epoch,
+            TrialAttr.val_cosine.key: best.val_cosine,
+            TrialAttr.val_loss.key: best.val_loss,
+            TrialAttr.val_loss_equal.key: best.val_loss_equal,
+            TrialAttr.train_loss.key: best.train_loss,
+            TrialAttr.gap.key: best.val_loss - best.train_loss,
+            TrialAttr.cosine_by_yaw.key: dict(best.cosine_by_yaw),
         }

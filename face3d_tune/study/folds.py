@@ -5,10 +5,11 @@ from statistics import fmean
 from typing import Any
 
 from face3d_tune import seeds
+from face3d_tune.study.attrs import TrialAttr
 
-_SUMS = ("epochs_run", "lr_decays")
-_MEANS = ("val_loss", "val_loss_equal", "train_loss", "gap")
-_OF_THE_LAST = ("lr_final", "amp", "retried_without_amp")
+_SUMS = (TrialAttr.epochs_run, TrialAttr.lr_decays)
+_MEANS = (TrialAttr.val_loss, TrialAttr.val_loss_equal, TrialAttr.train_loss, TrialAttr.gap)
+_OF_THE_LAST = (TrialAttr.lr_final, TrialAttr.amp, TrialAttr.retried_without_amp)
 
 
 def seed_of(seed: int, fold: int) -> int:
@@ -34,18 +35,19 @@ def in_all(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Cosines and losses are means over the folds that validated an epoch; epochs and decays are sums. `best_epoch` is
     that of fold 1, whose weights are kept. `folds` has the cosine of each as its `value`.
     """
-    validated = [fold for fold in folds if "val_cosine" in fold]
-    attrs = {name: sum(fold[name] for fold in folds) for name in _SUMS}
-    attrs |= {name: folds[-1][name] for name in _OF_THE_LAST}
+    validated = [fold for fold in folds if TrialAttr.val_cosine.held_by(fold)]
+    attrs: dict[str, Any] = {attr.key: sum(attr.of(fold) for fold in folds) for attr in _SUMS}
+    attrs |= {attr.key: attr.of(folds[-1]) for attr in _OF_THE_LAST}
     if not validated:
         return attrs
+    cosine = TrialAttr.val_cosine
     return attrs | {
-        "best_epoch": validated[0]["best_epoch"],
-        "val_cosine": fmean(fold["val_cosine"] for fold in validated),
-        **{name: fmean(fold[name] for fold in validated) for name in _MEANS},
-        "cosine_by_yaw": mean_by_band([fold["cosine_by_yaw"] for fold in validated]),
-        "folds": [
-            {"fold": number, "value": fold["val_cosine"], **{key: fold[key] for key in fold if key != "val_cosine"}}
+        TrialAttr.best_epoch.key: TrialAttr.best_epoch.of(validated[0]),
+        cosine.key: fmean(cosine.of(fold) for fold in validated),
+        **{attr.key: fmean(attr.of(fold) for fold in validated) for attr in _MEANS},
+        TrialAttr.cosine_by_yaw.key: mean_by_band([TrialAttr.cosine_by_yaw.of(fold) for fold in validated]),
+        TrialAttr.folds.key: [
+            {"fold": number, "value": cosine.of(fold), **{key: fold[key] for key in fold if key != cosine.key}}
             for number, fold in enumerate(validated, 1)
         ],
     }

@@ -42,8 +42,8 @@ def study_attrs(data: FaceData, file: StudyFile, settings: Settings) -> dict[str
     """
     folds = data.folds(settings.folds)
     return {
-        "data_fingerprint": data.fingerprint(),
-        "data": {
+        StudyAttr.data_fingerprint.key: data.fingerprint(),
+        StudyAttr.data.key: {
             "source": data.source,
             "feature_size": data.feature_size,
             "pose_unit": data.file_pose_unit,
@@ -54,15 +54,15 @@ def study_attrs(data: FaceData, file: StudyFile, settings: Settings) -> dict[str
             "people": {part: len(data.people[part]) for part in PARTS},
             "pairs": {part: len(data.parts[part]) for part in PARTS},
         },
-        "no_model_cosine": fmean(fold.no_model_cosine("validation") for fold in folds),
-        "no_model_by_yaw": mean_by_band([fold.no_model_by_yaw("validation") for fold in folds]),
-        "versions": {
+        StudyAttr.no_model_cosine.key: fmean(fold.no_model_cosine("validation") for fold in folds),
+        StudyAttr.no_model_by_yaw.key: mean_by_band([fold.no_model_by_yaw("validation") for fold in folds]),
+        StudyAttr.versions.key: {
             "face3d_tune": __version__,
             "optuna": optuna.__version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        "settings": {
+        StudyAttr.settings.key: {
             "study_file": file.name,
             "layout": settings.layout,
             "epochs": settings.epochs,
@@ -88,9 +88,9 @@ def ridge_attrs(data: FaceData, folds: int) -> dict[str, Any]:
         for values, part in zip(cosines, parts, strict=True)
     ]
     return {
-        "ridge_penalty": fitted[0].penalty,
-        "ridge_by_yaw": mean_by_band(bands),
-        "ridge_cosine": fmean(float(values.mean()) for values in cosines),
+        StudyAttr.ridge_penalty.key: fitted[0].penalty,
+        StudyAttr.ridge_by_yaw.key: mean_by_band(bands),
+        StudyAttr.ridge_cosine.key: fmean(float(values.mean()) for values in cosines),
     }
 
 
