@@ -30,7 +30,7 @@ from face3d_tune.study.trials import (
 from face3d_tune.system import signals
 from face3d_tune.training.base import EpochResult
 
-# Attributes of a trial that has ended, as `--progress json` tells them.
+# Attributes of a trial that has ended, as `run --json` tells them.
 _TOLD: tuple[Attr[Any], ...] = (
     TrialAttr.stop_reason,
     TrialAttr.cause,
