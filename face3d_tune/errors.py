@@ -17,6 +17,9 @@ TuneError                 anything this package raises on purpose
     └── NonFiniteError    its loss or metric was NaN or infinite
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class TuneError(Exception):
     """An error with a one-line message for the user, and a hint at what to do about it."""
@@ -27,6 +30,17 @@ class TuneError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+def near_miss(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that a mistyped one is closest to; None if none is close."""
+    return next(iter(get_close_matches(word, list(known), n=1)), None)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'run'?` for the end of a message; empty if no known word is close."""
+    near = near_miss(word, known)
+    return "" if near is None else f"; did you mean {near!r}?"
 
 
 class ConfigError(TuneError):

@@ -10,13 +10,13 @@ import re
 import sqlite3
 import sys
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from face3d_tune.errors import did_you_mean
 from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.builtin import builtin_names
 from face3d_tune.study.presets import PRESETS
@@ -116,12 +116,6 @@ class HomePath(click.Path):
 
 
 FILE_OR_FOLDER = HomePath(path_type=Path)
-
-
-def did_you_mean(word: str, known: Any) -> str:
-    """`; did you mean 'run'?`, or nothing if nothing is near."""
-    near = get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def storage_option(function: Callable[..., Any]) -> Callable[..., Any]:

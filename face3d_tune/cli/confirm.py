@@ -14,7 +14,6 @@ from face3d_tune.cli.base import (
     Command,
     data_dir_option,
     device_options,
-    did_you_mean,
     engine_option,
     example,
     slots_option,
@@ -153,7 +152,7 @@ def _require_test_people(study: Any) -> None:
 
 def _require_preset(name: str | None, picked: "list[Candidate]") -> None:
     """Raise StudyError unless this preset is among them."""
-    from face3d_tune.errors import StudyError
+    from face3d_tune.errors import StudyError, did_you_mean
 
     known = [each for candidate in picked if candidate.preset for each in (candidate.name, *candidate.aliases)]
     if name is not None and name not in known:

@@ -13,7 +13,6 @@ from face3d_tune.cli.base import (
     Command,
     HomePath,
     complete_preset,
-    did_you_mean,
     example,
     storage_option,
     study_name_option,
@@ -159,7 +158,7 @@ def presets(name: str | None, data_dir: str, feature_size: int, **how: Any) -> N
     """Show the guide's presets, or print the command of one."""
     from face3d_tune.config import resolve
     from face3d_tune.data.provenance import DataUse
-    from face3d_tune.errors import StudyError
+    from face3d_tune.errors import StudyError, did_you_mean
     from face3d_tune.study.presets import PRESETS
 
     if name is None:

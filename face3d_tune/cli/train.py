@@ -13,7 +13,6 @@ from face3d_tune.cli.base import (
     complete_preset,
     data_options,
     device_options,
-    did_you_mean,
     engine_option,
     example,
     layout_option,
@@ -141,7 +140,7 @@ def _preset(
     """What to train for a documented preset: config, data, seed, name, expected cosine."""
     from face3d_tune.config import resolve
     from face3d_tune.data.face_data import load
-    from face3d_tune.errors import StudyError
+    from face3d_tune.errors import StudyError, did_you_mean
     from face3d_tune.study.presets import PRESETS
 
     if name not in PRESETS:

@@ -2,13 +2,12 @@
 
 import inspect
 from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any
 
 from optuna import pruners, samplers
 
-from face3d_tune.errors import StudyFileError
+from face3d_tune.errors import StudyFileError, did_you_mean
 from face3d_tune.search.extrapolation import ExtrapolationPruner
 from face3d_tune.study.study_file import Component, StudyFile
 
@@ -48,8 +47,7 @@ def make_pruner(file: StudyFile) -> pruners.BasePruner:
 
 def _make(file: StudyFile, table: str, component: Component, known: Mapping[str, Any], ours: dict[str, Any]) -> Any:
     if component.name not in known:
-        near = get_close_matches(component.name, known, n=1)
-        question = f"; did you mean {near[0]!r}?" if near else ""
+        question = did_you_mean(component.name, known)
         raise StudyFileError(
             f"{file.path}: {table}.name = {component.name!r} is unknown{question}", f"known are {', '.join(known)}"
         )
@@ -63,8 +61,7 @@ def _make(file: StudyFile, table: str, component: Component, known: Mapping[str,
     options = {name: p for name, p in inspect.signature(kind).parameters.items() if name not in ours}
     for key, value in component.options.items():
         if key not in options:
-            near = get_close_matches(key, options, n=1)
-            question = f"; did you mean {near[0]!r}?" if near else ""
+            question = did_you_mean(key, options)
             raise StudyFileError(f"{file.path}: {table}.{key} is unknown{question}", f"known are {', '.join(options)}")
         _check_type(f"{file.path}: {table}.{key}", value, options[key].annotation)
     try:

@@ -6,13 +6,12 @@ warning, another kind of value would end the search with a ValueError each time 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from optuna.trial import FrozenTrial
 
 from face3d_tune.config import PARAMETERS, check_type
-from face3d_tune.errors import ConfigError
+from face3d_tune.errors import ConfigError, near_miss
 from face3d_tune.storage.optuna_internals import fixed_params
 from face3d_tune.study import space as space_module
 from face3d_tune.study.attrs import TrialAttr
@@ -62,8 +61,8 @@ def say_ignored(names: tuple[str, ...], file: StudyFile) -> str:
     """Name the parameters that were not used, and what was perhaps meant."""
     said = []
     for name in names:
-        near = get_close_matches(name, file.space, n=1)
-        said.append(short(name) + (f" (did you mean {near[0]}?)" if near else ""))
+        near = near_miss(name, file.space)
+        said.append(short(name) + (f" (did you mean {near}?)" if near else ""))
     return f"this study does not search {', '.join(said)}; the trial trains without"
 
 

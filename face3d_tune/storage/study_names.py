@@ -2,12 +2,11 @@
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 
 import optuna
 from optuna.storages import BaseStorage
 
-from face3d_tune.errors import StudyError
+from face3d_tune.errors import StudyError, did_you_mean
 from face3d_tune.storage.database import Storage
 
 _NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, ends of lines
@@ -31,8 +30,7 @@ def existing_name(storage: BaseStorage, name: str | None) -> str:
         raise StudyError(f"which study? {listed}", "name one with --study-name" if names else None)
     if existing := alike(name, names):
         return existing
-    near = get_close_matches(name, names, n=1)
-    raise StudyError(f"no study named {name!r}{f'; did you mean {near[0]!r}?' if near else ''}", listed)
+    raise StudyError(f"no study named {name!r}{did_you_mean(name, names)}", listed)
 
 
 def alike(name: str, names: Iterable[str]) -> str | None:

@@ -7,12 +7,11 @@ import math
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 from face3d_tune.config import PARAMETERS, Layout, TrialConfig, check_type, resolve
-from face3d_tune.errors import ConfigError, StudyFileError
+from face3d_tune.errors import ConfigError, StudyFileError, did_you_mean
 from face3d_tune.study import space as space_module
 from face3d_tune.study.builtin import STUDIES, builtin_names
 from face3d_tune.study.presets import PRESETS, Preset
@@ -177,10 +176,8 @@ def read(name_or_path: str) -> StudyFile:
     elif name_or_path in builtin_names():
         path = STUDIES / f"{name_or_path}.toml"
     else:
-        near = get_close_matches(name_or_path, builtin_names(), n=1)
-        question = f"; did you mean {near[0]!r}?" if near else ""
         raise StudyFileError(
-            f"no study named {name_or_path!r}{question}",
+            f"no study named {name_or_path!r}{did_you_mean(name_or_path, builtin_names())}",
             f"built in are {', '.join(builtin_names())}; a file of your own ends in .toml",
         )
     return _parse(path, _load(path))
@@ -262,8 +259,7 @@ def _at(path: Path, table: str, check: Any, name: str, value: Any) -> Any:
 def _known(path: Path, place: str, names: Any, known: tuple[str, ...]) -> None:
     for name in names:
         if name not in known:
-            near = get_close_matches(str(name), known, n=1)
-            question = f"; did you mean {near[0]!r}?" if near else ""
+            question = did_you_mean(str(name), known)
             raise StudyFileError(f"{path}: {place}{name} is unknown{question}", f"known are {', '.join(known)}")
 
 
