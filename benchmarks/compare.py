@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import curves as table_of
 from benchmarks.common import options, table
+from benchmarks.packed import PACKED
 from benchmarks.replay import Result, Setting, run
 from benchmarks.surrogate import PEOPLE
 from face3d_tune.analysis.svg import Chart, Panel, picture
@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("--searches", type=int, default=50)
     parser.add_argument("--epochs", type=int, default=BUDGETS[-1])
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--packed", type=Path, default=table_of.PACKED)
+    parser.add_argument("--packed", type=Path, default=PACKED)
     parser.add_argument("--pictures", type=Path, default=PICTURES)
     asked = parser.parse_args()
     searches, epochs = (2, 500) if asked.quick else (asked.searches, asked.epochs)

@@ -34,10 +34,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from torch.quasirandom import SobolEngine
 
 from benchmarks.common import data_of, machine, options, table
+from benchmarks.packed import EPOCHS, PACKED, Curves, at, pack, read, unpacked
+from benchmarks.surrogate import Surrogate
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import NonFiniteError
 from face3d_tune.executor.plan import cores
@@ -46,8 +47,6 @@ from face3d_tune.training.batched.batch import alone
 
 PARTS = ("presets", "default", "explore", "repeats", "folds", "best", "explore-best")
 RECORDS = Path("build/curves")  # one JSON object a line, in any number of files
-PACKED = Path(__file__).parent / "curves.npz"
-EPOCHS = 100
 _POINTS = 256  # of each kind
 _FIRST_SEED = {"default": 1000, "explore": 3000, "best": 5000, "explore-best": 7000}
 _STREAM = {"default": 1, "explore": 2}  # of Sobol's scrambling and of the random points
@@ -55,7 +54,6 @@ _CHOSEN_FROM = 32  # so many Sobol and as many random points of a space
 _BEST, _SPREAD, _SEEDS = 4, 4, 2
 _WITHOUT = {"early_stopping_patience": 0, "use_mixed_precision": False}
 _ROUND = 6  # points of the part `best`
-_COSINE_UNIT, _MSE_UNIT = 1e-6, 1e-8  # what a packed number counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +66,6 @@ class Point:
     overrides: Mapping[str, Any]
     seed: int
     fold: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Curves:
-    """The packed records, in rows. A row of a training that diverged ends with NaN."""
-
-    ids: list[str]
-    params: list[dict[str, Any]]  # what differs from the script's defaults, and more
-    seeds: list[int]
-    folds: list[int]
-    errors: list[str | None]
-    cosine: np.ndarray  # [rows, EPOCHS], of the validation people after each epoch
-    mse: np.ndarray  # [rows, EPOCHS]
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 def points(part: str, records: Sequence[Mapping[str, Any]]) -> list[Point]:
@@ -130,17 +112,6 @@ def _space_filling(study: str) -> Iterator[Point]:
             yield Point(f"{prefix}{kind}-{i}", study, params, {}, _FIRST_SEED[study] + i)
 
 
-def at(row: BaseDistribution, u: float) -> Any:
-    """The value of a distribution at `u` in [0, 1)."""
-    if isinstance(row, CategoricalDistribution):
-        return row.choices[min(int(u * len(row.choices)), len(row.choices) - 1)]
-    if isinstance(row, IntDistribution):
-        return min(row.low + int(u * (row.high - row.low + 1)), row.high)
-    if row.log:
-        return math.exp(math.log(row.low) + u * (math.log(row.high) - math.log(row.low)))
-    return row.low + u * (row.high - row.low)
-
-
 def _dozens(records: Sequence[Mapping[str, Any]]) -> list[Point]:
     """Of each space whose first points are all there, the best by kept cosine and others at even ranks."""
     held = {record["id"]: record for record in records}
@@ -163,8 +134,6 @@ def _dozens(records: Sequence[Mapping[str, Any]]) -> list[Point]:
 
 def _favourites(part: str, study: str, records: Sequence[Mapping[str, Any]]) -> list[Point]:
     """Another round of points that look best to a surrogate of `records`: trained, they mend what it is wrong about."""
-    from benchmarks.surrogate import Surrogate  # which reads what is made here
-
     with tempfile.TemporaryDirectory() as folder:
         pack(records, Path(folder) / PACKED.name)
         favourites = Surrogate(read(Path(folder) / PACKED.name), study).favourites(_ROUND)
@@ -216,7 +185,7 @@ def train(point: Point, epochs: int = EPOCHS) -> dict[str, Any]:
 
 def records_in(folder: Path, packed: Path = PACKED) -> list[dict[str, Any]]:
     """All records of the packed file and of a folder, one of each id, in the order of the ids' points."""
-    held = {record["id"]: record for record in _unpacked(packed)} if packed.exists() else {}
+    held = {record["id"]: record for record in unpacked(packed)} if packed.exists() else {}
     lines = (line for file in sorted(folder.glob("*.jsonl")) for line in file.read_text(encoding="utf-8").splitlines())
     for line in lines:
         try:
@@ -256,58 +225,6 @@ def make(folder: Path, todo: Iterable[Point], workers: int, deadline: float, epo
                 file.flush()
                 kept = f"{_kept(record):.4f}" if record["cosine"] else "none"
                 print(f"{record['id']}: {kept}, {record['seconds']:.0f} s {record['error'] or ''}", flush=True)
-
-
-def pack(records: Sequence[Mapping[str, Any]], path: Path = PACKED) -> None:
-    """Write records as one small file: differences between epochs as whole numbers, which compress well."""
-    described = [{key: r[key] for key in ("id", "params", "seed", "fold", "error")} for r in records]
-    np.savez_compressed(
-        path,
-        records=np.frombuffer(json.dumps(described).encode(), dtype=np.uint8),
-        epochs=np.array([len(r["cosine"]) for r in records], dtype=np.int16),
-        cosine=_differences([r["cosine"] for r in records], _COSINE_UNIT),
-        mse=_differences([r["mse"] for r in records], _MSE_UNIT),
-    )
-
-
-def _differences(rows: Sequence[Sequence[float]], unit: float) -> np.ndarray:
-    """Whole multiples of `unit`, [rows, EPOCHS], each epoch less the one before; a short row ends in zeros."""
-    whole = np.zeros((len(rows), EPOCHS), dtype=np.int64)
-    for line, row in zip(whole, rows, strict=True):
-        line[: len(row)] = np.rint(np.minimum(row, 2**29 * unit) / unit)
-        line[len(row) :] = line[len(row) - 1] if row else 0
-    return np.diff(whole, axis=1, prepend=0).astype(np.int32)
-
-
-def read(path: Path = PACKED) -> Curves:
-    """The packed records. Raises SystemExit if there is no such file."""
-    if not path.exists():
-        raise SystemExit(f"{path}: no such file; `python -m benchmarks.curves pack` makes one")
-    with np.load(path) as held:
-        described = json.loads(held["records"].tobytes())
-        epochs = held["epochs"]
-        cosine, mse = (held[name].astype(np.int64).cumsum(axis=1) for name in ("cosine", "mse"))
-    missing = np.arange(EPOCHS) >= epochs[:, None]
-    return Curves(
-        ids=[d["id"] for d in described],
-        params=[d["params"] for d in described],
-        seeds=[d["seed"] for d in described],
-        folds=[d["fold"] for d in described],
-        errors=[d["error"] for d in described],
-        cosine=np.where(missing, np.nan, cosine * _COSINE_UNIT),
-        mse=np.where(missing, np.nan, mse * _MSE_UNIT),
-    )
-
-
-def _unpacked(path: Path) -> Iterator[dict[str, Any]]:
-    """The records that were packed."""
-    curves = read(path)
-    for i, id in enumerate(curves.ids):
-        described = {"params": curves.params[i], "seed": curves.seeds[i], "fold": curves.folds[i]}
-        rows = {"cosine": curves.cosine[i], "mse": curves.mse[i]}
-        yield {"id": id, "error": curves.errors[i], **described} | {
-            name: row[~np.isnan(row)].tolist() for name, row in rows.items()
-        }
 
 
 def show(curves: Curves) -> None:

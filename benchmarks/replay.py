@@ -26,7 +26,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from benchmarks import curves as table_of
+from benchmarks.packed import read
 from benchmarks.priors import AroundSampler
 from benchmarks.surrogate import FEATURE_SIZE, PEOPLE, Ended, Space, Surrogate
 from face3d_tune import seeds
@@ -252,7 +252,7 @@ def _regret(trace: Trace, spent: int, best: float) -> float:
 def surrogate_of(study: str, packed: Path) -> Surrogate:
     """One that this process has read."""
     torch.set_num_threads(1)
-    return Surrogate(table_of.read(packed), study)
+    return Surrogate(read(packed), study)
 
 
 def staged(surrogate: Surrogate, setting: Setting, seed: int, epochs: int) -> Trace:

@@ -1,4 +1,4 @@
-"""The learning curve of any configuration, in a fraction of a millisecond, from the trainings of `benchmarks.curves`.
+"""The learning curve of any configuration, in a fraction of a millisecond, from the trainings in `curves.npz`.
 
     python -m benchmarks.surrogate        # how good it is, and how noisy trainings are
 
@@ -23,9 +23,8 @@ import numpy as np
 import torch
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
-from benchmarks import curves as table_of
 from benchmarks.common import options, table
-from benchmarks.curves import EPOCHS, Curves
+from benchmarks.packed import EPOCHS, PACKED, Curves, at, read
 from face3d_tune.config import TrialConfig
 from face3d_tune.study import study_file
 from face3d_tune.study.study_file import StudyFile
@@ -281,7 +280,7 @@ class Surrogate:
         for _, u in self._climbed:
             if len(chosen) < count and all(np.linalg.norm(u - other) > _APART for other in chosen):
                 chosen.append(u)
-        return [{name: table_of.at(row, float(v)) for (name, row), v in zip(rows, u, strict=True)} for u in chosen]
+        return [{name: at(row, float(v)) for (name, row), v in zip(rows, u, strict=True)} for u in chosen]
 
     @cached_property
     def _climbed(self) -> list[tuple[float, np.ndarray]]:
@@ -318,7 +317,7 @@ class Surrogate:
         return np.minimum(values, 1 - 1e-9)
 
     def _config(self, u: np.ndarray, rows: list[tuple[str, Any]]) -> TrialConfig:
-        params = {name: table_of.at(row, float(v)) for (name, row), v in zip(rows, u, strict=True)}
+        params = {name: at(row, float(v)) for (name, row), v in zip(rows, u, strict=True)}
         return replace(self.space.config(params, {}), early_stopping_patience=0)
 
     def left_out(self) -> np.ndarray:
@@ -445,10 +444,10 @@ def main() -> None:
     """Say how good it is."""
     parser = options(__doc__)
     parser.add_argument("--study", default="default", choices=("default", "explore"))
-    parser.add_argument("--packed", type=Path, default=table_of.PACKED)
+    parser.add_argument("--packed", type=Path, default=PACKED)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    quality(Surrogate(table_of.read(asked.packed), asked.study))
+    quality(Surrogate(read(asked.packed), asked.study))
 
 
 if __name__ == "__main__":

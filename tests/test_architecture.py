@@ -305,3 +305,18 @@ def test_the_rules_would_notice():
     for code in ('Pairs(data, "test", unit)', 'data.parts["test"]', 'no_model_cosine(part="test")'):
         assert list(looks_at_test_people(ast.parse(code)))
     assert not list(looks_at_test_people(ast.parse('people["test"]; words("tests")')))
+
+
+def test_no_circle_of_imports_between_the_benchmarks():
+    files = {path.stem: path for path in (PACKAGE.parent / "benchmarks").glob("*.py")}
+    used = {
+        name: {
+            each.split(".")[1]
+            for each in imported(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+            if each.startswith("benchmarks.")
+        }
+        & set(files)
+        for name, path in files.items()
+    }
+    assert "packed" in used["surrogate"]
+    TopologicalSorter(used).prepare()  # raises CycleError

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from command_line import call
 
-from benchmarks import compare, curves, other_people, surrogate
+from benchmarks import compare, curves, other_people, packed, surrogate
 from benchmarks.priors import AroundSampler
 from benchmarks.replay import Replay, Setting
 from benchmarks.surrogate import Ended, Surrogate
@@ -29,8 +29,8 @@ def test_a_packed_curve_is_the_recorded_one_to_a_millionth(tmp_path):
         {**diverged, "cosine": cosine[:7], "mse": mse[:7]},
     ]
 
-    curves.pack(records, tmp_path / "curves.npz")
-    read = curves.read(tmp_path / "curves.npz")
+    packed.pack(records, tmp_path / "curves.npz")
+    read = packed.read(tmp_path / "curves.npz")
 
     assert np.abs(read.cosine[0] - cosine).max() <= 1e-6
     assert np.abs(read.mse[0] - mse).max() <= 1e-8
@@ -41,7 +41,7 @@ def test_a_packed_curve_is_the_recorded_one_to_a_millionth(tmp_path):
 
 def test_what_is_packed_stays_when_more_is_added(tmp_path):
     described = {"params": {}, "seed": 3, "fold": 1, "error": None, "mse": [0.01, 0.02]}
-    curves.pack([{"id": "sobol-1", "cosine": [0.1, 0.2], **described}], tmp_path / "curves.npz")
+    packed.pack([{"id": "sobol-1", "cosine": [0.1, 0.2], **described}], tmp_path / "curves.npz")
     more = [{"id": name, "cosine": [0.3, 0.4], **described} for name in ("sobol-0", "sobol-1")]
     (tmp_path / "made-1.jsonl").write_text("".join(json.dumps(each) + "\n" for each in more) + '{"id": "so')
 
@@ -91,14 +91,14 @@ def two_configurations(tmp_path, monkeypatch):
         rows += [(f"b/fold{k}", 1, 1e-3, quality - 0.5, k, k - 1) for k in (2, 3)]
         cosine = [0.7 - np.exp(-(value + added[config][fold])) for _, config, _, value, _, fold in rows]
         ids, _, rates, _, folds, _ = zip(*rows, strict=True)
-        return curves.Curves(
+        return packed.Curves(
             ids=list(ids),
             params=[{"lr": lr} for lr in rates],
             seeds=[0] * len(rows),
             folds=list(folds),
             errors=[None] * len(rows),
-            cosine=np.repeat(np.array(cosine)[:, None], curves.EPOCHS, axis=1),
-            mse=np.full((len(rows), curves.EPOCHS), 0.01),
+            cosine=np.repeat(np.array(cosine)[:, None], packed.EPOCHS, axis=1),
+            mse=np.full((len(rows), packed.EPOCHS), 0.01),
         )
 
     return make

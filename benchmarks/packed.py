@@ -1,0 +1,94 @@
+"""Trainings to their end as one small file, written by `benchmarks.curves`."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+
+PACKED = Path(__file__).parent / "curves.npz"
+EPOCHS = 100
+_COSINE_UNIT, _MSE_UNIT = 1e-6, 1e-8  # what a packed number counts
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """The packed records, in rows. A row of a training that diverged ends with NaN."""
+
+    ids: list[str]
+    params: list[dict[str, Any]]  # what differs from the script's defaults, and more
+    seeds: list[int]
+    folds: list[int]
+    errors: list[str | None]
+    cosine: np.ndarray  # [rows, EPOCHS], of the validation people after each epoch
+    mse: np.ndarray  # [rows, EPOCHS]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def pack(records: Sequence[Mapping[str, Any]], path: Path = PACKED) -> None:
+    """Write records as one small file: differences between epochs as whole numbers, which compress well."""
+    described = [{key: r[key] for key in ("id", "params", "seed", "fold", "error")} for r in records]
+    np.savez_compressed(
+        path,
+        records=np.frombuffer(json.dumps(described).encode(), dtype=np.uint8),
+        epochs=np.array([len(r["cosine"]) for r in records], dtype=np.int16),
+        cosine=_differences([r["cosine"] for r in records], _COSINE_UNIT),
+        mse=_differences([r["mse"] for r in records], _MSE_UNIT),
+    )
+
+
+def _differences(rows: Sequence[Sequence[float]], unit: float) -> np.ndarray:
+    """Whole multiples of `unit`, [rows, EPOCHS], each epoch less the one before; a short row ends in zeros."""
+    whole = np.zeros((len(rows), EPOCHS), dtype=np.int64)
+    for line, row in zip(whole, rows, strict=True):
+        line[: len(row)] = np.rint(np.minimum(row, 2**29 * unit) / unit)
+        line[len(row) :] = line[len(row) - 1] if row else 0
+    return np.diff(whole, axis=1, prepend=0).astype(np.int32)
+
+
+def read(path: Path = PACKED) -> Curves:
+    """The packed records. Raises SystemExit if there is no such file."""
+    if not path.exists():
+        raise SystemExit(f"{path}: no such file; `python -m benchmarks.curves pack` makes one")
+    with np.load(path) as held:
+        described = json.loads(held["records"].tobytes())
+        epochs = held["epochs"]
+        cosine, mse = (held[name].astype(np.int64).cumsum(axis=1) for name in ("cosine", "mse"))
+    missing = np.arange(EPOCHS) >= epochs[:, None]
+    return Curves(
+        ids=[d["id"] for d in described],
+        params=[d["params"] for d in described],
+        seeds=[d["seed"] for d in described],
+        folds=[d["fold"] for d in described],
+        errors=[d["error"] for d in described],
+        cosine=np.where(missing, np.nan, cosine * _COSINE_UNIT),
+        mse=np.where(missing, np.nan, mse * _MSE_UNIT),
+    )
+
+
+def unpacked(path: Path) -> Iterator[dict[str, Any]]:
+    """The records that were packed."""
+    curves = read(path)
+    for i, id in enumerate(curves.ids):
+        described = {"params": curves.params[i], "seed": curves.seeds[i], "fold": curves.folds[i]}
+        rows = {"cosine": curves.cosine[i], "mse": curves.mse[i]}
+        yield {"id": id, "error": curves.errors[i], **described} | {
+            name: row[~np.isnan(row)].tolist() for name, row in rows.items()
+        }
+
+
+def at(row: BaseDistribution, u: float) -> Any:
+    """The value of a distribution at `u` in [0, 1)."""
+    if isinstance(row, CategoricalDistribution):
+        return row.choices[min(int(u * len(row.choices)), len(row.choices) - 1)]
+    if isinstance(row, IntDistribution):
+        return min(row.low + int(u * (row.high - row.low + 1)), row.high)
+    if row.log:
+        return math.exp(math.log(row.low) + u * (math.log(row.high) - math.log(row.low)))
+    return row.low + u * (row.high - row.low)
