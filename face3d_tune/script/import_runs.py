@@ -21,6 +21,7 @@ from torch import Tensor
 
 from face3d_tune.config import PARAMETERS, PoseUnit, TrialConfig
 from face3d_tune.data.face_data import FaceData, mean_by_yaw
+from face3d_tune.errors import ConfigError
 from face3d_tune.script.earlier_run import EarlierRun, NotExpressible, learning_rates
 from face3d_tune.study import history, space
 from face3d_tune.study.attrs import TrialAttr
@@ -205,19 +206,13 @@ def _is_of_everyone(claim: float, scores: Mapping[Whom, _Scores], data: FaceData
 
 def _cut(config: TrialConfig, file: StudyFile, feature_size: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split a config into Optuna's parameters and the other settings, as for a preset. Raises NotExpressible."""
-    values = {**config.to_dict(), "width": config.d_model / feature_size}
-    params, overrides = {}, {}
-    for name, distribution in file.space.items():
-        if space.contains(distribution, values[name]):
-            params[name] = values[name]
-        elif values[name] == 0 and getattr(distribution, "log", False):  # outside any such range
-            overrides[name] = values[name]
-        else:
-            raise NotExpressible(
-                f"{name} = {values[name]} is outside what this study searches, {space.describe(distribution)}"
-            )
-    overrides |= {name: values[name] for name in PARAMETERS if name not in file.space and name != "width"}
-    return params, overrides
+    values = {name: value for name, value in config.to_dict().items() if name in PARAMETERS}
+    if "width" in file.space:
+        values["width"] = config.d_model / feature_size
+    try:
+        return space.cut(file.space, values)
+    except ConfigError as error:
+        raise NotExpressible(error.message) from error
 
 
 def _trial(

@@ -65,6 +65,26 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
             raise TypeError(f"no such distribution in a study file: {distribution}")
 
 
+def cut(space: Space, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Cut the values of a config in two: what Optuna is told, and what applies although no search varies it.
+
+    A 0 is applied where the range is logarithmic: no such range can hold it. Raises ConfigError for any other value
+    that the space does not hold. Every searched parameter needs a value.
+    """
+    params, overrides = {}, {name: value for name, value in values.items() if name not in space}
+    for name, distribution in space.items():
+        value = values[name]
+        if contains(distribution, value):
+            params[name] = value
+        elif value == 0 and getattr(distribution, "log", False):
+            overrides[name] = value
+        else:
+            raise ConfigError(
+                f"{name} = {value!r} is outside the search space, {describe(distribution)}", f"widen space.{name}"
+            )
+    return params, overrides
+
+
 def ends(distribution: BaseDistribution) -> tuple[Any, ...]:
     """Return every choice, or both ends of a range."""
     match distribution:

@@ -143,21 +143,15 @@ class StudyFile:
         return [self._seed_trial(name, preset) for name, preset in self.presets.items()]
 
     def _seed_trial(self, name: str, preset: Preset) -> InitialTrial:
-        params, overrides = {}, {key: value for key, value in preset.items() if key not in self.space}
-        for key, distribution in self.space.items():
-            value = preset.get(key, _script_default(key))
+        values = {**{key: _script_default(key) for key in self.space}, **preset}
+        for key, value in values.items():
             if value is None:
                 raise StudyFileError(f"{self.path}: presets.{name}.{key} is not set, and the study searches it")
-            if space_module.contains(distribution, value):
-                params[key] = value
-            elif value == 0 and getattr(distribution, "log", False):
-                overrides[key] = value
-            else:
-                raise StudyFileError(
-                    f"{self.path}: presets.{name}.{key} = {value!r} is outside the search space, "
-                    f"{space_module.describe(distribution)}",
-                    f"widen space.{key}, or leave the preset out of study.presets",
-                )
+        try:
+            params, overrides = space_module.cut(self.space, values)
+        except ConfigError as error:
+            hint = f"{error.hint}, or leave the preset out of study.presets"
+            raise StudyFileError(f"{self.path}: presets.{name}.{error.message}", hint) from error
         return InitialTrial(name, params, overrides, "near" if name in self.near else "preset")
 
 

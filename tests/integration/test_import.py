@@ -203,7 +203,7 @@ REASONS = {
     "another schedule": ({"args": {"scheduler_type": "cosine"}}, "scheduler_type = cosine; of a script only plateau"),
     "warm-up": ({"args": {"warmup_epochs": 10}}, "warmup_epochs = 10; how a script warms up is not known"),
     "a resumed run": ({"args": {"resume": "last.pth"}}, "resume = last.pth; a trial begins with new weights"),
-    "a rate out of the space": ({"args": {"lr": 0.01}}, "lr = 0.01 is outside what this study searches, 1e-05 … 0.003"),
+    "a rate out of the space": ({"args": {"lr": 0.01}}, "lr = 0.01 is outside the search space, 1e-05 … 0.003"),
     "an unknown rate": ({"args": {"lr": None}}, "its args do not say lr"),
     "an impossible value": ({"args": {"dropout": 1.5}}, "dropout = 1.5 is out of range"),
     "other sizes": ({"args": {"num_layers": 2}}, "it is another model than its args say: num_layers = 1, not 2"),

@@ -141,3 +141,18 @@ def test_a_distribution_that_no_study_file_can_name_is_an_error_of_the_programme
 
     with pytest.raises(TypeError, match="no such distribution"):
         ask(Other())
+
+
+def test_values_are_cut_into_what_optuna_is_told_and_what_overrides_the_search():
+    rows = {"lr": LOG_RANGE, "weight_decay": LOG_RANGE, "pose_unit": CHOICE}
+    values = {"lr": 1e-4, "weight_decay": 0.0, "pose_unit": "degrees", "dropout": 0.2}
+    told, overrides = space.cut(rows, values)
+    assert told == {"lr": 1e-4, "pose_unit": "degrees"}
+    assert overrides == {"dropout": 0.2, "weight_decay": 0.0}
+
+
+@pytest.mark.parametrize(("name", "row", "value"), [("lr", LOG_RANGE, 0.5), ("dropout", RANGE, -0.0001)])
+def test_a_value_outside_the_space_is_refused_by_name(name, row, value):
+    with pytest.raises(ConfigError, match=f"{name} = {value} is outside the search space") as refusal:
+        space.cut({name: row}, {name: value})
+    assert refusal.value.hint == f"widen space.{name}"
