@@ -107,12 +107,12 @@ def _check(path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Beside it, then renamed over it, so that no report is ever half there. Raises ConfigError."""
+    """Write the report, so that it is never half there. Raises ConfigError."""
     from face3d_tune.errors import ConfigError
+    from face3d_tune.system.whole_file import replacing
 
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(path)
+        with replacing(path) as file:
+            file.write(text.encode())
     except OSError as error:
         raise ConfigError(f"--out {path} cannot be written: {error.strerror}", "name another file with -o") from error

@@ -20,6 +20,7 @@ from face3d_tune.data.provenance import DataUse
 from face3d_tune.device import Precision
 from face3d_tune.errors import NonFiniteError, TrainingError
 from face3d_tune.study.history import History
+from face3d_tune.system.whole_file import replacing
 from face3d_tune.training import checkpoint_file
 from face3d_tune.training.base import EpochResult, Evaluation, Training
 from face3d_tune.training.batched.batch import Member, alone
@@ -123,6 +124,5 @@ def _facts(trainer: Training, data: FaceData, device: torch.device) -> dict[str,
 
 def _write_history(trainer: Training, out: Path, facts: Mapping[str, Any]) -> None:
     content = {**facts, "epochs": [asdict(result) for result in trainer.history]}
-    partial = out / "history.json.partial"
-    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    partial.replace(out / "history.json")
+    with replacing(out / "history.json") as file:
+        file.write(json.dumps(content, indent=1).encode())

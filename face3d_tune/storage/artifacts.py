@@ -6,7 +6,6 @@ Optuna and boto3 are imported on use: a process that only trains, into a folder,
 import contextlib
 import hashlib
 import io
-import os
 import re
 import tempfile
 from abc import ABC, abstractmethod
@@ -19,8 +18,8 @@ from uuid import uuid4
 from face3d_tune.errors import ArtifactError
 from face3d_tune.system.paths import expanded
 from face3d_tune.system.safe_text import learn_url, masked, redact
+from face3d_tune.system.whole_file import PARTIAL, replacing
 
-_PARTIAL = ".partial"
 _S3_HINT = "check the bucket, AWS_REGION, AWS_ENDPOINT_URL_S3, and the credentials (AWS_PROFILE or AWS_ACCESS_KEY_ID)"
 
 
@@ -98,21 +97,12 @@ class _Folder(Artifacts):
                 pass
 
     def write(self, name: str, content: bytes | memoryview) -> None:
-        """Write beside the name, flush to the disk, then rename. The next write replaces the leftover of a crash."""
+        """Write a whole file. The next write replaces the leftover of a crash."""
         path = self._path / _checked(name)
-        partial = path.with_name(path.name + _PARTIAL)
         with self._refused("write to"):
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with partial.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(partial, path)
-            except OSError:
-                with contextlib.suppress(OSError):  # on a full disk half a file only takes space
-                    partial.unlink()
-                raise
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as file:
+                file.write(content)
 
     def read(self, name: str) -> bytes | None:
         """Return the content, or None."""
@@ -127,7 +117,7 @@ class _Folder(Artifacts):
         path = self._path / _checked(name)
         with self._refused("remove from"):
             path.unlink(missing_ok=True)
-            path.with_name(path.name + _PARTIAL).unlink(missing_ok=True)
+            path.with_name(path.name + PARTIAL).unlink(missing_ok=True)
 
     def names(self, prefix: str) -> list[str]:
         """Return the names below the folder that the prefix leads to."""
@@ -135,7 +125,7 @@ class _Folder(Artifacts):
         start = self._path / _checked(folder) if folder else self._path
         with self._refused("list"):
             found = [path.relative_to(self._path).as_posix() for path in start.rglob("*") if path.is_file()]
-        return sorted(name for name in found if name.startswith(prefix) and not name.endswith(_PARTIAL))
+        return sorted(name for name in found if name.startswith(prefix) and not name.endswith(PARTIAL))
 
     @property
     def optuna_store(self) -> Any:
@@ -262,6 +252,6 @@ def best_weights(unique: str, trial: str) -> str:
 
 def _checked(name: str) -> str:
     """Return the name, if it stays inside the folder that it is appended to, on every system. Raises ValueError."""
-    if any(part in ("", ".", "..") for part in name.split("/")) or set(name) & set("\\:") or name.endswith(_PARTIAL):
+    if any(part in ("", ".", "..") for part in name.split("/")) or set(name) & set("\\:") or name.endswith(PARTIAL):
         raise ValueError(f"{name!r} is not an artifact name")
     return name

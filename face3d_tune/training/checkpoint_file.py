@@ -5,7 +5,6 @@ Sealed checkpoints are bytes with their own checksum, for places where a file ma
 
 import hashlib
 import io
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.errors import TrainingError
 from face3d_tune.system import regular_file
+from face3d_tune.system.whole_file import replacing
 
 _MAGIC = b"face3d-tune training 1\n"  # 1 is the version of the content
 
@@ -39,13 +39,9 @@ _HEAD = len(_MAGIC) + hashlib.sha256().digest_size
 
 
 def save(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Write beside `path`, flush to the disk, then rename over it."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    """Write a checkpoint, so that a crash leaves the old file or the new one."""
+    with replacing(path) as file:
         torch.save(dict(checkpoint), file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 class Foreign:
