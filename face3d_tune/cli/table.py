@@ -11,6 +11,7 @@ from rich.table import Table
 
 from face3d_tune.analysis import confirmation
 from face3d_tune.config import TrialConfig
+from face3d_tune.data.yaw_bands import COLUMNS
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.settings import describe_yaw
 from face3d_tune.study.trials import IMPORTED, best_trial, config_of, folds_of, kept_cosine, origin, preset_rows
@@ -18,7 +19,6 @@ from face3d_tune.study.warm_start import WarmStart
 
 _WIDTH = 100  # columns, where there is no terminal to ask
 _ANY = 1000  # columns, to ask how many a table would like
-_BANDS = ("<15°", "<45°", ">45°")  # of |yaw|
 
 
 def results_console() -> Console:
@@ -118,7 +118,7 @@ def bands(cosine_by_yaw: Mapping[str, float | None]) -> list[str]:
 
 def add_band_columns(table: Table) -> None:
     """A column for each band."""
-    for header in _BANDS:
+    for header in COLUMNS:
         table.add_column(header, justify="right")
 
 

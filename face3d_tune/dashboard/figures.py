@@ -6,6 +6,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.analysis.findings import Findings
+from face3d_tune.data.yaw_bands import label
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.history import History
 from face3d_tune.study.trials import folds_of
@@ -16,7 +17,6 @@ Figure = dict[str, Any]
 _BEST, _NO_MODEL, _FAINT, _TEXT = "#0072B2", "#888888", "rgba(136,136,136,0.45)", "#808080"
 _PRESETS = ("#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
 _MOST_PRUNED = 100  # curves; more cannot be told apart
-_BANDS = {"0-15": "below 15°", "15-45": "15° to 45°", "45-90": "above 45°"}
 _COSINE = "mean cosine, validation people"
 
 
@@ -99,7 +99,7 @@ def _by_yaw(found: Findings) -> Figure | None:
         {
             "type": "bar",
             "name": name,
-            "x": [_BANDS.get(band, band) for band in cosines],
+            "x": list(map(label, cosines)),
             "y": list(cosines.values()),
             "marker": {"color": colour},
             "hovertemplate": "%{y:.4f}",

@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from face3d_tune.analysis.confirmation import SIMPLE, headline, told
 from face3d_tune.analysis.findings import Findings
 from face3d_tune.data.provenance import DataUse
+from face3d_tune.data.yaw_bands import YAW_BANDS, label
 from face3d_tune.script.export import commands, quote
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.presets import PRESETS
@@ -20,7 +21,7 @@ FOREIGN = (
     "**Added by hand.** face3d-tune did not train this trial, so it counts nowhere: not as the best, not towards the "
     "budget, not for the sampler. The pictures that Optuna itself draws show it."
 )
-_HEAD = "| | trial | cosine | gain | < 15° | 15° to 45° | > 45° |\n|---|--:|--:|--:|--:|--:|--:|\n"
+_HEAD = f"| | trial | cosine | gain | {' | '.join(map(label, YAW_BANDS))} |\n|---|--:|--:|--:|--:|--:|--:|\n"
 
 
 def study_note(found: Findings) -> str:

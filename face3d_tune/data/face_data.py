@@ -31,8 +31,7 @@ from face3d_tune.data.pairs import (
     split_pairs,
 )
 from face3d_tune.data.problems import Problem, errors_among, first_of, unusable
-
-YAW_BANDS: Mapping[str, tuple[float, float]] = {"0-15": (0.0, 15.0), "15-45": (15.0, 45.0), "45-90": (45.0, math.inf)}
+from face3d_tune.data.yaw_bands import YAW_BANDS
 
 Content = TypeVar("Content")
 

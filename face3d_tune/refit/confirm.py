@@ -21,8 +21,9 @@ from optuna.storages import RDBStorage
 
 from face3d_tune import seeds
 from face3d_tune.config import TrialConfig
-from face3d_tune.data.face_data import YAW_BANDS, FaceData, yaw_band
+from face3d_tune.data.face_data import FaceData, yaw_band
 from face3d_tune.data.pairs import persons
+from face3d_tune.data.yaw_bands import YAW_BANDS
 from face3d_tune.device import Precision
 from face3d_tune.errors import TrainingError
 from face3d_tune.executor.plan import Plan

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from face3d_tune.data.yaw_bands import FARTHEST
 from face3d_tune.report import charts
 from face3d_tune.report.blocks import Block, Columns, Drawing, Figure, Paragraph, Table, Tiles
 from face3d_tune.report.content import Content, Entry, Gain
@@ -119,7 +120,7 @@ def compared(content: Content, say: Words) -> list[Block]:
         for name, read, form in _ROWS
     ]
     rows = [(*row, "") for row in rows]
-    no_model = {"cosine": content.no_model, "beyond": content.no_model_by_yaw.get("45-90")}
+    no_model = {"cosine": content.no_model, "beyond": content.no_model_by_yaw.get(FARTHEST)}
     for place, (name, _, form) in enumerate(_ROWS):
         value = no_model.get(name)
         rows[place] = (*rows[place][:-1], NOT_KNOWN if value is None else form(value))
@@ -151,7 +152,7 @@ _ROWS: tuple[tuple[str, Read, Callable[[Any], str]], ...] = (
     ("pace", lambda entry: entry.seconds / entry.epochs if entry.seconds and entry.epochs else None, "{:.2f}".format),
     ("loss", lambda entry: entry.loss, "{:.4f}".format),
     ("cosine", lambda entry: entry.cosine, "{:.4f}".format),
-    ("beyond", lambda entry: entry.by_yaw.get("45-90"), "{:.2f}".format),
+    ("beyond", lambda entry: entry.by_yaw.get(FARTHEST), "{:.2f}".format),
 )
 
 

@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
+from face3d_tune.data.yaw_bands import label
 from face3d_tune.report.blocks import Count, Runs, number, rich
 
 Language = Literal["en", "zh"]
@@ -47,8 +48,7 @@ class Words:
 
     def band(self, band: str) -> str:
         """Return a range of |yaw| such as `15-45` with its unit."""
-        low, _, high = band.partition("-")
-        return f"{low}–{high}°"
+        return label(band)
 
     def duration(self, seconds: float) -> str:
         """Format seconds in the unit that fits."""

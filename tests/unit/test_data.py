@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from fake_data import NAMES, write_data
 
-from face3d_tune.data.face_data import SAMPLE_NAME, YAW_BANDS, inspect, load, yaw_band
+from face3d_tune.data.face_data import SAMPLE_NAME, inspect, load, yaw_band
 from face3d_tune.data.pairs import PARTS, fold_people, split_people
+from face3d_tune.data.yaw_bands import YAW_BANDS
 from face3d_tune.errors import ConfigError, DataError
 
 

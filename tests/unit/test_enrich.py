@@ -182,7 +182,7 @@ def test_the_cosine_by_head_turn_stands_beside_no_model(study):
     drawn = traces(figures(find(study))["cosine-by-yaw"])
     assert list(drawn) == ["no model", "baseline", "recommended", "best, trial 2"]
     assert drawn["no model"]["y"] == [0.7, 0.5, None]
-    assert drawn["best, trial 2"]["x"] == ["below 15°", "15° to 45°", "above 45°"]
+    assert drawn["best, trial 2"]["x"] == ["0–15°", "15–45°", "45–90°"]
 
 
 def test_importance_is_shown_with_what_chance_gives(sqlite):
