@@ -33,7 +33,7 @@ from statistics import fmean
 from typing import Any
 
 from face3d_tune.config import TrialConfig
-from face3d_tune.study.history import History
+from face3d_tune.study.history import History, lowest_loss
 
 GOAL = 0.85  # validation cosine, of the guide
 _RISE = 0.02  # share of the lowest validation loss
@@ -63,7 +63,7 @@ def _loss(loss: Sequence[float]) -> Reading:
     if len(loss) < _END:
         return Reading("loss", "unknown", {})
     low = min(loss)
-    best = loss.index(low) + 1
+    best = lowest_loss(loss)
     rise = _end(loss) / low - 1 if low > 0 and len(loss) - best >= _END else 0.0
     numbers: dict[str, Any] = {"epochs": len(loss), "best_epoch": best, "lowest": low, "rise": rise}
     if len(loss) <= _RECENT:
@@ -78,7 +78,7 @@ def _cosine(history: History) -> Reading:
     if len(cosine) < _END:
         return Reading("cosine", "unknown", {})
     loss = history.val_loss  # training keeps the epoch with the lowest loss
-    best = cosine[loss.index(min(loss))] if len(loss) == len(cosine) else max(cosine)
+    best = cosine[lowest_loss(loss) - 1] if len(loss) == len(cosine) else max(cosine)
     last = cosine[-5:]
     span = max(last) - min(last)
     verdict = f"{'reached' if best >= GOAL else 'below'}-{'stable' if not _over(span, _STEADY) else 'moving'}"
@@ -108,7 +108,7 @@ def _gap(history: History) -> Reading:
     if len(loss) < _END or len(train) != len(loss):
         return Reading("gap", "unknown", {})
     low = min(loss)
-    best = loss.index(low)
+    best = lowest_loss(loss) - 1
     numbers = {
         "best_epoch": best + 1,
         "first": loss[0] - train[0],

@@ -24,7 +24,7 @@ from face3d_tune.errors import ArtifactError, TrainingError
 from face3d_tune.executor.tasks import Event, Note, Resumed, Task
 from face3d_tune.storage.artifacts import Artifacts, best_weights, study_folder
 from face3d_tune.training import checkpoint_file
-from face3d_tune.training.base import EpochResult, Training
+from face3d_tune.training.base import EpochResult, Training, best_epoch
 from face3d_tune.training.checkpoint_file import checkpoint_args
 
 _TROUBLE = (ArtifactError, RuntimeError, MemoryError)  # torch reports a lack of memory as RuntimeError
@@ -192,7 +192,8 @@ class Checkpoints:
             raise RuntimeError("its checkpoint does not have them")
         snapshot, config = content["snapshot"], TrialConfig(**content["config"])
         history = [EpochResult(**result) for result in snapshot["history"]]
-        best = next(result for result in reversed(history) if result.is_best)
+        best = best_epoch(history)
+        assert best is not None  # its weights are there
         until = history[: best.epoch]
         groups = [{**group, "lr": best.next_lr} for group in snapshot["optimizer"]["param_groups"]]
         return {

@@ -18,7 +18,7 @@ from face3d_tune.executor.slots import Slots
 from face3d_tune.executor.tasks import RETRIES, Failure, Note, Task
 from face3d_tune.refit.candidates import Candidate
 from face3d_tune.storage.artifacts import Artifacts
-from face3d_tune.training.base import EpochResult
+from face3d_tune.training.base import EpochResult, best_epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +117,7 @@ def _kept(task: Task, checkpoints: Checkpoints, reason: str) -> Kept:
             "make room where temporary files are (TMPDIR), and run the same command again",
         )
     checkpoints.discard(str(task.key))
-    history = loaded.snapshot["history"]
-    best = next(result for result in reversed(history) if result["is_best"])
-    return Kept(loaded.best, loaded.precision, best["val_cosine"], best["epoch"], len(history))
+    history = [EpochResult(**result) for result in loaded.snapshot["history"]]
+    best = best_epoch(history)
+    assert best is not None  # its weights are there
+    return Kept(loaded.best, loaded.precision, best.val_cosine, best.epoch, len(history))

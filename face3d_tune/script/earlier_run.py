@@ -13,6 +13,7 @@ from torch import Tensor
 
 from face3d_tune.config import Layout, PoseUnit, TrialConfig
 from face3d_tune.errors import ConfigError, EarlierRunError, TrainingError
+from face3d_tune.study.history import lowest_loss
 from face3d_tune.training import checkpoint_file, weights
 from face3d_tune.training.schedules import Schedule
 
@@ -43,7 +44,7 @@ class EarlierRun:
     @property
     def best_epoch(self) -> int:
         """Return the epoch with the lowest validation loss, from 1: the epoch of the weights in `best_model.pth`."""
-        return self.val_loss.index(min(self.val_loss)) + 1
+        return lowest_loss(self.val_loss)
 
     @property
     def holds_best(self) -> bool:

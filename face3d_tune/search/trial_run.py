@@ -19,7 +19,7 @@ from face3d_tune.search.target import held
 from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.folds import in_all, key_of, seed_of
 from face3d_tune.study.history import History, pack
-from face3d_tune.training.base import EpochResult
+from face3d_tune.training.base import EpochResult, best_epoch
 
 StopReason = Literal["finished", "early_stopping", "pruned", "target", "non_finite", "error"]
 Cause = Literal["diverged", "out_of_memory", "error", "outside"]  # of a failure; see `results.cause`
@@ -196,7 +196,7 @@ class TrialRun:
 
     @property
     def _best(self) -> EpochResult | None:
-        return next((result for result in reversed(self._history) if result.is_best), None)
+        return best_epoch(self._history)
 
     def _outcome(
         self, stop_reason: StopReason, folds: Sequence[dict[str, Any]] = (), *, cause: Cause | None = None

@@ -1,7 +1,7 @@
 """The epochs of a trial, as stored with it: learning rates, losses and cosines."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,11 @@ class History:
     def of_epochs(cls, epochs: "Iterable[EpochResult]") -> "History":
         """Take the epochs of a training in this process, rounded as they are stored."""
         return cls(**{name: tuple(values) for name, values in pack(epochs).items()})
+
+
+def lowest_loss(val_loss: Sequence[float]) -> int:
+    """Return the epoch, from 1, whose weights training keeps: the first of those with the lowest validation loss."""
+    return min(range(len(val_loss)), key=val_loss.__getitem__) + 1
 
 
 def pack(epochs: "Iterable[EpochResult]") -> dict[str, Any]:

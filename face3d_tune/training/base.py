@@ -6,7 +6,7 @@ train an epoch (trainer contract §4).
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, Self
@@ -210,7 +210,7 @@ class Training(ABC):
         self.scheduler.load_state_dict(snapshot["scheduler"])
         self.early_stopping = EarlyStopping(**snapshot["early_stopping"])
         self.history = [EpochResult(**result) for result in snapshot["history"]]
-        self.best = next((result for result in reversed(self.history) if result.is_best), None)
+        self.best = best_epoch(self.history)
         self.stop_reason = self.history[-1].stop_reason if self.history else None
 
     def checkpoint(self, args: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,6 +231,11 @@ class Training(ABC):
             "val_loss_history": [result.val_loss for result in self.history],
             "val_cosine_sim_history": [result.val_cosine for result in self.history],
         }
+
+
+def best_epoch(history: Sequence[EpochResult]) -> EpochResult | None:
+    """Return the epoch whose weights training keeps, the one with the lowest validation loss; None if there is none."""
+    return next((result for result in reversed(history) if result.is_best), None)
 
 
 def check_batch(config: TrialConfig, pairs: int) -> None:

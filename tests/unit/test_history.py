@@ -7,7 +7,8 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from searches import epoch
 
-from face3d_tune.study.history import ATTR, History, pack
+from face3d_tune.study.history import ATTR, History, lowest_loss, pack
+from face3d_tune.training.base import best_epoch
 
 
 def test_an_epoch_is_stored_with_six_digits_and_read_as_stored(storage):
@@ -47,3 +48,18 @@ def test_of_a_trial_in_training_on_several_folds_the_reported_cosines_are_those_
     steps = {1: 0.1, 2: 0.2, 4: 0.7, 5: 0.8}  # at most three epochs a fold, and the first stopped early
     trial = create_trial(state=TrialState.PRUNED, intermediate_values=steps, user_attrs={"config": {"epochs": 3}})
     assert History.of(trial) == History((0.1, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("val_loss", "expected"), [((0.3,), 1), ((0.3, 0.2, 0.4), 2), ((0.3, 0.2, 0.2), 2), ((0.3, 0.2, 0.1), 3)]
+)
+def test_the_best_epoch_is_the_first_with_the_lowest_loss(val_loss, expected):
+    assert lowest_loss(val_loss) == expected
+    lowest = [min(val_loss[:number]) for number in range(1, len(val_loss) + 1)]
+    is_best = [number == 0 or lowest[number] < lowest[number - 1] for number in range(len(val_loss))]
+    epochs = [replace(epoch(number, 0.5), is_best=best) for number, best in enumerate(is_best, 1)]
+    assert best_epoch(epochs) == epochs[expected - 1]
+
+
+def test_of_no_epochs_none_is_the_best():
+    assert best_epoch([]) is None
