@@ -29,7 +29,7 @@ from face3d_tune.study.settings import Settings
 from face3d_tune.study.study_file import StudyFile
 from face3d_tune.study.trials import IMPORTED
 from face3d_tune.training import losses, weights
-from face3d_tune.training.base import EVALUATION_BATCH, PairTensors
+from face3d_tune.training.base import PairTensors, pair_scores
 from face3d_tune.training.model import Model
 
 # Of cosine and of loss. The script may have validated in mixed precision, or with its pairs in other batches.
@@ -144,13 +144,11 @@ def _evaluate_in(unit: PoseUnit, run: EarlierRun, data: FaceData) -> dict[Whom, 
 def _score(model: Model, data: FaceData, unit: PoseUnit) -> _Scores:
     """Score the weights on the validation pairs."""
     pairs = PairTensors(data, "validation", unit, _CPU)
-    squared_errors, cosines = [], []
-    for start in range(0, len(pairs), EVALUATION_BATCH):
-        batch = slice(start, start + EVALUATION_BATCH)
-        prediction = model(pairs.src[batch], pairs.landmarks[batch], pairs.poses[batch])
-        squared_errors.append(losses.squared_errors(prediction, pairs.target[batch]).double())
-        cosines.append(losses.cosines(prediction, pairs.target[batch]).double())
-    return _Scores(torch.cat(squared_errors), torch.cat(cosines), pairs.yaw)
+
+    def predict(batch: slice) -> tuple[Tensor, Tensor]:
+        return model(pairs.src[batch], pairs.landmarks[batch], pairs.poses[batch]), pairs.target[batch]
+
+    return _Scores(*pair_scores(len(pairs), predict), pairs.yaw)
 
 
 def _distance(run: EarlierRun, config: TrialConfig, scores: _Scores) -> float:

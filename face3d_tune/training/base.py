@@ -6,7 +6,7 @@ train an epoch (trainer contract §4).
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, Self
@@ -236,6 +236,19 @@ class Training(ABC):
 def best_epoch(history: Sequence[EpochResult]) -> EpochResult | None:
     """Return the epoch whose weights training keeps, the one with the lowest validation loss; None if there is none."""
     return next((result for result in reversed(history) if result.is_best), None)
+
+
+def pair_scores(pairs: int, predict: Callable[[slice], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return squared error and cosine of each pair, [..., pairs] each, float64 on the CPU.
+
+    `predict` gives prediction and target, [..., B, F] each, of a slice of the pairs.
+    """
+    squared_errors, cosines = [], []
+    for start in range(0, pairs, EVALUATION_BATCH):
+        prediction, target = predict(slice(start, start + EVALUATION_BATCH))
+        squared_errors.append(losses.squared_errors(prediction, target))
+        cosines.append(losses.cosines(prediction, target))
+    return torch.cat(squared_errors, -1).cpu().double(), torch.cat(cosines, -1).cpu().double()
 
 
 def check_batch(config: TrialConfig, pairs: int) -> None:

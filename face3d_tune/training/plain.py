@@ -17,13 +17,13 @@ from face3d_tune.data.face_data import FaceData, mean_by_yaw
 from face3d_tune.device import Precision
 from face3d_tune.training import augmentation, losses
 from face3d_tune.training.base import (
-    EVALUATION_BATCH,
     OPTIMIZERS,
     EpochResult,
     Evaluation,
     PairTensors,
     Training,
     check_batch,
+    pair_scores,
 )
 from face3d_tune.training.dropout import MaskStream
 from face3d_tune.training.model import Model
@@ -123,13 +123,7 @@ class Trainer(Training):
     def judge(self, pairs: PairTensors) -> tuple[Tensor, Tensor]:
         """Compute squared error and cosine of each of `pairs`, [pairs] each, float64 on the CPU, without dropout."""
         self.model.eval()
-        squared_errors, cosines = [], []
-        for start in range(0, len(pairs), EVALUATION_BATCH):
-            batch = slice(start, start + EVALUATION_BATCH)
-            prediction = self._predict(pairs, batch)
-            squared_errors.append(losses.squared_errors(prediction, pairs.target[batch]))
-            cosines.append(losses.cosines(prediction, pairs.target[batch]))
-        return torch.cat(squared_errors).cpu().double(), torch.cat(cosines).cpu().double()
+        return pair_scores(len(pairs), lambda batch: (self._predict(pairs, batch), pairs.target[batch]))
 
     def model_state(self) -> dict[str, Tensor]:
         """Return the weights after the last epoch, under the names of the users' checkpoints."""

@@ -22,6 +22,7 @@ from face3d_tune import seeds
 from face3d_tune.config import TrialConfig
 from face3d_tune.data import face_data
 from face3d_tune.errors import ConfigError, NonFiniteError
+from face3d_tune.training import base
 from face3d_tune.training import plain as trainer_module
 from face3d_tune.training.base import Evaluation, PairTensors
 from face3d_tune.training.dropout import MaskStream
@@ -420,7 +421,7 @@ def test_the_last_partial_batch_is_dropped_in_training_and_kept_in_validation(da
 def test_how_many_pairs_are_evaluated_at_a_time_changes_nothing(data, monkeypatch):
     trainer = train(data)
     whole, sizes = trainer.evaluate(trainer.validation), []
-    monkeypatch.setattr(trainer_module, "EVALUATION_BATCH", 5)
+    monkeypatch.setattr(base, "EVALUATION_BATCH", 5)
     trainer.model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     cut = trainer.evaluate(trainer.validation)
     assert sizes == [5, 5, 5, 3]

@@ -19,7 +19,7 @@ from face3d_tune.data.face_data import FaceData, mean_by_yaw
 from face3d_tune.device import Precision
 from face3d_tune.errors import NonFiniteError
 from face3d_tune.training import losses
-from face3d_tune.training.base import EVALUATION_BATCH, OPTIMIZERS, EpochResult, Evaluation, Training, check_batch
+from face3d_tune.training.base import OPTIMIZERS, EpochResult, Evaluation, Training, check_batch, pair_scores
 from face3d_tune.training.batched.dropout_sites import Masks, mask_length, mask_views
 from face3d_tune.training.batched.epoch import batches
 from face3d_tune.training.batched.network import Network
@@ -241,17 +241,17 @@ class Batch:
         """Evaluate every model on all pairs of a table, without dropout."""
         if self._low is not None:
             self._low.copy_(self.state.weights[:, : self._products])
-        squared_errors, cosines = [], []
-        for start in range(0, len(table), EVALUATION_BATCH):
-            batch = table.batch(slice(start, start + EVALUATION_BATCH), self._in_radians)
+
+        def predict(part: slice) -> tuple[Tensor, Tensor]:
+            batch = table.batch(part, self._in_radians)
             prediction, _ = self._network(batch.inputs, {}, training=False)
-            squared_errors.append(losses.squared_errors(prediction, batch.target).view(len(self.members), -1))
-            cosines.append(losses.cosines(prediction, batch.target).view(len(self.members), -1))
-        mse = torch.cat(squared_errors, 1).cpu().double().mean(1).tolist()
-        cosine = torch.cat(cosines, 1).cpu().double()  # [K, pairs]
+            return prediction, batch.target
+
+        squared_errors, cosines = (each.view(len(self.members), -1) for each in pair_scores(len(table), predict))
+        mse = squared_errors.mean(1).tolist()
         return [
             Evaluation(mse[place], each.mean().item(), mean_by_yaw(each.numpy(), table.yaw))
-            for place, each in enumerate(cosine)
+            for place, each in enumerate(cosines)
         ]
 
     def model_state(self, member: Member) -> dict[str, Tensor]:
