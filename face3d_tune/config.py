@@ -4,7 +4,7 @@ Field names are the flags of the users' `train_3d.py` (trainer contract §5), so
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from face3d_tune.errors import ConfigError
@@ -16,94 +16,88 @@ OptimizerName = Literal["adamw", "adam"]
 SchedulerType = Literal["plateau", "cosine"]
 
 
-# Fields that older versions did not have; they trained as the defaults of these fields do.
-_LATER = (
-    *("optimizer", "focal_gamma", "angle_weight", "scheduler_type", "warmup_epochs", "oversampling"),
-    *("view_mixing", "feature_noise", "pose_jitter", "landmark_noise"),
-)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What is known of a parameter beside its type and default: its range, and where it counts."""
+
+    low: float | None = None  # the least value
+    above: float | None = None  # instead of `low`: every value is above it
+    high: float | None = None  # the greatest value
+    below: float | None = None  # instead of `high`: every value is below it
+    structure: bool = False  # decides shape, type or kernel of a tensor, so that trainings share it or no batch
+    optional: bool = False  # a script without such a flag trains as the default says
+    ours: bool = False  # no known copy of the script has such a flag, so one of that name may mean something else
+    later: bool = False  # older versions had no such field; they trained as the default says
+
+    def expected(self, value: float) -> str | None:
+        """Return the range in words if `value` is outside it."""
+        least = self.low if self.above is None else self.above
+        if least is None:
+            return None
+        limits = [self.high is None or value <= self.high, self.below is None or value < self.below]
+        if (value >= least if self.above is None else value > least) and value < float("inf") and all(limits):
+            return None
+        lower = f"at least {least:g}" if self.above is None else f"above {least:g}"
+        if self.high is not None or self.below is not None:
+            return f"{lower} and {f'at most {self.high:g}' if self.below is None else f'below {self.below:g}'}"
+        return f"a number {'of ' if self.above is None else ''}{lower}"
+
+
+def _about(**known: Any) -> dict[str, Any]:
+    return {"about": About(**known)}
+
+
+def _extra(**known: Any) -> dict[str, Any]:
+    """Describe a field that this program added to those of the script."""
+    return _about(**known, optional=True, ours=True, later=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialConfig:
     """All values that a training depends on, besides the data, the seed and the device.
 
-    Raises ConfigError, naming the field, if a value is outside the range stated beside it.
+    Raises ConfigError, naming the field, if a value is outside the range that its metadata states.
     """
 
-    d_model: int  # a multiple of nhead
-    dim_feedforward: int  # >= 1
-    layout: Layout = "keypoint"
-    nhead: int = 8  # >= 1
-    num_layers: int = 4  # >= 1
-    dropout: float = 0.1  # [0, 1)
-    use_spatial_attention: bool = False  # keypoint layout only
-    use_pose_attention: bool = False
+    d_model: int = field(metadata=_about(low=1, structure=True))  # a multiple of nhead
+    dim_feedforward: int = field(metadata=_about(low=1, structure=True))
+    layout: Layout = field(default="keypoint", metadata=_about(structure=True))
+    nhead: int = field(default=8, metadata=_about(low=1, structure=True))
+    num_layers: int = field(default=4, metadata=_about(low=1, structure=True))
+    dropout: float = field(default=0.1, metadata=_about(low=0, below=1))
+    use_spatial_attention: bool = field(default=False, metadata=_about(structure=True, optional=True))  # keypoint only
+    use_pose_attention: bool = field(default=False, metadata=_about(structure=True, optional=True))
     pose_unit: PoseUnit = "degrees"
-    batch_size: int = 32  # >= 2: batch normalisation needs two
-    epochs: int = 100  # >= 1
-    lr: float = 1e-4  # > 0
-    weight_decay: float = 1e-5  # >= 0
-    optimizer: OptimizerName = "adamw"
-    mse_weight: float = 0.5  # >= 0
-    cosine_weight: float = 0.5  # >= 0
-    loss_type: LossType = "combined"
-    focal_gamma: float = 0.0  # >= 0, 0 = off
-    angle_weight: float = 0.0  # at |yaw| = 90 degrees, >= 0, 0 = off
-    scheduler_type: SchedulerType = "plateau"
-    scheduler_factor: float = 0.5  # (0, 1), of plateau
-    scheduler_patience: int = 5  # epochs, >= 0, of plateau
-    scheduler_min_lr: float = 0.0  # >= 0
-    warmup_epochs: int = 0  # >= 0, 0 = off
-    early_stopping_patience: int = 0  # epochs, 0 = off
-    early_stopping_min_delta: float = 1e-5  # of validation loss, >= 0
-    use_mixed_precision: bool = False
-    oversampling: float = 0.0  # of views of 45 degrees and more, >= 0, 0 = off
-    view_mixing: float = 0.0  # probability, [0, 1]
-    feature_noise: float = 0.0  # of the embedding's length, >= 0
-    pose_jitter: float = 0.0  # degrees, >= 0
-    landmark_noise: float = 0.0  # of the landmarks' root mean square, >= 0
+    batch_size: int = field(default=32, metadata=_about(low=2, structure=True))  # batch normalisation needs two
+    epochs: int = field(default=100, metadata=_about(low=1))
+    lr: float = field(default=1e-4, metadata=_about(above=0))
+    weight_decay: float = field(default=1e-5, metadata=_about(low=0))
+    optimizer: OptimizerName = field(default="adamw", metadata=_extra(structure=True))
+    mse_weight: float = field(default=0.5, metadata=_about(low=0))
+    cosine_weight: float = field(default=0.5, metadata=_about(low=0))
+    loss_type: LossType = field(default="combined", metadata=_about(optional=True))
+    focal_gamma: float = field(default=0.0, metadata=_extra(low=0))  # 0 = off
+    angle_weight: float = field(default=0.0, metadata=_extra(low=0))  # at |yaw| = 90 degrees, 0 = off
+    scheduler_type: SchedulerType = field(default="plateau", metadata=_about(optional=True, later=True))
+    scheduler_factor: float = field(default=0.5, metadata=_about(above=0, below=1))  # of plateau
+    scheduler_patience: int = field(default=5, metadata=_about(low=0))  # epochs, of plateau
+    scheduler_min_lr: float = field(default=0.0, metadata=_about(low=0))
+    warmup_epochs: int = field(default=0, metadata=_about(low=0, optional=True, later=True))  # 0 = off
+    early_stopping_patience: int = field(default=0, metadata=_about(low=0, optional=True))  # epochs, 0 = off
+    early_stopping_min_delta: float = field(default=1e-5, metadata=_about(low=0))  # of validation loss
+    use_mixed_precision: bool = field(default=False, metadata=_about(optional=True))
+    oversampling: float = field(default=0.0, metadata=_extra(low=0))  # of views of 45 degrees and more, 0 = off
+    view_mixing: float = field(default=0.0, metadata=_extra(low=0, high=1))  # probability
+    feature_noise: float = field(default=0.0, metadata=_extra(low=0))  # of the embedding's length
+    pose_jitter: float = field(default=0.0, metadata=_extra(low=0))  # degrees
+    landmark_noise: float = field(default=0.0, metadata=_extra(low=0))  # of the landmarks' root mean square
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            check_type(field.name, getattr(self, field.name))
-        at_least = {
-            "d_model": 1,
-            "dim_feedforward": 1,
-            "nhead": 1,
-            "num_layers": 1,
-            "batch_size": 2,
-            "epochs": 1,
-            "weight_decay": 0,
-            "mse_weight": 0,
-            "cosine_weight": 0,
-            "scheduler_patience": 0,
-            "scheduler_min_lr": 0,
-            "early_stopping_patience": 0,
-            "early_stopping_min_delta": 0,
-            "dropout": 0,
-            "focal_gamma": 0,
-            "angle_weight": 0,
-            "warmup_epochs": 0,
-            "oversampling": 0,
-            "view_mixing": 0,
-            "feature_noise": 0,
-            "pose_jitter": 0,
-            "landmark_noise": 0,
-        }
-        for name, low in at_least.items():
-            value = getattr(self, name)
-            if not low <= value < float("inf"):
-                raise ConfigError(f"{name} = {value!r} is out of range; expected a number of at least {low}")
-        if not 0 < self.lr < float("inf"):
-            raise ConfigError(f"lr = {self.lr!r} is out of range; expected a number above 0")
-        if not self.dropout < 1:
-            raise ConfigError(f"dropout = {self.dropout!r} is out of range; expected at least 0 and below 1")
-        if not self.view_mixing <= 1:
-            raise ConfigError(f"view_mixing = {self.view_mixing!r} is out of range; expected at least 0 and at most 1")
-        if not 0 < self.scheduler_factor < 1:
-            raise ConfigError(
-                f"scheduler_factor = {self.scheduler_factor!r} is out of range; expected above 0 and below 1"
-            )
+        for each in fields(self):
+            check_type(each.name, getattr(self, each.name))
+        for name, about in ABOUT.items():
+            if expected := about.expected(value) if isinstance(value := getattr(self, name), int | float) else None:
+                raise ConfigError(f"{name} = {value!r} is out of range; expected {expected}")
         if self.loss_type == "combined" and self.mse_weight + self.cosine_weight == 0:
             raise ConfigError("mse_weight and cosine_weight are both 0; at least one must be above 0")
         if self.d_model % self.nhead:
@@ -124,9 +118,11 @@ class TrialConfig:
 
         A later field at its default is left out, so the hash of a training from before that field stays the same.
         """
-        defaults = {field.name: field.default for field in fields(self)}
-        return {name: value for name, value in asdict(self).items() if name not in _LATER or value != defaults[name]}
+        return {name: value for name, value in asdict(self).items() if not ABOUT[name].later or value != DEFAULTS[name]}
 
+
+ABOUT: Mapping[str, About] = {each.name: each.metadata.get("about", About()) for each in fields(TrialConfig)}
+DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(TrialConfig) if each.default is not MISSING}
 
 # Settings of a whole run: every trial of a study shares them, so a study file or preset does not set them.
 RUN_SETTINGS = ("epochs", "layout")
@@ -134,7 +130,7 @@ RUN_SETTINGS = ("epochs", "layout")
 # What a study file may search or fix and what a preset may set, with the type of each. `width` is d_model as a
 # multiple of the data's feature size, so that one study file fits embeddings of any size.
 PARAMETERS: dict[str, Any] = {
-    **{field.name: field.type for field in fields(TrialConfig) if field.name not in RUN_SETTINGS},
+    **{each.name: each.type for each in fields(TrialConfig) if each.name not in RUN_SETTINGS},
     "width": float,
 }
 
@@ -144,7 +140,7 @@ def check_type(name: str, value: object) -> None:
 
     An int may stand for a float, a bool never for a number.
     """
-    expected = {**{field.name: field.type for field in fields(TrialConfig)}, **PARAMETERS}[name]
+    expected = {**{each.name: each.type for each in fields(TrialConfig)}, **PARAMETERS}[name]
     if choices := get_args(expected):
         if value not in choices or isinstance(value, bool):
             raise ConfigError(f"{name} = {value!r} is unknown; expected one of {', '.join(choices)}")

@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import fields
 from datetime import UTC, datetime
 from statistics import mean, stdev
 from typing import Any
@@ -20,7 +19,7 @@ import optuna
 from optuna.storages import RDBStorage
 
 from face3d_tune import seeds
-from face3d_tune.config import TrialConfig
+from face3d_tune.config import DEFAULTS, TrialConfig
 from face3d_tune.data.face_data import FaceData, yaw_band
 from face3d_tune.data.pairs import persons
 from face3d_tune.data.yaw_bands import YAW_BANDS
@@ -213,8 +212,7 @@ def _key(config: TrialConfig, seed: int, fingerprint: str) -> str:
 
     So a parameter of a later version leaves the trainings of this one valid.
     """
-    default = {field.name: field.default for field in fields(config)}
-    values = {name: value for name, value in config.to_dict().items() if value != default[name]}
+    values = {name: value for name, value in config.to_dict().items() if value != DEFAULTS.get(name)}
     what = json.dumps([values, seed, fingerprint], sort_keys=True)
     return f"{_STORED}{hashlib.sha256(what.encode()).hexdigest()[:16]}"
 

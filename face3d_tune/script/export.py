@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import tomli_w
 
-from face3d_tune.config import PARAMETERS, TrialConfig
+from face3d_tune.config import ABOUT, DEFAULTS, PARAMETERS, TrialConfig
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.errors import ExportError
 from face3d_tune.script.flags import DOCUMENTED, UNKNOWN, Flag, Script
@@ -24,26 +24,6 @@ Shell = Literal["bash", "powershell", "cmd"]
 
 
 _KNOWN = (*UNSEARCHED_FLAGS, "model_type", "num_decoder_layers", "min_yaw_angle", "max_yaw_angle")
-
-# The behaviour of a script without the flag.
-_WITHOUT_FLAG = {
-    "loss_type": "combined",
-    "early_stopping_patience": 0,
-    "use_mixed_precision": False,
-    "use_spatial_attention": False,
-    "use_pose_attention": False,
-    "optimizer": "adamw",
-    "scheduler_type": "plateau",
-    "warmup_epochs": 0,
-    **dict.fromkeys(("focal_gamma", "angle_weight", "oversampling"), 0.0),
-    **dict.fromkeys(("view_mixing", "feature_noise", "pose_jitter", "landmark_noise"), 0.0),
-}
-
-# Parameters that no known copy of the script has: a flag of that name may have another meaning.
-_UNHEARD_OF = (
-    *("optimizer", "focal_gamma", "angle_weight", "oversampling"),
-    *("view_mixing", "feature_noise", "pose_jitter", "landmark_noise"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +114,8 @@ def _say(name: str, value: Any, script: Script) -> list[str] | str:
     """Return the arguments that give `name` the `value` (none if the script cannot differ), or why there are none."""
     flag = script.flags.get(name)
     if flag is None:
-        return [] if _WITHOUT_FLAG.get(name) == value else f"{script.path} has no --{name}"
+        does_anyway = name in ABOUT and ABOUT[name].optional and value == DEFAULTS[name]
+        return [] if does_anyway else f"{script.path} has no --{name}"
     if not flag.takes_value:
         return _switch(value, flag)
     if flag.choices is not None and _text(value) not in map(str, flag.choices):
@@ -159,7 +140,7 @@ def _notes(config: TrialConfig, use: DataUse, words: list[str], script: Script) 
         shape = "the learning rate rises in a line, then falls" if config.warmup_epochs else "the learning rate falls"
         over = "the epochs that are left" if config.warmup_epochs else "all epochs"
         notes.append(f"{shape} by a cosine over {over}, set once an epoch; no flag says so, see that your copy does")
-    if same := [script.flags[name].typed for name in _UNHEARD_OF if name in script.flags]:
+    if same := [script.flags[name].typed for name, about in ABOUT.items() if about.ours and name in script.flags]:
         notes.append(f"your copy has {', '.join(same)} of its own; see that it means what docs/tuning.md says")
     if use.turn_angle != "first":
         notes.append(f"the study's head turn is the {use.turn_angle} angle of a pose; the script's yaw is the first")

@@ -8,24 +8,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from face3d_tune.config import ABOUT, DEFAULTS, RUN_SETTINGS
+
 Preset = Mapping[str, Any]
 
-# The values of all presets: the defaults of the guide's script (trainer contract §3 and §4).
-_SCRIPT_DEFAULTS: dict[str, Any] = {
-    "batch_size": 32,
-    "nhead": 8,
-    "num_layers": 4,
-    "dropout": 0.1,
-    "weight_decay": 1e-5,
-    "loss_type": "combined",
-    "pose_unit": "degrees",
-    "early_stopping_min_delta": 1e-5,
-    "use_spatial_attention": False,
-    "use_pose_attention": False,
+# What the guide began with, the defaults of its script (trainer contract §3 and §4); the others say what they change.
+_BASELINE: dict[str, Any] = {
+    name: value for name, value in DEFAULTS.items() if name not in RUN_SETTINGS and not ABOUT[name].later
 }
 
 _RECOMMENDED: dict[str, Any] = {
-    **_SCRIPT_DEFAULTS,
+    **_BASELINE,
     "lr": 5e-5,
     "mse_weight": 0.3,
     "cosine_weight": 0.7,
@@ -38,20 +31,10 @@ _RECOMMENDED: dict[str, Any] = {
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "baseline": {
-            **_SCRIPT_DEFAULTS,
-            "lr": 1e-4,
-            "mse_weight": 0.5,
-            "cosine_weight": 0.5,
-            "scheduler_factor": 0.5,
-            "scheduler_patience": 5,
-            "scheduler_min_lr": 0.0,
-            "early_stopping_patience": 0,
-            "use_mixed_precision": False,
-        },
+        "baseline": _BASELINE,
         "recommended": _RECOMMENDED,
         "aggressive": {
-            **_SCRIPT_DEFAULTS,
+            **_BASELINE,
             "lr": 2e-5,
             "mse_weight": 0.2,
             "cosine_weight": 0.8,
@@ -64,7 +47,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "use_pose_attention": True,
         },
         "conservative": {
-            **_SCRIPT_DEFAULTS,
+            **_BASELINE,
             "lr": 5e-5,
             "mse_weight": 0.4,
             "cosine_weight": 0.6,

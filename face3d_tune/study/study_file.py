@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from face3d_tune.config import PARAMETERS, Layout, TrialConfig, check_type, resolve
+from face3d_tune.config import DEFAULTS, PARAMETERS, Layout, TrialConfig, check_type, resolve
 from face3d_tune.errors import ConfigError, StudyFileError, did_you_mean
 from face3d_tune.study import space as space_module
 from face3d_tune.study.builtin import STUDIES, builtin_names
@@ -158,9 +158,7 @@ class StudyFile:
 def _script_default(name: str) -> Any:
     if name == "width":
         return 1.0
-    if name in ("d_model", "dim_feedforward"):
-        return None  # d_model follows the data; a range that searches it needs it in every preset
-    return TrialConfig.__dataclass_fields__[name].default
+    return DEFAULTS.get(name)  # none if it follows the data; a range that searches it needs it in every preset
 
 
 def read(name_or_path: str) -> StudyFile:

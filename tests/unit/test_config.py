@@ -2,10 +2,11 @@
 
 import json
 from dataclasses import FrozenInstanceError, fields
+from typing import get_type_hints
 
 import pytest
 
-from face3d_tune.config import PARAMETERS, TrialConfig, check_type, resolve
+from face3d_tune.config import ABOUT, DEFAULTS, PARAMETERS, About, TrialConfig, check_type, resolve
 from face3d_tune.errors import ConfigError
 from face3d_tune.study.presets import PRESETS
 
@@ -331,3 +332,28 @@ def test_a_cosine_weight_above_1_needs_an_mse_weight_beside_it():
         resolve({"cosine_weight": 1.2}, feature_size=16, epochs=1, layout="keypoint")
     both = resolve({"cosine_weight": 1.2, "mse_weight": 0.5}, feature_size=16, epochs=1, layout="keypoint")
     assert (both.mse_weight, both.cosine_weight) == (0.5, 1.2)
+
+
+def test_what_is_known_of_a_parameter_stands_with_its_field():
+    assert {name for name, about in ABOUT.items() if about.ours} <= {
+        name for name, about in ABOUT.items() if about.later and about.optional
+    }
+    ranges = {name for name, about in ABOUT.items() if about.low is not None or about.above is not None}
+    assert ranges == {name for name, kind in get_type_hints(TrialConfig).items() if kind in (int, float)}
+    assert all(ABOUT[name].expected(value) is None for name, value in DEFAULTS.items() if name in ranges)
+
+
+@pytest.mark.parametrize(
+    ("about", "value", "expected"),
+    [
+        (About(low=1), 0, "a number of at least 1"),
+        (About(above=0), NAN, "a number above 0"),
+        (About(low=0, high=1), 1.5, "at least 0 and at most 1"),
+        (About(low=0, below=1), 1.0, "at least 0 and below 1"),
+        (About(above=0, below=1), 0.0, "above 0 and below 1"),
+        (About(low=0, high=1), 1.0, None),
+        (About(low=0), INFINITY, "a number of at least 0"),
+    ],
+)
+def test_a_range_says_what_it_expects_of_a_value_outside_it(about, value, expected):
+    assert about.expected(value) == expected

@@ -6,7 +6,6 @@ models, which is faster on a CPU.
 
 import time
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.optim import SGD
 
 from face3d_tune import seeds
-from face3d_tune.config import TrialConfig
+from face3d_tune.config import ABOUT, TrialConfig
 from face3d_tune.data.face_data import FaceData, mean_by_yaw
 from face3d_tune.device import Precision
 from face3d_tune.errors import NonFiniteError
@@ -29,10 +28,6 @@ from face3d_tune.training.batched.table import PairBatch, PairTable, loss_gradie
 from face3d_tune.training.dropout import MaskStream
 from face3d_tune.training.model import Model
 
-_STRUCTURE = (
-    *("layout", "d_model", "dim_feedforward", "nhead", "num_layers", "batch_size"),
-    *("use_spatial_attention", "use_pose_attention", "optimizer"),
-)
 _LOWER = {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -40,8 +35,8 @@ def structure(config: TrialConfig, precision: Precision) -> Hashable:
     """Return what trainings must have in common to share a batch: whatever decides a tensor's shape or type, or its
     kernel.
     """
-    values = asdict(config)
-    return (precision if config.use_mixed_precision else "off", *(values[name] for name in _STRUCTURE))
+    values = (getattr(config, name) for name, about in ABOUT.items() if about.structure)
+    return (precision if config.use_mixed_precision else "off", *values)
 
 
 class Member(Training):
