@@ -5,6 +5,7 @@ TuneError                 anything this package raises on purpose
 ├── DataError             the six data files are missing, broken or do not fit together
 ├── StudyFileError        a study file cannot be read or contradicts itself
 ├── StorageError          the database cannot be reached, created or used
+│   ├── NoStudiesError    it was reached, and holds no study
 │   └── StorageAwayError  it went away during a search, for longer than the search waits
 ├── ArtifactError         the folder or bucket for checkpoints cannot be reached or used
 ├── StudyError            a study or trial is missing, or was made under other conditions
@@ -57,6 +58,10 @@ class StudyFileError(TuneError):
 
 class StorageError(TuneError):
     """The database cannot be reached, created or used."""
+
+
+class NoStudiesError(StorageError):
+    """The database was reached, and holds no study."""
 
 
 class StorageAwayError(StorageError):

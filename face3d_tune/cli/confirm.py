@@ -2,8 +2,6 @@
 
 import json
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +92,7 @@ def confirm(
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     place, chosen = Storage.parse(storage), choose_device(device)
     precision, notice = choose_precision(amp, chosen)
-    with place.opened() as opened, _alone(place):
+    with place.opened() as opened, place.searching("confirm when it has ended; Ctrl-C ends it and loses nothing"):
         study = find_study(opened, study_name)
         _require_test_people(study)
         data = study_data(study.study_name, study.user_attrs, data_dir)
@@ -118,25 +116,6 @@ def confirm(
 
     confirmed(found)
     _say_what_is_next(study.study_name, place)
-
-
-@contextmanager
-def _alone(place: "Storage") -> Iterator[None]:
-    """The right to write into a SQLite file; a server takes any number. Raises StorageError."""
-    from contextlib import ExitStack
-
-    from face3d_tune.errors import StorageError
-
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(place.searching())
-        except StorageError as error:
-            if isinstance(error.__cause__, TimeoutError):
-                raise StorageError(
-                    error.message, "confirm when it has ended; Ctrl-C ends it and loses nothing"
-                ) from error
-            raise
-        yield
 
 
 def _require_test_people(study: Any) -> None:

@@ -25,7 +25,7 @@ from face3d_tune.data.face_data import FaceData, load
 from face3d_tune.data.pairs import TurnAngle
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.device import choose_device, choose_precision, device_name
-from face3d_tune.errors import StorageError, TuneError
+from face3d_tune.errors import NoStudiesError, TuneError
 from face3d_tune.executor.plan import cores
 from face3d_tune.script.check import endings_interrupt, try_script, wrong_model
 from face3d_tune.script.export import commands
@@ -172,10 +172,8 @@ def _storage(typed: str) -> Finding:
             at_work = sum(row.alive for study in studies for row in read_workers(storage.engine, study))
             held = f"{len(studies)} {'study' if len(studies) == 1 else 'studies'}"
             return Finding("storage", "ok", f"{place}: {held}; workers searching now: {at_work}")
-    except StorageError as error:
-        if error.message.endswith("holds no studies"):
-            return Finding("storage", "ok", f"{place}: reached; no studies yet")
-        raise
+    except NoStudiesError:
+        return Finding("storage", "ok", f"{place}: reached; no studies yet")
 
 
 def _clocks(typed: str) -> Finding:

@@ -6,7 +6,7 @@ behind when killed. Rows have none of these problems: both storages have the sam
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,12 @@ from optuna.trial import TrialState
 from sqlalchemy import Column, ColumnElement, Connection, Table
 from sqlalchemy.exc import IntegrityError
 
-from face3d_tune.errors import StorageError, StudyError
+from face3d_tune.errors import StudyError
 from face3d_tune.storage.database import Storage
 from face3d_tune.storage.optuna_internals import STUDIES, TABLES, TRIALS
 from face3d_tune.storage.study_names import existing_name, study_names
 
+_END_IT = "end it first; Ctrl-C loses nothing"  # a search: its next trials would be missing from the copy
 _ROWS_AT_ONCE = 5000  # in memory, however large a study is
 
 
@@ -41,7 +42,7 @@ def copy(source: Storage, target: Storage, study_name: str | None = None) -> lis
 
     Raises StorageError, and StudyError if the study does not exist or `target` has one of that name.
     """
-    with source.opened() as opened_source, _unused(source):
+    with source.opened() as opened_source, source.searching(_END_IT):
         names = [existing_name(opened_source, study_name)] if study_name else study_names(opened_source)
         with (
             target.opened(create=True) as opened_target,
@@ -49,19 +50,6 @@ def copy(source: Storage, target: Storage, study_name: str | None = None) -> lis
             opened_target.engine.begin() as writing,
         ):
             return [_copy_study(reading, writing, name, str(target)) for name in names]
-
-
-@contextmanager
-def _unused(source: Storage) -> Iterator[None]:
-    """Keep a search out of a SQLite file: its next trials would be missing from the copy."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(source.searching())
-        except StorageError as error:
-            if isinstance(error.__cause__, TimeoutError):
-                raise StorageError(error.message, "end it first; Ctrl-C loses nothing") from error
-            raise
-        yield
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool
 
-from face3d_tune.errors import StorageError
+from face3d_tune.errors import NoStudiesError, StorageError
 from face3d_tune.storage.optuna_internals import NO_RECORD
 from face3d_tune.storage.sqlite_file import Held, patience, take
 from face3d_tune.system.paths import expanded
@@ -36,6 +36,7 @@ _LAST_TABLE = "alembic_version"  # that Optuna makes: a storage without it is st
 _LOCK_WAIT = 600  # seconds to wait for the other workers, which take turns
 _FROZEN = 30  # seconds without a heartbeat while a worker blocks the others from asking and telling
 _LOCK_KEY = 0x6661636533640000  # "face3d": ours among all users of the server's advisory locks
+_OWN_FILE = "wait until it ends, or give this search a file of its own: --storage sqlite:///other.db"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -169,7 +170,7 @@ class Storage:
         if self.sqlite_file and not self.sqlite_file.is_file():
             raise StorageError(f"storage {self}: file does not exist", self._four_slashes() or hint)
         if not self.holds_studies():
-            raise StorageError(f"storage {self} holds no studies", hint)
+            raise NoStudiesError(f"storage {self} holds no studies", hint)
 
     @contextmanager
     def connected(self) -> Iterator[Engine]:
@@ -241,10 +242,11 @@ class Storage:
         return "check that the server runs, and host, port, user, password and database name"
 
     @contextmanager
-    def searching(self) -> Iterator[None]:
+    def searching(self, hint: str = _OWN_FILE) -> Iterator[None]:
         """Take the right to ask for trials. SQLite gives it to one process at a time, PostgreSQL to any number.
 
-        (On SQLite two workers can claim the same trial: it has no SELECT … FOR UPDATE.) Raises StorageError.
+        (On SQLite two workers can claim the same trial: it has no SELECT … FOR UPDATE.) `hint` is what to do while
+        another process has the right. Raises StorageError.
         """
         if not self.sqlite_file:
             yield
@@ -257,7 +259,7 @@ class Storage:
             details = filter(None, (error.holder, error.mend))
             raise StorageError(
                 f"storage {self}: another `face3d-tune run` is searching in this file ({'; '.join(details)})",
-                "wait until it ends, or give this search a file of its own: --storage sqlite:///other.db",
+                hint,
             ) from error
         except OSError as error:
             raise StorageError(f"storage {self}: cannot write {path}: {os.strerror(error.errno or 0)}") from error

@@ -16,7 +16,7 @@ import sqlalchemy
 from stored import query, write
 
 import face3d_tune
-from face3d_tune.errors import StorageError
+from face3d_tune.errors import NoStudiesError, StorageError
 from face3d_tune.storage import database as storage_module
 from face3d_tune.storage.database import Storage, one_at_a_time, reason_of
 
@@ -248,7 +248,8 @@ def test_a_database_of_something_else_holds_no_studies_and_gets_none(tmp_path):
     engine = sqlalchemy.create_engine(url)
     with engine.begin() as connection:
         connection.execute(sqlalchemy.text("create table flowers (name text)"))
-    assert error_of(lambda: open_and_close(url)).message == f"storage {url} holds no studies"
+    error = error_of(lambda: open_and_close(url))
+    assert (type(error), error.message) == (NoStudiesError, f"storage {url} holds no studies")
     assert sqlalchemy.inspect(engine).get_table_names() == ["flowers"]
     engine.dispose()
 
