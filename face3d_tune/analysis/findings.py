@@ -19,6 +19,7 @@ from face3d_tune.study.trials import (
     config_of,
     count_states,
     counts,
+    is_complete,
     preset_rows,
     trained_here,
 )
@@ -115,8 +116,8 @@ def find(study: optuna.Study) -> Findings:
     """Read a study of face3d-tune once, and work out its findings."""
     all_trials = study.get_trials(deepcopy=False)
     trials = own_trials(all_trials)
-    completed = [trial for trial in trials if trial.state == TrialState.COMPLETE and counts(trial)]
     best = best_trial(study)
+    completed = list(filter(is_complete, trials))
     sampled = [trial for trial in completed if trial is not best and not TrialAttr.preset.get(trial.user_attrs)]
     searching = _searching(trials)
     return Findings(
@@ -179,7 +180,7 @@ def _improvements(
     found: list[Improvement] = []
     in_order = sorted(((when, trial) for when, trial in ended if when), key=lambda pair: (pair[0], pair[1].number))
     for finished, (when, trial) in enumerate(in_order, 1):
-        if trial.state == TrialState.COMPLETE and _value(trial) > (found[-1].value if found else float("-inf")):
+        if is_complete(trial) and _value(trial) > (found[-1].value if found else float("-inf")):
             seconds = sum((min(end, when) - start).total_seconds() for start, end in searching if start < when)
             found.append(Improvement(trial.number, finished, seconds, _value(trial)))
     return tuple(found)

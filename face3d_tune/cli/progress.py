@@ -21,8 +21,8 @@ from face3d_tune.study.trials import (
     FINISHED,
     cause,
     count_causes,
-    counts,
     in_words,
+    is_complete,
     kept_cosine,
     origin,
     trained_here,
@@ -113,7 +113,7 @@ class Tally:
             self.pruned += trial.state == TrialState.PRUNED
         if TrialAttr.seconds.held_by(attrs):
             self._seconds.append(TrialAttr.seconds.of(attrs))
-        if trial.state != TrialState.COMPLETE or trial.value is None or not counts(trial):
+        if trial.value is None or not is_complete(trial):
             return False
         if (preset := TrialAttr.preset.get(attrs)) and (self.to_beat is None or trial.value > self.to_beat[1]):
             self.to_beat = preset, trial.value

@@ -14,7 +14,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.data.yaw_bands import COLUMNS
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.settings import describe_yaw
-from face3d_tune.study.trials import IMPORTED, best_trial, config_of, folds_of, kept_cosine, origin, preset_rows
+from face3d_tune.study.trials import best_trial, config_of, folds_of, is_imported, kept_cosine, preset_rows
 from face3d_tune.study.warm_start import WarmStart
 
 _WIDTH = 100  # columns, where there is no terminal to ask
@@ -69,7 +69,7 @@ def _table(study: optuna.Study, *, with_bands: bool) -> Table:
         table.add_row(*[row.name, *cells][:used])
     best = best_trial(study)
     if best is not None:
-        name = "best, imported" if origin(best) == IMPORTED else "best trial"
+        name = "best, imported" if is_imported(best) else "best trial"
         table.add_row(*[name, *_cells(best)][:used], style="bold")
     return table
 

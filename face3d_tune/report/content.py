@@ -18,10 +18,10 @@ from face3d_tune.study.builtin import STUDIES
 from face3d_tune.study.history import History
 from face3d_tune.study.trials import (
     FINISHED,
-    IMPORTED,
     config_of,
     count_causes,
     folds_of,
+    is_imported,
     kept_cosine,
     repeatable_config,
 )
@@ -140,7 +140,7 @@ def content(found: Findings, made: datetime) -> Content:
         budget=effort.get("trials"),
         epochs=found.epochs,
         seconds=found.seconds,
-        imported=sum(_imported(trial) for trial in found.trials),
+        imported=sum(is_imported(trial) for trial in found.trials),
         by_hand=found.by_hand,
         folds=folds_of(attrs),
         no_model=found.no_model,
@@ -180,7 +180,7 @@ def _entry(trial: FrozenTrial, name: str | None = None, same_as: str | None = No
         same_as=same_as,
         trial=trial.number,
         state=trial.state.name.lower(),
-        imported=_imported(trial),
+        imported=is_imported(trial),
         cosine=kept_cosine(trial),
         loss=TrialAttr.val_loss_equal.get(attrs),
         by_yaw=TrialAttr.cosine_by_yaw.get(attrs, {}),
@@ -224,10 +224,6 @@ def _points(trials: Sequence[FrozenTrial], space: Mapping[str, Any]) -> list[Poi
         values = {name: column[0] for name, column in columns.items() if column}
         points.append(Point(trial.number, trial.state.name.lower(), TrialAttr.val_cosine.of(trial.user_attrs), values))
     return points
-
-
-def _imported(trial: FrozenTrial) -> bool:
-    return bool(TrialAttr.origin.get(trial.user_attrs) == IMPORTED)
 
 
 def _distinct(trials: Sequence[FrozenTrial], attr: Attr[str]) -> list[str]:

@@ -9,11 +9,11 @@ mean counts, and that alone.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.history import History
-from face3d_tune.study.trials import counts
+from face3d_tune.study.trials import is_complete
 
 
 def held(history: History, kept: float, kept_epoch: int, target: float, epochs: int) -> bool:
@@ -30,7 +30,7 @@ def held(history: History, kept: float, kept_epoch: int, target: float, epochs: 
 def reached(trial: FrozenTrial, target: float, epochs: int) -> bool:
     """The same of a stored trial; one that has not completed, or does not count, has not."""
     attrs = trial.user_attrs
-    if trial.state != TrialState.COMPLETE or trial.value is None or not counts(trial):
+    if trial.value is None or not is_complete(trial):
         return False
     if len(TrialAttr.folds.get(attrs, ())) > 1:
         return trial.value >= target  # a mean over folds is of no epoch

@@ -109,8 +109,8 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
 def completed_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Return the completed trials that count, by value, best first."""
-    completed = filter(counts, study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-    return sorted(completed, key=lambda trial: float("-inf") if trial.value is None else trial.value, reverse=True)
+    found = filter(is_complete, study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    return sorted(found, key=lambda trial: trial.value or 0.0, reverse=True)
 
 
 def counts(trial: FrozenTrial) -> bool:
@@ -121,17 +121,24 @@ def counts(trial: FrozenTrial) -> bool:
     return trial.state in FINISHED and not is_foreign(trial) and bool(TrialAttr.confirmed.get(trial.user_attrs, True))
 
 
+def is_complete(trial: FrozenTrial) -> bool:
+    """Return whether a trial has completed and counts, so that its value may be compared with others."""
+    return trial.state == TrialState.COMPLETE and trial.value is not None and counts(trial)
+
+
+def is_imported(trial: FrozenTrial) -> bool:
+    """Return whether a trial was trained elsewhere, as an earlier run."""
+    return bool(TrialAttr.origin.get(trial.user_attrs) == IMPORTED)
+
+
 def trained_here(trial: FrozenTrial) -> bool:
     """Tell whether a trial has finished and was neither imported nor made by another program."""
-    return trial.state in FINISHED and not is_foreign(trial) and TrialAttr.origin.get(trial.user_attrs) != IMPORTED
+    return trial.state in FINISHED and not is_foreign(trial) and not is_imported(trial)
 
 
 def kept_cosine(trial: FrozenTrial) -> float | None:
     """Return the mean validation cosine of the checkpoint that training kept, for a pruned trial too."""
-    cosine: float | None = TrialAttr.val_cosine.get(
-        trial.user_attrs
-    )  # to Optuna, a pruned trial's value is its last epoch's
-    return cosine
+    return TrialAttr.val_cosine.get(trial.user_attrs)  # to Optuna, a pruned trial's value is its last epoch's
 
 
 def folds_of(study_attrs: Mapping[str, Any]) -> int:
@@ -206,7 +213,7 @@ def origin(trial: FrozenTrial) -> str:
 
 def count_imported(study: optuna.Study) -> int:
     """Count the trials that were trained elsewhere, which are outside every budget."""
-    return sum(TrialAttr.origin.get(trial.user_attrs) == IMPORTED for trial in study.get_trials(deepcopy=False))
+    return sum(map(is_imported, study.get_trials(deepcopy=False)))
 
 
 def count_states(study: optuna.Study) -> dict[str, int]:

@@ -16,12 +16,15 @@ from face3d_tune.study.trials import (
     count_states,
     find_study,
     in_words,
+    is_complete,
+    is_imported,
     kept_cosine,
     pick_trial,
     preset_rows,
     read_trial,
     repeatable_config,
     summary,
+    trained_here,
 )
 
 CONFIG = TrialConfig(d_model=16, dim_feedforward=64, epochs=40, use_mixed_precision=True)
@@ -315,3 +318,14 @@ def test_failures_are_counted_by_cause_and_those_that_were_queued_again_apart(st
     assert in_words(causes) == "2 diverged, 1 out of memory, 2 by an error, 2 from outside, 1 queued again"
     assert in_words(count_causes([])) == ""
     assert [cause(trial) for trial in study.trials[-2:]] == [None, None]
+
+
+def test_a_trial_is_complete_if_its_value_may_be_compared(study):
+    add(study, value=0.5)
+    add(study, value=0.6, origin="imported", confirmed=False)
+    add(study, value=0.7, origin="imported", confirmed=True)
+    add(study, TrialState.PRUNED)
+    add(study, TrialState.FAIL)
+    assert [trial.number for trial in study.trials if is_complete(trial)] == [0, 2]
+    assert [trial.number for trial in study.trials if is_imported(trial)] == [1, 2]
+    assert [trial.number for trial in study.trials if trained_here(trial)] == [0, 3]
