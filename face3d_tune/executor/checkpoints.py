@@ -24,7 +24,7 @@ from face3d_tune.errors import ArtifactError, TrainingError
 from face3d_tune.executor.tasks import Event, Note, Resumed, Task
 from face3d_tune.storage.artifacts import Artifacts, best_weights, study_folder
 from face3d_tune.training import checkpoint_file
-from face3d_tune.training.base import EpochResult, Training, best_epoch
+from face3d_tune.training.base import EpochResult, Training, best_epoch, precision_for
 from face3d_tune.training.checkpoint_file import checkpoint_args
 
 _TROUBLE = (ArtifactError, RuntimeError, MemoryError)  # torch reports a lack of memory as RuntimeError
@@ -86,7 +86,7 @@ class Checkpoints:
         A training that became NaN in mixed precision began again without it, and resumes without it. A checkpoint saved
         under another config or seed belongs to another training.
         """
-        asked: Precision = task.precision if task.config.use_mixed_precision else "off"
+        asked = precision_for(task.config, task.precision)
         try:
             stored = self._names(key)
         except ArtifactError as error:

@@ -1,6 +1,6 @@
 """Tasks for a slot and the events that come back, also across processes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.device import Precision
@@ -21,6 +21,12 @@ class Task:
     retry: bool = False  # whether a worker has begun it before
     fold: int = 1  # the fold of `folds` that it trains on
     folds: int = 1
+
+    def without_mixed_precision(self) -> "Task | None":
+        """Return the task that begins again after mixed precision led to NaN; None if this one had none."""
+        if self.precision == "off":
+            return None
+        return replace(self, precision="off", retry=False)  # of that there is no checkpoint yet
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from face3d_tune.executor.slots import Slots
 from face3d_tune.executor.tasks import RETRIES, Failure, Note, Task
 from face3d_tune.refit.candidates import Candidate
 from face3d_tune.storage.artifacts import Artifacts
-from face3d_tune.training.base import EpochResult, best_epoch
+from face3d_tune.training.base import EpochResult, best_epoch, precision_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def _train(
         while waiting and len(running) < slots.count:
             number, job = waiting.popleft()
             config = job.candidate.config
-            asked: Precision = precision if config.use_mixed_precision else "off"
+            asked = precision_for(config, precision)
             running[number] = job, Task(number, config, job.seed, asked, f"job-{number}")
             slots.start(running[number][1])
         for event in slots.wait():
@@ -87,9 +87,9 @@ def _train(
                         slots.drop(event.number)
                         del running[event.number]
                         yield job, _kept(task, checkpoints, reasons[-1])
-                case Failure(_, non_finite=True) if task.precision != "off":
+                case Failure(_, non_finite=True) if again := task.without_mixed_precision():
                     slots.drop(event.number)
-                    running[event.number] = job, replace(task, precision="off")
+                    running[event.number] = job, again
                     slots.start(running[event.number][1])
                 case Failure(died=True) if deaths[event.number] < RETRIES:
                     deaths[event.number] += 1

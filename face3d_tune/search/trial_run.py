@@ -19,7 +19,7 @@ from face3d_tune.search.target import held
 from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.folds import in_all, key_of, seed_of
 from face3d_tune.study.history import History, pack
-from face3d_tune.training.base import EpochResult, best_epoch
+from face3d_tune.training.base import EpochResult, best_epoch, precision_for
 
 StopReason = Literal["finished", "early_stopping", "pruned", "target", "non_finite", "error"]
 Cause = Literal["diverged", "out_of_memory", "error", "outside"]  # of a failure; see `results.cause`
@@ -99,7 +99,7 @@ class TrialRun:
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._setup, self._reporter, self._say = setup, reporter, say
-        precision: Precision = setup.precision if config.use_mixed_precision else "off"
+        precision = precision_for(config, setup.precision)
         self.task = Task(number, config, seed, precision, key, retry, folds=folds)
         self._seed, self._key = seed, key
         self._resumed: dict[int, Resumed] = {}  # by fold
@@ -188,9 +188,10 @@ class TrialRun:
             cause: Cause = "out_of_memory" if failure.out_of_memory else "error"
             return replace(self._outcome("error", cause=cause), death=cause if failure.died else None)
         self._notes.append(f"{message} (mixed precision: {self.task.precision})")
-        if self.task.precision == "off":
+        again = self.task.without_mixed_precision()
+        if again is None:
             return self._outcome("non_finite", cause="diverged")
-        self.task = replace(self.task, precision="off", retry=False)  # of this there is no checkpoint yet
+        self.task = again
         self._retried, self._history = True, []
         return self.task
 

@@ -114,7 +114,7 @@ class Training(ABC):
 
     def __init__(self, config: TrialConfig, seed: int, precision: Precision, optimizer: Optimizer) -> None:
         self.config, self.seed = config, seed
-        self.precision: Precision = precision if config.use_mixed_precision else "off"
+        self.precision = precision_for(config, precision)
         self.optimizer = optimizer
         self.scheduler = Schedule(config, optimizer)
         self.early_stopping = EarlyStopping(config.early_stopping_patience, config.early_stopping_min_delta)
@@ -231,6 +231,11 @@ class Training(ABC):
             "val_loss_history": [result.val_loss for result in self.history],
             "val_cosine_sim_history": [result.val_cosine for result in self.history],
         }
+
+
+def precision_for(config: TrialConfig, precision: Precision) -> Precision:
+    """Return the precision in which a config trains where those that use mixed precision train in `precision`."""
+    return precision if config.use_mixed_precision else "off"
 
 
 def best_epoch(history: Sequence[EpochResult]) -> EpochResult | None:

@@ -18,7 +18,15 @@ from face3d_tune.data.face_data import FaceData, mean_by_yaw
 from face3d_tune.device import Precision
 from face3d_tune.errors import NonFiniteError
 from face3d_tune.training import losses
-from face3d_tune.training.base import OPTIMIZERS, EpochResult, Evaluation, Training, check_batch, pair_scores
+from face3d_tune.training.base import (
+    OPTIMIZERS,
+    EpochResult,
+    Evaluation,
+    Training,
+    check_batch,
+    pair_scores,
+    precision_for,
+)
 from face3d_tune.training.batched.dropout_sites import Masks, mask_length, mask_views
 from face3d_tune.training.batched.epoch import batches
 from face3d_tune.training.batched.network import Network
@@ -36,7 +44,7 @@ def structure(config: TrialConfig, precision: Precision) -> Hashable:
     kernel.
     """
     values = (getattr(config, name) for name, about in ABOUT.items() if about.structure)
-    return (precision if config.use_mixed_precision else "off", *values)
+    return (precision_for(config, precision), *values)
 
 
 class Member(Training):
@@ -87,7 +95,7 @@ class Batch:
     def __init__(self, config: TrialConfig, data: Data, precision: Precision) -> None:
         check_batch(config, len(data.train))
         self.config, self.data = config, data
-        self.precision: Precision = precision if config.use_mixed_precision else "off"
+        self.precision = precision_for(config, precision)
         self.members: list[Member] = []
         template = self._plain_model(config, 0)
         self._template = {name: value.to("meta") for name, value in template.state_dict().items()}
