@@ -156,7 +156,7 @@ def export(
 @command_options
 def presets(name: str | None, data_dir: str, feature_size: int, **how: Any) -> None:
     """Show the guide's presets, or print the command of one."""
-    from face3d_tune.config import resolve
+    from face3d_tune.config import DEFAULTS, resolve
     from face3d_tune.data.provenance import DataUse
     from face3d_tune.errors import StudyError, did_you_mean
     from face3d_tune.study.presets import PRESETS
@@ -166,7 +166,7 @@ def presets(name: str | None, data_dir: str, feature_size: int, **how: Any) -> N
         return
     if name not in PRESETS:
         raise StudyError(f"no preset named {name!r}{did_you_mean(name, PRESETS)}", f"there are {', '.join(PRESETS)}")
-    config = resolve(PRESETS[name], feature_size=feature_size, epochs=100, layout="keypoint")
+    config = resolve(PRESETS[name], feature_size=feature_size, epochs=DEFAULTS["epochs"], layout="keypoint")
     _print_commands(config, DataUse(data_dir=data_dir, feature_size=feature_size, file_pose_unit="degrees"), **how)
 
 

@@ -138,10 +138,11 @@ def _preset(
     name: str, data_dir: Path | None, layout: Any, **pairs: Any
 ) -> tuple["TrialConfig", "FaceData", int, str, float | None]:
     """What to train for a documented preset: config, data, seed, name, expected cosine."""
-    from face3d_tune.config import resolve
+    from face3d_tune.config import DEFAULTS, resolve
     from face3d_tune.data.face_data import load
     from face3d_tune.errors import StudyError, did_you_mean
     from face3d_tune.study.presets import PRESETS
+    from face3d_tune.study.settings import DEFAULT_SEED
 
     if name not in PRESETS:
         raise StudyError(f"no preset named {name!r}{did_you_mean(name, PRESETS)}", f"there are {', '.join(PRESETS)}")
@@ -149,7 +150,8 @@ def _preset(
     values = dict(PRESETS[name])
     if layout == "pose":
         values["use_spatial_attention"] = False  # this layout has no such part
-    return resolve(values, feature_size=data.feature_size, epochs=100, layout=layout), data, 42, name, None
+    config = resolve(values, feature_size=data.feature_size, epochs=DEFAULTS["epochs"], layout=layout)
+    return config, data, DEFAULT_SEED, name, None
 
 
 def _trial(

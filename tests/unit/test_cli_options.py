@@ -5,6 +5,13 @@ import pytest
 from click.testing import CliRunner
 
 from face3d_tune.cli.base import Choice, checkpoint_options
+from face3d_tune.cli.run import run
+from face3d_tune.config import DEFAULTS
+from face3d_tune.data.pairs import Selection
+from face3d_tune.search.retention import DEFAULT_KEEP
+from face3d_tune.storage.retry import DEFAULT_TIMEOUT
+from face3d_tune.storage.workers import DEFAULT_SILENCE
+from face3d_tune.study.settings import DEFAULT_SEED
 
 
 @click.command()
@@ -59,3 +66,26 @@ def test_a_mistyped_choice_is_answered_with_the_nearest():
     result = CliRunner().invoke(choosing, ["--amp", "fp61"])
     assert "'fp61' is not one of 'fp16', 'off'; did you mean 'fp16'?" in result.output
     assert "did you mean" not in CliRunner().invoke(choosing, ["--amp", "zzzz"]).output
+
+
+# What the help states is typed again, since `--help` may load neither numpy nor Optuna; here both are compared.
+STATED = {
+    "--split": Selection().split,
+    "--min-yaw": Selection().min_yaw,
+    "--turn-angle": Selection().turn_angle,
+    "--keep-checkpoints": DEFAULT_KEEP,
+    "--layout": DEFAULTS["layout"],
+}
+
+
+@pytest.mark.parametrize("option", STATED)
+def test_an_option_states_the_default_that_the_program_has(option):
+    (parameter,) = [each for each in run.params if option in each.opts]
+    assert parameter.default == STATED[option]
+
+
+def test_the_help_states_the_defaults_that_no_option_holds():
+    stated = {each.opts[0]: each.help for each in run.params if isinstance(each, click.Option)}
+    assert f"[default: {DEFAULT_SILENCE:g}s]" in stated["--worker-timeout"]
+    assert f"[default: {DEFAULT_TIMEOUT / 60:g}m]" in stated["--storage-timeout"]
+    assert f"[default: {DEFAULT_SEED}]" in stated["--seed"]
