@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face3d_tune.cli.base import (
+from face3d_tune.cli.base import Command, did_you_mean, example
+from face3d_tune.cli.options import (
     ONLY_STUDY,
-    Command,
     data_dir_option,
     device_options,
-    did_you_mean,
     engine_option,
-    example,
     slots_option,
     storage_option,
     storage_words,

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face3d_tune.cli.base import FILE_OR_FOLDER, Command, data_options, example, layout_option, storage_option
+from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.options import FILE_OR_FOLDER, data_options, layout_option, storage_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

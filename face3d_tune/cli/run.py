@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face3d_tune.cli.base import (
-    Command,
+from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.options import (
     Duration,
     Number,
     checkpoint_options,
@@ -16,7 +16,6 @@ from face3d_tune.cli.base import (
     data_options,
     device_options,
     engine_option,
-    example,
     layout_option,
     slots_option,
     storage_option,

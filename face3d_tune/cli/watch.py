@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face3d_tune.cli.base import ONLY_STUDY, Command, example, storage_option, study_name_option
+from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.options import ONLY_STUDY, storage_option, study_name_option
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
