@@ -46,7 +46,7 @@ TOOLS = {
 }
 
 HEAVY = ("torch", "optuna", "optuna_dashboard", "sqlalchemy", "numpy", "rich")
-IMPORTED_LATE = ("cli.progress", "cli.table", "cli.live")  # by the commands, inside their functions
+IMPORTED_LATE = ("cli.progress", "cli.table", "cli.live", "cli.run_output")  # by the commands, inside their functions
 
 
 def name_of(path):

@@ -3,10 +3,15 @@
 Commands import the rest of the package inside their functions, so that `--help` does not pay for torch.
 """
 
+import functools
+from collections.abc import Callable
+from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
 import click
+
+_HEADINGS = "option_headings"  # attribute of a command's function: name of an option's parameter to its heading
 
 
 def example(text: str) -> str:
@@ -14,8 +19,31 @@ def example(text: str) -> str:
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in text.strip().splitlines())
 
 
+def option_group(
+    heading: str, kind: type[Any], *options: Callable[..., Any]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Show `options` under a heading of their own, and pass their values to the command as one record.
+
+    The fields of `kind` are the options' parameters; the command takes the record as `heading` in lower case.
+    """
+    names = [field.name for field in fields(kind)]
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def command(**values: Any) -> Any:
+            record = kind(**{name: values.pop(name) for name in names})
+            return function(**{heading.lower(): record}, **values)
+
+        vars(command)[_HEADINGS] = dict.fromkeys(names, heading) | vars(function).get(_HEADINGS, {})
+        for option in reversed(options):
+            option(command)
+        return command
+
+    return decorate
+
+
 class Command(click.Command):
-    """A command whose help ends with an example and that knows `--debug`."""
+    """A command that shows its options in groups, if it has any, ends its help with an example and knows `--debug`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -35,6 +63,19 @@ class Command(click.Command):
         """Run the command, and remember its name for the hint of an error."""
         ctx.find_root().ensure_object(dict)["command"] = ctx.command_path
         return super().invoke(ctx)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each option group under its heading; what belongs to no group comes last, under "Options"."""
+        headings = getattr(self.callback, _HEADINGS, {})
+        groups: dict[str, list[tuple[str, str]]] = {heading: [] for heading in (*headings.values(), "Options")}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record and isinstance(param, click.Option):
+                groups[headings.get(param.name, "Options")].append(record)
+        for heading, records in groups.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
 
 
 def _remember_debug(context: click.Context, _: click.Parameter, value: bool) -> None:
