@@ -94,7 +94,8 @@ class Chaos:
         self.url = host.new_database()
         self.data = face_data.load(folder / "data")
         with Storage.parse(self.url).opened(create=True) as storage:  # whose tables are there to be watched
-            file, setup = study_file.read(str(folder / "study.toml")), Setup(self.data, CPU, "off")
+            file = study_file.read(str(folder / "study.toml")).bind("keypoint", self.data.feature_size, EPOCHS)
+            setup = Setup(self.data, CPU, "off")
             Search(storage, "study", file, Settings("keypoint", EPOCHS, None), setup)
             record(storage.engine)
         self._words = ["run", "--study", folder / "study.toml", "--data-dir", folder / "data", "--storage", self.url]

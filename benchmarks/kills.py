@@ -206,7 +206,7 @@ class Kills:
         self._words = [*words, "--storage", url, "--artifacts", str(folder / "artifacts"), "--trials", str(total)]
         data = face_data.load(Path(words[words.index("--data-dir") + 1]))
         with Storage.parse(url).opened(create=True) as storage:  # whose tables are there to be watched
-            file = study_file.read(words[words.index("--study") + 1])
+            file = study_file.read(words[words.index("--study") + 1]).bind("keypoint", data.feature_size, EPOCHS)
             setup = Setup(data, torch.device("cpu"), "off")
             Search(storage, "study", file, Settings("keypoint", EPOCHS, None), setup)
             self._recorded = storage.engine.dialect.name == "postgresql"

@@ -88,7 +88,8 @@ class Silent:
 
 def _search(storage: Any, folder: Path) -> Search:
     setup = Setup(face_data.load(folder), torch.device("cpu"), "off")
-    return Search(storage, "default", study_file.read("default"), Settings("keypoint", EPOCHS, None), setup)
+    file = study_file.read("default").bind("keypoint", setup.data.feature_size, EPOCHS)
+    return Search(storage, "default", file, Settings("keypoint", EPOCHS, None), setup)
 
 
 def _work(url: str, folder: Path, total: int, results: "Queue[dict[str, list[float]]]") -> None:

@@ -53,8 +53,9 @@ class Run:
 
 def searched(data: FaceData, seconds: float) -> Run:
     """The search, as `face3d-tune run` starts it."""
-    file, settings, setup = study_file.read("default"), Settings("keypoint", 100, None), Setup(data, CPU, "off")
-    plan = choose("auto", None, CPU, data, file.extreme_configs(data.feature_size, "keypoint"))
+    settings, setup = Settings("keypoint", 100, None), Setup(data, CPU, "off")
+    file = study_file.read("default").bind("keypoint", data.feature_size, 100)
+    plan = choose("auto", None, CPU, data, file.extreme_configs())
     set_threads(None)
     with tempfile.TemporaryDirectory() as folder:
         place = Storage.parse(f"sqlite:///{folder}/search.db")

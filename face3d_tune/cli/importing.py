@@ -81,15 +81,15 @@ def import_(
         click.echo(f"warning: {line}", err=True)
     settings, setup = Settings(layout, epochs or file.epochs, seed), Setup(data, torch.device("cpu"), "off")
     name = name_to_search(place, study_name or file.name)
-    file, stage = take_up(place, name, None, data, file, settings)
-    check(file, settings, setup)
-    examined = [examine(run, file.for_layout(layout), settings, data, unconfirmed=unconfirmed) for run in runs]
+    bound, stage = take_up(place, name, None, data, file.bind(layout, data.feature_size, settings.epochs), settings)
+    check(bound, settings, setup)
+    examined = [examine(run, bound, settings, data, unconfirmed=unconfirmed) for run in runs]
     taken = [each.trial for each in examined if each.trial is not None]
     if dry_run or not taken:
         _print(examined, {})
     else:
         with place.searching(), place.opened(create=True) as opened:
-            search = Search(opened, name, file, settings, setup, stage=stage)
+            search = Search(opened, name, bound, settings, setup, stage=stage)
             numbers = search.queue.add_imported(taken)
         _print(examined, numbers)
     refused = len(examined) - len(taken)

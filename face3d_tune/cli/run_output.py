@@ -128,7 +128,7 @@ def _introduce(console: Console, opened: OpenSearch) -> None:
     )
     if stage := WarmStart.of(study.user_attrs):
         console.print(f"from     {stage}")
-        for name, (was, now) in moved(file, stage, setup.data.feature_size).items():
+        for name, (was, now) in moved(file, stage).items():
             console.print(f"         its {name} is outside this space: {_short(was)}; begins at {_short(now)}")
     names = [name for name in file.presets if name not in file.near]
     near = f"; {len(file.near)} near the best" if file.near else ""

@@ -20,7 +20,7 @@ from face3d_tune.storage.study_names import name_to_search
 from face3d_tune.storage.workers import DEFAULT_SILENCE
 from face3d_tune.study import study_file
 from face3d_tune.study.settings import Settings
-from face3d_tune.study.study_file import StudyFile
+from face3d_tune.study.study_file import BoundStudyFile
 from face3d_tune.study.warm_start import WarmStart, take_up
 
 
@@ -69,7 +69,7 @@ class _Prepared:
 
     storage: Storage
     name: str
-    file: StudyFile
+    file: BoundStudyFile
     stage: WarmStart | None
     settings: Settings
     setup: Setup
@@ -111,15 +111,15 @@ def _prepare(options: SearchOptions, view: View) -> _Prepared:
     for line in (*data.warnings, *([notice] if notice else [])):
         view.warning(line)
     settings = Settings(study.layout, budget.epochs or file.epochs, study.seed, study.folds)
-    use_amp = options.device.amp != "off"
-    setup = Setup(data, device, precision, use_amp, budget.target, budget.target_epochs or 1)
+    setup = Setup(data, device, precision, budget.target, budget.target_epochs or 1)
     name = name_to_search(storage, study.study_name or file.name)
-    file, stage = take_up(storage, name, study.before, data, file, settings)
-    check(file, settings, setup)
-    configs = file.for_layout(study.layout).extreme_configs(data.feature_size, study.layout)
-    plan = choose(options.device.engine, options.device.slots, device, data, configs, study.folds)
+    use_amp = options.device.amp != "off"
+    bound = file.bind(study.layout, data.feature_size, settings.epochs, use_amp=use_amp)
+    bound, stage = take_up(storage, name, study.before, data, bound, settings)
+    check(bound, settings, setup)
+    plan = choose(options.device.engine, options.device.slots, device, data, bound.extreme_configs(), study.folds)
     set_threads(1 if plan.engine == "batched" else None)  # others train
-    return _Prepared(storage, name, file, stage, settings, setup, plan, budget.trials or file.trials)
+    return _Prepared(storage, name, bound, stage, settings, setup, plan, budget.trials or file.trials)
 
 
 def _load(options: SearchOptions) -> FaceData:

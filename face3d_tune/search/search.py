@@ -6,7 +6,6 @@
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +17,6 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from face3d_tune import seeds
-from face3d_tune.config import TrialConfig
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.device import device_name
 from face3d_tune.errors import ConfigError, StudyError
@@ -41,7 +39,7 @@ from face3d_tune.study import warm_start
 from face3d_tune.study.foreign import is_own_study
 from face3d_tune.study.settings import ANOTHER, Settings, check_same, ridge_attrs, study_attrs
 from face3d_tune.study.space import suggest
-from face3d_tune.study.study_file import InitialTrial, StudyFile
+from face3d_tune.study.study_file import BoundStudyFile
 from face3d_tune.study.trials import OUTSIDE
 from face3d_tune.study.warm_start import WarmStart
 
@@ -60,7 +58,7 @@ class Search:
         self,
         storage: RDBStorage,
         name: str,
-        file: StudyFile,
+        file: BoundStudyFile,
         settings: Settings,
         setup: Setup,
         *,
@@ -71,13 +69,13 @@ class Search:
         keep_checkpoints: int = DEFAULT_KEEP,
         stage: WarmStart | None = None,
     ) -> None:
-        self.file, self.settings, self.setup = file.for_layout(settings.layout), settings, setup
+        self.file, self.settings, self.setup = file, settings, setup
         self._storage_timeout = storage_timeout
         check(file, settings, setup)
-        self._initial_trials, self._aliases = self._distinct_presets()
+        self._initial_trials, aliases = self.file.distinct_presets()
         pruner = make_pruner(self.file)
         follows = {warm_start.ATTR: stage.to_attr()} if stage else {}
-        attrs = {"preset_aliases": self._aliases, **follows, **study_attrs(setup.data, self.file, settings)}
+        attrs = {"preset_aliases": aliases, **follows, **study_attrs(setup.data, self.file, settings)}
         with one_at_a_time(storage.engine):
             self.study = optuna.create_study(
                 study_name=name, storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
@@ -199,7 +197,9 @@ class Search:
         try:
             asked = queued_params.read(held, self.file)
             searched = {name: row for name, row in self.file.space.items() if name not in asked.overrides}
-            config = self._config({name: suggest(trial, name, row) for name, row in searched.items()}, asked.overrides)
+            config = self.file.config(
+                {name: suggest(trial, name, row) for name, row in searched.items()}, asked.overrides
+            )
         except ConfigError as error:  # it would come again, so it is not put back
             cause = OUTSIDE if queued_params.from_outside(held) else "error"
             return Outcome("error", None, {"stop_reason": "error", "cause": cause, "error": error.message})
@@ -226,37 +226,13 @@ class Search:
             say=say,
         )
 
-    def _config(self, params: Mapping[str, Any], overrides: Mapping[str, Any]) -> TrialConfig:
-        config = self.file.config(
-            params,
-            overrides,
-            feature_size=self.setup.data.feature_size,
-            epochs=self.settings.epochs,
-            layout=self.settings.layout,
-        )
-        return config if self.setup.use_amp else replace(config, use_mixed_precision=False)
 
-    def _distinct_presets(self) -> tuple[list[InitialTrial], dict[str, str]]:
-        """The presets without those that equal an earlier one, and for these the name of the earlier one."""
-        first_of: dict[TrialConfig, str] = {}
-        distinct, aliases = [], {}
-        for initial_trial in self.file.initial_trials():
-            config = self._config(initial_trial.params, initial_trial.overrides)
-            if config in first_of:
-                aliases[initial_trial.name] = first_of[config]
-            else:
-                first_of[config] = initial_trial.name
-                distinct.append(initial_trial)
-        return distinct, aliases
-
-
-def check(file: StudyFile, settings: Settings, setup: Setup) -> None:
+def check(file: BoundStudyFile, settings: Settings, setup: Setup) -> None:
     """Raise StudyFileError if the file cannot be searched on these data: before a storage is opened or made.
 
     ConfigError, if the data cannot be cut into so many folds.
     """
-    file = file.for_layout(settings.layout)
     training_pairs = min(len(fold.parts["train"]) for fold in setup.data.folds(settings.folds))
-    file.check(setup.data.feature_size, settings.layout, training_pairs)
+    file.check(training_pairs)
     make_pruner(file)
     make_sampler(file, 0)
