@@ -65,7 +65,8 @@ def import_(
     from face3d_tune.errors import RefusedRunError
     from face3d_tune.script import earlier_run
     from face3d_tune.script.import_runs import examine
-    from face3d_tune.search.search import Search, check
+    from face3d_tune.search.open_study import check
+    from face3d_tune.search.search import open_search
     from face3d_tune.search.trial_run import Setup
     from face3d_tune.storage.database import Storage
     from face3d_tune.storage.study_names import name_to_search
@@ -82,14 +83,14 @@ def import_(
     settings, setup = Settings(layout, epochs or file.epochs, seed), Setup(data, torch.device("cpu"), "off")
     name = name_to_search(place, study_name or file.name)
     bound, stage = take_up(place, name, None, data, file.bind(layout, data.feature_size, settings.epochs), settings)
-    check(bound, settings, setup)
+    check(bound, settings, data)
     examined = [examine(run, bound, settings, data, unconfirmed=unconfirmed) for run in runs]
     taken = [each.trial for each in examined if each.trial is not None]
     if dry_run or not taken:
         _print(examined, {})
     else:
         with place.searching(), place.opened(create=True) as opened:
-            search = Search(opened, name, bound, settings, setup, stage=stage)
+            search = open_search(opened, name, bound, settings, setup, stage=stage)
             numbers = search.queue.add_imported(taken)
         _print(examined, numbers)
     refused = len(examined) - len(taken)

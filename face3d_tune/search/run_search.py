@@ -10,8 +10,9 @@ from face3d_tune.data.face_data import FaceData, load
 from face3d_tune.device import choose_device, choose_precision, set_threads
 from face3d_tune.executor.plan import Plan, choose
 from face3d_tune.search.loop import Watcher
+from face3d_tune.search.open_study import check
 from face3d_tune.search.options import SearchOptions
-from face3d_tune.search.search import Search, check
+from face3d_tune.search.search import Search, open_search
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.artifacts import Artifacts
 from face3d_tune.storage.database import Storage
@@ -78,14 +79,14 @@ class _Prepared:
 
 
 def run_search(options: SearchOptions, view: View) -> None:
-    """Search for better hyperparameters, or continue a search. Raises what `Search` and `Search.run` say."""
+    """Search for better hyperparameters, or continue a search. Raises what `open_search` and `Search.run` say."""
     timeout = options.budget.timeout
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     prepared = _prepare(options, view)
     with prepared.storage.searching(), prepared.storage.opened(create=True) as storage:
         workers = options.workers
         with view.opening():
-            search = Search(
+            search = open_search(
                 storage,
                 prepared.name,
                 prepared.file,
@@ -116,7 +117,7 @@ def _prepare(options: SearchOptions, view: View) -> _Prepared:
     use_amp = options.device.amp != "off"
     bound = file.bind(study.layout, data.feature_size, settings.epochs, use_amp=use_amp)
     bound, stage = take_up(storage, name, study.before, data, bound, settings)
-    check(bound, settings, setup)
+    check(bound, settings, data)
     plan = choose(options.device.engine, options.device.slots, device, data, bound.extreme_configs(), study.folds)
     set_threads(1 if plan.engine == "batched" else None)  # others train
     return _Prepared(storage, name, bound, stage, settings, setup, plan, budget.trials or file.trials)
