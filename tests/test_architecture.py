@@ -41,7 +41,7 @@ TOOLS = {
     "waitress": "dashboard",
     "tomli_w": "script",
     "psutil": "system executor script search",
-    "torch": "seeds device training study executor search script refit cli",
+    "torch": "seeds device training study executor search script refit",
     "numpy": "data training search script analysis refit cli",
 }
 

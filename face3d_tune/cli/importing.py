@@ -59,15 +59,13 @@ def import_(
 ) -> None:
     """Import earlier runs into a study as trials."""
     import optuna
-    import torch
 
     from face3d_tune.data.face_data import load
     from face3d_tune.errors import RefusedRunError
     from face3d_tune.script import earlier_run
     from face3d_tune.script.import_runs import examine
-    from face3d_tune.search.open_study import check
-    from face3d_tune.search.search import open_search
-    from face3d_tune.search.trial_run import Setup
+    from face3d_tune.search.open_study import check, open_study, store_ridge
+    from face3d_tune.search.trial_queue import TrialQueue
     from face3d_tune.storage.database import Storage
     from face3d_tune.storage.study_names import name_to_search
     from face3d_tune.study import study_file
@@ -80,7 +78,7 @@ def import_(
     data = load(data_dir, **pairs)
     for line in data.warnings:
         click.echo(f"warning: {line}", err=True)
-    settings, setup = Settings(layout, epochs or file.epochs, seed), Setup(data, torch.device("cpu"), "off")
+    settings = Settings(layout, epochs or file.epochs, seed)
     name = name_to_search(place, study_name or file.name)
     bound, stage = take_up(place, name, None, data, file.bind(layout, data.feature_size, settings.epochs), settings)
     check(bound, settings, data)
@@ -90,8 +88,9 @@ def import_(
         _print(examined, {})
     else:
         with place.searching(), place.opened(create=True) as opened:
-            search = open_search(opened, name, bound, settings, setup, stage=stage)
-            numbers = search.queue.add_imported(taken)
+            study = open_study(opened, name, bound, settings, data, stage)
+            store_ridge(study, data, settings.folds)
+            numbers = TrialQueue(study, opened).add_imported(taken)
         _print(examined, numbers)
     refused = len(examined) - len(taken)
     if dry_run:

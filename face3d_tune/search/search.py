@@ -27,7 +27,7 @@ from face3d_tune.search.trial_queue import TrialQueue
 from face3d_tune.search.trial_run import Outcome, Setup, TrialRun
 from face3d_tune.storage.artifacts import Artifacts, unique_name
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
-from face3d_tune.storage.workers import DEFAULT_SILENCE, Heartbeat, Worker
+from face3d_tune.storage.workers import DEFAULT_SILENCE, Heartbeat
 from face3d_tune.study.settings import Settings
 from face3d_tune.study.space import suggest
 from face3d_tune.study.study_file import BoundStudyFile
@@ -174,14 +174,10 @@ def open_search(
     """Open or create a study, join its workers, and return the search. Raises what `open_study` and `Worker` say."""
     study = open_study(storage, name, file, settings, setup.data, stage)
     store_ridge(study, setup.data, settings.folds)
-    queue = TrialQueue(study, storage, Worker(storage.engine, study._study_id, silence=silence, alone=_alone(storage)))
+    queue = TrialQueue(study, storage, silence=silence)
     checkpoints = None
     if artifacts is not None:
         unique = unique_name(name, study.user_attrs["id"])
         checkpoints = Checkpoints(artifacts, unique, checkpoint_every, DataUse.of(setup.data))
     archive = Retention(study, checkpoints, keep_checkpoints, settings.folds)
     return Search(queue, file, settings, setup, archive, storage_timeout=storage_timeout, stage=stage)
-
-
-def _alone(storage: RDBStorage) -> bool:
-    return storage.engine.dialect.name == "sqlite"
