@@ -70,7 +70,7 @@ def watch(storage: str, study_name: str | None) -> None:
                     best = tally.add(trial)
                     if looked and not is_foreign(trial):
                         console.print(ended(trial, best))
-                looked, tally.goal = True, effort.get("trials")
+                looked, tally.budget = True, effort.get("trials")
                 running = [trial for trial in own_trials(trials) if trial.state == optuna.trial.TrialState.RUNNING]
                 picture = _picture(tally, running, folds_of(attrs))
                 if reader_gone() or (not running and (tally.full() or reached_by_any(trials, effort))):

@@ -79,8 +79,8 @@ class Search:
         presets, _ = self.file.distinct_presets()
         self.queue.enqueue(presets)
 
-    def run(self, trials: int, watcher: Watcher, *, slots: Slots | None = None, deadline: float = math.inf) -> None:
-        """Search until the study holds `trials` finished trials, the target is reached, or no time is left.
+    def run(self, budget: int, watcher: Watcher, *, slots: Slots | None = None, deadline: float = math.inf) -> None:
+        """Search until the study holds `budget` finished trials, the target is reached, or no time is left.
 
         Every free slot gets the next trial, as long as those in training, here and at other workers, could not be
         enough; then this worker waits, in case another one dies. Trials that run at `deadline` (of time.monotonic) are
@@ -92,7 +92,7 @@ class Search:
         slots = slots or PlainSlot(self.setup.data, self.setup.device)
         self.queue.note = watcher.note
         with self.queue.on_study():
-            self._remember_effort(trials)
+            self._remember_effort(budget)
             if said := self.archive.tidy():
                 watcher.note(said)
         loop = Loop(
@@ -101,7 +101,7 @@ class Search:
             slots,
             watcher,
             DatabaseRetry(self._storage_timeout, watcher.note),
-            budget=trials,
+            budget=budget,
             deadline=deadline,
             target_reached=self.target_reached,
             retain=self.archive.take,
@@ -109,11 +109,11 @@ class Search:
         with Heartbeat(self.worker, self.queue.requeue_orphans, watcher.note):
             loop.run()
 
-    def _remember_effort(self, trials: int) -> None:
+    def _remember_effort(self, budget: int) -> None:
         """Store how this run searches; unlike its conditions it may be another in the next run."""
         names = {"sampler": self.file.sampler.name, "pruner": self.file.pruner.name}
         stable = {"target_epochs": self.setup.target_epochs} if self.setup.target_epochs > 1 else {}
-        effort = {"trials": trials, "target": self.setup.target, **stable, **names}
+        effort = {"trials": budget, "target": self.setup.target, **stable, **names}
         if self.study.user_attrs.get("effort") != effort:
             self.study.set_user_attr("effort", effort)
 
