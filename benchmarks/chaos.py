@@ -31,7 +31,7 @@ from sqlalchemy.exc import OperationalError
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.data import face_data
-from face3d_tune.search.search import Search
+from face3d_tune.search.search import open_search
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.database import Storage
 from face3d_tune.study import study_file
@@ -94,8 +94,9 @@ class Chaos:
         self.url = host.new_database()
         self.data = face_data.load(folder / "data")
         with Storage.parse(self.url).opened(create=True) as storage:  # whose tables are there to be watched
-            file, setup = study_file.read(str(folder / "study.toml")), Setup(self.data, CPU, "off")
-            Search(storage, "study", file, Settings("keypoint", EPOCHS, None), setup)
+            file = study_file.read(str(folder / "study.toml")).bind("keypoint", self.data.feature_size, EPOCHS)
+            setup = Setup(self.data, CPU, "off")
+            open_search(storage, "study", file, Settings("keypoint", EPOCHS, None), setup)
             record(storage.engine)
         self._words = ["run", "--study", folder / "study.toml", "--data-dir", folder / "data", "--storage", self.url]
         self._words += ["--trials", total, "--slots", 1, "--device", "cpu", "--worker-timeout", f"{SILENCE}s"]

@@ -160,9 +160,8 @@ def train(point: Point, epochs: int = EPOCHS) -> dict[str, Any]:
     if point.fold not in _data:
         _data[point.fold] = _data[1].fold(point.fold, of=3)
     data = _data[point.fold]
-    config = study_file.read(point.study).config(
-        point.params, {**point.overrides, **_WITHOUT}, feature_size=data.feature_size, epochs=epochs, layout="keypoint"
-    )
+    file = study_file.read(point.study).bind("keypoint", data.feature_size, epochs)
+    config = file.config(point.params, {**point.overrides, **_WITHOUT})
     started, error = time.time(), None
     member = alone(config, data, seed=point.seed, device=torch.device("cpu"), precision="off")
     try:

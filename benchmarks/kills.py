@@ -40,7 +40,7 @@ from face3d_tune.cli.main import main as main_of_cli
 from face3d_tune.data import face_data
 from face3d_tune.executor import processes
 from face3d_tune.executor.tasks import RETRIES
-from face3d_tune.search.search import Search
+from face3d_tune.search.search import open_search
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.database import Storage
 from face3d_tune.study import study_file
@@ -206,9 +206,9 @@ class Kills:
         self._words = [*words, "--storage", url, "--artifacts", str(folder / "artifacts"), "--trials", str(total)]
         data = face_data.load(Path(words[words.index("--data-dir") + 1]))
         with Storage.parse(url).opened(create=True) as storage:  # whose tables are there to be watched
-            file = study_file.read(words[words.index("--study") + 1])
+            file = study_file.read(words[words.index("--study") + 1]).bind("keypoint", data.feature_size, EPOCHS)
             setup = Setup(data, torch.device("cpu"), "off")
-            Search(storage, "study", file, Settings("keypoint", EPOCHS, None), setup)
+            open_search(storage, "study", file, Settings("keypoint", EPOCHS, None), setup)
             self._recorded = storage.engine.dialect.name == "postgresql"
             if self._recorded:
                 record(storage.engine)

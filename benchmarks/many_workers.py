@@ -27,7 +27,7 @@ from sqlalchemy import bindparam, text
 
 from face3d_tune.data import face_data
 from face3d_tune.executor.tasks import Event, Task
-from face3d_tune.search.search import Search
+from face3d_tune.search.search import Search, open_search
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.database import Storage
 from face3d_tune.study import study_file
@@ -88,7 +88,8 @@ class Silent:
 
 def _search(storage: Any, folder: Path) -> Search:
     setup = Setup(face_data.load(folder), torch.device("cpu"), "off")
-    return Search(storage, "default", study_file.read("default"), Settings("keypoint", EPOCHS, None), setup)
+    file = study_file.read("default").bind("keypoint", setup.data.feature_size, EPOCHS)
+    return open_search(storage, "default", file, Settings("keypoint", EPOCHS, None), setup)
 
 
 def _work(url: str, folder: Path, total: int, results: "Queue[dict[str, list[float]]]") -> None:

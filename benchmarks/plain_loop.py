@@ -62,8 +62,7 @@ class Loop:
 
     def config(self, params: dict[str, Any], overrides: dict[str, Any]) -> TrialConfig:
         """What trains."""
-        size = self.data.feature_size
-        return self.file.config(params, overrides, feature_size=size, epochs=self.epochs, layout="keypoint")
+        return self.file.bind("keypoint", self.data.feature_size, self.epochs).config(params, overrides)
 
     def enqueue_presets(self) -> None:
         """In the order of the study file, equal ones once."""

@@ -261,7 +261,8 @@ def staged(surrogate: Surrogate, setting: Setting, seed: int, epochs: int) -> Tr
     for number, name in enumerate(names, start=1):
         file = study_file.read(name)
         if best is not None:
-            file = follow(file, WarmStart(names[number - 2], 0, 0.0, best.to_dict()), seed, FEATURE_SIZE)
+            start = WarmStart(names[number - 2], 0, 0.0, best.to_dict())
+            file = follow(file.bind("keypoint", FEATURE_SIZE, file.epochs), start, seed)
         stage = Replay(surrogate, setting, seeds.derive(seed, name), setting.applied(file))
         trace += [(spent + at, truth) for at, truth in stage.run(number * epochs // len(names) - spent)]
         spent, best = spent + stage.spent, stage.best_config or best

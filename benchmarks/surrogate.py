@@ -72,7 +72,7 @@ class Space:
     """Configurations as points of the unit cube: the searched parameters of a study."""
 
     def __init__(self, file: StudyFile) -> None:
-        self.file = file
+        self.file, self._bound = file, file.bind("keypoint", FEATURE_SIZE, EPOCHS)
         self._axes: list[tuple[str, Any, bool]] = []  # parameter, choice or (low, high), logarithmic
         for name, row in file.space.items():
             if isinstance(row, CategoricalDistribution):
@@ -83,7 +83,7 @@ class Space:
 
     def config(self, params: dict[str, Any], overrides: dict[str, Any]) -> TrialConfig:
         """What trains."""
-        return self.file.config(params, overrides, feature_size=FEATURE_SIZE, epochs=EPOCHS, layout="keypoint")
+        return self._bound.config(params, overrides)
 
     def point(self, config: TrialConfig) -> np.ndarray:
         """[dimensions], each in [0, 1]; a value outside its range is taken to the range's end."""

@@ -31,7 +31,7 @@ from face3d_tune.device import set_threads
 from face3d_tune.executor.plan import choose
 from face3d_tune.executor.slots import Slots
 from face3d_tune.executor.tasks import Task
-from face3d_tune.search.search import Search
+from face3d_tune.search.search import open_search
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.database import Storage
 from face3d_tune.study import study_file
@@ -53,13 +53,14 @@ class Run:
 
 def searched(data: FaceData, seconds: float) -> Run:
     """The search, as `face3d-tune run` starts it."""
-    file, settings, setup = study_file.read("default"), Settings("keypoint", 100, None), Setup(data, CPU, "off")
-    plan = choose("auto", None, CPU, data, file.extreme_configs(data.feature_size, "keypoint"))
+    settings, setup = Settings("keypoint", 100, None), Setup(data, CPU, "off")
+    file = study_file.read("default").bind("keypoint", data.feature_size, 100)
+    plan = choose("auto", None, CPU, data, file.extreme_configs())
     set_threads(None)
     with tempfile.TemporaryDirectory() as folder:
         place = Storage.parse(f"sqlite:///{folder}/search.db")
         with place.searching(), place.opened(create=True) as storage, closing(plan.open(data)) as slots:
-            search = Search(storage, "default", file, settings, setup)
+            search = open_search(storage, "default", file, settings, setup)
             search.enqueue_presets()
             warm_up(slots, data)
             waited, window = Waited(slots), Window(seconds, at_once=True)

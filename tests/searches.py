@@ -6,7 +6,7 @@ import sqlalchemy
 import torch
 
 from face3d_tune.executor.tasks import Event, Failure
-from face3d_tune.search.search import Search
+from face3d_tune.search import search as search_module
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.study import study_file
 from face3d_tune.study.settings import Settings
@@ -136,8 +136,14 @@ def search_in(
     use_amp=True,
     stage=None,
 ):
-    setup = Setup(data, CPU, "off", use_amp=use_amp, target=target, target_epochs=target_epochs)
-    return Search(storage, name, file, Settings(layout, epochs, seed), setup, stage=stage)
+    setup = Setup(data, CPU, "off", target=target, target_epochs=target_epochs)
+    return open_search(storage, name, file, Settings(layout, epochs, seed), setup, use_amp=use_amp, stage=stage)
+
+
+def open_search(storage, name, file, settings, setup, *, use_amp=True, **options):
+    """A search of a study file that is bound to these settings and data."""
+    bound = file.bind(settings.layout, setup.data.feature_size, settings.epochs, use_amp=use_amp)
+    return search_module.open_search(storage, name, bound, settings, setup, **options)
 
 
 def states(study):

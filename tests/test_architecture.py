@@ -41,12 +41,12 @@ TOOLS = {
     "waitress": "dashboard",
     "tomli_w": "script",
     "psutil": "system executor script search",
-    "torch": "seeds device training study executor search script refit cli",
+    "torch": "seeds device training study executor search script refit",
     "numpy": "data training search script analysis refit cli",
 }
 
 HEAVY = ("torch", "optuna", "optuna_dashboard", "sqlalchemy", "numpy", "rich")
-IMPORTED_LATE = ("cli.progress", "cli.table", "cli.live")  # by the commands, inside their functions
+IMPORTED_LATE = ("cli.progress", "cli.table", "cli.live", "cli.run_output")  # by the commands, inside their functions
 
 
 def name_of(path):

@@ -3,7 +3,8 @@
 import click
 from click.shell_completion import get_completion_class
 
-from face3d_tune.cli.base import Choice, Command, example
+from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.options import Choice
 
 _VARIABLE = "_FACE3D_TUNE_COMPLETE"  # where click looks
 _INSTALL = """\b

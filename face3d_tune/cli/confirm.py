@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face3d_tune.cli.base import (
+from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.options import (
     ONLY_STUDY,
-    Command,
     data_dir_option,
     device_options,
     engine_option,
-    example,
     slots_option,
     storage_option,
     storage_words,

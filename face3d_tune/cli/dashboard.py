@@ -2,7 +2,8 @@
 
 import click
 
-from face3d_tune.cli.base import Command, artifacts_option, example, storage_option
+from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.options import artifacts_option, storage_option
 
 TOKEN_VARIABLE = "FACE3D_TUNE_TOKEN"
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face3d_tune.cli.base import FILE_OR_FOLDER, Choice, Group, example, pair_options
+from face3d_tune.cli.base import Group, example
+from face3d_tune.cli.options import FILE_OR_FOLDER, Choice, pair_options
 from face3d_tune.errors import DataError
 
 if TYPE_CHECKING:

@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 
-from face3d_tune.cli.base import (
+from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.options import (
     FILE_OR_FOLDER,
-    Command,
     artifacts_option,
-    example,
     layout_option,
     storage_option,
     trying_options,

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face3d_tune.cli.base import (
+from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.options import (
     FILE_OR_FOLDER,
     ONLY_STUDY,
     Choice,
-    Command,
     HomePath,
     complete_preset,
-    example,
     storage_option,
     study_name_option,
     trying_options,

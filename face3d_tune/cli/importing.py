@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face3d_tune.cli.base import FILE_OR_FOLDER, Command, data_options, example, layout_option, storage_option
+from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.options import FILE_OR_FOLDER, data_options, layout_option, storage_option
 from face3d_tune.study.attrs import TrialAttr
 
 if TYPE_CHECKING:
@@ -59,14 +60,13 @@ def import_(
 ) -> None:
     """Import earlier runs into a study as trials."""
     import optuna
-    import torch
 
     from face3d_tune.data.face_data import load
     from face3d_tune.errors import RefusedRunError
     from face3d_tune.script import earlier_run
     from face3d_tune.script.import_runs import examine
-    from face3d_tune.search.search import Search, check
-    from face3d_tune.search.trial_run import Setup
+    from face3d_tune.search.open_study import check, open_study, store_ridge
+    from face3d_tune.search.trial_queue import TrialQueue
     from face3d_tune.storage.database import Storage
     from face3d_tune.storage.study_names import name_to_search
     from face3d_tune.study import study_file
@@ -79,18 +79,19 @@ def import_(
     data = load(data_dir, **pairs)
     for line in data.warnings:
         click.echo(f"warning: {line}", err=True)
-    settings, setup = Settings(layout, epochs or file.epochs, seed), Setup(data, torch.device("cpu"), "off")
+    settings = Settings(layout, epochs or file.epochs, seed)
     name = name_to_search(place, study_name or file.name)
-    file, stage = take_up(place, name, None, data, file, settings)
-    check(file, settings, setup)
-    examined = [examine(run, file.for_layout(layout), settings, data, unconfirmed=unconfirmed) for run in runs]
+    bound, stage = take_up(place, name, None, data, file.bind(layout, data.feature_size, settings.epochs), settings)
+    check(bound, settings, data)
+    examined = [examine(run, bound, settings, data, unconfirmed=unconfirmed) for run in runs]
     taken = [each.trial for each in examined if each.trial is not None]
     if dry_run or not taken:
         _print(examined, {})
     else:
         with place.searching(), place.opened(create=True) as opened:
-            search = Search(opened, name, file, settings, setup, stage=stage)
-            numbers = search.queue.add_imported(taken)
+            study = open_study(opened, name, bound, settings, data, stage)
+            store_ridge(study, data, settings.folds)
+            numbers = TrialQueue(study, opened).add_imported(taken)
         _print(examined, numbers)
     refused = len(examined) - len(taken)
     if dry_run:

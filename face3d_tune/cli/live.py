@@ -36,7 +36,7 @@ class Standing:
     name: str
     done: int  # completed and pruned trials
     pruned: int
-    goal: int | None
+    budget: int | None
     best: float | None
     best_trial: int | None
     to_beat: tuple[str, float] | None  # the best preset and its cosine
@@ -86,7 +86,7 @@ class Picture:
 
     def _study(self, width: int) -> Text:
         held = self.standing
-        text = Text(f"  {held.done}{'' if held.goal is None else f' of {held.goal}'} done, {held.pruned} pruned")
+        text = Text(f"  {held.done}{'' if held.budget is None else f' of {held.budget}'} done, {held.pruned} pruned")
         if held.best is not None:
             text.append(f"  best {held.best:.4f} #{held.best_trial}", "bold")
         if held.left is not None:

@@ -84,12 +84,12 @@ class Tally:
 
     Args:
         study: Its name.
-        goal: Finished trials that it shall hold; None if that is not known.
+        budget: Finished trials that it shall hold; None if that is not known.
         trials: Those that have ended already are counted.
     """
 
-    def __init__(self, study: str, goal: int | None, trials: Iterable[FrozenTrial] = ()) -> None:
-        self.study, self.goal = study, goal
+    def __init__(self, study: str, budget: int | None, trials: Iterable[FrozenTrial] = ()) -> None:
+        self.study, self.budget = study, budget
         self.done = self.pruned = 0
         self._failed: list[FrozenTrial] = []
         self.best: tuple[float, int] | None = None  # value and trial
@@ -125,18 +125,18 @@ class Tally:
 
     def full(self) -> bool:
         """Whether as many trials have finished as were asked for."""
-        return self.goal is not None and self.done >= self.goal
+        return self.budget is not None and self.done >= self.budget
 
     def standing(self, at_once: int, spent: float) -> Standing:
         """With so many trials in training, which have taken `spent` seconds together."""
         value, number = self.best or (None, None)
-        remaining = 0 if self.goal is None else self.goal - self.done
+        remaining = 0 if self.budget is None else self.budget - self.done
         left = time_left(self._seconds, remaining, at_once, spent) if remaining > 0 else None
-        counts = self.done, self.pruned, self.goal
+        counts = self.done, self.pruned, self.budget
         return Standing(self.study, *counts, value, number, self.to_beat, left, self._to_beat_by_fold)
 
     def __str__(self) -> str:
-        of = "" if self.goal is None else f" of {self.goal}"
+        of = "" if self.budget is None else f" of {self.budget}"
         said = f"{self.done}{of} trials finished, {self.pruned} of them pruned"
         said += f"; failed: {in_words(count_causes(self._failed))}" if self._failed else ""
         if self.best is None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from face3d_tune.cli.base import Choice, Command, HomePath, example, storage_option
+from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.options import Choice, HomePath, storage_option
 
 _BEGINNING = 2000  # characters of a file, among which every report says that it is one
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face3d_tune.cli.base import Command, example, storage_option
+from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.options import storage_option
 
 if TYPE_CHECKING:
     from face3d_tune.storage.database import Storage

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face3d_tune.cli.base import (
+from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.options import (
     FILE_OR_FOLDER,
     ONLY_STUDY,
-    Command,
     complete_preset,
     data_options,
     device_options,
     engine_option,
-    example,
     layout_option,
     storage_option,
     study_data,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face3d_tune.cli.base import ONLY_STUDY, Command, example, storage_option, study_name_option
+from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.options import ONLY_STUDY, storage_option, study_name_option
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def watch(storage: str, study_name: str | None) -> None:
                     best = tally.add(trial)
                     if looked and not is_foreign(trial):
                         console.print(ended(trial, best))
-                looked, tally.goal = True, effort.get("trials")
+                looked, tally.budget = True, effort.get("trials")
                 running = [trial for trial in own_trials(trials) if trial.state == optuna.trial.TrialState.RUNNING]
                 picture = _picture(tally, running, folds_of(attrs))
                 if reader_gone() or (not running and (tally.full() or reached_by_any(trials, effort))):

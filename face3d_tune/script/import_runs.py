@@ -26,7 +26,7 @@ from face3d_tune.script.earlier_run import EarlierRun, NotExpressible, learning_
 from face3d_tune.study import history, space
 from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.settings import Settings
-from face3d_tune.study.study_file import StudyFile
+from face3d_tune.study.study_file import BoundStudyFile
 from face3d_tune.study.trials import IMPORTED
 from face3d_tune.training import losses, weights
 from face3d_tune.training.base import PairTensors, pair_scores
@@ -72,18 +72,17 @@ class Examined:
     note: str = ""  # what else to know before comparing it
 
 
-def examine(run: EarlierRun, file: StudyFile, settings: Settings, data: FaceData, *, unconfirmed: bool) -> Examined:
-    """Test a run's claim on a study's data, and make a trial of it if it holds, or if `unconfirmed` runs are accepted.
-
-    `file` is for the study's layout.
-    """
+def examine(
+    run: EarlierRun, file: BoundStudyFile, settings: Settings, data: FaceData, *, unconfirmed: bool
+) -> Examined:
+    """Test a run's claim on a study's data. Make a trial if it holds or `unconfirmed` runs are accepted."""
     claim, measured = run.cosine[run.best_epoch - 1], {}
     try:
         _check_conditions(run, settings, data)
         unit, scores = _evaluate(run, data)
         measured = {whom: each.cosine for whom, each in scores.items()}
         config = run.config(unit)
-        params, overrides = _cut(config, file, data.feature_size)
+        params, overrides = _cut(config, file)
     except NotExpressible as error:
         return Examined(run, claim, measured, None, False, str(error))
     doubt = _doubt(run, config, scores, data)
@@ -202,11 +201,11 @@ def _is_of_everyone(claim: float, scores: Mapping[Whom, _Scores], data: FaceData
     return low - _LIKELY <= of_test <= high + _LIKELY
 
 
-def _cut(config: TrialConfig, file: StudyFile, feature_size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _cut(config: TrialConfig, file: BoundStudyFile) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split a config into Optuna's parameters and the other settings, as for a preset. Raises NotExpressible."""
     values = {name: value for name, value in config.to_dict().items() if name in PARAMETERS}
     if "width" in file.space:
-        values["width"] = config.d_model / feature_size
+        values["width"] = config.d_model / file.feature_size
     try:
         return space.cut(file.space, values)
     except ConfigError as error:
@@ -218,7 +217,7 @@ def _trial(
     config: TrialConfig,
     params: Mapping[str, Any],
     overrides: Mapping[str, Any],
-    file: StudyFile,
+    file: BoundStudyFile,
     epochs: int,
     validation: _Scores,
     *,

@@ -1,138 +1,65 @@
-"""A search: open or continue a study, try its presets, then ask Optuna and tell it, until the budget is spent.
+"""A search: try the presets of a study, then ask Optuna and tell it, until the budget is spent.
 
 `trial_queue` changes its trials, `loop` runs them; here stands what is tried, and under which conditions.
 """
 
 import math
-import warnings
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
-from uuid import uuid4
 
 import optuna
-from optuna.distributions import check_distribution_compatibility
-from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from face3d_tune import seeds
-from face3d_tune.config import TrialConfig
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.device import device_name
-from face3d_tune.errors import ConfigError, StudyError
+from face3d_tune.errors import ConfigError
 from face3d_tune.executor.checkpoints import Checkpoints
 from face3d_tune.executor.slots import PlainSlot, Slots
 from face3d_tune.search import queued_params
-from face3d_tune.search.algorithms import make_pruner, make_sampler
+from face3d_tune.search.algorithms import make_sampler
 from face3d_tune.search.failed_trials import FailuresAsWorst
 from face3d_tune.search.loop import Loop, Watcher
+from face3d_tune.search.open_study import open_study, store_ridge
 from face3d_tune.search.pruning import TrialReporter
 from face3d_tune.search.retention import DEFAULT_KEEP, Retention
 from face3d_tune.search.target import reached
 from face3d_tune.search.trial_queue import TrialQueue
 from face3d_tune.search.trial_run import Outcome, Setup, TrialRun
 from face3d_tune.storage.artifacts import Artifacts, unique_name
-from face3d_tune.storage.database import one_at_a_time
-from face3d_tune.storage.optuna_internals import storage_of, study_id, trial_id
+from face3d_tune.storage.optuna_internals import storage_of, trial_id
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
-from face3d_tune.storage.workers import DEFAULT_SILENCE, Heartbeat, Worker
+from face3d_tune.storage.workers import DEFAULT_SILENCE, Heartbeat
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
-from face3d_tune.study.foreign import is_own_study
-from face3d_tune.study.settings import ANOTHER, Settings, check_same, ridge_attrs, study_attrs
+from face3d_tune.study.settings import Settings
 from face3d_tune.study.space import suggest
-from face3d_tune.study.study_file import InitialTrial, StudyFile
+from face3d_tune.study.study_file import BoundStudyFile
 from face3d_tune.study.trials import OUTSIDE
 from face3d_tune.study.warm_start import WarmStart
-
-METRIC = "val_cosine"
 
 
 class Search:
     """One study with the file that defines it and the data it is about, and this process as one of its workers.
 
-    Opening creates the study if it is new; `stage` is what `file` has taken over from another one. Raises StudyError if
-    it was made under other conditions, StudyFileError or ConfigError if the file does not fit; then nothing has been
-    stored.
+    `stage` is what `file` has taken over from another study. `open_search` makes all of these.
     """
 
     def __init__(
         self,
-        storage: RDBStorage,
-        name: str,
-        file: StudyFile,
+        queue: TrialQueue,
+        file: BoundStudyFile,
         settings: Settings,
         setup: Setup,
+        archive: Retention,
         *,
-        silence: float = DEFAULT_SILENCE,
         storage_timeout: float = DEFAULT_TIMEOUT,
-        artifacts: Artifacts | None = None,
-        checkpoint_every: float = 0.0,
-        keep_checkpoints: int = DEFAULT_KEEP,
         stage: WarmStart | None = None,
     ) -> None:
-        self.file, self.settings, self.setup = file.for_layout(settings.layout), settings, setup
+        self.queue, self.study, self.worker = queue, queue.study, queue.worker
+        self.file, self.settings, self.setup, self.archive = file, settings, setup, archive
         self._storage_timeout = storage_timeout
-        check(file, settings, setup)
-        self._initial_trials, self._aliases = self._distinct_presets()
-        pruner = make_pruner(self.file)
-        follows = {StudyAttr.follows.key: stage.to_attr()} if stage else {}
-        attrs = {"preset_aliases": self._aliases, **follows, **study_attrs(setup.data, self.file, settings)}
-        with one_at_a_time(storage.engine):
-            self.study = optuna.create_study(
-                study_name=name, storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
-            )
-            if not is_own_study(self.study):  # new, of a process that died before this was done, or of another program
-                self._require_empty(name)
-                self._describe(attrs)
-            else:
-                check_same(name, self.study.user_attrs, attrs, settings)
-                self._require_same_kinds(name)
-            if not StudyAttr.id.held_by(self.study.user_attrs):
-                self.study.set_user_attr(StudyAttr.id.key, uuid4().hex)
-        # The ridge fit takes seconds for wide embeddings, so others need not wait for it.
-        if not StudyAttr.ridge_cosine.held_by(self.study.user_attrs):
-            for key, value in ridge_attrs(setup.data, settings.folds).items():
-                self.study.set_user_attr(key, value)
         self.seed: int = StudyAttr.settings.of(self.study.user_attrs)["seed"]
         # The best of the stage before trains with another seed than it had there, or its value would say nothing new.
         self._before = (stage.study,) if stage else ()
-        alone = storage.engine.dialect.name == "sqlite"
-        self.worker = Worker(storage.engine, study_id(self.study), silence=silence, alone=alone)
-        self.queue = TrialQueue(self.study, storage, self.worker)
-        checkpoints = None
-        if artifacts is not None:
-            unique = unique_name(name, StudyAttr.id.of(self.study.user_attrs))
-            checkpoints = Checkpoints(artifacts, unique, checkpoint_every, DataUse.of(setup.data))
-        self.archive = Retention(self.study, checkpoints, keep_checkpoints, settings.folds)
-
-    def _require_empty(self, name: str) -> None:
-        """Raise StudyError if another program made the study."""
-        foreign = self.study.directions != [StudyDirection.MAXIMIZE] or self.study.get_trials(deepcopy=False)
-        if foreign or StudyAttr.settings.held_by(self.study.user_attrs):  # which stands last: so it is not ours
-            raise StudyError(f"study {name!r} was not made by face3d-tune", ANOTHER)
-
-    def _require_same_kinds(self, name: str) -> None:
-        """Raise StudyError if a trial holds a parameter as another kind than the study file: Optuna takes one kind."""
-        for trial in self.study.get_trials(deepcopy=False):
-            for parameter in trial.distributions.keys() & self.file.space.keys():
-                try:
-                    check_distribution_compatibility(trial.distributions[parameter], self.file.space[parameter])
-                except ValueError:
-                    raise StudyError(
-                        f"trial {trial.number} of study {name!r}, which another program added, holds {parameter} as "
-                        "another kind of parameter than this study; Optuna takes one kind only",
-                        ANOTHER,
-                    ) from None
-
-    def _describe(self, attrs: Mapping[str, Any]) -> None:
-        """Say in a new study what it is about."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            self.study.set_metric_names([METRIC])
-        for key, value in attrs.items():
-            self.study.set_user_attr(key, value)
 
     def finished(self) -> int:
         """Trials that count towards the budget: completed or pruned."""
@@ -151,10 +78,11 @@ class Search:
 
     def enqueue_presets(self) -> None:
         """Put every preset that the study does not hold yet in the queue, in the order of the study file."""
-        self.queue.enqueue(self._initial_trials)
+        presets, _ = self.file.distinct_presets()
+        self.queue.enqueue(presets)
 
-    def run(self, trials: int, watcher: Watcher, *, slots: Slots | None = None, deadline: float = math.inf) -> None:
-        """Search until the study holds `trials` finished trials, the target is reached, or no time is left.
+    def run(self, budget: int, watcher: Watcher, *, slots: Slots | None = None, deadline: float = math.inf) -> None:
+        """Search until the study holds `budget` finished trials, the target is reached, or no time is left.
 
         Every free slot gets the next trial, as long as those in training, here and at other workers, could not be
         enough; then this worker waits, in case another one dies. Trials that run at `deadline` (of time.monotonic) are
@@ -166,7 +94,7 @@ class Search:
         slots = slots or PlainSlot(self.setup.data, self.setup.device)
         self.queue.note = watcher.note
         with self.queue.on_study():
-            self._remember_effort(trials)
+            self._remember_effort(budget)
             if said := self.archive.tidy():
                 watcher.note(said)
         loop = Loop(
@@ -175,7 +103,7 @@ class Search:
             slots,
             watcher,
             DatabaseRetry(self._storage_timeout, watcher.note),
-            budget=trials,
+            budget=budget,
             deadline=deadline,
             target_reached=self.target_reached,
             retain=self.archive.take,
@@ -183,11 +111,11 @@ class Search:
         with Heartbeat(self.worker, self.queue.requeue_orphans, watcher.note):
             loop.run()
 
-    def _remember_effort(self, trials: int) -> None:
+    def _remember_effort(self, budget: int) -> None:
         """Store how this run searches; unlike its conditions it may be another in the next run."""
         names = {"sampler": self.file.sampler.name, "pruner": self.file.pruner.name}
         stable = {"target_epochs": self.setup.target_epochs} if self.setup.target_epochs > 1 else {}
-        effort = {"trials": trials, "target": self.setup.target, **stable, **names}
+        effort = {"trials": budget, "target": self.setup.target, **stable, **names}
         if StudyAttr.effort.get(self.study.user_attrs) != effort:
             self.study.set_user_attr(StudyAttr.effort.key, effort)
 
@@ -201,7 +129,9 @@ class Search:
         try:
             asked = queued_params.read(held, self.file)
             searched = {name: row for name, row in self.file.space.items() if name not in asked.overrides}
-            config = self._config({name: suggest(trial, name, row) for name, row in searched.items()}, asked.overrides)
+            config = self.file.config(
+                {name: suggest(trial, name, row) for name, row in searched.items()}, asked.overrides
+            )
         except ConfigError as error:  # it would come again, so it is not put back
             cause = OUTSIDE if queued_params.from_outside(held) else "error"
             failed = {TrialAttr.stop_reason.key: "error", TrialAttr.cause.key: cause}
@@ -236,37 +166,28 @@ class Search:
             say=say,
         )
 
-    def _config(self, params: Mapping[str, Any], overrides: Mapping[str, Any]) -> TrialConfig:
-        config = self.file.config(
-            params,
-            overrides,
-            feature_size=self.setup.data.feature_size,
-            epochs=self.settings.epochs,
-            layout=self.settings.layout,
-        )
-        return config if self.setup.use_amp else replace(config, use_mixed_precision=False)
 
-    def _distinct_presets(self) -> tuple[list[InitialTrial], dict[str, str]]:
-        """The presets without those that equal an earlier one, and for these the name of the earlier one."""
-        first_of: dict[TrialConfig, str] = {}
-        distinct, aliases = [], {}
-        for initial_trial in self.file.initial_trials():
-            config = self._config(initial_trial.params, initial_trial.overrides)
-            if config in first_of:
-                aliases[initial_trial.name] = first_of[config]
-            else:
-                first_of[config] = initial_trial.name
-                distinct.append(initial_trial)
-        return distinct, aliases
-
-
-def check(file: StudyFile, settings: Settings, setup: Setup) -> None:
-    """Raise StudyFileError if the file cannot be searched on these data: before a storage is opened or made.
-
-    ConfigError, if the data cannot be cut into so many folds.
-    """
-    file = file.for_layout(settings.layout)
-    training_pairs = min(len(fold.parts["train"]) for fold in setup.data.folds(settings.folds))
-    file.check(setup.data.feature_size, settings.layout, training_pairs)
-    make_pruner(file)
-    make_sampler(file, 0)
+def open_search(
+    storage: RDBStorage,
+    name: str,
+    file: BoundStudyFile,
+    settings: Settings,
+    setup: Setup,
+    *,
+    silence: float = DEFAULT_SILENCE,
+    storage_timeout: float = DEFAULT_TIMEOUT,
+    artifacts: Artifacts | None = None,
+    checkpoint_every: float = 0.0,
+    keep_checkpoints: int = DEFAULT_KEEP,
+    stage: WarmStart | None = None,
+) -> Search:
+    """Open or create a study, join its workers, and return the search. Raises what `open_study` and `Worker` say."""
+    study = open_study(storage, name, file, settings, setup.data, stage)
+    store_ridge(study, setup.data, settings.folds)
+    queue = TrialQueue(study, storage, silence=silence)
+    checkpoints = None
+    if artifacts is not None:
+        unique = unique_name(name, StudyAttr.id.of(study.user_attrs))
+        checkpoints = Checkpoints(artifacts, unique, checkpoint_every, DataUse.of(setup.data))
+    archive = Retention(study, checkpoints, keep_checkpoints, settings.folds)
+    return Search(queue, file, settings, setup, archive, storage_timeout=storage_timeout, stage=stage)

@@ -7,6 +7,7 @@ many workers there are, and every trial has one owner.
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any
 
 import optuna
@@ -19,7 +20,7 @@ from face3d_tune.executor.tasks import RETRIES
 from face3d_tune.search.trial_run import Cause, Outcome
 from face3d_tune.storage.database import one_at_a_time
 from face3d_tune.storage.optuna_internals import fixed_params, storage_of, study_id, trial_id
-from face3d_tune.storage.workers import Orphan, Worker
+from face3d_tune.storage.workers import DEFAULT_SILENCE, Orphan, Worker
 from face3d_tune.study import history
 from face3d_tune.study.attrs import Attr, StudyAttr, TrialAttr
 from face3d_tune.study.foreign import FOREIGN_SQL, ended_from_outside, is_foreign, own_trials
@@ -42,13 +43,25 @@ class TrialLost(Exception):
 
 
 class TrialQueue:
-    """The trials of one study, as this worker may change them; `note` is told of trials taken from the dead."""
+    """The trials of one study, as this worker may change them; `note` is told of trials taken from the dead.
 
-    def __init__(self, study: optuna.Study, storage: RDBStorage, worker: Worker) -> None:
-        self.study, self.worker = study, worker
+    To add finished trials it needs no worker.
+    """
+
+    def __init__(self, study: optuna.Study, storage: RDBStorage, *, silence: float = DEFAULT_SILENCE) -> None:
+        self.study, self._silence = study, silence
         self.note: Callable[[str], object] = lambda line: None
         self._engine, self._storage, self._study_id = storage.engine, storage_of(study), study_id(study)
         self._own = StudyAttr.id.get(study.user_attrs)
+
+    @cached_property
+    def worker(self) -> Worker:
+        """This process among the workers of the study, from the first time that it is asked for.
+
+        Raises StudyError if a living worker has another version of face3d-tune.
+        """
+        alone = self._engine.dialect.name == "sqlite"
+        return Worker(self._engine, self._study_id, silence=self._silence, alone=alone)
 
     def on_study(self) -> AbstractContextManager[None]:
         """Raise StudyGoneError if the study is not there in this block, rather than what comes of that."""

@@ -48,7 +48,6 @@ class Setup:
     data: FaceData
     device: torch.device
     precision: Precision  # of the trials that use mixed precision
-    use_amp: bool = True  # False: no trial does, whatever its study file or preset says
     target: float | None = None  # validation cosine that ends the search
     target_epochs: int = 1  # in a row that must have it; see `target`
 

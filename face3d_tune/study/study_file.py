@@ -5,8 +5,8 @@ Every error in a file raises StudyFileError, naming file and key.
 
 import math
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,8 +67,18 @@ class StudyFile:
     presets: Mapping[str, Preset]
     near: tuple[str, ...] = ()
 
-    def for_layout(self, layout: Layout) -> "StudyFile":
-        """Return the study without the parameters that a layout lacks, so that every searched one has an effect."""
+    def bind(self, layout: Layout, feature_size: int, epochs: int, *, use_amp: bool = True) -> "BoundStudyFile":
+        """Return the file for one layout, feature size and number of epochs, as a study searches it.
+
+        Without `use_amp` no config trains with mixed precision. Raises StudyFileError if the layout has nothing to
+        search.
+        """
+        file = self._for_layout(layout)
+        values = {field.name: getattr(file, field.name) for field in fields(StudyFile)} | {"epochs": epochs}
+        return BoundStudyFile(**values, layout=layout, feature_size=feature_size, use_amp=use_amp)
+
+    def _for_layout(self, layout: Layout) -> "StudyFile":
+        """Drop the parameters that a layout does not have, so that every searched one acts."""
         if layout == "keypoint":
             return self
 
@@ -82,44 +92,27 @@ class StudyFile:
         presets = {name: without(preset) for name, preset in self.presets.items()}
         return replace(self, fixed=without(self.fixed), space=without(self.space), presets=presets)
 
-    def config(
-        self, params: Mapping[str, Any], overrides: Mapping[str, Any], *, feature_size: int, epochs: int, layout: Layout
-    ) -> TrialConfig:
-        """Build the config of a trial: searched values override a preset's own, which override the fixed ones.
-
-        Raises ConfigError.
-        """
-        values = {**self.fixed, **overrides, **params}
-        return resolve(values, feature_size=feature_size, epochs=epochs, layout=layout)
-
-    def check(
-        self, feature_size: int | None = None, layout: Layout = "keypoint", training_pairs: float = math.inf
-    ) -> None:
+    def check(self) -> None:
         """Build a config for every end, choice and preset, so that an impossible value is found before the first trial.
 
-        Without a `feature_size`, for embeddings that any nhead divides. Raises StudyFileError.
+        The embeddings are taken to be of a size that any nhead divides. Raises StudyFileError.
         """
+
+        def build(params: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+            values = {"nhead": 8, **self.fixed, **overrides, **params}
+            resolve(values, feature_size=max(1, values["nhead"]), epochs=self.epochs, layout="keypoint")
+
+        self._check_corners(build)
+
+    def _check_corners(self, build: Callable[[Mapping[str, Any], Mapping[str, Any]], None]) -> None:
         for place, params, overrides in self._corners():
-            nhead = {"nhead": 8, **self.fixed, **overrides, **params}["nhead"]
-            size = max(1, nhead) if feature_size is None else feature_size
             try:
-                config = self.config(params, overrides, feature_size=size, epochs=self.epochs, layout=layout)
-                if config.batch_size > training_pairs:
-                    raise ConfigError(
-                        f"batch_size = {config.batch_size} is more than the {training_pairs} training pairs"
-                    )
+                build(params, overrides)
             except ConfigError as error:
                 key = error.message.split()[0]
                 tables = {place: {**overrides, **params}, "fixed": self.fixed}
                 table = next((f"{table}." for table, keys in tables.items() if key in keys), f"{place}: ")
                 raise StudyFileError(f"{self.path}: {table}{error.message}", error.hint) from error
-
-    def extreme_configs(self, feature_size: int, layout: Layout) -> list[TrialConfig]:
-        """Return configs that include the largest model of the search."""
-        return [
-            self.config(params, overrides, feature_size=feature_size, epochs=self.epochs, layout=layout)
-            for _, params, overrides in self._corners()
-        ]
 
     def _corners(self) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
         """Yield both ends of the whole space, each end or choice of each parameter, and the presets.
@@ -153,6 +146,47 @@ class StudyFile:
             hint = f"{error.hint}, or leave the preset out of study.presets"
             raise StudyFileError(f"{self.path}: presets.{name}.{error.message}", hint) from error
         return InitialTrial(name, params, overrides, "near" if name in self.near else "preset")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundStudyFile(StudyFile):
+    """A study file for one layout, feature size and number of epochs: what a study searches."""
+
+    layout: Layout
+    feature_size: int  # of the embeddings
+    use_amp: bool = True  # False: no trial does, whatever the file or a preset says
+
+    def config(self, params: Mapping[str, Any], overrides: Mapping[str, Any]) -> TrialConfig:
+        """Return what trains: the fixed values, under a preset's own, under the searched ones. Raises ConfigError."""
+        values = {**self.fixed, **overrides, **params}
+        config = resolve(values, feature_size=self.feature_size, epochs=self.epochs, layout=self.layout)
+        return config if self.use_amp else replace(config, use_mixed_precision=False)
+
+    def check(self, training_pairs: float = math.inf) -> None:
+        """Build a config for every end, choice and preset, as `StudyFile.check`, for the data at hand."""
+
+        def build(params: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+            if (size := self.config(params, overrides).batch_size) > training_pairs:
+                raise ConfigError(f"batch_size = {size} is more than the {training_pairs} training pairs")
+
+        self._check_corners(build)
+
+    def extreme_configs(self) -> list[TrialConfig]:
+        """Return configs among which is the largest model that the search can meet."""
+        return [self.config(params, overrides) for _, params, overrides in self._corners()]
+
+    def distinct_presets(self) -> tuple[list[InitialTrial], dict[str, str]]:
+        """Return the presets without those that equal an earlier one, and for these the name of the earlier one."""
+        first_of: dict[TrialConfig, str] = {}
+        distinct, aliases = [], {}
+        for initial_trial in self.initial_trials():
+            config = self.config(initial_trial.params, initial_trial.overrides)
+            if config in first_of:
+                aliases[initial_trial.name] = first_of[config]
+            else:
+                first_of[config] = initial_trial.name
+                distinct.append(initial_trial)
+        return distinct, aliases
 
 
 def _script_default(name: str) -> Any:

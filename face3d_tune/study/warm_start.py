@@ -24,7 +24,7 @@ from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.foreign import is_own_study
 from face3d_tune.study.presets import PRESETS, Preset
 from face3d_tune.study.settings import DEFAULT_SEED, Settings, describe_data, missing_options, study_attrs
-from face3d_tune.study.study_file import StudyFile
+from face3d_tune.study.study_file import BoundStudyFile, StudyFile
 from face3d_tune.study.trials import find_study, pick_trial, repeatable_config
 
 _NEIGHBOURS = 4
@@ -55,8 +55,8 @@ class WarmStart:
 
 
 def take_up(
-    place: Storage, name: str, before: str | None, data: FaceData, file: StudyFile, settings: Settings
-) -> tuple[StudyFile, WarmStart | None]:
+    place: Storage, name: str, before: str | None, data: FaceData, file: BoundStudyFile, settings: Settings
+) -> tuple[BoundStudyFile, WarmStart | None]:
     """Return the study file as study `name` continues study `before`, and the warm start; else the file unchanged.
 
     Raises StudyError, as `find` does, and StorageError.
@@ -67,7 +67,7 @@ def take_up(
         stage = find(storage, name, before, data, file, settings)
         if stage is None:
             return file, None
-        return follow(file.for_layout(settings.layout), stage, _seed(storage, name, settings), data.feature_size), stage
+        return follow(file, stage, _seed(storage, name, settings)), stage
 
 
 def find(
@@ -130,25 +130,25 @@ def _seed(storage: BaseStorage, name: str, settings: Settings) -> int:
     return own if settings.seed is None else settings.seed
 
 
-def follow(file: StudyFile, stage: WarmStart, seed: int, feature_size: int) -> StudyFile:
+def follow(file: BoundStudyFile, stage: WarmStart, seed: int) -> BoundStudyFile:
     """Return the study file with the fixed values and first trials of a warm start.
 
     The best and its neighbours, no two of them equal, replace the guide's presets. Presets of the file's own come after
     them.
     """
-    values = _values(stage.config, file, feature_size)
+    values = _values(stage.config, file)
     fixed = {name: value for name, value in values.items() if name not in file.space}
     start = {name: nearest(row, values[name]) for name, row in file.space.items()}
-    best = start | _exact(stage.config, {**fixed, **start}, feature_size)
+    best = start | _exact(stage.config, {**fixed, **start}, file.feature_size)
     near = {f"{stage.study}-near-{number}": each for number, each in enumerate(_neighbours(file, start, seed), 1)}
     own = {name: preset for name, preset in file.presets.items() if name not in PRESETS}
     presets: dict[str, Preset] = {f"{stage.study}-best": best, **near, **own}
     return replace(file, fixed=fixed, presets=presets, near=tuple(near))
 
 
-def moved(file: StudyFile, stage: WarmStart, feature_size: int) -> dict[str, tuple[Any, Any]]:
+def moved(file: BoundStudyFile, stage: WarmStart) -> dict[str, tuple[Any, Any]]:
     """Return searched parameters whose best value is outside the space, each with the value it begins at instead."""
-    values = _values(stage.config, file, feature_size)
+    values = _values(stage.config, file)
     starts = {name: (values[name], nearest(row, values[name])) for name, row in file.space.items()}
     return {name: pair for name, pair in starts.items() if pair[0] != pair[1]}
 
@@ -166,15 +166,15 @@ def nearest(row: BaseDistribution, value: Any) -> Any:
     return min(ends, key=lambda end: abs(end - value)) if numbers else ends[0]
 
 
-def _values(config: Mapping[str, Any], file: StudyFile, feature_size: int) -> dict[str, Any]:
+def _values(config: Mapping[str, Any], file: BoundStudyFile) -> dict[str, Any]:
     """Convert a config to parameters of a study file. Values that follow from others there are omitted."""
     values = {name: value for name, value in config.items() if name in PARAMETERS}
     d_model = values["d_model"]
     if values["dim_feedforward"] == 4 * d_model and "dim_feedforward" not in file.space:
         del values["dim_feedforward"]
     if "width" in file.space:
-        values["width"] = d_model / feature_size
-    if "d_model" not in file.space and ("width" in file.space or d_model == feature_size):
+        values["width"] = d_model / file.feature_size
+    if "d_model" not in file.space and ("width" in file.space or d_model == file.feature_size):
         del values["d_model"]
     if "cosine_weight" in file.space and "mse_weight" not in file.space:
         del values["mse_weight"]

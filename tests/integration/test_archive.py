@@ -2,11 +2,10 @@
 
 import pytest
 from optuna.trial import TrialState
-from searches import CPU, SAMPLED_ONLY, Watch, file_of, states
+from searches import CPU, SAMPLED_ONLY, Watch, file_of, open_search, states
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.executor.slots import PlainSlot
-from face3d_tune.search.search import Search
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.artifacts import Artifacts
 from face3d_tune.storage.database import Storage
@@ -30,7 +29,7 @@ def opened(sqlite, tmp_path, data, folder):
         kept = None if artifacts is None else Artifacts.parse(str(artifacts))
         file, setup = file_of(tmp_path, SAMPLED_ONLY), Setup(data, CPU, "off")
         settings = Settings("keypoint", EPOCHS, None)
-        return Search(sqlite, "quick", file, settings, setup, artifacts=kept, keep_checkpoints=keep)
+        return open_search(sqlite, "quick", file, settings, setup, artifacts=kept, keep_checkpoints=keep)
 
     return open_it
 
@@ -156,7 +155,7 @@ def test_two_studies_of_one_name_in_two_databases_share_a_folder_without_touchin
             Setup(data, CPU, "off"),
             Settings("keypoint", EPOCHS, 7),
         )
-        other = Search(storage, "quick", file, settings, setup, artifacts=Artifacts.parse(str(folder)))
+        other = open_search(storage, "quick", file, settings, setup, artifacts=Artifacts.parse(str(folder)))
         assert run(other, 1).files.count("best/trial-0.pth") == 2
 
 

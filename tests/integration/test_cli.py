@@ -367,8 +367,8 @@ def test_toml_pasted_under_a_study_file_gives_every_trial_back_exactly(session, 
     file = study_file.read(str(path))
     initial_trial = file.initial_trials()[-1]
     assert initial_trial.name == f"quick-trial-{number}"
-    settings = {"feature_size": session.data.feature_size, "epochs": file.epochs, "layout": "keypoint"}
-    assert file.config(initial_trial.params, initial_trial.overrides, **settings) == session.config(number)
+    bound = file.bind("keypoint", session.data.feature_size, file.epochs)
+    assert bound.config(initial_trial.params, initial_trial.overrides) == session.config(number)
     assert tomllib.loads(table).keys() == {"presets"}
 
 

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from command_line import call, start
 from optuna.trial import TrialState, create_trial
-from searches import CPU, Watch, file_of, states
+from searches import CPU, Watch, file_of, open_search, states
 
 import face3d_tune
 from face3d_tune.config import TrialConfig
@@ -17,7 +17,6 @@ from face3d_tune.errors import StudyError
 from face3d_tune.executor.processes import ProcessSlots
 from face3d_tune.executor.slots import BatchedSlots, PlainSlot
 from face3d_tune.script.check import FirstEpoch, ScriptCheck, difference
-from face3d_tune.search.search import Search
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.seeds import derive
 from face3d_tune.storage.artifacts import Artifacts
@@ -63,7 +62,9 @@ def opened(sqlite, tmp_path, data):
     def open_it(folds=FOLDS, text=STUDY, storage=sqlite, name="quick"):
         artifacts = Artifacts.parse(str(tmp_path / "artifacts"))
         settings = Settings("keypoint", EPOCHS, None, folds)
-        return Search(storage, name, file_of(tmp_path, text), settings, Setup(data, CPU, "off"), artifacts=artifacts)
+        return open_search(
+            storage, name, file_of(tmp_path, text), settings, Setup(data, CPU, "off"), artifacts=artifacts
+        )
 
     return open_it
 
@@ -100,7 +101,7 @@ def undisturbed(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("undisturbed")
     with Storage.parse(f"sqlite:///{folder / 'studies.db'}").opened(create=True) as storage:
         settings, setup = Settings("keypoint", EPOCHS, None, FOLDS), Setup(data, CPU, "off")
-        search = Search(storage, "quick", file_of(folder, STUDY), settings, setup)
+        search = open_search(storage, "quick", file_of(folder, STUDY), settings, setup)
         search.run(2, Watch())
         return found(search.study)
 
@@ -222,7 +223,7 @@ def test_several_trials_at_once_that_are_interrupted_in_their_second_fold_go_on_
 def test_a_trial_that_is_clearly_worse_stops_after_its_first_fold(sqlite, tmp_path, data):
     text = STUDY.replace("low = 1e-3", "low = 1e-7")
     settings = Settings("keypoint", 12, None, FOLDS)
-    search = Search(sqlite, "quick", file_of(tmp_path, text), settings, Setup(data, CPU, "off"))
+    search = open_search(sqlite, "quick", file_of(tmp_path, text), settings, Setup(data, CPU, "off"))
     for lr in (3e-3, 4e-3, 5e-3, 1e-7, 4.5e-3):  # the fourth learns nothing
         search.study.enqueue_trial({"lr": lr, "dropout": 0.0})
     watch = run(search, 5)

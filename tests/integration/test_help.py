@@ -104,6 +104,23 @@ def test_an_option_that_the_environment_can_set_says_so(name):
     assert option.envvar or name.startswith(("face3d-tune export", "face3d-tune presets"))
 
 
+def test_the_options_of_run_stand_under_what_they_are_about():
+    lines = CONTEXTS["face3d-tune run"].get_help().splitlines()
+    headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert headings == ["Search:", "Budget:", "Data:", "Device:", "Workers:", "Output:", "Options:"]
+    under, shown = None, {}
+    for line in lines:
+        under = line if line in headings else under
+        if line.startswith("  -"):
+            shown.setdefault(under, []).append(line.split()[0])
+    assert "--trials" in shown["Budget:"]
+    assert "--worker-timeout" in shown["Workers:"]
+    assert shown["Options:"] == ["--debug", "-h,"]
+    options = [name.split()[-1] for name in OPTIONS if name.startswith("face3d-tune run ")]
+    listed = [name for names in shown.values() for name in names]
+    assert sorted(listed) == sorted({"--help": "-h,"}.get(name, name) for name in options)
+
+
 def test_no_help_loads_what_only_work_needs(tmp_path):
     code = f"""
 import contextlib, io, json, sys

@@ -10,10 +10,10 @@ import sqlalchemy
 import torch
 from command_line import start
 from optuna.trial import TrialState
+from searches import open_search
 
 from face3d_tune.cli.main import main
 from face3d_tune.errors import TuneError
-from face3d_tune.search.search import Search
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.database import Storage
 from face3d_tune.study import study_file
@@ -85,7 +85,7 @@ def test_workers_that_open_a_new_study_at_once_make_it_once_with_every_preset_on
         everyone.wait()
         try:
             with Storage.parse(url).opened(create=True) as opened:
-                Search(opened, "quick", file, Settings("keypoint", 1, None), setup).enqueue_presets()
+                open_search(opened, "quick", file, Settings("keypoint", 1, None), setup).enqueue_presets()
         except TuneError as error:
             errors.append(error)
 

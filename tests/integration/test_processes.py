@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import QUICK_STUDY
 from optuna.trial import TrialState
+from searches import open_search
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import TrainingError
@@ -18,7 +19,6 @@ from face3d_tune.executor import processes as processes_module
 from face3d_tune.executor.checkpoints import Checkpoints
 from face3d_tune.executor.processes import ProcessSlots
 from face3d_tune.executor.tasks import Event, Failure, Note, Resumed, Task
-from face3d_tune.search.search import Search
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.artifacts import Artifacts
 from face3d_tune.storage.database import Storage
@@ -111,7 +111,7 @@ def search_in(storage, tmp_path, data, text, epochs):
     path = tmp_path / "study.toml"
     path.write_text(text, encoding="utf-8")
     setup = Setup(data, CPU, "off")
-    search = Search(storage, "study", study_file.read(str(path)), Settings("keypoint", epochs, None), setup)
+    search = open_search(storage, "study", study_file.read(str(path)), Settings("keypoint", epochs, None), setup)
     search.enqueue_presets()
     return search
 
@@ -376,7 +376,7 @@ def test_a_trial_whose_process_is_killed_goes_on_from_its_checkpoint_in_the_same
         (tmp_path / "study.toml").write_text(STUDY + preset("first", 1e-3, NEVER), encoding="utf-8")
         file, artifacts = study_file.read(str(tmp_path / "study.toml")), Artifacts.parse(str(tmp_path / "kept"))
         settings, setup = Settings("keypoint", 9, None), Setup(data, CPU, "off")
-        search = Search(storage, "study", file, settings, setup, artifacts=artifacts)
+        search = open_search(storage, "study", file, settings, setup, artifacts=artifacts)
         search.enqueue_presets()
         slots = ProcessSlots(data, CPU, processes=1, checkpoints=search.archive.checkpoints)
         killed = []

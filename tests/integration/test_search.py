@@ -168,9 +168,8 @@ def test_a_sampled_trial_trains_with_its_parameters_and_what_the_study_fixes(fin
 
 def test_parameters_and_overrides_rebuild_every_config(finished, quick):
     for trial in finished.trials:
-        rebuilt = quick.config(
-            trial.params, trial.user_attrs.get("overrides", {}), feature_size=16, epochs=2, layout="keypoint"
-        )
+        bound = quick.bind("keypoint", 16, 2)
+        rebuilt = bound.config(trial.params, trial.user_attrs.get("overrides", {}))
         assert rebuilt.to_dict() == trial.user_attrs["config"]
 
 

@@ -18,12 +18,11 @@ import sqlalchemy
 from changes import read, record, violations
 from fake_data import write_data
 from optuna.trial import TrialState
-from searches import CPU, DISTINCT, Scripted, Watch, states
+from searches import CPU, DISTINCT, Scripted, Watch, open_search, states
 
 from face3d_tune import __version__
 from face3d_tune.data import face_data
 from face3d_tune.errors import StorageAwayError, StudyError
-from face3d_tune.search.search import Search
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.database import _LOCK_KEY, Storage
 from face3d_tune.storage.workers import Heartbeat, read_workers
@@ -40,7 +39,7 @@ SLACK = 1.5  # seconds that a busy machine may take
 def worker_of(url, file, data, **options):
     """One more worker of the study "quick", with connections of its own."""
     with Storage.parse(url).opened(create=True) as opened:
-        yield Search(opened, "quick", file, Settings("keypoint", 2, None), Setup(data, CPU, "off"), **options)
+        yield open_search(opened, "quick", file, Settings("keypoint", 2, None), Setup(data, CPU, "off"), **options)
 
 
 @contextmanager

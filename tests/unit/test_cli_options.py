@@ -4,7 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from face3d_tune.cli.base import Choice, checkpoint_options
+from face3d_tune.cli.options import Choice, checkpoint_options
 from face3d_tune.cli.run import run
 from face3d_tune.config import DEFAULTS
 from face3d_tune.data.pairs import Selection

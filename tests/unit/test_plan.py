@@ -166,7 +166,7 @@ def test_the_largest_corner_of_a_study_file_is_among_those_that_decide(tmp_path)
         "[presets.deep]\nnum_layers = 3\ndim_feedforward = 999\n",
         encoding="utf-8",
     )
-    configs = study_file.read(str(path)).extreme_configs(16, "keypoint")
+    configs = study_file.read(str(path)).bind("keypoint", 16, 100).extreme_configs()
     assert max((config.d_model, config.num_layers) for config in configs)[0] == 32
     assert max(config.num_layers for config in configs) == 5
     assert max(config.dim_feedforward for config in configs) == 999

@@ -138,16 +138,14 @@ def message_of(tmp_path, text):
 
 
 def configs_of(file, *, layout="keypoint"):
-    return {
-        trial.name: file.config(trial.params, trial.overrides, feature_size=512, epochs=100, layout=layout)
-        for trial in file.initial_trials()
-    }
+    bound = file.bind(layout, 512, 100)
+    return {trial.name: bound.config(trial.params, trial.overrides) for trial in bound.initial_trials()}
 
 
 def low_config(file, data, **changes):
     """The low end of a space, with changes, on small data."""
     values = {name: space_end(row) for name, row in file.space.items()} | changes
-    return file.config(values, {}, feature_size=data.feature_size, epochs=3, layout="keypoint")
+    return file.bind("keypoint", data.feature_size, 3).config(values, {})
 
 
 def space_end(row, end=0):
@@ -238,7 +236,7 @@ def test_a_choice_of_a_number_may_be_written_without_a_point_in_space_and_preset
 def test_the_width_of_a_model_follows_the_data_it_meets(tmp_path):
     file = read(tmp_path, "[fixed]\nnhead = 8\n[space]\nwidth = [1.0, 1.5]")
     sizes = {
-        (width, size): file.config({"width": width}, {}, feature_size=size, epochs=1, layout="keypoint").d_model
+        (width, size): file.bind("keypoint", size, 1).config({"width": width}, {}).d_model
         for width in (1.0, 1.5)
         for size in (512, 16)
     }
@@ -328,14 +326,14 @@ def test_explore_searches_the_default_space_and_every_parameter_beyond_the_scrip
 def test_a_sampled_cosine_weight_brings_its_mse_weight():
     file = study_file.read("default")
     params = {name: space_end(row) for name, row in file.space.items()} | {"cosine_weight": 0.75}
-    config = file.config(params, {}, feature_size=512, epochs=1, layout="keypoint")
+    config = file.bind("keypoint", 512, 1).config(params, {})
     assert (config.cosine_weight, config.mse_weight) == (0.75, 0.25)
 
 
 @pytest.mark.parametrize("name", WITH_PRESETS)
 def test_the_pose_layout_drops_the_landmark_gate_from_space_fixed_values_and_presets(name):
     file = study_file.read(name)
-    pose = file.for_layout("pose")
+    pose = file.bind("pose", 512, 100)
     assert "use_spatial_attention" not in {**pose.fixed, **pose.space}
     assert all("use_spatial_attention" not in preset for preset in pose.presets.values())
     assert set(file.fixed) | set(file.space) == {*pose.fixed, *pose.space, "use_spatial_attention"}
@@ -343,14 +341,15 @@ def test_the_pose_layout_drops_the_landmark_gate_from_space_fixed_values_and_pre
         wanted = {**COMMON, **DOCUMENTED[preset], "layout": "pose", "use_spatial_attention": False}
         assert config == TrialConfig(**wanted)
     with pytest.raises(ConfigError, match="use_spatial_attention"):
-        configs_of(file, layout="pose")
-    assert file.for_layout("keypoint") is file
+        pose.config({}, {"use_spatial_attention": True})
+    keypoint = file.bind("keypoint", 512, 100)
+    assert (keypoint.fixed, keypoint.space, keypoint.presets) == (file.fixed, file.space, file.presets)
 
 
 def test_a_study_that_searches_nothing_the_pose_layout_has_is_refused_for_it(tmp_path):
     file = read(tmp_path, "space.use_spatial_attention = [false, true]")
     with pytest.raises(StudyFileError, match=r"mine\.toml: \[space\] holds only use_spatial_attention.*pose layout"):
-        file.for_layout("pose")
+        file.bind("pose", 512, 100)
 
 
 @pytest.mark.parametrize(
@@ -522,18 +521,18 @@ def test_an_unknown_study_name_is_answered_with_the_nearest(name, question):
 
 def test_a_study_of_embeddings_that_512_says_nothing_about_is_fine(tmp_path):
     file = read(tmp_path, SPACE + "fixed.nhead = 10\nstudy.presets = []")
-    assert file.config({"lr": 1e-3}, {}, feature_size=100, epochs=1, layout="keypoint").d_model == 100
+    assert file.bind("keypoint", 100, 1).config({"lr": 1e-3}, {}).d_model == 100
 
 
 def test_a_study_that_does_not_fit_the_data_at_hand_is_refused_with_its_key(tmp_path):
     file = read(tmp_path, SPACE + "fixed.nhead = 10\nfixed.batch_size = 64")
-    file.check(100, "keypoint", 64)
+    file.bind("keypoint", 100, 100).check(64)
     for size, pairs, message in (
         (16, 64, r"mine\.toml: fixed\.nhead = 10 does not divide d_model = 16"),
         (100, 63, r"mine\.toml: fixed\.batch_size = 64 is more than the 63 training pairs"),
     ):
         with pytest.raises(StudyFileError, match=message):
-            file.check(size, "keypoint", pairs)
+            file.bind("keypoint", size, 100).check(pairs)
 
 
 @pytest.mark.parametrize(("name", "package"), [("gp", "scipy"), ("cmaes", "cmaes")])

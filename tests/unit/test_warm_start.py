@@ -27,12 +27,9 @@ def stage(study="stage1-lr", **values):
 
 def begun(file, before, seed=42):
     """The configs of the first trials, by name."""
-    followed = follow(file, before, seed, F)
+    followed = follow(file.bind("keypoint", F, 100), before, seed)
     trials = followed.initial_trials()
-    return followed, {
-        each.name: followed.config(each.params, each.overrides, feature_size=F, epochs=100, layout="keypoint")
-        for each in trials
-    }
+    return followed, {each.name: followed.config(each.params, each.overrides) for each in trials}
 
 
 def test_the_next_study_keeps_every_value_of_the_best_that_it_does_not_search():
@@ -102,11 +99,11 @@ def test_a_size_that_is_not_searched_is_kept():
 
 def test_a_best_outside_the_next_range_begins_at_its_nearest_end_and_that_is_said():
     before = stage(lr=5.6e-4, cosine_weight=0.2, mse_weight=0.8)
-    assert moved(STAGE2, before, F) == {"cosine_weight": (0.2, 0.3), "lr": (5.6e-4, 5e-4)}
+    assert moved(STAGE2.bind("keypoint", F, 100), before) == {"cosine_weight": (0.2, 0.3), "lr": (5.6e-4, 5e-4)}
     _, configs = begun(STAGE2, before)
     best = configs["stage1-lr-best"]
     assert (best.lr, best.cosine_weight, best.mse_weight) == (5e-4, 0.3, 0.7)
-    assert moved(STAGE2, stage(lr=4e-4), F) == {}
+    assert moved(STAGE2.bind("keypoint", F, 100), stage(lr=4e-4)) == {}
 
 
 @pytest.mark.parametrize(
@@ -137,7 +134,7 @@ def test_every_stage_of_the_guide_can_follow_every_other():
         for preset in PRESETS:
             config = resolve(PRESETS[preset], feature_size=F, epochs=100, layout="keypoint")
             followed, configs = begun(study_file.read(name), WarmStart("before", 0, 0.6, config.to_dict()))
-            followed.check(F)
+            followed.check()
             assert len(configs) == 5
 
 
@@ -170,7 +167,7 @@ def test_a_study_goes_on_from_what_it_is_stored_with_whatever_became_of_the_othe
     first = search_in(place, quick, data, name="first").study
     add_trial(first, "COMPLETE", [0.5], lr=1e-3)
     taken = found(place, data, quick)
-    search_in(place, follow(quick, taken, 42, 16), data, name="next", stage=taken)
+    search_in(place, follow(quick.bind("keypoint", 16, 2), taken, 42), data, name="next", stage=taken)
     add_trial(first, "COMPLETE", [0.9], lr=5e-3)
     assert found(place, data, quick) == found(place, data, quick, before=None) == taken
 
@@ -206,7 +203,7 @@ def test_a_study_cannot_be_given_another_stage_before_it_once_it_has_begun(place
     first = search_in(place, quick, data, name="first").study
     add_trial(first, "COMPLETE", [0.5])
     taken = found(place, data, quick)
-    search_in(place, follow(quick, taken, 42, 16), data, name="next", stage=taken)
+    search_in(place, follow(quick.bind("keypoint", 16, 2), taken, 42), data, name="next", stage=taken)
     hint = "omit --from to continue it, or start another study with --study-name NEW"
     assert refused(place, data, quick, before="other") == ("study 'next' follows 'first', not 'other'", hint)
     assert refused(place, data, quick, name="first", before="next") == ("study 'first' follows no other", hint)

@@ -1,0 +1,337 @@
+"""The options that mean the same in every command, and the types of their values."""
+
+import contextlib
+import math
+import os
+import re
+import sqlite3
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from face3d_tune.errors import did_you_mean
+from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.builtin import builtin_names
+from face3d_tune.study.presets import PRESETS
+from face3d_tune.system.paths import expanded
+
+if TYPE_CHECKING:
+    from face3d_tune.data.face_data import FaceData
+    from face3d_tune.storage.database import Storage
+
+DEFAULT_STORAGE = "sqlite:///face3d_tune.db"
+STORAGE_VARIABLE = "FACE3D_TUNE_STORAGE"
+ONLY_STUDY = "The study; may be left out if the storage holds only one."
+
+
+class Number(click.FloatRange):
+    """A range of numbers; NaN, which is neither below nor above any limit, is not in it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is no number", param, ctx)
+        return number
+
+
+class Choice(click.Choice[str]):
+    """One of a few words; a mistyped one is answered with the nearest."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """What click says, and the suggestion."""
+        said = super().get_invalid_choice_message(value, ctx).rstrip(".")
+        return said + did_you_mean(str(value), self.choices)
+
+
+class HomePath(click.Path):
+    """A path that may begin with `~`, also where no shell has replaced it: after `=`, in quotes, in a variable."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, of the type that was asked for."""
+        if "://" in str(value):
+            self.fail(f"{str(value)!r} is a URL; expected a path", param, ctx)
+        return super().convert(os.path.expanduser(value), param, ctx)
+
+
+FILE_OR_FOLDER = HomePath(path_type=Path)
+
+
+def storage_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--storage`, also from the environment."""
+    return click.option(
+        "--storage",
+        metavar="URL",
+        default=DEFAULT_STORAGE,
+        show_default=True,
+        envvar=STORAGE_VARIABLE,
+        show_envvar=True,
+        help="Database of the studies: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME.",
+    )(function)
+
+
+def complete_study(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Names of studies for the shell's Tab key: of a SQLite file, read without loading what opens every storage."""
+    url = context.params.get("storage") or os.environ.get(STORAGE_VARIABLE) or DEFAULT_STORAGE
+    path = expanded(url.removeprefix("sqlite:///"))
+    if not url.startswith("sqlite:///") or not path.is_file():
+        return []
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=0.2)
+        ) as database:
+            names = [name for (name,) in database.execute("select study_name from studies order by 1")]
+    except sqlite3.Error:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_study_file(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Built-in study files and those in reach."""
+    built_in = [CompletionItem(name) for name in builtin_names() if name.startswith(incomplete)]
+    return [*built_in, CompletionItem(incomplete, type="file")]
+
+
+def complete_preset(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """The guide's presets."""
+    return [name for name in PRESETS if name.startswith(incomplete)]
+
+
+def study_name_option(words: str) -> Callable[..., Any]:
+    """`--study-name`, with the shell's help."""
+    return click.option("--study-name", metavar="NAME", help=words, shell_complete=complete_study)
+
+
+def storage_words(storage: "Storage") -> list[str]:
+    """The words that name this storage again on a command line, if any are needed."""
+    context = click.get_current_context()
+    given = context.get_parameter_source("storage") == click.core.ParameterSource.COMMANDLINE
+    return ["--storage", str(storage)] if given and not storage.holds_secret else []
+
+
+def data_dir_option(without: str) -> Callable[..., Any]:
+    """`--data-dir`, with what is used without it."""
+    option: Callable[..., Any] = click.option(
+        "--data-dir",
+        type=FILE_OR_FOLDER,
+        metavar="DIR",
+        envvar="FACE3D_TUNE_DATA_DIR",
+        show_envvar=True,
+        help=f"Folder with the six data files; without it {without}.",
+    )
+    return option
+
+
+def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--data-dir` and the pair options: which data, which pairs, and who validates."""
+    function = data_dir_option("the bundled sample, faces160")(pair_options(function))
+    return function
+
+
+def study_data(study: str, attrs: Mapping[str, Any], data_dir: Path | None) -> "FaceData":
+    """The data that a study was made on. Raises DataError, and StudyError if `data_dir` holds other data."""
+    from face3d_tune.data.face_data import SAMPLE_NAME, load, recorded_selection
+    from face3d_tune.errors import StudyError
+
+    held, fingerprint = StudyAttr.data.of(attrs), StudyAttr.data_fingerprint.of(attrs)
+    if data_dir is None and held["source"] != SAMPLE_NAME:
+        data_dir = Path(held["source"])
+    data = load(data_dir, **recorded_selection(held))
+    if data.fingerprint() != fingerprint:
+        raise StudyError(
+            f"study {study!r} was made on other data ({fingerprint}) than {data.source} ({data.fingerprint()})",
+            "give the study's data with --data-dir",
+        )
+    return data
+
+
+turn_angle_option = click.option(
+    "--turn-angle",
+    type=Choice(["first", "second", "third"]),
+    default="first",
+    show_default=True,
+    help="Angle of a pose that is the head turn, here called yaw; `data check` shows all three.",
+)
+
+
+def pair_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--split`, `--min-yaw`, `--max-yaw`, `--turn-angle`: which pairs, and who validates."""
+    for option in reversed(
+        (
+            click.option(
+                "--split",
+                type=Choice(["person", "none"]),
+                default="person",
+                show_default=True,
+                help="Validate on people never trained on, or (none) on the training pairs themselves.",
+            ),
+            click.option(
+                "--min-yaw",
+                type=Number(0, 180),
+                default=0.0,
+                metavar="DEGREES",
+                help="Use only views turned at least this far.  [default: 0]",
+            ),
+            click.option(
+                "--max-yaw",
+                type=Number(0, 180),
+                metavar="DEGREES",
+                help="Use only views turned at most this far.  [default: no limit]",
+            ),
+            turn_angle_option,
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--device` and `--amp`: where a training runs and in which precision."""
+    for option in reversed(
+        (
+            click.option(
+                "--device",
+                default="auto",
+                show_default=True,
+                metavar="auto|cpu|cuda|cuda:N|mps",
+                help="Where to train; auto takes a GPU if there is one.",
+            ),
+            click.option(
+                "--amp",
+                type=Choice(["auto", "fp16", "bf16", "off"]),
+                default="auto",
+                show_default=True,
+                help="Mixed precision of the trials that ask for it; auto is fp16 on CUDA and off elsewhere.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+engine_option = click.option(
+    "--engine",
+    type=Choice(["auto", "plain", "batched"]),
+    default="auto",
+    show_default=True,
+    envvar="FACE3D_TUNE_ENGINE",
+    show_envvar=True,
+    help="What trains: the readable trainer, or the fast one with the same results.",
+)
+
+
+class SlotCount(click.ParamType[int]):
+    """`auto`, or a number of at least 1; None stands for auto."""
+
+    name = "slots"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or None."""
+        if value in ("auto", None):
+            return None
+        if isinstance(value, int) or (isinstance(value, str) and value.isdecimal() and int(value) > 0):
+            return int(value)
+        return self.fail(f"{value!r} is not in range; expected auto or a whole number of at least 1", param, ctx)
+
+
+slots_option = click.option(
+    "--slots",
+    type=SlotCount(),
+    metavar="auto|N",
+    envvar="FACE3D_TUNE_SLOTS",
+    show_envvar=True,
+    help="Trials in training at once.  [default: auto: from cores, memory, device and model size]",
+)
+
+
+class Duration(click.ParamType[float]):
+    """`90` or `90s`, `30m`, `8h`, as seconds; `0` if it may be."""
+
+    name = "duration"
+
+    def __init__(self, *, zero: bool = False) -> None:
+        self._zero = zero
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds."""
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip())
+        seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else -1.0
+        if seconds < 0 or (seconds == 0 and not self._zero):
+            self.fail(f"{value!r} is no duration; expected seconds, or a number with s, m or h, such as 8h", param, ctx)
+        return seconds
+
+
+artifacts_option = click.option(
+    "--artifacts",
+    metavar="DIR|s3://BUCKET/PREFIX",
+    default="face3d_tune_artifacts",
+    show_default=True,
+    envvar="FACE3D_TUNE_ARTIFACTS",
+    show_envvar=True,
+    callback=lambda context, parameter, value: None if value == "none" else value,
+    help="Where checkpoints lie; several machines need one that all reach. none keeps no checkpoints.",
+)
+
+
+def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--artifacts`, `--checkpoint-every`, `--keep-checkpoints`: what is kept of trials, and where; None is nowhere."""
+    for option in reversed(
+        (
+            artifacts_option,
+            click.option(
+                "--checkpoint-every",
+                type=Duration(zero=True),
+                default=0.0,
+                metavar="TIME",
+                help="Save a trial's state only so often, e.g. 60s.  [default: after every epoch]",
+            ),
+            click.option(
+                "--keep-checkpoints",
+                type=click.IntRange(0),
+                default=10,
+                show_default=True,
+                metavar="N",
+                help="Keep the best weights of so many finished trials.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def trying_options(what: str) -> Callable[..., Any]:
+    """`--python` and `--timeout`: how `what` runs the users' script."""
+
+    def options(function: Callable[..., Any]) -> Callable[..., Any]:
+        python = click.option(
+            "--python",
+            type=HomePath(),
+            default=sys.executable,
+            metavar="PATH",
+            help=f"Python that {what} runs the script with.  [default: this program's]",
+        )
+        timeout = click.option(
+            "--timeout",
+            type=Duration(),
+            default=600.0,
+            metavar="TIME",
+            help=f"How long {what} waits for the epoch, e.g. 90s, 30m.  [default: 10m]",
+        )
+        return python(timeout(function))
+
+    return options
+
+
+layout_option = click.option(
+    "--layout",
+    type=Choice(["keypoint", "pose"]),
+    default="keypoint",
+    show_default=True,
+    help="Layout of the model: with landmarks (the one the guide tuned), or pose only.",
+)

@@ -1,0 +1,181 @@
+"""What a person, or a program, sees of `face3d-tune run`."""
+
+import shlex
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import click
+from rich.cells import cell_len
+from rich.console import Console
+
+from face3d_tune.cli.options import storage_words
+from face3d_tune.cli.progress import JsonLines, SearchProgress, Tally
+from face3d_tune.cli.table import before_and_after, results_console
+from face3d_tune.device import device_name
+from face3d_tune.search.run_search import OpenSearch, View
+from face3d_tune.search.search import Search
+from face3d_tune.storage.database import Storage
+from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.foreign import count_foreign
+from face3d_tune.study.settings import describe_data
+from face3d_tune.study.trials import best_trial, count_imported
+from face3d_tune.study.warm_start import WarmStart, moved
+
+
+def view_of(*, quiet: bool, as_json: bool, data_dir: Path | None) -> View:
+    """Return what shows a search in the form that was asked for."""
+    console = Console(stderr=True, highlight=False, markup=False, quiet=quiet or as_json)
+    console.soft_wrap = not console.is_terminal  # a pipe gets whole lines, a person whole words
+    return JsonView(console, click.echo) if as_json else TerminalView(console, data_dir)
+
+
+class TerminalView:
+    """Shows a search to a person: what happens on stderr, the result on stdout."""
+
+    def __init__(self, console: Console, data_dir: Path | None) -> None:
+        self._console, self._data_dir = console, data_dir
+        self._started = time.monotonic()
+        self._tally: Tally
+
+    def warning(self, line: str) -> None:
+        """Print a warning."""
+        click.echo(f"warning: {line}", err=True)
+
+    def opening(self) -> AbstractContextManager[object]:
+        """Show what takes half a minute where embeddings are wide, once for a study."""
+        return self._console.status("what ridge regression reaches, which is the line to beat")
+
+    def opened(self, opened: OpenSearch) -> SearchProgress:
+        """Print where everything comes from and what will happen."""
+        _introduce(self._console, opened)
+        if opened.requeued:
+            self._console.print(f"{opened.requeued} trial(s) without a living worker: queued again")
+        if opened.nothing_to_do:
+            click.echo(_nothing_to_do(opened.search, opened.budget))
+        self._tally = _tally(opened)
+        return SearchProgress(self._console, self._tally)
+
+    def interrupted(self, opened: OpenSearch) -> None:
+        """Say that nothing is lost, and how to go on."""
+        search = opened.search
+        done = f"{search.finished()} of {opened.budget} finished trials"
+        self._console.print(f"study {search.study.study_name!r} holds {done}; what was running is queued again")
+        self._console.print("hint: the same command goes on from there")
+
+    def ended(self, opened: OpenSearch) -> None:
+        """Print the result, and what to type next."""
+        before_and_after(opened.search.study)
+        if not opened.nothing_to_do:
+            self._console.print(f"{self._tally}; {(time.monotonic() - self._started) / 60:.1f} minutes")
+        _say_what_is_next(opened.search, opened.storage, self._data_dir)
+
+
+class JsonView:
+    """Shows a search to a program: an object a line on stdout."""
+
+    def __init__(self, console: Console, write: Callable[[str], object]) -> None:
+        self._console, self._write = console, write
+        self._started = time.monotonic()
+        self._tally: Tally
+        self._lines: JsonLines
+
+    def warning(self, line: str) -> None:
+        """Print a warning on stderr."""
+        click.echo(f"warning: {line}", err=True)
+
+    def opening(self) -> AbstractContextManager[object]:
+        """Show nothing."""
+        return nullcontext()
+
+    def opened(self, opened: OpenSearch) -> JsonLines:
+        """`started`: storage, goal, done, engine, and what the study continues from."""
+        self._tally = _tally(opened)
+        self._lines = JsonLines(self._console, self._tally, self._write)
+        follows = {"from": opened.stage.to_attr()} if opened.stage else {}
+        done, engine = self._tally.done, opened.plan.engine
+        self._lines.say("started", storage=str(opened.storage), goal=opened.budget, done=done, engine=engine, **follows)
+        return self._lines
+
+    def interrupted(self, opened: OpenSearch) -> None:
+        """Show nothing: the exit code says it."""
+
+    def ended(self, opened: OpenSearch) -> None:
+        """`finished`: done, value and trial of the best, seconds."""
+        value, number = self._tally.best or (None, None)
+        seconds = time.monotonic() - self._started
+        self._lines.say("finished", done=self._tally.done, value=value, trial=number, seconds=seconds)
+
+
+def _tally(opened: OpenSearch) -> Tally:
+    study = opened.search.study
+    return Tally(study.study_name, opened.budget, study.get_trials(deepcopy=False))
+
+
+def _introduce(console: Console, opened: OpenSearch) -> None:
+    """Say what will happen, and where everything comes from."""
+    search = opened.search
+    setup, file, study, folds = search.setup, search.file, search.study, search.settings.folds
+    no_model = StudyAttr.no_model_cosine.of(study.user_attrs)
+    imported = f", {count} more imported" if (count := count_imported(study)) else ""
+    imported += f", {count} added by hand" if (count := count_foreign(study)) else ""
+    console.print(f"data     {describe_data(study.user_attrs)}; poses in {setup.data.file_pose_unit}")
+    done = f"{search.finished()} of {opened.budget} trials done{imported}"
+    console.print(f"study    {study.study_name} ({file.path.name}) in {opened.storage}; {done}")
+    console.print(
+        f"trials   {file.sampler.name} over {', '.join(file.space)}; {file.pruner.name} pruner; "
+        f"up to {search.settings.epochs} epochs {f'in each of {folds} folds' if folds > 1 else 'each'}"
+    )
+    if stage := WarmStart.of(study.user_attrs):
+        console.print(f"from     {stage}")
+        for name, (was, now) in moved(file, stage).items():
+            console.print(f"         its {name} is outside this space: {_short(was)}; begins at {_short(now)}")
+    names = [name for name in file.presets if name not in file.near]
+    near = f"; {len(file.near)} near the best" if file.near else ""
+    console.print(f"presets  {', '.join(names) or 'none'}{near}")
+    console.print(f"device   {device_name(setup.device)}, mixed precision {setup.precision}; seed {search.seed}")
+    console.print(f"engine   {opened.plan}")
+    ridge, over = StudyAttr.ridge_cosine.of(study.user_attrs), f" over {folds} folds of people" if folds > 1 else ""
+    ends = "" if setup.target is None else f"; ends at {_target(search)}"
+    lines = f"without a model it is {no_model:.4f}, ridge {ridge:.4f}"
+    console.print(f"goal     mean validation cosine{over}; {lines}{ends}\n")
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _target(search: Search) -> str:
+    """`0.85`, or `0.85 in 5 epochs in a row`."""
+    target, epochs = search.setup.target, search.setup.target_epochs
+    return f"{target}{f' in {epochs} epochs in a row' if epochs > 1 else ''}"
+
+
+def _nothing_to_do(search: Search, budget: int) -> str:
+    name, finished = search.study.study_name, search.finished()
+    if search.target_reached():
+        return f"nothing to do: study {name!r} has reached the target, {_target(search)}\n"
+    held = f"study {name!r} holds {finished} finished trials, {budget} were asked for"
+    return f"nothing to do: {held}; for more: --trials {finished + 50}\n"
+
+
+def _say_what_is_next(search: Search, place: Storage, data_dir: Path | None) -> None:
+    """What to type next, as it can be pasted."""
+    if best_trial(search.study) is None:
+        return
+    storage = storage_words(place)
+    study = [*storage, "--study-name", search.study.study_name]
+    data = ["--data-dir", str(data_dir)] if data_dir else []
+    click.echo("\nNext, with this storage's URL in FACE3D_TUNE_STORAGE:" if place.holds_secret else "\nNext:")
+    steps = (
+        (["export", *study], "the training command of the best trial"),
+        (["confirm", *study, *data], "is it really better? trained again, on people never seen"),
+        (["train", *study, *data], "train it here: checkpoint, history, curve"),
+        (["dashboard", *storage], "look at every trial in the browser"),
+    )
+    lines = [f"  face3d-tune {shlex.join(words):<40}  # {why}" for words, why in steps]
+    console = results_console()
+    if console.is_terminal and max(map(cell_len, lines)) > console.width:
+        lines = [f"  # {why}\n  face3d-tune {shlex.join(words)}" for words, why in steps]
+    click.echo("\n".join(lines))

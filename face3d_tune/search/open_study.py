@@ -1,0 +1,108 @@
+"""Open a study, or create it: it is stored only if it can be searched, and continued only under its own conditions."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import optuna
+from optuna.distributions import check_distribution_compatibility
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+
+from face3d_tune.data.face_data import FaceData
+from face3d_tune.errors import StudyError
+from face3d_tune.search.algorithms import make_pruner, make_sampler
+from face3d_tune.storage.database import one_at_a_time
+from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.foreign import is_own_study
+from face3d_tune.study.settings import ANOTHER, Settings, check_same, ridge_attrs, study_attrs
+from face3d_tune.study.study_file import BoundStudyFile
+from face3d_tune.study.warm_start import WarmStart
+
+METRIC = "val_cosine"
+
+
+def check(file: BoundStudyFile, settings: Settings, data: FaceData) -> None:
+    """Raise StudyFileError if the file cannot be searched on these data: before a storage is opened or made.
+
+    ConfigError, if the data cannot be cut into so many folds.
+    """
+    training_pairs = min(len(fold.parts["train"]) for fold in data.folds(settings.folds))
+    file.check(training_pairs)
+    make_pruner(file)
+    make_sampler(file, 0)
+
+
+def open_study(
+    storage: RDBStorage,
+    name: str,
+    file: BoundStudyFile,
+    settings: Settings,
+    data: FaceData,
+    stage: WarmStart | None = None,
+) -> optuna.Study:
+    """Open the study, or create it; `stage` is what `file` has taken over from another one.
+
+    Raises StudyError if it was made under other conditions, StudyFileError or ConfigError if the file does not fit;
+    then nothing has been stored.
+    """
+    check(file, settings, data)
+    _, aliases = file.distinct_presets()
+    follows = {StudyAttr.follows.key: stage.to_attr()} if stage else {}
+    attrs = {"preset_aliases": aliases, **follows, **study_attrs(data, file, settings)}
+    pruner = make_pruner(file)
+    with one_at_a_time(storage.engine):
+        study = optuna.create_study(
+            study_name=name, storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
+        )
+        if not is_own_study(study):  # new, of a process that died before this was done, or of another program
+            _require_empty(study)
+            _describe(study, attrs)
+        else:
+            check_same(name, study.user_attrs, attrs, settings)
+            _require_same_kinds(study, file)
+        if not StudyAttr.id.held_by(study.user_attrs):
+            study.set_user_attr(StudyAttr.id.key, uuid4().hex)
+    return study
+
+
+def store_ridge(study: optuna.Study, data: FaceData, folds: int) -> None:
+    """Store what ridge regression reaches, unless the study has it: half a minute where embeddings are wide.
+
+    Other workers need not wait for it.
+    """
+    if not StudyAttr.ridge_cosine.held_by(study.user_attrs):
+        for key, value in ridge_attrs(data, folds).items():
+            study.set_user_attr(key, value)
+
+
+def _require_empty(study: optuna.Study) -> None:
+    """Raise StudyError if another program made the study."""
+    foreign = study.directions != [StudyDirection.MAXIMIZE] or study.get_trials(deepcopy=False)
+    if foreign or StudyAttr.settings.held_by(study.user_attrs):  # which stands last: so it is not ours
+        raise StudyError(f"study {study.study_name!r} was not made by face3d-tune", ANOTHER)
+
+
+def _require_same_kinds(study: optuna.Study, file: BoundStudyFile) -> None:
+    """Raise StudyError if a trial holds a parameter as another kind than the study file: Optuna takes one kind."""
+    for trial in study.get_trials(deepcopy=False):
+        for parameter in trial.distributions.keys() & file.space.keys():
+            try:
+                check_distribution_compatibility(trial.distributions[parameter], file.space[parameter])
+            except ValueError:
+                raise StudyError(
+                    f"trial {trial.number} of study {study.study_name!r}, which another program added, holds "
+                    f"{parameter} as another kind of parameter than this study; Optuna takes one kind only",
+                    ANOTHER,
+                ) from None
+
+
+def _describe(study: optuna.Study, attrs: Mapping[str, Any]) -> None:
+    """Say in a new study what it is about."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names([METRIC])
+    for key, value in attrs.items():
+        study.set_user_attr(key, value)
