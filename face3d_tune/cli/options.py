@@ -35,7 +35,7 @@ class Number(click.FloatRange):
         """The number."""
         number = float(super().convert(value, param, ctx))
         if math.isnan(number):
-            self.fail(f"{value} is no number", param, ctx)
+            self.fail(f"{value} is not a number", param, ctx)
         return number
 
 
@@ -263,7 +263,9 @@ class Duration(click.ParamType[float]):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip())
         seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else -1.0
         if seconds < 0 or (seconds == 0 and not self._zero):
-            self.fail(f"{value!r} is no duration; expected seconds, or a number with s, m or h, such as 8h", param, ctx)
+            self.fail(
+                f"{value!r} is not a duration; expected seconds, or a number with s, m or h, such as 8h", param, ctx
+            )
         return seconds
 
 
@@ -289,7 +291,7 @@ def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 type=Duration(zero=True),
                 default=0.0,
                 metavar="TIME",
-                help="Save a trial's state only so often, e.g. 60s.  [default: after every epoch]",
+                help="Time between two checkpoints of a trial, e.g. 60s.  [default: after every epoch]",
             ),
             click.option(
                 "--keep-checkpoints",
@@ -297,7 +299,7 @@ def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 default=10,
                 show_default=True,
                 metavar="N",
-                help="Keep the best weights of so many finished trials.",
+                help="Number of finished trials whose best weights are kept.",
             ),
         )
     ):

@@ -62,7 +62,7 @@ class TerminalView:
         search = opened.search
         done = f"{search.finished()} of {opened.budget} finished trials"
         self._console.print(f"study {search.study.study_name!r} holds {done}; what was running is queued again")
-        self._console.print("hint: the same command goes on from there")
+        self._console.print("hint: run the same command to resume")
 
     def ended(self, opened: OpenSearch) -> None:
         """Print the result, and what to type next."""
@@ -156,8 +156,8 @@ def _nothing_to_do(search: Search, budget: int) -> str:
     name, finished = search.study.study_name, search.finished()
     if search.target_reached():
         return f"nothing to do: study {name!r} has reached the target, {_target(search)}\n"
-    held = f"study {name!r} holds {finished} finished trials, {budget} were asked for"
-    return f"nothing to do: {held}; for more: --trials {finished + 50}\n"
+    held = f"study {name!r} already has {finished} of {budget} trials"
+    return f"nothing to do: {held}; to continue: --trials {finished + 50}\n"
 
 
 def _say_what_is_next(search: Search, place: Storage, data_dir: Path | None) -> None:

@@ -152,7 +152,7 @@ def test_progress_goes_to_stderr_with_a_line_for_every_trial(session):
 def test_running_again_finds_nothing_to_do_and_tells_how_to_get_more(session):
     again = session.call(*session.run)
     assert again.code == 0
-    assert again.out.startswith(f"nothing to do: study 'quick' holds {TRIALS} finished trials, {TRIALS} were asked for")
+    assert again.out.startswith(f"nothing to do: study 'quick' already has {TRIALS} of {TRIALS} trials")
     assert "--trials 56" in again.out
     assert rows(again.out) == rows(session.search.out)
     assert session.study.get_trials() == session.trials
@@ -265,7 +265,7 @@ def pruned(session):
 
 def test_a_pruned_trial_counts_and_is_marked_in_the_table(session, pruned):
     answer = session.call(*session.run, *pruned)
-    assert answer.out.startswith(f"nothing to do: study 'quick' holds {TRIALS} finished trials")
+    assert answer.out.startswith(f"nothing to do: study 'quick' already has {TRIALS} of {TRIALS} trials")
     value = f"{session.trials[1].value:.4f}"
     assert f" {value} (pruned) " in answer.out
     assert rows(answer.out)["quickstart"] == ["=", *rows(answer.out)["recommended"]]

@@ -299,7 +299,7 @@ def test_a_search_counts_its_own_trials_and_learns_from_the_imported_ones(home, 
     status = call("status", "--storage", storage_url, cwd=home.folder).out
     assert "begun: 3 complete, 2 of them imported" in status
     more = call(*words, "--storage", storage_url, "--study-name", "begun", cwd=home.folder)
-    assert "nothing to do: study 'begun' holds 1 finished trials" in more.out
+    assert "nothing to do: study 'begun' already has 1 of 1 trials" in more.out
 
 
 def test_the_command_of_an_imported_trial_has_the_flags_of_its_run(home, sqlite_url):

@@ -115,7 +115,7 @@ def test_a_signal_ends_the_search_after_the_epoch_and_the_same_command_goes_on(
     assert out == ""
     assert "stopping after this epoch; once more to stop at once" in err
     assert err.split("\n\n")[-1].splitlines() == ["interrupted"]
-    assert "hint: the same command goes on from there" in err
+    assert "hint: run the same command to resume" in err
 
     *done, stopped, again = read_trials(place)
     assert {trial.state for trial in done} == {TrialState.COMPLETE}

@@ -54,7 +54,7 @@ def test_the_time_between_checkpoints_is_a_duration_or_nothing(text, seconds):
 
 @pytest.mark.parametrize("text", ["-1", "often", "nan", ""])
 def test_another_time_is_refused(text):
-    assert "is no duration; expected seconds" in given("--checkpoint-every", text)
+    assert "is not a duration; expected seconds" in given("--checkpoint-every", text)
 
 
 def test_how_many_best_weights_are_kept():
