@@ -29,37 +29,37 @@ from face3d_tune.study.trials import OF_THE_CONFIG, OUTSIDE, cause, count_causes
 from face3d_tune.system import signals
 from face3d_tune.training.base import EpochResult
 
-_ERRORS_IN_A_ROW = 5  # after so many the cause is not the configuration
+_ERRORS_IN_A_ROW = 5  # after so many in a row the cause is not the config
 _HOPELESS_IN_A_ROW = 20  # for each slot, by their own config; after so many the space is to blame
-_REST = 1.0  # seconds between two looks at the trials of other workers
+_REST = 1.0  # seconds between two checks on the trials of other workers
 _ALERT = 0.1  # seconds until an interrupt is noticed while resting
 
 T = TypeVar("T")
 
 
 class Watcher(Protocol):
-    """Someone who watches a search: a terminal, or a test."""
+    """The observer of a search: a terminal, or a test."""
 
     def trial_started(self, number: int, preset: str | None, config: TrialConfig) -> None:
-        """A trial begins to train."""
+        """Take note that a trial begins to train."""
 
     def fold_started(self, number: int, fold: int, folds: int) -> None:
-        """A trial of several folds begins to train on this one, from 1, or begins it again."""
+        """Take note that a trial of several folds begins this one (1-based), or begins it again."""
 
     def epoch_ended(self, number: int, result: EpochResult) -> None:
-        """One epoch is trained and validated. What this raises stops the search at once."""
+        """Take note of an epoch, trained and validated. An exception from here stops the search at once."""
 
     def trial_ended(self, trial: FrozenTrial) -> None:
-        """A trial has been told to Optuna."""
+        """Take note that Optuna has been told of a trial's end."""
 
     def trial_lost(self, number: int, reason: str) -> None:
-        """Another worker has taken the trial, or another program has ended it."""
+        """Take note that a trial was reassigned to another worker, or ended by another program."""
 
     def note(self, line: str) -> None:
-        """Something a person should know; may come from another thread."""
+        """Take a message for the user; it may come from another thread."""
 
     def stopping(self) -> bool:
-        """Whether the search should stop when the epochs in training have ended."""
+        """Tell whether the search should stop when the running epochs have ended."""
 
 
 Begin = Callable[[optuna.Trial, TrialReporter], TrialRun | Outcome]  # samples; an outcome if there is nothing to train
@@ -71,8 +71,8 @@ class _Running:
 
     trial: optuna.Trial
     reporter: TrialReporter
-    run: TrialRun | None = None  # until its parameters are known
-    outcome: Outcome | None = None  # set when it has ended and only waits to be told
+    run: TrialRun | None = None  # None until its parameters are known
+    outcome: Outcome | None = None  # set once it has ended and waits to be told
     stopped: bool = False  # its last epoch before a stop has ended
     started: float = field(default_factory=time.monotonic)
 
@@ -118,7 +118,7 @@ class Loop:
         self._failures: list[FrozenTrial] = []  # since a trial finished
 
     def run(self) -> None:
-        """Search to the end. Raises what `Search.run` says."""
+        """Search to the end. Raises what `Search.run` raises."""
         try:
             while not self._attempt(self._exchange):
                 if not self._train_on():
@@ -135,7 +135,7 @@ class Loop:
             raise
 
     def _attempt(self, action: Callable[[], T]) -> T | None:
-        """What `action` returns; None if the database is away. Raises StudyGoneError."""
+        """Return the result of `action`; None if the database is away. Raises StudyGoneError."""
 
         def on_study() -> T:
             with self._queue.on_study():
@@ -145,9 +145,9 @@ class Loop:
             return self._database_retry.attempt(on_study)
 
     def _exchange(self) -> bool:
-        """Tell the database what it does not know yet, and fill free slots; whether the search is over.
+        """Tell the database what is new, and fill free slots; return whether the search is over.
 
-        What fails in the middle is done again from where it failed.
+        A step that fails is repeated from where it failed.
         """
         for entry in list(self._running.values()):
             self._deliver(entry)
@@ -162,7 +162,7 @@ class Loop:
         return not self._running and (not in_time or self._queue.finished() >= self._budget)
 
     def _deliver(self, entry: _Running) -> None:
-        """Store what waits of one trial: the parameters, the curve, the end."""
+        """Store the pending changes of one trial: the parameters, the curve, the end."""
         try:
             if entry.run is None and entry.outcome is None:
                 self._start(entry)
@@ -190,27 +190,27 @@ class Loop:
         self._slots.start(task)
 
     def _train_on(self) -> bool:
-        """Take what the slots give next; False if nothing is in training."""
+        """Process the next events of the slots; return False if no training runs."""
         if not any(entry.training for entry in self._running.values()):
             return False
         self._take_events()
         return True
 
     def _take_events(self) -> list[Event]:
-        """Hand what the slots give next to its trials."""
+        """Pass the next events of the slots to their trials."""
         events = self._slots.wait()
         try:
             for event in events:
                 self._take(event)
         except (StorageAwayError, StudyGoneError):
             for event in events:
-                if event.number in self._running and _is_last(event.given):  # so that nobody waits for another
+                if event.number in self._running and _is_last(event.given):  # no other trial waits for it
                     self._running[event.number].stopped = True
             raise
         return events
 
     def _take(self, event: Event) -> None:
-        """Hand an event to its trial."""
+        """Pass an event to its trial."""
         entry = self._running.get(event.number)
         if entry is None or entry.run is None or not entry.training:
             return
@@ -229,13 +229,13 @@ class Loop:
             self._train(verdict)
 
     def _ended(self, trial: FrozenTrial) -> None:
-        """Go on without a trial that was told. Raises TrainingError if it was one failure too many."""
+        """Continue without a trial that was told. Raises TrainingError after too many failures in a row."""
         self._completed.forget()
         del self._running[trial.number]
         self._watcher.trial_ended(trial)
         if said := self._retain(trial):
             self._watcher.note(said)
-        if cause(trial) == OUTSIDE:  # which says nothing about the space, nor about this machine
+        if cause(trial) == OUTSIDE:  # another program's failure says nothing about the space or this machine
             return
         self._failures = [*self._failures, trial] if trial.state == TrialState.FAIL else []
         errors = [failed for failed in self._failures if TrialAttr.cause.get(failed.user_attrs) not in OF_THE_CONFIG]
@@ -257,7 +257,7 @@ class Loop:
             )
 
     def _lost(self, entry: _Running) -> None:
-        """Go on without a trial that another worker has taken, or another program has ended."""
+        """Continue without a trial that another worker has taken, or another program has ended."""
         self._slots.drop(entry.trial.number)
         self._queue.worker.forget(trial_id(entry.trial))
         del self._running[entry.trial.number]
@@ -270,7 +270,7 @@ class Loop:
             time.sleep(_ALERT)
 
     def _stop(self) -> None:
-        """Let the epochs in training end, save them, put the trials back, and leave as KeyboardInterrupt."""
+        """Let the running epochs end, save them, requeue the trials, and raise KeyboardInterrupt."""
         self._slots.save_next()
         while training := [entry for entry in self._running.values() if entry.training]:
             for event in self._take_events():
@@ -283,7 +283,7 @@ class Loop:
         raise KeyboardInterrupt
 
     def _settle(self) -> bool:
-        """Tell what has ended and put the rest back, in the order in which it was asked for."""
+        """Tell what has ended and requeue the rest, in the order in which it was asked for."""
         for number in sorted(self._running):
             entry = self._running[number]
             try:
@@ -298,13 +298,13 @@ class Loop:
         return True
 
     def _await_epochs(self) -> None:
-        """Return when everything in training has ended an epoch, and so has been saved."""
+        """Wait until every running training has ended an epoch, and so has been saved."""
         awaited = {number for number, entry in self._running.items() if entry.training}
         while awaited:
             awaited -= {event.number for event in self._slots.wait() if not isinstance(event.given, Note)}
 
     def _abandon(self, reason: str) -> None:
-        """Put back at once whatever still runs; what the database does not take is found by the next worker."""
+        """Requeue at once what still runs; if the database is away, the next worker finds it."""
         for number in sorted(self._running):
             entry = self._running[number]
             self._slots.drop(number)
@@ -324,7 +324,7 @@ class Loop:
 
 
 def _is_last(given: EpochResult | Resumed | Note | Failure) -> bool:
-    """Whether a slot gives nothing after this of the same training."""
+    """Tell whether an event is the last of its training."""
     if isinstance(given, Resumed) and given.results:
         given = given.results[-1]
     return isinstance(given, Failure) or (isinstance(given, EpochResult) and given.stop_reason is not None)

@@ -1,7 +1,7 @@
-"""What a trial from the queue asks for, held against the study file before Optuna reads it.
+"""The parameters that a queued trial asks for, checked against the study file before Optuna reads them.
 
-Everyone who reaches the storage may queue a trial. Optuna takes any value: one outside of its range it would use with a
-warning, another kind of value would end the search with a ValueError each time that the trial is begun.
+Every program with access to the storage may queue a trial, and Optuna takes any value. It would use one outside of its
+range with a warning. A value of another kind would end the search with a ValueError each time that the trial begins.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ _LONGEST = 60  # characters of a value in a message
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """What a trial asks for beside the parameters that Optuna knows of."""
+    """The request of a queued trial, beside Optuna's own parameters."""
 
     overrides: Mapping[str, Any]
     preset: str | None
@@ -58,7 +58,7 @@ def read(trial: FrozenTrial, file: StudyFile) -> Queued:
 
 
 def say_ignored(names: tuple[str, ...], file: StudyFile) -> str:
-    """Name the parameters that were not used, and what was perhaps meant."""
+    """Name the ignored parameters, and what was perhaps meant."""
     said = []
     for name in names:
         near = near_miss(name, file.space)
@@ -67,7 +67,7 @@ def say_ignored(names: tuple[str, ...], file: StudyFile) -> str:
 
 
 def short(value: object) -> str:
-    """Write a value that anyone may have stored, cut if it is long."""
+    """Format a stored value of any origin, cut if it is long."""
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 

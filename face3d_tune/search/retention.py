@@ -1,4 +1,4 @@
-"""What is kept of the trainings of a study: checkpoints while a trial may still be taken up, its best weights after."""
+"""Retention of a study's checkpoints: resumable ones while a trial runs, its best weights once it has finished."""
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -13,15 +13,15 @@ DEFAULT_KEEP = 10  # trials
 
 
 class Retention:
-    """The checkpoints of one study; without `checkpoints` nothing is kept and nothing is done.
+    """The checkpoints of one study; does nothing without `checkpoints`.
 
-    The methods that change something say in one line what went wrong, or None: no trial ends by it.
+    The methods that change something return what went wrong in one line, or None: no trial ends by it.
 
     Args:
-        study: Whose trials these are.
+        study: The study of the trials.
         checkpoints: Where and how often.
-        keep: Best weights are kept of so many finished trials.
-        folds: Of a trial; the best weights are those of the first.
+        keep: The number of finished trials whose best weights are kept.
+        folds: Folds of a trial; the best weights are those of the first.
     """
 
     def __init__(self, study: optuna.Study, checkpoints: Checkpoints | None, keep: int, folds: int = 1) -> None:
@@ -29,13 +29,13 @@ class Retention:
         self._study, self._keep, self._folds = study, keep, folds
 
     def key(self, trial: FrozenTrial | optuna.Trial) -> str | None:
-        """Under which the checkpoints of a trial's first fold are kept, and were by whoever trained it before."""
+        """Return the key of the checkpoints of a trial's first fold, whichever worker trains it."""
         return None if self.checkpoints is None else f"trial-{lineage(trial)}"
 
     def take(self, trial: FrozenTrial) -> str | None:
-        """A trial has ended: keep its best weights, if it is one of the best, and nothing else.
+        """Keep the best weights of an ended trial, if it is one of the best, and nothing else.
 
-        The checkpoints of a trial that was put back are its successor's.
+        The checkpoints of a requeued trial are its successor's.
         """
         key = self.key(trial)
         if self.checkpoints is None or key is None or TrialAttr.requeued.held_by(trial.user_attrs):
@@ -47,7 +47,7 @@ class Retention:
         return self.checkpoints.keep_best(self._ranked(), self._keep) or said
 
     def tidy(self) -> str | None:
-        """Do it for every trial whose worker died between its end and this."""
+        """Tidy the checkpoints of every trial whose worker died between the trial's end and `take`."""
         if self.checkpoints is None:
             return None
         ended: dict[str, str | None] = {}
@@ -60,11 +60,11 @@ class Retention:
         return self.checkpoints.tidy(ended) or self.checkpoints.keep_best(self._ranked(), self._keep)
 
     def _later(self, key: str) -> list[str]:
-        """The keys of a trial's other folds."""
+        """Return the keys of a trial's other folds."""
         return [key_of(key, fold) for fold in range(2, self._folds + 1)]
 
     def _ranked(self) -> list[str]:
-        """The names of all trials that finished here, completed before pruned ones, the best first."""
+        """Return the names of all trials that finished here, completed before pruned ones, best first."""
         trials = list(filter(trained_here, self._study.get_trials(deepcopy=False, states=FINISHED)))
         value = {trial.number: kept_cosine(trial) for trial in trials}
         order = sorted(trials, key=lambda trial: (trial.state == TrialState.COMPLETE, value[trial.number] or -1.0))

@@ -62,18 +62,18 @@ class Search:
         self._before = (stage.study,) if stage else ()
 
     def finished(self) -> int:
-        """Trials that count towards the budget: completed or pruned."""
+        """Count the trials within the budget: completed or pruned."""
         return self.queue.finished()
 
     def target_reached(self) -> bool:
-        """Whether a completed trial has reached the target."""
+        """Tell whether a completed trial has reached the target."""
         if self.setup.target is None:
             return False  # without reading the study
         completed = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return any(reached(trial, self.setup.target, self.setup.target_epochs) for trial in completed)
 
     def requeue_abandoned(self) -> int:
-        """Queue the trials of workers that are known to be dead again; how many there were."""
+        """Requeue the trials of dead workers; return how many there were."""
         return len(self.queue.requeue_orphans())
 
     def enqueue_presets(self) -> None:

@@ -17,9 +17,10 @@ from face3d_tune.study.trials import is_complete
 
 
 def held(history: History, kept: float, kept_epoch: int, target: float, epochs: int) -> bool:
-    """Whether a training has reached `target`: its kept cosine has, and `epochs` in a row round `kept_epoch` (from 1).
+    """Tell whether a training has reached `target`: its kept cosine has, and `epochs` in a row round `kept_epoch` (from
+    1).
 
-    Its other cosines count with the digits that are stored.
+    Its other cosines count with the stored digits.
     """
     if kept < target:
         return False
@@ -28,7 +29,7 @@ def held(history: History, kept: float, kept_epoch: int, target: float, epochs: 
 
 
 def reached(trial: FrozenTrial, target: float, epochs: int) -> bool:
-    """The same of a stored trial; one that has not completed, or does not count, has not."""
+    """Tell the same of a stored trial; one that has not completed, or does not count, has not reached it."""
     attrs = trial.user_attrs
     if trial.value is None or not is_complete(trial):
         return False
@@ -39,13 +40,13 @@ def reached(trial: FrozenTrial, target: float, epochs: int) -> bool:
 
 
 def reached_by_any(trials: Iterable[FrozenTrial], effort: Mapping[str, Any]) -> bool:
-    """Whether a trial has the target that the last run of its study had, if that had one."""
+    """Tell whether a trial has reached the target of its study's last run; false without a target."""
     target, epochs = effort.get("target"), effort.get("target_epochs", 1)
     return target is not None and any(reached(trial, target, epochs) for trial in trials)
 
 
 def _run(cosines: Iterable[float], target: float) -> int:
-    """How many there are before the first below the target."""
+    """Count the values before the first below the target."""
     count = 0
     for cosine in cosines:
         if cosine < target:

@@ -39,7 +39,7 @@ _INHERITED = (
 
 
 class TrialLost(Exception):
-    """Another worker took the trial, since this one seemed dead; or another program ended it."""
+    """A trial lost to another worker, since this one seemed dead; or ended by another program."""
 
 
 class TrialQueue:
@@ -64,11 +64,11 @@ class TrialQueue:
         return Worker(self._engine, self._study_id, silence=self._silence, alone=alone)
 
     def on_study(self) -> AbstractContextManager[None]:
-        """Raise StudyGoneError if the study is not there in this block, rather than what comes of that."""
+        """Raise StudyGoneError if the study is missing in this block, in place of the errors that follow from it."""
         return still_present(self.study, self._own)
 
     def counts(self) -> dict[TrialState, int]:
-        """Trials by state, without reading them; imported ones and those of other programs count nowhere."""
+        """Count trials by state, without reading them; imported ones and those of other programs do not count."""
         question = text(
             "select state, count(*) from trials t where study_id = :study and not exists "
             "(select 1 from trial_user_attributes a where a.trial_id = t.trial_id "
@@ -80,12 +80,12 @@ class TrialQueue:
         return {TrialState[state]: count for state, count in rows}
 
     def finished(self) -> int:
-        """Trials that count towards the budget: completed or pruned, and trained here."""
+        """Count the trials within the budget: completed or pruned, and trained here."""
         counts = self.counts()
         return sum(counts.get(state, 0) for state in FINISHED)
 
     def enqueue(self, presets: Iterable[InitialTrial]) -> None:
-        """Put every preset that the study does not hold yet in the queue, in this order."""
+        """Queue every preset that the study does not have yet, in this order."""
         with one_at_a_time(self._engine):
             # One that another program completed is queued again; so is one whose retry another program took.
             trials = [trial for trial in own_trials(self._trials()) if not TrialAttr.requeued.held_by(trial.user_attrs)]
@@ -97,7 +97,7 @@ class TrialQueue:
                     self.study.enqueue_trial(dict(preset.params), user_attrs=attrs)
 
     def add_imported(self, trials: Iterable[FrozenTrial]) -> dict[str, tuple[int, bool]]:
-        """Store trials that were trained elsewhere, each once; by `run_id` the number, and whether it is new."""
+        """Store trials that were trained elsewhere, each once; return by `run_id` the number, and whether it is new."""
         with one_at_a_time(self._engine):
             imported = [trial for trial in self._trials() if isinstance(TrialAttr.run_id.get(trial.user_attrs), str)]
             held = {TrialAttr.run_id.of(trial.user_attrs): trial.number for trial in imported}
@@ -112,7 +112,7 @@ class TrialQueue:
             return taken
 
     def ask(self, budget: int) -> optuna.Trial | None:
-        """The next trial, claimed; None if the finished ones and those in training may be enough for `budget`."""
+        """Claim the next trial; None if the finished ones and those in training may suffice for `budget`."""
         self._trials()  # so that little is left to read while the others wait
         with one_at_a_time(self._engine) as still_alone:
             self._requeue_orphans()
@@ -130,9 +130,9 @@ class TrialQueue:
             return trial
 
     def tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
-        """End a trial, or queue it again if only its process died. Raises TrialLost.
+        """End a trial, or requeue it if only its process died. Raises TrialLost.
 
-        Told again after the database went away in between, it changes nothing.
+        A repeated call, after the database went away in between, changes nothing.
         """
         try:
             if not self._storage.get_trial(trial_id(trial)).state.is_finished():
@@ -168,7 +168,7 @@ class TrialQueue:
                 return self.study.tell(trial, outcome.value)
 
     def requeue(self, trial: optuna.Trial, reason: str) -> None:
-        """Fail a trial of this worker and queue it again. Raises TrialLost."""
+        """Fail a trial of this worker and requeue it. Raises TrialLost."""
         with one_at_a_time(self._engine):
             held = self._storage.get_trial(trial_id(trial))
             if held.state.is_finished():  # it was being told when the interrupt came
@@ -186,9 +186,9 @@ class TrialQueue:
         return "reassigned to another worker: no heartbeat from this one"
 
     def requeue_orphans(self) -> list[Orphan]:
-        """Put back every trial that runs without a living worker; which these were.
+        """Requeue every running trial without a living worker; return these trials.
 
-        What another program asked for and sampled is left to it.
+        A trial that another program asked for and sampled stays with that program.
         """
         if not self.worker.orphans():
             return []
@@ -209,9 +209,9 @@ class TrialQueue:
     def _requeue(self, trial: FrozenTrial, reason: str, *, death: Cause | None = None) -> None:
         """Fail a trial and queue the same parameters and seed again, so that its successor ends as it would have.
 
-        `death` is the cause of the failure if a process died: this worker, or the one that trained for it.
-        In this order a crash in between leaves a running trial with a successor, which whoever comes next recognises.
-        After RETRIES deaths there is no successor: the trial may be what kills.
+        `death` is the cause of the failure if a process died: this worker, or the one that trained for it. In this
+        order a crash in between leaves a running trial with a successor, which the next worker recognises. After
+        RETRIES deaths there is no successor: the trial itself may be the cause.
         """
         sampled = trial.params if TrialAttr.config.held_by(trial.user_attrs) else {}  # else a part of them, if any
         params = {**(fixed_params(trial) or {}), **sampled}
@@ -236,9 +236,9 @@ class TrialQueue:
         self._storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
 
     def _next_ordinal(self) -> int:
-        """The first that no trial has; one that was put back without a successor has left its own.
+        """Return the first ordinal that no trial has; a requeued trial without a successor has left its own.
 
-        Seeds follow from it, so a study that was interrupted goes on as if it had not been. (A sampler that started
+        Seeds follow from it, so an interrupted study continues as without the interruption. (A sampler that started
         from one seed after each interruption would repeat its first suggestions.)
         """
         trials = self._trials()

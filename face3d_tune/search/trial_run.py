@@ -220,7 +220,7 @@ class TrialRun:
         return Outcome(stop_reason, TrialAttr.val_cosine.get(attrs), attrs, pack(self._first or self._history))
 
     def _facts(self, stop_reason: StopReason) -> dict[str, Any]:
-        """What is stored about the training on this fold."""
+        """Return what is stored about the training on this fold."""
         facts = {
             TrialAttr.stop_reason.key: stop_reason,
             TrialAttr.epochs_run.key: len(self._history),
