@@ -95,10 +95,10 @@ class Picture:
 
 
 def shortened(name: str, columns: int) -> str:
-    """A name in at most so many columns, with an ellipsis where it was cut."""
+    """Cut a name to a number of columns, with an ellipsis where it was cut."""
     return name if cell_len(name) <= columns else set_cell_size(name, columns - 1).rstrip() + "…"
 
 
 def in_columns(name: str) -> str:
-    """A trial's name as wide as every other: a Chinese character takes two columns."""
+    """Pad a trial's name to the common width: a Chinese character takes two columns."""
     return name if cell_len(name) > _NAME else set_cell_size(name, _NAME)

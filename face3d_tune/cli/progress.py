@@ -201,7 +201,7 @@ class SearchProgress:
         return f"#{number} {held.name}" if held else f"#{number}"
 
     def _picture(self) -> Picture:
-        """Called from the thread that draws."""
+        """Render the picture, in the thread that draws."""
         now, began = time.monotonic(), list(self._began.values())
         standing = self._tally.standing(len(began), sum(now - each for each in began))
         return Picture(standing, [held for _, held in sorted(self._training.copy().items())])
@@ -256,14 +256,14 @@ class JsonLines:
 
 
 def live_on(console: Console, picture: Callable[[], Picture]) -> AbstractContextManager[object]:
-    """A picture below what is printed, four times a second; nothing where no terminal shows it."""
+    """Show a picture below what is printed, four times a second; nothing where no terminal shows it."""
     if not console.is_terminal or console.is_dumb_terminal:
         return nullcontext()
     return Live(get_renderable=picture, console=console, transient=True, refresh_per_second=4)
 
 
 def ended(trial: FrozenTrial, best: bool, name: str | None = None) -> str:
-    """The line of a trial that has ended."""
+    """Format the line of a trial that has ended."""
     name = name or f"#{trial.number} {origin(trial)}"
     return f"{in_columns(name)} {_ending(trial)}{'  best so far' if best else ''}"
 

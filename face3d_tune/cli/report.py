@@ -83,7 +83,7 @@ def _form(out: str | None) -> str:
 
 
 def _file_name(study: str) -> str:
-    """The study's name, without what some file system does not take."""
+    """Return the study's name, without characters that some file system refuses."""
     return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", study)[:100].rstrip(". ") or "study"
 
 

@@ -52,7 +52,7 @@ def _name(study: Any) -> str:
 
 
 def _lines(study: dict[str, Any]) -> list[str]:
-    """A study for people."""
+    """Return the lines on a study that a person reads."""
     from face3d_tune.analysis.confirmation import headline
     from face3d_tune.study.trials import in_words
     from face3d_tune.study.warm_start import WarmStart

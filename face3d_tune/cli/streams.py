@@ -42,7 +42,7 @@ class _Raw(io.RawIOBase):
         return size
 
     def writable(self) -> bool:
-        """Always."""
+        """Return True, always."""
         return True
 
     def fileno(self) -> int:

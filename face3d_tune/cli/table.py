@@ -112,7 +112,7 @@ def _spread(value: float, deviation: float | None) -> str:
 
 
 def bands(cosine_by_yaw: Mapping[str, float | None]) -> list[str]:
-    """A cell for each band, in their order."""
+    """Return a cell for each band, in their order."""
     return ["–" if value is None else f"{value:.2f}" for value in cosine_by_yaw.values()]
 
 
