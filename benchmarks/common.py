@@ -22,12 +22,12 @@ _VIEWS = 32  # of each synthetic person: as many pairs as a batch has
 
 
 def data_of(shape: str, steps: int = 20) -> FaceData:
-    """The bundled sample, or synthetic pairs that make `steps` training steps an epoch and little validation."""
+    """Return the bundled sample, or synthetic pairs that make `steps` training steps an epoch and little validation."""
     return load(None, split="person", min_yaw=0.0, max_yaw=None) if shape == "sample" else _synthetic(steps)
 
 
 def _synthetic(steps: int, feature_size: int = 512) -> FaceData:
-    """`steps` training people with 32 views each: the frontal embedding, some noise, any pose."""
+    """Make `steps` training people with 32 views each: the frontal embedding, some noise, any pose."""
     random = np.random.default_rng(0)
     counts = {"train": steps, **_PEOPLE}
     person = np.repeat(np.arange(sum(counts.values())), _VIEWS)
@@ -64,7 +64,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
-    """A parser with what every benchmark takes."""
+    """Make a parser with the options that every benchmark has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a smoke test of under a minute; its numbers mean nothing")
     return parser

@@ -111,7 +111,7 @@ def _pruners_random() -> dict[str, Setting]:
 
 
 def _defaults() -> dict[str, Setting]:
-    """The default, what it was before, and its neighbours: how much its numbers matter."""
+    """Return the default, what it was before, and its neighbours: how much its numbers matter."""
     own, stop = DEFAULT.sampler_options, DEFAULT.pruner_options
     return {
         "before": BEFORE,
@@ -143,7 +143,7 @@ def _stages() -> dict[str, Setting]:
 
 
 def _folds() -> dict[str, Setting]:
-    """The fewer people validate, the less need what is best on them be best on others."""
+    """Return settings with ever fewer validation people, on whom the best need not be best on others."""
     return {
         f"{people} people, {how}": replace(DEFAULT, people=people, folds=folds, race=race)
         for people in (PEOPLE, 12, 4)

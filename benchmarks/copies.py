@@ -22,7 +22,7 @@ TRIALS, EPOCHS, PARAMS, ATTRS = 1000, 50, 10, 20  # filling takes as long as Opt
 
 
 def fill(place: Storage, trials: int) -> None:
-    """A study of the size of a long search."""
+    """Make a study of the size of a long search."""
     names = [f"param{number}" for number in range(PARAMS)]
     trial = create_trial(
         value=0.6,

@@ -69,7 +69,7 @@ class Point:
 
 
 def points(part: str, records: Sequence[Mapping[str, Any]]) -> list[Point]:
-    """The trainings of a part, in order. Raises SystemExit if it needs records that are missing."""
+    """Return the trainings of a part, in order. Raises SystemExit if it needs records that are missing."""
     match part:
         case "presets":
             initial_trials = [s for s in study_file.read("default").initial_trials() if s.name != "quickstart"]
@@ -144,7 +144,7 @@ def _favourites(part: str, study: str, records: Sequence[Mapping[str, Any]]) -> 
 
 
 def _kept(record: Mapping[str, Any]) -> float:
-    """The cosine at the lowest validation loss."""
+    """Return the cosine at the lowest validation loss."""
     cosine, weight = np.array(record["cosine"]), record["params"].get("cosine_weight", 0.5)
     return float(cosine[np.argmin(weight * (1 - cosine) + (1 - weight) * np.array(record["mse"]))])
 

@@ -82,7 +82,7 @@ def _trial(trial: FrozenTrial) -> Trial:
 
 
 def looped(trials: int, epochs: int) -> Whole:
-    """The plain loop; its log goes to stderr as well, so that it can be used again."""
+    """Run the plain loop; its log goes to stderr as well, so that it can be used again."""
     words = [sys.executable, "-m", "benchmarks.plain_loop", "--trials", str(trials), "--epochs", str(epochs)]
     lines = []
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
@@ -93,7 +93,10 @@ def looped(trials: int, epochs: int) -> Whole:
 
 
 def read(lines: Iterable[str]) -> Whole:
-    """A log of the plain loop. One without `slept` may hold pauses: then an epoch counts as its trial's median one."""
+    """Read a log of the plain loop.
+
+    One without `slept` may contain pauses: then an epoch counts as its trial's median one.
+    """
     said: list[dict[str, Any]] = [json.loads(line) for line in lines if line.startswith('{"trial"')]
     seconds = 0.0
     for trial in said:

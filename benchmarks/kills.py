@@ -348,7 +348,7 @@ def found(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
 
 @contextmanager
 def storages(folder: Path) -> Iterator[Mapping[str, tuple[str, int, int]]]:
-    """The databases, and for each its workers and their slots."""
+    """Return the databases, and for each its workers and their slots."""
     with server() as host:
         yield {
             "SQLite": (f"sqlite:///{folder / 'SQLite' / 'studies.db'}", 1, 2),

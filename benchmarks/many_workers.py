@@ -66,7 +66,7 @@ class Instant:
         """Nothing to save."""
 
     def wait(self) -> list[Event]:
-        """The epoch."""
+        """Return the epoch."""
         cosine = (self._number * 37 % 100) / 100
         result = EpochResult(1, 1e-3, 0.5, 1 - cosine, 1 - cosine, cosine, {}, True, 1e-3, "finished", 0.0)
         return [Event(self._number, result)]

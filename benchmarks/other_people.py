@@ -23,7 +23,7 @@ _SCALE = 0.22  # of landmarks: centimetres to about 1
 
 
 def make(seed: int, people: int = 90, views: int = 14, size: int = 64) -> dict[str, Any]:
-    """The content of the six files (trainer contract §2) by name: arrays, and what goes into JSON."""
+    """Make the content of the six files (trainer contract §2) by name: arrays, and what goes into JSON."""
     random = np.random.default_rng(seed)
     strength = np.exp(-np.arange(size) / (size / 1.5))  # of the components
     turn = np.linalg.qr(random.normal(size=(size, size)))[0]

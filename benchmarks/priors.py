@@ -49,7 +49,7 @@ class AroundSampler(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """A point near another one, or what the base gives."""
+        """Return a point near another one, or a point of the base."""
         finished = study._get_trials(False, (TrialState.COMPLETE, TrialState.PRUNED), use_cache=True)
         drawn, share = self._rng.random(), self._share * 0.5 ** (len(finished) / self._half_life)
         completed = [t for t in finished if t.state == TrialState.COMPLETE]
@@ -62,7 +62,7 @@ class AroundSampler(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """What the base gives."""
+        """Return a point of the base."""
         return self._base.sample_independent(study, trial, param_name, param_distribution)
 
     def _near(self, centre: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,11 +66,11 @@ class Setting:
         return self.study.split(" > ")
 
     def file(self) -> StudyFile:
-        """The study file that says so."""
+        """Return the study file of this variant."""
         return self.applied(study_file.read(self.study))
 
     def applied(self, file: StudyFile) -> StudyFile:
-        """A study file that searches in this way."""
+        """Make a study file that searches in this way."""
         own = {key: value for key, value in self.sampler_options.items() if key not in _AROUND}
         return replace(
             file,
@@ -184,7 +184,7 @@ class Replay:
         return isinstance(self.pruner, NopPruner | PercentilePruner | ExtrapolationPruner)
 
     def _pruned_at(self, trial: optuna.Trial, curve: Mapping[int, float]) -> int | None:
-        """The epoch after which the pruner stops the trial. It is not asked after the last one."""
+        """Return the epoch after which the pruner stops the trial. It is not asked after the last one."""
         if isinstance(self.pruner, NopPruner):
             return None
         last = len(curve)
@@ -228,7 +228,7 @@ class Result:
     best: float  # the best truth there is
 
     def regret(self, spent: int) -> np.ndarray:
-        """[searches] of the best truth less that of the recommended trial; 1 for a search that has none yet."""
+        """Return the best truth less that of the recommended trial, [searches]; 1 for a search that has none yet."""
         return np.array([_regret(trace, spent, self.best) for trace in self.traces])
 
     def median(self, spent: int) -> float:

@@ -55,7 +55,7 @@ class Floor:
         return tensor.chunk(3)[2] if "in_proj" in name else tensor  # of query, key and value
 
     def step(self) -> None:
-        """The forward products, then the backward ones from the last to the first, then AdamW."""
+        """Run the forward products, then the backward ones from the last to the first, then AdamW."""
         for weight, _, x, y, _ in self.products:
             torch.mm(x, weight.T, out=y)
         for weight, gradient, x, y, to_input in reversed(self.products):
@@ -74,12 +74,12 @@ class Floor:
 
 
 def config_of(data: FaceData, **values: bool) -> TrialConfig:
-    """The default model for these data, with dropout 0.1."""
+    """Make the default model for these data, with dropout 0.1."""
     return resolve(values, feature_size=data.feature_size, epochs=100, layout="keypoint")
 
 
 def engine(config: TrialConfig, data: Data, *, models: int = 1, precision: Precision = "off") -> Batch:
-    """A batch of so many trainings."""
+    """Make a batch of so many trainings."""
     batch = Batch(config, data, precision)
     for seed in range(models):
         batch.add(config, seed, precision)
@@ -87,7 +87,7 @@ def engine(config: TrialConfig, data: Data, *, models: int = 1, precision: Preci
 
 
 def steps_of(batch: Batch) -> Callable[[], object]:
-    """The training steps of one epoch, without validation."""
+    """Run the training steps of one epoch, without validation."""
     return torch.inference_mode()(lambda: batch._train(lambda: False))
 
 

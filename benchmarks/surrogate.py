@@ -210,7 +210,7 @@ class Surrogate:
         return np.array(list(whole)), left / np.sqrt(freedom)
 
     def _collect_noise(self, y: np.ndarray) -> None:
-        """What the seeds of every repeated configuration differ by, as curves."""
+        """Return the differences between the seeds of every repeated configuration, as curves."""
         groups: dict[bytes, list[int]] = {}
         for row, point in enumerate(self.x):
             groups.setdefault(point.tobytes(), []).append(row)
@@ -251,12 +251,12 @@ class Surrogate:
         return _back(curve, self.ceiling)
 
     def _of_fold(self, point: np.ndarray, fold: int) -> np.ndarray:
-        """What a fold adds to a curve here and not elsewhere: as to the nearest configuration that had all folds."""
+        """Return what a fold adds to a curve only here, from the nearest configuration that had all folds."""
         donors, added = self.folds
         return added[np.argmin(_distances(point[None], donors, self._lengths[0])[0]), fold]
 
     def truth(self, config: TrialConfig) -> float:
-        """What the configuration is worth: the kept cosine, on average over all noise it could meet."""
+        """Return the worth of the configuration: the kept cosine, on average over all noise it could meet."""
         point = self.space.point(config)
         near = self._noise_near(point)
         cosine, mse = _back(self.mean(point[None]) + np.concatenate((near, -near)), self.ceiling)
@@ -386,7 +386,7 @@ def _most_likely(x: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def kept_value(config: TrialConfig, cosine: np.ndarray, mse: np.ndarray) -> float:
-    """The cosine at the epoch that a training keeps."""
+    """Return the cosine at the epoch that a training keeps."""
     return float(cosine[Ended.of(config, cosine.tolist(), mse.tolist()).kept])
 
 

@@ -85,7 +85,7 @@ def warm_up(slots: Slots, data: FaceData) -> None:
 
 
 def looped(shape: str, steps: int, seconds: float) -> Run:
-    """The plain loop, from the end of its first epoch on."""
+    """Return the plain loop, from the end of its first epoch on."""
     words = [sys.executable, "-m", "benchmarks.plain_loop", "--each-epoch", "--shape", shape, "--steps", str(steps)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         try:

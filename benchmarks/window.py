@@ -58,7 +58,7 @@ class Window:
         """Nothing to note."""
 
     def stopping(self) -> bool:
-        """It never asks for that."""
+        """Refuse: it is never asked for."""
         return False
 
 

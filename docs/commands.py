@@ -15,7 +15,7 @@ _WIDTH = 100  # columns
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [
         "# Commands",
         "This page is what `face3d-tune COMMAND --help` prints; `python docs/commands.py` writes it.",

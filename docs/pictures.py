@@ -29,7 +29,7 @@ _COLUMNS = 100
 
 
 def terminal() -> None:
-    """A search of some minutes, at a moment when trials have ended and others train."""
+    """Picture a search of some minutes, at a moment when trials have ended and others train."""
     words = ("run", "--trials", "8", "--epochs", "15")
     with tempfile.TemporaryDirectory() as folder:
         shown = Terminal(words, folder, _COLUMNS, settings={})
@@ -50,7 +50,7 @@ def _numbers(lines: list[str]) -> list[str]:
 
 
 def dashboard(page: Page, storage: str) -> None:
-    """The first study's page, from its first figure on."""
+    """Picture the first study's page, from its first figure on."""
     with Storage.parse(storage).opened() as opened, make_dashboard(opened) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -66,7 +66,7 @@ def dashboard(page: Page, storage: str) -> None:
 
 
 def report(page: Page, storage: str) -> None:
-    """The beginning of the report, in both languages."""
+    """Picture the beginning of the report, in both languages."""
     with tempfile.TemporaryDirectory() as folder:
         for language in ("en", "zh"):
             path = Path(folder) / f"{language}.html"
