@@ -193,7 +193,7 @@ def _train(console: "Console", confirmation: "Confirmation", plan: "Plan", preci
 
 
 def _say_what_is_next(study: str, place: "Storage") -> None:
-    """What to type next, as it can be pasted."""
+    """Print the next commands, ready to paste."""
     words = [*storage_words(place), "--study-name", study]
     click.echo("\nNext, with this storage's URL in FACE3D_TUNE_STORAGE:" if place.holds_secret else "\nNext:")
     click.echo(f"  face3d-tune {shlex.join(['report', *words])}  # this and everything else, as one page")

@@ -177,7 +177,7 @@ def _print_commands(
     partial: bool,
     tried: Callable[["Script"], None] = lambda script: None,
 ) -> None:
-    """The commands alone on stdout; what they leave out on stderr, as an error unless `partial`.
+    """Print the commands alone on stdout, and their omissions on stderr, as an error unless `partial`.
 
     `tried` is called before anything is on stdout, and may raise.
     """

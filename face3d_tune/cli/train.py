@@ -156,7 +156,7 @@ def _preset(
 def _trial(
     storage: str, study_name: str | None, number: int | None, data_dir: Path | None
 ) -> tuple["TrialConfig", "FaceData", int, str, float | None, str]:
-    """The same for a trial, and the engine that trained it; pairs and layout are those of its study."""
+    """Return the same for a trial, and the engine that trained it; pairs and layout are those of its study."""
     import optuna
 
     from face3d_tune.storage.database import Storage
@@ -212,7 +212,7 @@ def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":
 
 
 def _print_result(data: "FaceData", trained: "Trained", expected: float | None) -> None:
-    """The validation people, beside what no model reaches; `confirm` alone looks at the test people."""
+    """Print the result on the validation people, beside the no-model baseline; only `confirm` uses the test people."""
     from rich.table import Table
 
     from face3d_tune.cli.table import add_band_columns, bands, results_console
