@@ -1,4 +1,4 @@
-"""How long a search may still take, from the trials that it has finished."""
+"""The ETA of a search, from the trials that it has finished."""
 
 import math
 from collections.abc import Sequence

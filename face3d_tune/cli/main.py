@@ -131,7 +131,7 @@ def _interrupted() -> int:
 
 
 def _is_interrupt(error: BaseException) -> bool:
-    """Whether Ctrl-C came in the middle of an import, which then says that the module is broken."""
+    """Tell whether Ctrl-C came in the middle of an import, which then says that the module is broken."""
     chain, known = error, isinstance(error, ImportError | SystemError)
     while known and (before := chain.__cause__ or chain.__context__):
         if isinstance(chain := before, KeyboardInterrupt):

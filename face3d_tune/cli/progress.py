@@ -1,4 +1,4 @@
-"""What a person sees of a search while it runs, on stderr: live on a terminal, plain lines where there is none."""
+"""The progress of a running search on stderr: live on a terminal, plain lines where there is none."""
 
 import json
 import time
@@ -59,7 +59,7 @@ class Interrupt:
 
     @property
     def requested(self) -> bool:
-        """Whether one was asked for."""
+        """Tell whether an interrupt was requested."""
         return self._requested
 
     def check(self) -> None:
@@ -178,7 +178,7 @@ class SearchProgress:
         self._training[number] = replace(self._training[number], **now)  # type: ignore[arg-type]
 
     def stopping(self) -> bool:
-        """Whether Ctrl-C was pressed."""
+        """Tell whether Ctrl-C was pressed."""
         return self._interrupt.requested
 
     def note(self, line: str) -> None:
@@ -236,7 +236,7 @@ class JsonLines:
         self.say("epoch", trial=number, epoch=result.epoch, cosine=result.val_cosine, lr=result.lr, **losses)
 
     def stopping(self) -> bool:
-        """Whether Ctrl-C was pressed."""
+        """Tell whether Ctrl-C was pressed."""
         return self._interrupt.requested
 
     def note(self, line: str) -> None:

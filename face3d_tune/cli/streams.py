@@ -1,4 +1,4 @@
-"""Standard output and error that outlive whoever reads them: a terminal that closes, a pipe whose reader ends."""
+"""Standard output and error that outlive their reader: a terminal that closes, a pipe whose reader ends."""
 
 import errno
 import io
@@ -50,7 +50,7 @@ class _Raw(io.RawIOBase):
         return int(self._raw.fileno())
 
     def isatty(self) -> bool:
-        """Whether the other is a terminal."""
+        """Tell whether the wrapped stream is a terminal."""
         return bool(self._raw.isatty())
 
 
@@ -65,7 +65,7 @@ class Lasting(io.TextIOWrapper):
 
     @property
     def gone(self) -> bool:
-        """Whether nobody reads it any more."""
+        """Tell whether the reader has gone."""
         return self._lasting.gone
 
 
@@ -83,5 +83,5 @@ def lasting() -> Iterator[None]:
 
 
 def reader_gone() -> bool:
-    """Whether nobody reads standard output any more."""
+    """Tell whether the reader of standard output has gone."""
     return isinstance(sys.stdout, Lasting) and sys.stdout.gone

@@ -83,7 +83,7 @@ def watch(storage: str, study_name: str | None) -> None:
 
 
 def _picture(tally: "Tally", running: "list[FrozenTrial]", folds: int) -> "Picture":
-    """Of what the storage holds now."""
+    """Return the picture of the storage's current content."""
     from datetime import datetime
 
     from face3d_tune.cli.live import Picture

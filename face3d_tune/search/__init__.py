@@ -1,1 +1,1 @@
-"""What the search tries next, and when it stops."""
+"""The search: what it tries next, and when it stops."""
