@@ -53,7 +53,7 @@ def _differences(rows: Sequence[Sequence[float]], unit: float) -> np.ndarray:
 
 
 def read(path: Path = PACKED) -> Curves:
-    """The packed records. Raises SystemExit if there is no such file."""
+    """Return the packed records. Raises SystemExit if there is no such file."""
     if not path.exists():
         raise SystemExit(f"{path}: no such file; `python -m benchmarks.curves pack` makes one")
     with np.load(path) as held:
@@ -73,7 +73,7 @@ def read(path: Path = PACKED) -> Curves:
 
 
 def unpacked(path: Path) -> Iterator[dict[str, Any]]:
-    """The records that were packed."""
+    """Return the records that were packed."""
     curves = read(path)
     for i, id in enumerate(curves.ids):
         described = {"params": curves.params[i], "seed": curves.seeds[i], "fold": curves.folds[i]}
@@ -84,7 +84,7 @@ def unpacked(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def at(row: BaseDistribution, u: float) -> Any:
-    """The value of a distribution at `u` in [0, 1)."""
+    """Return the value of a distribution at `u` in [0, 1)."""
     if isinstance(row, CategoricalDistribution):
         return row.choices[min(int(u * len(row.choices)), len(row.choices) - 1)]
     if isinstance(row, IntDistribution):

@@ -61,7 +61,7 @@ class Loop:
         self.clock.start()
 
     def config(self, params: dict[str, Any], overrides: dict[str, Any]) -> TrialConfig:
-        """What trains."""
+        """Return the config of a trial: searched parameters and overrides."""
         return self.file.bind("keypoint", self.data.feature_size, self.epochs).config(params, overrides)
 
     def enqueue_presets(self) -> None:

@@ -82,7 +82,7 @@ class Space:
                 self._axes.append((name, (row.low, row.high), row.log))
 
     def config(self, params: dict[str, Any], overrides: dict[str, Any]) -> TrialConfig:
-        """What trains."""
+        """Return the config of a trial: searched parameters and overrides."""
         return self._bound.config(params, overrides)
 
     def point(self, config: TrialConfig) -> np.ndarray:

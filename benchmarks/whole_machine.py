@@ -52,7 +52,7 @@ class Run:
 
 
 def searched(data: FaceData, seconds: float) -> Run:
-    """The search, as `face3d-tune run` starts it."""
+    """Open the search as `face3d-tune run` does."""
     settings, setup = Settings("keypoint", 100, None), Setup(data, CPU, "off")
     file = study_file.read("default").bind("keypoint", data.feature_size, 100)
     plan = choose("auto", None, CPU, data, file.extreme_configs())

@@ -16,7 +16,7 @@ _HEADINGS = "option_headings"  # attribute of a command's function: name of an o
 
 
 def example(text: str) -> str:
-    """An epilog that click prints as typed: a runnable example below the options."""
+    """Return an epilog that click prints as typed: a runnable example below the options."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in text.strip().splitlines())
 
 

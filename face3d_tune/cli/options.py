@@ -32,7 +32,7 @@ class Number(click.FloatRange):
     """A range of numbers; NaN, which is neither below nor above any limit, is not in it."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number."""
+        """Return the number."""
         number = float(super().convert(value, param, ctx))
         if math.isnan(number):
             self.fail(f"{value} is not a number", param, ctx)
@@ -43,7 +43,7 @@ class Choice(click.Choice[str]):
     """One of a few words; a mistyped one is answered with the nearest."""
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
-        """What click says, and the suggestion."""
+        """Return click's message with a suggestion."""
         said = super().get_invalid_choice_message(value, ctx).rstrip(".")
         return said + did_you_mean(str(value), self.choices)
 
@@ -97,7 +97,7 @@ def complete_study_file(_: click.Context, __: click.Parameter, incomplete: str) 
 
 
 def complete_preset(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-    """The guide's presets."""
+    """Complete the guide's presets."""
     return [name for name in PRESETS if name.startswith(incomplete)]
 
 
@@ -107,7 +107,7 @@ def study_name_option(words: str) -> Callable[..., Any]:
 
 
 def storage_words(storage: "Storage") -> list[str]:
-    """The words that name this storage again on a command line, if any are needed."""
+    """Return the words that name this storage again on a command line, if any are needed."""
     context = click.get_current_context()
     given = context.get_parameter_source("storage") == click.core.ParameterSource.COMMANDLINE
     return ["--storage", str(storage)] if given and not storage.holds_secret else []
@@ -133,7 +133,7 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def study_data(study: str, attrs: Mapping[str, Any], data_dir: Path | None) -> "FaceData":
-    """The data that a study was made on. Raises DataError, and StudyError if `data_dir` holds other data."""
+    """Load the data that a study was made on. Raises DataError, and StudyError if `data_dir` holds other data."""
     from face3d_tune.data.face_data import SAMPLE_NAME, load, recorded_selection
     from face3d_tune.errors import StudyError
 
@@ -230,7 +230,7 @@ class SlotCount(click.ParamType[int]):
     name = "slots"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number, or None."""
+        """Return the number, or None."""
         if value in ("auto", None):
             return None
         if isinstance(value, int) or (isinstance(value, str) and value.isdecimal() and int(value) > 0):

@@ -90,7 +90,7 @@ class JsonView:
         return nullcontext()
 
     def opened(self, opened: OpenSearch) -> JsonLines:
-        """`started`: storage, goal, done, engine, and what the study continues from."""
+        """Print the event `started`: storage, goal, done, engine, and what the study continues from."""
         self._tally = _tally(opened)
         self._lines = JsonLines(self._console, self._tally, self._write)
         follows = {"from": opened.stage.to_attr()} if opened.stage else {}
@@ -161,7 +161,7 @@ def _nothing_to_do(search: Search, budget: int) -> str:
 
 
 def _say_what_is_next(search: Search, place: Storage, data_dir: Path | None) -> None:
-    """What to type next, as it can be pasted."""
+    """Print the commands to type next, as they can be pasted."""
     if best_trial(search.study) is None:
         return
     storage = storage_words(place)

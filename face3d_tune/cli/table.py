@@ -117,7 +117,7 @@ def bands(cosine_by_yaw: Mapping[str, float | None]) -> list[str]:
 
 
 def add_band_columns(table: Table) -> None:
-    """A column for each band."""
+    """Add a column for each band."""
     for header in COLUMNS:
         table.add_column(header, justify="right")
 

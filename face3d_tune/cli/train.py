@@ -136,7 +136,7 @@ def _require_writable(out: Path) -> None:
 def _preset(
     name: str, data_dir: Path | None, layout: Any, **pairs: Any
 ) -> tuple["TrialConfig", "FaceData", int, str, float | None]:
-    """What to train for a documented preset: config, data, seed, name, expected cosine."""
+    """Return what to train for a documented preset: config, data, seed, name, expected cosine."""
     from face3d_tune.config import DEFAULTS, resolve
     from face3d_tune.data.face_data import load
     from face3d_tune.errors import StudyError, did_you_mean

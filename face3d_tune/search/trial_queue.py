@@ -255,7 +255,7 @@ class TrialQueue:
 
 
 def lineage(trial: FrozenTrial | optuna.Trial) -> int:
-    """The number of the trial that this one continues, through all its retries; its own if it continues none."""
+    """Return the number of the trial that this one continues, through all its retries; its own if it continues none."""
     held = _whole(trial, TrialAttr.lineage)
     return trial.number if held is None else held
 
