@@ -549,7 +549,7 @@ def test_training_writes_three_files_and_judges_validation_people_only(session, 
     no_model, cosine = session.data.no_model_cosine("validation"), history["validation"]["cosine"]
     assert lines["validation"][1:5] == ["3", "18", f"{no_model:.4f}", f"{cosine:.4f}"]
     assert "test" not in lines
-    assert "`face3d-tune confirm` judges a study's best on them" in answer.out
+    assert "`face3d-tune confirm` evaluates the best trials on them" in answer.out
     assert "epoch   1" in answer.err
     assert "epoch   1" not in answer.out
     assert all(str(path) in answer.out for path in files.values())

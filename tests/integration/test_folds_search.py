@@ -345,7 +345,7 @@ def test_report_and_note_say_what_the_value_is(session):
     ("words", "said"),
     [
         (("--folds", 11), "error: 11 folds need 11 people who do not test; here are 10\nhint: --folds 10 at most\n"),
-        (("--folds", 3, "--split", "none"), "error: 3 folds need split = person; with split = none everybody trains"),
+        (("--folds", 3, "--split", "none"), "error: 3 folds need split = person; with split = none everyone trains"),
         (("--folds", 0), "Invalid value for '--folds': 0 is not in the range x>=1."),
     ],
 )
