@@ -46,6 +46,12 @@ TOOLS = {
 }
 
 HEAVY = ("torch", "optuna", "optuna_dashboard", "sqlalchemy", "numpy", "rich")
+# What Python lacks on Windows, as full dotted names: such an import would end every command there.
+NOT_ON_WINDOWS = {
+    *("fcntl", "grp", "pwd", "pty", "readline", "resource", "syslog", "termios", "tty"),
+    *("multiprocessing.context.ForkContext", "multiprocessing.context.ForkServerContext"),
+    *("os.fork", "os.killpg", "signal.SIGHUP", "signal.SIGKILL", "signal.pthread_sigmask"),
+}
 IMPORTED_LATE = ("cli.progress", "cli.table", "cli.live", "cli.run_output")  # by the commands, inside their functions
 
 
@@ -269,6 +275,11 @@ def test_imports_stand_at_the_top_except_in_commands(module):
     assert not list(imported(inside_functions(TREES[module])))
 
 
+@pytest.mark.parametrize("module", TREES)
+def test_every_module_can_be_imported_on_windows(module):
+    assert not set(imported(at_import(TREES[module]))) & NOT_ON_WINDOWS
+
+
 def test_the_rules_would_notice():
     tree = ast.parse("from face3d_tune.cli.main import main\ndef work():\n    import torch\n")
     assert list(ours(ast.walk(tree))) == ["cli", "cli.main"]
@@ -278,6 +289,8 @@ def test_the_rules_would_notice():
     assert others(at_import(ast.parse("try:\n    import torch\nexcept ImportError:\n    torch = None\n"))) == {"torch"}
     assert not others(at_import(ast.parse("if TYPE_CHECKING:\n    import torch\n")))
     assert list(imported(inside_functions(tree))) == ["torch"]
+    on_unix = ast.parse("from multiprocessing.context import ForkServerContext\n")
+    assert set(imported(at_import(on_unix))) & NOT_ON_WINDOWS
     for code in (
         "study._storage",
         "trial._trial_id",

@@ -11,10 +11,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,6 +23,9 @@ from face3d_tune.executor.checkpoints import Checkpoints
 from face3d_tune.executor.slots import BatchedSlots
 from face3d_tune.executor.tasks import Event, Failure, Task
 from face3d_tune.system import signals
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext  # Windows has only the second
 
 _PATIENCE = 5.0  # seconds for a child to end by itself
 _KERNEL = Path("/proc/vmstat")
@@ -53,7 +55,7 @@ def killed_for_memory() -> int:
     return 0
 
 
-def _context() -> ForkServerContext | SpawnContext:
+def _context() -> "ForkServerContext | SpawnContext":
     """Choose how children start: forked from a server process with only torch loaded; on Windows, from scratch.
 
     A fork of this process itself would inherit half of torch's threads, and CUDA.
