@@ -68,6 +68,14 @@ def slots(two_processes):
         two_processes.drop(number)
 
 
+def start_both(slots):
+    """Make sure that both processes are up: one that died is replaced only when it has something to train."""
+    for number in (100, 101):
+        slots.start(Task(number, SMALL, 1, "off"))
+    for number in (100, 101):
+        slots.drop(number)
+
+
 @pytest.fixture
 def storage(tmp_path):
     with Storage.parse(f"sqlite:///{(tmp_path / 'studies.db').as_posix()}").opened(create=True) as opened:
@@ -204,7 +212,7 @@ def test_a_pruned_trial_makes_room_at_once_and_one_that_stops_itself_is_complete
 def test_a_trial_whose_process_is_killed_is_tried_again_with_the_reason_and_the_rest_goes_on(
     slots, storage, tmp_path, data
 ):
-    patient = "early_stopping_patience = 60"  # so that it is killed before its last epoch
+    patient = "early_stopping_patience = 400"  # so that it is killed before its last epoch, however busy the machine
     text = STUDY + preset("first", 1e-3) + preset("second", 2e-3, patient) + preset("third", 3e-3)
     search, before, killed = search_in(storage, tmp_path, data, text, ENDLESS), set(pids(slots)), []
 
@@ -226,11 +234,8 @@ def test_a_trial_whose_process_is_killed_is_tried_again_with_the_reason_and_the_
     assert (again.user_attrs["retry_of"], again.user_attrs["deaths"]) == (1, 1)
     assert (again.params, again.user_attrs["seed"]) == (victim.params, victim.user_attrs["seed"])
     check_as_alone(others, data)
-    for number in (100, 101):  # the search itself may have got on with the other process alone
-        slots.start(Task(number, SMALL, 1, "off"))
+    start_both(slots)  # the search itself may have got on with the other process alone
     after = set(pids(slots))
-    for number in (100, 101):
-        slots.drop(number)
     assert before - after == set(killed)
     assert len(after) == 2
     assert all(psutil.pid_exists(pid) for pid in after)
@@ -258,7 +263,8 @@ def test_a_trial_that_finds_no_memory_fails_with_the_reason_and_its_process_goes
     text = STUDY + preset("first", 1e-3)
     text += preset("huge", 1e-3, "d_model = 8192", "dim_feedforward = 32768") + preset("third", 3e-3)
     search = search_in(storage, tmp_path, data, text, ENDLESS)
-    search.run(1, Watch(), slots=slots)  # both processes are up
+    search.run(1, Watch(), slots=slots)
+    start_both(slots)
     processes = [psutil.Process(pid) for pid in pids(slots)]
     for process in processes:
         used = process.memory_info().vms
