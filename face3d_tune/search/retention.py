@@ -4,9 +4,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.executor.checkpoints import Checkpoints
+from face3d_tune.search.fold_sequence import later_key
 from face3d_tune.search.trial_queue import lineage
 from face3d_tune.study.attrs import TrialAttr
-from face3d_tune.study.folds import key_of
 from face3d_tune.study.trials import FINISHED, kept_cosine, trained_here
 
 DEFAULT_KEEP = 10  # trials
@@ -61,7 +61,7 @@ class Retention:
 
     def _later(self, key: str) -> list[str]:
         """Return the keys of a trial's other folds."""
-        return [key_of(key, fold) for fold in range(2, self._folds + 1)]
+        return [later_key(key, fold) for fold in range(2, self._folds + 1)]
 
     def _ranked(self) -> list[str]:
         """Return the names of all trials that finished here, completed before pruned ones, best first."""

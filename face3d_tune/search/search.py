@@ -149,11 +149,11 @@ class Search:
         for key, value in begun.items():
             trial.set_user_attr(key, value)
 
-        def say(line: str) -> None:
+        def note(line: str) -> None:
             watcher.note(f"trial {trial.number}: {line}")
 
         if asked.ignored:
-            say(queued_params.say_ignored(asked.ignored, self.file))
+            note(queued_params.say_ignored(asked.ignored, self.file))
         return TrialRun(
             trial.number,
             config,
@@ -163,7 +163,7 @@ class Search:
             key=self.archive.key(trial),
             retry=TrialAttr.retry_of.held_by(held.user_attrs),
             folds=self.settings.folds,
-            say=say,
+            note=note,
         )
 
 

@@ -17,8 +17,8 @@ from face3d_tune.data.face_data import FaceData, mean_by_yaw, recorded_selection
 from face3d_tune.data.pairs import PARTS
 from face3d_tune.errors import StudyError
 from face3d_tune.study.attrs import StudyAttr
-from face3d_tune.study.folds import mean_by_band
 from face3d_tune.study.study_file import StudyFile
+from face3d_tune.study.summary import mean_by_band
 from face3d_tune.training import ridge
 
 DEFAULT_SEED = 42

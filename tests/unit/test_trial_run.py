@@ -398,7 +398,7 @@ def resuming(data, results, *, config=SMALL, reporter, precision="off", in_preci
     """A trial run that has taken these epochs over: itself, its verdict, what it said, the epochs others saw."""
     said, seen = [], []
     setup = Setup(data, CPU, precision, target=target)
-    run = TrialRun(4, config, setup, seed=3, reporter=reporter, key="trial-1", retry=True, say=said.append)
+    run = TrialRun(4, config, setup, seed=3, reporter=reporter, key="trial-1", retry=True, note=said.append)
     verdict = run.take(Event(4, Resumed(tuple(results), in_precision or precision, note)), seen.append)
     return run, verdict, said, seen
 
@@ -471,7 +471,7 @@ def test_steps_that_are_known_are_not_reported_again_when_a_training_is_resumed_
 
 def test_a_note_is_said_and_ends_nothing(data):
     said = []
-    run = TrialRun(4, SMALL, Setup(data, CPU, "off"), seed=3, reporter=Reporter(), say=said.append)
+    run = TrialRun(4, SMALL, Setup(data, CPU, "off"), seed=3, reporter=Reporter(), note=said.append)
     assert run.take(Event(4, Note("could not save a checkpoint")), lambda _: None) is None
     assert said == ["could not save a checkpoint"]
 
@@ -569,7 +569,7 @@ def test_folds_that_have_ended_are_taken_over_from_their_checkpoints_and_a_fold_
     whole, said = Trial(data, folds=3), []
     epochs, reporter = whole.epochs, Reporter()
     run = TrialRun(
-        0, SMALL, Setup(data, CPU, "off"), seed=3, reporter=reporter, key="trial-0", folds=3, say=said.append
+        0, SMALL, Setup(data, CPU, "off"), seed=3, reporter=reporter, key="trial-0", folds=3, note=said.append
     )
     second = run.take(Event(0, Resumed(tuple(epochs[:4]), "off", None)), lambda _: None)
     assert (second.fold, second.seed, second.key) == (2, derive(3, "fold", 2), "trial-0-fold-2")

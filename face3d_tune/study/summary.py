@@ -1,0 +1,77 @@
+"""The summary of a training, as stored with its trial: pure functions of the epochs."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from face3d_tune.device import Precision
+from face3d_tune.study.attrs import TrialAttr
+from face3d_tune.training.base import EpochResult, best_epoch
+
+_SUMS = (TrialAttr.epochs_run, TrialAttr.lr_decays)
+_MEANS = (TrialAttr.val_loss, TrialAttr.val_loss_equal, TrialAttr.train_loss, TrialAttr.gap)
+_OF_THE_LAST = (TrialAttr.lr_final, TrialAttr.amp, TrialAttr.retried_without_amp)
+
+
+def of_training(
+    epochs: Sequence[EpochResult], stop_reason: str, *, lr: float, precision: Precision, retried: bool
+) -> dict[str, Any]:
+    """Summarize one training; without an epoch it has no loss and no cosine.
+
+    Args:
+        epochs: All that were trained and validated, in order.
+        stop_reason: Why the training ended.
+        lr: The configured learning rate.
+        precision: The one used, after a retry the second.
+        retried: Whether mixed precision led to NaN, so that training restarted without.
+    """
+    summary = {
+        TrialAttr.stop_reason.key: stop_reason,
+        TrialAttr.epochs_run.key: len(epochs),
+        TrialAttr.lr_decays.key: sum(epoch.next_lr < epoch.lr for epoch in epochs),
+        TrialAttr.lr_final.key: epochs[-1].next_lr if epochs else lr,
+        TrialAttr.amp.key: precision,
+        TrialAttr.retried_without_amp.key: retried,
+    }
+    best = best_epoch(epochs)
+    if best is None:
+        return summary
+    return summary | {
+        TrialAttr.best_epoch.key: best.epoch,
+        TrialAttr.val_cosine.key: best.val_cosine,
+        TrialAttr.val_loss.key: best.val_loss,
+        TrialAttr.val_loss_equal.key: best.val_loss_equal,
+        TrialAttr.train_loss.key: best.train_loss,
+        TrialAttr.gap.key: best.val_loss - best.train_loss,
+        TrialAttr.cosine_by_yaw.key: dict(best.cosine_by_yaw),
+    }
+
+
+def of_folds(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Combine the summaries of a trial's folds, in their order, into one.
+
+    Cosines and losses are means over the folds that validated an epoch; epochs and decays are sums. `best_epoch` is
+    that of fold 1, whose weights are kept. `folds` has the cosine of each as its `value`.
+    """
+    validated = [fold for fold in folds if TrialAttr.val_cosine.held_by(fold)]
+    summary: dict[str, Any] = {attr.key: sum(attr.of(fold) for fold in folds) for attr in _SUMS}
+    summary |= {attr.key: attr.of(folds[-1]) for attr in _OF_THE_LAST}
+    if not validated:
+        return summary
+    cosine = TrialAttr.val_cosine
+    return summary | {
+        TrialAttr.best_epoch.key: TrialAttr.best_epoch.of(validated[0]),
+        cosine.key: fmean(cosine.of(fold) for fold in validated),
+        **{attr.key: fmean(attr.of(fold) for fold in validated) for attr in _MEANS},
+        TrialAttr.cosine_by_yaw.key: mean_by_band([TrialAttr.cosine_by_yaw.of(fold) for fold in validated]),
+        TrialAttr.folds.key: [
+            {"fold": number, "value": cosine.of(fold), **{key: fold[key] for key in fold if key != cosine.key}}
+            for number, fold in enumerate(validated, 1)
+        ],
+    }
+
+
+def mean_by_band(folds: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Average each band of |yaw| over folds; None where no fold has a view."""
+    by_band = {band: [value for fold in folds if (value := fold[band]) is not None] for band in folds[0]}
+    return {band: fmean(values) if values else None for band, values in by_band.items()}
