@@ -115,12 +115,14 @@ class FaceData:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
+    def no_model_predictions(self, part: Part) -> NDArray[np.float32]:
+        """Return what the no-model baseline predicts, the view's own embedding: [pairs, F], unit length."""
+        return _unit(self.video_features)[self.parts[part][:, 1]]
+
     def no_model_cosines(self, part: Part) -> NDArray[np.float32]:
         """Return the cosine between view and front embedding of each pair, untransformed: [pairs], in [-1, 1]."""
-        front, video = self.parts[part].T
-        cosines: NDArray[np.float32] = np.einsum(
-            "ij,ij->i", _unit(self.front_features)[front], _unit(self.video_features)[video]
-        )
+        front = _unit(self.front_features)[self.parts[part][:, 0]]
+        cosines: NDArray[np.float32] = np.einsum("ij,ij->i", front, self.no_model_predictions(part))
         return cosines
 
     def no_model_cosine(self, part: Part) -> float:

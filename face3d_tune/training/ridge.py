@@ -29,10 +29,15 @@ class Ridge:
     penalty: float
     weights: Matrix  # [6F, F]
 
+    def predict(self, data: FaceData, part: Part) -> Matrix:
+        """Predict the frontal embedding of each pair of a part, [pairs, F], unit length."""
+        view, _ = _embeddings(data, data.parts[part])
+        return _unit(view + _columns(data, data.parts[part]) @ self.weights)
+
     def cosines(self, data: FaceData, part: Part) -> Matrix:
         """Return the cosine of prediction and frontal embedding of each pair of a part, [pairs], in [-1, 1]."""
-        view, front = _embeddings(data, data.parts[part])
-        return _cosines(view + _columns(data, data.parts[part]) @ self.weights, front)
+        _, front = _embeddings(data, data.parts[part])
+        return _products(self.predict(data, part), front)
 
 
 def fit(data: FaceData, penalty: float | None = None) -> Ridge:
@@ -111,5 +116,9 @@ def _unit(features: NDArray[np.float32] | Matrix) -> Matrix:
 
 
 def _cosines(prediction: Matrix, front: Matrix) -> Matrix:
-    cosines: Matrix = np.einsum("ij,ij->i", _unit(prediction), front)
-    return cosines
+    return _products(_unit(prediction), front)
+
+
+def _products(prediction: Matrix, front: Matrix) -> Matrix:
+    products: Matrix = np.einsum("ij,ij->i", prediction, front)
+    return products

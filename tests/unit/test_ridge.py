@@ -51,6 +51,15 @@ def test_it_is_what_least_squares_with_one_more_row_a_column_gives(tmp_path, siz
     )
 
 
+def test_its_predictions_have_length_1_and_give_its_cosines(data):
+    fitted = ridge.fit(data)
+    predictions = fitted.predict(data, "validation")
+    np.testing.assert_allclose(np.linalg.norm(predictions, axis=1), 1, atol=1e-12)
+    front = data.front_features[data.parts["validation"][:, 0]]
+    cosines = (predictions * front).sum(1) / np.linalg.norm(front, axis=1)
+    np.testing.assert_allclose(fitted.cosines(data, "validation"), cosines, atol=1e-9)
+
+
 @pytest.mark.parametrize("turn", ["second", "third"])
 def test_its_features_follow_the_angle_that_is_the_head_turn(data, turn):
     turned = replace(data, turn_angle=turn)
