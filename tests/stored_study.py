@@ -180,9 +180,33 @@ def many_trials(count):
 def compared(name, kind, verdict, difference, *, people=6, bands=BANDS):
     """One comparison of a confirmation, its interval 0.01 to each side."""
     entry = {"difference": difference, "low": difference - 0.01, "high": difference + 0.01, "people": people}
-    nobody = {"difference": None, "low": None, "high": None, "people": 0, "verdict": "uncertain"}
+    entry["method"] = "t"
+    nobody = {"difference": None, "low": None, "high": None, "people": 0, "verdict": "uncertain", "method": "t"}
     by_yaw = {band: entry | {"verdict": verdict} if band in bands else nobody for band in BANDS}
     return {"name": name, "kind": kind, **entry, "verdict": verdict, "by_yaw": by_yaw}
+
+
+def without_method(confirmation):
+    """The same as version 0.1.0 stored it: its intervals are percentile bootstraps, and say no method."""
+
+    def stripped(entry):
+        return {key: value for key, value in entry.items() if key != "method"}
+
+    against = [
+        stripped(entry) | {"by_yaw": {band: stripped(each) for band, each in entry["by_yaw"].items()}}
+        for entry in confirmation["against"]
+    ]
+    return confirmation | {"against": against}
+
+
+def of_one_person(confirmation):
+    """The same with a single test person: differences without intervals."""
+    few = {"low": None, "high": None, "people": 1, "verdict": "uncertain"}
+    against = [
+        entry | few | {"by_yaw": {band: each | few for band, each in entry["by_yaw"].items()}}
+        for entry in confirmation["against"]
+    ]
+    return confirmation | {"against": against, "people": 1, "better_than_every_preset": False}
 
 
 def confirmation_of(verdict="better", difference=0.05, *, ridge="better", looks=1, **changed):

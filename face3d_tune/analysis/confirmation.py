@@ -14,6 +14,8 @@ def sentence(compared: Mapping[str, Any]) -> str:
     name, (difference, low, high) = compared["name"], (compared[key] for key in ("difference", "low", "high"))
     if difference is None:
         return f"not compared with {name}: no pairs"
+    if low is None:
+        return f"one test person is too few for a verdict against {name}: {difference:+.4f}, without an interval"
     span = f"({low:+.4f} to {high:+.4f})"
     match compared["verdict"]:
         case "better":
@@ -78,6 +80,23 @@ def curse(confirmation: Mapping[str, Any]) -> str:
     )
 
 
+def old_intervals(confirmation: Mapping[str, Any]) -> bool:
+    """Return whether the intervals are percentile bootstraps, as version 0.1.0 stored them without a `method`."""
+    return any("method" not in entry for entry in confirmation["against"])
+
+
+def intervals(confirmation: Mapping[str, Any]) -> str:
+    """Say in which way the intervals fall short of 95 % over people and seeds; empty if they do not."""
+    if old_intervals(confirmation):
+        return (
+            "The intervals are percentile bootstraps of version 0.1.0, too narrow with few people; `face3d-tune "
+            "confirm` again trains nothing and computes 95 % intervals."
+        )
+    if len(confirmation["seeds"]) == 1:
+        return "With one seed the intervals leave out how much seeds differ; `--seeds 5` includes it."
+    return ""
+
+
 def looks(confirmation: Mapping[str, Any]) -> str:
     """Say how many times the test people have been evaluated."""
     count = len(confirmation["looks"])
@@ -87,7 +106,7 @@ def looks(confirmation: Mapping[str, Any]) -> str:
 
 
 def told(confirmation: Mapping[str, Any]) -> list[str]:
-    """Return a confirmation as lines: the headline, every comparison, by yaw, curse and looks."""
+    """Return a confirmation as lines: the headline, every comparison, by yaw, intervals, curse and looks."""
     first = confirmation["headline"]
     headed = entry_of(confirmation, first)
     others = [f"  {sentence(entry)}" for entry in confirmation["against"] if entry is not headed]
@@ -100,5 +119,5 @@ def told(confirmation: Mapping[str, Any]) -> list[str]:
         headline(confirmation),
         *others,
         *by_yaw,
-        *filter(None, (simpler(confirmation), curse(confirmation), looks(confirmation))),
+        *filter(None, (tell(confirmation) for tell in (intervals, simpler, curse, looks))),
     ]

@@ -26,7 +26,7 @@ from face3d_tune.data.yaw_bands import YAW_BANDS
 from face3d_tune.device import Precision
 from face3d_tune.errors import TrainingError
 from face3d_tune.executor.plan import Plan
-from face3d_tune.refit import bootstrap
+from face3d_tune.refit import intervals
 from face3d_tune.refit.candidates import Candidate
 from face3d_tune.refit.retrain import Epoch, Job, Kept, retrain
 from face3d_tune.storage.database import one_at_a_time
@@ -189,11 +189,11 @@ class Confirmation:
             "validation_sd": stdev(validation) if len(validation) > 1 else None,
             "test": mean(per_seed),
             "test_sd": stdev(per_seed) if len(per_seed) > 1 else None,
-            "test_by_yaw": {band: bootstrap.mean_over_people(tested[band]) for band in YAW_BANDS},
+            "test_by_yaw": {band: intervals.mean_over_people(tested[band]) for band in YAW_BANDS},
             "epochs": [record["epochs"] for record in records],
         }
 
-    def _tables(self, candidate: Candidate) -> dict[str, bootstrap.Values]:
+    def _tables(self, candidate: Candidate) -> dict[str, intervals.Values]:
         records = self._of(candidate)
         return {} if any("error" in record for record in records) else _tables_of(records)
 
@@ -235,12 +235,12 @@ def _record(job: Job, kept: Kept, data: FaceData, plan: Plan) -> Record:
     }
 
 
-def _by_person(data: FaceData, cosines: bootstrap.Values) -> dict[str, list[float | None]]:
+def _by_person(data: FaceData, cosines: intervals.Values) -> dict[str, list[float | None]]:
     """Average each test person's pairs, over all and by band of |yaw|."""
     pairs = data.parts["test"]
     who, band = persons(pairs), yaw_band(data.yaw[pairs[:, 1]])
     chosen = {_ALL: np.ones(len(pairs), dtype=bool)} | {name: band == place for place, name in enumerate(YAW_BANDS)}
-    return {name: bootstrap.person_means(cosines, who, each) for name, each in chosen.items()}
+    return {name: intervals.person_means(cosines, who, each) for name, each in chosen.items()}
 
 
 def _pairs(data: FaceData) -> dict[str, int]:
@@ -250,19 +250,19 @@ def _pairs(data: FaceData) -> dict[str, int]:
     return {_ALL: len(pairs)} | {name: int((band == place).sum()) for place, name in enumerate(YAW_BANDS)}
 
 
-def _tables_of(records: Sequence[Record]) -> dict[str, bootstrap.Values]:
+def _tables_of(records: Sequence[Record]) -> dict[str, intervals.Values]:
     """Return [seeds, people] for all pairs and for each band."""
-    return {name: bootstrap.table([record["test"][name] for record in records]) for name in (_ALL, *YAW_BANDS)}
+    return {name: intervals.table([record["test"][name] for record in records]) for name in (_ALL, *YAW_BANDS)}
 
 
-def _simple(data: FaceData, validation: float, cosines: Callable[..., bootstrap.Values]) -> dict[str, Any]:
+def _simple(data: FaceData, validation: float, cosines: Callable[..., intervals.Values]) -> dict[str, Any]:
     """Evaluate a method without training, and so without seeds: its numbers, and its tables of one row."""
     tables = _tables_of([{"test": _by_person(data, cosines(data, "test"))}])
-    means = {name: bootstrap.mean_over_people(each) for name, each in tables.items()}
+    means = {name: intervals.mean_over_people(each) for name, each in tables.items()}
     row = {"validation": validation, "test": means[_ALL], "test_by_yaw": {band: means[band] for band in YAW_BANDS}}
     return {"row": row, "tables": tables}
 
 
-def _compared(one: Mapping[str, bootstrap.Values], other: Mapping[str, bootstrap.Values]) -> dict[str, Any]:
-    by_yaw = {band: bootstrap.compare(one[band], other[band]) for band in YAW_BANDS}
-    return {**bootstrap.compare(one[_ALL], other[_ALL]), "by_yaw": by_yaw}
+def _compared(one: Mapping[str, intervals.Values], other: Mapping[str, intervals.Values]) -> dict[str, Any]:
+    by_yaw = {band: intervals.compare(one[band], other[band]) for band in YAW_BANDS}
+    return {**intervals.compare(one[_ALL], other[_ALL]), "by_yaw": by_yaw}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from face3d_tune.analysis.confirmation import SIMPLE, entry_of
+from face3d_tune.analysis.confirmation import SIMPLE, entry_of, old_intervals
 from face3d_tune.report.blocks import Block, Paragraph, Runs, Table, Tiles
 from face3d_tune.report.content import Content
 from face3d_tune.report.words import NOT_KNOWN, Words
@@ -23,7 +23,7 @@ def confirmed(content: Content, say: Words) -> list[Block]:
     blocks += [
         Paragraph(say("confirmed_how", seeds=seeds, people=confirmation["people"]), "note"),
         _candidates(confirmation, say),
-        Paragraph(say("confirmed_differences", winner=_name(confirmation["winner"], say))),
+        Paragraph(say(_how(confirmation), winner=_name(confirmation["winner"], say))),
         _differences(confirmation, say),
     ]
     if confirmation["winner"]["value"] is not None:
@@ -44,7 +44,8 @@ def _name(row: Mapping[str, Any], say: Words) -> str:
 
 def _headline(confirmation: Mapping[str, Any], say: Words) -> Runs:
     entry = entry_of(confirmation, confirmation["headline"])
-    sentence = say(f"headline_{entry['verdict']}", winner=_name(confirmation["winner"], say), **_numbers(entry, say))
+    verdict = "one_person" if entry["low"] is None else entry["verdict"]
+    sentence = say(f"headline_{verdict}", winner=_name(confirmation["winner"], say), **_numbers(entry, say))
     if confirmation["headline"] is None:
         return (*sentence, *say("headline_no_preset"))
     return (*sentence, *say("every_yes" if confirmation["better_than_every_preset"] else "every_no"))
@@ -53,13 +54,13 @@ def _headline(confirmation: Mapping[str, Any], say: Words) -> Runs:
 def _numbers(entry: Mapping[str, Any], say: Words) -> dict[str, Any]:
     """Return the values of a verdict's sentence; for a worse one, by how much it is worse."""
     sign = -1 if entry["verdict"] == "worse" else 1
-    low, high = sorted(sign * entry[key] for key in ("low", "high"))
+    low, high = (None, None) if entry["low"] is None else sorted(sign * entry[key] for key in ("low", "high"))
     form = "{:.4f}" if entry["verdict"] in ("better", "worse") else "{:+.4f}"
     numbers = {"by": sign * entry["difference"], "low": low, "high": high}
     return {
         "name": _name(entry, say),
         "people": entry["people"],
-        **{key: form.format(value) for key, value in numbers.items()},
+        **{key: NOT_KNOWN if value is None else form.format(value) for key, value in numbers.items()},
     }
 
 
@@ -97,6 +98,13 @@ def _candidates(confirmation: Mapping[str, Any], say: Words) -> Table:
     return Table([*header, *map(say.band, bands)], rows, marked=marked)
 
 
+def _how(confirmation: Mapping[str, Any]) -> str:
+    """Return the key of the sentence on the differences and their intervals."""
+    if old_intervals(confirmation):
+        return "confirmed_differences_old"
+    return "confirmed_differences_one_seed" if len(confirmation["seeds"]) == 1 else "confirmed_differences"
+
+
 def _differences(confirmation: Mapping[str, Any], say: Words) -> Table:
     bands = list(confirmation["no_model"]["test_by_yaw"])
     header = [say.text(f"column_{name}") for name in ("against", "verdict", "difference")]
@@ -122,6 +130,8 @@ def _curse(winner: Mapping[str, Any], seeds: int, say: Words) -> Runs:
 def _interval(entry: Mapping[str, Any], form: str, say: Words) -> str:
     if entry["difference"] is None:
         return NOT_KNOWN
+    if entry["low"] is None:
+        return form.format(entry["difference"])
     values = {key: form.format(entry[key]) for key in ("difference", "low", "high")}
     return say.text("interval", **values)
 

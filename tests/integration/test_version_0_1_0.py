@@ -64,6 +64,7 @@ def test_the_report_tells_of_the_best_trial_and_its_confirmation(place, form):
     told = printed(call("report", *STORAGE, "--study-name", "finished", "--format", form, "-o", "-", cwd=place))
     for number in ("0.28095193207263947", "0.6912562830580605") if form == "json" else ("0.2810", "0.6913", "0.1767"):
         assert number in told
+    assert ("percentile bootstraps of version 0.1.0" in told) == (form != "json")
 
 
 def test_run_resumes_the_killed_trial_at_its_next_epoch(place):
@@ -90,7 +91,8 @@ def test_run_refuses_other_conditions_as_it_would_for_a_study_of_its_own(place):
 
 def test_confirm_knows_its_first_evaluation_of_the_test_people(place):
     words = ("--study-name", "finished", "--data-dir", "data", "--top", "1", "--seeds", "2")
-    printed(call("confirm", *STORAGE, *words, cwd=place))  # takes the stored trainings, and judges again
+    again = printed(call("confirm", *STORAGE, *words, cwd=place))  # takes the stored trainings, and judges again
+    assert "bootstrap" not in again
     told = printed(call("status", *STORAGE, "--json", cwd=place))
     (study,) = (each for each in json.loads(told)["studies"] if each["study"] == "finished")
     old = json.loads((WRITTEN / "status.json").read_text(encoding="utf-8"))["studies"][0]["confirmation"]

@@ -8,7 +8,7 @@ from urllib.request import Request, urlopen
 import optuna
 import optuna_dashboard
 import pytest
-from stored_study import add_trial, confirmation_of, our_study
+from stored_study import add_trial, confirmation_of, of_one_person, our_study, without_method
 
 from face3d_tune.analysis.findings import find
 from face3d_tune.dashboard.figures import figures
@@ -92,6 +92,21 @@ def test_the_note_begins_with_what_the_test_people_said(study):
     assert "- worse than ridge by 0.0300 (0.0200 to 0.0400)" in note
     assert "- Evaluation 2 on the test people" in note
     assert "0.0200 of it was luck" in note
+
+
+def test_the_note_says_what_its_intervals_leave_out(study):
+    def details(confirmation):
+        study.set_user_attr("confirmation", confirmation)
+        return study_note(find(study))
+
+    assert "intervals" not in details(confirmation_of())
+    assert "- With one seed the intervals leave out how much seeds differ" in details(confirmation_of(seeds=[1]))
+    old = details(without_method(confirmation_of()))
+    assert "- The intervals are percentile bootstraps of version 0.1.0, too narrow with few people" in old
+    assert "trains nothing and computes 95 % intervals" in old
+    assert "too few for a verdict against baseline: +0.0500, without an interval" in details(
+        of_one_person(confirmation_of())
+    )
 
 
 def test_the_note_says_when_a_simpler_method_wins(study):

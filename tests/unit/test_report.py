@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Formatter
 
 import pytest
-from stored_study import confirmation_of, over_folds, searched, study_of, trial_of
+from stored_study import confirmation_of, of_one_person, over_folds, searched, study_of, trial_of, without_method
 
 import face3d_tune.analysis.diagnostics
 import face3d_tune.report
@@ -54,6 +54,9 @@ STUDIES = {
     "confirmed twice": lambda: study_of(*searched(), confirmation=confirmation_of("same", 0.005, looks=2)),
     "confirmed worse": lambda: study_of(*searched(), confirmation=confirmation_of("worse", -0.05, ridge="worse")),
     "few people": lambda: study_of(*searched(), confirmation=confirmation_of("uncertain", people=4)),
+    "one person": lambda: study_of(*searched(), confirmation=of_one_person(confirmation_of())),
+    "one seed": lambda: study_of(*searched(), confirmation=confirmation_of(seeds=[1])),
+    "confirmed by 0.1.0": lambda: study_of(*searched(), confirmation=without_method(confirmation_of())),
     "out of date": lambda: study_of(*searched(), trial_of("COMPLETE", 0.8), confirmation=confirmation_of()),
     "diverged": lambda: study_of(*searched(), confirmation=DIVERGED),
     "angry names": lambda: study_of(*searched(), trial_of("COMPLETE", 0.1, preset=ANGRY), name=ANGRY),
@@ -159,6 +162,10 @@ CONFIRMED = {
         "试验 12 比 基线 baseline 差 0.0500（0.0400 到 0.0600）。",
     ),
     "few people": ("6 test people are too few for a verdict on trial 12", "只有 6 个测试人员，不足以下结论"),
+    "one person": (
+        "One test person is too few for a verdict on trial 12 against baseline: +0.0500, without an interval.",
+        "只有 1 个测试人员，不足以下结论：试验 12 与 基线 baseline 相差 +0.0500，没有区间。",
+    ),
     "diverged": ("No preset could be trained to compare it with.", "没有预设能够训练，因此无从与预设比较。"),
 }
 
@@ -182,6 +189,26 @@ def test_a_report_names_the_winners_curse_the_looks_and_what_is_out_of_date():
     assert "Out of date: the search has found a better trial since" in old
     assert "Winner's curse: none seen." in page_of(STUDIES["diverged"]()).text
     assert "on the test people trial 12 is worse than ridge regression" in page_of(STUDIES["confirmed worse"]()).text
+
+
+@pytest.mark.parametrize(
+    ("name", "english", "chinese"),
+    [
+        ("confirmed", "with 95 % t intervals over people and seeds", "附对人和种子的 95 % t 区间"),
+        ("one seed", "the intervals leave out how much seeds differ", "区间不含种子之间的差别"),
+        (
+            "confirmed by 0.1.0",
+            "percentile bootstraps of version 0.1.0, too narrow",
+            "0.1.0 版的百分位自助法区间，人少时过窄",
+        ),
+    ],
+)
+def test_a_report_says_of_what_kind_its_intervals_are(name, english, chinese):
+    for language, said in (("en", english), ("zh", chinese)):
+        others = {"bootstrap", "自助法"} if "0.1.0" not in name else set()
+        text = page_of(STUDIES[name](), language).text
+        assert said in text
+        assert not [word for word in others if word in text]
 
 
 def test_the_json_report_holds_the_confirmation_as_it_is_stored():

@@ -1,0 +1,117 @@
+"""The difference of two methods on the same people: paired, with a 95 % interval and a verdict. Pure functions.
+
+`benchmarks/coverage.py` simulates how often the interval covers the true difference.
+"""
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+FEWEST_PEOPLE = 5  # for a verdict: fewer do not show how people are distributed
+METHOD = "t"  # stored with each interval; those without one are percentile bootstraps of version 0.1.0
+_INSIDE = 0.95
+_NORMAL = 1.959963984540054  # the quantile for endless degrees of freedom
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
+
+Verdict = Literal["better", "same", "worse", "uncertain"]
+Values = NDArray[np.float64]
+
+
+def person_means(values: Values, persons: NDArray[np.int64], chosen: NDArray[np.bool_]) -> list[float | None]:
+    """Average each person's pairs among the `chosen` ones; None for a person without such a pair.
+
+    Args:
+        values: [pairs].
+        persons: [pairs], numbers from 0.
+        chosen: [pairs].
+    """
+    people = int(persons.max()) + 1
+    sums = np.bincount(persons[chosen], weights=values[chosen], minlength=people)
+    counts = np.bincount(persons[chosen], minlength=people)
+    return [float(total / count) if count else None for total, count in zip(sums, counts, strict=True)]
+
+
+def table(rows: list[list[float | None]]) -> Values:
+    """Stack rows of `person_means` as [rows, people]; NaN for None."""
+    return np.array([[np.nan if value is None else value for value in row] for row in rows], dtype=np.float64)
+
+
+def mean_over_people(values: Values) -> float | None:
+    """Average [seeds, people] with equal weight for every person; None if no person has a value."""
+    complete = values[:, ~np.isnan(values).any(axis=0)]
+    return float(complete.mean()) if complete.size else None
+
+
+def compare(one: Values, other: Values) -> dict[str, Any]:
+    """Compare `one` with `other`: difference, `low` and `high` of its 95 % interval, people, verdict, method.
+
+    Paired: both have the same people in the same order. They have the same training seeds too, or `other` has no seeds
+    (a formula, or no model) and one row.
+
+    People and seeds are both samples: the interval holds for people never seen and trainings never run. It is a t
+    interval in the two-way random-effects model. The variance of the mean is V_people / P + V_seeds / S: the variance
+    of the people's means over their number, plus that of the seeds' means over theirs. This counts the interaction
+    twice, so it errs to the safe side (Owen, 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1:386). The
+    degrees of freedom are Satterthwaite's (1946, Biometrics Bulletin 2:110), at most P - 1.
+
+    - With one seed its variance is unknown and left out: the interval holds for this one training.
+    - With one person there is a difference without interval: `low` and `high` are None.
+    - A person with a NaN in any seed is left out; without people the difference is None too.
+
+    Args:
+        one: [seeds, people], mean cosines or shares; NaN for a person without pairs.
+        other: The same shape, or [1, people].
+    """
+    difference = one - other
+    difference = difference[:, ~np.isnan(difference).any(axis=0)]
+    people = difference.shape[1]
+    mean = float(difference.mean()) if people else None
+    compared = {"difference": mean, "low": None, "high": None, "people": people, "verdict": "uncertain"}
+    if mean is not None and people > 1:
+        half = _half_width(*_variances(difference), people, len(difference))
+        low, high = mean - half, mean + half
+        compared |= {"low": low, "high": high, "verdict": _verdict(low, high, people)}
+    return compared | {"method": METHOD}
+
+
+def _variances(difference: Values) -> tuple[float, float]:
+    """Return the variances of the people's means and of the seeds' means, from [seeds, people]; 0 for one seed."""
+    of_people = float(difference.mean(axis=0).var(ddof=1))
+    of_seeds = float(difference.mean(axis=1).var(ddof=1)) if len(difference) > 1 else 0.0
+    return of_people, of_seeds
+
+
+def _half_width(of_people: float, of_seeds: float, people: int, seeds: int) -> float:
+    """Return half the width of the interval over so many people and seeds with these variances of their means."""
+    parts = of_people / people, of_seeds / seeds
+    variance = sum(parts)
+    if variance == 0:
+        return 0.0
+    uncertainty = parts[0] ** 2 / (people - 1) + (parts[1] ** 2 / (seeds - 1) if seeds > 1 else 0.0)
+    freedom = min(people - 1, variance**2 / uncertainty)
+    return t_quantile(freedom) * math.sqrt(variance)
+
+
+def t_quantile(freedom: float) -> float:
+    """Return the t with P(|T| <= t) = 0.95 for Student's distribution with `freedom` >= 1 degrees of freedom.
+
+    With T = sqrt(freedom) · tan(θ), θ has a density proportional to cos(θ)^(freedom - 1). The normal quantile lies
+    below t, and the probability is concave in θ, so Newton's method climbs to t without overshooting.
+    """
+    logarithm = math.lgamma(freedom / 2) - math.lgamma((freedom + 1) / 2)
+    wanted = _INSIDE * math.sqrt(math.pi) / 2 * math.exp(logarithm)
+    angle = math.atan(_NORMAL / math.sqrt(freedom))
+    step = 1.0
+    while step > 1e-13 * angle:
+        reached = angle / 2 * float(_WEIGHTS @ np.cos(angle / 2 * (1 + _NODES)) ** (freedom - 1))
+        step = (wanted - reached) / math.cos(angle) ** (freedom - 1)
+        angle += step
+    return math.sqrt(freedom) * math.tan(angle)
+
+
+def _verdict(low: float, high: float, people: int) -> Verdict:
+    if people < FEWEST_PEOPLE:
+        return "uncertain"
+    return "better" if low > 0 else "worse" if high < 0 else "same"

@@ -1,0 +1,111 @@
+"""The difference of two methods: intervals by hand and by another formula, and each verdict once."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from face3d_tune.refit.intervals import compare, mean_over_people, person_means, t_quantile, table
+
+
+def test_every_person_counts_the_same_however_many_pairs_they_have():
+    values, persons = np.array([0.1, 0.3, 0.8]), np.array([0, 0, 1])
+    every = np.ones(3, dtype=bool)
+    assert person_means(values, persons, every) == [pytest.approx(0.2), pytest.approx(0.8)]
+    assert person_means(values, persons, np.array([True, False, False])) == [0.1, None]
+    assert mean_over_people(table([[0.2, 0.8], [0.4, 0.6]])) == pytest.approx(0.5)
+    assert mean_over_people(table([[0.2, None]])) == pytest.approx(0.2)
+    assert mean_over_people(table([[None, None]])) is None
+
+
+@pytest.mark.parametrize(
+    ("freedom", "expected"), [(1, 12.706), (2, 4.303), (4, 2.776), (8, 2.306), (15, 2.131), (30, 2.042), (120, 1.980)]
+)
+def test_the_quantiles_are_those_of_printed_tables(freedom, expected):
+    assert t_quantile(freedom) == pytest.approx(expected, abs=5e-4)
+
+
+@pytest.mark.parametrize("freedom", [1.01, 1.5, 3.7, 11.2, 79.9, 4321.0])
+def test_between_whole_degrees_of_freedom_the_quantile_is_scipys(freedom):
+    assert t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-10)
+
+
+def test_with_one_seed_it_is_the_t_interval_over_people():
+    """Gains 0, 1, 2, 3, 4: mean 2, variance 2.5, so 2.7764 · sqrt(2.5 / 5) to each side."""
+    found = compare(np.arange(5.0)[None], np.zeros((1, 5)))
+    assert found == {
+        **{"difference": 2.0, "people": 5, "verdict": "better", "method": "t"},
+        **{"low": pytest.approx(2 - 1.96324, abs=1e-5), "high": pytest.approx(2 + 1.96324, abs=1e-5)},
+    }
+
+
+def test_with_people_alike_it_is_the_t_interval_over_seeds():
+    """Three seeds at 0.1, 0.2, 0.3 for everyone: variance 0.01, so 4.3027 · sqrt(0.01 / 3) (2 degrees of freedom)."""
+    found = compare(np.repeat([[0.1], [0.2], [0.3]], 40, axis=1), np.zeros((1, 40)))
+    assert (found["low"], found["high"]) == pytest.approx((0.2 - 0.24841, 0.2 + 0.24841), abs=1e-5)
+
+
+def two_way(difference):
+    """The interval from the mean squares of a two-way analysis of variance, summed cell by cell."""
+    seeds, people = difference.shape
+    grand = difference.mean()
+    of_people = seeds * sum((difference[:, p].mean() - grand) ** 2 for p in range(people)) / (people - 1)
+    of_seeds = people * sum((difference[s].mean() - grand) ** 2 for s in range(seeds)) / (seeds - 1)
+    freedom = (of_people + of_seeds) ** 2 / (of_people**2 / (people - 1) + of_seeds**2 / (seeds - 1))
+    error = np.sqrt((of_people + of_seeds) / (people * seeds))
+    return stats.t.interval(0.95, min(freedom, people - 1), grand, error)
+
+
+@pytest.mark.parametrize("of_seeds", [0.0, 0.005, 0.05])
+@pytest.mark.parametrize("people", [2, 5, 16])
+def test_people_and_seeds_both_widen_it_as_in_a_two_way_analysis_of_variance(people, of_seeds):
+    random = np.random.default_rng(people)
+    one = random.normal(0.7, 0.05, (5, people)) + of_seeds * random.normal(size=(5, 1))
+    other = random.normal(0.65, 0.05, (5, people))
+    found = compare(one, other)
+    assert (found["low"], found["high"]) == pytest.approx(two_way(one - other))
+    assert found["difference"] == pytest.approx((one - other).mean())
+
+
+def test_a_method_without_seeds_is_compared_with_every_seed_of_the_other():
+    one, other = np.random.default_rng(0).normal(size=(3, 7)), np.linspace(0, 1, 7)[None]
+    assert compare(one, other) == compare(one, np.repeat(other, 3, axis=0))
+
+
+def test_equal_gains_of_all_leave_no_doubt():
+    found = compare(np.full((4, 8), 0.5), np.zeros((1, 8)))
+    assert (found["low"], found["high"], found["verdict"]) == (0.5, 0.5, "better")
+
+
+def test_one_person_gives_a_difference_without_an_interval():
+    assert compare(np.array([[0.5], [0.7]]), np.array([[0.1]])) == {
+        **{"difference": pytest.approx(0.5), "low": None, "high": None},
+        **{"people": 1, "verdict": "uncertain", "method": "t"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("gain", "people", "expected"),
+    [
+        ([0.1, 0.2], 6, "better"),
+        ([-0.1, -0.2], 6, "worse"),
+        ([0.1, -0.1], 6, "same"),
+        ([0.1, 0.2], 4, "uncertain"),  # fewer than five
+    ],
+)
+def test_each_verdict(gain, people, expected):
+    one = np.resize(gain, (2, people))
+    found = compare(one, np.zeros((1, people)))
+    assert found["verdict"] == expected
+    assert found["low"] <= found["difference"] <= found["high"]
+
+
+def test_people_without_pairs_in_a_band_are_left_out_of_it():
+    one, other = np.full((2, 6), 0.5), np.zeros((1, 6))
+    one[:, 0] = other[:, 0] = np.nan
+    one[0, 1] = np.nan  # diverged on one person only
+    assert compare(one, other)["people"] == 4
+    one[0, 1] = 0.5
+    assert compare(one, other) == compare(one[:, 1:], other[:, 1:])
+    without = compare(one * np.nan, other)
+    assert (without["difference"], without["low"], without["people"]) == (None, None, 0)
+    assert without["verdict"] == "uncertain"
