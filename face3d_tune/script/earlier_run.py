@@ -15,12 +15,12 @@ from face3d_tune.config import Layout, PoseUnit, TrialConfig
 from face3d_tune.errors import ConfigError, EarlierRunError, TrainingError
 from face3d_tune.study.history import lowest_loss
 from face3d_tune.training import checkpoint_file, weights
+from face3d_tune.training.checkpoint_file import plain, shown
 from face3d_tune.training.schedules import Schedule
 
 _CURVES = {"train_loss": "train_loss_history", "val_loss": "val_loss_history", "cosine": "val_cosine_sim_history"}
 _NEEDED = ("lr", "batch_size", "epochs")  # no copy of the script ever fixed these in its source
 _FILE = "give the best_model.pth of a run, or a folder of such runs"
-_SHOWN = 60  # characters of a value in a message
 
 
 class NotExpressible(Exception):
@@ -98,7 +98,7 @@ class EarlierRun:
         floats = {field.name for field in fields(TrialConfig) if field.type is float}
         for name in floats & values.keys():
             if (number := checkpoint_file.number(values[name])) is None:
-                raise NotExpressible(f"{name} = {_shown(values[name])} in its args; expected a number")
+                raise NotExpressible(f"{name} = {shown(values[name])} in its args; expected a number")
             values[name] = number
         try:
             return TrialConfig(**{**values, "pose_unit": pose_unit, "layout": self.layout})
@@ -127,7 +127,7 @@ def read(path: Path) -> EarlierRun:
     args = checkpoint_file.mapping(checkpoint["args"])
     if args is None:
         raise EarlierRunError(
-            f"{path}: args is {_shown(checkpoint['args'])}; expected the script's flags, a dict or a namespace",
+            f"{path}: args is {shown(checkpoint['args'])}; expected the script's flags, a dict or a namespace",
             "store them in the file: 'args': vars(args)",
         )
     curves = {name: _curve(path, key, checkpoint[key]) for name, key in _CURVES.items()}
@@ -138,7 +138,7 @@ def read(path: Path) -> EarlierRun:
     if not weights.is_weights(checkpoint["model_state_dict"]):
         state = checkpoint["model_state_dict"]
         odd = [name for name in state if not isinstance(state[name], Tensor)] if isinstance(state, Mapping) else []
-        found = f"holds {_shown(state[odd[0]])} for {odd[0]}" if odd else f"is {_shown(state)}"
+        found = f"holds {shown(state[odd[0]])} for {odd[0]}" if odd else f"is {shown(state)}"
         raise EarlierRunError(
             f"{path}: model_state_dict {found}; expected names and tensors",
             "store them in the file: 'model_state_dict': model.state_dict()",
@@ -153,7 +153,7 @@ def read(path: Path) -> EarlierRun:
     return EarlierRun(
         path=path,
         sha256=digest,
-        args={name: _plain(value) for name, value in args.items()},
+        args={name: plain(value) for name, value in args.items()},
         **curves,
         weights=model,
         epoch=epoch if isinstance(epoch, int) else None,
@@ -165,13 +165,13 @@ def _curve(path: Path, key: str, values: Any) -> tuple[float, ...]:
     """Read a history: one finite number an epoch. Raises EarlierRunError with the epoch and the value found."""
     leave = "import another run: a trial needs every number of its curves"
     if not isinstance(values, (list, tuple)) and not (isinstance(values, Tensor) and values.ndim == 1):
-        raise EarlierRunError(f"{path}: {key} is {_shown(values)}; expected a list with a number for each epoch", leave)
+        raise EarlierRunError(f"{path}: {key} is {shown(values)}; expected a list with a number for each epoch", leave)
     curve = []
     for epoch, value in enumerate(values, 1):
         number = checkpoint_file.number(value)
         if number is None or not math.isfinite(number):
             raise EarlierRunError(
-                f"{path}: {key} holds {_shown(value)} for epoch {epoch}; expected a finite number", leave
+                f"{path}: {key} holds {shown(value)} for epoch {epoch}; expected a finite number", leave
             )
         curve.append(number)
     return tuple(curve)
@@ -185,15 +185,6 @@ def _learning_rate(optimizer: Any) -> float | None:
         return None
 
 
-def _plain(value: Any) -> Any:
-    """Turn a number of numpy or torch into Python's own, and an object of another class into text."""
-    if isinstance(value, checkpoint_file.Foreign):
-        return repr(value)
-    if hasattr(value, "dtype"):
-        return value.item() if math.prod(value.shape) == 1 else _shown(value)
-    return value
-
-
 def _contents(checkpoint: Mapping[Any, Any]) -> str:
     """Describe a file's content by its first names."""
     names = ", ".join(map(str, list(checkpoint)[:6]))
@@ -201,16 +192,6 @@ def _contents(checkpoint: Mapping[Any, Any]) -> str:
     return (
         f"{kind}{names}{f' and {len(checkpoint) - 6} more' if len(checkpoint) > 6 else ''}" if checkpoint else "nothing"
     )
-
-
-def _shown(value: Any) -> str:
-    """Describe a value for a message: itself if it is short, or else its type."""
-    if isinstance(value, checkpoint_file.Foreign):
-        return f"a {value.kind}"
-    if isinstance(value, Tensor):
-        return f"a tensor of {value.numel()} numbers" if value.numel() != 1 else repr(value.item())
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"a {type(value).__name__}"
 
 
 def find(paths: tuple[Path, ...]) -> list[Path]:

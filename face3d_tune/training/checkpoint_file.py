@@ -5,6 +5,7 @@ Sealed checkpoints are bytes with their own checksum, for places where a file ma
 
 import hashlib
 import io
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +36,7 @@ _PLAIN: list[Any] = [
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),
     (_empty_dict, "collections.defaultdict"),
 ]
+_SHOWN = 60  # characters of a value in a message
 _HEAD = len(_MAGIC) + hashlib.sha256().digest_size
 
 
@@ -87,6 +89,25 @@ def number(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):  # None, text, 10**400, several numbers in a tensor
         return None
+
+
+def plain(value: Any) -> Any:
+    """Turn a number of numpy or torch into Python's own, and an object of another class into text."""
+    if isinstance(value, Foreign):
+        return repr(value)
+    if hasattr(value, "dtype"):
+        return value.item() if math.prod(value.shape) == 1 else shown(value)
+    return value
+
+
+def shown(value: Any) -> str:
+    """Describe a value for a message: itself if it is short, or else its type."""
+    if isinstance(value, Foreign):
+        return f"a {value.kind}"
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of {value.numel()} numbers" if value.numel() != 1 else repr(value.item())
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"a {type(value).__name__}"
 
 
 def load(path: Path) -> dict[str, Any]:
