@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from face3d_tune.config import PoseUnit
 from face3d_tune.data.doubts import find_doubts
-from face3d_tune.data.files import DataFiles, read_files
+from face3d_tune.data.files import DataFiles, Side, read_files
 from face3d_tune.data.pairs import (
     PARTS,
     TURN_ANGLES,
@@ -61,6 +61,7 @@ class FaceData:
     max_yaw: float | None  # degrees; None = no limit
     landmark_source: str  # in words
     warnings: tuple[str, ...]
+    landmark_scale: float | None = None  # factor of landmarks_3d_original; None: video_keypoints.npy as it is
     turn_angle: TurnAngle = "first"  # which of the three angles is the head turn, called yaw here
 
     @property
@@ -195,8 +196,8 @@ def inspect(
         problems += find_too_few(files, pairs, selection)
     data = None
     if pairs is not None and not errors_among(problems):
-        landmarks, landmark_source = _landmarks(files)
-        problems += [*_find_overscaled(landmarks, landmark_source), *find_doubts(files, selection)]
+        landmarks, landmark_source = landmark_input(files.video, files.front.metadata.standard_scale)
+        problems += [*find_overscaled(landmarks, landmark_source), *find_doubts(files, selection)]
         if not errors_among(problems):
             data = _assemble(source, files, pairs, selection, problems, landmarks, landmark_source)
     return Inspection(source=source, data=data, problems=tuple(problems))
@@ -244,13 +245,16 @@ def _assemble(
         max_yaw=selection.max_yaw,
         turn_angle=selection.turn_angle,
         landmark_source=landmark_source,
+        landmark_scale=None if video.metadata.landmarks is None else front.metadata.standard_scale or 1.0,
         warnings=(*map(str, warnings), *([NO_SPLIT_WARNING] if selection.split == "none" else [])),
     )
 
 
-def _landmarks(files: DataFiles) -> tuple[NDArray[np.float32], str]:
-    """Return the landmark input of every video row, [M, 5, 3], and its source in words (trainer contract §2)."""
-    video, scale = files.video, files.front.metadata.standard_scale
+def landmark_input(video: Side, scale: float | None) -> tuple[NDArray[np.float32], str]:
+    """Return the landmark input of every video row, [M, 5, 3], and its source in words (trainer contract §2).
+
+    `scale` is the standard_scale of the front file; None if that file records none.
+    """
     points = video.metadata.landmarks
     if points is not None:
         factor = 1.0 if scale is None else scale
@@ -262,7 +266,7 @@ def _landmarks(files: DataFiles) -> tuple[NDArray[np.float32], str]:
     return keypoints, f"video_keypoints.npy (landmarks_3d_original is missing{where})"
 
 
-def _find_overscaled(landmarks: NDArray[np.float32], source: str) -> list[Problem]:
+def find_overscaled(landmarks: NDArray[np.float32], source: str) -> list[Problem]:
     """Report landmarks that fit into float32 in the file, but not after scaling."""
     file, key = "video_metadata.json", "landmarks_3d_original"
     return [

@@ -21,6 +21,8 @@ class DataUse:
     min_yaw: float = 0.0  # degrees, of |yaw|; 0 = no limit
     max_yaw: float | None = None  # degrees, of |yaw|
     turn_angle: TurnAngle = "first"  # the angle that is yaw; the script always limits the first angle
+    landmark_scale: float | None = None  # factor of landmarks_3d_original; None: not known, or other landmarks
+    fingerprint: str | None = None  # of numbers, pairs and split; None: not known
 
     @property
     def script_limits(self) -> tuple[float, float | None]:
@@ -37,6 +39,8 @@ class DataUse:
             min_yaw=data.min_yaw,
             max_yaw=data.max_yaw,
             turn_angle=data.turn_angle,
+            landmark_scale=data.landmark_scale,
+            fingerprint=data.fingerprint(),
         )
 
     @classmethod

@@ -198,7 +198,8 @@ def checkpoint_args(config: TrialConfig, use: DataUse) -> dict[str, Any]:
     value.
 
     The folder is the one that the data was read from. The limits are those of the script, in degrees of the angle that
-    it limits. `pose_unit`, `layout` and `turn_angle`, which no flag sets, are there as well.
+    it limits. `pose_unit`, `layout`, `turn_angle`, `landmark_scale` and `data_fingerprint`, which no flag sets, are
+    there as well.
     """
     low, high = use.script_limits
     return {
@@ -211,4 +212,6 @@ def checkpoint_args(config: TrialConfig, use: DataUse) -> dict[str, Any]:
         "min_yaw_angle": low,
         "max_yaw_angle": high,
         "turn_angle": use.turn_angle,
+        "landmark_scale": use.landmark_scale,
+        "data_fingerprint": use.fingerprint,
     }

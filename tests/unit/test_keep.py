@@ -139,6 +139,7 @@ def test_the_checkpoint_says_every_flag_it_was_trained_with(data, done):
     assert {name: args[name] for name in CONFIG.to_dict()} == CONFIG.to_dict()
     assert (args["data_dir"], args["save_dir"], args["device"]) == (data.source, str(folder), "cpu")
     assert (args["scheduler_type"], args["min_yaw_angle"], args["max_yaw_angle"]) == ("plateau", 0.0, None)
+    assert (args["landmark_scale"], args["data_fingerprint"]) == (0.25, data.fingerprint())
 
 
 def test_the_curve_is_that_of_the_stored_epochs(data, done):
