@@ -93,7 +93,7 @@ class Loop:
         budget: Finished trials that the study shall hold.
         deadline: Of time.monotonic; no trial starts after it.
         target_reached: Whether the search has what it wants.
-        retain: Called with every trial that has ended; what went wrong, if anything.
+        retain: Called with every trial that has ended, to keep or remove its checkpoints.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Loop:
         budget: int,
         deadline: float,
         target_reached: Callable[[], bool],
-        retain: Callable[[FrozenTrial], str | None],
+        retain: Callable[[FrozenTrial], None],
     ) -> None:
         self._queue, self._begin, self._slots, self._watcher = queue, begin, slots, watcher
         self._database_retry = database_retry
@@ -233,8 +233,7 @@ class Loop:
         self._completed.forget()
         del self._running[trial.number]
         self._watcher.trial_ended(trial)
-        if said := self._retain(trial):
-            self._watcher.note(said)
+        self._retain(trial)
         if cause(trial) == OUTSIDE:  # another program's failure says nothing about the space or this machine
             return
         self._failures = [*self._failures, trial] if trial.state == TrialState.FAIL else []

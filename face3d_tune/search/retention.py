@@ -1,5 +1,7 @@
 """Retention of a study's checkpoints: resumable ones while a trial runs, its best weights once it has finished."""
 
+from collections.abc import Callable
+
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
@@ -15,7 +17,7 @@ DEFAULT_KEEP = 10  # trials
 class Retention:
     """The checkpoints of one study; does nothing without `checkpoints`.
 
-    The methods that change something return what went wrong in one line, or None: no trial ends by it.
+    No trial ends by a failure here: `note` takes one line about it, each different line once.
 
     Args:
         study: The study of the trials.
@@ -26,30 +28,34 @@ class Retention:
 
     def __init__(self, study: optuna.Study, checkpoints: Checkpoints | None, keep: int, folds: int = 1) -> None:
         self.checkpoints = checkpoints
+        self.note: Callable[[str], object] = lambda line: None
         self._study, self._keep, self._folds = study, keep, folds
+        self._noted: set[str] = set()
 
     def key(self, trial: FrozenTrial | optuna.Trial) -> str | None:
         """Return the key of the checkpoints of a trial's first fold, whichever worker trains it."""
         return None if self.checkpoints is None else f"trial-{lineage(trial)}"
 
-    def take(self, trial: FrozenTrial) -> str | None:
+    def take(self, trial: FrozenTrial) -> None:
         """Keep the best weights of an ended trial, if it is one of the best, and nothing else.
 
         The checkpoints of a requeued trial are its successor's.
         """
         key = self.key(trial)
         if self.checkpoints is None or key is None or TrialAttr.requeued.held_by(trial.user_attrs):
-            return None
-        said = next(filter(None, map(self.checkpoints.discard, self._later(key))), None)
-        if not trained_here(trial):
-            return self.checkpoints.discard(key) or said
-        said = self.checkpoints.finish(key, _name(trial)) or said
-        return self.checkpoints.keep_best(self._ranked(), self._keep) or said
+            return
+        for later in self._later(key):
+            self._note_failure(self.checkpoints.discard(later))
+        if trained_here(trial):
+            self._note_failure(self.checkpoints.finish(key, _name(trial)))
+            self._note_failure(self.checkpoints.keep_best(self._ranked(), self._keep))
+        else:
+            self._note_failure(self.checkpoints.discard(key))
 
-    def tidy(self) -> str | None:
+    def tidy(self) -> None:
         """Tidy the checkpoints of every trial whose worker died between the trial's end and `take`."""
         if self.checkpoints is None:
-            return None
+            return
         ended: dict[str, str | None] = {}
         for trial in self._study.get_trials(deepcopy=False):
             if key := self.key(trial):  # a later trial of the same lineage is its successor
@@ -57,7 +63,13 @@ class Retention:
                 if not trial.state.is_finished():
                     for each in (key, *self._later(key)):
                         del ended[each]
-        return self.checkpoints.tidy(ended) or self.checkpoints.keep_best(self._ranked(), self._keep)
+        self._note_failure(self.checkpoints.tidy(ended))
+        self._note_failure(self.checkpoints.keep_best(self._ranked(), self._keep))
+
+    def _note_failure(self, line: str | None) -> None:
+        if line and line not in self._noted:
+            self._noted.add(line)
+            self.note(line)
 
     def _later(self, key: str) -> list[str]:
         """Return the keys of a trial's other folds."""

@@ -144,6 +144,6 @@ def _run(search: Search, prepared: _Prepared, view: View, deadline: float) -> No
         except KeyboardInterrupt:
             view.interrupted(opened)
             raise
-    if note := search.archive.tidy():  # now that nothing trains any more
-        watcher.note(note)
+    search.archive.note = watcher.note
+    search.archive.tidy()  # now that nothing trains
     view.ended(opened)

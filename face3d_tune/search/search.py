@@ -92,11 +92,10 @@ class Search:
         Without `slots`, trials train one after another with the plain trainer.
         """
         slots = slots or PlainSlot(self.setup.data, self.setup.device)
-        self.queue.note = watcher.note
+        self.queue.note = self.archive.note = watcher.note
         with self.queue.on_study():
             self._remember_effort(budget)
-            if said := self.archive.tidy():
-                watcher.note(said)
+            self.archive.tidy()
         loop = Loop(
             self.queue,
             lambda trial, reporter: self._begin(trial, reporter, slots.engine, watcher),

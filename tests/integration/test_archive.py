@@ -1,11 +1,13 @@
 """What a search keeps of its trials: enough to go on at the next epoch, and afterwards the best weights of the best."""
 
+import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from searches import CPU, SAMPLED_ONLY, Watch, file_of, open_search, states
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.executor.slots import PlainSlot
+from face3d_tune.search.retention import Retention
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.artifacts import Artifacts
 from face3d_tune.storage.database import Storage
@@ -163,4 +165,38 @@ def test_no_artifacts_no_files(opened, folder):
     search = opened(artifacts=None)
     run(search, 1)
     assert not folder.exists()
-    assert search.archive.tidy() is None
+    search.archive.note = pytest.fail
+    search.archive.tidy()
+
+
+class BrokenCheckpoints:
+    """Checkpoints of which nothing can be written or removed."""
+
+    def discard(self, key):
+        return "could not remove checkpoints: no room"
+
+    def finish(self, key, name):
+        return f"could not keep the best weights of {name}: no room"
+
+    def keep_best(self, ranked, keep):
+        return "could not remove checkpoints: no room"
+
+    def tidy(self, ended):
+        return "could not tidy up checkpoints: no room"
+
+
+def test_each_different_failure_is_noted_once_and_ends_nothing():
+    study, notes = optuna.create_study(), []
+    for _ in range(2):
+        study.add_trial(create_trial(value=0.5, user_attrs={"config": {}, "stop_reason": "finished"}))
+    retention = Retention(study, BrokenCheckpoints(), keep=1, folds=3)
+    retention.note = notes.append
+    for trial in study.trials:
+        retention.take(trial)
+    retention.tidy()
+    assert notes == [
+        "could not remove checkpoints: no room",
+        "could not keep the best weights of trial-0: no room",
+        "could not keep the best weights of trial-1: no room",
+        "could not tidy up checkpoints: no room",
+    ]

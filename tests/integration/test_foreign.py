@@ -212,7 +212,8 @@ def test_trials_of_other_programs_count_nowhere(search):
     assert (held["by_hand"], held["imported"], sum(held["causes"].values())) == (9, 0, 0)
     assert held["best_value"] <= 0.5
     assert search.archive._ranked() == [f"trial-{trial.number}" for trial in completed_trials(search.study)]
-    assert search.archive.tidy() is None
+    search.archive.note = pytest.fail
+    search.archive.tidy()
     assert {trial.number for trial in CompletedTrials(search.study).get_trials()} == set(own)
 
 
