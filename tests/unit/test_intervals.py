@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from benchmarks.coverage import covered, covered_by_percentiles, differences, shares
 from face3d_tune.refit.intervals import compare, mean_over_people, person_means, t_quantile, table
 
 
@@ -109,3 +110,23 @@ def test_people_without_pairs_in_a_band_are_left_out_of_it():
     without = compare(one * np.nan, other)
     assert (without["difference"], without["low"], without["people"]) == (None, None, 0)
     assert without["verdict"] == "uncertain"
+
+
+def test_95_per_cent_of_the_intervals_cover_the_true_difference():
+    """Five people and seeds: one standard error of 800 confirmations is 0.008."""
+    random = np.random.default_rng(0)
+    assert covered(differences("normal", random, 800, 5, 5), 0.0) == pytest.approx(0.955, abs=0.02)
+    assert covered(shares(random, 800, 5, 5), 0.0) >= 0.93
+
+
+def test_an_interval_that_is_too_narrow_would_be_noticed():
+    random = np.random.default_rng(0)
+    drawn = differences("normal", random, 400, 5, 5)
+    assert covered_by_percentiles(drawn, 0.0, random) < 0.9
+
+
+@pytest.mark.parametrize("shape", ["normal", "bounded", "exponential", "log-normal"])
+def test_simulated_people_deviate_by_0_04_and_not_on_average(shape):
+    drawn = differences(shape, np.random.default_rng(0), 4000, 1, 50, of_seeds=0.0)
+    assert drawn.mean() == pytest.approx(0, abs=5e-4)
+    assert drawn.std() == pytest.approx(np.hypot(0.04, 0.01), rel=0.02)
