@@ -21,6 +21,7 @@ from face3d_tune.cli.data import data
 from face3d_tune.cli.doctor import doctor
 from face3d_tune.cli.export import export, presets
 from face3d_tune.cli.importing import import_
+from face3d_tune.cli.predict import predict
 from face3d_tune.cli.report import report
 from face3d_tune.cli.run import run
 from face3d_tune.cli.status import status
@@ -50,6 +51,7 @@ COMMANDS = (
     report,
     export,
     train,
+    predict,
     presets,
     data,
     import_,

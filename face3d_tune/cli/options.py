@@ -213,6 +213,14 @@ def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+inference_device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda|cuda:N|mps",
+    help="Where the model runs; auto takes a GPU if there is one.",
+)
+
 engine_option = click.option(
     "--engine",
     type=Choice(["auto", "plain", "batched"]),

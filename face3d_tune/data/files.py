@@ -4,10 +4,11 @@ Nothing here raises for a broken file. Every fault becomes a `Problem`, so that 
 """
 
 import io
+import sys
 import textwrap
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, SupportsInt, TypeAlias
@@ -24,6 +25,7 @@ SIDES: tuple[Literal["front", "video"], ...] = ("front", "video")
 CONTENTS = ("feature.npy", "keypoints.npy", "metadata.json")
 FILES = tuple(f"{side}_{content}" for side in SIDES for content in CONTENTS)
 
+_MAGIC = b"\x93NUMPY"
 _LONGEST_REASON = 300  # characters of numpy's message, which may quote the whole header
 
 LIKE_RADIANS = (0.1, 3.2)  # if the largest |angle| of a file is between these, the unit is surely radians
@@ -83,9 +85,7 @@ def _read_side(root: Root, side: Literal["front", "video"], problems: list[Probl
     data = _try_read(root, metadata_file, problems)
     metadata = Metadata() if data is None else read_metadata(metadata_file, data, problems)
     if features is not None:
-        with np.errstate(all="ignore"):  # rows that are too large or not finite have been reported
-            zero = np.flatnonzero(np.linalg.norm(features, axis=1) == 0)
-        _report_rows(problems, feature_file, "a zero vector", "an embedding with a direction", zero)
+        _report_zero_rows(feature_file, features, problems)
     arrays = [(feature_file, features), (keypoint_file, keypoints)]
     array_counts = [(file, None, len(array)) for file, array in arrays if array is not None]
     _check_counts([*array_counts, *((metadata_file, key, count) for key, count in metadata.counts)], problems)
@@ -116,36 +116,76 @@ def parse_array(
 
     Returns None after a problem that leaves nothing to use. In `shape`, None is any size above 0.
     """
-    array = _load_array(file, data, problems)
-    if array is None:
+    array = _load_array(file, data[: len(_MAGIC)], lambda: np.load(io.BytesIO(data), allow_pickle=False), problems)
+    if array is None or not _fits(file, array, shape, problems):
         return None
+    numbers = in_float32(array)
+    for what, rows in unusable(numbers):
+        _report_rows(problems, file, what, "finite numbers", rows)
+    return numbers
+
+
+def map_embeddings(path: Path, problems: list[Problem]) -> NDArray[Any] | None:
+    """Open an array of embeddings, [rows, feature size], where it lies on the disk: its rows are read when used.
+
+    Appends what is wrong with its form to `problems`, and returns None then; the numbers are for `find_bad_rows`.
+    """
+    try:
+        regular_file.require(path, most=sys.maxsize)  # it is not read into memory
+        with path.open("rb") as file:
+            first = file.read(len(_MAGIC))
+    except FileNotFoundError:
+        problems.append(Problem(file=path.name, what="missing", expected="embeddings of the side views"))
+        return None
+    except OSError as error:
+        problems.append(Problem(file=path.name, what=error.strerror or str(error), expected="a readable file"))
+        return None
+    array = _load_array(path.name, first, lambda: np.load(path, mmap_mode="r", allow_pickle=False), problems)
+    return None if array is None or not _fits(path.name, array, (None, None), problems) else array
+
+
+def find_bad_rows(file: str, features: NDArray[np.float32], problems: list[Problem], *, first: int = 0) -> None:
+    """Append the rows that hold NaN, infinity, numbers too large or only zeros; `first` is the number of row 0."""
+    for what, rows in unusable(features):
+        _report_rows(problems, file, what, "finite numbers", (first + row for row in rows))
+    _report_zero_rows(file, features, problems, first=first)
+
+
+def in_float32(array: NDArray[Any]) -> NDArray[np.float32]:
+    """Round numbers to float32, as the users' script does; what is beyond it becomes infinity."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers: NDArray[np.float32] = array.astype(np.float32)
+    return numbers
+
+
+def _fits(file: str, array: NDArray[Any], shape: tuple[int | None, ...], problems: list[Problem]) -> bool:
+    """Tell whether an array has the shape, and a type that embeddings and landmarks may have."""
     fits = array.ndim == len(shape) and all(
         size > 0 if wanted is None else size == wanted for size, wanted in zip(array.shape, shape, strict=True)
     )
     if not fits:
         expected = "[rows, numbers per embedding]" if len(shape) == 2 else f"[rows, {shape[1]}, {shape[2]}]"
         problems.append(Problem(file=file, what=f"shape {list(array.shape)}", expected=f"{expected}, none of them 0"))
-        return None
+        return False
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         problems.append(Problem(file=file, what=f"dtype {array.dtype}", expected="float16, float32 or float64"))
-        return None
-    with np.errstate(over="ignore", invalid="ignore"):  # a float64 beyond float32 becomes infinity, found below
-        numbers = array.astype(np.float32)
-    for what, rows in unusable(numbers):
-        _report_rows(problems, file, what, "finite numbers", rows)
-    return numbers
+        return False
+    return True
 
 
-def _load_array(file: str, data: bytes, problems: list[Problem]) -> NDArray[Any] | None:
+def _load_array(
+    file: str, first: bytes, load: Callable[[], NDArray[Any]], problems: list[Problem]
+) -> NDArray[Any] | None:
+    """Load an array whose file begins with `first`."""
     expected = "a NumPy array saved by numpy.save"
-    if data[:6] != b"\x93NUMPY":
-        what = "a pickled object, which is never opened" if data[:1] == b"\x80" else "not a .npy file"
+    if first != _MAGIC:
+        what = "a pickled object, which is never opened" if first[:1] == b"\x80" else "not a .npy file"
         problems.append(Problem(file=file, what=what, expected=expected))
         return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as "\d" in a damaged header, which is a string of Python
-            array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+            array = load()
     except Exception as error:  # numpy reads the header as Python's source, which can raise anything
         reason = textwrap.shorten(str(error) or type(error).__name__, _LONGEST_REASON, placeholder=" …")
         what = f"damaged ({reason})"
@@ -181,16 +221,30 @@ def _check_pose_units(
         what: str = video.pose_unit or "not recorded"
         expected = f"{front.pose_unit or 'none recorded'}, as in front_metadata.json"
         problems.append(Problem(file=file, key=key, what=what, expected=expected))
-    elif video.pose_unit is None and unit_if_unrecorded is None and video.poses is not None:
-        low, high = LIKE_RADIANS
-        largest = np.abs(video.poses).max(initial=0)
-        if low < largest <= high:
-            what = f"not recorded, and no angle exceeds {largest:.3g}: these look like radians"
-            hint = (
-                "`face3d-tune data convert DIR OUT --from radians --pose-unit radians` writes a copy that records it"
-                " (`--from degrees --pose-unit degrees` if they are degrees)"
-            )
-            problems.append(Problem(file=file, key=key, what=what, expected="degrees, or a recorded unit", hint=hint))
+    elif unit_if_unrecorded is None:
+        hint = (
+            "`face3d-tune data convert DIR OUT --from radians --pose-unit radians` writes a copy that records it"
+            " (`--from degrees --pose-unit degrees` if they are degrees)"
+        )
+        check_unit(file, video, hint, problems)
+
+
+def check_unit(file: str, metadata: Metadata, hint: str, problems: list[Problem]) -> None:
+    """Report poses without a recorded unit that look like radians."""
+    if metadata.pose_unit is not None or metadata.poses is None:
+        return
+    low, high = LIKE_RADIANS
+    largest = np.abs(metadata.poses).max(initial=0)
+    if low < largest <= high:
+        what = f"not recorded, and no angle exceeds {largest:.3g}: these look like radians"
+        expected = "degrees, or a recorded unit"
+        problems.append(Problem(file=file, key="pose_unit", what=what, expected=expected, hint=hint))
+
+
+def _report_zero_rows(file: str, features: NDArray[np.float32], problems: list[Problem], *, first: int = 0) -> None:
+    with np.errstate(all="ignore"):  # rows that are too large or not finite have been reported
+        zero = np.flatnonzero(np.linalg.norm(features, axis=1) == 0)
+    _report_rows(problems, file, "a zero vector", "an embedding with a direction", first + zero)
 
 
 def _report_rows(problems: list[Problem], file: str, what: str, expected: str, rows: Iterable[SupportsInt]) -> None:

@@ -67,6 +67,16 @@ def read_metadata(file: str, data: bytes, problems: list[Problem]) -> Metadata:
     )
 
 
+def read_standard_scale(file: str, data: bytes, problems: list[Problem]) -> float | None:
+    """Read the scale of landmarks alone; None if the file called `file` records none."""
+    try:
+        content = parse_json(data)
+    except ValueError as error:
+        problems.append(Problem(file=file, what=str(error), expected="a JSON object in UTF-8"))
+        return None
+    return _Reader(file, content, problems).standard_scale()
+
+
 _LISTS = ("metadata", "poses", "landmarks_3d_original")
 
 

@@ -15,6 +15,8 @@ _PLACES = ("model_state_dict", "state_dict", "model")
 # Prefixes of torch.nn.DataParallel and torch.compile before the names of the module that they wrap.
 _WRAPPERS = ("module", "_orig_mod")
 _FIRST, _WIDTH = "input_projection.weight", "transformer_decoder.layers.0.linear1.weight"
+# Fields of TrialConfig that names and shapes show.
+SHOWN = ("layout", "d_model", "dim_feedforward", "num_layers", "use_spatial_attention", "use_pose_attention")
 _LAYER = re.compile(r"transformer_decoder\.layers\.(\d+)\.")
 
 

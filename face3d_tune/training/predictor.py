@@ -1,0 +1,134 @@
+"""The model of a checkpoint, ready to predict frontal embeddings (trainer contract §3 and §4).
+
+Names and shapes of the weights say which model it is. The checkpoint's `args` say the rest, as far as it has any: ours
+record the unit of the poses and the scale of the landmarks, those of scripts do not.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from face3d_tune.config import Layout, PoseUnit, TrialConfig
+from face3d_tune.errors import CheckpointError, TrainingError
+from face3d_tune.training import checkpoint_file, weights
+from face3d_tune.training.base import in_unit
+from face3d_tune.training.model import Model
+
+_FILE = "give a best_model.pth of `face3d-tune train`, of a search or of your script"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Predictor:
+    """A model in evaluation, and what its checkpoint says of its training; unknown values are None."""
+
+    path: Path
+    sha256: str  # of the file
+    model: Model
+    feature_size: int  # numbers per embedding
+    args: Mapping[str, Any]  # plain values; empty in a file of weights alone
+    epoch: int | None  # as the file counts it
+
+    @property
+    def layout(self) -> Layout:
+        """Return the layout of the model, as the weights show it."""
+        return self.model.config.layout
+
+    @property
+    def pose_unit(self) -> PoseUnit | None:
+        """Return the unit of the poses in training, if the checkpoint records it."""
+        unit: PoseUnit | None = self.args.get("pose_unit")
+        return unit if unit in get_args(PoseUnit) else None
+
+    @property
+    def landmark_scale(self) -> float | None:
+        """Return the factor of the landmarks in training, if the checkpoint records it."""
+        return checkpoint_file.number(self.args.get("landmark_scale"))
+
+    @property
+    def data_fingerprint(self) -> str | None:
+        """Return the fingerprint of the data that it was trained on, if the checkpoint records it."""
+        fingerprint = self.args.get("data_fingerprint")
+        return fingerprint if isinstance(fingerprint, str) else None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Return the parameters of the training: what the weights show, and the other known flags of `args`."""
+        model = self.model.config.to_dict()
+        known = {field.name: self.args[field.name] for field in fields(TrialConfig) if field.name in self.args}
+        return known | {name: model[name] for name in weights.SHOWN}
+
+    def predict(
+        self,
+        src: NDArray[np.float32],
+        landmarks: NDArray[np.float32] | None,
+        degrees: NDArray[np.float64],
+        unit: PoseUnit,
+    ) -> NDArray[np.float32]:
+        """Predict frontal embeddings of unit length, [B, F], on the model's device, in float32.
+
+        Args:
+            src: Side-view embeddings, [B, F].
+            landmarks: Five 3D points, centred and scaled, [B, 5, 3]; None for the pose layout.
+            degrees: Poses in degrees, [B, 3].
+            unit: Of the poses at the model's input.
+
+        Returns:
+            NaN in a row whose prediction has no direction.
+        """
+        device = self.model.output_projection.weight.device
+        points = np.zeros((len(src), 5, 3), np.float32) if landmarks is None else landmarks
+        with torch.no_grad():
+            predicted = self.model(
+                torch.from_numpy(src).to(device), torch.from_numpy(points).to(device), in_unit(unit, degrees).to(device)
+            )
+            wide = predicted.cpu().double()  # on the CPU: not every device has float64
+            rows: NDArray[np.float32] = (wide / wide.norm(dim=-1, keepdim=True)).float().numpy()
+        return rows
+
+
+def read(path: Path, device: torch.device) -> Predictor:
+    """Read the model of a checkpoint, without running any code in it. Raises CheckpointError."""
+    try:
+        checkpoint = checkpoint_file.load(path)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except (TrainingError, OSError) as error:
+        raise CheckpointError(str(error), _FILE) from error
+    state = weights.find(checkpoint)
+    if state is None:
+        raise CheckpointError(f"{path} holds no weights of a model; it holds {_names(checkpoint)}", _FILE)
+    shape = weights.structure(state)
+    if not shape:
+        raise CheckpointError(f"{path} holds another model: its weights are named {_names(state)} …", _FILE)
+    feature_size = shape.pop("feature_size")
+    if shape["layout"] == "pose":
+        shape["use_spatial_attention"] = False  # this layout has no such part: its weights are reported below
+    # Heads leave no trace in weights. Attention over a single token gives the same with any number of them.
+    config = TrialConfig(**shape, nhead=1)
+    if found := weights.differences(state, config, feature_size):
+        raise CheckpointError(f"{path} holds another model: {'; '.join(found)}", _FILE)
+    if not all(bool(torch.isfinite(weight).all()) for weight in state.values()):
+        raise CheckpointError(f"{path}: its weights hold values that are not finite", "use another checkpoint")
+    model = Model(config, feature_size, torch.Generator())
+    model.load_state_dict(state)
+    args = checkpoint_file.mapping(checkpoint.get("args")) or {}
+    epoch = checkpoint.get("epoch")
+    return Predictor(
+        path=path,
+        sha256=digest,
+        model=model.to(device).eval(),
+        feature_size=feature_size,
+        args={str(name): checkpoint_file.plain(value) for name, value in args.items()},
+        epoch=epoch if isinstance(epoch, int) else None,
+    )
+
+
+def _names(held: Mapping[Any, Any]) -> str:
+    """List the first names of a mapping."""
+    return ", ".join(map(str, list(held)[:3])) or "nothing"
