@@ -53,14 +53,14 @@ class TerminalView:
         if opened.requeued:
             self._console.print(f"{opened.requeued} trial(s) without a living worker: queued again")
         if opened.nothing_to_do:
-            click.echo(_nothing_to_do(opened.search, opened.budget))
+            click.echo(_nothing_to_do(opened.search))
         self._tally = _tally(opened)
         return SearchProgress(self._console, self._tally)
 
     def interrupted(self, opened: OpenSearch) -> None:
         """Say that nothing is lost, and how to go on."""
         search = opened.search
-        done = f"{search.finished()} of {opened.budget} finished trials"
+        done = f"{search.finished()} of {opened.search.queue.budget} finished trials"
         self._console.print(f"study {search.study.study_name!r} holds {done}; what was running is queued again")
         self._console.print("hint: run the same command to resume")
 
@@ -95,7 +95,9 @@ class JsonView:
         self._lines = JsonLines(self._console, self._tally, self._write)
         follows = {"from": opened.stage.to_attr()} if opened.stage else {}
         done, engine = self._tally.done, opened.plan.engine
-        self._lines.say("started", storage=str(opened.storage), goal=opened.budget, done=done, engine=engine, **follows)
+        self._lines.say(
+            "started", storage=str(opened.storage), goal=opened.search.queue.budget, done=done, engine=engine, **follows
+        )
         return self._lines
 
     def interrupted(self, opened: OpenSearch) -> None:
@@ -110,7 +112,7 @@ class JsonView:
 
 def _tally(opened: OpenSearch) -> Tally:
     study = opened.search.study
-    return Tally(study.study_name, opened.budget, study.get_trials(deepcopy=False))
+    return Tally(study.study_name, opened.search.queue.budget, study.get_trials(deepcopy=False))
 
 
 def _introduce(console: Console, opened: OpenSearch) -> None:
@@ -121,7 +123,7 @@ def _introduce(console: Console, opened: OpenSearch) -> None:
     imported = f", {count} more imported" if (count := count_imported(study)) else ""
     imported += f", {count} added by hand" if (count := count_foreign(study)) else ""
     console.print(f"data     {describe_data(study.user_attrs)}; poses in {setup.data.file_pose_unit}")
-    done = f"{search.finished()} of {opened.budget} trials done{imported}"
+    done = f"{search.finished()} of {opened.search.queue.budget} trials done{imported}"
     console.print(f"study    {study.study_name} ({file.path.name}) in {opened.storage}; {done}")
     console.print(
         f"trials   {file.sampler.name} over {', '.join(file.space)}; {file.pruner.name} pruner; "
@@ -152,11 +154,11 @@ def _target(search: Search) -> str:
     return f"{target}{f' in {epochs} epochs in a row' if epochs > 1 else ''}"
 
 
-def _nothing_to_do(search: Search, budget: int) -> str:
+def _nothing_to_do(search: Search) -> str:
     name, finished = search.study.study_name, search.finished()
     if search.target_reached():
         return f"nothing to do: study {name!r} has reached the target, {_target(search)}\n"
-    held = f"study {name!r} already has {finished} of {budget} trials"
+    held = f"study {name!r} already has {finished} of {search.queue.budget} trials"
     return f"nothing to do: {held}; to continue: --trials {finished + 50}\n"
 
 

@@ -36,7 +36,7 @@ def watch(storage: str, study_name: str | None) -> None:
     from face3d_tune.storage.study_names import existing_name
     from face3d_tune.study.foreign import is_foreign, own_trials
     from face3d_tune.study.fresh import Fresh
-    from face3d_tune.study.trials import find_study, folds_of
+    from face3d_tune.study.trials import budget_of, find_study, folds_of
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = Storage.parse(storage)
@@ -73,7 +73,7 @@ def watch(storage: str, study_name: str | None) -> None:
                     best = tally.add(trial)
                     if looked and not is_foreign(trial):
                         console.print(ended(trial, best))
-                looked, tally.budget = True, effort.get("trials")
+                looked, tally.budget = True, budget_of(attrs)
                 running = [trial for trial in own_trials(trials) if trial.state == optuna.trial.TrialState.RUNNING]
                 picture = _picture(tally, running, folds_of(attrs))
                 if reader_gone() or (not running and (tally.full() or reached_by_any(trials, effort))):

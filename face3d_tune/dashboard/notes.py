@@ -14,7 +14,15 @@ from face3d_tune.script.export import commands, quote
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.presets import PRESETS
 from face3d_tune.study.settings import describe_data
-from face3d_tune.study.trials import config_of, count_causes, folds_of, in_words, kept_cosine, repeatable_config
+from face3d_tune.study.trials import (
+    budget_of,
+    config_of,
+    count_causes,
+    folds_of,
+    in_words,
+    kept_cosine,
+    repeatable_config,
+)
 from face3d_tune.study.warm_start import WarmStart
 
 FOREIGN = (
@@ -28,9 +36,8 @@ def study_note(found: Findings) -> str:
     """Write goal, data, budget, the best trial beside presets and no model, and what to do with it."""
     settings, effort = StudyAttr.settings.of(found.attrs), StudyAttr.effort.get(found.attrs, {})
     states = ", ".join(f"{count} {state}" for state, count in found.states.items() if count) or "no trials yet"
-    budget = (
-        f"{found.finished} of {effort['trials']} finished trials" if effort else f"{found.finished} finished trials"
-    )
+    budget = budget_of(found.attrs)
+    done = f"{found.finished} of {budget} finished trials" if budget else f"{found.finished} finished trials"
     how = f"; {effort['sampler']} sampler, {effort['pruner']} pruner" if effort else ""
     folds = folds_of(found.attrs)
     whom = "validation people" + (f", others in each of {folds} folds: the mean over them" if folds > 1 else "")
@@ -40,7 +47,7 @@ def study_note(found: Findings) -> str:
         f"**Goal** the highest mean cosine between the model's output and the frontal embedding, on {whom}; "
         f"without a model it is {found.no_model:.4f}{_ridge(found)}.",
         f"**Data** {_plain(describe_data(found.attrs))}",
-        f"**Budget** {budget} ({states}) of at most {settings['epochs']} epochs{how}; seed {settings['seed']}.",
+        f"**Budget** {done} ({states}) of at most {settings['epochs']} epochs{how}; seed {settings['seed']}.",
     ]
     if why := in_words(count_causes(found.trials)):
         lines.append(f"**Failed** {why}.")

@@ -18,6 +18,7 @@ from face3d_tune.study.builtin import STUDIES
 from face3d_tune.study.history import History
 from face3d_tune.study.trials import (
     FINISHED,
+    budget_of,
     config_of,
     count_causes,
     folds_of,
@@ -137,7 +138,7 @@ def content(found: Findings, made: datetime) -> Content:
         states=found.states,
         causes=count_causes(found.trials),
         follows=StudyAttr.follows.get(attrs),
-        budget=effort.get("trials"),
+        budget=budget_of(attrs),
         epochs=found.epochs,
         seconds=found.seconds,
         imported=sum(is_imported(trial) for trial in found.trials),
@@ -244,7 +245,7 @@ def _repeat(found: Findings) -> list[str]:
     words += ["--study-name", f"{found.name}-again"]
     words += ["--from", StudyAttr.follows.of(found.attrs)["study"]] if StudyAttr.follows.held_by(found.attrs) else []
     words += [] if data["source"] == SAMPLE_NAME else ["--data-dir", data["source"]]
-    words += ["--trials", str(effort.get("trials") or max(1, found.finished))]
+    words += ["--trials", str(budget_of(found.attrs) or max(1, found.finished))]
     words += ["--epochs", str(settings["epochs"]), "--seed", str(settings["seed"]), "--layout", settings["layout"]]
     words += ["--folds", str(folds)] if (folds := folds_of(found.attrs)) > 1 else []
     words += [] if data["split"] == "person" else ["--split", data["split"]]

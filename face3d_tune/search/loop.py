@@ -90,7 +90,6 @@ class Loop:
         slots: Train.
         watcher: Is told what happens, and asked whether to stop.
         database_retry: Patience with the database.
-        budget: Finished trials that the study shall hold.
         deadline: Of time.monotonic; no trial starts after it.
         target_reached: Whether the search has what it wants.
         retain: Called with every trial that has ended, to keep or remove its checkpoints.
@@ -104,14 +103,13 @@ class Loop:
         watcher: Watcher,
         database_retry: DatabaseRetry,
         *,
-        budget: int,
         deadline: float,
         target_reached: Callable[[], bool],
         retain: Callable[[FrozenTrial], None],
     ) -> None:
         self._queue, self._begin, self._slots, self._watcher = queue, begin, slots, watcher
         self._database_retry = database_retry
-        self._budget, self._deadline, self._target_reached = budget, deadline, target_reached
+        self._deadline, self._target_reached = deadline, target_reached
         self._retain = retain
         self._completed = CompletedTrials(queue.study)
         self._running: dict[int, _Running] = {}
@@ -155,11 +153,11 @@ class Loop:
             self._abandon("another trial reached the target")
             return True
         in_time = time.monotonic() < self._deadline
-        while in_time and len(self._running) < self._slots.count and (trial := self._queue.ask(self._budget)):
+        while in_time and len(self._running) < self._slots.count and (trial := self._queue.ask()):
             entry = _Running(trial, TrialReporter(trial, self._completed, self._attempt))
             self._running[trial.number] = entry
             self._deliver(entry)
-        return not self._running and (not in_time or self._queue.finished() >= self._budget)
+        return not self._running and (not in_time or self._queue.budget_spent())
 
     def _deliver(self, entry: _Running) -> None:
         """Store the pending changes of one trial: the parameters, the curve, the end."""

@@ -39,7 +39,6 @@ class OpenSearch:
     search: Search
     storage: Storage
     plan: Plan
-    budget: int  # finished trials
     stage: WarmStart | None
     requeued: int  # trials of dead workers
     nothing_to_do: bool  # as the budget is spent, or the target reached
@@ -131,16 +130,17 @@ def _load(options: SearchOptions) -> FaceData:
 def _run(search: Search, prepared: _Prepared, view: View, deadline: float) -> None:
     """Search in an open study, until the budget is spent."""
     requeued = search.requeue_abandoned()
-    nothing_to_do = search.finished() >= prepared.budget or search.target_reached()
+    search.queue.budget = prepared.budget
+    nothing_to_do = search.queue.budget_spent() or search.target_reached()
     if not nothing_to_do:
         search.enqueue_presets()
-    plan, budget = prepared.plan, prepared.budget
-    opened = OpenSearch(search, prepared.storage, plan, budget, prepared.stage, requeued, nothing_to_do)
+    plan = prepared.plan
+    opened = OpenSearch(search, prepared.storage, plan, prepared.stage, requeued, nothing_to_do)
     watcher = view.opened(opened)
     if not nothing_to_do:
         try:
             with closing(plan.open(prepared.setup.data, search.archive.checkpoints)) as slots, watcher.shown():
-                search.run(budget, watcher, slots=slots, deadline=deadline)
+                search.run(prepared.budget, watcher, slots=slots, deadline=deadline)
         except KeyboardInterrupt:
             view.interrupted(opened)
             raise

@@ -92,9 +92,10 @@ class Search:
         Without `slots`, trials train one after another with the plain trainer.
         """
         slots = slots or PlainSlot(self.setup.data, self.setup.device)
+        self.queue.budget = budget
         self.queue.note = self.archive.note = watcher.note
         with self.queue.on_study():
-            self._remember_effort(budget)
+            self._store_effort()
             self.archive.tidy()
         loop = Loop(
             self.queue,
@@ -102,7 +103,6 @@ class Search:
             slots,
             watcher,
             DatabaseRetry(self._storage_timeout, watcher.note),
-            budget=budget,
             deadline=deadline,
             target_reached=self.target_reached,
             retain=self.archive.take,
@@ -110,11 +110,11 @@ class Search:
         with Heartbeat(self.worker, self.queue.requeue_orphans, watcher.note):
             loop.run()
 
-    def _remember_effort(self, budget: int) -> None:
-        """Store how this run searches; unlike its conditions it may be another in the next run."""
+    def _store_effort(self) -> None:
+        """Store budget, target, sampler and pruner of this run; those of the next run may differ."""
         names = {"sampler": self.file.sampler.name, "pruner": self.file.pruner.name}
         stable = {"target_epochs": self.setup.target_epochs} if self.setup.target_epochs > 1 else {}
-        effort = {"trials": budget, "target": self.setup.target, **stable, **names}
+        effort = {"trials": self.queue.budget, "target": self.setup.target, **stable, **names}
         if StudyAttr.effort.get(self.study.user_attrs) != effort:
             self.study.set_user_attr(StudyAttr.effort.key, effort)
 

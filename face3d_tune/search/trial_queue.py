@@ -43,13 +43,16 @@ class TrialLost(Exception):
 
 
 class TrialQueue:
-    """The trials of one study, as this worker may change them; `note` is told of trials taken from the dead.
+    """The trials of one study, as this worker may change them. Adding finished trials needs no worker.
 
-    To add finished trials it needs no worker.
+    Attributes:
+        budget: Total number of finished trials, earlier runs included; 0 until a search sets it.
+        note: Takes one line about each trial of a dead worker.
     """
 
     def __init__(self, study: optuna.Study, storage: RDBStorage, *, silence: float = DEFAULT_SILENCE) -> None:
         self.study, self._silence = study, silence
+        self.budget = 0
         self.note: Callable[[str], object] = lambda line: None
         self._engine, self._storage, self._study_id = storage.engine, storage_of(study), study_id(study)
         self._own = StudyAttr.id.get(study.user_attrs)
@@ -84,6 +87,10 @@ class TrialQueue:
         counts = self.counts()
         return sum(counts.get(state, 0) for state in FINISHED)
 
+    def budget_spent(self) -> bool:
+        """Tell whether the study holds all finished trials of the budget."""
+        return self.finished() >= self.budget
+
     def enqueue(self, presets: Iterable[InitialTrial]) -> None:
         """Queue every preset that the study does not have yet, in this order."""
         with one_at_a_time(self._engine):
@@ -111,13 +118,13 @@ class TrialQueue:
                 taken.setdefault(run_id, (held[run_id], new))
             return taken
 
-    def ask(self, budget: int) -> optuna.Trial | None:
-        """Claim the next trial; None if the finished ones and those in training may suffice for `budget`."""
+    def ask(self) -> optuna.Trial | None:
+        """Claim the next trial; None if the finished ones and those in training may suffice for the budget."""
         self._trials()  # so that little is left to read while the others wait
         with one_at_a_time(self._engine) as still_alone:
             self._requeue_orphans()
             counts = self.counts()
-            if sum(counts.get(state, 0) for state in (*FINISHED, TrialState.RUNNING)) >= budget:
+            if sum(counts.get(state, 0) for state in (*FINISHED, TrialState.RUNNING)) >= self.budget:
                 return None
             trial = self.study.ask()
             try:

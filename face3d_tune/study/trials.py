@@ -141,6 +141,11 @@ def kept_cosine(trial: FrozenTrial) -> float | None:
     return TrialAttr.val_cosine.get(trial.user_attrs)  # to Optuna, a pruned trial's value is its last epoch's
 
 
+def budget_of(study_attrs: Mapping[str, Any]) -> int | None:
+    """Return the budget of a study's last run: its total number of finished trials; None if that is not recorded."""
+    return StudyAttr.effort.get(study_attrs, {}).get("trials")
+
+
 def folds_of(study_attrs: Mapping[str, Any]) -> int:
     """Return the number of folds over which the values of a study's trials are means; 1: the ordinary split."""
     folds: int = StudyAttr.settings.get(study_attrs, {}).get("folds", 1)  # an older study does not say

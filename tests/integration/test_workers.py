@@ -162,7 +162,7 @@ def test_a_dead_worker_is_missed_in_time_even_by_one_that_is_busy_in_a_long_epoc
             assert in_epoch.wait(PATIENCE)
             last_sign = time.monotonic()
             dying.worker.beat()
-            number = dying.queue.ask(total).number
+            number = dying.queue.ask().number
         ((line, when, too_late),) = missed
         assert (number, too_late) == (1, False)
         assert silence < when - last_sign < silence + silence / 6 + SLACK
@@ -187,7 +187,7 @@ def test_a_trial_that_runs_and_that_nobody_claims_is_taken_back_at_the_next_ask(
         search.enqueue_presets()
         with Heartbeat(search.worker, lambda: None, pytest.fail):
             assert died_at_once.study.ask().number == 0
-            assert search.queue.ask(5).number == 1
+            assert search.queue.ask().number == 1
             stray, again = search.study.trials[0], search.study.trials[-1]
             assert (stray.state, stray.user_attrs["error"]) == (TrialState.FAIL, "no worker claims it")
             assert (again.state, again.user_attrs["retry_of"]) == (TrialState.WAITING, 0)
@@ -417,7 +417,7 @@ def test_while_someone_else_asks_for_a_trial_it_only_comes_later(postgres_url, q
         began = time.monotonic()
         letting_go = threading.Timer(1.0, someone.rollback)
         letting_go.start()
-        assert search.queue.ask(1).number == 0
+        assert search.queue.ask().number == 0
         assert 0.9 < time.monotonic() - began < 1.0 + SLACK
         letting_go.join()
 

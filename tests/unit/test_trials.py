@@ -10,6 +10,7 @@ from face3d_tune.storage.database import Storage
 from face3d_tune.study.trials import (
     PresetRow,
     best_trial,
+    budget_of,
     cause,
     config_of,
     count_causes,
@@ -329,3 +330,8 @@ def test_a_trial_is_complete_if_its_value_may_be_compared(study):
     assert [trial.number for trial in study.trials if is_complete(trial)] == [0, 2]
     assert [trial.number for trial in study.trials if is_imported(trial)] == [1, 2]
     assert [trial.number for trial in study.trials if trained_here(trial)] == [0, 3]
+
+
+def test_the_budget_of_a_study_is_that_of_its_last_run_and_unknown_for_an_imported_one():
+    assert budget_of({"effort": {"trials": 50, "target": None}}) == 50
+    assert budget_of({}) is None
