@@ -191,7 +191,7 @@ class Checkpoints:
         if weights is None:
             raise RuntimeError("its checkpoint does not have them")
         snapshot, config = content["snapshot"], TrialConfig(**content["config"])
-        history = [EpochResult(**result) for result in snapshot["history"]]
+        history = [EpochResult.of(result) for result in snapshot["history"]]
         best = best_epoch(history)
         assert best is not None  # its weights are there
         until = history[: best.epoch]

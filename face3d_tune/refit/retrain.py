@@ -117,7 +117,7 @@ def _kept(task: Task, checkpoints: Checkpoints, reason: str) -> Kept:
             "make room where temporary files are (TMPDIR), and run the same command again",
         )
     checkpoints.discard(str(task.key))
-    history = [EpochResult(**result) for result in loaded.snapshot["history"]]
+    history = [EpochResult.of(result) for result in loaded.snapshot["history"]]
     best = best_epoch(history)
     assert best is not None  # its weights are there
     return Kept(loaded.best, loaded.precision, best.val_cosine, best.epoch, len(history))

@@ -8,7 +8,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -25,6 +26,7 @@ from face3d_tune.errors import ConfigError, NonFiniteError
 from face3d_tune.training import losses
 from face3d_tune.training.augmentation import Augmented, Views
 from face3d_tune.training.early_stopping import EarlyStopping
+from face3d_tune.training.recognition import Gallery, Judging, Recognition
 from face3d_tune.training.schedules import Schedule
 
 # Loshchilov & Hutter (2019), and Kingma & Ba (2015) with the weight decay as an L2 term of the clipped gradient.
@@ -48,6 +50,19 @@ class EpochResult:
     next_lr: float  # of the next epoch, after the scheduler's step
     stop_reason: StopReason | None  # why training ends after this epoch; None if it continues
     seconds: float
+    recognition: Recognition | None = None  # of the validation people; None in a snapshot of an earlier version
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for a snapshot."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        recognition = None if self.recognition is None else self.recognition.to_dict()
+        return {**values, "cosine_by_yaw": dict(self.cosine_by_yaw), "recognition": recognition}
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` gave. Raises KeyError or TypeError if it does not fit."""
+        recognition = stored.get("recognition")
+        return cls(**{**stored, "recognition": None if recognition is None else Recognition.of(recognition)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +72,7 @@ class Evaluation:
     mse: float
     cosine: float
     cosine_by_yaw: Mapping[str, float | None]
+    recognition: Recognition | None = None
 
 
 class PairTensors:
@@ -81,6 +97,12 @@ class PairTensors:
         self.yaw = data.yaw[video]  # [pairs], degrees
         self.turn = torch.from_numpy(np.abs(self.yaw)).to(device, dtype)  # [pairs], |yaw|
         self.views = Views(self.src, self.landmarks, data.poses[video], front)
+        self._gallery = data, part, device
+
+    @cached_property
+    def gallery(self) -> Gallery:
+        """Return all people's frontal embeddings, against which predictions for these pairs are judged."""
+        return Gallery(*self._gallery)
 
     def __len__(self) -> int:
         return len(self.src)
@@ -157,6 +179,7 @@ class Training(ABC):
             next_lr=self.lr,
             stop_reason=self.stop_reason,
             seconds=seconds,
+            recognition=val.recognition,
         )
         self.history.append(result)
         if result.is_best:
@@ -185,7 +208,6 @@ class Training(ABC):
         Random streams and the order of the pairs follow from seed and epoch. The tensors may be those in training, so
         write or copy them before the next epoch.
         """
-        history = [replace(result, cosine_by_yaw=dict(result.cosine_by_yaw)) for result in self.history]
         return {
             "engine": self.engine,
             "model": self.model_state(),
@@ -193,7 +215,7 @@ class Training(ABC):
             "scale": self.scale_state(),
             "scheduler": self.scheduler.state_dict(),
             "early_stopping": asdict(self.early_stopping),
-            "history": [asdict(result) for result in history],
+            "history": [result.to_dict() for result in self.history],
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
@@ -209,7 +231,7 @@ class Training(ABC):
         self.optimizer.param_groups[0]["lr"] = snapshot["optimizer"]["param_groups"][0]["lr"]
         self.scheduler.load_state_dict(snapshot["scheduler"])
         self.early_stopping = EarlyStopping(**snapshot["early_stopping"])
-        self.history = [EpochResult(**result) for result in snapshot["history"]]
+        self.history = [EpochResult.of(result) for result in snapshot["history"]]
         self.best = best_epoch(self.history)
         self.stop_reason = self.history[-1].stop_reason if self.history else None
 
@@ -243,16 +265,21 @@ def best_epoch(history: Sequence[EpochResult]) -> EpochResult | None:
     return next((result for result in reversed(history) if result.is_best), None)
 
 
-def pair_scores(pairs: int, predict: Callable[[slice], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def pair_scores(
+    pairs: int, predict: Callable[[slice], tuple[Tensor, Tensor]], *judgings: Judging
+) -> tuple[Tensor, Tensor]:
     """Return squared error and cosine of each pair, [..., pairs] each, float64 on the CPU.
 
-    `predict` gives prediction and target, [..., B, F] each, of a slice of the pairs.
+    `predict` gives prediction and target, [..., B, F] each, of a slice of the pairs. Each of `judgings`, one a model,
+    takes the predictions too.
     """
     squared_errors, cosines = [], []
     for start in range(0, pairs, EVALUATION_BATCH):
         prediction, target = predict(slice(start, start + EVALUATION_BATCH))
         squared_errors.append(losses.squared_errors(prediction, target))
         cosines.append(losses.cosines(prediction, target))
+        for model, judging in enumerate(judgings):
+            judging.add(prediction.view(-1, *prediction.shape[-2:])[model])
     return torch.cat(squared_errors, -1).cpu().double(), torch.cat(cosines, -1).cpu().double()
 
 

@@ -27,6 +27,7 @@ from face3d_tune.training.base import (
 )
 from face3d_tune.training.dropout import MaskStream
 from face3d_tune.training.model import Model
+from face3d_tune.training.recognition import Judging
 
 
 class Trainer(Training):
@@ -114,16 +115,22 @@ class Trainer(Training):
         return prediction.to(pairs.target.dtype)
 
     def evaluate(self, pairs: PairTensors) -> Evaluation:
-        """Compute mean squared error and cosine over all of `pairs`, and the cosine by |yaw| band, without dropout."""
-        squared_errors, cosine = self.judge(pairs)
-        mse = squared_errors.mean().item()
-        return Evaluation(mse, cosine.mean().item(), mean_by_yaw(cosine.numpy(), pairs.yaw))
+        """Compute mean squared error and cosine over all of `pairs`, the cosine by |yaw| band, and recognition, without
+        dropout.
+        """
+        judging = Judging(pairs.gallery)
+        squared_errors, cosine = self.judge(pairs, judging)
+        mse, by_yaw = squared_errors.mean().item(), mean_by_yaw(cosine.numpy(), pairs.yaw)
+        return Evaluation(mse, cosine.mean().item(), by_yaw, judging.end().summary())
 
     @torch.no_grad()
-    def judge(self, pairs: PairTensors) -> tuple[Tensor, Tensor]:
-        """Compute squared error and cosine of each of `pairs`, [pairs] each, float64 on the CPU, without dropout."""
+    def judge(self, pairs: PairTensors, *judgings: Judging) -> tuple[Tensor, Tensor]:
+        """Compute squared error and cosine of each of `pairs`, [pairs] each, float64 on the CPU, without dropout.
+
+        A judging takes the predictions as well.
+        """
         self.model.eval()
-        return pair_scores(len(pairs), lambda batch: (self._predict(pairs, batch), pairs.target[batch]))
+        return pair_scores(len(pairs), lambda batch: (self._predict(pairs, batch), pairs.target[batch]), *judgings)
 
     def model_state(self) -> dict[str, Tensor]:
         """Return the weights after the last epoch, under the names of the users' checkpoints."""

@@ -16,7 +16,7 @@ Sources: ISO/IEC 19795-1 (identification rate, TAR, FAR); Grother & Phillips (20
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
@@ -50,6 +50,10 @@ class Rates:
     identity: float | None  # at most 0
     cosine: float | None  # with the own person, [-1, 1]
 
+    def to_dict(self) -> dict[str, float | None]:
+        """Return the rates by name."""
+        return {name: getattr(self, name) for name in RATES}
+
 
 RATES = tuple(field.name for field in fields(Rates))
 
@@ -75,7 +79,12 @@ class Recognition:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values, ready for JSON."""
-        return asdict(self)
+        return {
+            **{name: getattr(self, name) for name in ("judged", "enrolled", "people", "views")},
+            "all": self.all.to_dict(),
+            "by_yaw": {band: rates.to_dict() for band, rates in self.by_yaw.items()},
+            "pooled": self.pooled.to_dict(),
+        }
 
 
 class Gallery:
@@ -145,7 +154,7 @@ class Judging:
         chosen = gallery.first[self._views : views] - self._pairs
         for piece in gallery.pieces(len(chosen)):
             rows = torch.from_numpy(chosen[piece]).to(predictions.device)
-            queries = _unit(predictions[rows].to(gallery.device))
+            queries = _unit(predictions[rows].detach().to(gallery.device))
             self._tally.add(queries, gallery._owner[self._views : views][piece])
             self._sums.index_add_(0, gallery._person[self._views : views][piece], queries)
         self._pairs, self._views = pairs, views
@@ -192,19 +201,11 @@ class Scores:
 
         The people are `gallery.people`.
         """
-        shape = len(self.gallery.people), len(YAW_BANDS)
-        cell = self.gallery.person * len(YAW_BANDS) + self.gallery.band
-        size = shape[0] * shape[1]
-        counts = np.bincount(cell, minlength=size).reshape(shape)
-        values = self.views.values()
-        sums = np.array([np.bincount(cell, weights=each, minlength=size) for each in values]).reshape(
-            len(RATES), *shape
-        )
-        with np.errstate(invalid="ignore"):
-            by_band = sums / counts
-            means = {ALL: sums.sum(2) / counts.sum(1)}
-        means |= {name: by_band[:, :, place] for place, name in enumerate(YAW_BANDS)}
-        return means | {POOLED: self.pooled.values()}
+        gallery, values, bands = self.gallery, self.views.values(), len(YAW_BANDS)
+        people = len(gallery.people)
+        in_bands = _means(values, gallery.person * bands + gallery.band, people * bands)
+        by_band = dict(zip(YAW_BANDS, in_bands.reshape(len(RATES), people, bands).transpose(2, 0, 1), strict=True))
+        return {ALL: _means(values, gallery.person, people), **by_band, POOLED: self.pooled.values()}
 
     def by_person(self, where: str = ALL) -> dict[str, list[float | None]]:
         """Return each person's mean by rate, in the order of `gallery.people`, over the queries of one of WHERE."""
@@ -279,6 +280,15 @@ class _Threshold:
     def value(self) -> float:
         """Return the threshold; NaN without impostors."""
         return float(_highest(torch.cat(self._held), self._wanted).min()) if self._held else math.nan
+
+
+def _means(values: Values, group: NDArray[np.int64], groups: int) -> Values:
+    """Average [rates, queries] in each group, [rates, groups]; NaN in a group without queries."""
+    counts = np.bincount(group, minlength=groups)
+    sums = np.zeros((len(values), groups))
+    for row, each in zip(sums, values, strict=True):
+        row[:] = np.bincount(group, weights=each, minlength=groups)
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
 def _rates(means: Values) -> Rates:

@@ -74,11 +74,23 @@ def compare(member, state, trainer):
         assert ours.cosine_by_yaw.keys() == theirs.cosine_by_yaw.keys()
         for band, cosine in theirs.cosine_by_yaw.items():
             assert ours.cosine_by_yaw[band] == (cosine and pytest.approx(cosine, rel=0, abs=1e-9))
+        compare_recognition(ours.recognition, theirs.recognition)
         assert (ours.is_best, ours.stop_reason) == (theirs.is_best, theirs.stop_reason)
     expected = trainer.model_state()
     assert state.keys() == expected.keys()
     for name, value in state.items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def compare_recognition(ours, theirs):
+    """Raise AssertionError unless the shares are equal and the other numbers agree to 1e-9."""
+    assert (ours.judged, ours.enrolled, ours.views) == (theirs.judged, theirs.enrolled, theirs.views)
+    assert ours.by_yaw.keys() == theirs.by_yaw.keys()
+    pairs = [(ours.all, theirs.all), (ours.pooled, theirs.pooled)]
+    for one, other in pairs + [(ours.by_yaw[band], theirs.by_yaw[band]) for band in theirs.by_yaw]:
+        for name, value in other.to_dict().items():
+            expected = value if name.startswith(("rank1", "tar")) or value is None else pytest.approx(value, abs=1e-9)
+            assert getattr(one, name) == expected, name
 
 
 @everything

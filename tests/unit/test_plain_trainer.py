@@ -27,6 +27,7 @@ from face3d_tune.training import plain as trainer_module
 from face3d_tune.training.base import Evaluation, PairTensors
 from face3d_tune.training.dropout import MaskStream
 from face3d_tune.training.plain import Trainer
+from face3d_tune.training.recognition import Gallery
 
 pytestmark = pytest.mark.slow
 
@@ -444,13 +445,19 @@ def test_without_a_split_the_training_pairs_are_also_validated_on(data_folder):
 # Metrics
 
 
-def judged_with_numpy(trainer, part="validation"):
-    """MSE, cosine of each pair, yaw of each pair, from the trainer's weights and data by numpy alone."""
+def predicted_with_numpy(trainer, part="validation"):
+    """The prediction for each pair from the trainer's weights and data by numpy alone, and its target."""
     config, data = trainer.config, trainer.data
     src, landmarks, poses, target = arrays(data, part, config.pose_unit)
     state = {name: value.numpy() for name, value in trainer.model.state_dict().items()}
     flags = {name: getattr(config, name) for name in ("nhead", "layout", "use_spatial_attention", "use_pose_attention")}
-    prediction = reference_forward(state, src, landmarks, poses, **flags)
+    return reference_forward(state, src, landmarks, poses, **flags), target
+
+
+def judged_with_numpy(trainer, part="validation"):
+    """MSE, cosine of each pair, yaw of each pair, from the trainer's weights and data by numpy alone."""
+    data = trainer.data
+    prediction, target = predicted_with_numpy(trainer, part)
     lengths = np.sqrt(np.square(prediction).sum(1) * np.square(target).sum(1))
     return (
         np.square(prediction - target).mean(),
@@ -478,6 +485,24 @@ def test_metrics_of_an_epoch_equal_those_computed_from_its_weights_with_numpy(fr
             name: pytest.approx(cosines[held].mean(), abs=1e-6) for name, held in bands.items()
         }
         assert len({round(value, 4) for value in result.cosine_by_yaw.values()}) == 3
+
+
+def test_recognition_of_an_epoch_is_that_of_what_its_weights_predict(frontal_data):
+    """Of validation people in an epoch, of others on request; test_recognition.py says what it is."""
+    trainer = make(frontal_data)
+    for _ in range(2):
+        found = trainer.train_epoch().recognition
+    test = trainer.evaluate(PairTensors(frontal_data, "test", "degrees", CPU)).recognition
+    for part, given in (("validation", found), ("test", test)):
+        expected = Gallery(frontal_data, part).scores(predicted_with_numpy(trainer, part)[0]).summary()
+        assert (given.judged, given.enrolled) == (len(frontal_data.people[part]), 12)
+        for ours, theirs in zip(rates_of(given), rates_of(expected), strict=True):
+            assert ours == pytest.approx(theirs, abs=1e-5)
+    assert 0 < found.all.rank1_enrolled < 1
+
+
+def rates_of(recognition):
+    return [each.to_dict() for each in (recognition.all, *recognition.by_yaw.values(), recognition.pooled)]
 
 
 def test_the_equally_weighted_loss_does_not_depend_on_weights_or_loss_type(data):
@@ -518,7 +543,13 @@ def test_poses_enter_in_the_unit_of_the_config(data):
     converted = replace(data, poses=np.deg2rad(data.poses))
     radians, copy = train(data, replace(SMALL, pose_unit="radians")), train(converted, SMALL)
     assert_same_state(radians.model.state_dict(), copy.model.state_dict())
-    unbanded = [[replace(result, cosine_by_yaw={}) for result in numbers(trainer)] for trainer in (radians, copy)]
+    unbanded = [
+        [
+            replace(result, cosine_by_yaw={}, recognition=replace(result.recognition, by_yaw={}))
+            for result in numbers(trainer)
+        ]
+        for trainer in (radians, copy)
+    ]
     assert unbanded[0] == unbanded[1]
     assert numbers(radians)[0].cosine_by_yaw["45-90"] is not None
     assert numbers(train(data)) != numbers(radians)

@@ -35,6 +35,7 @@ from face3d_tune.training.batched.state import State, optimizer_step
 from face3d_tune.training.batched.table import PairBatch, PairTable, loss_gradient
 from face3d_tune.training.dropout import MaskStream
 from face3d_tune.training.model import Model
+from face3d_tune.training.recognition import Gallery, Judging
 
 _LOWER = {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -87,6 +88,7 @@ class Data:
     def __init__(self, data: FaceData, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         self.source, self.device, self.dtype = data, device, dtype
         self.train, self.validation = (PairTable(data, part, device, dtype) for part in ("train", "validation"))
+        self.gallery = Gallery(data, "validation", device)
 
 
 class Batch:
@@ -195,7 +197,7 @@ class Batch:
             train_losses = self._train(stop)
             if train_losses is None:
                 return None
-            evaluations = self._evaluate(self.data.validation)
+            evaluations = self._evaluate()
         seconds = (time.perf_counter() - started) / len(self.members)
         ended: list[EpochResult | NonFiniteError] = []
         for member, train_loss, evaluation in zip(self.members, train_losses, evaluations, strict=True):
@@ -240,8 +242,9 @@ class Batch:
         optimizer_step(self.state, self._gradients, rates, self._decays, scaled=scaled, optimizer=self.config.optimizer)
         return torch.stack((mse, cosine)).view(2, -1)
 
-    def _evaluate(self, table: PairTable) -> list[Evaluation]:
-        """Evaluate every model on all pairs of a table, without dropout."""
+    def _evaluate(self) -> list[Evaluation]:
+        """Evaluate every model on all validation pairs, without dropout."""
+        table = self.data.validation
         if self._low is not None:
             self._low.copy_(self.state.weights[:, : self._products])
 
@@ -250,11 +253,13 @@ class Batch:
             prediction, _ = self._network(batch.inputs, {}, training=False)
             return prediction, batch.target
 
-        squared_errors, cosines = (each.view(len(self.members), -1) for each in pair_scores(len(table), predict))
+        judgings = [Judging(self.data.gallery) for _ in self.members]
+        scores = pair_scores(len(table), predict, *judgings)
+        squared_errors, cosines = (each.view(len(self.members), -1) for each in scores)
         mse = squared_errors.mean(1).tolist()
         return [
-            Evaluation(mse[place], each.mean().item(), mean_by_yaw(each.numpy(), table.yaw))
-            for place, each in enumerate(cosines)
+            Evaluation(mse[place], each.mean().item(), mean_by_yaw(each.numpy(), table.yaw), judging.end().summary())
+            for place, (each, judging) in enumerate(zip(cosines, judgings, strict=True))
         ]
 
     def model_state(self, member: Member) -> dict[str, Tensor]:
