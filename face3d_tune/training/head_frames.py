@@ -1,0 +1,93 @@
+"""Landmarks in frames of the head, in which they show whose face it is and not where it looks.
+
+A frame is fixed by training people only. Which of them helps is for cross-validation to say: files differ in the
+meaning, order and sign of their angles, and in how exact their landmarks are.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import permutations, product
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face3d_tune.data.face_data import FaceData
+from face3d_tune.data.pairs import TURN_ANGLES
+
+AS_THEY_ARE, TURNED_BACK, ALIGNED = "as they are", "turned back", "aligned"
+
+_VIEWS_TO_COMPARE = 1000  # at most, to choose among the conventions of angles
+_NEAR_FRONTAL = 0.1  # of the training views, those with the smallest |turn|
+_X, _Y, _Z = 0, 1, 2
+
+Array: TypeAlias = NDArray[np.float64]
+Frame: TypeAlias = Callable[[Array, Array], Array]  # landmarks [n, 5, 3] and poses [n, 3] in degrees to [n, 5, 3]
+Turns: TypeAlias = tuple[tuple[int, int, int], ...]  # column of the pose, axis, sign
+
+
+def frames(data: FaceData) -> Mapping[str, Frame]:
+    """Return the frames by name, as the training people of these data fix them.
+
+    - AS_THEY_ARE: the landmarks of the files.
+    - TURNED_BACK: rotated by the three angles, in the order and with the signs by which the landmarks vary least.
+    - ALIGNED: each view rotated onto the mean of the near-frontal ones (Kabsch, 1976), whatever its angles say.
+    """
+    views = np.unique(data.parts["train"][:, 1])
+    landmarks, poses = data.landmarks[views].astype(np.float64), data.poses[views]
+    near = np.argsort(np.abs(data.yaw[views]), kind="stable")[: max(1, round(_NEAR_FRONTAL * len(views)))]
+    some = np.linspace(0, len(views) - 1, min(len(views), _VIEWS_TO_COMPARE)).round().astype(int)
+    turns = _least_varying(landmarks[some], poses[some], TURN_ANGLES.index(data.turn_angle))
+    return {
+        AS_THEY_ARE: lambda landmarks, poses: landmarks,
+        TURNED_BACK: partial(_turned_back, turns=turns),
+        ALIGNED: partial(_aligned, reference=_centred(landmarks[near]).mean(axis=0)),
+    }
+
+
+def _least_varying(landmarks: Array, poses: Array, turn_column: int) -> Turns:
+    """Choose among 96 conventions: every order and sign of the angles, the head turn about the vertical axis.
+
+    A rotation changes no length, so the variance is smallest where the mean is longest.
+    """
+    others = [column for column in range(3) if column != turn_column]
+    conventions = [
+        tuple((column, axis, sign) for (column, axis), sign in zip(order, signs, strict=True))
+        for axes in ((_X, _Z), (_Z, _X))
+        for order in permutations([(turn_column, _Y), *zip(others, axes, strict=True)])
+        for signs in product((1, -1), repeat=3)
+    ]
+    lengths = [np.linalg.norm(_turned_back(landmarks, poses, turns).mean(axis=0)) for turns in conventions]
+    return conventions[int(np.argmax(lengths))]
+
+
+def _turned_back(landmarks: Array, poses: Array, turns: Turns) -> Array:
+    rotation = np.eye(3)[None]
+    for column, axis, sign in turns:
+        rotation = rotation @ _rotations(axis, sign * np.deg2rad(poses[:, column]))
+    turned: Array = _centred(landmarks) @ rotation.transpose(0, 2, 1)
+    return turned
+
+
+def _aligned(landmarks: Array, poses: Array, reference: Array) -> Array:
+    centred = _centred(landmarks)
+    left, _, right = np.linalg.svd(centred.transpose(0, 2, 1) @ reference)
+    left[:, :, 2] *= np.linalg.det(left @ right)[:, None]  # a rotation, never a reflection
+    aligned: Array = centred @ (left @ right)
+    return aligned
+
+
+def _rotations(axis: int, angles: Array) -> Array:
+    """Build the rotations about an axis by angles in radians, [n, 3, 3]."""
+    one, other = (axis + 1) % 3, (axis + 2) % 3
+    rotations = np.zeros((len(angles), 3, 3))
+    rotations[:, axis, axis] = 1
+    rotations[:, one, one] = rotations[:, other, other] = np.cos(angles)
+    rotations[:, other, one] = np.sin(angles)
+    rotations[:, one, other] = -rotations[:, other, one]
+    return rotations
+
+
+def _centred(landmarks: Array) -> Array:
+    centred: Array = landmarks - landmarks.mean(axis=1, keepdims=True)
+    return centred

@@ -1,0 +1,268 @@
+"""The line to pass: kernel ridge regression from a view's embedding, landmarks and pose to the frontal embedding.
+
+The prediction is e + Σ k(view, c)·w_c over views c of training people, its centres, with the kernel
+
+    k = [exp(−γ‖e − e'‖²) + exp(−‖l − l'‖² / 8·15)] · [0.2 + exp(−2‖p − p'‖²)]
+
+e is the embedding at unit length. l holds the 15 numbers of the landmarks in a frame of the head (`head_frames`), each
+with mean 0 and variance 1 over training views. p holds sine and cosine of the three angles: near 0 their distance is
+that of the angles in radians, and +180° and −180° are the same angle. The weights solve ridge regression with penalty λ
+in the space of the kernel (Saunders, Gammerman & Vovk, 1998). With fewer centres than views that space is the one that
+the centres span (Nyström: Williams & Seeger, 2001).
+
+Cross-validation over training people chooses λ, γ, and the frame of the landmarks, or to omit them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face3d_tune.data.face_data import FaceData
+from face3d_tune.data.pairs import Pairs, Part, persons
+from face3d_tune.training.head_frames import Frame, frames
+
+NO_LANDMARKS = "none"
+PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
+GAMMAS = (0.25, 0.5, 1.0, 2.0)
+FOLDS = 3  # of training people, to choose among them
+CENTRES = 2000  # at most, spread evenly over people and turn; every training view, if there are no more
+CENTRES_TO_CHOOSE = 1000  # at most, in cross-validation: with fewer it prefers a smoother kernel than all need
+PAIRS_TO_CHOOSE = 6000  # at most, to choose all but λ, which grows with the views of a person and so needs them all
+
+_LANDMARK_WIDTH = 8.0 * 15
+_ANGLE_SHARE, _ANGLE_WIDTH = 0.2, 0.5
+_JITTER = 1e-8  # on the diagonal of a kernel matrix, whose smallest eigenvalue is 0 if two centres are equal
+_CONSTANT = 1e-6  # a number of the landmarks is constant if it deviates by less than this share of the largest
+_ROWS = 2000  # of a kernel matrix at a time
+
+Matrix = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What cross-validation chooses: enough to fit again without it."""
+
+    landmarks: str  # the name of a frame, or NO_LANDMARKS
+    gamma: float
+    penalty: float
+
+
+START = Choice(NO_LANDMARKS, 0.5, 3.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KernelRidge:
+    """A fitted regression."""
+
+    choice: Choice
+    views: int  # of training people
+    inputs: "_Inputs"
+    centres: "_Views"
+    weights: Matrix  # [centres, F]
+
+    def predict(self, data: FaceData, part: Part) -> Matrix:
+        """Predict the frontal embedding of each pair of a part, [pairs, F], unit length."""
+        views = self.inputs.of(data, data.parts[part][:, 1])
+        return _unit(views.embeddings + _kernel(views, self.centres, self.choice.gamma, self.weights))
+
+    def cosines(self, data: FaceData, part: Part) -> Matrix:
+        """Return the cosine of prediction and frontal embedding of each pair of a part, [pairs], in [-1, 1]."""
+        return _products(self.predict(data, part), _front(data, data.parts[part]))
+
+
+def fit(data: FaceData, choice: Choice | None = None) -> KernelRidge:
+    """Fit on the training people; without `choice`, cross-validation over them chooses.
+
+    Float64; no random numbers. Times and memory stand in docs/measured.md.
+    """
+    choice = choose(data) if choice is None else choice
+    pairs, gamma = data.parts["train"], choice.gamma
+    inputs = _inputs(data, None if choice.landmarks == NO_LANDMARKS else frames(data)[choice.landmarks])
+    views = len(np.unique(pairs[:, 1]))
+    if len(pairs) <= CENTRES:
+        centres = inputs.of(data, pairs[:, 1])
+        weights = _solve(_kernel(centres, centres, gamma), choice.penalty, _front(data, pairs) - centres.embeddings)
+        return KernelRidge(choice, views, inputs, centres, weights)
+    centres, whitening = _space(data, inputs, pairs[_spread(data, pairs, CENTRES)], gamma)
+    gram, right = np.zeros((len(whitening), len(whitening))), np.zeros((len(whitening), data.feature_size))
+    for begin in range(0, len(pairs), _ROWS):
+        some = pairs[begin : begin + _ROWS]
+        each = inputs.of(data, some[:, 1])
+        features = _kernel(each, centres, gamma, whitening)
+        gram += features.T @ features
+        right += features.T @ (_front(data, some) - each.embeddings)
+    return KernelRidge(choice, views, inputs, centres, whitening @ _solve(gram, choice.penalty, right))
+
+
+def choose(data: FaceData) -> Choice:
+    """Return the choice with the highest mean cosine on training people left out, each of FOLDS in turn.
+
+    λ is chosen without landmarks, then the landmarks, γ, and λ again. Every third person, in the order of the files, is
+    in the same fold. A single person leaves no one to validate on, and gets no landmarks and the strongest penalty.
+    """
+    pairs = data.parts["train"]
+    fold = persons(pairs) % FOLDS
+    if len(np.unique(fold)) < 2:
+        return replace(START, penalty=PENALTIES[0])
+    known: dict[str, Frame | None] = {NO_LANDMARKS: None}
+    if np.ptp(data.landmarks[pairs[:, 1]], axis=0).any():
+        known |= frames(data)
+    inputs = {name: _inputs(data, frame) for name, frame in known.items()}
+    some = _spread(data, pairs, PAIRS_TO_CHOOSE)
+
+    @cache
+    def folds(landmarks: str, gamma: float) -> _Folds:
+        return _Folds(data, inputs[landmarks], pairs[some], fold[some], gamma)
+
+    def judge(choice: Choice) -> float:
+        return folds(choice.landmarks, choice.gamma).cosine(choice.penalty)
+
+    start = replace(START, penalty=_climb(PENALTIES, START.penalty, folds(START.landmarks, START.gamma).cosine))
+    best = max((replace(start, landmarks=name) for name in inputs), key=judge)
+    best = replace(best, gamma=_climb(GAMMAS, best.gamma, lambda gamma: judge(replace(best, gamma=gamma))))
+    last = folds(best.landmarks, best.gamma)
+    if len(some) < len(pairs):
+        last = _Folds(data, inputs[best.landmarks], pairs, fold, best.gamma)
+    return replace(best, penalty=_climb(PENALTIES, best.penalty, last.cosine))
+
+
+def _climb(options: Sequence[float], start: float, score: Callable[[float], float]) -> float:
+    """Return the option with the highest score: from `start` on in both directions, as long as the score rises."""
+    begin, best, highest = options.index(start), start, score(start)
+    for way in (options[begin + 1 :], options[:begin][::-1]):
+        for option in way:
+            value = score(option)
+            if value <= highest:
+                break
+            best, highest = option, value
+    return best
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Views:
+    """What the kernel compares, [n, …] each, scaled so that a squared distance is an exponent; γ is left out."""
+
+    embeddings: Matrix  # of length 1
+    landmarks: Matrix | None
+    angles: Matrix
+
+    def part(self, rows: slice) -> "_Views":
+        landmarks = None if self.landmarks is None else self.landmarks[rows]
+        return _Views(self.embeddings[rows], landmarks, self.angles[rows])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Inputs:
+    """How rows of the files become views."""
+
+    frame: Frame | None  # None: no landmarks
+    mean: Matrix  # [15], as the next
+    scale: Matrix
+
+    def of(self, data: FaceData, rows: Rows) -> _Views:
+        radians = np.deg2rad(data.poses[rows])
+        angles = np.concatenate((np.sin(radians), np.cos(radians)), axis=1) / np.sqrt(_ANGLE_WIDTH)
+        landmarks = None if self.frame is None else (_framed(data, self.frame, rows) - self.mean) * self.scale
+        return _Views(_unit(data.video_features[rows]), landmarks, angles)
+
+
+def _inputs(data: FaceData, frame: Frame | None) -> _Inputs:
+    """Take mean and scale of the landmarks from the training views."""
+    if frame is None:
+        return _Inputs(None, np.zeros(0), np.zeros(0))
+    points = _framed(data, frame, np.unique(data.parts["train"][:, 1]))
+    deviation = points.std(axis=0)
+    varies = deviation > _CONSTANT * np.abs(points).max()
+    scale = np.where(varies, 1 / np.sqrt(_LANDMARK_WIDTH) / np.where(varies, deviation, 1), 0)
+    return _Inputs(frame, points.mean(axis=0), scale)
+
+
+def _framed(data: FaceData, frame: Frame, rows: Rows) -> Matrix:
+    return frame(data.landmarks[rows].astype(np.float64), data.poses[rows]).reshape(len(rows), 15)
+
+
+class _Folds:
+    """Ridge regression over the features of a few centres, each fold left out in turn."""
+
+    def __init__(self, data: FaceData, inputs: _Inputs, pairs: Pairs, fold: Rows, gamma: float) -> None:
+        centres, whitening = _space(data, inputs, pairs[_spread(data, pairs, CENTRES_TO_CHOOSE)], gamma)
+        self._parts = []
+        for each in np.unique(fold).tolist():
+            views, front = inputs.of(data, pairs[fold == each, 1]), _front(data, pairs[fold == each])
+            features = _kernel(views, centres, gamma, whitening)
+            gram, right = features.T @ features, features.T @ (front - views.embeddings)
+            self._parts.append((features, views.embeddings, front, gram, right))
+        self._gram, self._right = (reduce(np.add, [part[place] for part in self._parts]) for place in (3, 4))
+
+    def cosine(self, penalty: float) -> float:
+        """Return the mean over all pairs, each predicted from the other folds."""
+        cosines = []
+        for features, view, front, gram, right in self._parts:
+            weights = _solve(self._gram - gram, penalty, self._right - right)
+            cosines.append(_products(_unit(view + features @ weights), front))
+        return float(np.concatenate(cosines).mean())
+
+
+def _space(data: FaceData, inputs: _Inputs, pairs: Pairs, gamma: float) -> tuple[_Views, Matrix]:
+    """Return the views of these pairs as centres, and W: with K the kernel, K[·, centres] W has inner products K."""
+    centres = inputs.of(data, np.unique(pairs[:, 1]))
+    among = _kernel(centres, centres, gamma)
+    among[np.diag_indices_from(among)] += _JITTER
+    return centres, np.linalg.inv(np.linalg.cholesky(among)).T
+
+
+def _solve(gram: Matrix, penalty: float, right: Matrix) -> Matrix:
+    system = gram + penalty * np.eye(len(gram))
+    return np.linalg.solve(system, right).astype(np.float64, copy=False)
+
+
+def _kernel(views: _Views, centres: _Views, gamma: float, weights: Matrix | None = None) -> Matrix:
+    """Return the kernel of every view with every centre, [views, centres], or that times `weights`."""
+    width = len(centres.angles) if weights is None else weights.shape[1]
+    found = np.empty((len(views.angles), width))
+    for begin in range(0, len(found), _ROWS):
+        rows = slice(begin, begin + _ROWS)
+        some = views.part(rows)
+        kernel = _similar(some.embeddings, centres.embeddings, gamma)
+        if some.landmarks is not None and centres.landmarks is not None:
+            kernel += _similar(some.landmarks, centres.landmarks, 1)
+        kernel *= _ANGLE_SHARE + _similar(some.angles, centres.angles, 1)
+        found[rows] = kernel if weights is None else kernel @ weights
+    return found
+
+
+def _similar(one: Matrix, other: Matrix, gamma: float) -> Matrix:
+    """Return exp(−γ‖a − b‖²) of all rows, [n, m]."""
+    exponents: Matrix = one @ (2 * gamma * other.T)
+    exponents -= gamma * _products(one, one)[:, None]
+    exponents -= gamma * _products(other, other)
+    np.minimum(exponents, 0, out=exponents)
+    np.exp(exponents, out=exponents)
+    return exponents
+
+
+def _spread(data: FaceData, pairs: Pairs, most: int) -> Rows:
+    """Return the places of all pairs, or of so many: evenly over the people, and over each person's turns."""
+    if len(pairs) <= most:
+        return np.arange(len(pairs))
+    ordered = np.lexsort((data.yaw[pairs[:, 1]], persons(pairs)))
+    return ordered[np.linspace(0, len(pairs) - 1, most).round().astype(np.int64)]
+
+
+def _front(data: FaceData, pairs: Pairs) -> Matrix:
+    return _unit(data.front_features[pairs[:, 0]])
+
+
+def _unit(features: NDArray[np.float32] | Matrix) -> Matrix:
+    wide = np.asarray(features, dtype=np.float64)
+    length: Matrix = np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    return wide / length
+
+
+def _products(one: Matrix, other: Matrix) -> Matrix:
+    products: Matrix = np.einsum("ij,ij->i", one, other)
+    return products
