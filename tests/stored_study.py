@@ -180,8 +180,9 @@ def many_trials(count):
 def compared(name, kind, verdict, difference, *, people=6, bands=BANDS):
     """One comparison of a confirmation, its interval 0.01 to each side."""
     entry = {"difference": difference, "low": difference - 0.01, "high": difference + 0.01, "people": people}
-    entry["method"] = "t"
-    nobody = {"difference": None, "low": None, "high": None, "people": 0, "verdict": "uncertain", "method": "t"}
+    entry |= {"method": "t", "half_width": 0.01, "people_needed": 7}
+    nobody = {"difference": None, "low": None, "high": None, "people": 0, "verdict": "uncertain"}
+    nobody |= {"method": "t", "half_width": None, "people_needed": None}
     by_yaw = {band: entry | {"verdict": verdict} if band in bands else nobody for band in BANDS}
     return {"name": name, "kind": kind, **entry, "verdict": verdict, "by_yaw": by_yaw}
 
@@ -190,18 +191,20 @@ def without_method(confirmation):
     """The same as version 0.1.0 stored it: its intervals are percentile bootstraps, and say no method."""
 
     def stripped(entry):
-        return {key: value for key, value in entry.items() if key != "method"}
+        return {key: value for key, value in entry.items() if key not in ("method", "half_width", "people_needed")}
 
     against = [
         stripped(entry) | {"by_yaw": {band: stripped(each) for band, each in entry["by_yaw"].items()}}
         for entry in confirmation["against"]
     ]
-    return confirmation | {"against": against}
+    earlier = confirmation | {"against": against}
+    del earlier["wanted_difference"]
+    return earlier
 
 
 def of_one_person(confirmation):
     """The same with a single test person: differences without intervals."""
-    few = {"low": None, "high": None, "people": 1, "verdict": "uncertain"}
+    few = {"low": None, "high": None, "people": 1, "verdict": "uncertain", "half_width": None, "people_needed": None}
     against = [
         entry | few | {"by_yaw": {band: each | few for band, each in entry["by_yaw"].items()}}
         for entry in confirmation["against"]
@@ -241,6 +244,7 @@ def confirmation_of(verdict="better", difference=0.05, *, ridge="better", looks=
             compared("ridge", "simple", ridge, 0.03 if ridge == "better" else -0.03),
             compared("no model", "simple", "better", 0.18),
         ],
+        "wanted_difference": 0.01,
         "headline": "baseline",
         "headline_is_best": True,
         "better_than_every_preset": verdict == "better",

@@ -97,6 +97,29 @@ def intervals(confirmation: Mapping[str, Any]) -> str:
     return ""
 
 
+def resolved(confirmation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the comparisons with the headline's preset and with ridge, if they say what their people can show."""
+    entries = {
+        entry["name"]: entry
+        for entry in (entry_of(confirmation, confirmation["headline"]), entry_of(confirmation, None))
+    }
+    return [entry for entry in entries.values() if entry.get("half_width") is not None]
+
+
+def resolution(confirmation: Mapping[str, Any]) -> str:
+    """Say which differences the test people can show, and how many can show a small one; empty if that is unknown."""
+
+    def part(entry: Mapping[str, Any]) -> str:
+        wanted, needed = confirmation["wanted_difference"], entry["people_needed"]
+        people = "only with more seeds" if needed is None else f"from about {needed} people on"
+        few = entry["verdict"] == "uncertain"
+        shown = "no difference, as they are too few" if few else f"a difference of {entry['half_width']:.4f} or more"
+        return f"against {entry['name']} {shown} ({wanted} {people})"
+
+    parts = "; ".join(map(part, resolved(confirmation)))
+    return f"What {confirmation['people']} test people can show: {parts}." if parts else ""
+
+
 def looks(confirmation: Mapping[str, Any]) -> str:
     """Say how many times the test people have been evaluated."""
     count = len(confirmation["looks"])
@@ -106,7 +129,7 @@ def looks(confirmation: Mapping[str, Any]) -> str:
 
 
 def told(confirmation: Mapping[str, Any]) -> list[str]:
-    """Return a confirmation as lines: the headline, every comparison, by yaw, intervals, curse and looks."""
+    """Return a confirmation as lines: headline, every comparison, by yaw, resolution, intervals, curse and looks."""
     first = confirmation["headline"]
     headed = entry_of(confirmation, first)
     others = [f"  {sentence(entry)}" for entry in confirmation["against"] if entry is not headed]
@@ -119,5 +142,5 @@ def told(confirmation: Mapping[str, Any]) -> list[str]:
         headline(confirmation),
         *others,
         *by_yaw,
-        *filter(None, (tell(confirmation) for tell in (intervals, simpler, curse, looks))),
+        *filter(None, (tell(confirmation) for tell in (resolution, intervals, simpler, curse, looks))),
     ]

@@ -164,6 +164,7 @@ class Confirmation:
             **{key.replace(" ", "_"): each["row"] for key, each in simple.items()},
             "winner": winner,
             "against": against,
+            "wanted_difference": intervals.WANTED,
             "headline": headline["name"] if headline else None,
             "headline_is_best": headline is best_preset,
             "better_than_every_preset": bool(presets)

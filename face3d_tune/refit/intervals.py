@@ -4,12 +4,15 @@
 """
 
 import math
+from bisect import bisect_left
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 FEWEST_PEOPLE = 5  # for a verdict: fewer do not show how people are distributed
+WANTED = 0.01  # difference, of which `compare` says how many people can show it
+_MOST_PEOPLE = 1_000_000  # beyond this the seeds are the limit
 METHOD = "t"  # stored with each interval; those without one are percentile bootstraps of version 0.1.0
 _INSIDE = 0.95
 _NORMAL = 1.959963984540054  # the quantile for endless degrees of freedom
@@ -45,7 +48,7 @@ def mean_over_people(values: Values) -> float | None:
 
 
 def compare(one: Values, other: Values) -> dict[str, Any]:
-    """Compare `one` with `other`: difference, `low` and `high` of its 95 % interval, people, verdict, method.
+    """Compare `one` with `other`: difference, its 95 % interval from `low` to `high`, people, verdict, method.
 
     Paired: both have the same people in the same order. They have the same training seeds too, or `other` has no seeds
     (a formula, or no model) and one row.
@@ -56,8 +59,11 @@ def compare(one: Values, other: Values) -> dict[str, Any]:
     twice, so it errs to the safe side (Owen, 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1:386). The
     degrees of freedom are Satterthwaite's (1946, Biometrics Bulletin 2:110), at most P - 1.
 
+    `half_width` is half the interval, the smallest difference that these people can show. `people_needed` is the number
+    of people from which on it is at most WANTED, with the variances seen here: see `people_needed`.
+
     - With one seed its variance is unknown and left out: the interval holds for this one training.
-    - With one person there is a difference without interval: `low` and `high` are None.
+    - With one person there is a difference without interval: `low`, `high` and both numbers above are None.
     - A person with a NaN in any seed is left out; without people the difference is None too.
 
     Args:
@@ -69,10 +75,13 @@ def compare(one: Values, other: Values) -> dict[str, Any]:
     people = difference.shape[1]
     mean = float(difference.mean()) if people else None
     compared = {"difference": mean, "low": None, "high": None, "people": people, "verdict": "uncertain"}
+    compared |= {"half_width": None, "people_needed": None}
     if mean is not None and people > 1:
-        half = _half_width(*_variances(difference), people, len(difference))
+        variances, seeds = _variances(difference), len(difference)
+        half = _half_width(*variances, people, seeds)
         low, high = mean - half, mean + half
         compared |= {"low": low, "high": high, "verdict": _verdict(low, high, people)}
+        compared |= {"half_width": half, "people_needed": people_needed(*variances, seeds)}
     return compared | {"method": METHOD}
 
 
@@ -92,6 +101,29 @@ def _half_width(of_people: float, of_seeds: float, people: int, seeds: int) -> f
     uncertainty = parts[0] ** 2 / (people - 1) + (parts[1] ** 2 / (seeds - 1) if seeds > 1 else 0.0)
     freedom = min(people - 1, variance**2 / uncertainty)
     return t_quantile(freedom) * math.sqrt(variance)
+
+
+def people_needed(of_people: float, of_seeds: float, seeds: int, wanted: float = WANTED) -> int | None:
+    """Return the smallest number of people, FEWEST_PEOPLE at least, over whom half the interval is at most `wanted`.
+
+    That is the smallest P with t(ν) · sqrt(of_people / P + of_seeds / seeds) <= wanted, where ν follows from P as in
+    `compare`. A true difference of `wanted` is then shown in half of all such confirmations. Returns None if the seeds
+    alone leave more than `wanted`.
+
+    Args:
+        of_people: Variance of the people's means.
+        of_seeds: Variance of the seeds' means; 0 if unknown.
+        seeds: Trainings of each method.
+        wanted: Difference to be shown.
+    """
+    enough = FEWEST_PEOPLE
+    while _half_width(of_people, of_seeds, enough, seeds) > wanted:
+        if enough > _MOST_PEOPLE:
+            return None
+        enough *= 2
+    candidates = range(max(FEWEST_PEOPLE, enough // 2), enough)  # the last number that was too few, and on
+    found = bisect_left(candidates, True, key=lambda people: _half_width(of_people, of_seeds, people, seeds) <= wanted)
+    return candidates[found] if found < len(candidates) else enough
 
 
 def t_quantile(freedom: float) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from face3d_tune.analysis.confirmation import SIMPLE, entry_of, old_intervals
+from face3d_tune.analysis.confirmation import SIMPLE, entry_of, old_intervals, resolved
 from face3d_tune.report.blocks import Block, Paragraph, Runs, Table, Tiles
 from face3d_tune.report.content import Content
 from face3d_tune.report.words import NOT_KNOWN, Words
@@ -25,6 +25,7 @@ def confirmed(content: Content, say: Words) -> list[Block]:
         _candidates(confirmation, say),
         Paragraph(say(_how(confirmation), winner=_name(confirmation["winner"], say))),
         _differences(confirmation, say),
+        *_resolution(confirmation, say),
     ]
     if confirmation["winner"]["value"] is not None:
         blocks.append(Paragraph(_curse(confirmation["winner"], seeds, say)))
@@ -118,6 +119,17 @@ def _differences(confirmation: Mapping[str, Any], say: Words) -> Table:
         for entry in confirmation["against"]
     ]
     return Table([*header, *map(say.band, bands)], rows)
+
+
+def _resolution(confirmation: Mapping[str, Any], say: Words) -> list[Block]:
+    """Say which differences the test people can show, and how many can show a small one."""
+    runs = list(say("resolution", people=confirmation["people"]))
+    for entry in (entries := resolved(confirmation)):
+        now = "resolution_none" if entry["verdict"] == "uncertain" else "resolution_now"
+        later = "resolution_seeds" if entry["people_needed"] is None else "resolution_people"
+        runs += say(now, name=_name(entry, say), half=f"{entry['half_width']:.4f}")
+        runs += say(later, wanted=f"{confirmation['wanted_difference']:g}", people=entry["people_needed"])
+    return [Paragraph(tuple(runs), "note")] if entries else []
 
 
 def _curse(winner: Mapping[str, Any], seeds: int, say: Words) -> Runs:

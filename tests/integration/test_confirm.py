@@ -182,6 +182,7 @@ def test_numbers_and_verdicts_go_to_stdout_and_progress_to_stderr(done):
     assert "quickstart = recommended" in out
     assert f"Winner's curse: in the study {winner['name']} had {winner['value']:.4f}" in out
     assert "First evaluation on the test people" in out
+    assert "What 6 test people can show: against " in out
     assert "face3d-tune report --storage sqlite:///studies.db --study-name quick" in out
     assert max(len(line) for line in out.partition("\n\n")[2].partition("\n\n")[0].splitlines()) <= 80
     assert "train    10 trainings, 2 seeds of each" in done.answer.err

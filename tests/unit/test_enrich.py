@@ -100,6 +100,10 @@ def test_the_note_says_what_its_intervals_leave_out(study):
         return study_note(find(study))
 
     assert "intervals" not in details(confirmation_of())
+    assert (
+        "- What 6 test people can show: against baseline a difference of 0.0100 or more (0.01 from about 7"
+        in details(confirmation_of())
+    )
     assert "- With one seed the intervals leave out how much seeds differ" in details(confirmation_of(seeds=[1]))
     old = details(without_method(confirmation_of()))
     assert "- The intervals are percentile bootstraps of version 0.1.0, too narrow with few people" in old

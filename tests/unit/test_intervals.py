@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from benchmarks.coverage import covered, covered_by_percentiles, differences, shares
-from face3d_tune.refit.intervals import compare, mean_over_people, person_means, t_quantile, table
+from face3d_tune.refit.intervals import compare, mean_over_people, people_needed, person_means, t_quantile, table
 
 
 def test_every_person_counts_the_same_however_many_pairs_they_have():
@@ -31,11 +31,15 @@ def test_between_whole_degrees_of_freedom_the_quantile_is_scipys(freedom):
 
 
 def test_with_one_seed_it_is_the_t_interval_over_people():
-    """Gains 0, 1, 2, 3, 4: mean 2, variance 2.5, so 2.7764 · sqrt(2.5 / 5) to each side."""
+    """Gains 0, 1, 2, 3, 4: mean 2, variance 2.5, so 2.7764 · sqrt(2.5 / 5) to each side.
+
+    To come down to 0.01 takes 1.96² · 2.5 / 0.01² = 96,037 people and a little more.
+    """
     found = compare(np.arange(5.0)[None], np.zeros((1, 5)))
     assert found == {
         **{"difference": 2.0, "people": 5, "verdict": "better", "method": "t"},
         **{"low": pytest.approx(2 - 1.96324, abs=1e-5), "high": pytest.approx(2 + 1.96324, abs=1e-5)},
+        **{"half_width": pytest.approx(1.96324, abs=1e-5), "people_needed": pytest.approx(96_037, abs=5)},
     }
 
 
@@ -75,12 +79,39 @@ def test_a_method_without_seeds_is_compared_with_every_seed_of_the_other():
 def test_equal_gains_of_all_leave_no_doubt():
     found = compare(np.full((4, 8), 0.5), np.zeros((1, 8)))
     assert (found["low"], found["high"], found["verdict"]) == (0.5, 0.5, "better")
+    assert (found["half_width"], found["people_needed"]) == (0, 5)  # fewer get no verdict
+
+
+@pytest.mark.parametrize(("of_people", "of_seeds"), [(0.04, 0.0), (0.04, 0.005), (0.02, 0.005), (0.1, 0.001)])
+def test_so_many_people_narrow_the_interval_to_0_01_and_one_fewer_does_not(of_people, of_seeds):
+    """Seeds' means have this deviation, and people's means theirs; the same interval with scipy, person by person."""
+
+    def half_width(people):
+        parts = of_people**2 / people, of_seeds**2 / 5
+        freedom = sum(parts) ** 2 / (parts[0] ** 2 / (people - 1) + parts[1] ** 2 / 4)
+        return stats.t.ppf(0.975, min(people - 1, freedom)) * sum(parts) ** 0.5
+
+    needed = people_needed(of_people**2, of_seeds**2, 5)
+    assert needed == next(people for people in range(5, 1000) if half_width(people) <= 0.01)
+
+
+def test_no_number_of_people_makes_up_for_seeds_that_differ():
+    """Five seeds that deviate by 0.01 leave 2.776 · 0.01 / sqrt(5) = 0.0124, however many people judge."""
+    assert people_needed(0.04**2, 0.01**2, 5) is None
+    assert people_needed(0.04**2, 0.01**2, 5, wanted=0.0125) is not None
+
+
+def test_people_needed_for_half_the_difference_are_four_times_as_many():
+    drawn = np.random.default_rng(3).normal(0, 0.04, (1, 16))
+    assert compare(drawn / 2, 0 * drawn)["people_needed"] == pytest.approx(
+        compare(drawn, 0 * drawn)["people_needed"] / 4, abs=3
+    )
 
 
 def test_one_person_gives_a_difference_without_an_interval():
     assert compare(np.array([[0.5], [0.7]]), np.array([[0.1]])) == {
         **{"difference": pytest.approx(0.5), "low": None, "high": None},
-        **{"people": 1, "verdict": "uncertain", "method": "t"},
+        **{"people": 1, "verdict": "uncertain", "method": "t", "half_width": None, "people_needed": None},
     }
 
 

@@ -57,10 +57,17 @@ STUDIES = {
     "one person": lambda: study_of(*searched(), confirmation=of_one_person(confirmation_of())),
     "one seed": lambda: study_of(*searched(), confirmation=confirmation_of(seeds=[1])),
     "confirmed by 0.1.0": lambda: study_of(*searched(), confirmation=without_method(confirmation_of())),
+    "few seeds": lambda: study_of(*searched(), confirmation=needing(None)),
     "out of date": lambda: study_of(*searched(), trial_of("COMPLETE", 0.8), confirmation=confirmation_of()),
     "diverged": lambda: study_of(*searched(), confirmation=DIVERGED),
     "angry names": lambda: study_of(*searched(), trial_of("COMPLETE", 0.1, preset=ANGRY), name=ANGRY),
 }
+
+
+def needing(people):
+    """A confirmation whose people cannot show 0.01: it takes so many, or more seeds."""
+    held = confirmation_of()
+    return held | {"against": [entry | {"people_needed": people} for entry in held["against"]]}
 
 
 class Page(HTMLParser):
@@ -209,6 +216,29 @@ def test_a_report_says_of_what_kind_its_intervals_are(name, english, chinese):
         text = page_of(STUDIES[name](), language).text
         assert said in text
         assert not [word for word in others if word in text]
+
+
+@pytest.mark.parametrize(
+    ("name", "english", "chinese"),
+    [
+        (
+            "confirmed",
+            "What 6 test people can show. Against baseline: a difference of 0.0100 or more; 0.01 takes about 7 test "
+            "people. Against ridge regression: a difference of 0.0100 or more;",
+            "6 个测试人员能看出多大的差别。与 基线 baseline 相比：0.0100 以上；要看出 0.01 的差别，约需 7 个测试人员。",
+        ),
+        ("few people", "Against baseline: none, as they are too few; 0.01 takes", "人数太少，看不出差别；要看出 0.01"),
+        ("few seeds", "0.01 takes more seeds first.", "要看出 0.01 的差别，先要有更多种子。"),
+    ],
+)
+def test_a_report_says_which_differences_its_people_can_show(name, english, chinese):
+    assert english in page_of(STUDIES[name]()).text
+    assert chinese in page_of(STUDIES[name](), "zh").text
+
+
+@pytest.mark.parametrize("name", ["one person", "confirmed by 0.1.0"])
+def test_without_an_interval_or_its_variances_a_report_names_no_number_of_people(name):
+    assert "can show" not in page_of(STUDIES[name]()).text
 
 
 def test_the_json_report_holds_the_confirmation_as_it_is_stored():
