@@ -1,0 +1,29 @@
+"""One sentence where a higher cosine recognises nobody better."""
+
+import pytest
+
+from face3d_tune.analysis.recognising import only_raises_cosine
+
+# Of the sample's validation people: cosine, and rank-1 among everyone enrolled.
+SAMPLE = {"no model": (0.5545, 0.695), "ridge": (0.6322, 0.709)}
+BEGINNING = "raises the cosine, but recognises people no better than "
+
+
+@pytest.mark.parametrize(
+    ("cosine", "rank1", "said"),
+    [
+        (0.6514, 0.652, BEGINNING + "no model or ridge"),
+        (0.6514, 0.695, BEGINNING + "no model or ridge"),  # equal is no better
+        (0.6384, 0.700, BEGINNING + "ridge"),
+        (0.6570, 0.769, None),  # it does recognise them better
+        (0.5000, 0.652, None),  # it raises nothing
+        (0.6514, None, None),
+        (None, 0.652, None),
+    ],
+)
+def test_a_model_that_raises_only_the_cosine_is_told_by_the_baselines_that_recognise_as_well(cosine, rank1, said):
+    assert only_raises_cosine(cosine, rank1, SAMPLE) == said
+
+
+def test_a_baseline_of_an_older_study_without_recognition_says_nothing():
+    assert only_raises_cosine(0.65, 0.6, {"no model": (0.55, None)}) is None
