@@ -26,7 +26,7 @@ from face3d_tune.data.yaw_bands import YAW_BANDS
 from face3d_tune.device import Precision
 from face3d_tune.errors import TrainingError
 from face3d_tune.executor.plan import Plan
-from face3d_tune.refit import intervals
+from face3d_tune.refit import intervals, looks
 from face3d_tune.refit.candidates import Candidate
 from face3d_tune.refit.retrain import Epoch, Job, Kept, retrain
 from face3d_tune.storage.database import one_at_a_time
@@ -119,18 +119,10 @@ class Confirmation:
         compared = [candidate["name"] for candidate in found["candidates"]]
         with one_at_a_time(self._storage.engine), still_present(self.study, self._own):
             look = {"time": found["time"], "command": command, "compared": compared}
-            found["looks"] = [*self._looks(), look]
+            people = StudyAttr.data_fingerprint.of(self.study.user_attrs)
+            found["looks"] = [*looks.recorded(self._storage, people), look]
             self.study.set_user_attr(StudyAttr.confirmation.key, found)
         return found
-
-    def _looks(self) -> list[dict[str, Any]]:
-        """Return all evaluations on these test people so far, for any study of the storage, the first first."""
-        people = StudyAttr.data_fingerprint.of(self.study.user_attrs)
-        studies = optuna.get_all_study_summaries(self._storage, include_best_trial=False)
-        related = [each.user_attrs for each in studies if StudyAttr.data_fingerprint.get(each.user_attrs) == people]
-        looks = [look for attrs in related for look in StudyAttr.confirmation.get(attrs, {}).get("looks", [])]
-        # Each confirmation also stores the earlier ones.
-        return sorted({(look["time"], look["command"]): look for look in looks}.values(), key=lambda look: look["time"])
 
     def _judged(self, baseline: str | None) -> dict[str, Any]:
         rows = [self._summary(candidate) for candidate in self.picked]
