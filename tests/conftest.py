@@ -12,6 +12,7 @@ from moto.server import ThreadedMotoServer
 from playwright.sync_api import expect, sync_playwright
 from searches import disk_not_waited_for
 from servers import server
+from shared_out import SharedOut
 
 from face3d_tune.data import face_data
 from face3d_tune.storage.database import Storage
@@ -56,16 +57,15 @@ ROOT = Path(__file__).parent
 BUCKET = "checkpoints"  # of the S3 that imitates one
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Say which tests are quick, and which need the same worker: those of a file, for they share what it prepares.
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):  # it is no worker
+        config.pluginmanager.register(SharedOut())
 
-    Files that watch the clock name a worker that they share, so that none of them runs beside another.
-    """
+
+def pytest_collection_modifyitems(items):
+    """Say which tests are quick."""
     slow = {ROOT / "integration", ROOT / "browser"}
     for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if item.path.parent not in slow and item.get_closest_marker("slow") is None:
             item.add_marker(pytest.mark.quick)
 

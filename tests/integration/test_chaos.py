@@ -6,10 +6,7 @@ import pytest
 
 from benchmarks.chaos import chaos
 
-pytestmark = [
-    pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL"),
-    pytest.mark.xdist_group("clock"),
-]
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 
 
 def test_workers_die_sleep_and_lose_their_database_and_nothing_is_lost_or_counted_twice():

@@ -29,8 +29,6 @@ from face3d_tune.storage.workers import Heartbeat, read_workers
 from face3d_tune.study.settings import Settings
 from face3d_tune.study.trials import FINISHED
 
-pytestmark = pytest.mark.xdist_group("clock")
-
 PATIENCE = 30.0  # seconds after which something that should have happened has not
 SLACK = 1.5  # seconds that a busy machine may take
 
