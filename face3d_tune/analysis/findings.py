@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.analysis.importance import Importance, importances
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
-from face3d_tune.study.foreign import own_trials
+from face3d_tune.study.other_programs import own_trials
 from face3d_tune.study.trials import (
     FINISHED,
     PresetRow,

@@ -99,7 +99,7 @@ def export(
     from face3d_tune.data.provenance import SAMPLE_FOLDER, DataUse
     from face3d_tune.script.export import to_json, to_toml
     from face3d_tune.storage.database import Storage
-    from face3d_tune.study.foreign import is_foreign
+    from face3d_tune.study.other_programs import is_foreign
     from face3d_tune.study.trials import folds_of, kept_cosine, read_trial, repeatable_config
 
     if check and (how["script"] is None or form != "command"):

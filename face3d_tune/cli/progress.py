@@ -16,7 +16,7 @@ from face3d_tune.cli.eta import time_left
 from face3d_tune.cli.live import InTraining, Picture, Standing, in_columns
 from face3d_tune.config import TrialConfig
 from face3d_tune.study.attrs import Attr, TrialAttr
-from face3d_tune.study.foreign import is_foreign
+from face3d_tune.study.other_programs import is_foreign
 from face3d_tune.study.trials import (
     FINISHED,
     cause,

@@ -19,7 +19,7 @@ from face3d_tune.cli.options import (
     storage_option,
     study_name_option,
 )
-from face3d_tune.search.options import (
+from face3d_tune.search.search_options import (
     BudgetOptions,
     DataOptions,
     DeviceOptions,

@@ -18,7 +18,7 @@ from face3d_tune.search.run_search import OpenSearch, View
 from face3d_tune.search.search import Search
 from face3d_tune.storage.database import Storage
 from face3d_tune.study.attrs import StudyAttr
-from face3d_tune.study.foreign import count_foreign
+from face3d_tune.study.other_programs import count_foreign
 from face3d_tune.study.settings import describe_data
 from face3d_tune.study.trials import best_trial, count_imported
 from face3d_tune.study.warm_start import WarmStart, moved

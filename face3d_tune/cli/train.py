@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from face3d_tune.config import TrialConfig
     from face3d_tune.data.face_data import FaceData
-    from face3d_tune.refit.keep import Trained
+    from face3d_tune.refit.full_training import Trained
 
 
 @click.command(
@@ -77,7 +77,7 @@ def train(
 
     from face3d_tune.device import choose_device, choose_precision, set_threads
     from face3d_tune.executor.plan import choose
-    from face3d_tune.refit.keep import FILES, train_fully
+    from face3d_tune.refit.full_training import FILES, train_fully
 
     if preset is not None and (study_name is not None or number is not None):
         raise click.UsageError("--preset goes without --study-name and --trial", click.get_current_context())

@@ -34,8 +34,8 @@ def watch(storage: str, study_name: str | None) -> None:
     from face3d_tune.storage.database import Storage
     from face3d_tune.storage.optuna_internals import study_id
     from face3d_tune.storage.study_names import existing_name
-    from face3d_tune.study.foreign import is_foreign, own_trials
-    from face3d_tune.study.fresh import Fresh
+    from face3d_tune.study.other_programs import is_foreign, own_trials
+    from face3d_tune.study.storage_cache import StorageCache
     from face3d_tune.study.trials import budget_of, find_study, folds_of
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -43,14 +43,14 @@ def watch(storage: str, study_name: str | None) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     with place.opened() as opened:
         name = existing_name(opened, study_name)
-        fresh, key, away = Fresh(opened, lambda cached: find_study(cached, name)), None, ""
+        cache, key, away = StorageCache(opened, lambda cached: find_study(cached, name)), None, ""
         tally, seen, looked = Tally(name, None), set[int](), False
         picture = _picture(tally, [], 1)
         with live_on(console, lambda: picture):
             while True:
                 try:
                     with place.explained():
-                        now = fresh.look()
+                        now = cache.look()
                         study = now.built
                         attrs = study.user_attrs
                         effort = StudyAttr.effort.get(attrs, {})  # of the last `run`, which may begin meanwhile

@@ -14,10 +14,10 @@ from optuna.storages import BaseStorage, RDBStorage
 from waitress import wasyncore
 from waitress.server import create_server
 
-from face3d_tune.dashboard.current import Current
-from face3d_tune.dashboard.enrich import Enriched
+from face3d_tune.dashboard.additions import Additions
 from face3d_tune.dashboard.guard import Access, Guard, Public, is_loopback
-from face3d_tune.dashboard.mended import Mended
+from face3d_tune.dashboard.refresh import Refresh
+from face3d_tune.dashboard.request_filter import RequestFilter
 from face3d_tune.errors import ConfigError
 from face3d_tune.storage.artifacts import Artifacts
 
@@ -134,17 +134,17 @@ def make_dashboard(
     store = None if artifacts is None else artifacts.optuna_store
 
     def build(cached: BaseStorage) -> "WSGIApplication":
-        return Enriched(optuna_dashboard.wsgi(cached, store), cached, artifacts, say)
+        return Additions(optuna_dashboard.wsgi(cached, store), cached, artifacts, say)
 
     def read_ahead() -> None:
         """Read the newest study's finished trials into the storage's cache: a second for a thousand of them."""
-        now = current.look()
+        now = refresh.look()
         now.storage.get_all_trials(max(now.keys), deepcopy=False)
 
     listening = _listen(host, port)
-    current = Current(storage, build)
+    refresh = Refresh(storage, build)
     access = Access(host.lower(), listening.getsockname()[1], allow_changes, token, public)
-    guarded = Guard(Mended(current), access, current.look)
+    guarded = Guard(RequestFilter(refresh), access, refresh.look)
     return Server(listening, guarded, _CHANGE if allow_changes else _READ, read_ahead)
 
 

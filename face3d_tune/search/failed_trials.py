@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.storage.optuna_internals import StudyView, startup_trials, trials_as_sampled_from
-from face3d_tune.study.foreign import own_trials
+from face3d_tune.study.other_programs import own_trials
 from face3d_tune.study.trials import FINISHED, OF_THE_CONFIG, cause
 
 _AT_MOST = 4  # failures shown for each completed trial: TPE takes the best tenth, which no failure may reach

@@ -16,7 +16,7 @@ from face3d_tune.errors import StudyError
 from face3d_tune.search.algorithms import make_pruner, make_sampler
 from face3d_tune.storage.database import one_at_a_time
 from face3d_tune.study.attrs import StudyAttr
-from face3d_tune.study.foreign import is_own_study
+from face3d_tune.study.other_programs import is_own_study
 from face3d_tune.study.settings import ANOTHER, Settings, check_same, ridge_attrs, study_attrs
 from face3d_tune.study.study_file import BoundStudyFile
 from face3d_tune.study.warm_start import WarmStart

@@ -19,7 +19,7 @@ from face3d_tune.search import racing
 from face3d_tune.search.extrapolation import ExtrapolationPruner
 from face3d_tune.storage.optuna_internals import StudyView, storage_of, trial_id
 from face3d_tune.study.attrs import TrialAttr
-from face3d_tune.study.foreign import own_trials
+from face3d_tune.study.other_programs import own_trials
 
 Attempt = Callable[[Callable[[], Any]], Any]  # calls something that needs the database, if that is there
 

@@ -9,10 +9,10 @@ from typing import Protocol
 from face3d_tune.data.face_data import FaceData, load
 from face3d_tune.device import choose_device, choose_precision, set_threads
 from face3d_tune.executor.plan import Plan, choose
-from face3d_tune.search.loop import Watcher
 from face3d_tune.search.open_study import check
-from face3d_tune.search.options import SearchOptions
 from face3d_tune.search.search import Search, open_search
+from face3d_tune.search.search_options import SearchOptions
+from face3d_tune.search.trial_loop import Watcher
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.artifacts import Artifacts
 from face3d_tune.storage.database import Storage
@@ -139,11 +139,11 @@ def _run(search: Search, prepared: _Prepared, view: View, deadline: float) -> No
     watcher = view.opened(opened)
     if not nothing_to_do:
         try:
-            with closing(plan.open(prepared.setup.data, search.archive.checkpoints)) as slots, watcher.shown():
+            with closing(plan.open(prepared.setup.data, search.retention.checkpoints)) as slots, watcher.shown():
                 search.run(prepared.budget, watcher, slots=slots, deadline=deadline)
         except KeyboardInterrupt:
             view.interrupted(opened)
             raise
-    search.archive.note = watcher.note
-    search.archive.tidy()  # now that nothing trains
+    search.retention.note = watcher.note
+    search.retention.tidy()  # now that nothing trains
     view.ended(opened)

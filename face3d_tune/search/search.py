@@ -1,6 +1,6 @@
 """A search: try the presets of a study, then ask Optuna and tell it, until the budget is spent.
 
-`trial_queue` changes its trials, `loop` runs them; here stands what is tried, and under which conditions.
+`trial_queue` changes its trials, `trial_loop` runs them; this module decides what is tried.
 """
 
 import math
@@ -18,11 +18,11 @@ from face3d_tune.executor.slots import PlainSlot, Slots
 from face3d_tune.search import queued_params
 from face3d_tune.search.algorithms import make_sampler
 from face3d_tune.search.failed_trials import FailuresAsWorst
-from face3d_tune.search.loop import Loop, Watcher
 from face3d_tune.search.open_study import open_study, store_ridge
 from face3d_tune.search.pruning import TrialReporter
 from face3d_tune.search.retention import DEFAULT_KEEP, Retention
 from face3d_tune.search.target import reached
+from face3d_tune.search.trial_loop import Loop, Watcher
 from face3d_tune.search.trial_queue import TrialQueue
 from face3d_tune.search.trial_run import Outcome, Setup, TrialRun
 from face3d_tune.storage.artifacts import Artifacts, unique_name
@@ -49,13 +49,13 @@ class Search:
         file: BoundStudyFile,
         settings: Settings,
         setup: Setup,
-        archive: Retention,
+        retention: Retention,
         *,
         storage_timeout: float = DEFAULT_TIMEOUT,
         stage: WarmStart | None = None,
     ) -> None:
         self.queue, self.study, self.worker = queue, queue.study, queue.worker
-        self.file, self.settings, self.setup, self.archive = file, settings, setup, archive
+        self.file, self.settings, self.setup, self.retention = file, settings, setup, retention
         self._storage_timeout = storage_timeout
         self.seed: int = StudyAttr.settings.of(self.study.user_attrs)["seed"]
         # The best of the stage before trains with another seed than it had there, or its value would say nothing new.
@@ -93,10 +93,10 @@ class Search:
         """
         slots = slots or PlainSlot(self.setup.data, self.setup.device)
         self.queue.budget = budget
-        self.queue.note = self.archive.note = watcher.note
+        self.queue.note = self.retention.note = watcher.note
         with self.queue.on_study():
             self._store_effort()
-            self.archive.tidy()
+            self.retention.tidy()
         loop = Loop(
             self.queue,
             lambda trial, reporter: self._begin(trial, reporter, slots.engine, watcher),
@@ -105,7 +105,7 @@ class Search:
             DatabaseRetry(self._storage_timeout, watcher.note),
             deadline=deadline,
             target_reached=self.target_reached,
-            retain=self.archive.take,
+            retain=self.retention.take,
         )
         with Heartbeat(self.worker, self.queue.requeue_orphans, watcher.note):
             loop.run()
@@ -159,7 +159,7 @@ class Search:
             self.setup,
             seed=seed,
             reporter=reporter,
-            key=self.archive.key(trial),
+            key=self.retention.key(trial),
             retry=TrialAttr.retry_of.held_by(held.user_attrs),
             folds=self.settings.folds,
             note=note,
@@ -188,5 +188,5 @@ def open_search(
     if artifacts is not None:
         unique = unique_name(name, StudyAttr.id.of(study.user_attrs))
         checkpoints = Checkpoints(artifacts, unique, checkpoint_every, DataUse.of(setup.data))
-    archive = Retention(study, checkpoints, keep_checkpoints, settings.folds)
-    return Search(queue, file, settings, setup, archive, storage_timeout=storage_timeout, stage=stage)
+    retention = Retention(study, checkpoints, keep_checkpoints, settings.folds)
+    return Search(queue, file, settings, setup, retention, storage_timeout=storage_timeout, stage=stage)

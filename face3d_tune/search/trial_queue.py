@@ -23,7 +23,7 @@ from face3d_tune.storage.optuna_internals import fixed_params, storage_of, study
 from face3d_tune.storage.workers import DEFAULT_SILENCE, Orphan, Worker
 from face3d_tune.study import history
 from face3d_tune.study.attrs import Attr, StudyAttr, TrialAttr
-from face3d_tune.study.foreign import FOREIGN_SQL, ended_from_outside, is_foreign, own_trials
+from face3d_tune.study.other_programs import FOREIGN_SQL, ended_from_outside, is_foreign, own_trials
 from face3d_tune.study.study_file import InitialTrial
 from face3d_tune.study.trials import FINISHED, REQUEUED, still_present
 

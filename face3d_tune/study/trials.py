@@ -16,7 +16,7 @@ from face3d_tune.storage.database import Storage
 from face3d_tune.storage.optuna_internals import storage_of
 from face3d_tune.storage.study_names import existing_name, listed_names, study_names
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
-from face3d_tune.study.foreign import count_foreign, ended_from_outside, is_foreign, is_own_study, own_trials
+from face3d_tune.study.other_programs import count_foreign, ended_from_outside, is_foreign, is_own_study, own_trials
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 IMPORTED = "imported"  # the `origin` of a trial that was trained elsewhere

@@ -21,7 +21,7 @@ from face3d_tune.storage.database import Storage
 from face3d_tune.storage.study_names import alike, study_names
 from face3d_tune.study import space as space_module
 from face3d_tune.study.attrs import StudyAttr
-from face3d_tune.study.foreign import is_own_study
+from face3d_tune.study.other_programs import is_own_study
 from face3d_tune.study.presets import PRESETS, Preset
 from face3d_tune.study.settings import DEFAULT_SEED, Settings, describe_data, missing_options, study_attrs
 from face3d_tune.study.study_file import BoundStudyFile, StudyFile

@@ -13,7 +13,7 @@ from command_line import call
 from conftest import QUICK_STUDY
 from fake_data import write_data
 
-from face3d_tune.refit.keep import FILES
+from face3d_tune.refit.full_training import FILES
 from face3d_tune.study import trials
 
 PASSWORD = "s3cr3t-w0rd"

@@ -71,7 +71,7 @@ def opened(sqlite, tmp_path, data):
 
 def run(search, trials=2, watch=None, slots=None):
     watch = watch or Watch()
-    slots = slots or PlainSlot(search.setup.data, CPU, search.archive.checkpoints)
+    slots = slots or PlainSlot(search.setup.data, CPU, search.retention.checkpoints)
     try:
         search.run(trials, watch, slots=slots)
     finally:
@@ -143,7 +143,7 @@ def test_a_trial_interrupted_in_any_fold_goes_on_there_and_ends_as_if_nothing_ha
 
 
 def kept_files(search):
-    return [name.partition("/")[2] for name in search.archive.checkpoints.artifacts.names("")]
+    return [name.partition("/")[2] for name in search.retention.checkpoints.artifacts.names("")]
 
 
 def test_a_trial_interrupted_again_and_again_ends_as_if_nothing_had_happened(opened, undisturbed):
@@ -166,7 +166,7 @@ def test_without_checkpoints_a_trial_begins_again_at_its_first_fold(opened, data
 def test_the_weights_that_are_kept_are_those_of_the_first_fold(opened, data, tmp_path):
     search = opened()
     run(search, 1)
-    (trial,), checkpoints = search.study.trials, search.archive.checkpoints
+    (trial,), checkpoints = search.study.trials, search.retention.checkpoints
     path = tmp_path / "copy.pth"
     path.write_bytes(checkpoints.artifacts.read(checkpoints.best_name("trial-0")))
     trainer = Trainer(TrialConfig(**trial.user_attrs["config"]), data.fold(1, of=3), seed=0, device=CPU)
@@ -178,7 +178,7 @@ def test_the_weights_that_are_kept_are_those_of_the_first_fold(opened, data, tmp
 def test_what_a_crash_left_of_all_folds_is_filed_by_the_next_run(opened, monkeypatch):
     search = opened()
     with monkeypatch.context() as patch:
-        patch.setattr(search.archive, "take", lambda trial: (_ for _ in ()).throw(SystemExit))
+        patch.setattr(search.retention, "take", lambda trial: (_ for _ in ()).throw(SystemExit))
         with pytest.raises(SystemExit):
             run(search, 1)
     left = {name.split(".")[0] for name in kept_files(search)}
@@ -191,9 +191,9 @@ def test_what_a_crash_left_of_all_folds_is_filed_by_the_next_run(opened, monkeyp
 def test_several_trials_at_once_in_different_folds_give_what_each_gives_alone(opened, data, where):
     search = opened()
     if where == "processes":
-        slots = ProcessSlots(data, CPU, processes=2, checkpoints=search.archive.checkpoints)
+        slots = ProcessSlots(data, CPU, processes=2, checkpoints=search.retention.checkpoints)
     else:
-        slots = BatchedSlots(data, CPU, 2, search.archive.checkpoints)
+        slots = BatchedSlots(data, CPU, 2, search.retention.checkpoints)
     run(search, 4, slots=slots)
     for trial in search.study.trials:
         for fold, told in enumerate(trial.user_attrs["folds"], 1):
@@ -206,12 +206,12 @@ def test_several_trials_at_once_in_different_folds_give_what_each_gives_alone(op
 
 def test_several_trials_at_once_that_are_interrupted_in_their_second_fold_go_on_there(opened, data):
     with_interrupt, without = opened(name="one"), opened(name="other")
-    run(without, 2, slots=BatchedSlots(data, CPU, 2, without.archive.checkpoints))
-    slots = BatchedSlots(data, CPU, 2, with_interrupt.archive.checkpoints)
+    run(without, 2, slots=BatchedSlots(data, CPU, 2, without.retention.checkpoints))
+    slots = BatchedSlots(data, CPU, 2, with_interrupt.retention.checkpoints)
     with pytest.raises(KeyboardInterrupt):
         run(with_interrupt, 2, InFold(1, 2, 2), slots=slots)
     again = opened(name="one")
-    run(again, 2, slots=BatchedSlots(data, CPU, 2, again.archive.checkpoints))
+    run(again, 2, slots=BatchedSlots(data, CPU, 2, again.retention.checkpoints))
     assert states(again.study) == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
     assert found(again.study) == found(without.study)
     assert [trial.user_attrs.get("resumed_epochs", 0) for trial in again.study.trials[2:]] == [5, 5]

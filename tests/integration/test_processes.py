@@ -384,7 +384,7 @@ def test_a_trial_whose_process_is_killed_goes_on_from_its_checkpoint_in_the_same
         settings, setup = Settings("keypoint", 9, None), Setup(data, CPU, "off")
         search = open_search(storage, "study", file, settings, setup, artifacts=artifacts)
         search.enqueue_presets()
-        slots = ProcessSlots(data, CPU, processes=1, checkpoints=search.archive.checkpoints)
+        slots = ProcessSlots(data, CPU, processes=1, checkpoints=search.retention.checkpoints)
         killed = []
 
         def kill(number, result):

@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from face3d_tune.cli.progress import ended
 from face3d_tune.errors import StorageAwayError, TrainingError
 from face3d_tune.executor.tasks import Event, Failure
-from face3d_tune.search import loop as loop_module
+from face3d_tune.search import trial_loop as loop_module
 from face3d_tune.search.trial_queue import REQUEUED
 from face3d_tune.study.trials import cause, preset_rows
 

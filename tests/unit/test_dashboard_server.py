@@ -204,7 +204,7 @@ def test_a_first_trial_that_is_no_number_is_a_bad_request(standing, after):
 
 
 def test_a_plot_that_would_need_plotly_says_so(served, sqlite, monkeypatch):
-    monkeypatch.setattr("face3d_tune.dashboard.mended.find_spec", lambda name: None)
+    monkeypatch.setattr("face3d_tune.dashboard.request_filter.find_spec", lambda name: None)
     ours(sqlite, 0.5)
     with serving(sqlite) as made:
         status, _, body = ask(made, "/api/studies/1/plot/rank")

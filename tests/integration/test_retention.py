@@ -38,7 +38,7 @@ def opened(sqlite, tmp_path, data, folder):
 
 def run(search, trials, watch=None):
     watch = watch or Watch()
-    slot = PlainSlot(search.setup.data, CPU, search.archive.checkpoints)
+    slot = PlainSlot(search.setup.data, CPU, search.retention.checkpoints)
     try:
         search.run(trials, watch, slots=slot)
     finally:
@@ -48,7 +48,7 @@ def run(search, trials, watch=None):
 
 def names(search):
     """Of all files, without the folder of the study."""
-    checkpoints = search.archive.checkpoints
+    checkpoints = search.retention.checkpoints
     return [name.partition("/")[2] for name in checkpoints.artifacts.names("")] if checkpoints else []
 
 
@@ -99,7 +99,7 @@ def test_without_its_checkpoints_a_trial_begins_again_and_says_so(opened, data, 
 def test_the_weights_that_are_kept_load_strictly_and_give_the_trials_value(opened, data, tmp_path):
     search = opened()
     run(search, 3)
-    checkpoints, path = search.archive.checkpoints, tmp_path / "copy.pth"
+    checkpoints, path = search.retention.checkpoints, tmp_path / "copy.pth"
     for trial in search.study.trials:
         path.write_bytes(checkpoints.artifacts.read(checkpoints.best_name(f"trial-{trial.number}")))
         held = checkpoint_file.load(path)
@@ -129,7 +129,7 @@ def test_nothing_is_kept_of_a_trial_that_failed_for_good(opened, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train_epoch", fails_later)
-        patch.setattr("face3d_tune.search.loop._ERRORS_IN_A_ROW", 1)
+        patch.setattr("face3d_tune.search.trial_loop._ERRORS_IN_A_ROW", 1)
         with pytest.raises(Exception, match="the disk is on fire"):
             run(search, 1)
     assert search.study.trials[0].state == TrialState.FAIL
@@ -139,7 +139,7 @@ def test_nothing_is_kept_of_a_trial_that_failed_for_good(opened, monkeypatch):
 def test_what_a_crash_left_between_the_end_of_a_trial_and_its_filing_is_filed_by_the_next_run(opened, monkeypatch):
     search = opened()
     with monkeypatch.context() as patch:
-        patch.setattr(search.archive, "take", lambda trial: (_ for _ in ()).throw(SystemExit))
+        patch.setattr(search.retention, "take", lambda trial: (_ for _ in ()).throw(SystemExit))
         with pytest.raises(SystemExit):
             run(search, 1)
     assert states(search.study) == ["COMPLETE"]
@@ -165,8 +165,8 @@ def test_no_artifacts_no_files(opened, folder):
     search = opened(artifacts=None)
     run(search, 1)
     assert not folder.exists()
-    search.archive.note = pytest.fail
-    search.archive.tidy()
+    search.retention.note = pytest.fail
+    search.retention.tidy()
 
 
 class BrokenCheckpoints:

@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage, RDBStorage
 
 from face3d_tune.dashboard.wsgi import refuse, send, whole
 from face3d_tune.storage.optuna_internals import forget_importances
-from face3d_tune.study.fresh import Fresh, Look
+from face3d_tune.study.storage_cache import Snapshot, StorageCache
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -26,7 +26,7 @@ _STORED = ("/api/", "/artifacts/", "/csv/")  # addresses of stored content
 _STUDY = re.compile(r"/(?:api/studies|api/artifacts|artifacts|csv)/(-?\d+)(?:/.*)?")
 
 
-class Current:
+class Refresh:
     """A WSGI application in front of the one that `build` makes for every new cache.
 
     Args:
@@ -39,12 +39,12 @@ class Current:
             forget_importances()
             return build(cached)
 
-        self._fresh = Fresh(storage, anew)
+        self._cache = StorageCache(storage, anew)
         self._script = files("face3d_tune.dashboard").joinpath("reload.js").read_bytes()
 
-    def look(self) -> Look["WSGIApplication"]:
+    def look(self) -> Snapshot["WSGIApplication"]:
         """Read which studies exist. Raises an exception if the storage does not answer."""
-        return self._fresh.look()
+        return self._cache.look()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer from the storage's current content."""
@@ -55,7 +55,7 @@ class Current:
             return self._stored(path, environ, start_response)
         if environ["REQUEST_METHOD"] == "GET" and f"{path}/".startswith("/dashboard/"):
             return self._page(environ, start_response)
-        return self._fresh.built(environ, start_response)
+        return self._cache.built(environ, start_response)
 
     def _stored(self, path: str, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         try:
@@ -76,7 +76,7 @@ class Current:
         script.
         """
         asked = {name: value for name, value in environ.items() if not name.startswith(("HTTP_IF_", "HTTP_RANGE"))}
-        status, headers, body = whole(self._fresh.built, asked)
+        status, headers, body = whole(self._cache.built, asked)
         headers = {name: value for name, value in headers.items() if name not in ("Last-Modified", "Etag")}
         headers |= {"Cache-Control": "no-cache"}
         tag = f'{_HEAD.decode()}<script src="{_SCRIPT}"></script>'

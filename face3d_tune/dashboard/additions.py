@@ -27,8 +27,8 @@ from face3d_tune.dashboard.wsgi import READING, refuse, send, whole
 from face3d_tune.errors import ArtifactError
 from face3d_tune.storage.artifacts import Artifacts, best_weights, unique_name
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
-from face3d_tune.study.foreign import is_foreign, is_own_study
 from face3d_tune.study.history import History
+from face3d_tune.study.other_programs import is_foreign, is_own_study
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -66,7 +66,7 @@ class View:
         return next((artifacts[key] for artifacts in self.trial_artifacts.values() if key in artifacts), None)
 
 
-class Enriched:
+class Additions:
     """A WSGI application around optuna-dashboard's own.
 
     Args:

@@ -18,7 +18,7 @@ _NO_PLOTLY = (
 )
 
 
-class Mended:
+class RequestFilter:
     """A WSGI application in front of optuna-dashboard."""
 
     def __init__(self, app: "WSGIApplication") -> None:

@@ -22,7 +22,7 @@ Built = TypeVar("Built")
 
 
 @dataclass(frozen=True, slots=True)
-class Look(Generic[Built]):
+class Snapshot(Generic[Built]):
     """A snapshot of a storage."""
 
     storage: BaseStorage  # cached
@@ -30,7 +30,7 @@ class Look(Generic[Built]):
     keys: Mapping[int, str]  # by study id; another study with the same id has another key
 
 
-class Fresh(Generic[Built]):
+class StorageCache(Generic[Built]):
     """The cache of a storage, and what is built on it.
 
     Args:
@@ -51,7 +51,7 @@ class Fresh(Generic[Built]):
         """Return what is built on the newest cache, without reading the storage."""
         return self._built
 
-    def look(self) -> Look[Built]:
+    def look(self) -> Snapshot[Built]:
         """Compare the storage with the cache; if a cached study was deleted or replaced, begin a new cache.
 
         This takes a few small queries, however many trials there are. Raises what SQLAlchemy raises if the storage does
@@ -72,7 +72,7 @@ class Fresh(Generic[Built]):
                 self._renew()
             self._keys = {study_id: self._keys[study_id] if study_id in same else uuid4().hex for study_id in studies}
             self._file, self._studies = file, studies
-            return Look(self._cache, self._built, self._keys)
+            return Snapshot(self._cache, self._built, self._keys)
 
     def _renew(self) -> None:
         self._cache = optuna.storages.get_storage(self._storage)

@@ -20,7 +20,7 @@ from face3d_tune.errors import StudyError
 from face3d_tune.search.pruning import CompletedTrials
 from face3d_tune.search.trial_queue import lineage
 from face3d_tune.storage.database import Storage
-from face3d_tune.study.foreign import is_foreign
+from face3d_tune.study.other_programs import is_foreign
 from face3d_tune.study.trials import (
     best_trial,
     cause,
@@ -114,7 +114,7 @@ def test_what_cannot_be_trained_fails_once_with_its_cause_and_the_search_goes_on
         warnings.simplefilter("error")  # none of Optuna's own reaches the terminal
         ran(search, 3)
         search.enqueue_presets()
-        search.archive.tidy()
+        search.retention.tidy()
     trials = search.study.trials
     assert len(trials) == len(IMPOSSIBLE) + 3
     for trial, (_, attrs, said) in zip(trials, IMPOSSIBLE.values(), strict=False):
@@ -211,9 +211,9 @@ def test_trials_of_other_programs_count_nowhere(search):
     held = summary(search.study)
     assert (held["by_hand"], held["imported"], sum(held["causes"].values())) == (9, 0, 0)
     assert held["best_value"] <= 0.5
-    assert search.archive._ranked() == [f"trial-{trial.number}" for trial in completed_trials(search.study)]
-    search.archive.note = pytest.fail
-    search.archive.tidy()
+    assert search.retention._ranked() == [f"trial-{trial.number}" for trial in completed_trials(search.study)]
+    search.retention.note = pytest.fail
+    search.retention.tidy()
     assert {trial.number for trial in CompletedTrials(search.study).get_trials()} == set(own)
 
 

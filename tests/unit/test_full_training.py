@@ -11,7 +11,7 @@ from reference_model import ReferenceModel
 from face3d_tune.analysis.curve import curve_picture
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import NonFiniteError
-from face3d_tune.refit.keep import FILES, train_fully
+from face3d_tune.refit.full_training import FILES, train_fully
 from face3d_tune.study.history import History
 from face3d_tune.training.plain import EpochResult, Trainer
 

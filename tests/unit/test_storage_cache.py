@@ -11,12 +11,12 @@ from stored_study import add_trial, our_study
 
 from face3d_tune.errors import StorageError
 from face3d_tune.storage.database import Storage
-from face3d_tune.study.fresh import Fresh
+from face3d_tune.study.storage_cache import StorageCache
 
 
 @pytest.fixture
 def fresh(sqlite):
-    return Fresh(sqlite, lambda cached: cached)
+    return StorageCache(sqlite, lambda cached: cached)
 
 
 def values(look, study):
@@ -116,7 +116,7 @@ def in_file():
 def test_another_file_in_the_place_of_the_one_that_was_read_is_read_anew(in_file, tmp_path):
     place, other = tmp_path / "studies.db", tmp_path / "other.db"
     study = ours(in_file(place), 0.5)
-    fresh = Fresh(in_file(place), lambda cached: cached)
+    fresh = StorageCache(in_file(place), lambda cached: cached)
     assert values(fresh.look(), study) == [0.5]
     shutil.copy(place, other)
     add_trial(optuna.load_study(study_name="faces", storage=in_file(other)), "COMPLETE", [0.9])
@@ -130,7 +130,7 @@ def test_a_backup_that_was_restored_into_the_file_and_went_on_is_read_anew(in_fi
     shutil.copy(place, backup)
     for value in (0.6, 0.7):
         study.tell(study.ask(), value)
-    fresh = Fresh(in_file(place), lambda cached: cached)
+    fresh = StorageCache(in_file(place), lambda cached: cached)
     assert values(fresh.look(), study) == [0.5, 0.6, 0.7]
     place.write_bytes(backup.read_bytes())  # device, inode, names and the first trial are what they were
     restored = optuna.load_study(study_name="theirs", storage=in_file(place))
@@ -142,7 +142,7 @@ def test_a_backup_that_was_restored_into_the_file_and_went_on_is_read_anew(in_fi
 def test_a_file_that_was_deleted_is_an_error_and_not_a_new_empty_file(in_file, tmp_path):
     place = tmp_path / "studies.db"
     ours(in_file(place), 0.5)
-    fresh = Fresh(in_file(place), lambda cached: cached)
+    fresh = StorageCache(in_file(place), lambda cached: cached)
     fresh.look()
     place.unlink()
     with pytest.raises(StorageError, match=r"studies\.db: file does not exist"):
@@ -175,7 +175,7 @@ def postgres(postgres_url):
 
 def test_a_replaced_study_is_noticed_on_postgresql_too(postgres):
     study = theirs(postgres, 0.5, 0.6)
-    fresh = Fresh(postgres, lambda cached: cached)
+    fresh = StorageCache(postgres, lambda cached: cached)
     seen = fresh.look()
     assert values(seen, study) == [0.5, 0.6]
     study.tell(study.ask(), 0.7)
