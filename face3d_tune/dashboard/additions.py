@@ -38,7 +38,8 @@ _ARTIFACT = re.compile(r"/artifacts/(\d+)/(\d+)/([0-9a-f-]+)")
 _FRESH = 5.0  # seconds for which additions are reused, at least
 _SHARE = 20  # and this many times the seconds of working them out: at most a twentieth of one core
 _UNSHOWN_OF_STUDY = re.compile(r"confirm:.*|confirmation|look:.*")  # in the note, or counted by `confirm`
-_UNSHOWN = ("config", "overrides", "cosine_by_yaw", "folds")  # too long for a table, or shown number by number
+# Too long for a table, or shown number by number.
+_UNSHOWN = ("config", "overrides", "cosine_by_yaw", "recognition", "folds")
 
 
 @dataclass(frozen=True, slots=True)

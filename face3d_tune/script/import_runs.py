@@ -31,6 +31,7 @@ from face3d_tune.study.trials import IMPORTED
 from face3d_tune.training import losses, weights
 from face3d_tune.training.base import PairTensors, pair_scores
 from face3d_tune.training.model import Model
+from face3d_tune.training.recognition import Judging, Recognition
 
 # Of cosine and of loss. The script may have validated in mixed precision, or with its pairs in other batches.
 _SAME = 0.003
@@ -49,6 +50,7 @@ class _Scores:
     squared_errors: Tensor  # averaged over the numbers of an embedding
     cosines: Tensor
     yaw: NDArray[np.float64]  # [pairs], degrees
+    recognition: Recognition
 
     @property
     def mse(self) -> float:
@@ -147,7 +149,8 @@ def _score(model: Model, data: FaceData, unit: PoseUnit) -> _Scores:
     def predict(batch: slice) -> tuple[Tensor, Tensor]:
         return model(pairs.src[batch], pairs.landmarks[batch], pairs.poses[batch]), pairs.target[batch]
 
-    return _Scores(*pair_scores(len(pairs), predict), pairs.yaw)
+    judging = Judging(pairs.gallery)
+    return _Scores(*pair_scores(len(pairs), predict, judging), pairs.yaw, judging.end().summary())
 
 
 def _distance(run: EarlierRun, config: TrialConfig, scores: _Scores) -> float:
@@ -244,6 +247,7 @@ def _trial(
         TrialAttr.train_loss.key: train_loss[best],
         TrialAttr.gap.key: val_loss[best] - train_loss[best],
         TrialAttr.cosine_by_yaw.key: mean_by_yaw(validation.cosines.numpy(), validation.yaw),
+        TrialAttr.recognition.key: validation.recognition.to_dict(),
     }
     if rates:
         attrs |= {TrialAttr.lr_decays.key: sum(b < a for a, b in pairwise(rates)), TrialAttr.lr_final.key: rates[-1]}

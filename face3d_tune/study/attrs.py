@@ -105,4 +105,5 @@ class TrialAttr:
     train_loss = Attr[float]("train_loss")
     gap = Attr[float]("gap")  # validation loss less training loss
     cosine_by_yaw = Attr[Mapping[str, float | None]]("cosine_by_yaw")
+    recognition = Attr[Mapping[str, Any]]("recognition")  # at the best epoch, as `Recognition.to_dict` gives it
     folds = Attr[Sequence[Mapping[str, Any]]]("folds")

@@ -1,4 +1,4 @@
-"""The epochs of a trial, as stored with it: learning rates, losses and cosines."""
+"""The epochs of a trial, as stored with it: learning rates, losses, cosines and recognition."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -20,14 +20,16 @@ _DIGITS = 6  # significant; a float32 has no more
 class History:
     """One number an epoch, from epoch 1 on. Unknown curves are empty.
 
-    A running trial, and one that an earlier version stored, have only the cosine. An imported one may lack only the
-    learning rate. With several folds these are the epochs of the first.
+    A running trial, and one that an earlier version stored, have only the cosine, or no recognition. An imported one
+    lacks recognition, and may lack the learning rate. With several folds these are the epochs of the first.
     """
 
     cosine: tuple[float, ...]  # mean over validation pairs, [-1, 1]
     train_loss: tuple[float, ...] = ()  # with the trial's own weights, dropout on
     val_loss: tuple[float, ...] = ()  # with the trial's own weights
     lr: tuple[float, ...] = ()  # of the epoch
+    identity: tuple[float, ...] = ()  # of the validation people, at most 0; see training/recognition
+    rank1_enrolled: tuple[float, ...] = ()  # of the validation people among all enrolled, [0, 1]
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> "History":
@@ -50,7 +52,14 @@ def lowest_loss(val_loss: Sequence[float]) -> int:
 
 def pack(epochs: "Iterable[EpochResult]") -> dict[str, Any]:
     """Pack epochs in training order, as `History.of` reads them."""
-    rows = [(epoch.val_cosine, epoch.train_loss, epoch.val_loss, epoch.lr) for epoch in epochs]
-    columns = zip(*rows, strict=True) if rows else [()] * 4
-    rounded = [[float(f"{value:.{_DIGITS}g}") for value in column] for column in columns]
-    return dict(zip(("cosine", "train_loss", "val_loss", "lr"), rounded, strict=True))
+    epochs = list(epochs)
+    curves = {
+        "cosine": [epoch.val_cosine for epoch in epochs],
+        "train_loss": [epoch.train_loss for epoch in epochs],
+        "val_loss": [epoch.val_loss for epoch in epochs],
+        "lr": [epoch.lr for epoch in epochs],
+    }
+    recognition = [epoch.recognition.all for epoch in epochs if epoch.recognition is not None]
+    if len(recognition) == len(epochs):  # else an earlier version has trained some
+        curves |= {name: [getattr(rates, name) for rates in recognition] for name in ("identity", "rank1_enrolled")}
+    return {name: [float(f"{value:.{_DIGITS}g}") for value in curve] for name, curve in curves.items()}

@@ -36,6 +36,8 @@ def of_training(
     best = best_epoch(epochs)
     if best is None:
         return summary
+    if best.recognition is not None:
+        summary[TrialAttr.recognition.key] = best.recognition.to_dict()
     return summary | {
         TrialAttr.best_epoch.key: best.epoch,
         TrialAttr.val_cosine.key: best.val_cosine,
@@ -50,15 +52,17 @@ def of_training(
 def of_folds(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Combine the summaries of a trial's folds, in their order, into one.
 
-    Cosines and losses are means over the folds that validated an epoch; epochs and decays are sums. `best_epoch` is
-    that of fold 1, whose weights are kept. `folds` has the cosine of each as its `value`.
+    Cosines, losses and recognition are means over the folds that validated an epoch; epochs and decays are sums.
+    `best_epoch` is that of fold 1, whose weights are kept. `folds` has the cosine of each as its `value`.
     """
     validated = [fold for fold in folds if TrialAttr.val_cosine.held_by(fold)]
     summary: dict[str, Any] = {attr.key: sum(attr.of(fold) for fold in folds) for attr in _SUMS}
     summary |= {attr.key: attr.of(folds[-1]) for attr in _OF_THE_LAST}
     if not validated:
         return summary
-    cosine = TrialAttr.val_cosine
+    cosine, recognition = TrialAttr.val_cosine, TrialAttr.recognition
+    if all(recognition.held_by(fold) for fold in validated):  # else an earlier version has validated some
+        summary[recognition.key] = mean_of_records([recognition.of(fold) for fold in validated])
     return summary | {
         TrialAttr.best_epoch.key: TrialAttr.best_epoch.of(validated[0]),
         cosine.key: fmean(cosine.of(fold) for fold in validated),
@@ -73,5 +77,21 @@ def of_folds(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def mean_by_band(folds: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
     """Average each band of |yaw| over folds; None where no fold has a view."""
-    by_band = {band: [value for fold in folds if (value := fold[band]) is not None] for band in folds[0]}
-    return {band: fmean(values) if values else None for band, values in by_band.items()}
+    return mean_of_records(folds)
+
+
+def mean_of_records(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Average stored recognition over folds, number by number; None where no fold has one.
+
+    Folds may differ by one person, so counts are rounded means.
+    """
+    return {name: _mean([fold[name] for fold in folds]) for name in folds[0]}
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], Mapping):
+        return mean_of_records(values)
+    if all(isinstance(value, int) for value in values):
+        return round(fmean(values))
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

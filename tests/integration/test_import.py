@@ -108,6 +108,7 @@ def test_a_run_becomes_a_completed_trial_with_its_flags_its_curve_and_what_its_w
         # Of the six views two are in one band and four in the other.
         near, far = attrs["cosine_by_yaw"]["15-45"], attrs["cosine_by_yaw"]["45-90"]
         assert (2 * near + 4 * far) / 6 == pytest.approx(trial.value, abs=1e-5)
+        assert attrs["recognition"]["all"]["cosine"] == pytest.approx(trial.value, abs=1e-5)
     # Its own weights are 0.5 and 0.5, so both losses are the same number.
     assert first.user_attrs["val_loss_equal"] == pytest.approx(first.user_attrs["val_loss"], abs=1e-6)
     assert (first.params["pose_unit"], second.params["pose_unit"]) == ("degrees", "radians")

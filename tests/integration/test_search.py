@@ -249,6 +249,14 @@ def test_every_trial_keeps_what_is_promised_about_it(finished):
         assert set(attrs["cosine_by_yaw"]) == {"0-15", "15-45", "45-90"}
         bands = attrs["cosine_by_yaw"]  # the yaws of the data are 15, 45 and 75, a third of the pairs each
         assert bands["0-15"] is None
+        found, history = attrs["recognition"], History.of(trial)
+        assert (found["judged"], found["enrolled"], found["views"]) == (3, 12, 18)
+        for curve in ("identity", "rank1_enrolled"):
+            assert len(getattr(history, curve)) == 2
+            kept = getattr(history, curve)[attrs["best_epoch"] - 1]
+            assert found["all"][curve] == pytest.approx(kept, rel=1e-5)
+        assert found["by_yaw"]["0-15"]["rank1_judged"] is None
+        assert found["all"]["cosine"] == pytest.approx(trial.value, abs=1e-6)
         assert (bands["15-45"] + 2 * bands["45-90"]) / 3 == pytest.approx(trial.value, abs=1e-6)
         assert isinstance(attrs["seed"], int)
         assert attrs["seconds"] > 0

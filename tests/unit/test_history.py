@@ -9,6 +9,7 @@ from searches import epoch
 
 from face3d_tune.study.history import ATTR, History, lowest_loss, pack
 from face3d_tune.training.base import best_epoch
+from face3d_tune.training.recognition import Rates, Recognition
 
 
 def test_an_epoch_is_stored_with_six_digits_and_read_as_stored(storage):
@@ -26,6 +27,22 @@ def test_an_epoch_is_stored_with_six_digits_and_read_as_stored(storage):
         lr=(3.33333e-8, 0.001),
     )
     assert trial.user_attrs == {}
+
+
+RATES = Rates(0.9, 0.123456789, None, None, -1 / 3, 0.5)
+RECOGNITION = Recognition(3, 12, 3, 18, RATES, {}, RATES)
+
+
+def test_identity_and_rank_1_among_the_enrolled_are_stored_too():
+    epochs = [replace(epoch(number, 0.5), recognition=RECOGNITION) for number in (1, 2)]
+    stored = create_trial(state=TrialState.FAIL, system_attrs={ATTR: pack(epochs)})
+    held = History.of(stored)
+    assert (held.identity, held.rank1_enrolled) == ((-0.333333,) * 2, (0.123457,) * 2)
+
+
+def test_recognition_is_unknown_if_an_earlier_version_trained_some_epochs():
+    held = History.of_epochs([epoch(1, 0.5), replace(epoch(2, 0.5), recognition=RECOGNITION)])
+    assert (held.cosine, held.identity, held.rank1_enrolled) == ((0.5, 0.5), (), ())
 
 
 def test_of_a_trial_without_stored_epochs_the_reported_cosines_are_known():

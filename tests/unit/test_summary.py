@@ -1,9 +1,12 @@
 """What is stored about a training, and about a trial of several folds: worked out by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from face3d_tune.study.summary import mean_by_band, of_folds, of_training
 from face3d_tune.training.base import EpochResult
+from face3d_tune.training.recognition import Rates, Recognition
 
 
 def epoch(number, lr, next_lr, train_loss, val_loss, is_best):
@@ -35,6 +38,35 @@ def test_a_training_is_summarized_by_the_epoch_whose_weights_it_keeps():
         "gap": 0.5,
         "cosine_by_yaw": {"0-15": 0.02},
     }
+
+
+def recognition(identity, tar=0.5, judged=3):
+    rates = Rates(0.75, 0.5, tar, 0.25, identity, 0.625)
+    return Recognition(judged, 12, 3, 18, rates, {"0-15": rates}, rates)
+
+
+def test_recognition_is_that_of_the_epoch_whose_weights_are_kept():
+    losses = [(1, 1.5, True), (2, 1.25, True), (3, 1.375, False)]
+    epochs = [
+        replace(epoch(number, 0.4, 0.4, 1.0, loss, best), recognition=recognition(-number / 10))
+        for number, loss, best in losses
+    ]
+    stored = of_training(epochs, "finished", lr=0.4, precision="off", retried=False)["recognition"]
+    rates = {"rank1_judged": 0.75, "rank1_enrolled": 0.5, "tar_judged": 0.5, "tar_enrolled": 0.25}
+    rates |= {"identity": -0.2, "cosine": 0.625}
+    assert stored == {
+        **{"judged": 3, "enrolled": 12, "people": 3, "views": 18},
+        **{"all": rates, "by_yaw": {"0-15": rates}, "pooled": rates},
+    }
+
+
+def test_recognition_of_a_trial_is_the_mean_over_its_folds():
+    records = [recognition(-0.25), recognition(-0.5, tar=None, judged=4), recognition(-0.75, tar=0.25)]
+    stored = [record.to_dict() for record in records]
+    found = of_folds([facts(0.5, 1, 1, recognition=each) for each in stored])
+    assert Recognition.of(found["recognition"]) == recognition(-0.5, tar=0.375)
+    assert [fold["recognition"] for fold in found["folds"]] == stored
+    assert "recognition" not in of_folds([facts(0.5, 1, 1), facts(0.5, 1, 1, recognition=stored[0])])
 
 
 def test_a_training_without_an_epoch_has_its_configured_learning_rate_and_no_loss():

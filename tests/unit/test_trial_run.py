@@ -25,6 +25,7 @@ SMALL = TrialConfig(
 MIXED = replace(SMALL, use_mixed_precision=True)
 ALWAYS = {"stop_reason", "epochs_run", "lr_decays", "lr_final", "amp", "retried_without_amp"}
 OF_THE_BEST = {"best_epoch", "val_cosine", "val_loss", "val_loss_equal", "train_loss", "gap", "cosine_by_yaw"}
+OF_THE_BEST |= {"recognition"}
 
 
 class Reporter:
@@ -197,6 +198,7 @@ def test_a_finished_trial_has_all_promised_attributes_as_plain_values(data):
         "train_loss": best.train_loss,
         "gap": best.val_loss - best.train_loss,
         "cosine_by_yaw": best.cosine_by_yaw,
+        "recognition": best.recognition.to_dict(),
     }
     assert trial.outcome == Outcome("finished", best.val_cosine, attrs, pack(trial.epochs))
 
