@@ -91,7 +91,10 @@ class FaceData:
         """
         if of == 1:
             return self
-        people = fold_people(self.people, self.split, number, of)
+        return self.with_people(fold_people(self.people, self.split, number, of))
+
+    def with_people(self, people: Mapping[Part, tuple[str, ...]]) -> "FaceData":
+        """Return the same data with its people, each in one part, divided anew; the pairs of a part in file order."""
         home = {name: part for part in people for name in people[part]}
         pairs = np.concatenate([self.parts[part] for part in PARTS])
         pairs = pairs[np.lexsort(pairs.T[::-1])]  # by front row, then video row
