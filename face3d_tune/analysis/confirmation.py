@@ -99,11 +99,8 @@ def intervals(confirmation: Mapping[str, Any]) -> str:
 
 def resolved(confirmation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the comparisons with the headline's preset and with ridge, if they say what their people can show."""
-    entries = {
-        entry["name"]: entry
-        for entry in (entry_of(confirmation, confirmation["headline"]), entry_of(confirmation, None))
-    }
-    return [entry for entry in entries.values() if entry.get("half_width") is not None]
+    first, ridge = (entry_of(confirmation, preset) for preset in (confirmation["headline"], None))
+    return [entry for entry in ([first] if first is ridge else [first, ridge]) if entry.get("half_width") is not None]
 
 
 def resolution(confirmation: Mapping[str, Any]) -> str:
