@@ -16,7 +16,7 @@ from face3d_tune.cli.main import main
 
 # Environment variables of the person who runs the tests, which must not change them.
 THEIRS = ("FACE3D_TUNE_", "FORCE_COLOR", "NO_COLOR", "TTY_", "COLUMNS")
-OURS = {"FACE3D_TUNE_ENGINE": "plain", "FACE3D_TUNE_ARTIFACTS": "none"}  # as in conftest
+OURS = {"FACE3D_TUNE_ENGINE": "plain", "FACE3D_TUNE_ARTIFACTS": "none", "FACE3D_TUNE_LANG": "en"}  # as in conftest
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def call(*words: object, cwd: Path, **environment: str) -> Answer:
 def environment(settings: dict[str, str] = OURS, **more: str) -> dict[str, str]:
     """What a process gets that is started: nothing of the person's."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(THEIRS)}
-    kept |= settings
+    kept |= {"FACE3D_TUNE_LANG": "en"} | settings
     kept["PYTHONPATH"] = str(Path(face3d_tune.__file__).parent.parent)  # also where it is not installed
     kept["PYTHONUNBUFFERED"] = "1"
     return {**kept, **more}

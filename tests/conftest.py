@@ -84,6 +84,7 @@ def _in_this_process():
     os.environ["PYTHONPATH"] = str(ROOT.parent)  # what other processes load is what is tested here
     os.environ["FACE3D_TUNE_ENGINE"] = "plain"
     os.environ["FACE3D_TUNE_ARTIFACTS"] = "none"
+    os.environ["FACE3D_TUNE_LANG"] = "en"  # whoever runs the tests
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -52,7 +52,7 @@ NOT_ON_WINDOWS = {
     *("multiprocessing.context.ForkContext", "multiprocessing.context.ForkServerContext"),
     *("os.fork", "os.killpg", "signal.SIGHUP", "signal.SIGKILL", "signal.pthread_sigmask"),
 }
-IMPORTED_LATE = ("cli.progress", "cli.table", "cli.live", "cli.run_output")  # by the commands, inside their functions
+IMPORTED_LATE = {f"cli.{name}" for name in ("console", "progress", "table", "live", "run_output")}  # in functions
 
 
 def name_of(path):

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from face3d_tune.cli.language import LANGUAGES, VARIABLE
 from face3d_tune.errors import did_you_mean
 
 _HEADINGS = "option_headings"  # attribute of a command's function: name of an option's parameter to its heading
@@ -44,11 +45,14 @@ def option_group(
 
 
 class Command(click.Command):
-    """A command that shows its options in groups, if it has any, ends its help with an example and knows `--debug`."""
+    """A command that shows its options in groups, if it has any, ends its help with an example and knows
+    `--lang` and `--debug`.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.context_settings.setdefault("help_option_names", ["-h", "--help"])
+        _add_language(self)
         self.params.append(
             click.Option(
                 ["--debug"],
@@ -79,6 +83,21 @@ class Command(click.Command):
                     formatter.write_dl(records)
 
 
+def _add_language(command: click.Command) -> None:
+    """Let a command take `--lang`, which `language.choose` has read by then; `report` has one of its own."""
+    if not any("--lang" in param.opts for param in command.params):
+        command.params.append(
+            click.Option(
+                ["--lang"],
+                type=click.Choice(LANGUAGES),
+                envvar=VARIABLE,
+                show_envvar=True,
+                expose_value=False,
+                help="Language of results, notes and errors; help is English.  [default: from the locale]",
+            )
+        )
+
+
 def _remember_debug(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         context.find_root().ensure_object(dict)["debug"] = True
@@ -88,6 +107,10 @@ class Group(click.Group):
     """A group of commands that answers a mistyped one with the nearest."""
 
     command_class = Command
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _add_language(self)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which they are used, not of the alphabet."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.language import say, translate, word
 from face3d_tune.cli.options import (
     ONLY_STUDY,
     data_dir_option,
@@ -22,8 +23,7 @@ from face3d_tune.cli.options import (
 from face3d_tune.study.attrs import StudyAttr
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from face3d_tune.cli.console import Console
     from face3d_tune.device import Precision
     from face3d_tune.executor.plan import Plan
     from face3d_tune.refit.candidates import Candidate
@@ -78,8 +78,8 @@ def confirm(
     from dataclasses import replace
 
     import optuna
-    from rich.console import Console
 
+    from face3d_tune.cli.console import Console
     from face3d_tune.device import choose_device, choose_precision, set_threads
     from face3d_tune.executor.plan import choose
     from face3d_tune.refit.candidates import candidates
@@ -88,7 +88,7 @@ def confirm(
     from face3d_tune.study.trials import find_study
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console = Console(stderr=True, soft_wrap=True)
     place, chosen = Storage.parse(storage), choose_device(device)
     precision, notice = choose_precision(amp, chosen)
     with place.opened() as opened, place.searching("confirm when it has ended; Ctrl-C ends it and loses nothing"):
@@ -169,7 +169,7 @@ def _train(console: "Console", confirmation: "Confirmation", plan: "Plan", preci
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
     with interrupt.caught(), progress as bars:
-        bar = bars.add_task("trainings", total=total)
+        bar = bars.add_task(word("trainings"), total=total)
 
         def ended(job: "Job", record: "Record") -> None:
             name = f"{job.candidate.name}, seed {job.number}"
@@ -195,6 +195,6 @@ def _train(console: "Console", confirmation: "Confirmation", plan: "Plan", preci
 def _say_what_is_next(study: str, place: "Storage") -> None:
     """Print the next commands, ready to paste."""
     words = [*storage_words(place), "--study-name", study]
-    click.echo("\nNext, with this storage's URL in FACE3D_TUNE_STORAGE:" if place.holds_secret else "\nNext:")
-    click.echo(f"  face3d-tune {shlex.join(['report', *words])}  # this and everything else, as one page")
-    click.echo(f"  face3d-tune {shlex.join(['export', *words])}  # the training command")
+    say("\nNext, with this storage's URL in FACE3D_TUNE_STORAGE:" if place.holds_secret else "\nNext:")
+    for command, why in (("report", "this and everything else, as one page"), ("export", "the training command")):
+        click.echo(f"  face3d-tune {shlex.join([command, *words])}  # {translate(why)}")

@@ -3,6 +3,7 @@
 import click
 
 from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.language import say
 
 
 @click.command(
@@ -22,11 +23,11 @@ def copy(source: str, target: str, study_name: str | None) -> None:
     place, there = Storage.parse(source), Storage.parse(target)
     copied = copy_studies.copy(place, there, study_name)
     for study in copied:
-        click.echo(f"copied study {study.name}: {study.trials} trials, to {there}")
+        say(f"copied study {study.name}: {study.trials} trials, to {there}")
     if not copied:
-        click.echo(f"{place} holds no study yet: nothing to copy")
+        say(f"{place} holds no study yet: nothing to copy")
     if running := sum(study.running for study in copied):
-        click.echo(
+        say(
             f"warning: {running} trial(s) were in training; the next `face3d-tune run` there tries them again. "
             f"What workers still add to {place} is not in the copy",
             err=True,

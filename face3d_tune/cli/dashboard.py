@@ -3,6 +3,7 @@
 import click
 
 from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.language import say
 from face3d_tune.cli.options import artifacts_option, storage_option
 
 TOKEN_VARIABLE = "FACE3D_TUNE_TOKEN"
@@ -76,7 +77,7 @@ def dashboard(
     shown = f"?token={token}" if token else ""
 
     def warn(line: str) -> None:
-        click.echo(f"warning: {line}", err=True)
+        say(f"warning: {line}", err=True)
 
     with (
         place.opened() as opened,
@@ -93,9 +94,9 @@ def dashboard(
     ):
         name = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
         url = f"http://{name}:{server.server_port}/{shown}"
-        click.echo(f"dashboard of {place} at {url} (Ctrl-C ends it)")
+        say(f"dashboard of {place} at {url} (Ctrl-C ends it)")
         for public in public_urls:
-            click.echo(f"visitors open {public.rstrip('/')}/{shown}")
+            say(f"visitors open {public.rstrip('/')}/{shown}")
         if allow_changes:
             warn("visitors can rename and delete studies")
         if browser:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face3d_tune.cli.base import Group, example
+from face3d_tune.cli.language import padded, say, word
 from face3d_tune.cli.options import FILE_OR_FOLDER, Choice, pair_options
 from face3d_tune.errors import DataError
 
@@ -32,16 +33,16 @@ def check(folder: Path | None, **selection: Any) -> None:
     from face3d_tune.data.face_data import inspect
 
     inspection = inspect(folder, **selection)
-    click.echo(f"data         {inspection.source}")
+    say(f"data         {inspection.source}")
     if inspection.data is not None:
         _describe(inspection.data)
         for warning in inspection.data.warnings:
-            click.echo(f"warning: {warning}")
+            say(f"warning: {warning}")
         return
     for problem in inspection.problems:
-        click.echo(f"{problem.severity}: {problem}")
+        say(f"{problem.severity}: {problem}")
         if problem.hint:
-            click.echo(f"  hint: {problem.hint}")
+            say(f"  hint: {problem.hint}")
     count = len(inspection.errors)
     raise DataError(f"{count} problem{'s' * (count > 1)} in {inspection.source}", hint="")  # each has its own above
 
@@ -53,7 +54,7 @@ def sample(folder: Path) -> None:
     from face3d_tune.data.convert import write_sample
 
     write_sample(folder)
-    click.echo(f"wrote the six files of faces160 to {folder}")
+    say(f"wrote the six files of faces160 to {folder}")
 
 
 @data.command(epilog=example("face3d-tune data convert path/to/files path/to/copy --pose-unit radians"))
@@ -69,7 +70,7 @@ def convert(folder: Path, out: Path, pose_unit: Any, unit_if_unrecorded: Any) ->
 
     old_unit = write_copy(folder, out, unit=pose_unit, unit_if_unrecorded=unit_if_unrecorded)
     change = f"still in {pose_unit}" if old_unit == pose_unit else f"from {old_unit} to {pose_unit}"
-    click.echo(f"wrote {out}: poses {change}, pose_unit recorded")
+    say(f"wrote {out}: poses {change}, pose_unit recorded")
 
 
 def _describe(data: "FaceData") -> None:
@@ -84,25 +85,25 @@ def _describe(data: "FaceData") -> None:
     pairs = {pair for part in data.parts.values() for pair in map(tuple, part.tolist())}
     limit = "" if data.max_yaw is None else f" to {data.max_yaw:g}"
     limits = f", |yaw| from {data.min_yaw:g}{limit} degrees" if data.min_yaw or limit else ""
-    click.echo(f"people       {len(people)}")
-    click.echo(f"pairs        {len(pairs)} ({len(views)} of {len(data.poses)} views{limits})")
-    click.echo(f"features     {data.feature_size} numbers per embedding")
-    click.echo(f"pose unit    {data.file_pose_unit} ({'recorded' if data.pose_unit_recorded else 'not recorded'})")
-    click.echo(f"landmarks    {data.landmark_source}")
-    click.echo(f"fingerprint  {data.fingerprint()}")
-    click.echo(f"split        {data.split}")
+    say(f"people       {len(people)}")
+    say(f"pairs        {len(pairs)} ({len(views)} of {len(data.poses)} views{limits})")
+    say(f"features     {data.feature_size} numbers per embedding")
+    say(f"pose unit    {data.file_pose_unit} ({'recorded' if data.pose_unit_recorded else 'not recorded'})")
+    say(f"landmarks    {data.landmark_source}")
+    say(f"fingerprint  {data.fingerprint()}")
+    say(f"split        {data.split}")
     for part in PARTS:
         cosine = data.no_model_cosine(part)
         without = "" if part == "train" or math.isnan(cosine) else f"   no-model cosine {cosine:.3f}"
-        click.echo(f"  {part:<10} {len(data.people[part]):>5} people {len(data.parts[part]):>7} pairs{without}")
-    click.echo(f"angles, degrees      lowest   median  highest   {SHARE:.0%} within")
+        say(f"  {padded(word(part), 10)} {len(data.people[part]):>5} people {len(data.parts[part]):>7} pairs{without}")
+    say(f"angles, degrees      lowest   median  highest   {SHARE:.0%} within")
     for angle, degrees in zip(TURN_ANGLES, data.poses[views].T, strict=True):
         name = f"{angle}{', yaw' if angle == data.turn_angle else ''}"
         low, middle, high = np.percentile(degrees, (0, 50, 100)).round(1) + 0.0  # no -0.0
-        click.echo(f"  {name:<15} {low:>10.1f} {middle:>8.1f} {high:>8.1f} {narrowest_arc(degrees):>13.1f}")
-    click.echo("yaw, degrees      views")
+        say(f"  {name:<15} {low:>10.1f} {middle:>8.1f} {high:>8.1f} {narrowest_arc(degrees):>13.1f}")
+    say("yaw, degrees      views")
     for line in _histogram(data.yaw[views].tolist()):
-        click.echo(f"  {line}")
+        say(f"  {line}")
 
 
 def _histogram(yaw: list[float]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.language import padded, say, translate, word
 from face3d_tune.cli.options import (
     FILE_OR_FOLDER,
     artifacts_option,
@@ -72,9 +73,10 @@ def doctor(
         findings.append(finding)
         if as_json:
             continue
-        click.echo(f"{click.style(f'{finding.level:<8}', _COLOURS[finding.level])} {finding.name:<10} {finding.said}")
+        level = click.style(padded(word(finding.level), 8), _COLOURS[finding.level])
+        click.echo(f"{level} {padded(word(finding.name), 10)} {translate(finding.said)}")
         if finding.level != "ok" and finding.advice:
-            click.echo(f"{'':<19} hint: {finding.advice}")
+            say(" " * 20 + f"hint: {finding.advice}")
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
     context.exit(any(finding.level == "problem" for finding in findings))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.language import say, word
 from face3d_tune.cli.options import (
     FILE_OR_FOLDER,
     ONLY_STUDY,
@@ -111,14 +112,12 @@ def export(
     folder = Path(data_dir or data["source"])
     sampled = data_dir is None and data["source"] == SAMPLE_NAME
     if sampled:
-        click.echo(
-            f"note: the study used the bundled sample; `face3d-tune data sample {SAMPLE_FOLDER}` writes it", err=True
-        )
+        say(f"note: the study used the bundled sample; `face3d-tune data sample {SAMPLE_FOLDER}` writes it", err=True)
     use = DataUse.of_study(data, data_dir)
     if is_foreign(trial):
-        click.echo(f"note: trial {trial.number} was ended from outside, so face3d-tune knows no value of it", err=True)
+        say(f"note: trial {trial.number} was ended from outside, so face3d-tune knows no value of it", err=True)
     elif trial.state != optuna.trial.TrialState.COMPLETE:
-        click.echo(f"note: trial {trial.number} is {trial.state.name.lower()}, not completed", err=True)
+        say(f"note: trial {trial.number} is {trial.state.name.lower()}, not completed", err=True)
     match form:
         case "json":
             origin = {"study": stored.study, "trial": trial.number, "value": kept_cosine(trial)}
@@ -188,16 +187,16 @@ def _print_commands(
     accepted = read_script(script) if script else DOCUMENTED
     exported = commands(config, use, accepted)
     for note in exported.notes:
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     if exported.missing and not partial:
         raise ExportError(
             f"{script or 'the documented script'} cannot express {'; '.join(exported.missing)}",
             "`face3d-tune train` trains it here; --partial prints the command without",
         )
     for line in exported.missing:
-        click.echo(f"warning: not expressed: {line}", err=True)
+        say(f"warning: not expressed: {line}", err=True)
     if exported.missing:
-        click.echo("note: `face3d-tune train` trains all of it here", err=True)
+        say("note: `face3d-tune train` trains all of it here", err=True)
     tried(accepted)
     for command in exported.commands:
         click.echo(quote(command, shell))
@@ -227,7 +226,7 @@ def _check(
         data = load(folder, **recorded_selection(held))
     except DataError as error:
         raise ScriptError(f"--data_dir {use.data_dir} cannot be used: {error.message}", error.hint) from error
-    click.echo(f"check: one epoch of {script.path} with {python}, in a temporary folder; Ctrl-C ends it", err=True)
+    say(f"check: one epoch of {script.path} with {python}, in a temporary folder; Ctrl-C ends it", err=True)
     try:
         with endings_interrupt():
             tested = try_script(config, use, folder, script, python=python, timeout=timeout)
@@ -235,26 +234,25 @@ def _check(
         for line in error.printed.splitlines()[-_LINES:]:
             click.echo(f"  | {line}", err=True)
         raise
-    click.echo(f"check: it trains; one epoch and its start took {tested.seconds:.0f} s", err=True)
+    say(f"check: it trains; one epoch and its start took {tested.seconds:.0f} s", err=True)
     for line in tested.warnings:
-        click.echo(f"warning: {line}", err=True)
+        say(f"warning: {line}", err=True)
     if other := wrong_model(tested, config, use, script):
         if not partial:
             raise ScriptError(other.message, f"{other.hint}; --partial prints the command anyway")
-        click.echo(f"warning: {other.message}", err=True)
+        say(f"warning: {other.message}", err=True)
     elif tested.weights is not None:
         sizes = f"{config.layout} layout, d_model {config.d_model}, {config.num_layers} layers"
-        click.echo(f"check: it builds the model of trial {stored.trial.number}: {sizes}", err=True)
+        say(f"check: it builds the model of trial {stored.trial.number}: {sizes}", err=True)
     if data.fingerprint() != StudyAttr.data_fingerprint.of(stored.study_attrs):
-        click.echo("warning: the study was made on other data, so the values need not agree", err=True)
+        say("warning: the study was made on other data, so the values need not agree", err=True)
     for line in difference(tested, stored):
-        click.echo(line, err=True)
+        say(line, err=True)
 
 
 def _list_presets() -> None:
     """Every preset a line, with the values in which they differ."""
-    from rich.table import Table
-
+    from face3d_tune.cli.console import Table
     from face3d_tune.cli.table import results_console
     from face3d_tune.study.presets import PRESETS
 
@@ -270,9 +268,9 @@ def _list_presets() -> None:
             str(preset["scheduler_factor"]),
             str(preset["scheduler_patience"]),
             f"{preset['scheduler_min_lr']:g}",
-            str(preset["early_stopping_patience"] or "off"),
-            "yes" if preset["use_mixed_precision"] else "no",
-            " + ".join(attention) or "none",
+            str(preset["early_stopping_patience"] or word("off")),
+            word("yes" if preset["use_mixed_precision"] else "no"),
+            " + ".join(attention) or word("none"),
         )
     results_console().print(table)
-    click.echo("\nbatch 32, 100 epochs; `face3d-tune presets NAME` prints the training command of one")
+    say("\nbatch 32, 100 epochs; `face3d-tune presets NAME` prints the training command of one")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.language import say, word
 from face3d_tune.cli.options import FILE_OR_FOLDER, data_options, layout_option, storage_option
 from face3d_tune.study.attrs import TrialAttr
 
@@ -78,7 +79,7 @@ def import_(
     runs = [earlier_run.read(path) for path in earlier_run.find(paths)]
     data = load(data_dir, **pairs)
     for line in data.warnings:
-        click.echo(f"warning: {line}", err=True)
+        say(f"warning: {line}", err=True)
     settings = Settings(layout, epochs or file.epochs, seed)
     name = name_to_search(place, study_name or file.name)
     bound, stage = take_up(place, name, None, data, file.bind(layout, data.feature_size, settings.epochs), settings)
@@ -95,7 +96,7 @@ def import_(
         _print(examined, numbers)
     refused = len(examined) - len(taken)
     if dry_run:
-        click.echo("\nnothing was stored: --dry-run")
+        say("\nnothing was stored: --dry-run")
     if refused:
         raise RefusedRunError(
             f"{refused} of {len(examined)} runs refused; see the reasons above",
@@ -106,8 +107,7 @@ def import_(
 
 def _print(examined: "Sequence[Examined]", numbers: "dict[str, tuple[int, bool]]") -> None:
     """Every run a line: what it claims, what its weights give, and what becomes of it; then every reason."""
-    from rich.table import Table
-
+    from face3d_tune.cli.console import Table
     from face3d_tune.cli.table import results_console
 
     table = Table(box=None, pad_edge=False)
@@ -118,14 +118,15 @@ def _print(examined: "Sequence[Examined]", numbers: "dict[str, tuple[int, bool]]
     for each in examined:
         held = {str(whom): cosine for whom, cosine in each.measured.items()}
         cosines = [f"{held[whom]:.4f}" if whom in held else "" for whom in ("validation", "train", "both")]
-        table.add_row(str(each.run.path), str(each.run.best_epoch), f"{each.claim:.4f}", *cosines, _fate(each, numbers))
+        fate = word(_fate(each, numbers))
+        table.add_row(str(each.run.path), str(each.run.best_epoch), f"{each.claim:.4f}", *cosines, fate)
     results_console().print(table)
-    click.echo("\ncosine of the best epoch: as its file says, and as its weights give on people of this study")
+    say("\ncosine of the best epoch: as its file says, and as its weights give on people of this study")
     for each in examined:
         if each.reason:
-            click.echo(f"{'refused' if each.trial is None else 'warning'}: {each.run.path}: {each.reason}")
+            say(f"{'refused' if each.trial is None else 'warning'}: {each.run.path}: {each.reason}")
         elif each.note:
-            click.echo(f"note: {each.run.path}: {each.note}")
+            say(f"note: {each.run.path}: {each.note}")
 
 
 def _fate(each: "Examined", numbers: "dict[str, tuple[int, bool]]") -> str:

@@ -8,6 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from face3d_tune.cli.eta import in_words
+from face3d_tune.cli.language import translate
 
 _NAME = 18  # columns for number and name of a trial
 _SHORT = 12  # columns of a name that stands among others where there is little room
@@ -57,7 +58,7 @@ class Picture:
         fit = len(self.training) if len(self.training) <= room else room - 1
         lines = [self._trial(trial, width) for trial in self.training[:fit]]
         if hidden := len(self.training) - fit:
-            lines.append(Text(f"and {hidden} more in training", "dim"))
+            lines.append(Text(translate(f"and {hidden} more in training"), "dim"))
         for text in (*lines, self._study(width)):
             text.truncate(width, overflow="ellipsis")
             text.no_wrap = True
@@ -70,15 +71,15 @@ class Picture:
             done = round(_BAR * trial.epoch / max(trial.epochs, 1))
             text.append("  ").append("━" * done, "green").append("─" * (_BAR - done), "dim")
         if trial.folds > 1:
-            text.append(f"  fold {trial.fold} of {trial.folds}")
+            text.append(translate(f"  fold {trial.fold} of {trial.folds}"))
         if trial.cosine is not None:
-            text.append(f"  cosine {trial.cosine:.4f}")
+            text.append(translate(f"  cosine {trial.cosine:.4f}"))
             if self.standing.to_beat:
                 name, value = self.standing.to_beat
                 if self.standing.to_beat_by_fold:  # the same people, or the difference would be one between people
                     value = self.standing.to_beat_by_fold[trial.fold - 1]
                 beside = f"{trial.cosine - value:+.4f} on {shortened(name, _NAME if wide else _SHORT)}"
-                text.append(f"  {beside}", "green" if trial.cosine > value else "dim")
+                text.append(f"  {translate(beside)}", "green" if trial.cosine > value else "dim")
         if trial.lr is not None and (wide or trial.folds == 1):  # there is no room for both
             text.append(f"  lr {trial.lr:.1e}")
         name = in_columns(f"#{trial.number} {trial.name}")
@@ -86,11 +87,12 @@ class Picture:
 
     def _study(self, width: int) -> Text:
         held = self.standing
-        text = Text(f"  {held.done}{'' if held.budget is None else f' of {held.budget}'} done, {held.pruned} pruned")
+        done = f"  {held.done}{'' if held.budget is None else f' of {held.budget}'} done, {held.pruned} pruned"
+        text = Text(translate(done))
         if held.best is not None:
-            text.append(f"  best {held.best:.4f} #{held.best_trial}", "bold")
+            text.append(translate(f"  best {held.best:.4f} #{held.best_trial}"), "bold")
         if held.left is not None:
-            text.append(f"  {in_words(*held.left)} left")
+            text.append(translate(f"  {in_words(*held.left)} left"))
         return Text(shortened(held.name, max(_SHORT, width - text.cell_len)), "bold").append_text(text)
 
 

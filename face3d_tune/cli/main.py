@@ -21,6 +21,7 @@ from face3d_tune.cli.data import data
 from face3d_tune.cli.doctor import doctor
 from face3d_tune.cli.export import export, presets
 from face3d_tune.cli.importing import import_
+from face3d_tune.cli.language import choose, say
 from face3d_tune.cli.predict import predict
 from face3d_tune.cli.report import report
 from face3d_tune.cli.run import run
@@ -78,7 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: Sequence[str] | None) -> int:
     """Run one command line and return the exit code."""
     _mend_environment()
-    _learn_secrets(sys.argv[1:] if arguments is None else arguments)
+    typed = sys.argv[1:] if arguments is None else arguments
+    _learn_secrets(typed)
+    choose(typed)
     state: dict[str, Any] = {}
     try:
         code = cli.main(args=arguments, prog_name="face3d-tune", standalone_mode=False, obj=state)
@@ -128,7 +131,7 @@ def _learn_secrets(arguments: Sequence[str]) -> None:
 
 
 def _interrupted() -> int:
-    click.echo("interrupted", err=True)
+    say("interrupted", err=True)
     return 130
 
 
@@ -155,9 +158,9 @@ def _explain(error: Exception, command: str) -> int:
         case _:
             message = f"unexpected {type(error).__name__}: {error}"
             hint, code = "run the same command with --debug for the traceback, and report it", 1
-    click.echo(f"error: {safe(' '.join(message.split()))}", err=True)
+    say(f"error: {safe(' '.join(message.split()))}", err=True)
     if hint is None:
         hint = f"see `{command} --help`"
     if hint:
-        click.echo(f"hint: {safe(hint)}", err=True)
+        say(f"hint: {safe(hint)}", err=True)
     return code

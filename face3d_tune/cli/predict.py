@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.language import say
 from face3d_tune.cli.options import FILE_OR_FOLDER, Choice, Number, inference_device_option
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def predict(
         len(views),
         lambda after_rows: write(model, views, unit, out, device=device_name(chosen), after_rows=after_rows),
     )
-    click.echo(f"wrote {out} ({about['output']['rows']} rows of {views.feature_size} numbers) and {about_file(out)}")
+    say(f"wrote {out} ({about['output']['rows']} rows of {views.feature_size} numbers) and {about_file(out)}")
 
 
 def _require_usable(out: Path, checkpoint: Path, folder: Path, force: bool) -> None:
@@ -103,7 +104,7 @@ def _unit(model: "Predictor", views: "Views") -> "PoseUnit":
     if model.pose_unit is not None:
         return model.pose_unit
     unit = views.pose_unit or "degrees"
-    click.echo(
+    say(
         f"note: the checkpoint does not record the unit of its poses; it gets {unit}, as in {views.folder}; "
         "--pose-unit sets another",
         err=True,
@@ -113,8 +114,9 @@ def _unit(model: "Predictor", views: "Views") -> "PoseUnit":
 
 def _shown(rows: int, work: "Callable[[Callable[[int], object]], dict[str, Any]]") -> dict[str, Any]:
     """Run `work` with a bar on a terminal."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from face3d_tune.cli.console import Console
 
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -9,9 +9,9 @@ from types import FrameType
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console
 from rich.live import Live
 
+from face3d_tune.cli.console import Console
 from face3d_tune.cli.eta import time_left
 from face3d_tune.cli.live import InTraining, Picture, Standing, in_columns
 from face3d_tune.config import TrialConfig
@@ -183,7 +183,7 @@ class SearchProgress:
 
     def note(self, line: str) -> None:
         """Print a line above the live ones."""
-        self._console.print(line, highlight=False)
+        self._console.print(line)
 
     def trial_lost(self, number: int, reason: str) -> None:
         """Remove the trial's live line, and say why."""

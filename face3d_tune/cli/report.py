@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.language import say
 from face3d_tune.cli.options import Choice, HomePath, storage_option
 
 _BEGINNING = 2000  # characters of a file, among which every report says that it is one
@@ -38,7 +39,7 @@ _BEGINNING = 2000  # characters of a file, among which every report says that it
     type=Choice(["en", "zh"]),
     default="en",
     show_default=True,
-    help="Language of the report.",
+    help="Language of the report, and of what the terminal says.",
 )
 @click.option("--force", is_flag=True, help="Overwrite a file that is not a report.")
 def report(
@@ -74,7 +75,7 @@ def report(
         click.echo(text, nl=False)
         return
     _write(path, text)
-    click.echo(f"wrote {path} ({len(text.encode()) / 1000:.0f} kB)")
+    say(f"wrote {path} ({len(text.encode()) / 1000:.0f} kB)")
 
 
 def _form(out: str | None) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 from rich.cells import cell_len
-from rich.console import Console
 
+from face3d_tune.cli.console import Console
+from face3d_tune.cli.language import say, translate
 from face3d_tune.cli.options import storage_words
 from face3d_tune.cli.progress import JsonLines, SearchProgress, Tally
 from face3d_tune.cli.table import before_and_after, results_console
@@ -26,7 +27,7 @@ from face3d_tune.study.warm_start import WarmStart, moved
 
 def view_of(*, quiet: bool, as_json: bool, data_dir: Path | None) -> View:
     """Return what shows a search in the form that was asked for."""
-    console = Console(stderr=True, highlight=False, markup=False, quiet=quiet or as_json)
+    console = Console(stderr=True, quiet=quiet or as_json)
     console.soft_wrap = not console.is_terminal  # a pipe gets whole lines, a person whole words
     return JsonView(console, click.echo) if as_json else TerminalView(console, data_dir)
 
@@ -41,7 +42,7 @@ class TerminalView:
 
     def warning(self, line: str) -> None:
         """Print a warning."""
-        click.echo(f"warning: {line}", err=True)
+        say(f"warning: {line}", err=True)
 
     def opening(self) -> AbstractContextManager[object]:
         """Show what takes half a minute where embeddings are wide, once for a study."""
@@ -53,7 +54,7 @@ class TerminalView:
         if opened.requeued:
             self._console.print(f"{opened.requeued} trial(s) without a living worker: queued again")
         if opened.nothing_to_do:
-            click.echo(_nothing_to_do(opened.search))
+            say(_nothing_to_do(opened.search))
         self._tally = _tally(opened)
         return SearchProgress(self._console, self._tally)
 
@@ -83,7 +84,7 @@ class JsonView:
 
     def warning(self, line: str) -> None:
         """Print a warning on stderr."""
-        click.echo(f"warning: {line}", err=True)
+        say(f"warning: {line}", err=True)
 
     def opening(self) -> AbstractContextManager[object]:
         """Show nothing."""
@@ -169,15 +170,15 @@ def _say_what_is_next(search: Search, place: Storage, data_dir: Path | None) -> 
     storage = storage_words(place)
     study = [*storage, "--study-name", search.study.study_name]
     data = ["--data-dir", str(data_dir)] if data_dir else []
-    click.echo("\nNext, with this storage's URL in FACE3D_TUNE_STORAGE:" if place.holds_secret else "\nNext:")
+    say("\nNext, with this storage's URL in FACE3D_TUNE_STORAGE:" if place.holds_secret else "\nNext:")
     steps = (
         (["export", *study], "the training command of the best trial"),
         (["confirm", *study, *data], "is it really better? trained again, on people never seen"),
         (["train", *study, *data], "train it here: checkpoint, history, curve"),
         (["dashboard", *storage], "look at every trial in the browser"),
     )
-    lines = [f"  face3d-tune {shlex.join(words):<40}  # {why}" for words, why in steps]
+    lines = [f"  face3d-tune {shlex.join(words):<40}  # {translate(why)}" for words, why in steps]
     console = results_console()
     if console.is_terminal and max(map(cell_len, lines)) > console.width:
-        lines = [f"  # {why}\n  face3d-tune {shlex.join(words)}" for words, why in steps]
+        lines = [f"  # {translate(why)}\n  face3d-tune {shlex.join(words)}" for words, why in steps]
     click.echo("\n".join(lines))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.language import say
 from face3d_tune.cli.options import storage_option
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def status(storage: str, as_json: bool) -> None:
     from face3d_tune.storage.database import Storage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    click.echo(_shown(Storage.parse(storage), as_json))
+    (click.echo if as_json else say)(_shown(Storage.parse(storage), as_json))
 
 
 def _shown(place: "Storage", as_json: bool) -> str:

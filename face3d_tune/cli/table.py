@@ -5,11 +5,11 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console
 from rich.measure import Measurement
-from rich.table import Table
 
 from face3d_tune.analysis import confirmation
+from face3d_tune.cli.console import Console, Table
+from face3d_tune.cli.language import translate, word
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.yaw_bands import COLUMNS
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
@@ -23,8 +23,8 @@ _ANY = 1000  # columns, to ask how many a table would like
 
 def results_console() -> Console:
     """For tables on stdout: as wide as the terminal, or wide enough for every table if there is none."""
-    console = Console(highlight=False, markup=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=_WIDTH)
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDTH)
 
 
 def before_and_after(study: optuna.Study) -> None:
@@ -59,18 +59,18 @@ def _table(study: optuna.Study, *, with_bands: bool) -> Table:
     for name, (cosine, by_yaw) in (("no model", no_model), ("ridge", ridge)):
         if cosine is not None:  # an older study has no ridge line
             values = [f"{cosine:.4f}", *bands(by_yaw)]
-            table.add_row(*[name, *[""] * 7, *values][:used])
+            table.add_row(*[word(name), *[""] * 7, *values][:used])
     if stage := WarmStart.of(study.user_attrs):
         before = [*_settings(TrialConfig(**stage.config)), "", f"{stage.value:.4f}"]
         table.add_row(stage.study, "", *before, style="dim")
     for row in preset_rows(study):
-        cells = _cells(row.trial) if row.trial else ["waiting"]
+        cells = _cells(row.trial) if row.trial else [word("waiting")]
         cells = [f"= {row.trial.number}", *cells[1:]] if row.same_as and row.trial else cells
         table.add_row(*[row.name, *cells][:used])
     best = best_trial(study)
     if best is not None:
         name = "best, imported" if is_imported(best) else "best trial"
-        table.add_row(*[name, *_cells(best)][:used], style="bold")
+        table.add_row(*[word(name), *_cells(best)][:used], style="bold")
     return table
 
 
@@ -86,14 +86,14 @@ def confirmed(found: Mapping[str, Any]) -> None:
         value = "" if row["value"] is None else f"{row['value']:.4f}"
         style = "bold" if row["name"] == found["winner"]["name"] else ""
         if row["error"] is not None:
-            table.add_row(row["name"], value, "diverged")
+            table.add_row(row["name"], value, word("diverged"))
             continue
         means = [_spread(row[part], row[f"{part}_sd"]) for part in ("validation", "test")]
         table.add_row(row["name"], value, *means, *bands(row["test_by_yaw"]), style=style)
     for name, key in confirmation.SIMPLE.items():
         row = found[key]
         table.add_row(
-            name, "", *(_spread(row[part], None) for part in ("validation", "test")), *bands(row["test_by_yaw"])
+            word(name), "", *(_spread(row[part], None) for part in ("validation", "test")), *bands(row["test_by_yaw"])
         )
     seeds = len(found["seeds"])
     times = "Trained again once" if seeds == 1 else f"Trained again {seeds} times: mean ± deviation"
@@ -124,12 +124,12 @@ def add_band_columns(table: Table) -> None:
 
 def _cells(trial: FrozenTrial) -> list[str]:
     if not TrialAttr.config.held_by(trial.user_attrs):
-        return ["waiting"]
+        return [word("waiting")]
     config, attrs, cosine = config_of(trial), trial.user_attrs, kept_cosine(trial)
     settings = [str(trial.number), *_settings(config)]
     if trial.state == TrialState.RUNNING or cosine is None:
-        return [*settings, "", TrialAttr.stop_reason.get(attrs, trial.state.name.lower())]
-    pruned = " (pruned)" if trial.state == TrialState.PRUNED else ""
+        return [*settings, "", word(TrialAttr.stop_reason.get(attrs, trial.state.name.lower()))]
+    pruned = translate(" (pruned)") if trial.state == TrialState.PRUNED else ""
     return [
         *settings,
         f"{TrialAttr.val_loss_equal.of(attrs):.4f}",

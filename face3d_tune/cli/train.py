@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.language import say, translate, word
 from face3d_tune.cli.options import (
     FILE_OR_FOLDER,
     ONLY_STUDY,
@@ -22,8 +23,7 @@ from face3d_tune.cli.options import (
 from face3d_tune.study.attrs import TrialAttr
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from face3d_tune.cli.console import Console
     from face3d_tune.config import TrialConfig
     from face3d_tune.data.face_data import FaceData
     from face3d_tune.refit.full_training import Trained
@@ -73,8 +73,7 @@ def train(
     """Train the best trial, another trial or a preset, and save it."""
     from dataclasses import replace
 
-    from rich.console import Console
-
+    from face3d_tune.cli.console import Console
     from face3d_tune.device import choose_device, choose_precision, set_threads
     from face3d_tune.executor.plan import choose
     from face3d_tune.refit.full_training import FILES, train_fully
@@ -100,7 +99,7 @@ def train(
         engine = its_engine or choose("auto", None, chosen, data, [config]).engine
     set_threads(1 if engine == "batched" and chosen.type == "cpu" else None)
     precision, notice = choose_precision(amp, chosen)
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console = Console(stderr=True, soft_wrap=True)
     for line in (*data.warnings, *([notice] if notice else [])):
         console.print(f"warning: {line}")
     console.print(f"training {name} into {out} on {data.source}")
@@ -120,7 +119,7 @@ def train(
         config.epochs,
     )
     _print_result(data, trained, expected)
-    click.echo(f"\nwrote {', '.join(str(out / file) for file in FILES)}")
+    say(f"\nwrote {', '.join(str(out / file) for file in FILES)}")
 
 
 def _require_writable(out: Path) -> None:
@@ -176,7 +175,7 @@ def _trial(
     expected = kept_cosine(trial)
     if (folds := folds_of(stored.study_attrs)) > 1:
         reached = "" if expected is None else f", {expected:.4f},"
-        click.echo(
+        say(
             f"note: the trial's value{reached} is a mean over {folds} folds; this training uses the ordinary split",
             err=True,
         )
@@ -202,7 +201,7 @@ def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":
         def after_epoch(result: EpochResult) -> None:
             losses = f"{result.train_loss:.4f} / {result.val_loss:.4f}"
             line = f"loss {losses}  cosine {result.val_cosine:.4f}  lr {result.lr:.1e}"
-            bars.update(task, completed=result.epoch, description=line)
+            bars.update(task, completed=result.epoch, description=translate(line))
             if not console.is_terminal and (result.epoch == 1 or result.epoch % 10 == 0):
                 console.print(f"epoch {result.epoch:>3}  {line}")
             interrupt.check()
@@ -213,8 +212,7 @@ def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":
 
 def _print_result(data: "FaceData", trained: "Trained", expected: float | None) -> None:
     """Print the result on the validation people, beside the no-model baseline; only `confirm` uses the test people."""
-    from rich.table import Table
-
+    from face3d_tune.cli.console import Table
     from face3d_tune.cli.table import add_band_columns, bands, results_console
 
     table = Table(box=None, pad_edge=False)
@@ -223,7 +221,7 @@ def _print_result(data: "FaceData", trained: "Trained", expected: float | None) 
         table.add_column(header, justify="right")
     add_band_columns(table)
     table.add_row(
-        "validation",
+        word("validation"),
         str(len(data.people["validation"])),
         str(len(data.parts["validation"])),
         f"{data.no_model_cosine('validation'):.4f}",
@@ -231,8 +229,8 @@ def _print_result(data: "FaceData", trained: "Trained", expected: float | None) 
         *bands(trained.validation.cosine_by_yaw),
     )
     results_console().print(table)
-    click.echo(f"kept epoch {trained.best.epoch} of {trained.epochs_run}")
+    say(f"kept epoch {trained.best.epoch} of {trained.epochs_run}")
     if expected is not None:
         same = abs(trained.validation.cosine - expected) < 5e-5
-        click.echo(f"the study's trial reached {expected:.4f} on validation{': the same' if same else ''}")
-    click.echo("no test people were used; `face3d-tune confirm` evaluates the best trials on them")
+        say(f"the study's trial reached {expected:.4f} on validation{': the same' if same else ''}")
+    say("no test people were used; `face3d-tune confirm` evaluates the best trials on them")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.language import say
 from face3d_tune.cli.options import ONLY_STUDY, storage_option, study_name_option
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 
@@ -25,8 +26,8 @@ _EVERY = 2.0  # seconds between two looks
 def watch(storage: str, study_name: str | None) -> None:
     """Follow a search from another terminal until it is done."""
     import optuna
-    from rich.console import Console
 
+    from face3d_tune.cli.console import Console
     from face3d_tune.cli.progress import Tally, ended, live_on
     from face3d_tune.cli.streams import reader_gone
     from face3d_tune.errors import StorageError, StudyError
@@ -40,7 +41,7 @@ def watch(storage: str, study_name: str | None) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = Storage.parse(storage)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     with place.opened() as opened:
         name = existing_name(opened, study_name)
         cache, key, away = StorageCache(opened, lambda cached: find_study(cached, name)), None, ""
@@ -79,7 +80,7 @@ def watch(storage: str, study_name: str | None) -> None:
                 if reader_gone() or (not running and (tally.full() or reached_by_any(trials, effort))):
                     break
                 time.sleep(_EVERY)
-    click.echo(f"study {name!r}: {tally}")
+    say(f"study {name!r}: {tally}")
 
 
 def _picture(tally: "Tally", running: "list[FrozenTrial]", folds: int) -> "Picture":
