@@ -37,6 +37,14 @@ _LOCK_WAIT = 600  # seconds to wait for the other workers, which take turns
 _FROZEN = 30  # seconds without a heartbeat while a worker blocks the others from asking and telling
 _LOCK_KEY = 0x6661636533640000  # "face3d": ours among all users of the server's advisory locks
 _OWN_FILE = "wait until it ends, or give this search a file of its own: --storage sqlite:///other.db"
+_head: str | None = None  # the version of the tables that the installed Optuna makes
+
+
+def _version_of_optuna(storage: RDBStorage) -> str:
+    """Ask once: Optuna runs the code of all its migrations to answer, three quarters of the time to open a storage."""
+    global _head
+    _head = _head or storage.get_head_version()
+    return _head
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -137,7 +145,7 @@ class Storage:
 
     def _require_our_version(self, storage: RDBStorage) -> None:
         """Check Optuna's version of the tables; Optuna's own check would leave the connection open."""
-        if storage.get_current_version() != storage.get_head_version():
+        if storage.get_current_version() != _version_of_optuna(storage):
             raise StorageError(
                 f"storage {self} was made by another version of Optuna",
                 "use the version that made it (pip install -U face3d-tune), or `optuna storage upgrade`",

@@ -13,6 +13,7 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy
+from optuna.storages import RDBStorage
 from stored import query, write
 
 import face3d_tune
@@ -30,6 +31,12 @@ with Storage.parse(sys.argv[1]).searching():
     print("held", flush=True)
     time.sleep(60)
 """
+
+
+@pytest.fixture(params=["sqlite_url", "postgres_url"], ids=["sqlite", "postgres"])
+def storage_url(request):
+    """Each kind of storage in turn, with nothing in it."""
+    return request.getfixturevalue(request.param)
 
 
 def error_of(action):
@@ -309,6 +316,12 @@ def test_a_storage_once_made_opens_without_create_and_keeps_its_studies(storage_
         optuna.create_study(storage=storage, study_name="kept")
     with Storage.parse(storage_url).opened() as storage:
         assert [study.study_name for study in optuna.get_all_study_summaries(storage)] == ["kept"]
+
+
+def test_the_version_of_the_tables_that_optuna_makes_is_asked_once_a_process(sqlite_url, monkeypatch):
+    open_and_close(sqlite_url, create=True)
+    monkeypatch.setattr(RDBStorage, "get_head_version", lambda storage: pytest.fail("it runs every migration"))
+    open_and_close(sqlite_url)
 
 
 def test_when_a_storage_is_closed_its_connections_are_too(storage_url):
