@@ -1,6 +1,7 @@
 """What tests share: small data, a quick study file, real storages. Everything is made in temporary folders."""
 
 import os
+import shutil
 from pathlib import Path
 
 import boto3
@@ -150,10 +151,31 @@ def documented_server(postgres_server) -> str:
     postgres_server.psql("drop role face3d_tune;")
 
 
+@pytest.fixture(scope="session")
+def sqlite_without_studies(tmp_path_factory) -> Path:
+    """A storage with all its tables, to be copied: making them is most of what a test with a new one would take."""
+    path = tmp_path_factory.mktemp("sqlite") / "studies.db"
+    with Storage.parse(f"sqlite:///{path.as_posix()}").opened(create=True):
+        return path
+
+
+@pytest.fixture(scope="session")
+def postgres_without_studies(postgres_server) -> str:
+    """The same on the server: the name of a database."""
+    url = Storage.parse(postgres_server.new_database())
+    with url.opened(create=True):
+        return url.url.database
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def storage_url(request) -> str:
-    """Each kind of storage in turn."""
-    return request.getfixturevalue(f"{request.param}_url")
+    """Each kind of storage in turn, with its tables and without studies."""
+    if request.param == "postgres":
+        server = request.getfixturevalue("postgres_server")
+        return server.new_database(like=request.getfixturevalue("postgres_without_studies"))
+    url = request.getfixturevalue("sqlite_url")
+    shutil.copyfile(request.getfixturevalue("sqlite_without_studies"), Storage.parse(url).sqlite_file)
+    return url
 
 
 @pytest.fixture
@@ -163,13 +185,14 @@ def quick(quick_study):
 
 @pytest.fixture
 def storage(storage_url):
-    with Storage.parse(storage_url).opened(create=True) as opened:
+    with Storage.parse(storage_url).opened() as opened:
         yield opened
 
 
 @pytest.fixture
-def sqlite(sqlite_url):
-    with Storage.parse(sqlite_url).opened(create=True) as opened:
+def sqlite(sqlite_url, sqlite_without_studies):
+    shutil.copyfile(sqlite_without_studies, Storage.parse(sqlite_url).sqlite_file)
+    with Storage.parse(sqlite_url).opened() as opened:
         yield opened
 
 

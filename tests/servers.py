@@ -38,10 +38,10 @@ class Server:
         """Of a database, as a user would type it."""
         return self._server.get_uri(database)
 
-    def new_database(self) -> str:
-        """The URL of an empty one."""
+    def new_database(self, like: str = "template1") -> str:
+        """The URL of an empty one, or of a copy of another one."""
         name = f"t{uuid4().hex[:12]}"
-        self.psql(f"create database {name};")
+        self.psql(f"create database {name} template {like};")
         return self.get_uri(name)
 
     def restart(self, mode: str = "fast") -> None:
