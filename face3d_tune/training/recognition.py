@@ -230,14 +230,13 @@ class Scores:
 
 
 class _Tally:
-    """Takes queries a piece at a time. Memory: four numbers a query, and up to a fiftieth of all scores."""
+    """Takes queries a piece at a time. Memory: four numbers a query, and a fiftieth of all scores."""
 
     def __init__(self, gallery: Gallery, queries: int) -> None:
-        self._gallery = gallery
+        self._gallery, self._queries = gallery, 0
+        self._found = gallery._fronts.new_empty(4, queries)
         sizes = gallery.judged, gallery.enrolled
-        # The threshold is the score after the accepted ones, from the highest on.
-        self._thresholds = [_Threshold(queries * (size - 1)) for size in sizes]
-        self._found: list[Tensor] = []  # [4, B] each
+        self._thresholds = [_Threshold(queries * (size - 1), self._found) for size in sizes]
 
     def add(self, queries: Tensor, owner: Tensor) -> None:
         """Take unit vectors [B, F] of these people [B], as numbers in the gallery."""
@@ -246,40 +245,45 @@ class _Tally:
         identity = own - TEMPERATURE * torch.logsumexp(scores / TEMPERATURE, 1)
         strangers = scores.scatter_(1, owner, -torch.inf)
         galleries = strangers[:, : self._gallery.judged], strangers
-        self._found.append(torch.stack([own, *(each.amax(1) for each in galleries), identity]))
+        found = torch.stack([own, *(each.amax(1) for each in galleries), identity])
+        self._found[:, self._queries : self._queries + len(queries)] = found
+        self._queries += len(queries)
         for threshold, each in zip(self._thresholds, galleries, strict=True):
             threshold.add(each.flatten())
 
     def end(self) -> Outcomes:
         """Return what became of the queries."""
-        found = torch.cat(self._found, 1).cpu().numpy() if self._found else np.zeros((4, 0))
-        return Outcomes(*found, *(threshold.value() for threshold in self._thresholds))
+        return Outcomes(*self._found.cpu().numpy(), *(threshold.value() for threshold in self._thresholds))
 
 
 class _Threshold:
-    """The lowest score that at most one in FALSE_ACCEPTS of so many impostors exceeds; holds twice as many at most."""
+    """The lowest score that at most one in FALSE_ACCEPTS of so many impostors exceeds.
 
-    def __init__(self, impostors: int) -> None:
-        self._impostors = impostors
+    Memory for twice as many scores is taken at once: pieces of it between larger ones would tear holes into the heap.
+    """
+
+    def __init__(self, impostors: int, like: Tensor) -> None:
         self._wanted = impostors // FALSE_ACCEPTS + 1  # it is the score after the accepted ones, from the highest on
-        self._held: list[Tensor] = []
+        self._held = like.new_empty(2 * self._wanted if impostors else 0)
         self._count, self._floor = 0, -math.inf
 
     def add(self, scores: Tensor) -> None:
         """Take scores of impostors, [n]; -inf is none."""
-        if not self._impostors:
+        if not len(self._held):
             return
         if self._floor > -math.inf:
             scores = scores[scores > self._floor]
-        self._held.append(_highest(scores, self._wanted))
-        self._count += len(self._held[-1])
-        if self._count > 2 * self._wanted:
-            self._held = [_highest(torch.cat(self._held), self._wanted)]
-            self._count, self._floor = self._wanted, float(self._held[0].min())
+        scores = _highest(scores, self._wanted)
+        if self._count + len(scores) > len(self._held):
+            highest = _highest(self._held[: self._count], self._wanted)
+            self._count, self._floor = len(highest), float(highest.min())
+            self._held[: self._count] = highest
+        self._held[self._count : self._count + len(scores)] = scores
+        self._count += len(scores)
 
     def value(self) -> float:
         """Return the threshold; NaN without impostors."""
-        return float(_highest(torch.cat(self._held), self._wanted).min()) if self._held else math.nan
+        return float(_highest(self._held[: self._count], self._wanted).min()) if self._count else math.nan
 
 
 def _means(values: Values, group: NDArray[np.int64], groups: int) -> Values:
