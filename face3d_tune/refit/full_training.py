@@ -1,7 +1,7 @@
 """One full training with its results in a folder: checkpoint, history and curve.
 
 best_model.pth   the epoch with the lowest validation loss, in the users' format (trainer contract §4)
-history.json     every epoch, the config, seed, device and data, and the final means over validation pairs
+history.json     every epoch, the config, seed, device and data, and the final results on validation people
 curve.svg        losses and cosine by epoch
 """
 
@@ -123,6 +123,12 @@ def _facts(trainer: Training, data: FaceData, device: torch.device) -> dict[str,
 
 
 def _write_history(trainer: Training, out: Path, facts: Mapping[str, Any]) -> None:
-    content = {**facts, "epochs": [asdict(result) for result in trainer.history]}
+    content = {**facts, "epochs": [_epoch(result) for result in trainer.history]}
     with replacing(out / "history.json") as file:
         file.write(json.dumps(content, indent=1).encode())
+
+
+def _epoch(result: EpochResult) -> dict[str, Any]:
+    """Return an epoch without recognition by band and pooled, which would be most of the file."""
+    recognition = None if result.recognition is None else result.recognition.all.to_dict()
+    return {**result.to_dict(), "recognition": recognition}

@@ -68,6 +68,11 @@ def history(folder):
     return json.loads((folder / "history.json").read_text(encoding="utf-8"))
 
 
+def stored(epochs):
+    """Epochs as history.json has them."""
+    return [{**asdict(result), "recognition": asdict(result.recognition.all)} for result in epochs]
+
+
 def timeless(epochs):
     return [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in epochs]
 
@@ -129,8 +134,9 @@ def test_the_history_holds_all_that_is_needed_to_repeat_and_to_judge_a_training(
         "best_epoch": trained.best.epoch,
         "stop_reason": "finished",
         "validation": asdict(trained.validation),
-        "epochs": [asdict(result) for result in told],
+        "epochs": stored(told),
     }
+    assert content["validation"]["recognition"]["enrolled"] == 12
 
 
 def test_the_checkpoint_says_every_flag_it_was_trained_with(data, done):
@@ -163,7 +169,7 @@ def test_an_interrupt_keeps_what_was_done_so_far(data, done, tmp_path, earlier):
         train(data, tmp_path, engine=history(folder)["engine"], after_epoch=interrupt)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["best_model.pth", "history.json"]
     content = history(tmp_path)
-    assert timeless(content["epochs"]) == timeless(asdict(result) for result in told[:3])
+    assert timeless(content["epochs"]) == timeless(stored(told[:3]))
     assert "validation" not in content
     best = min(told[:3], key=lambda result: result.val_loss)
     checkpoint = torch.load(tmp_path / "best_model.pth", weights_only=True)
