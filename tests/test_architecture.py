@@ -240,10 +240,11 @@ def test_the_page_of_the_design_shows_every_room_and_every_file_in_it():
 
 
 def looks_at_test_people(tree):
-    """Where a part of the data is named "test": as an argument (`Pairs(data, "test", …)`), or of `parts`."""
+    """Where a part of the data is named "test": as an argument (`Pairs(data, "test", …)`), a choice, or of `parts`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             named = [*node.args, *(keyword.value for keyword in node.keywords)]
+            named += [each for given in named if isinstance(given, ast.List) for each in given.elts]
         elif isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("parts"):
             named = [node.slice]
         else:
@@ -251,9 +252,12 @@ def looks_at_test_people(tree):
         yield from (node for each in named if isinstance(each, ast.Constant) and each.value == "test")
 
 
-def test_only_the_confirmation_evaluates_test_people():
+def test_only_confirm_and_judge_evaluate_test_people_and_both_count_it():
     looking = {module for module, tree in TREES.items() if list(looks_at_test_people(tree))}
-    assert {module for module in looking if room_of(module) != "data"} == {"refit.confirm"}
+    looking = {module for module in looking if room_of(module) != "data"}
+    assert looking == {"refit.confirm", "cli.judge"}
+    for module in looking:
+        assert "refit.looks" in set(ours(ast.walk(TREES[module]))), module
 
 
 @pytest.mark.parametrize("module", [module for module in TREES if room_of(module) == "cli"])
@@ -315,7 +319,12 @@ def test_the_rules_would_notice():
     ):
         assert list(attributes_by_name(ast.parse(code))), code
     assert not list(attributes_by_name(ast.parse('settings["seed"]; TrialAttr.preset.get(attrs)')))
-    for code in ('Pairs(data, "test", unit)', 'data.parts["test"]', 'no_model_cosine(part="test")'):
+    for code in (
+        'Pairs(data, "test", unit)',
+        'data.parts["test"]',
+        'no_model_cosine(part="test")',
+        'Choice(["validation", "test"])',
+    ):
         assert list(looks_at_test_people(ast.parse(code)))
     assert not list(looks_at_test_people(ast.parse('people["test"]; words("tests")')))
 

@@ -9,13 +9,16 @@ from typing import Any
 SIMPLE = {"ridge": "ridge", "no model": "no_model"}  # methods without training, and their keys in a confirmation
 
 
-def sentence(compared: Mapping[str, Any]) -> str:
-    """Describe an entry of a confirmation's `against`: `better than recommended by 0.0520 (0.0370 to 0.0660)`."""
+def sentence(compared: Mapping[str, Any], part: str = "test") -> str:
+    """Describe an entry of a confirmation's `against`: `better than recommended by 0.0520 (0.0370 to 0.0660)`.
+
+    `part` is the part of the people that was compared.
+    """
     name, (difference, low, high) = compared["name"], (compared[key] for key in ("difference", "low", "high"))
     if difference is None:
         return f"not compared with {name}: no pairs"
     if low is None:
-        return f"one test person is too few for a verdict against {name}: {difference:+.4f}, without an interval"
+        return f"one {part} person is too few for a verdict against {name}: {difference:+.4f}, without an interval"
     span = f"({low:+.4f} to {high:+.4f})"
     match compared["verdict"]:
         case "better":
@@ -25,7 +28,7 @@ def sentence(compared: Mapping[str, Any]) -> str:
         case "same":
             return f"not distinguishable from {name}: {difference:+.4f} {span}"
         case _:
-            few = f"{compared['people']} test people are too few"
+            few = f"{compared['people']} {part} people are too few"
             return f"{few} for a verdict against {name}: {difference:+.4f} {span}"
 
 

@@ -21,6 +21,7 @@ from face3d_tune.cli.data import data
 from face3d_tune.cli.doctor import doctor
 from face3d_tune.cli.export import export, presets
 from face3d_tune.cli.importing import import_
+from face3d_tune.cli.judge import judge
 from face3d_tune.cli.language import choose, say
 from face3d_tune.cli.predict import predict
 from face3d_tune.cli.report import report
@@ -52,6 +53,7 @@ COMMANDS = (
     report,
     export,
     train,
+    judge,
     predict,
     presets,
     data,

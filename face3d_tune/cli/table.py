@@ -11,7 +11,7 @@ from face3d_tune.analysis import confirmation
 from face3d_tune.cli.console import Console, Table
 from face3d_tune.cli.language import translate, word
 from face3d_tune.config import TrialConfig
-from face3d_tune.data.yaw_bands import COLUMNS
+from face3d_tune.data.yaw_bands import COLUMNS, YAW_BANDS, label
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.settings import describe_yaw
 from face3d_tune.study.trials import best_trial, config_of, folds_of, is_imported, kept_cosine, preset_rows
@@ -105,6 +105,49 @@ def confirmed(found: Mapping[str, Any]) -> None:
     console.print()
     for line in confirmation.told(found):
         console.print(line)
+
+
+def judged(found: Mapping[str, Any]) -> None:
+    """Print what `judge` found, to stdout: warnings, a table of all views, of each band and pooled, differences."""
+    console, gallery = results_console(), found["gallery"]
+    for line in found["warnings"]:
+        console.print(f"{line}\n")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("", overflow="fold")
+    sizes = [f"of {gallery[name]}" for name in ("judged", "enrolled")]
+    recognised = [f"{rate}\n{size}" for rate in ("rank-1", "TAR 1 %") for size in sizes]
+    for header in ("cosine", *recognised, "identity"):
+        table.add_column(header, justify="right")
+    bands = {f"|yaw| {label(band)}": band for band in YAW_BANDS}
+    for heading, where in {"all views": "all", **bands, "pooled": "pooled"}.items():
+        rows = [(row, _section(row["recognition"], where)) for row in found["rows"]]
+        if any(rates["cosine"] is not None for _, rates in rows):  # else no view is in this band
+            table.add_row(heading, style="italic")
+        for row, rates in rows:
+            if rates["cosine"] is not None:
+                table.add_row(row["name"], *_rates(rates), style="" if row["kind"] == "baseline" else "bold")
+    console.print(
+        f"{found['people']} {found['part']} people, {found['views']} views; galleries: the {gallery['judged']}"
+    )
+    console.print(f"people judged, and all {gallery['enrolled']} enrolled:\n")
+    console.print(table)
+    console.print("\nTAR 1 %: share accepted at FAR 1 %; pooled: the mean of a person's predictions, as one query\n")
+    for each in found["differences"]:
+        rate = "cosine" if each["rate"] == "cosine" else f"rank-1 {sizes[1]}"
+        console.print(f"{each['of']}: {rate} {confirmation.sentence(each, found['part'])}")
+
+
+def _section(recognition: Mapping[str, Any], where: str) -> Mapping[str, float | None]:
+    """Return the rates of all views, pooled, or of a band."""
+    held: Mapping[str, Any] = recognition["by_yaw"] if where in YAW_BANDS else recognition
+    rates: Mapping[str, float | None] = held[where]
+    return rates
+
+
+def _rates(rates: Mapping[str, float | None]) -> list[str]:
+    digits = {"cosine": 4, **dict.fromkeys(("rank1_judged", "rank1_enrolled", "tar_judged", "tar_enrolled"), 3)}
+    digits["identity"] = 4
+    return ["–" if (value := rates[name]) is None else f"{value:.{count}f}" for name, count in digits.items()]
 
 
 def _spread(value: float, deviation: float | None) -> str:

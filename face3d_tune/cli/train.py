@@ -211,7 +211,7 @@ def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":
 
 
 def _print_result(data: "FaceData", trained: "Trained", expected: float | None) -> None:
-    """Print the result on the validation people, beside the no-model baseline; only `confirm` uses the test people."""
+    """Print the result on the validation people, beside the no-model baseline; no test people."""
     from face3d_tune.cli.console import Table
     from face3d_tune.cli.table import add_band_columns, bands, results_console
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from face3d_tune.config import Layout, PoseUnit, TrialConfig
 from face3d_tune.errors import CheckpointError, TrainingError
 from face3d_tune.training import checkpoint_file, weights
-from face3d_tune.training.base import in_unit
+from face3d_tune.training.base import EVALUATION_BATCH, in_unit
 from face3d_tune.training.model import Model
 
 _FILE = "give a best_model.pth of `face3d-tune train`, of a search or of your script"
@@ -90,6 +90,18 @@ class Predictor:
             wide = predicted.cpu().double()  # on the CPU: not every device has float64
             rows: NDArray[np.float32] = (wide / wide.norm(dim=-1, keepdim=True)).float().numpy()
         return rows
+
+    def predict_all(
+        self,
+        src: NDArray[np.float32],
+        landmarks: NDArray[np.float32],
+        degrees: NDArray[np.float64],
+        unit: PoseUnit,
+        rows: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        """Return what `predict` gives for some rows of larger arrays, [rows, F], in batches."""
+        pieces = [rows[first : first + EVALUATION_BATCH] for first in range(0, len(rows), EVALUATION_BATCH)]
+        return np.concatenate([self.predict(src[piece], landmarks[piece], degrees[piece], unit) for piece in pieces])
 
 
 def read(path: Path, device: torch.device) -> Predictor:

@@ -15,13 +15,16 @@ from command_line import call, start
 from conftest import QUICK_STUDY
 from fake_data import write_data
 from reference_model import ReferenceModel
+from trained import trained
 
 from face3d_tune import seeds
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.face_data import load
 from face3d_tune.data.pairs import persons
+from face3d_tune.data.provenance import DataUse
 from face3d_tune.storage.database import Storage
 from face3d_tune.training import ridge
+from face3d_tune.training.checkpoint_file import checkpoint_args
 from face3d_tune.training.plain import Trainer
 
 CPU = torch.device("cpu")
@@ -225,6 +228,22 @@ def test_a_look_for_another_study_of_the_storage_at_the_same_people_counts_and_o
     answer = call(*(word if word != "quick" else "again" for word in place.words()), cwd=place.folder)
 
     assert "Evaluation 3 on the test people" in answer.out  # the copied one, the second of `quick`, and its own
+
+
+def test_an_evaluation_by_judge_is_counted_by_the_next_confirmation(place):
+    data = load(place.data)
+    config = TrialConfig(d_model=16, dim_feedforward=32, nhead=2, num_layers=1, batch_size=8, epochs=2)
+    trainer = trained(data, config, 1)
+    torch.save(trainer.checkpoint(checkpoint_args(config, DataUse.of(data))), place.folder / "best_model.pth")
+    words = ("--part", "test", "--storage", place.storage, "--data-dir", place.data, "--device", "cpu")
+    judged = call("judge", "best_model.pth", *words, cwd=place.folder)
+    assert judged.code == 0, judged.err
+    assert judged.out.splitlines()[-1].startswith("Evaluation 2 on the test people: ")  # the place is confirmed already
+
+    assert "Evaluation 3 on the test people" in place.confirm().out
+
+    commands = [look["command"] for look in place.attrs["confirmation"]["looks"]]
+    assert commands[1] == "face3d-tune judge best_model.pth --part test"
 
 
 def test_more_seeds_and_trials_train_only_what_is_missing(place):

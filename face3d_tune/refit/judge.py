@@ -1,0 +1,207 @@
+"""Checkpoints judged on one part of the people: recognition and cosine, beside methods that need no training.
+
+Every number is defined in `training/recognition`. Differences are paired over people.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from face3d_tune import __version__
+from face3d_tune.analysis.recognising import only_raises_cosine
+from face3d_tune.config import PoseUnit
+from face3d_tune.data.face_data import FaceData
+from face3d_tune.data.pairs import Part
+from face3d_tune.errors import CheckpointError, ConfigError
+from face3d_tune.refit import intervals
+from face3d_tune.training import ridge
+from face3d_tune.training.predictor import Predictor
+from face3d_tune.training.recognition import ALL, RATES, Gallery, Scores
+
+VERSION = 1  # of the keys of a judgement
+COMPARED = ("cosine", "rank1_enrolled")  # rates whose differences are shown
+_UNITS: tuple[PoseUnit, ...] = ("degrees", "radians")
+_ENOUGH = 2000  # training pairs to tell the unit of the poses by
+
+Predictions = NDArray[Any]  # [pairs, F]
+BASELINES: Mapping[str, Callable[[FaceData, Part], Predictions]] = {
+    "no model": lambda data, part: data.no_model_predictions(part),
+    "ridge": lambda data, part: ridge.fit(data).predict(data, part),
+}
+_NAMED = ("no model", "ridge")  # in the sentence on recognition
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """One method: a baseline, a checkpoint, or the mean of all checkpoints' predictions."""
+
+    name: str
+    kind: Literal["baseline", "checkpoint", "mean"]
+    scores: Scores
+    predictor: Predictor | None = None  # of a checkpoint
+    unit: PoseUnit | None = None  # of the poses at its input
+
+    def rate(self, name: str) -> float | None:
+        """Return one of RATES over all views."""
+        value: float | None = getattr(self.scores.summary().all, name)
+        return value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judgement:
+    """What one part of the people says of checkpoints; baselines first, then checkpoints, then their mean."""
+
+    data: FaceData
+    part: Part
+    rows: tuple[Row, ...]
+
+    @property
+    def judged(self) -> tuple[Row, ...]:
+        """Return the rows that are no baseline."""
+        return tuple(row for row in self.rows if row.kind != "baseline")
+
+    def warnings(self) -> list[str]:
+        """Return a sentence for each row that raises the cosine, but recognises people no better."""
+        known = {row.name: (row.rate("cosine"), row.rate("rank1_enrolled")) for row in self.rows}
+        baselines = {name: known[name] for name in _NAMED}
+        said = {row.name: only_raises_cosine(*known[row.name], baselines) for row in self.judged}
+        return [f"{name} {sentence}." for name, sentence in said.items() if sentence]
+
+    def differences(self) -> list[dict[str, Any]]:
+        """Compare each row with the baseline that is best at a rate, for each of COMPARED; see `intervals.compare`."""
+        found = []
+        for rate in COMPARED:
+            baselines = [row for row in self.rows if row.kind == "baseline"]
+            best = max(baselines, key=lambda row: row.rate(rate) or 0.0)
+            for row in self.judged:
+                compared = intervals.compare(_table(row, rate), _table(best, rate))
+                found.append({"of": row.name, "rate": rate, "name": best.name, **compared})
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, ready for JSON."""
+        gallery = self.rows[0].scores.gallery
+        return {
+            "version": VERSION,
+            "face3d_tune": __version__,
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "part": self.part,
+            "data": {"source": self.data.source, "fingerprint": self.data.fingerprint()},
+            "people": len(gallery.people),
+            "views": len(gallery.owner),
+            "gallery": {"judged": gallery.judged, "enrolled": gallery.enrolled},
+            "rows": [_row(row, self.data) for row in self.rows],
+            "differences": self.differences(),
+            "warnings": self.warnings(),
+        }
+
+
+def judge(
+    predictors: Sequence[Predictor], data: FaceData, part: Part, *, unit: PoseUnit | None, device: torch.device
+) -> Judgement:
+    """Judge checkpoints on one part of the people of `data`.
+
+    Args:
+        predictors: At least one.
+        data: Its training people fit the baselines.
+        part: Whose people are judged.
+        unit: Of the poses at the input of a model whose checkpoint records none. None: the one with the higher cosine
+            on training people.
+        device: Of the scores.
+
+    Raises:
+        ConfigError: The part has no people.
+        CheckpointError: A model takes embeddings of another size, or predicts no direction for a view.
+    """
+    if not len(data.parts[part]):
+        raise ConfigError(f"--part {part}: with --split {data.split} it has no people", "omit --split")
+    for each in predictors:
+        _require_fit(each, data)
+    gallery = Gallery(data, part, device)
+    rows = [Row(name, "baseline", gallery.scores(predict(data, part))) for name, predict in BASELINES.items()]
+    total = np.zeros((len(data.parts[part]), data.feature_size))
+    for each in predictors:
+        own = each.pose_unit or unit or _likely_unit(each, data)
+        predicted = _predict(each, data, data.parts[part], own)
+        total += predicted
+        rows.append(Row(str(each.path), "checkpoint", gallery.scores(predicted), each, own))
+    if len(predictors) > 1:
+        rows.append(Row(f"mean of {len(predictors)}", "mean", gallery.scores(total)))
+    return Judgement(data, part, tuple(rows))
+
+
+def doubts(row: Row, data: FaceData) -> list[str]:
+    """Say what makes the numbers of a checkpoint doubtful: judged people in its training, or a guessed input."""
+    predictor = row.predictor
+    if predictor is None:
+        return []
+    found = []
+    known = predictor.data_fingerprint
+    if known is None:
+        found.append("it does not record its data, so judged people may be among those it was trained on")
+    elif known != data.fingerprint():
+        other = f"other data, or another split or limits ({known}; these are {data.fingerprint()})"
+        found.append(f"it records {other}, so judged people may be among those it was trained on")
+    if predictor.pose_unit is None:
+        found.append(f"it does not record the unit of its poses; it gets {row.unit}")
+    scale = predictor.landmark_scale
+    if predictor.layout == "keypoint" and scale is not None and scale != data.landmark_scale:
+        found.append(f"its landmarks were scaled by {scale:g}, these are by {data.landmark_scale or 1:g}")
+    return [f"{row.name}: {doubt}" for doubt in found]
+
+
+def _require_fit(predictor: Predictor, data: FaceData) -> None:
+    if predictor.feature_size != data.feature_size:
+        raise CheckpointError(
+            f"{predictor.path} takes {predictor.feature_size} numbers per embedding, {data.source} has "
+            f"{data.feature_size}",
+            "give data of the network that the model was trained on",
+        )
+
+
+def _predict(predictor: Predictor, data: FaceData, pairs: NDArray[np.int64], unit: PoseUnit) -> NDArray[np.float32]:
+    """Predict the frontal embedding of each of these pairs, [pairs, F]. Raises CheckpointError."""
+    rows, place = np.unique(pairs[:, 1], return_inverse=True)
+    predicted = predictor.predict_all(data.video_features, data.landmarks, data.poses, unit, rows)
+    if len(bad := np.flatnonzero(~np.isfinite(predicted).all(axis=1))):
+        raise CheckpointError(
+            f"{predictor.path} predicts no finite embedding for row {rows[bad[0]]} of video_feature.npy",
+            "use another checkpoint",
+        )
+    by_pair: NDArray[np.float32] = predicted[place]
+    return by_pair
+
+
+def _likely_unit(predictor: Predictor, data: FaceData) -> PoseUnit:
+    """Return the unit of the poses that gives the higher cosine on training people, who are never judged."""
+    pairs = data.parts["train"]
+    pairs = pairs[:: -(-len(pairs) // _ENOUGH)]
+    front = data.front_features[pairs[:, 0]]
+    front = front / np.linalg.norm(front, axis=1, keepdims=True)
+    return max(_UNITS, key=lambda unit: float((_predict(predictor, data, pairs, unit) * front).sum(axis=1).mean()))
+
+
+def _table(row: Row, rate: str) -> NDArray[np.float64]:
+    """Return one of RATES for each person over all views, [1, people]."""
+    values: NDArray[np.float64] = row.scores.person_means()[ALL][RATES.index(rate)]
+    return values[None]
+
+
+def _row(row: Row, data: FaceData) -> dict[str, Any]:
+    held: dict[str, Any] = {"name": row.name, "kind": row.kind}
+    if row.predictor is not None:
+        fingerprint = row.predictor.data_fingerprint
+        held |= {
+            "path": str(row.predictor.path),
+            "sha256": row.predictor.sha256,
+            "epoch": row.predictor.epoch,
+            "layout": row.predictor.layout,
+            "pose_unit": row.unit,
+            "trained_on_these_data": None if fingerprint is None else fingerprint == data.fingerprint(),
+        }
+    return held | {"recognition": row.scores.summary().to_dict()}
