@@ -19,7 +19,7 @@ from face3d_tune.data.face_data import FaceData
 from face3d_tune.data.pairs import Part
 from face3d_tune.errors import CheckpointError, ConfigError
 from face3d_tune.refit import intervals
-from face3d_tune.training import ridge
+from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.predictor import Predictor
 from face3d_tune.training.recognition import ALL, RATES, Gallery, Scores
 
@@ -32,6 +32,7 @@ Predictions = NDArray[Any]  # [pairs, F]
 BASELINES: Mapping[str, Callable[[FaceData, Part], Predictions]] = {
     "no model": lambda data, part: data.no_model_predictions(part),
     "ridge": lambda data, part: ridge.fit(data).predict(data, part),
+    "kernel ridge": lambda data, part: kernel_ridge.fit(data).predict(data, part),
 }
 _NAMED = ("no model", "ridge")  # in the sentence on recognition
 

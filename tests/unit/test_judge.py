@@ -16,7 +16,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.data.face_data import load
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.storage.database import Storage
-from face3d_tune.training import ridge
+from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.base import PairTensors
 from face3d_tune.training.checkpoint_file import checkpoint_args
 from face3d_tune.training.predictor import Predictor
@@ -77,11 +77,12 @@ def test_every_row_is_measured_from_its_predictions(folder, data):
     made = {
         "no model": unit(data.video_features[data.parts["validation"][:, 1]].astype(np.float64)),
         "ridge": ridge.fit(data).predict(data, "validation"),
+        "kernel ridge": kernel_ridge.fit(data).predict(data, "validation"),
         **{name: predictions(data, config) for name, config in CONFIGS.items()},
     }
     made["mean of 2"] = made["one.pth"] + made["two.pth"]
     rows = {row["name"]: row["recognition"]["all"] for row in found["rows"]}
-    assert made.keys() <= rows.keys()
+    assert list(rows) == ["no model", "ridge", "kernel ridge", "one.pth", "two.pth", "mean of 2"]
     for name, each in made.items():
         for rate, value in by_hand(data, unit(each)).items():
             assert rows[name][rate] == pytest.approx(value, abs=1e-6), (name, rate)
