@@ -11,7 +11,7 @@ from chromium import BROWSERS, QUIET, executable
 from fake_data import write_data
 from moto.server import ThreadedMotoServer
 from playwright.sync_api import expect, sync_playwright
-from searches import disk_not_waited_for
+from searches import disk_not_waited_for, migrations_read_once
 from servers import server
 from shared_out import SharedOut
 
@@ -89,8 +89,8 @@ def _in_this_process():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _sqlite_that_does_not_wait_for_the_disk():
-    with disk_not_waited_for():
+def _storages_in_no_time():
+    with disk_not_waited_for(), migrations_read_once():
         yield
 
 

@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,11 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+LATE = (
+    *("face3d_tune.cli.main", "face3d_tune.cli.progress", "face3d_tune.cli.table", "face3d_tune.executor.plan"),
+    *("face3d_tune.search.run_search", "face3d_tune.search.search", "face3d_tune.refit.full_training"),
+    *("psycopg", "rich.progress", "rich.status", "sqlalchemy.dialects.postgresql.psycopg", "tomli_w"),
+)
 
 
 class Run:
@@ -121,17 +127,24 @@ def _server():
 
 
 def _serve(orders):
-    # What a search loads late, and torch as it makes its first optimiser, so that it is loaded once.
+    # What a search loads late, torch as it makes its first optimiser, and Optuna as it opens its first storage.
     import torch
-    from searches import disk_not_waited_for
+    from searches import disk_not_waited_for, migrations_read_once
 
-    for name in ("cli.main", "cli.progress", "cli.table", "executor.plan", "search.search"):
-        importlib.import_module(f"face3d_tune.{name}")
+    from face3d_tune.storage.database import Storage
+
+    for name in LATE:
+        importlib.import_module(name)
     torch.set_num_threads(1)
     torch.optim.AdamW([torch.zeros(1)])
-    gc.collect()
-    gc.freeze()  # a collection in a run then copies no page of these
-    with disk_not_waited_for():
+    with disk_not_waited_for(), migrations_read_once():
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Storage.parse(f"sqlite:///{folder}/first.db").opened(create=True),
+        ):
+            pass
+        gc.collect()
+        gc.freeze()  # a collection in a run then copies no page of these
         while True:
             text, descriptors, *_ = socket.recv_fds(orders, 2**16, 4)
             while text and not text.endswith(b"\n"):

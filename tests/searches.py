@@ -1,9 +1,11 @@
 """What the tests of whole searches share: how one is set up, watched, and looked at afterwards."""
 
 from contextlib import contextmanager
+from unittest import mock
 
 import sqlalchemy
 import torch
+from alembic.script import ScriptDirectory
 
 from face3d_tune.executor.tasks import Event, Failure
 from face3d_tune.search import search as search_module
@@ -148,6 +150,19 @@ def open_search(storage, name, file, settings, setup, *, use_amp=True, **options
 
 def states(study):
     return [trial.state.name for trial in study.trials]
+
+
+@contextmanager
+def migrations_read_once():
+    """Those of Optuna's tables, which alembic otherwise reads from their files twice for each new storage."""
+    whole, known = ScriptDirectory.from_config, []
+
+    def once(config):
+        known.extend([] if known else [whole(config)])
+        return known[0]
+
+    with mock.patch.object(ScriptDirectory, "from_config", once):
+        yield
 
 
 @contextmanager
