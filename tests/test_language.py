@@ -46,7 +46,20 @@ PAGES = (
     "face3d_tune/report/en.toml",
 )
 # Rooms of the package whose source is held to the list. The tuple only grows.
-ROOMS = ("analysis", "dashboard", "data", "executor", "refit", "report", "script", "study", "system", "training")
+ROOMS = (
+    "analysis",
+    "dashboard",
+    "data",
+    "executor",
+    "refit",
+    "report",
+    "script",
+    "search",
+    "storage",
+    "study",
+    "system",
+    "training",
+)
 BANNED = re.compile("|".join(rf"(?P<_{number}>\b{turn}\b)" for number, turn in enumerate(INSTEAD)), re.IGNORECASE)
 
 

@@ -1,1 +1,1 @@
-"""The search: what it tries next, and when it stops."""
+"""The search: which trial comes next, and when to stop."""

@@ -1,6 +1,6 @@
 """A check of everything that a search needs, before it starts. Nothing is created or changed.
 
-The users' script, if it is named, trains a small epoch in a temporary folder. No flag shows which layout it builds, and
+The users' script, if given, trains a small epoch in a temporary folder. No flag shows which layout it builds, and
 its source would only allow a guess.
 """
 
@@ -217,7 +217,7 @@ def _disk(storage: str, artifacts: str | None) -> Finding:
 
 
 def _script(script: ScriptToTry, folder: Path | None) -> Finding:
-    """Let the script train a small epoch with a model that no default describes, and check the model that it built."""
+    """Run the script for one small epoch with a config unlike its defaults, and check the model that it built."""
     accepted, data = read_script(script.path), load(folder)
     config, use = _unusual(data, script.layout, accepted), DataUse.of(data)
     with tempfile.TemporaryDirectory(prefix="face3d-tune-") as name, endings_interrupt():
@@ -239,7 +239,7 @@ def _script(script: ScriptToTry, folder: Path | None) -> Finding:
 
 
 def _unusual(data: FaceData, layout: Layout, script: Script) -> TrialConfig:
-    """Make a small config that differs from the defaults of every copy wherever this script has a flag."""
+    """Return a small config that differs from the defaults for every flag of the script."""
     size = data.feature_size
     unusual: dict[str, Any] = {
         "num_layers": 2,

@@ -55,7 +55,7 @@ class ExtrapolationPruner(BasePruner):
 
 
 def _shown(trial: FrozenTrial, step: int) -> tuple[float, float, float] | None:
-    """Return highest, last and middle value of a curve up to a step; one that ended before stays at its last."""
+    """Return highest, last and middle value of a curve up to a step; a shorter curve keeps its last value."""
     values = [value for epoch, value in sorted(trial.intermediate_values.items()) if epoch <= step]
     return (max(values), values[-1], values[(len(values) - 1) // 2]) if values else None
 

@@ -1,6 +1,6 @@
-"""Failed trials as the sampler sees them: those that diverged or ran out of memory count as the worst there is.
+"""Failed trials as the sampler sees them: those that diverged or ran out of memory count as the worst.
 
-Optuna's samplers ignore failed trials, so they ask for the same hopeless region again and again. The stored trials stay
+Optuna's samplers ignore failed trials, so they return to the same hopeless region. The stored trials stay
 as they are: failed, and outside every budget. The sampler does not see trials of other programs. Their values may be of
 another measure, and one that lacks a parameter would end joint sampling for all others.
 """

@@ -40,7 +40,7 @@ class Fold:
         self.resumed, self.epochs = resumed, list(resumed.results)
 
     def restart_without_mixed_precision(self) -> Task | None:
-        """Begin again after NaN, and return the task; None if there was no mixed precision to blame."""
+        """Restart after NaN, and return the task; None if there was no mixed precision to blame."""
         again = self.task.without_mixed_precision()
         if again:
             self.task, self.retried, self.epochs = again, True, []
@@ -48,7 +48,7 @@ class Fold:
 
 
 class FoldSequence:
-    """The folds of one trial, in order, as far as it has begun them. `first` is the task of fold 1."""
+    """The begun folds of one trial, in order. `first` is the task of fold 1."""
 
     def __init__(self, first: Task) -> None:
         self.begun = [Fold(first)]

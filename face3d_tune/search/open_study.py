@@ -1,4 +1,4 @@
-"""Open a study, or create it: it is stored only if it can be searched, and continued only under its own conditions."""
+"""Open a study, or create it: stored only if it can be searched, continued only with its own settings."""
 
 import warnings
 from collections.abc import Mapping
@@ -25,9 +25,9 @@ METRIC = "val_cosine"
 
 
 def check(file: BoundStudyFile, settings: Settings, data: FaceData) -> None:
-    """Raise StudyFileError if the file cannot be searched on these data: before a storage is opened or made.
+    """Check a study file and the number of folds against the data, before a storage is opened or created.
 
-    ConfigError, if the data cannot be cut into so many folds.
+    Raises StudyFileError, and ConfigError if there are too few people for the folds.
     """
     training_pairs = min(len(fold.parts["train"]) for fold in data.folds(settings.folds))
     file.check(training_pairs)
@@ -43,10 +43,10 @@ def open_study(
     data: FaceData,
     stage: WarmStart | None = None,
 ) -> optuna.Study:
-    """Open the study, or create it; `stage` is what `file` has taken over from another one.
+    """Open the study, or create it; `stage` is the warm start that `file` contains.
 
-    Raises StudyError if it was made under other conditions, StudyFileError or ConfigError if the file does not fit;
-    then nothing has been stored.
+    Raises StudyError if the study has other settings, and StudyFileError or ConfigError if the file does not fit.
+    After an error nothing has been stored.
     """
     check(file, settings, data)
     _, aliases = file.distinct_presets()
@@ -57,7 +57,7 @@ def open_study(
         study = optuna.create_study(
             study_name=name, storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
         )
-        if not is_own_study(study):  # new, of a process that died before this was done, or of another program
+        if not is_own_study(study):  # new, incomplete after a crash, or of another program
             _require_empty(study)
             _describe(study, attrs)
         else:
@@ -69,9 +69,9 @@ def open_study(
 
 
 def store_ridge(study: optuna.Study, data: FaceData, folds: int) -> None:
-    """Store what ridge regression reaches, unless the study has it: half a minute where embeddings are wide.
+    """Store the cosine of ridge regression, unless the study has it; other workers do not wait.
 
-    Other workers need not wait for it.
+    It takes up to half a minute for wide embeddings.
     """
     if not StudyAttr.ridge_cosine.held_by(study.user_attrs):
         for key, value in ridge_attrs(data, folds).items():
@@ -81,12 +81,12 @@ def store_ridge(study: optuna.Study, data: FaceData, folds: int) -> None:
 def _require_empty(study: optuna.Study) -> None:
     """Raise StudyError if another program made the study."""
     foreign = study.directions != [StudyDirection.MAXIMIZE] or study.get_trials(deepcopy=False)
-    if foreign or StudyAttr.settings.held_by(study.user_attrs):  # which stands last: so it is not ours
+    if foreign or StudyAttr.settings.held_by(study.user_attrs):  # stored last, so an incomplete study does not have it
         raise StudyError(f"study {study.study_name!r} was not made by face3d-tune", ANOTHER)
 
 
 def _require_same_kinds(study: optuna.Study, file: BoundStudyFile) -> None:
-    """Raise StudyError if a trial holds a parameter as another kind than the study file: Optuna takes one kind."""
+    """Raise StudyError if a trial has a parameter of another kind than the study file: Optuna allows one kind."""
     for trial in study.get_trials(deepcopy=False):
         for parameter in trial.distributions.keys() & file.space.keys():
             try:
@@ -100,7 +100,7 @@ def _require_same_kinds(study: optuna.Study, file: BoundStudyFile) -> None:
 
 
 def _describe(study: optuna.Study, attrs: Mapping[str, Any]) -> None:
-    """Say in a new study what it is about."""
+    """Store data, settings and baselines in a new study."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         study.set_metric_names([METRIC])

@@ -1,4 +1,4 @@
-"""Optuna's pruner, asked after every epoch without reading the whole study again.
+"""Optuna's pruner, called after every epoch without reading the whole study again.
 
 `Trial.should_prune` reads the curves of all running trials from the database, which is most of what a search spends
 beside training. A median, percentile or extrapolation pruner, and the race between folds, look at completed trials
@@ -21,7 +21,7 @@ from face3d_tune.storage.optuna_internals import StudyView, storage_of, trial_id
 from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.other_programs import own_trials
 
-Attempt = Callable[[Callable[[], Any]], Any]  # calls something that needs the database, if that is there
+Attempt = Callable[[Callable[[], Any]], Any]  # calls a function unless the database is away
 
 
 def _at_once(action: Callable[[], Any]) -> Any:
@@ -32,7 +32,7 @@ _FRESH = 10.0  # seconds for which completed trials of other workers may be unkn
 
 
 class CompletedTrials:
-    """The trials that a percentile pruner reads, in memory; read again when a trial has ended, or after a while.
+    """The trials that a percentile pruner reads, in memory; read again after a trial ended or some seconds passed.
 
     Trials of other programs are omitted: their curves need not be of validation cosines, nor their steps epochs.
     """
@@ -56,7 +56,7 @@ class CompletedTrials:
 
 
 class TrialReporter:
-    """The reporter of one trial's curve, which also asks the study's pruner about it (`trial_run.Reporter`).
+    """The reporter of one trial's curve, which also calls the study's pruner (`trial_run.Reporter`).
 
     Reports wait, in order, while the database is away; nothing is pruned until they are stored.
     """
@@ -65,7 +65,7 @@ class TrialReporter:
         self._trial, self._completed, self._attempt = trial, completed, attempt
         self._curve: dict[int, float] = {}
         self._waiting: deque[tuple[float, int, float]] = deque()
-        self._lr: float | None = None  # that is stored
+        self._lr: float | None = None  # as stored
 
     def report(self, value: float, step: int, lr: float) -> None:
         """Store the validation cosine of an epoch (the step, from 1), and a new learning rate."""
@@ -77,7 +77,7 @@ class TrialReporter:
         """Store the pending reports."""
         while self._waiting:
             value, step, lr = self._waiting[0]
-            if lr != self._lr:  # first, since this may be done twice if what follows fails, and a report may not
+            if lr != self._lr:  # first: it may be stored twice if the report fails, a report may not
                 self._trial.set_user_attr(TrialAttr.lr_now.key, lr)
                 self._lr = lr
             self._trial.report(value, step)
@@ -92,7 +92,7 @@ class TrialReporter:
         return not self._waiting and bool(self._attempt(lambda: racing.is_lost(values, self._fold_values())))
 
     def _fold_values(self) -> list[list[float]]:
-        """Return the fold values of every completed trial; one that was trained elsewhere has none."""
+        """Return the fold values of every completed trial; an imported one has none."""
         attrs = [trial.user_attrs for trial in self._completed.get_trials()]
         return [[fold["value"] for fold in held["folds"]] for held in attrs if "folds" in held]
 

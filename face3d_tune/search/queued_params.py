@@ -1,4 +1,4 @@
-"""The parameters that a queued trial asks for, checked against the study file before Optuna reads them.
+"""The parameters of a queued trial, checked against the study file before Optuna reads them.
 
 Every program with access to the storage may queue a trial, and Optuna takes any value. It would use one outside of its
 range with a warning. A value of another kind would end the search with a ValueError each time that the trial begins.
@@ -26,7 +26,7 @@ class Queued:
 
     overrides: Mapping[str, Any]
     preset: str | None
-    seed: int | None  # None: follows from the study's
+    seed: int | None  # None: derived from the study's seed
     ignored: tuple[str, ...]  # parameters that the study does not search
 
 
@@ -39,7 +39,7 @@ def from_outside(trial: FrozenTrial) -> bool:
 
 
 def read(trial: FrozenTrial, file: StudyFile) -> Queued:
-    """Return what a trial asks for. Raises ConfigError if no trial of this study can have it."""
+    """Return the request of a queued trial. Raises ConfigError if no trial of this study can have it."""
     attrs, wanted = trial.user_attrs, fixed_params(trial) or {}
     overrides, seed = TrialAttr.overrides.get(attrs, {}), TrialAttr.seed.get(attrs)
     known = isinstance(overrides, dict) and overrides.keys() <= PARAMETERS.keys()
@@ -58,7 +58,7 @@ def read(trial: FrozenTrial, file: StudyFile) -> Queued:
 
 
 def say_ignored(names: tuple[str, ...], file: StudyFile) -> str:
-    """Name the ignored parameters, and what was perhaps meant."""
+    """Name the ignored parameters, and suggest the nearest known name."""
     said = []
     for name in names:
         near = near_miss(name, file.space)
@@ -76,7 +76,7 @@ def _check(name: str, value: Any, file: StudyFile) -> None:
     try:
         check_type(name, value)
         inside = space_module.contains(file.space[name], space_module.exact(name, value))
-    except OverflowError:  # a whole number that no float holds
+    except OverflowError:  # an integer beyond the range of floats
         inside = False
     if not inside:
         raise ConfigError(

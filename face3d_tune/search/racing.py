@@ -1,4 +1,4 @@
-"""The race of a trial of several folds against the best completed one, fold by fold: are its other folds worthwhile?
+"""The race of a trial of several folds against the best completed one, fold by fold.
 
 Trials are compared on the same folds only, so the difficulty of a fold cancels out. A clearly worse trial stops at
 once. This is racing, as in Maron and Moore, Hoeffding races (NIPS 6, 1994). Blocks in common are as in Birattari,
@@ -22,7 +22,7 @@ _CLEARLY = 2.0  # standard errors
 
 
 def noise(completed: Sequence[Sequence[float]]) -> float:
-    """Return the s above, from values by trial and fold: at least two trials, with at least two folds each."""
+    """Return s as defined above, from the values [trials >= 2][folds >= 2] of completed trials."""
     trials, folds = [fmean(row) for row in completed], [fmean(column) for column in zip(*completed, strict=True)]
     middle = fmean(trials)
     left = [value - trials[i] - folds[k] + middle for i, row in enumerate(completed) for k, value in enumerate(row)]

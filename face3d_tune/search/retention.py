@@ -37,7 +37,7 @@ class Retention:
         return None if self.checkpoints is None else f"trial-{lineage(trial)}"
 
     def take(self, trial: FrozenTrial) -> None:
-        """Keep the best weights of an ended trial, if it is one of the best, and nothing else.
+        """Keep the best weights of an ended trial if it is among the best; remove its other checkpoints.
 
         The checkpoints of a requeued trial are its successor's.
         """

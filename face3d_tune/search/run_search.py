@@ -1,4 +1,4 @@
-"""One search from its options to its end. Whoever shows it is told what happens, and prints it."""
+"""One search from its options to its end. A view receives what happens, and prints it."""
 
 import math
 import time
@@ -41,11 +41,11 @@ class OpenSearch:
     plan: Plan
     stage: WarmStart | None
     requeued: int  # trials of dead workers
-    nothing_to_do: bool  # as the budget is spent, or the target reached
+    nothing_to_do: bool  # the budget is spent, or the target reached
 
 
 class View(Protocol):
-    """What shows a search: on a terminal, or to a program."""
+    """The display of a search: on a terminal, or as JSON for a program."""
 
     def warning(self, line: str) -> None:
         """Show something odd about the data or the device."""
@@ -54,7 +54,7 @@ class View(Protocol):
         """Show, until the block ends, that the study is being opened."""
 
     def opened(self, opened: OpenSearch) -> ShownWatcher:
-        """Introduce the search, and return what watches its trials."""
+        """Introduce the search, and return the watcher of its trials."""
 
     def interrupted(self, opened: OpenSearch) -> None:
         """Say where an interrupted search stands."""
@@ -65,7 +65,7 @@ class View(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """What is checked before a storage is created or changed."""
+    """The inputs of a search, checked before a storage is created or changed."""
 
     storage: Storage
     name: str
@@ -78,7 +78,7 @@ class _Prepared:
 
 
 def run_search(options: SearchOptions, view: View) -> None:
-    """Search for better hyperparameters, or continue a search. Raises what `open_search` and `Search.run` say."""
+    """Search for better hyperparameters, or continue a search. Raises the errors of `open_search` and `Search.run`."""
     timeout = options.budget.timeout
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     prepared = _prepare(options, view)

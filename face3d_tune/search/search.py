@@ -38,9 +38,9 @@ from face3d_tune.study.warm_start import WarmStart
 
 
 class Search:
-    """One study with the file that defines it and the data it is about, and this process as one of its workers.
+    """One study, its study file and data, and this process as one of its workers. `open_search` makes one.
 
-    `stage` is what `file` has taken over from another study. `open_search` makes all of these.
+    `stage` is the warm start that `file` contains, if any.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Search:
         self.file, self.settings, self.setup, self.retention = file, settings, setup, retention
         self._storage_timeout = storage_timeout
         self.seed: int = StudyAttr.settings.of(self.study.user_attrs)["seed"]
-        # The best of the stage before trains with another seed than it had there, or its value would say nothing new.
+        # The best config of the study before gets a new seed: with the old one its value would only repeat.
         self._before = (stage.study,) if stage else ()
 
     def finished(self) -> int:
@@ -68,7 +68,7 @@ class Search:
     def target_reached(self) -> bool:
         """Tell whether a completed trial has reached the target."""
         if self.setup.target is None:
-            return False  # without reading the study
+            return False  # saves reading the study
         completed = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return any(reached(trial, self.setup.target, self.setup.target_epochs) for trial in completed)
 
@@ -77,19 +77,29 @@ class Search:
         return len(self.queue.requeue_orphans())
 
     def enqueue_presets(self) -> None:
-        """Put every preset that the study does not hold yet in the queue, in the order of the study file."""
+        """Enqueue every preset that the study does not hold yet, in the order of the study file."""
         presets, _ = self.file.distinct_presets()
         self.queue.enqueue(presets)
 
     def run(self, budget: int, watcher: Watcher, *, slots: Slots | None = None, deadline: float = math.inf) -> None:
-        """Search until the study holds `budget` finished trials, the target is reached, or no time is left.
+        """Search until the budget is spent, the target is reached, or no time is left.
 
-        Every free slot gets the next trial, as long as those in training, here and at other workers, could not be
-        enough; then this worker waits, in case another one dies. Trials that run at `deadline` (of time.monotonic) are
-        still finished. A stop that the watcher asks for lets the epochs in training end, and leaves as
-        KeyboardInterrupt; whatever else interrupts, the target included, does not wait. Both put the running trials
-        back in the queue. Raises TrainingError if several trials in a row fail, StorageAwayError, and StudyGoneError.
-        Without `slots`, trials train one after another with the plain trainer.
+        Every free slot gets the next trial, until the trials in training, here and at other workers, could fill the
+        budget. This worker then waits, in case another one dies. Trials that run at the deadline are still finished.
+
+        A stop requested by the watcher lets the running epochs end, and raises KeyboardInterrupt. The target and any
+        exception end the search at once. Running trials are requeued; if the database is away, by the next worker.
+
+        Args:
+            budget: Total number of finished trials, earlier runs included.
+            watcher: Receives events and notes, and may request a stop.
+            slots: Where trials train; by default one after another with the plain trainer.
+            deadline: Of time.monotonic; no trial starts after it.
+
+        Raises:
+            TrainingError: Several trials in a row failed.
+            StorageAwayError: The database did not answer for too long.
+            StudyGoneError: The study was deleted.
         """
         slots = slots or PlainSlot(self.setup.data, self.setup.device)
         self.queue.budget = budget
@@ -119,10 +129,10 @@ class Search:
             self.study.set_user_attr(StudyAttr.effort.key, effort)
 
     def _begin(self, trial: optuna.Trial, reporter: TrialReporter, engine: str, watcher: Watcher) -> TrialRun | Outcome:
-        """Sample what no preset has set; a config that cannot be trained ends the trial."""
+        """Sample the parameters that no preset sets, and return the run; an invalid config fails the trial."""
         held = storage_of(self.study).get_trial(trial_id(trial))
         ordinal = TrialAttr.ordinal.of(held.user_attrs)
-        # No two trials sample from one seed, whichever workers ask for them; and Optuna asks the sampler only now.
+        # Every trial samples with a seed of its own, on every worker. Optuna calls the sampler only below.
         sampler_seed = seeds.derive(self.seed, "sampler", ordinal)
         self.study.sampler = FailuresAsWorst(make_sampler(self.file, sampler_seed))
         try:
@@ -131,12 +141,12 @@ class Search:
             config = self.file.config(
                 {name: suggest(trial, name, row) for name, row in searched.items()}, asked.overrides
             )
-        except ConfigError as error:  # it would come again, so it is not put back
+        except ConfigError as error:  # it would fail again, so it is not requeued
             cause = OUTSIDE if queued_params.from_outside(held) else "error"
             failed = {TrialAttr.stop_reason.key: "error", TrialAttr.cause.key: cause}
             return Outcome("error", None, failed | {TrialAttr.error.key: error.message})
         seed = seeds.derive(self.seed, "trial", *self._before, ordinal) if asked.seed is None else asked.seed
-        begun = {  # a trial that has a config has all of these
+        begun = {  # stored together with the config
             TrialAttr.seed.key: seed,
             TrialAttr.sampler_seed.key: sampler_seed,
             TrialAttr.worker.key: self.worker.label,
@@ -180,7 +190,10 @@ def open_search(
     keep_checkpoints: int = DEFAULT_KEEP,
     stage: WarmStart | None = None,
 ) -> Search:
-    """Open or create a study, join its workers, and return the search. Raises what `open_study` and `Worker` say."""
+    """Open or create a study, join its workers, and return the search.
+
+    Raises the errors of `open_study` and `Worker`.
+    """
     study = open_study(storage, name, file, settings, setup.data, stage)
     store_ridge(study, setup.data, settings.folds)
     queue = TrialQueue(study, storage, silence=silence)

@@ -1,4 +1,4 @@
-"""What a person can choose about a search, as `face3d-tune run` groups it. Loads nothing that only work needs."""
+"""The options of a search, in the groups of `face3d-tune run`. Imports nothing heavy: every `--help` loads them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StudyOptions:
-    """Which study is searched, and under which conditions."""
+    """The study to search, and the settings that all its trials share."""
 
     study_name_or_file: str  # of the study file
     study_name: str | None  # None: the study file's name
@@ -26,7 +26,7 @@ class StudyOptions:
 
 @dataclass(frozen=True, slots=True)
 class BudgetOptions:
-    """When the search ends; None leaves it to the study file, or sets no limit."""
+    """The end of the search; None: as in the study file, or no limit."""
 
     trials: int | None
     epochs: int | None
@@ -37,7 +37,7 @@ class BudgetOptions:
 
 @dataclass(frozen=True, slots=True)
 class DataOptions:
-    """Which data, which pairs of them, and which people validate."""
+    """The data, the pairs that are used, and the split of people."""
 
     data_dir: Path | None  # None: the bundled sample
     split: "Split"
@@ -48,7 +48,7 @@ class DataOptions:
 
 @dataclass(frozen=True, slots=True)
 class DeviceOptions:
-    """Where trials train, in which precision, and how many at once."""
+    """The device, the precision, and the number of trials at once."""
 
     device: str
     amp: "Amp"
@@ -58,9 +58,9 @@ class DeviceOptions:
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What this worker keeps, and how long it and the database may be away."""
+    """The checkpoints of this worker, and the timeouts of worker and database."""
 
-    artifacts: str | None  # None keeps no checkpoints
+    artifacts: str | None  # None: no checkpoints
     checkpoint_every: float  # seconds
     keep_checkpoints: int  # finished trials
     worker_timeout: float | None  # seconds
@@ -69,7 +69,7 @@ class WorkerOptions:
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """Everything that one search needs to know."""
+    """All options of one search."""
 
     search: StudyOptions
     budget: BudgetOptions

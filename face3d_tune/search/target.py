@@ -1,9 +1,8 @@
-"""When a search has what it wants: a validation cosine, and how many epochs in a row must have it.
+"""The target of a search: a validation cosine, and how many epochs in a row must reach it.
 
-One meaning for a trial in training, for one that is stored, and for a search that goes on with another target: the
-checkpoint that training keeps is at or above the target, and stands in so many epochs in a row that are. With one epoch
-that is the trial's value alone; with more, a lucky epoch among bad ones does not count. Of several folds the
-mean counts, and that alone.
+A trial in training, a stored trial and a continued search share one rule. The kept epoch must reach the target, within
+enough epochs in a row that do. With one epoch in a row, this is the trial's value alone; with more, a single lucky
+epoch does not count. With several folds only their mean counts.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,10 +16,14 @@ from face3d_tune.study.trials import is_complete
 
 
 def held(history: History, kept: float, kept_epoch: int, target: float, epochs: int) -> bool:
-    """Tell whether a training has reached `target`: its kept cosine has, and `epochs` in a row round `kept_epoch` (from
-    1).
+    """Tell whether a training has reached its target: the kept epoch, and enough epochs in a row around it.
 
-    Its other cosines count with the stored digits.
+    Args:
+        history: The epochs; their cosines count with the stored digits.
+        kept: Cosine of the kept epoch, in [-1, 1], unrounded.
+        kept_epoch: Its number, 1-based.
+        target: Cosine to reach.
+        epochs: Number of epochs in a row, the kept one included.
     """
     if kept < target:
         return False
@@ -29,13 +32,13 @@ def held(history: History, kept: float, kept_epoch: int, target: float, epochs: 
 
 
 def reached(trial: FrozenTrial, target: float, epochs: int) -> bool:
-    """Tell the same of a stored trial; one that has not completed, or does not count, has not reached it."""
+    """Tell whether a stored trial has reached the target; only completed trials that count can."""
     attrs = trial.user_attrs
     if trial.value is None or not is_complete(trial):
         return False
     if len(TrialAttr.folds.get(attrs, ())) > 1:
-        return trial.value >= target  # a mean over folds is of no epoch
-    history = History.of(trial) if epochs > 1 else History(())  # of one epoch the value says all
+        return trial.value >= target  # the mean over folds belongs to no epoch
+    history = History.of(trial) if epochs > 1 else History(())  # for one epoch the value suffices
     return held(history, trial.value, TrialAttr.best_epoch.get(attrs, 1), target, epochs)
 
 

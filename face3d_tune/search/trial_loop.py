@@ -1,7 +1,7 @@
-"""The running of a search: as many trials in training as there are slots, until the budget is spent.
+"""The loop of a search: one trial in training per slot, until the budget is spent.
 
-Data flows round: the queue gives a trial, a slot trains it, its epochs are reported, the queue takes its end. While
-the database is away the slots go on, and what they gave waits here.
+The queue gives a trial, a slot trains it, its epochs are reported, and the queue stores its end. While the database is
+away, the slots train on and their results wait here.
 """
 
 import time
@@ -29,8 +29,8 @@ from face3d_tune.study.trials import OF_THE_CONFIG, OUTSIDE, cause, count_causes
 from face3d_tune.system import signals
 from face3d_tune.training.base import EpochResult
 
-_ERRORS_IN_A_ROW = 5  # after so many in a row the cause is not the config
-_HOPELESS_IN_A_ROW = 20  # for each slot, by their own config; after so many the space is to blame
+_ERRORS_IN_A_ROW = 5  # after so many failures in a row the cause is not the config
+_HOPELESS_IN_A_ROW = 20  # per slot; after so many failures by their config the space is to blame
 _REST = 1.0  # seconds between two checks on the trials of other workers
 _ALERT = 0.1  # seconds until an interrupt is noticed while resting
 
@@ -44,7 +44,7 @@ class Watcher(Protocol):
         """Take note that a trial begins to train."""
 
     def fold_started(self, number: int, fold: int, folds: int) -> None:
-        """Take note that a trial of several folds begins this one (1-based), or begins it again."""
+        """Take note that a trial of several folds begins this one (1-based), or restarts it."""
 
     def epoch_ended(self, number: int, result: EpochResult) -> None:
         """Take note of an epoch, trained and validated. An exception from here stops the search at once."""
@@ -62,7 +62,9 @@ class Watcher(Protocol):
         """Tell whether the search should stop when the running epochs have ended."""
 
 
-Begin = Callable[[optuna.Trial, TrialReporter], TrialRun | Outcome]  # samples; an outcome if there is nothing to train
+Begin = Callable[
+    [optuna.Trial, TrialReporter], TrialRun | Outcome
+]  # samples a config; an outcome if it cannot be trained
 
 
 @dataclass(slots=True)
@@ -72,7 +74,7 @@ class _Running:
     trial: optuna.Trial
     reporter: TrialReporter
     run: TrialRun | None = None  # None until its parameters are known
-    outcome: Outcome | None = None  # set once it has ended and waits to be told
+    outcome: Outcome | None = None  # set once training has ended, until the queue has stored it
     stopped: bool = False  # its last epoch before a stop has ended
     started: float = field(default_factory=time.monotonic)
 
@@ -86,12 +88,12 @@ class Loop:
 
     Args:
         queue: Gives and takes trials.
-        begin: Makes a trial's training out of what Optuna gave; called again if the database went away in it.
-        slots: Train.
-        watcher: Is told what happens, and asked whether to stop.
-        database_retry: Patience with the database.
+        begin: Makes the run of a trial; called again if the database went away in it.
+        slots: Where trials train.
+        watcher: Receives events and notes, and may request a stop.
+        database_retry: Retries while the database is away.
         deadline: Of time.monotonic; no trial starts after it.
-        target_reached: Whether the search has what it wants.
+        target_reached: Tells whether a trial has reached the target.
         retain: Called with every trial that has ended, to keep or remove its checkpoints.
     """
 
@@ -116,7 +118,7 @@ class Loop:
         self._failures: list[FrozenTrial] = []  # since a trial finished
 
     def run(self) -> None:
-        """Search to the end. Raises what `Search.run` raises."""
+        """Search to the end. Raises the errors of `Search.run`."""
         try:
             while not self._attempt(self._exchange):
                 if not self._train_on():
@@ -227,16 +229,16 @@ class Loop:
             self._train(verdict)
 
     def _ended(self, trial: FrozenTrial) -> None:
-        """Continue without a trial that was told. Raises TrainingError after too many failures in a row."""
+        """Continue after the end of a trial is stored. Raises TrainingError after too many failures in a row."""
         self._completed.forget()
         del self._running[trial.number]
         self._watcher.trial_ended(trial)
         self._retain(trial)
-        if cause(trial) == OUTSIDE:  # another program's failure says nothing about the space or this machine
+        if cause(trial) == OUTSIDE:  # a failure by another program is no sign of a bad space or machine
             return
         self._failures = [*self._failures, trial] if trial.state == TrialState.FAIL else []
         errors = [failed for failed in self._failures if TrialAttr.cause.get(failed.user_attrs) not in OF_THE_CONFIG]
-        # One event may kill many processes, so of the deaths that are retried those of one trial count.
+        # One event may kill many processes, so of the retried deaths only those of one lineage count.
         deaths = Counter(lineage(failed) for failed in errors if TrialAttr.requeued.held_by(failed.user_attrs))
         in_a_row = len(errors) - deaths.total() + max(deaths.values(), default=0)
         if trial in errors and in_a_row >= _ERRORS_IN_A_ROW:
@@ -254,7 +256,7 @@ class Loop:
             )
 
     def _lost(self, entry: _Running) -> None:
-        """Continue without a trial that another worker has taken, or another program has ended."""
+        """Continue without a trial that was reassigned to another worker, or ended by another program."""
         self._slots.drop(entry.trial.number)
         self._queue.worker.forget(trial_id(entry.trial))
         del self._running[entry.trial.number]
@@ -280,7 +282,7 @@ class Loop:
         raise KeyboardInterrupt
 
     def _settle(self) -> bool:
-        """Tell what has ended and requeue the rest, in the order in which it was asked for."""
+        """Store the ended trials and requeue the others, in the order of their numbers."""
         for number in sorted(self._running):
             entry = self._running[number]
             try:
@@ -295,13 +297,13 @@ class Loop:
         return True
 
     def _await_epochs(self) -> None:
-        """Wait until every running training has ended an epoch, and so has been saved."""
+        """Wait until every running training has ended an epoch, which saves its checkpoint."""
         awaited = {number for number, entry in self._running.items() if entry.training}
         while awaited:
             awaited -= {event.number for event in self._slots.wait() if not isinstance(event.given, Note)}
 
     def _abandon(self, reason: str) -> None:
-        """Requeue at once what still runs; if the database is away, the next worker finds it."""
+        """Requeue the running trials at once; if the database is away, the next worker does."""
         for number in sorted(self._running):
             entry = self._running[number]
             self._slots.drop(number)

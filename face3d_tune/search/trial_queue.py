@@ -1,8 +1,7 @@
-"""Every change to the trials of a study: queued, asked for, told, put back. Nothing else changes a trial's state.
+"""Changes to the trials of a study: enqueue, ask, tell, requeue. No other module changes the state of a trial.
 
-Each change is made under `storage.one_at_a_time` and by the worker that claims the trial, in an order in which a crash
-between two steps leaves something that the next worker recognises. So the number of finished trials is exact, however
-many workers there are, and every trial has one owner.
+The worker that claims a trial makes each change, under `database.one_at_a_time`. The order of steps is such that the
+next worker recognises a crash between any two. So the number of finished trials is exact with any number of workers.
 """
 
 from collections.abc import Callable, Iterable
@@ -39,7 +38,7 @@ _INHERITED = (
 
 
 class TrialLost(Exception):
-    """A trial lost to another worker, since this one seemed dead; or ended by another program."""
+    """A trial that was reassigned because this worker was presumed dead, or that another program ended."""
 
 
 class TrialQueue:
@@ -59,7 +58,7 @@ class TrialQueue:
 
     @cached_property
     def worker(self) -> Worker:
-        """This process among the workers of the study, from the first time that it is asked for.
+        """This process as a worker of the study; the first access registers it.
 
         Raises StudyError if a living worker has another version of face3d-tune.
         """
@@ -94,7 +93,7 @@ class TrialQueue:
     def enqueue(self, presets: Iterable[InitialTrial]) -> None:
         """Queue every preset that the study does not have yet, in this order."""
         with one_at_a_time(self._engine):
-            # One that another program completed is queued again; so is one whose retry another program took.
+            # A preset is enqueued again if another program completed it, or took its retry.
             trials = [trial for trial in own_trials(self._trials()) if not TrialAttr.requeued.held_by(trial.user_attrs)]
             kinds = (TrialAttr.preset, TrialAttr.near)
             held = [kind.get(trial.user_attrs) for trial in trials for kind in kinds]
@@ -112,7 +111,7 @@ class TrialQueue:
             for trial in trials:
                 run_id = TrialAttr.run_id.of(trial.user_attrs)
                 if new := run_id not in held:
-                    # `Study.add_trial` does the same, and does not tell the number.
+                    # `Study.add_trial` does the same, but does not return the number.
                     new_id = self._storage.create_new_trial(self._study_id, template_trial=trial)
                     held[run_id] = self._storage.get_trial_number_from_id(new_id)
                 taken.setdefault(run_id, (held[run_id], new))
@@ -120,7 +119,7 @@ class TrialQueue:
 
     def ask(self) -> optuna.Trial | None:
         """Claim the next trial; None if the finished ones and those in training may suffice for the budget."""
-        self._trials()  # so that little is left to read while the others wait
+        self._trials()  # caches most trials before the other workers have to wait
         with one_at_a_time(self._engine) as still_alone:
             self._requeue_orphans()
             counts = self.counts()
@@ -130,27 +129,27 @@ class TrialQueue:
             try:
                 if _whole(trial, TrialAttr.ordinal) is None:
                     trial.set_user_attr(TrialAttr.ordinal.key, self._next_ordinal())
-            except UpdateFinishedTrialError:  # this process was frozen in this very block, and taken for dead
+            except UpdateFinishedTrialError:  # frozen in this block, this worker was presumed dead
                 return None
-            still_alone()  # or what was counted is no more true; nobody claims the trial, so it is taken back
-            self.worker.claim(trial_id(trial))  # last: whoever dies before is recognised at once
+            still_alone()  # else the counts are stale; no worker claims the trial, so it is requeued
+            self.worker.claim(trial_id(trial))  # last: a trial without a claim shows a crash at once
             return trial
 
     def tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
         """End a trial, or requeue it if only its process died. Raises TrialLost.
 
-        A repeated call, after the database went away in between, changes nothing.
+        May be called again if the database went away during the call.
         """
         try:
             if not self._storage.get_trial(trial_id(trial)).state.is_finished():
-                for key, value in outcome.attrs.items():  # many small writes, for which nobody else has to wait
+                for key, value in outcome.attrs.items():  # many small writes, outside the lock
                     trial.set_user_attr(key, value)
                 self._storage.set_trial_system_attr(trial_id(trial), history.ATTR, outcome.history)
             with one_at_a_time(self._engine):
                 held = self._storage.get_trial(trial_id(trial))
                 if ended_from_outside(held):
                     raise TrialLost
-                if held.state not in FINISHED:  # which no other worker would have made it
+                if held.state not in FINISHED:  # only the owner of a trial finishes it
                     if not self.worker.holds(trial_id(trial)):
                         raise TrialLost
                     if not held.state.is_finished():
@@ -178,7 +177,7 @@ class TrialQueue:
         """Fail a trial of this worker and requeue it. Raises TrialLost."""
         with one_at_a_time(self._engine):
             held = self._storage.get_trial(trial_id(trial))
-            if held.state.is_finished():  # it was being told when the interrupt came
+            if held.state.is_finished():  # the interrupt came while its end was stored
                 self.worker.release(trial_id(trial))
             elif not self.worker.holds(trial_id(trial)):
                 raise TrialLost
@@ -187,7 +186,7 @@ class TrialQueue:
                 self.worker.release(trial_id(trial))
 
     def why_lost(self, trial: optuna.Trial) -> str:
-        """Say in a few words who took a trial from this worker."""
+        """Return the reason why this worker lost a trial, as a phrase."""
         if ended_from_outside(self._storage.get_trial(trial_id(trial))):
             return "ended from outside"
         return "reassigned to another worker: no heartbeat from this one"
@@ -195,7 +194,7 @@ class TrialQueue:
     def requeue_orphans(self) -> list[Orphan]:
         """Requeue every running trial without a living worker; return these trials.
 
-        A trial that another program asked for and sampled stays with that program.
+        A trial that another program started stays with that program.
         """
         if not self.worker.orphans():
             return []
@@ -206,7 +205,7 @@ class TrialQueue:
         held = {orphan: self._storage.get_trial(orphan.trial_id) for orphan in self.worker.orphans()}
         orphans = [orphan for orphan, trial in held.items() if not is_foreign(trial)]
         for orphan in orphans:
-            self.worker.release(orphan.trial_id)  # first: from now on its worker, if it only slept, can tell it no more
+            self.worker.release(orphan.trial_id)  # first: a worker that only slept can then no longer end the trial
             trial = self._storage.get_trial(orphan.trial_id)
             if trial.state == TrialState.RUNNING:
                 self._requeue(trial, orphan.reason, death="error")
@@ -214,13 +213,15 @@ class TrialQueue:
         return orphans
 
     def _requeue(self, trial: FrozenTrial, reason: str, *, death: Cause | None = None) -> None:
-        """Fail a trial and queue the same parameters and seed again, so that its successor ends as it would have.
+        """Fail a trial and enqueue a successor with the same parameters and seed, which gives the same result.
 
-        `death` is the cause of the failure if a process died: this worker, or the one that trained for it. In this
-        order a crash in between leaves a running trial with a successor, which the next worker recognises. After
-        RETRIES deaths there is no successor: the trial itself may be the cause.
+        `death` is the cause if a process died: this worker, or the one that trained for it. After RETRIES deaths there
+        is no successor, since the trial itself may be the cause. The successor comes first: after a crash in between,
+        the next worker finds a running trial that already has one.
         """
-        sampled = trial.params if TrialAttr.config.held_by(trial.user_attrs) else {}  # else a part of them, if any
+        sampled = (
+            trial.params if TrialAttr.config.held_by(trial.user_attrs) else {}
+        )  # before that, params may be incomplete
         params = {**(fixed_params(trial) or {}), **sampled}
         deaths = (_whole(trial, TrialAttr.deaths) or 0) + (death is not None)
         again = deaths <= RETRIES
@@ -232,21 +233,21 @@ class TrialQueue:
                 TrialAttr.deaths.key: deaths,
                 TrialAttr.lineage.key: lineage(trial),
             }
-            attrs.setdefault(TrialAttr.ordinal.key, self._next_ordinal())  # it died before it was given one
+            attrs.setdefault(TrialAttr.ordinal.key, self._next_ordinal())  # its worker died before it set one
             self.study.enqueue_trial(params, user_attrs=attrs)
         reason = reason if again else f"{reason}; that was the last of {RETRIES} retries"
         mark: dict[str, Any] = {TrialAttr.stop_reason.key: "error", TrialAttr.error.key: reason}
         mark |= {REQUEUED: True} if again else {TrialAttr.cause.key: death}
-        # `Study` cannot write to a trial that another process asked for.
+        # `Study` cannot write to a trial of another process.
         for key, value in mark.items():
             self._storage.set_trial_user_attr(trial_id(trial), key, value)
         self._storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
 
     def _next_ordinal(self) -> int:
-        """Return the first ordinal that no trial has; a requeued trial without a successor has left its own.
+        """Return the first free ordinal; that of a requeued trial without a successor is free.
 
-        Seeds follow from it, so an interrupted study continues as without the interruption. (A sampler that started
-        from one seed after each interruption would repeat its first suggestions.)
+        Seeds are derived from the ordinal, so an interrupted study continues as if it had run through. A sampler that
+        restarted with one seed would repeat its first suggestions.
         """
         trials = self._trials()
         succeeded = {_whole(trial, TrialAttr.retry_of) for trial in trials}
@@ -262,12 +263,12 @@ class TrialQueue:
 
 
 def lineage(trial: FrozenTrial | optuna.Trial) -> int:
-    """Return the number of the trial that this one continues, through all its retries; its own if it continues none."""
+    """Return the number of the first trial in a row of retries; the trial's own if it is no retry."""
     held = _whole(trial, TrialAttr.lineage)
     return trial.number if held is None else held
 
 
 def _whole(trial: FrozenTrial | optuna.Trial, attr: Attr[int]) -> int | None:
-    """Return a whole number from a trial's user attributes, in which anyone may have stored something else."""
+    """Return an int from a trial's user attributes; None if it is missing, or another program stored something else."""
     held = attr.get(trial.user_attrs)
     return held if isinstance(held, int) else None

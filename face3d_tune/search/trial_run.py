@@ -109,7 +109,7 @@ class TrialRun:
         """Process an event. Return the outcome, or a task to start instead, or None if the training continues.
 
         A task is the next fold, or this one again. An exception from `after_epoch` ends the trial. A training that
-        stopped by itself counts as completed, so pruning is only asked for one that would continue.
+        stopped by itself counts as completed, so only one that would continue can be pruned.
         """
         match event.given:
             case Failure() as failure:

@@ -24,10 +24,10 @@ _S3_HINT = "check the bucket, AWS_REGION, AWS_ENDPOINT_URL_S3, and the credentia
 
 
 class Artifacts(ABC):
-    """Files by name; names are relative, with `/` between their parts. Can be sent to other processes.
+    """Files by name; names are relative, with `/` between their parts. An instance can be pickled.
 
     Every method raises ArtifactError if the folder or bucket cannot be reached or used. It raises ValueError for a name
-    that leads out of it.
+    outside of it.
     """
 
     @staticmethod
@@ -60,7 +60,7 @@ class Artifacts(ABC):
 
     @abstractmethod
     def write(self, name: str, content: bytes | memoryview) -> None:
-        """Create or replace a file; a reader meanwhile, or after a crash, finds the old content or the new."""
+        """Create or replace a file, atomically: a reader, also after a crash, finds the old content or the new."""
 
     @abstractmethod
     def read(self, name: str) -> bytes | None:
@@ -81,7 +81,7 @@ class Artifacts(ABC):
 
 
 class _Folder(Artifacts):
-    """A folder. Optuna's own store writes in place, where a crash leaves half a file; so it is used only to read."""
+    """A folder. Optuna's own store writes in place, where a crash leaves half a file; so it only reads here."""
 
     def __init__(self, text: str) -> None:
         self._text, self._path = text, expanded(text).absolute()
@@ -150,7 +150,7 @@ class _Bucket(Artifacts):
         return "s3://" + "/".join(filter(None, (self._bucket, self._prefix)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Bucket, (self._bucket, self._prefix)  # a connection cannot be sent to another process
+        return _Bucket, (self._bucket, self._prefix)  # a connection cannot be pickled
 
     def _try_out(self) -> None:
         if not self._bucket:

@@ -21,7 +21,7 @@ from face3d_tune.storage.database import Storage
 from face3d_tune.storage.optuna_internals import STUDIES, TABLES, TRIALS
 from face3d_tune.storage.study_names import existing_name, study_names
 
-_END_IT = "end it first; Ctrl-C loses nothing"  # a search: its next trials would be missing from the copy
+_END_IT = "end it first; Ctrl-C loses nothing"  # of the search: its next trials would be missing from the copy
 _ROWS_AT_ONCE = 5000  # in memory, however large a study is
 
 
@@ -37,8 +37,8 @@ class Copied:
 def copy(source: Storage, target: Storage, study_name: str | None = None) -> list[Copied]:
     """Copy a study, or every study, with all that Optuna stores about it; only the rows' ids are new.
 
-    It is one transaction: if it ends early, `target` has all the studies or none. A SQLite file in which a search runs
-    is refused; on a server the copy is a snapshot.
+    One transaction copies everything or nothing. A SQLite file in which a search runs is refused; on a server the copy
+    is a snapshot.
 
     Raises StorageError, and StudyError if the study does not exist or `target` has one of that name.
     """
@@ -54,7 +54,7 @@ def copy(source: Storage, target: Storage, study_name: str | None = None) -> lis
 
 @contextmanager
 def _snapshot(storage: RDBStorage) -> Iterator[Connection]:
-    """Open a connection that sees a snapshot, whatever others write meanwhile."""
+    """Open a connection that sees a snapshot, unchanged by concurrent writes."""
     with storage.engine.connect() as connection:
         if connection.dialect.name == "postgresql":
             connection.execution_options(isolation_level="REPEATABLE READ")

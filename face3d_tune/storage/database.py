@@ -1,4 +1,4 @@
-"""The database behind a study: its URL, connections with errors that a person can act on, never its password."""
+"""The database of studies: its URL, its connections, and errors with a hint. No text shows its password."""
 
 import os
 import threading
@@ -32,8 +32,8 @@ from face3d_tune.system.paths import expanded
 from face3d_tune.system.safe_text import learn_url, masked, redact, secret_part
 
 _CONNECT_WAIT = 10  # seconds for a PostgreSQL server to answer
-_LAST_TABLE = "alembic_version"  # that Optuna makes: a storage without it is still being made, or is none
-_LOCK_WAIT = 600  # seconds to wait for the other workers, which take turns
+_LAST_TABLE = "alembic_version"  # the last that Optuna creates; without it a storage is incomplete
+_LOCK_WAIT = 600  # seconds to wait for other workers to release the lock
 _FROZEN = 30  # seconds without a heartbeat while a worker blocks the others from asking and telling
 _LOCK_KEY = 0x6661636533640000  # "face3d": ours among all users of the server's advisory locks
 _OWN_FILE = "wait until it ends, or give this search a file of its own: --storage sqlite:///other.db"
@@ -118,8 +118,8 @@ class Storage:
     def opened(self, *, create: bool = False) -> Iterator[RDBStorage]:
         """Connect until the block ends. Without `create`, a storage without studies is an error, not a new file.
 
-        Raises StorageError, from the block too, if the database is missing, down, refuses us, is of a newer Optuna, or
-        is no database.
+        Raises StorageError, from the block too, if the database is missing, down or of a newer Optuna, if it refuses
+        access, or if the file is no database.
         """
         if not create:
             self._require_studies()
@@ -138,7 +138,7 @@ class Storage:
         url, options = self.url.render_as_string(hide_password=False), self._engine_options()
         engine = self._engine()
         try:
-            with one_at_a_time(engine):  # else two processes that find no tables both create them
+            with one_at_a_time(engine):  # else two processes could create the tables at once
                 return RDBStorage(url, engine_kwargs=options, skip_compatibility_check=True)
         finally:
             engine.dispose()
@@ -167,7 +167,7 @@ class Storage:
         return f"three slashes name a file from here, four name it from the root: sqlite:////{file.as_posix()}"
 
     def holds_studies(self) -> bool:
-        """Tell whether `opened` works without `create`. Raises StorageError."""
+        """Tell whether the storage exists, so that `opened` works without `create`. Raises StorageError."""
         if self.sqlite_file and not self.sqlite_file.is_file():
             return False
         with self.connected() as engine:
@@ -196,7 +196,7 @@ class Storage:
             existing = [self.sqlite_file] if self.sqlite_file.exists() else []
             return all(os.access(path, os.W_OK) for path in (*existing, self.sqlite_file.parent))
         with self.connected() as engine, engine.connect() as database:
-            if database.execute(text("show transaction_read_only")).scalar_one() == "on":  # also of a standby
+            if database.execute(text("show transaction_read_only")).scalar_one() == "on":  # also on a standby
                 return False
             table = sqlalchemy.inspect(engine).has_table("trials")
             right = "table_privilege('trials', 'insert')" if table else "schema_privilege(current_schema(), 'create')"
@@ -251,15 +251,15 @@ class Storage:
 
     @contextmanager
     def searching(self, hint: str = _OWN_FILE) -> Iterator[None]:
-        """Take the right to ask for trials. SQLite gives it to one process at a time, PostgreSQL to any number.
+        """Take the right to search. SQLite gives it to one process at a time, PostgreSQL to any number.
 
-        (On SQLite two workers can claim the same trial: it has no SELECT … FOR UPDATE.) `hint` is what to do while
-        another process has the right. Raises StorageError.
+        SQLite has no SELECT … FOR UPDATE, so two workers could claim the same trial. `hint` is shown while another
+        process has the right. Raises StorageError.
         """
         if not self.sqlite_file:
             yield
             return
-        self._require_folder()  # else filelock would create it, mistyped or not
+        self._require_folder()  # else filelock would create a mistyped folder
         path = self.sqlite_file.with_name(self.sqlite_file.name + ".lock")
         try:
             lock = take(path)
@@ -278,7 +278,7 @@ class Storage:
 
 
 def is_away(error: BaseException) -> bool:
-    """Tell whether the database does not answer for now: down, restarting, full, locked or read-only.
+    """Tell whether the database is away for now: down, restarting, full, locked or read-only.
 
     The caller may retry then. An error in the request is not one of these.
     """
@@ -301,8 +301,8 @@ def one_at_a_time(engine: Engine) -> Iterator[Callable[[], object]]:
     """Keep other processes out of the same block on the same PostgreSQL database; on SQLite `searching` does that.
 
     The server releases the lock when the connection ends, for any reason. It also ends the connection of a process that
-    was frozen in the block for a while. The rest of the block must then fail by itself. Or it calls the function that
-    the block receives, which raises an error that `is_away` recognises.
+    was frozen in the block. The rest of the block then fails by itself, or calls the function
+    that the block receives, which raises an error that `is_away` recognises.
     """
     with _in_this_process:
         if engine.dialect.name != "postgresql":
@@ -316,6 +316,6 @@ def one_at_a_time(engine: Engine) -> Iterator[Callable[[], object]]:
             try:
                 yield lambda: connection.execute(text("select 1"))
             finally:
-                with suppress(DBAPIError):  # the block's work is stored, whatever happened to this connection
+                with suppress(DBAPIError):  # the block's work is already stored
                     connection.rollback()
                     stack.close()

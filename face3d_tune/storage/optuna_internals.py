@@ -47,12 +47,12 @@ def trials_as_sampled_from(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def startup_trials(sampler: BaseSampler) -> int:
-    """Return after how many trials a sampler begins to use them; 0 for one that has no start-up."""
+    """Return the number of start-up trials of a sampler; 0 if it has no start-up."""
     return getattr(sampler, "_n_startup_trials", 0)
 
 
 def forget_importances() -> None:
-    """Empty the importances that optuna-dashboard keeps by study id, for all its applications in one place."""
+    """Clear the importances that optuna-dashboard caches by study id, for the whole process."""
     importances = sys.modules.get("optuna_dashboard._importance")
     getattr(importances, "param_importance_cache", {}).clear()
 

@@ -1,4 +1,4 @@
-"""Retries against a database that is away: note it once, try again later, and give up after a while."""
+"""Retries while the database is away: note it once, try again later, and give up after a timeout."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class DatabaseRetry:
-    """Retries of actions on the database. Nothing is lost meanwhile: the caller keeps what it could not store.
+    """Retries of actions on the database. The caller keeps what it could not store, so nothing is lost.
 
     Args:
         timeout: Seconds until it gives up, counted from the first failed attempt.
@@ -32,7 +32,7 @@ class DatabaseRetry:
         return max(0.0, self._next - time.monotonic())
 
     def attempt(self, action: Callable[[], T]) -> T | None:
-        """Return the result of `action`; None if the database is away, or was a moment ago, which skips the action.
+        """Return the result of `action`; None if the database is away, or the pause after a failure is not over.
 
         A failed action is called again later: it must continue where it stopped. Raises StorageAwayError after the
         timeout, and any other error of `action`.

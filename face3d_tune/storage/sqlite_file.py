@@ -18,7 +18,7 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 T = TypeVar("T")
 
 _WAIT = 60.0  # seconds to wait for a database viewer or a backup that has locked the file
-_LOOK_EVERY = 1.0  # seconds that SQLite waits by itself before we print that it does
+_LOOK_EVERY = 1.0  # seconds of silent waiting before a line is printed
 _SAY_EVERY = 10.0  # seconds between two lines about the wait
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # answers of a file system without locks
 _SOFT_WAIT = 1.0  # seconds to remove the lock file of a dead process and to take over
@@ -70,7 +70,7 @@ class _Cursor(sqlite3.Cursor):
 
 
 def _say(line: str) -> None:
-    """Print a line for the waiting user, but not one for every connection and every second."""
+    """Print a line for the waiting user, at most one in `_SAY_EVERY` seconds for all connections."""
     global _said
     if time.monotonic() - _said >= _SAY_EVERY:
         _said = time.monotonic()
@@ -79,7 +79,7 @@ def _say(line: str) -> None:
 
 
 class Held(TimeoutError):
-    """Another process has the lock file: which one, and what to do if a dead one has left it behind."""
+    """Another process has the lock file: its id and host, and the remedy if it has died."""
 
     def __init__(self, path: Path, *, left_behind: bool) -> None:
         super().__init__(f"{path} is held")

@@ -1,4 +1,4 @@
-"""The names of the studies in a storage, and the search for the one that a person means."""
+"""The names of the studies in a storage, and the choice of the one that a name means."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -36,8 +36,8 @@ def existing_name(storage: BaseStorage, name: str | None) -> str:
 def alike(name: str, names: Iterable[str]) -> str | None:
     """Return the study that a name means: the one of that name, else the only one that looks the same; or None.
 
-    Names look the same if they differ only in the Unicode form or in spaces at the ends. (A keyboard and a Mac's file
-    name write é differently.) Raises StudyError if several look the same.
+    Names look the same if they differ only in the Unicode form or in spaces at the ends. A keyboard and a Mac's file
+    name write é differently. Raises StudyError if several look the same.
     """
     found = [each for each in names if _plain(each) == _plain(name)]
     if name in found or not found:

@@ -1,8 +1,8 @@
 """The workers of a study: searching processes, the trials that each one claims, and their heartbeats.
 
-Two tables of our own beside Optuna's. Each worker states how long it may go without a heartbeat; after that it is dead.
-Only the database's clock is read. A running trial that no living worker claims is an orphan. That is decided under
-`storage.one_at_a_time`, where trials are also asked for and claimed.
+Two tables beside Optuna's hold them. Each worker states after how long without a heartbeat it is dead, by the
+database's clock. A running trial that no living worker claims is an orphan. Orphans are found under
+`database.one_at_a_time`, as trials are claimed.
 """
 
 import os
@@ -77,8 +77,8 @@ class Worker:
     Args:
         engine: The engine of the study's storage; missing tables are created.
         study_id: Optuna's.
-        silence: Seconds without a heartbeat after which the others take this worker for dead.
-        alone: Whether no other worker can be alive, as on SQLite, where `Storage.searching` sees to that.
+        silence: Seconds without a heartbeat after which the others presume this worker dead.
+        alone: Whether no other worker can be alive, as on SQLite with `Storage.searching`.
 
     Raises:
         StudyError: A living worker of this study has another version of face3d-tune.
@@ -97,7 +97,7 @@ class Worker:
                 self._prune(database)
                 self._forget_the_future(database)
                 self._last = clock(database)
-        # The network may have come back for this worker first; the others get time for a heartbeat.
+        # The network may be back for this worker first, so the others get time for a heartbeat.
         self._steady = self._last - silence + 2 * self.interval
 
     def _check_versions(self, database: Connection) -> None:
@@ -140,11 +140,11 @@ class Worker:
             with self._engine.begin() as database:
                 self._forget_the_future(database)
         if not 0 <= now - self._last <= 2 * self.interval:
-            self._steady = now  # whatever delayed this heartbeat, or set the clock back, may have affected the others
+            self._steady = now  # a delay, or a clock set back, may have affected the others too
         self._last = now
 
     def claim(self, trial_id: int) -> None:
-        """Claim a trial that was just asked for.
+        """Claim a new trial.
 
         It counts as a heartbeat: a worker that slept would lose the trial at once.
         """
@@ -168,11 +168,11 @@ class Worker:
         self._claimed.discard(trial_id)
 
     def forget(self, trial_id: int) -> None:
-        """Forget a trial that was lost or that this worker never received."""
+        """Forget a trial that was reassigned, or whose claim never arrived."""
         self._claimed.discard(trial_id)
 
     def orphans(self) -> list[Orphan]:
-        """Return running trials of the study without a living worker. Reliable only under `storage.one_at_a_time`."""
+        """Return running trials of the study without a living worker. Reliable only under `database.one_at_a_time`."""
         question = (
             "select t.number, t.trial_id, c.worker, w.host, w.pid, w.silence, w.seen from trials t "
             "left join face3d_tune_claims c on c.trial_id = t.trial_id "
@@ -187,8 +187,8 @@ class Worker:
         found = []
         for number, trial_id, owner, host, pid, silence, seen in rows:
             if owner == self.name:
-                if trial_id not in self._claimed:  # the database stored the claim, but its answer was lost
-                    found.append(Orphan(number, trial_id, "the storage went away as it was asked for"))
+                if trial_id not in self._claimed:  # stored, but the answer of the database was lost
+                    found.append(Orphan(number, trial_id, "the storage went away while it was claimed"))
             elif owner is None:
                 found.append(Orphan(number, trial_id, "no worker claims it"))
             elif host is None:
@@ -205,7 +205,7 @@ class Worker:
 
 
 class Heartbeat(threading.Thread):
-    """The thread of a worker's heartbeats; it calls `look_around` after each, and ends with its `with` block.
+    """The thread of a worker's heartbeats; it calls `look_around` after each, and ends with the `with` block.
 
     After any error it tries again at the next beat: without heartbeats the worker would lose its trials. Errors other
     than an absent database are reported to `note`, once.
@@ -239,7 +239,7 @@ class Heartbeat(threading.Thread):
                 self._look_around()
             except Exception as error:
                 problem = f"no heartbeat: {type(error).__name__}: {error}"
-                by_the_search = is_away(error) or isinstance(error, StudyGoneError)  # which the search itself reports
+                by_the_search = is_away(error) or isinstance(error, StudyGoneError)  # the search itself reports these
                 if not by_the_search and problem not in self._said:
                     self._said.add(problem)
                     self._note(problem)
