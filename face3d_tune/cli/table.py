@@ -122,19 +122,19 @@ def judged(found: Mapping[str, Any]) -> None:
     for heading, where in {"all views": "all", **bands, "pooled": "pooled"}.items():
         rows = [(row, _section(row["recognition"], where)) for row in found["rows"]]
         if any(rates["cosine"] is not None for _, rates in rows):  # else no view is in this band
-            table.add_row(heading, style="italic")
+            table.add_row(word(heading), style="italic")
         for row, rates in rows:
             if rates["cosine"] is not None:
-                table.add_row(row["name"], *_rates(rates), style="" if row["kind"] == "baseline" else "bold")
-    console.print(
-        f"{found['people']} {found['part']} people, {found['views']} views; galleries: the {gallery['judged']}"
-    )
-    console.print(f"people judged, and all {gallery['enrolled']} enrolled:\n")
+                style = "" if row["kind"] == "baseline" else "bold"
+                table.add_row(word(row["name"]), *_rates(rates), style=style)
+    console.print(f"{found['people']} {found['part']} people, {found['views']} views")
+    console.print(f"galleries: the {gallery['judged']} people judged, and all {gallery['enrolled']} enrolled\n")
     console.print(table)
-    console.print("\nTAR 1 %: share accepted at FAR 1 %; pooled: the mean of a person's predictions, as one query\n")
+    console.print("\nTAR 1 %: the share accepted at FAR 1 %")
+    console.print("pooled: the mean of a person's predictions, as one query\n")
     for each in found["differences"]:
         rate = "cosine" if each["rate"] == "cosine" else f"rank-1 {sizes[1]}"
-        console.print(f"{each['of']}: {rate} {confirmation.sentence(each, found['part'])}")
+        console.print(f"{each['of']}, {rate}: {confirmation.sentence(each, found['part'])}")
 
 
 def _section(recognition: Mapping[str, Any], where: str) -> Mapping[str, float | None]:

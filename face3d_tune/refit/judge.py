@@ -146,8 +146,10 @@ def doubts(row: Row, data: FaceData) -> list[str]:
     if known is None:
         found.append("it does not record its data, so judged people may be among those it was trained on")
     elif known != data.fingerprint():
-        other = f"other data, or another split or limits ({known}; these are {data.fingerprint()})"
-        found.append(f"it records {other}, so judged people may be among those it was trained on")
+        found.append(
+            f"it records other data, or another split or limits ({known}; these are {data.fingerprint()}), "
+            "so judged people may be among those it was trained on"
+        )
     if predictor.pose_unit is None:
         found.append(f"it does not record the unit of its poses; it gets {row.unit}")
     scale = predictor.landmark_scale
