@@ -66,7 +66,7 @@ def import_(
     from face3d_tune.errors import RefusedRunError
     from face3d_tune.script import earlier_run
     from face3d_tune.script.import_runs import examine
-    from face3d_tune.search.open_study import check, open_study, store_ridge
+    from face3d_tune.search.open_study import check, open_study, store_baselines
     from face3d_tune.search.trial_queue import TrialQueue
     from face3d_tune.storage.database import Storage
     from face3d_tune.storage.study_names import name_to_search
@@ -91,7 +91,7 @@ def import_(
     else:
         with place.searching(), place.opened(create=True) as opened:
             study = open_study(opened, name, bound, settings, data, stage)
-            store_ridge(study, data, settings.folds)
+            store_baselines(study, data, settings.folds)
             numbers = TrialQueue(study, opened).add_imported(taken)
         _print(examined, numbers)
     refused = len(examined) - len(taken)

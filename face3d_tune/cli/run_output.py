@@ -20,7 +20,7 @@ from face3d_tune.search.search import Search
 from face3d_tune.storage.database import Storage
 from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.other_programs import count_foreign
-from face3d_tune.study.settings import describe_data
+from face3d_tune.study.settings import describe_data, describe_kernel_ridge
 from face3d_tune.study.trials import best_trial, count_imported
 from face3d_tune.study.warm_start import WarmStart, moved
 
@@ -46,7 +46,7 @@ class TerminalView:
 
     def opening(self) -> AbstractContextManager[object]:
         """Show what takes half a minute where embeddings are wide, once for a study."""
-        return self._console.status("what ridge regression reaches, which is the line to beat")
+        return self._console.status("what ridge and kernel ridge reach, which are the lines to pass")
 
     def opened(self, opened: OpenSearch) -> SearchProgress:
         """Print where everything comes from and what will happen."""
@@ -139,10 +139,14 @@ def _introduce(console: Console, opened: OpenSearch) -> None:
     console.print(f"presets  {', '.join(names) or 'none'}{near}")
     console.print(f"device   {device_name(setup.device)}, mixed precision {setup.precision}; seed {search.seed}")
     console.print(f"engine   {opened.plan}")
-    ridge, over = StudyAttr.ridge_cosine.of(study.user_attrs), f" over {folds} folds of people" if folds > 1 else ""
+    ridge, kernel = (each.of(study.user_attrs) for each in (StudyAttr.ridge_cosine, StudyAttr.kernel_ridge_cosine))
+    over = f" over {folds} folds of people" if folds > 1 else ""
     ends = "" if setup.target is None else f"; ends at {_target(search)}"
-    lines = f"without a model it is {no_model:.4f}, ridge {ridge:.4f}"
-    console.print(f"goal     mean validation cosine{over}; {lines}{ends}\n")
+    lines = f"without a model it is {no_model:.4f}, ridge {ridge:.4f}, kernel ridge {kernel:.4f}"
+    console.print(f"goal     mean validation cosine{over}; {lines}{ends}")
+    if few := describe_kernel_ridge(study.user_attrs):
+        console.print(f"         {few}")
+    console.print()
 
 
 def _short(value: object) -> str:

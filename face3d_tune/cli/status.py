@@ -72,8 +72,8 @@ def _lines(study: dict[str, Any]) -> list[str]:
     if study["best_value"] is None:
         lines.append("         no completed trial yet")
     else:
-        known = (("without a model", study["no_model_cosine"]), ("ridge", study["ridge_cosine"]))
-        beside = "".join(f"; {name} {value:.4f}" for name, value in known if value is not None)
+        known = {"without a model": "no_model_cosine", "ridge": "ridge_cosine", "kernel ridge": "kernel_ridge_cosine"}
+        beside = "".join(f"; {name} {study[key]:.4f}" for name, key in known.items() if study[key] is not None)
         best = f"{study['best_value']:.4f}, trial {study['best_trial']} ({study['best_origin']})"
         best += f", mean over {study['folds']} folds" if study["folds"] > 1 else ""
         lines.append(f"         best validation cosine {best}{beside}")

@@ -13,7 +13,7 @@ from face3d_tune.cli.language import translate, word
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.yaw_bands import COLUMNS, YAW_BANDS, label
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
-from face3d_tune.study.settings import describe_yaw
+from face3d_tune.study.settings import describe_kernel_ridge, describe_yaw
 from face3d_tune.study.trials import best_trial, config_of, folds_of, is_imported, kept_cosine, preset_rows
 from face3d_tune.study.warm_start import WarmStart
 
@@ -28,7 +28,7 @@ def results_console() -> Console:
 
 
 def before_and_after(study: optuna.Study) -> None:
-    """Print the best trial beside every preset, no model and ridge regression, to stdout."""
+    """Print the best trial beside every preset, no model, ridge and kernel ridge regression, to stdout."""
     console, data = results_console(), StudyAttr.data.of(study.user_attrs)
     whom, folds = f"{data['people']['validation']} people never trained on", folds_of(study.user_attrs)
     if folds > 1:  # everybody who does not test validates once
@@ -41,7 +41,8 @@ def before_and_after(study: optuna.Study) -> None:
     console.print(f"Validation on {whom}:\n")
     console.print(_table(study, with_bands=False) if narrow else table)
     beside = "\n  cosine by |yaw|: in a wider terminal" if narrow else "; cosine also by |yaw|"
-    beside += f"\n  {said}" if (said := describe_yaw(data)) else ""
+    for said in filter(None, (describe_yaw(data), describe_kernel_ridge(study.user_attrs))):
+        beside += f"\n  {said}"
     console.print(f"\n* validation loss with weights 0.5 / 0.5, comparable between trials{beside}")
 
 
@@ -56,8 +57,9 @@ def _table(study: optuna.Study, *, with_bands: bool) -> Table:
     attrs = study.user_attrs
     no_model = (StudyAttr.no_model_cosine.get(attrs), StudyAttr.no_model_by_yaw.get(attrs, {}))
     ridge = (StudyAttr.ridge_cosine.get(attrs), StudyAttr.ridge_by_yaw.get(attrs, {}))
-    for name, (cosine, by_yaw) in (("no model", no_model), ("ridge", ridge)):
-        if cosine is not None:  # an older study has no ridge line
+    kernel_ridge = (StudyAttr.kernel_ridge_cosine.get(attrs), StudyAttr.kernel_ridge_by_yaw.get(attrs, {}))
+    for name, (cosine, by_yaw) in (("no model", no_model), ("ridge", ridge), ("kernel ridge", kernel_ridge)):
+        if cosine is not None:  # an older study lacks some of these lines
             values = [f"{cosine:.4f}", *bands(by_yaw)]
             table.add_row(*[word(name), *[""] * 7, *values][:used])
     if stage := WarmStart.of(study.user_attrs):

@@ -18,7 +18,7 @@ from face3d_tune.executor.slots import PlainSlot, Slots
 from face3d_tune.search import queued_params
 from face3d_tune.search.algorithms import make_sampler
 from face3d_tune.search.failed_trials import FailuresAsWorst
-from face3d_tune.search.open_study import open_study, store_ridge
+from face3d_tune.search.open_study import open_study, store_baselines
 from face3d_tune.search.pruning import TrialReporter
 from face3d_tune.search.retention import DEFAULT_KEEP, Retention
 from face3d_tune.search.target import reached
@@ -195,7 +195,7 @@ def open_search(
     Raises the errors of `open_study` and `Worker`.
     """
     study = open_study(storage, name, file, settings, setup.data, stage)
-    store_ridge(study, setup.data, settings.folds)
+    store_baselines(study, setup.data, settings.folds)
     queue = TrialQueue(study, storage, silence=silence)
     checkpoints = None
     if artifacts is not None:

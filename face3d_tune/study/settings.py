@@ -2,8 +2,8 @@
 
 import json
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
@@ -19,7 +19,7 @@ from face3d_tune.errors import StudyError
 from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.study_file import StudyFile
 from face3d_tune.study.summary import mean_by_band
-from face3d_tune.training import ridge
+from face3d_tune.training import kernel_ridge, ridge
 
 DEFAULT_SEED = 42
 ANOTHER = "start another study with --study-name NEW"
@@ -82,16 +82,37 @@ def ridge_attrs(data: FaceData, folds: int) -> dict[str, Any]:
     """
     parts = data.folds(folds)
     fitted = [ridge.fit(part) for part in parts]
+    by_yaw, cosine = _validated(fitted, parts)
+    return {
+        StudyAttr.ridge_penalty.key: fitted[0].penalty,
+        StudyAttr.ridge_by_yaw.key: by_yaw,
+        StudyAttr.ridge_cosine.key: cosine,
+    }
+
+
+def kernel_ridge_attrs(data: FaceData, folds: int) -> dict[str, Any]:
+    """Measure kernel ridge regression in the same way."""
+    parts = data.folds(folds)
+    fitted = [kernel_ridge.fit(part) for part in parts]
+    by_yaw, cosine = _validated(fitted, parts)
+    size = {"views": fitted[0].views, "centres": len(fitted[0].weights)}
+    return {
+        StudyAttr.kernel_ridge_choice.key: asdict(fitted[0].choice) | size,
+        StudyAttr.kernel_ridge_by_yaw.key: by_yaw,
+        StudyAttr.kernel_ridge_cosine.key: cosine,
+    }
+
+
+def _validated(
+    fitted: Sequence[ridge.Ridge | kernel_ridge.KernelRidge], parts: Sequence[FaceData]
+) -> tuple[dict[str, float | None], float]:
+    """Return the validation cosine of fits, each on its own data: by band of |yaw| and over all, mean over fits."""
     cosines = [each.cosines(part, "validation") for each, part in zip(fitted, parts, strict=True)]
     bands = [
         mean_by_yaw(values, part.yaw[part.parts["validation"][:, 1]])
         for values, part in zip(cosines, parts, strict=True)
     ]
-    return {
-        StudyAttr.ridge_penalty.key: fitted[0].penalty,
-        StudyAttr.ridge_by_yaw.key: mean_by_band(bands),
-        StudyAttr.ridge_cosine.key: fmean(float(values.mean()) for values in cosines),
-    }
+    return mean_by_band(bands), fmean(float(values.mean()) for values in cosines)
 
 
 def check_same(name: str, held: Mapping[str, Any], wanted: Mapping[str, Any], settings: Settings) -> None:
@@ -130,6 +151,13 @@ def describe_yaw(data: Mapping[str, Any]) -> str:
     """Say which angle a study's yaw is, from its `data` attribute; "" for the first, which files call yaw."""
     turn = recorded_selection(data)["turn_angle"]
     return "" if turn == "first" else f"yaw is the {turn} angle"
+
+
+def describe_kernel_ridge(attrs: Mapping[str, Any]) -> str:
+    """Say that kernel ridge was fitted with fewer centres than views; "" if with all, or not at all."""
+    choice = StudyAttr.kernel_ridge_choice.get(attrs, {})
+    few = choice and choice["centres"] < choice["views"]
+    return f"kernel ridge with {choice['centres']} of its {choice['views']} training views as centres" if few else ""
 
 
 def missing_options(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

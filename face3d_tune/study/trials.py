@@ -283,6 +283,7 @@ def summary(study: optuna.Study) -> dict[str, Any]:
         "folds": folds_of(attrs),
         "no_model_cosine": StudyAttr.no_model_cosine.get(attrs),
         "ridge_cosine": StudyAttr.ridge_cosine.get(attrs),
+        "kernel_ridge_cosine": StudyAttr.kernel_ridge_cosine.get(attrs),
         "confirmation": StudyAttr.confirmation.get(attrs),
         "data": StudyAttr.data.get(attrs),
     }

@@ -22,7 +22,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.data.face_data import load
 from face3d_tune.study import study_file
 from face3d_tune.study.presets import PRESETS
-from face3d_tune.training import ridge
+from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.model import Model
 
 STORAGE = "sqlite:///studies.db"
@@ -84,7 +84,7 @@ def session(tmp_path_factory, data_folder):
 def rows(printed):
     """The table by the name of the row, its cells split at blanks."""
     table = printed.partition("people never trained on:\n\n")[2].partition("\n\n")[0]
-    found = (re.match(r"(no model|best trial|\w+) +(.*)", line) for line in table.splitlines()[1:])
+    found = (re.match(r"(no model|best trial|kernel ridge|\w+) +(.*)", line) for line in table.splitlines()[1:])
     return {row[1]: row[2].split() for row in found}
 
 
@@ -114,13 +114,14 @@ def repeats(config, said):
 # run
 
 
-def test_the_search_ends_with_a_table_of_every_preset_the_best_trial_no_model_and_ridge(session):
+def test_the_search_ends_with_a_table_of_every_preset_the_best_trial_and_what_needs_no_training(session):
     table = rows(session.search.out)
     presets = ["baseline", "recommended", "aggressive", "conservative", "radians", "quickstart"]
-    assert list(table) == ["no model", "ridge", *presets, "best trial"]
+    assert list(table) == ["no model", "ridge", "kernel ridge", *presets, "best trial"]
     trials = {trial.user_attrs["preset"]: trial for trial in session.trials}
     assert f"{session.data.no_model_cosine('validation'):.4f}" in table["no model"]
-    assert f"{ridge.fit(session.data).cosines(session.data, 'validation').mean():.4f}" in table["ridge"]
+    for name, module in (("ridge", ridge), ("kernel ridge", kernel_ridge)):
+        assert f"{module.fit(session.data).cosines(session.data, 'validation').mean():.4f}" in table[name]
     for name in ("baseline", "recommended", "aggressive", "conservative", "radians"):
         assert table[name][0] == str(trials[name].number)
         assert f"{trials[name].value:.4f}" in table[name]
@@ -142,11 +143,10 @@ def test_progress_goes_to_stderr_with_a_line_for_every_trial(session):
         assert any(line.startswith(f"#{trial.number} {name}") and f"{trial.value:.4f}" in line for line in lines)
     assert f"{TRIALS} of {TRIALS} trials finished" in session.search.err
     assert "#0" not in session.search.out
-    simple = (
-        session.data.no_model_cosine("validation"),
-        ridge.fit(session.data).cosines(session.data, "validation").mean(),
-    )
-    assert f"without a model it is {simple[0]:.4f}, ridge {simple[1]:.4f}" in session.search.err
+    no_model = session.data.no_model_cosine("validation")
+    simple = [each.fit(session.data).cosines(session.data, "validation").mean() for each in (ridge, kernel_ridge)]
+    lines = f"without a model it is {no_model:.4f}, ridge {simple[0]:.4f}, kernel ridge {simple[1]:.4f}"
+    assert lines in session.search.err
 
 
 def test_running_again_finds_nothing_to_do_and_tells_how_to_get_more(session):
@@ -209,7 +209,9 @@ def test_no_trial_starts_after_the_timeout(session, tmp_path):
     assert "0 of 6 trials finished" in answer.err
     table = rows(answer.out)
     assert "best trial" not in table
-    assert [row for name, row in table.items() if name not in ("no model", "ridge")] == [["waiting"]] * 5 + [["=", "1"]]
+    assert [row for name, row in table.items() if name not in ("no model", "ridge", "kernel ridge")] == [
+        ["waiting"]
+    ] * 5 + [["=", "1"]]
     assert "Next:" not in answer.out
 
 

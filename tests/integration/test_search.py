@@ -5,6 +5,7 @@ import sqlite3
 import sys
 import time
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 
 import numpy as np
 import optuna
@@ -15,6 +16,7 @@ from conftest import QUICK_STUDY
 from fake_data import write_data
 from optuna.trial import TrialState
 from searches import CPU, DISTINCT, SAMPLED_ONLY, Watch, file_of, search_in, states
+from sqlalchemy import text
 
 import face3d_tune
 from face3d_tune.cli.main import main
@@ -29,7 +31,7 @@ from face3d_tune.study import study_file
 from face3d_tune.study.history import History
 from face3d_tune.study.presets import PRESETS
 from face3d_tune.study.trials import preset_rows, repeatable_config
-from face3d_tune.training import losses
+from face3d_tune.training import kernel_ridge, losses
 from face3d_tune.training.plain import Trainer
 
 TRIALS = 7  # of the searches that are interrupted: four presets, one random trial, two of the sampler
@@ -578,6 +580,9 @@ def test_a_study_whose_maker_died_before_it_had_said_everything_about_it_goes_on
         "data",
         "data_fingerprint",
         "id",
+        "kernel_ridge_by_yaw",
+        "kernel_ridge_choice",
+        "kernel_ridge_cosine",
         "no_model_by_yaw",
         "no_model_cosine",
         "preset_aliases",
@@ -587,6 +592,24 @@ def test_a_study_whose_maker_died_before_it_had_said_everything_about_it_goes_on
         "settings",
         "versions",
     }
+
+
+def test_what_a_study_lacks_of_the_lines_to_pass_is_measured_once_when_it_is_searched_again(
+    sqlite, quick, data, monkeypatch
+):
+    study = search_in(sqlite, quick, data).study
+    expected = study.user_attrs
+    study.set_user_attr("ridge_cosine", 0.123)  # as measured before
+    with sqlite.engine.begin() as connection:  # as a study of version 0.1.0
+        connection.execute(text("DELETE FROM study_user_attributes WHERE key LIKE 'kernel_ridge%'"))
+    study = search_in(sqlite, quick, data).study
+    assert study.user_attrs == expected | {"ridge_cosine": 0.123}
+    fitted = kernel_ridge.fit(data)
+    assert study.user_attrs["kernel_ridge_cosine"] == pytest.approx(fitted.cosines(data, "validation").mean())
+    stored = study.user_attrs["kernel_ridge_choice"]
+    assert stored == asdict(fitted.choice) | {"views": len(data.parts["train"]), "centres": len(fitted.weights)}
+    monkeypatch.setattr(kernel_ridge, "fit", None)  # nobody computes it a second time
+    search_in(sqlite, quick, data)
 
 
 def test_what_does_not_change_a_trials_value_may_change_between_two_runs(sqlite, quick, tmp_path, data):

@@ -283,6 +283,7 @@ def test_a_summary_counts_every_state_and_names_the_best(storage):
         "folds": 1,
         "no_model_cosine": 0.3,
         "ridge_cosine": None,
+        "kernel_ridge_cosine": None,
         "confirmation": None,
         "data": {"source": "here"},
     }
