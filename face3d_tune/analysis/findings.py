@@ -84,6 +84,12 @@ class Findings:
         return value
 
     @property
+    def kernel_ridge(self) -> float | None:
+        """Return that of kernel ridge, the line to pass; None for a study of an earlier version."""
+        value: float | None = StudyAttr.kernel_ridge_cosine.get(self.attrs)
+        return value
+
+    @property
     def confirmation(self) -> Mapping[str, Any] | None:
         """Return the confirmation on the test people, if the study has one."""
         confirmation: Mapping[str, Any] | None = StudyAttr.confirmation.get(self.attrs)

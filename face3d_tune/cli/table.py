@@ -92,7 +92,7 @@ def confirmed(found: Mapping[str, Any]) -> None:
             continue
         means = [_spread(row[part], row[f"{part}_sd"]) for part in ("validation", "test")]
         table.add_row(row["name"], value, *means, *bands(row["test_by_yaw"]), style=style)
-    for name, key in confirmation.SIMPLE.items():
+    for name, key in confirmation.simple_methods(found).items():
         row = found[key]
         table.add_row(
             word(name), "", *(_spread(row[part], None) for part in ("validation", "test")), *bands(row["test_by_yaw"])

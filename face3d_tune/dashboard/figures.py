@@ -16,6 +16,7 @@ Figure = dict[str, Any]
 # Colours of Okabe and Ito (2008), distinct also for colour-blind readers.
 _BEST, _NO_MODEL, _FAINT, _TEXT = "#0072B2", "#888888", "rgba(136,136,136,0.45)", "#808080"
 _PRESETS = ("#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
+_KERNEL_RIDGE = "#999933"  # olive of Tol (2021), which goes with these
 _MOST_PRUNED = 100  # curves; more cannot be told apart
 _COSINE = "mean cosine, validation people"
 
@@ -53,7 +54,7 @@ def _curves(found: Findings) -> Figure | None:
     last = max(step for trace in traces for step in trace["x"] if step)
     where = "" if folds_of(found.attrs) == 1 else ", all of fold 1"
     layout = _layout(f"Learning curves: best, presets, pruned{where}", "epoch", _COSINE)
-    return {"data": [*traces, _level("no model", found.no_model, 1, last)], "layout": layout}
+    return {"data": [*traces, *_levels(found, 1, last)], "layout": layout}
 
 
 def _progress(found: Findings) -> Figure | None:
@@ -71,7 +72,7 @@ def _progress(found: Findings) -> Figure | None:
         first = axis == "x"
         best = _line("best so far", [*at, end], [*values, values[-1]], _BEST, width=3, mode="lines+markers")
         best |= {"line": {**best["line"], "shape": "hv"}, "marker": {"size": [8] * len(at) + [0]}}
-        levels = [_level("no model", found.no_model, 0, end)]
+        levels = _levels(found, 0, end)
         if found.best_preset is not None and found.best_preset.trial is not None:
             levels.append(
                 _level(f"best preset: {found.best_preset.name}", found.best_preset.trial.value, 0, end, "dot")
@@ -86,6 +87,8 @@ def _progress(found: Findings) -> Figure | None:
 def _by_yaw(found: Findings) -> Figure | None:
     """Draw bars by band of |yaw|."""
     rows = [("no model", StudyAttr.no_model_by_yaw.of(found.attrs), _NO_MODEL)]
+    if found.kernel_ridge is not None:
+        rows.append(("kernel ridge", StudyAttr.kernel_ridge_by_yaw.of(found.attrs), _KERNEL_RIDGE))
     presets = [(name, trial) for name, trial in _presets(found) if TrialAttr.cosine_by_yaw.held_by(trial.user_attrs)]
     rows += [
         (name, TrialAttr.cosine_by_yaw.of(trial.user_attrs), colour)
@@ -152,6 +155,15 @@ def _line(
 ) -> Figure:
     line = _stroke(colour, width, dash)
     return {"type": "scatter", "mode": mode, "name": name, "x": list(x), "y": list(y), "line": line}
+
+
+def _levels(found: Findings, start: float, end: float) -> list[Figure]:
+    """Draw no model, and kernel ridge where it is known."""
+    levels = [_level("no model", found.no_model, start, end)]
+    if found.kernel_ridge is not None:
+        ends = [found.kernel_ridge] * 2
+        levels.append(_line("kernel ridge", [start, end], ends, _KERNEL_RIDGE, 2, dash="dashdot"))
+    return levels
 
 
 def _level(name: str, value: float | None, start: float, end: float, dash: str = "dash") -> Figure:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from optuna.trial import FrozenTrial, TrialState
 
-from face3d_tune.analysis.confirmation import SIMPLE, headline, told
+from face3d_tune.analysis.confirmation import headline, simple_methods, told
 from face3d_tune.analysis.findings import Findings
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.data.yaw_bands import YAW_BANDS, label
@@ -45,7 +45,7 @@ def study_note(found: Findings) -> str:
         f"## {_plain(found.name)}",
         *_confirmed(found),
         f"**Goal** the highest mean cosine between the model's output and the frontal embedding, on {whom}; "
-        f"without a model it is {found.no_model:.4f}{_ridge(found)}.",
+        f"without a model it is {found.no_model:.4f}{_simple(found)}.",
         f"**Data** {_plain(describe_data(found.attrs))}",
         f"**Budget** {done} ({states}) of at most {settings['epochs']} epochs{how}; seed {settings['seed']}.",
     ]
@@ -63,6 +63,10 @@ def study_note(found: Findings) -> str:
     rows = [_row("no model", None, found.no_model, StudyAttr.no_model_by_yaw.of(found.attrs), found)]
     if found.ridge is not None:
         rows.append(_row("ridge regression", None, found.ridge, StudyAttr.ridge_by_yaw.of(found.attrs), found))
+    if found.kernel_ridge is not None:
+        rows.append(
+            _row("kernel ridge", None, found.kernel_ridge, StudyAttr.kernel_ridge_by_yaw.of(found.attrs), found)
+        )
     rows += [_trial_row(_plain(row.name), row.trial, found) for row in found.presets if row.trial is not None]
     rows.append(_trial_row("**best trial**", found.best, found))
     name = shlex.quote(found.name)
@@ -96,21 +100,24 @@ def _confirmed(found: Findings) -> list[str]:
         for row in confirmation["candidates"]
         if not row["error"]
     ]
-    rows += [(name, None, confirmation[key]["validation"], confirmation[key]["test"]) for name, key in SIMPLE.items()]
+    simple = {name: confirmation[key] for name, key in simple_methods(confirmation).items()}
+    rows += [(name, None, row["validation"], row["test"]) for name, row in simple.items()]
     table = "| | in the study | validation, again | test people |\n|---|--:|--:|--:|\n"
     cells = [(_plain(name), *("–" if each is None else f"{each:.4f}" for each in values)) for name, *values in rows]
     details = "\n".join(f"- {_plain(line.strip())}" for line in told(confirmation)[1:])
     return [*lines, table + "\n".join(f"| {' | '.join(row)} |" for row in cells), details]
 
 
-def _ridge(found: Findings) -> str:
-    return "" if found.ridge is None else f", with ridge regression {found.ridge:.4f}"
+def _simple(found: Findings) -> str:
+    known = {"ridge regression": found.ridge, "kernel ridge": found.kernel_ridge}
+    return "".join(f", with {name} {value:.4f}" for name, value in known.items() if value is not None)
 
 
 def _is_it_the_model(found: Findings) -> list[str]:
     """Say whether a simpler method is better than the best trial, by the validation people."""
     cosine = kept_cosine(found.best) if found.best else None
-    simple = {"no model": found.no_model} | ({} if found.ridge is None else {"ridge regression": found.ridge})
+    known = {"no model": found.no_model, "ridge regression": found.ridge, "kernel ridge": found.kernel_ridge}
+    simple = {name: value for name, value in known.items() if value is not None}
     name = max(simple, key=lambda each: simple[each])
     if cosine is None or cosine > simple[name]:
         return []

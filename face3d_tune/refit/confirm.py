@@ -33,7 +33,7 @@ from face3d_tune.storage.database import one_at_a_time
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
 from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.trials import still_present
-from face3d_tune.training import ridge
+from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.base import PairTensors
 from face3d_tune.training.plain import Trainer
 
@@ -135,7 +135,7 @@ class Confirmation:
         # By validation people, never by test people: those only judge the winner.
         winner = max(trials, key=lambda row: row["validation"])
         best_preset = max(presets, key=lambda row: row["validation"], default=None)
-        simple = {"ridge": self._ridge(), "no model": self._no_model()}
+        simple = {"kernel ridge": self._kernel_ridge(), "ridge": self._ridge(), "no model": self._no_model()}
         against = [
             {"name": name, "kind": kind, **_compared(tables[winner["name"]], other)}
             for kind, others in (
@@ -192,6 +192,11 @@ class Confirmation:
 
     def _ridge(self) -> dict[str, Any]:
         fitted = ridge.fit(self._data, StudyAttr.ridge_penalty.get(self.study.user_attrs))
+        return _simple(self._data, float(fitted.cosines(self._data, "validation").mean()), fitted.cosines)
+
+    def _kernel_ridge(self) -> dict[str, Any]:
+        stored = StudyAttr.kernel_ridge_choice.get(self.study.user_attrs)
+        fitted = kernel_ridge.fit(self._data, None if stored is None else kernel_ridge.Choice.of(stored))
         return _simple(self._data, float(fitted.cosines(self._data, "validation").mean()), fitted.cosines)
 
     def _no_model(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from face3d_tune.analysis.confirmation import SIMPLE, entry_of, old_intervals, resolved
+from face3d_tune.analysis.confirmation import better_methods, entry_of, old_intervals, resolved, simple_methods
 from face3d_tune.report.blocks import Block, Paragraph, Runs, Table, Tiles
 from face3d_tune.report.content import Content
 from face3d_tune.report.words import NOT_KNOWN, Words
@@ -17,8 +17,8 @@ def confirmed(content: Content, say: Words) -> list[Block]:
     seeds = len(confirmation["seeds"])
     blocks: list[Block] = [] if content.confirmed_best else [Paragraph(say("confirmed_outdated"), "warning")]
     blocks += [Paragraph(_headline(confirmation, say)), _tiles(confirmation, say)]
-    if simpler := [name for name in SIMPLE if entry_of(confirmation, None, name)["verdict"] == "worse"]:
-        names = say.text("and").join(say.text(f"simpler_{SIMPLE[name]}") for name in simpler)
+    if simpler := better_methods(confirmation):
+        names = say.text("and").join(say.text(f"simpler_{_key(name)}") for name in simpler)
         blocks.append(Paragraph(say("simpler", names=names, winner=_name(confirmation["winner"], say)), "warning"))
     blocks += [
         Paragraph(say("confirmed_how", seeds=seeds, people=confirmation["people"]), "note"),
@@ -37,10 +37,15 @@ def confirmed(content: Content, say: Words) -> list[Block]:
 def _name(row: Mapping[str, Any], say: Words) -> str:
     """Name a candidate, or what it was compared with."""
     if row.get("kind") == "simple":
-        return say.text(SIMPLE[row["name"]])
+        return say.text(_key(row["name"]))
     if row.get("preset") or row.get("kind") == "preset":
         return say.preset(row["name"])
     return say.text("trial_number", trial=row["trial"])
+
+
+def _key(method: str) -> str:
+    """Return the key of a method without training, in a confirmation and in the texts."""
+    return method.replace(" ", "_")
 
 
 def _headline(confirmation: Mapping[str, Any], say: Words) -> Runs:
@@ -73,7 +78,7 @@ def _tiles(confirmation: Mapping[str, Any], say: Words) -> Tiles:
         tiles.append((f"{preset['test']:.4f}", say.text("tile_confirmed_preset"), _name(preset, say)))
     tiles += [
         (f"{confirmation[key]['test']:.4f}", say.text(f"tile_{key}"), say.text(f"tile_{key}_hint"))
-        for key in SIMPLE.values()
+        for key in simple_methods(confirmation).values()
     ]
     return Tiles(tiles)
 
@@ -90,7 +95,7 @@ def _candidates(confirmation: Mapping[str, Any], say: Words) -> Table:
             continue
         means = [_spread(row[part], row[f"{part}_sd"]) for part in ("validation", "test")]
         rows.append((name, value, *means, *(_three(row["test_by_yaw"][band]) for band in bands)))
-    for key in SIMPLE.values():
+    for key in simple_methods(confirmation).values():
         means = [f"{confirmation[key][part]:.4f}" for part in ("validation", "test")]
         rows.append(
             (say.text(key), NOT_KNOWN, *means, *(_three(confirmation[key]["test_by_yaw"][band]) for band in bands))

@@ -97,6 +97,9 @@ class Content:
     no_model_by_yaw: Mapping[str, float | None]
     ridge: float | None  # validation cosine of ridge regression; None: a study of an earlier version
     ridge_by_yaw: Mapping[str, float | None]
+    kernel_ridge: float | None  # the line to pass; None: a study of an earlier version
+    kernel_ridge_by_yaw: Mapping[str, float | None]
+    kernel_ridge_choice: Mapping[str, Any] | None  # landmarks, gamma, penalty; views and centres of the fit
     best: Entry | None
     presets: Sequence[Entry]
     runners_up: Sequence[Entry]
@@ -148,6 +151,9 @@ def content(found: Findings, made: datetime) -> Content:
         no_model_by_yaw=StudyAttr.no_model_by_yaw.of(attrs),
         ridge=found.ridge,
         ridge_by_yaw=StudyAttr.ridge_by_yaw.get(attrs, {}),
+        kernel_ridge=found.kernel_ridge,
+        kernel_ridge_by_yaw=StudyAttr.kernel_ridge_by_yaw.get(attrs, {}),
+        kernel_ridge_choice=StudyAttr.kernel_ridge_choice.get(attrs),
         best=_entry(best) if best else None,
         presets=[_entry(row.trial, row.name, row.same_as) for row in found.presets if row.trial],
         runners_up=[_entry(trial) for trial in found.runners_up],

@@ -39,7 +39,9 @@ def answer(content: Content, say: Words) -> list[Block]:
     tiles = [(f"{best.cosine:.4f}", say.text("tile_best"), say.text("tile_best_hint", trial=best.trial))]
     if gain.over_preset is not None:
         tiles.append((f"{best.cosine - gain.over_preset:.4f}", say.text("tile_preset"), say.preset(gain.preset)))
-    if content.ridge is not None:
+    if content.kernel_ridge is not None:
+        tiles.append((f"{content.kernel_ridge:.4f}", say.text("tile_kernel_ridge"), say.text("tile_kernel_ridge_hint")))
+    elif content.ridge is not None:
         tiles.append((f"{content.ridge:.4f}", say.text("tile_ridge"), say.text("tile_ridge_hint")))
     tiles.append((f"{content.no_model:.4f}", say.text("tile_no_model"), say.text("tile_no_model_hint")))
     found = _best(gain, best.cosine, best.trial, content.no_model, say)
@@ -52,10 +54,13 @@ def _model(cosine: float, content: Content, say: Words) -> Paragraph:
     if content.ridge is None:
         return Paragraph(say("model_unknown"), "note")
     simple = {"ridge": content.ridge, "no_model": content.no_model}
+    if content.kernel_ridge is not None:
+        simple["kernel_ridge"] = content.kernel_ridge
     name = max(simple, key=lambda key: simple[key])
     values = {key: f"{value:.4f}" for key, value in simple.items()}
     if cosine > simple[name]:
-        return Paragraph(say("model_above", **values, by=f"{cosine - simple['ridge']:.4f}"))
+        line, key = ("ridge", "model_above") if content.kernel_ridge is None else ("kernel_ridge", "model_above_kernel")
+        return Paragraph(say(key, **values, by=f"{cosine - simple[line]:.4f}"))
     return Paragraph(say(f"model_below_{name}", **values, by=f"{simple[name] - cosine:.4f}"), "warning")
 
 
@@ -226,6 +231,9 @@ def by_yaw(content: Content, say: Words) -> list[Block]:
     bands = list(content.no_model_by_yaw)
     rows = [(say.text("no_model"), *map(_two, content.no_model_by_yaw.values()))]
     rows.append((say.text("ridge"), *(_two(content.ridge_by_yaw.get(band)) for band in bands)))
+    if content.kernel_ridge is not None:
+        rows.append((say.text("kernel_ridge"), *(_two(content.kernel_ridge_by_yaw.get(band)) for band in bands)))
+    first = len(rows)
     rows += [(label, *(_two(entry.by_yaw.get(band)) for band in bands)) for label, entry, _ in shown]
     legend = [(label, kind) for label, _, kind in shown] + [(say.text("no_model"), "kept")]
     return [
@@ -233,7 +241,7 @@ def by_yaw(content: Content, say: Words) -> list[Block]:
         Columns(
             (
                 Figure([Drawing(say.text("drawing_yaw"), drawing)], legend, say("caption_yaw")),
-                Table([say.text("column_by_yaw"), *map(say.band, bands)], rows, marked=2 if content.best else None),
+                Table([say.text("column_by_yaw"), *map(say.band, bands)], rows, marked=first if content.best else None),
             )
         ),
     ]

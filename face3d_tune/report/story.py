@@ -11,6 +11,7 @@ _TERMS = (
     "cosine",
     "no_model",
     "ridge",
+    "kernel_ridge",
     "trial",
     "preset",
     "epoch",

@@ -13,9 +13,10 @@ the centres span (Nyström: Williams & Seeger, 2001).
 Cross-validation over training people chooses λ, γ, and the frame of the landmarks, or to omit them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, reduce
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,11 @@ class Choice:
     landmarks: str  # the name of a frame, or NO_LANDMARKS
     gamma: float
     penalty: float
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Self:
+        """Read what a study stores; whatever else stands there is no part of it."""
+        return cls(stored["landmarks"], stored["gamma"], stored["penalty"])
 
 
 START = Choice(NO_LANDMARKS, 0.5, 3.0)

@@ -23,7 +23,7 @@ from face3d_tune.data.face_data import load
 from face3d_tune.data.pairs import persons
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.storage.database import Storage
-from face3d_tune.training import ridge
+from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.checkpoint_file import checkpoint_args
 from face3d_tune.training.plain import Trainer
 
@@ -162,10 +162,11 @@ def test_a_training_is_that_of_the_trial_with_another_seed_and_its_kept_weights_
     assert record["epochs"] == 2
 
 
-def test_ridge_and_no_model_meet_the_same_people(done):
+def test_what_needs_no_training_meets_the_same_people(done):
     data, held = load(done.data), done.attrs["confirmation"]
     who = persons(data.parts["test"])
     for name, cosines in (
+        ("kernel_ridge", kernel_ridge.fit(data).cosines(data, "test")),
         ("ridge", ridge.fit(data).cosines(data, "test")),
         ("no_model", data.no_model_cosines("test")),
     ):
@@ -174,14 +175,15 @@ def test_ridge_and_no_model_meet_the_same_people(done):
     assert held["people"] == 6
     assert held["pairs"]["all"] == len(data.parts["test"]) == 30
     names = [entry["name"] for entry in held["against"]]
-    assert names == ["baseline", "recommended", "aggressive", "ridge", "no model"]
+    assert names == ["baseline", "recommended", "aggressive", "kernel ridge", "ridge", "no model"]
 
 
 def test_numbers_and_verdicts_go_to_stdout_and_progress_to_stderr(done):
     held, out = done.attrs["confirmation"], done.answer.out
     winner = held["winner"]
     assert re.search(rf"^{winner['name']} +{winner['value']:.4f}  {winner['validation']:.4f} ± ", out, re.M)
-    assert f"{held['ridge']['test']:.4f}" in re.search(r"^ridge.*$", out, re.M)[0]
+    for name, key in (("kernel ridge", "kernel_ridge"), ("ridge", "ridge")):
+        assert f"{held[key]['test']:.4f}" in re.search(rf"^{name}.*$", out, re.M)[0]
     assert "quickstart = recommended" in out
     assert f"Winner's curse: in the study {winner['name']} had {winner['value']:.4f}" in out
     assert "First evaluation on the test people" in out

@@ -122,6 +122,30 @@ def test_the_note_says_when_a_simpler_method_wins(study):
     assert "without a model it is 0.5000, with ridge regression 0.6600" in note
     assert "| ridge regression |  | 0.6600 |  | 0.800 | 0.700 | – |" in note
     assert "**The simpler method wins:** ridge regression reaches 0.6600, the best trial 0.6500." in note
+    study.set_user_attr("kernel_ridge_by_yaw", {"0-15": 0.81, "15-45": 0.72, "45-90": None})
+    study.set_user_attr("kernel_ridge_cosine", 0.67)
+    note = study_note(find(study))
+    assert "with ridge regression 0.6600, with kernel ridge 0.6700" in note
+    assert "| kernel ridge |  | 0.6700 |  | 0.810 | 0.720 | – |" in note
+    assert "**The simpler method wins:** kernel ridge reaches 0.6700, the best trial 0.6500." in note
+
+
+def test_kernel_ridge_is_drawn_where_it_is_known(study):
+    study.set_user_attr("kernel_ridge_by_yaw", {"0-15": 0.81, "15-45": 0.72, "45-90": None})
+    study.set_user_attr("kernel_ridge_cosine", 0.67)
+    drawn = figures(find(study))
+    for name, ends in (("learning-curves", [1, 3]), ("best-value", [0, 5.0])):
+        line = traces(drawn[name])["kernel ridge"]
+        assert (line["x"], line["y"]) == (ends, [0.67, 0.67])
+    assert traces(drawn["cosine-by-yaw"])["kernel ridge"]["y"] == [0.81, 0.72, None]
+
+
+def test_a_confirmation_with_kernel_ridge_compares_with_it_first(study):
+    study.set_user_attr("confirmation", confirmation_of(kernel_ridge="worse", headline=None))
+    note = study_note(find(study))
+    assert "trial 12 is worse than kernel ridge by 0.0200 (0.0100 to 0.0300); no preset could be trained" in note
+    assert "| kernel ridge | – | 0.6700 | 0.7000 |" in note
+    assert "A simpler method wins: trial 12 is worse than kernel ridge (seconds, and no tuning)." in note
 
 
 def test_what_a_confirmation_stores_is_no_list_of_numbers_beside_the_note(served, study):
