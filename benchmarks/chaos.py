@@ -9,7 +9,6 @@ bit, what the study holds. Ends with exit code 1 if anything is wrong.
 
 import argparse
 import contextlib
-import multiprocessing
 import os
 import random
 import signal
@@ -17,7 +16,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import optuna
@@ -25,6 +23,7 @@ import sqlalchemy
 import torch
 from changes import read, record, violations
 from fake_data import write_data
+from forked import Run
 from optuna.trial import FrozenTrial
 from servers import Server, server
 from sqlalchemy.exc import OperationalError
@@ -73,17 +72,6 @@ class Report:
     wrong: list[str] = field(default_factory=list)
 
 
-def _work(words: list[str], log: str) -> None:
-    """One worker, in a process of its own."""
-    from face3d_tune.cli.main import main
-
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(descriptor, stream)
-    os.environ["FACE3D_TUNE_ENGINE"] = "plain"
-    main(words)
-
-
 class Chaos:
     """Workers of one study, whatever happens to them."""
 
@@ -102,21 +90,13 @@ class Chaos:
         self._words += ["--trials", total, "--slots", 1, "--device", "cpu", "--worker-timeout", f"{SILENCE}s"]
         self._words += ["--artifacts", folder / "artifacts"]
         self._engine = sqlalchemy.create_engine(self.url.replace("postgresql:", "postgresql+psycopg:"))
-        self._context = multiprocessing.get_context("forkserver")
-        preload = [
-            "torch._dynamo",
-            "face3d_tune.search.search",
-            "face3d_tune.executor.plan",
-            "face3d_tune.cli.progress",
-        ]
-        self._context.set_forkserver_preload([*preload, "face3d_tune.cli.table"])
-        self._workers: list[BaseProcess | None] = [None] * workers
+        self._workers: list[Run | None] = [None] * workers
         self._frozen: dict[int, float] = {}  # place of a worker, and when it is thawed
 
     def run(self, kills: int, restarts: int, freezes: int) -> Report:
         """Search to the end, and see what the history says."""
         began, finished = time.monotonic(), 0
-        while finished < self._total or any(worker and worker.is_alive() for worker in self._workers):
+        while finished < self._total or any(worker and worker.poll() is None for worker in self._workers):
             self._thaw()
             if finished < self._total:
                 self._replace_dead()
@@ -135,23 +115,23 @@ class Chaos:
         return self.report
 
     def _replace_dead(self) -> None:
+        environment = {**os.environ, "FACE3D_TUNE_ENGINE": "plain"}
         for place, worker in enumerate(self._workers):
-            if worker is None or not worker.is_alive():
-                self._workers[place] = self._context.Process(
-                    target=_work, args=([str(w) for w in self._words], self.log)
-                )
-                self._workers[place].start()
+            if worker is None or worker.poll() is not None:
+                with self.log.open("ab") as log, open(os.devnull) as nothing:
+                    streams = (nothing.fileno(), log.fileno(), log.fileno())
+                    self._workers[place] = Run(self._words, cwd=self.log.parent, env=environment, streams=streams)
                 self.report.started += 1
 
     def _any(self) -> int | None:
-        awake = [place for place, worker in enumerate(self._workers) if worker and worker.is_alive()]
+        awake = [place for place, worker in enumerate(self._workers) if worker and worker.poll() is None]
         awake = [place for place in awake if place not in self._frozen]
         return self._dice.choice(awake) if awake else None
 
     def _kill(self) -> None:
         if (place := self._any()) is not None:
             self._workers[place].kill()
-            self._workers[place].join()
+            self._workers[place].wait()
             self.report.kills += 1
 
     def _freeze(self) -> None:
