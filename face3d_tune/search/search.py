@@ -155,8 +155,7 @@ class Search:
             TrialAttr.preset.key: asked.preset,
             TrialAttr.config.key: config.to_dict(),
         }
-        for key, value in begun.items():
-            trial.set_user_attr(key, value)
+        self.queue.store(trial, begun)
 
         def note(line: str) -> None:
             watcher.note(f"trial {trial.number}: {line}")

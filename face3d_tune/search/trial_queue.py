@@ -4,7 +4,7 @@ The worker that claims a trial makes each change, under `database.one_at_a_time`
 next worker recognises a crash between any two. So the number of finished trials is exact with any number of workers.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,7 @@ from sqlalchemy import text
 from face3d_tune.executor.tasks import RETRIES
 from face3d_tune.search.trial_run import Cause, Outcome
 from face3d_tune.storage.database import one_at_a_time
-from face3d_tune.storage.optuna_internals import fixed_params, storage_of, study_id, trial_id
+from face3d_tune.storage.optuna_internals import fixed_params, storage_of, store_attrs, study_id, trial_id
 from face3d_tune.storage.workers import DEFAULT_SILENCE, Orphan, Worker
 from face3d_tune.study import history
 from face3d_tune.study.attrs import Attr, StudyAttr, TrialAttr
@@ -135,6 +135,10 @@ class TrialQueue:
             self.worker.claim(trial_id(trial))  # last: a trial without a claim shows a crash at once
             return trial
 
+    def store(self, trial: optuna.Trial | FrozenTrial, attrs: Mapping[str, Any]) -> None:
+        """Store user attributes of a running trial, all of them or none. Raises UpdateFinishedTrialError."""
+        store_attrs(self._engine, trial, attrs)
+
     def tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
         """End a trial, or requeue it if only its process died. Raises TrialLost.
 
@@ -142,8 +146,7 @@ class TrialQueue:
         """
         try:
             if not self._storage.get_trial(trial_id(trial)).state.is_finished():
-                for key, value in outcome.attrs.items():  # many small writes, outside the lock
-                    trial.set_user_attr(key, value)
+                self.store(trial, outcome.attrs)  # outside the lock
                 self._storage.set_trial_system_attr(trial_id(trial), history.ATTR, outcome.history)
             with one_at_a_time(self._engine):
                 held = self._storage.get_trial(trial_id(trial))
@@ -238,9 +241,8 @@ class TrialQueue:
         reason = reason if again else f"{reason}; that was the last of {RETRIES} retries"
         mark: dict[str, Any] = {TrialAttr.stop_reason.key: "error", TrialAttr.error.key: reason}
         mark |= {REQUEUED: True} if again else {TrialAttr.cause.key: death}
+        self.store(trial, mark)
         # `Study` cannot write to a trial of another process.
-        for key, value in mark.items():
-            self._storage.set_trial_user_attr(trial_id(trial), key, value)
         self._storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
 
     def _next_ordinal(self) -> int:

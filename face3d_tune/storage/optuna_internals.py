@@ -4,21 +4,28 @@ Optuna may change them in any release. Each has a test that fails, saying so, in
 """
 
 import copy
+import json
 import sys
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.storages._rdb.models import BaseModel, StudyModel, TrialModel
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Table
+from sqlalchemy import Table, select, text
+from sqlalchemy.engine import Engine
 
 NO_RECORD = "Record does not exist."  # the text of the KeyError for a study or trial that was deleted
 TABLES: list[Table] = BaseModel.metadata.sorted_tables  # a table stands after those that it refers to
 STUDIES: Table = StudyModel.__table__
 TRIALS: Table = TrialModel.__table__
+_UPSERT = (
+    "insert into trial_user_attributes (trial_id, key, value_json) values (:trial, :key, :value) "
+    "on conflict (trial_id, key) do update set value_json = excluded.value_json"
+)
 
 
 def storage_of(study: optuna.Study) -> BaseStorage:
@@ -34,6 +41,25 @@ def study_id(study: optuna.Study) -> int:
 def trial_id(trial: optuna.Trial | FrozenTrial) -> int:
     """Return the id of a trial, without asking the storage."""
     return trial._trial_id
+
+
+def store_attrs(engine: Engine, trial: optuna.Trial | FrozenTrial, attrs: Mapping[str, Any]) -> None:
+    """Store user attributes of a trial in one transaction; `Trial.set_user_attr` makes one for each.
+
+    Raises UpdateFinishedTrialError if the trial has ended, and KeyError if it was deleted.
+    """
+    with engine.begin() as database:
+        state = database.execute(
+            select(TRIALS.c.state).where(TRIALS.c.trial_id == trial_id(trial))
+        ).scalar_one_or_none()
+        if state is None:
+            raise KeyError(NO_RECORD)
+        if state.is_finished():
+            raise UpdateFinishedTrialError(f"Trial#{trial.number} has already finished and can not be updated.")
+        rows = [{"trial": trial_id(trial), "key": key, "value": json.dumps(value)} for key, value in attrs.items()]
+        database.execute(text(_UPSERT), rows)
+    held = trial._cached_frozen_trial if isinstance(trial, optuna.Trial) else trial
+    held.user_attrs.update(attrs)
 
 
 def fixed_params(trial: FrozenTrial) -> Mapping[str, Any] | None:

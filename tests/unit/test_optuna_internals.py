@@ -5,6 +5,7 @@ from importlib import import_module, metadata
 
 import optuna
 import pytest
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import CmaEsSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -22,6 +23,7 @@ from face3d_tune.storage.optuna_internals import (
     forget_importances,
     startup_trials,
     storage_of,
+    store_attrs,
     study_id,
     trial_id,
     trials_as_sampled_from,
@@ -52,6 +54,32 @@ def test_a_trial_knows_its_id(study, sqlite):
         assert hasattr(trial, "_trial_id"), changed(f"{kind}._trial_id")
         known = sqlite.get_trial_id_from_study_id_trial_number(study_id(study), trial.number)
         assert trial_id(trial) == known, changed(f"{kind}._trial_id")
+
+
+def test_many_attributes_of_a_trial_are_stored_at_once_as_optuna_stores_each(storage):
+    study = our_study(storage, "faces")
+    ours, theirs = study.ask(), study.ask()
+    attrs = {"名": "值", "config": {"lr": 1e-7, "none": None}, "nan": [float("inf"), 0.1], "seed": 2**60}
+    for change in (attrs, {"seed": 7, "late": True}):
+        store_attrs(storage.engine, ours, change)
+        for key, value in change.items():
+            theirs.set_user_attr(key, value)
+    assert ours.user_attrs == theirs.user_attrs == attrs | {"seed": 7, "late": True}
+    first, second = study.get_trials()
+    assert first.user_attrs == second.user_attrs == ours.user_attrs
+
+
+def test_many_attributes_of_a_trial_that_ended_or_is_gone_are_refused_as_each_would_be(sqlite):
+    study = our_study(sqlite, "faces")
+    for store in (lambda trial: trial.set_user_attr("a", 1), lambda trial: store_attrs(sqlite.engine, trial, {"a": 1})):
+        ended, gone = study.ask(), our_study(sqlite, "gone").ask()
+        study.tell(ended, 0.5)
+        with pytest.raises(UpdateFinishedTrialError, match=r"Trial#\d has already finished"):
+            store(ended)
+        optuna.delete_study(study_name="gone", storage=sqlite)
+        with pytest.raises(KeyError, match=NO_RECORD):
+            store(gone)
+    assert all(trial.user_attrs == {} for trial in study.get_trials())
 
 
 def test_a_queued_trial_holds_its_parameters(study):
