@@ -48,6 +48,7 @@ PAGES = (
 # Rooms of the package whose source is held to the list. The tuple only grows.
 ROOMS = (
     "analysis",
+    "cli",
     "dashboard",
     "data",
     "executor",

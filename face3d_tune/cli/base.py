@@ -1,4 +1,4 @@
-"""What every command is made of: how it shows its help, and how it answers a mistake.
+"""The base of every command: its help, and its answer to a mistyped option or command.
 
 Commands import the rest of the package inside their functions, so that `--help` does not pay for torch.
 """
@@ -70,7 +70,7 @@ class Command(click.Command):
         return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write each option group under its heading; what belongs to no group comes last, under "Options"."""
+        """Write each option group under its heading; the other options come last, under "Options"."""
         headings = getattr(self.callback, _HEADINGS, {})
         groups: dict[str, list[tuple[str, str]]] = {heading: [] for heading in (*headings.values(), "Options")}
         for param in self.get_params(ctx):
@@ -104,7 +104,7 @@ def _remember_debug(context: click.Context, _: click.Parameter, value: bool) -> 
 
 
 class Group(click.Group):
-    """A group of commands that answers a mistyped one with the nearest."""
+    """A group of commands that suggests the nearest one for a mistyped name."""
 
     command_class = Command
 
@@ -113,7 +113,7 @@ class Group(click.Group):
         _add_language(self)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which they are used, not of the alphabet."""
+        """List the commands in the order of use, not of the alphabet."""
         return list(self.commands)
 
     def resolve_command(

@@ -1,4 +1,4 @@
-"""`face3d-tune completion`: the shell's Tab key."""
+"""`face3d-tune completion`: Tab completion for the shell."""
 
 import click
 from click.shell_completion import get_completion_class
@@ -6,7 +6,7 @@ from click.shell_completion import get_completion_class
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.options import Choice
 
-_VARIABLE = "_FACE3D_TUNE_COMPLETE"  # where click looks
+_VARIABLE = "_FACE3D_TUNE_COMPLETE"  # the variable that click reads
 _INSTALL = """\b
 Add one line to the file that your shell reads when it starts:
   ~/.bashrc    eval "$(face3d-tune completion bash)"

@@ -1,4 +1,4 @@
-"""`face3d-tune confirm`: whether the best of a study is really better, on people whom no decision has seen."""
+"""`face3d-tune confirm`: is the best of a study really better, on people who took no part in any decision?"""
 
 import json
 import shlex
@@ -118,7 +118,7 @@ def confirm(
 
 
 def _require_test_people(study: Any) -> None:
-    """Raise StudyError for a study that set nobody apart."""
+    """Raise StudyError for a study without test people."""
     from face3d_tune.errors import StudyError
 
     if StudyAttr.data.of(study.user_attrs)["split"] == "none":
@@ -141,7 +141,7 @@ def _require_preset(name: str | None, picked: "list[Candidate]") -> None:
 
 
 def _introduce(console: "Console", confirmation: "Confirmation", plan: "Plan") -> None:
-    """Say what will be trained."""
+    """Print what will be trained."""
     from face3d_tune.study.settings import describe_data
 
     trials = [each.name for each in confirmation.picked if not each.preset]
@@ -160,7 +160,7 @@ def _introduce(console: "Console", confirmation: "Confirmation", plan: "Plan") -
 
 
 def _train(console: "Console", confirmation: "Confirmation", plan: "Plan", precision: "Precision") -> None:
-    """Train what is missing: a line for each training that ends, and on a terminal a bar."""
+    """Run the missing trainings: print a line for each that ends, and on a terminal a bar."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from face3d_tune.cli.progress import Interrupt

@@ -10,7 +10,7 @@ from face3d_tune.cli.language import translate, word
 
 
 class Console(rich.console.Console):
-    """Prints lines in the chosen language; colours and markup only where they are asked for."""
+    """A console that prints in the chosen language; colours and markup only on request."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, **options)
@@ -20,7 +20,7 @@ class Console(rich.console.Console):
         super().print(*(translate(each) if isinstance(each, str) else each for each in objects), **options)
 
     def status(self, status: Any, **options: Any) -> Status:
-        """Show what takes a while."""
+        """Show a spinner with a text while the block runs."""
         return super().status(translate(status), **options)
 
 

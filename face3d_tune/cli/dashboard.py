@@ -102,5 +102,5 @@ def dashboard(
         if browser:
             webbrowser.open(url)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Optuna has one for every plot of a young study
+            warnings.simplefilter("ignore")  # Optuna warns for every plot of a study with few trials
             server.serve_forever()

@@ -44,7 +44,9 @@ def check(folder: Path | None, **selection: Any) -> None:
         if problem.hint:
             say(f"  hint: {problem.hint}")
     count = len(inspection.errors)
-    raise DataError(f"{count} problem{'s' * (count > 1)} in {inspection.source}", hint="")  # each has its own above
+    raise DataError(
+        f"{count} problem{'s' * (count > 1)} in {inspection.source}", hint=""
+    )  # each problem has its own above
 
 
 @data.command(epilog=example("face3d-tune data sample path/to/new/folder"))
@@ -74,7 +76,7 @@ def convert(folder: Path, out: Path, pose_unit: Any, unit_if_unrecorded: Any) ->
 
 
 def _describe(data: "FaceData") -> None:
-    """Print what valid data hold."""
+    """Print the contents of valid data."""
     import numpy as np
 
     from face3d_tune.data.doubts import SHARE, narrowest_arc
@@ -107,7 +109,7 @@ def _describe(data: "FaceData") -> None:
 
 
 def _histogram(yaw: list[float]) -> list[str]:
-    """One line with a bar per BIN degrees; what lies beyond ±90 is counted in one bar on each side."""
+    """Return one line with a bar per BIN degrees; one bar on each side counts the angles beyond ±90."""
     last = 90 // BIN
     counts = dict.fromkeys(range(-last - 1, last + 1), 0)
     for angle in yaw:

@@ -1,4 +1,4 @@
-"""`face3d-tune doctor`: whether a search would run here, and what to do if not."""
+"""`face3d-tune doctor`: checks whether a search can run here, with a fix for each problem."""
 
 import json
 from dataclasses import asdict

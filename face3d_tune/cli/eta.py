@@ -4,20 +4,20 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, variance
 
-_FEWEST = 5  # finished trials; fewer say little, the presets being slower than what is pruned
-_WITHIN = 1.28  # standard deviations to each side that hold 80 of 100 outcomes, if they are normal
+_FEWEST = 5  # finished trials; fewer mislead, since presets take longer than pruned trials
+_WITHIN = 1.28  # standard deviations; 80 % of normal outcomes lie within
 
 
 def time_left(seconds: Sequence[float], remaining: int, at_once: int, spent: float) -> tuple[float, float] | None:
-    """Seconds that the rest of a search takes in 80 of 100 cases, if later trials are like earlier ones; or None.
+    """Estimate the remaining seconds of a search, as an interval of 80 %; None after too few trials.
 
-    The sum of so many draws has a mean and a variance, to which the doubt about the mean itself is added.
+    Later trials are taken to be like earlier ones. The variance is that of the sum, and of the mean itself.
 
     Args:
-        seconds: What each finished trial took.
+        seconds: Duration of each finished trial.
         remaining: Trials that are still to be finished, those in training included.
         at_once: Trials in training at the same time.
-        spent: Seconds that those in training have taken already.
+        spent: Seconds that the trials in training have taken so far, in all.
     """
     if len(seconds) < _FEWEST or at_once < 1:
         return None
@@ -28,7 +28,7 @@ def time_left(seconds: Sequence[float], remaining: int, at_once: int, spent: flo
 
 
 def in_words(low: float, high: float) -> str:
-    """`8–12 min`, in the unit in which the higher number is easy to read."""
+    """Format an interval as `8–12 min`, in the unit that suits the higher number."""
     for unit, length, digits in (("h", 3600.0, 1), ("min", 60.0, 0), ("s", 1.0, 0)):
         if high >= 1.5 * length or unit == "s":
             first, last = (f"{value / length:.{digits}f}" for value in (low, high))

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from face3d_tune.script.flags import Script
     from face3d_tune.study.trials import StoredTrial
 
-_LINES = 20  # of what a script printed, if it did not train
+_LINES = 20  # shown of the output of a script that did not train
 
 
 def command_options(function: Any) -> Any:
-    """`--script`, `--shell`, `--partial`: how a training command is said."""
+    """Add `--script`, `--shell` and `--partial`, which shape a training command."""
     for option in reversed(
         (
             click.option(
@@ -213,7 +213,7 @@ def _check(
     *,
     partial: bool,
 ) -> None:
-    """Try the script for one epoch and say on stderr how that compares with the trial's first.
+    """Run the script for one epoch, and compare it on stderr with the first epoch of the trial.
 
     Raises ScriptError if it does not train, and unless `partial` if it builds another model.
     """
@@ -251,7 +251,7 @@ def _check(
 
 
 def _list_presets() -> None:
-    """Every preset a line, with the values in which they differ."""
+    """Return a line for each preset, with the values that differ between presets."""
     from face3d_tune.cli.console import Table
     from face3d_tune.cli.table import results_console
     from face3d_tune.study.presets import PRESETS

@@ -1,4 +1,4 @@
-"""`face3d-tune import`: a search begins with what has been paid for already."""
+"""`face3d-tune import`: earlier runs as the first trials of a study."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,7 +106,7 @@ def import_(
 
 
 def _print(examined: "Sequence[Examined]", numbers: "dict[str, tuple[int, bool]]") -> None:
-    """Every run a line: what it claims, what its weights give, and what becomes of it; then every reason."""
+    """Return a line for each run: its claimed and measured cosine, and the decision; then every reason."""
     from face3d_tune.cli.console import Table
     from face3d_tune.cli.table import results_console
 

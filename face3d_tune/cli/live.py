@@ -1,4 +1,4 @@
-"""The picture of a search in a terminal: a line for every trial in training, and one for the study."""
+"""The live picture of a search: a line for each trial in training, and one for the study."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from face3d_tune.cli.eta import in_words
 from face3d_tune.cli.language import translate
 
 _NAME = 18  # columns for number and name of a trial
-_SHORT = 12  # columns of a name that stands among others where there is little room
-_ROOM_FOR_BAR = 100  # columns of a terminal that has some left
+_SHORT = 12  # columns of a name in a narrow terminal
+_ROOM_FOR_BAR = 100  # columns of a terminal with room for a bar
 _BAR = 20
 
 
 @dataclass(frozen=True, slots=True)
 class InTraining:
-    """A trial in a slot; without a cosine before its first epoch has ended."""
+    """A trial in training; it has no cosine before the end of its first epoch."""
 
     number: int
     name: str  # its preset's, or `sampled`
@@ -32,7 +32,7 @@ class InTraining:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where the study is."""
+    """The progress of a study."""
 
     name: str
     done: int  # completed and pruned trials
@@ -47,13 +47,13 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Draws itself into any width without breaking a line."""
+    """The picture, for a terminal of any width; no line breaks."""
 
     standing: Standing
     training: Sequence[InTraining]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """One line each; where the terminal has too few, the study's stays and the last trials are counted."""
+        """Return the lines; if the terminal has too few, the study's stays and the last trials are only counted."""
         width, room = options.max_width, max(1, options.max_height - 2)
         fit = len(self.training) if len(self.training) <= room else room - 1
         lines = [self._trial(trial, width) for trial in self.training[:fit]]
@@ -76,11 +76,11 @@ class Picture:
             text.append(translate(f"  cosine {trial.cosine:.4f}"))
             if self.standing.to_beat:
                 name, value = self.standing.to_beat
-                if self.standing.to_beat_by_fold:  # the same people, or the difference would be one between people
+                if self.standing.to_beat_by_fold:  # on the same people, else the difference would be between people
                     value = self.standing.to_beat_by_fold[trial.fold - 1]
                 beside = f"{trial.cosine - value:+.4f} on {shortened(name, _NAME if wide else _SHORT)}"
                 text.append(f"  {translate(beside)}", "green" if trial.cosine > value else "dim")
-        if trial.lr is not None and (wide or trial.folds == 1):  # there is no room for both
+        if trial.lr is not None and (wide or trial.folds == 1):  # a narrow terminal has no room for both
             text.append(f"  lr {trial.lr:.1e}")
         name = in_columns(f"#{trial.number} {trial.name}")
         return Text(shortened(name, max(_NAME, width - text.cell_len))).append_text(text)

@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, print, exit code. Every failure leaves as one line and a hint."""
+"""The entry point: parse, run one command, return an exit code. A failure prints one line and a hint."""
 
 import errno
 import os
@@ -103,7 +103,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def hide_secrets_in_tracebacks() -> None:
-    """Print without secrets what no command catches, also in other threads."""
+    """Print uncaught exceptions without secrets, also those of other threads."""
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         click.echo(safe("".join(traceback.format_exception(kind, error, trace))), err=True, nl=False)
@@ -116,19 +116,19 @@ def hide_secrets_in_tracebacks() -> None:
 
 
 def _mend_environment() -> None:
-    """Drop the carriage return that a .env file edited on Windows leaves at the end of a value."""
+    """Strip carriage returns from variables: a .env file edited on Windows leaves them at the ends."""
     for name, value in os.environ.items():
         if name.startswith((_OURS, *_OF_OTHERS)) and value.endswith("\r"):
             os.environ[name] = value.rstrip("\r\n")
 
 
 def _learn_secrets(arguments: Sequence[str]) -> None:
-    """Learn what no message may show: passwords in whatever was typed or stands in the environment."""
+    """Collect the passwords of command line and environment, which no message may show."""
     forget()
     for word in (*arguments, *os.environ.values()):
         learn_url(word)
     for name in _SECRET_VARIABLES:
-        if (value := os.environ.get(name, "")) != "auto":  # a token that is still to be made up
+        if (value := os.environ.get(name, "")) != "auto":  # a token that is yet to be generated
             learn(value)
 
 
@@ -138,7 +138,7 @@ def _interrupted() -> int:
 
 
 def _is_interrupt(error: BaseException) -> bool:
-    """Tell whether Ctrl-C came in the middle of an import, which then says that the module is broken."""
+    """Tell whether Ctrl-C interrupted an import, which then reports a broken module."""
     chain, known = error, isinstance(error, ImportError | SystemError)
     while known and (before := chain.__cause__ or chain.__context__):
         if isinstance(chain := before, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""The options that mean the same in every command, and the types of their values."""
+"""The options that several commands share, and the types of their values."""
 
 import contextlib
 import math
@@ -29,7 +29,7 @@ ONLY_STUDY = "The study; may be left out if the storage holds only one."
 
 
 class Number(click.FloatRange):
-    """A range of numbers; NaN, which is neither below nor above any limit, is not in it."""
+    """A range of numbers without NaN, which would be neither below nor above a limit."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number."""
@@ -40,7 +40,7 @@ class Number(click.FloatRange):
 
 
 class Choice(click.Choice[str]):
-    """One of a few words; a mistyped one is answered with the nearest."""
+    """A choice of words that suggests the nearest one for a mistyped word."""
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
         """Return click's message with a suggestion."""
@@ -49,10 +49,10 @@ class Choice(click.Choice[str]):
 
 
 class HomePath(click.Path):
-    """A path that may begin with `~`, also where no shell has replaced it: after `=`, in quotes, in a variable."""
+    """A path that may begin with `~`, also where no shell expands it: after `=`, in quotes, in a variable."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path, of the type that was asked for."""
+        """Return the path, of the requested type."""
         if "://" in str(value):
             self.fail(f"{str(value)!r} is a URL; expected a path", param, ctx)
         return super().convert(os.path.expanduser(value), param, ctx)
@@ -62,7 +62,7 @@ FILE_OR_FOLDER = HomePath(path_type=Path)
 
 
 def storage_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--storage`, also from the environment."""
+    """Add `--storage`, also from the environment."""
     return click.option(
         "--storage",
         metavar="URL",
@@ -75,7 +75,7 @@ def storage_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def complete_study(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Names of studies for the shell's Tab key: of a SQLite file, read without loading what opens every storage."""
+    """Complete names of studies in a SQLite file, read without importing Optuna."""
     url = context.params.get("storage") or os.environ.get(STORAGE_VARIABLE) or DEFAULT_STORAGE
     path = expanded(url.removeprefix("sqlite:///"))
     if not url.startswith("sqlite:///") or not path.is_file():
@@ -91,7 +91,7 @@ def complete_study(context: click.Context, _: click.Parameter, incomplete: str) 
 
 
 def complete_study_file(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Built-in study files and those in reach."""
+    """Complete study files: the names of built-in ones, and paths."""
     built_in = [CompletionItem(name) for name in builtin_names() if name.startswith(incomplete)]
     return [*built_in, CompletionItem(incomplete, type="file")]
 
@@ -102,7 +102,7 @@ def complete_preset(_: click.Context, __: click.Parameter, incomplete: str) -> l
 
 
 def study_name_option(words: str) -> Callable[..., Any]:
-    """`--study-name`, with the shell's help."""
+    """Add `--study-name`, with completion in the shell."""
     return click.option("--study-name", metavar="NAME", help=words, shell_complete=complete_study)
 
 
@@ -114,7 +114,7 @@ def storage_words(storage: "Storage") -> list[str]:
 
 
 def data_dir_option(without: str) -> Callable[..., Any]:
-    """`--data-dir`, with what is used without it."""
+    """Add `--data-dir`, with its default."""
     option: Callable[..., Any] = click.option(
         "--data-dir",
         type=FILE_OR_FOLDER,
@@ -127,7 +127,7 @@ def data_dir_option(without: str) -> Callable[..., Any]:
 
 
 def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--data-dir` and the pair options: which data, which pairs, and who validates."""
+    """Add `--data-dir` and the options of pairs: which pairs are used, and who validates."""
     function = data_dir_option("the bundled sample, faces160")(pair_options(function))
     return function
 
@@ -159,7 +159,7 @@ turn_angle_option = click.option(
 
 
 def pair_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--split`, `--min-yaw`, `--max-yaw`, `--turn-angle`: which pairs, and who validates."""
+    """Add `--split`, `--min-yaw`, `--max-yaw` and `--turn-angle`: which pairs are used, and who validates."""
     for option in reversed(
         (
             click.option(
@@ -190,7 +190,7 @@ def pair_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--device` and `--amp`: where a training runs and in which precision."""
+    """Add `--device` and `--amp`: where a training runs, and in which precision."""
     for option in reversed(
         (
             click.option(
@@ -233,7 +233,7 @@ engine_option = click.option(
 
 
 class SlotCount(click.ParamType[int]):
-    """`auto`, or a number of at least 1; None stands for auto."""
+    """A number of at least 1, or `auto`, which becomes None."""
 
     name = "slots"
 
@@ -257,7 +257,7 @@ slots_option = click.option(
 
 
 class Duration(click.ParamType[float]):
-    """`90` or `90s`, `30m`, `8h`, as seconds; `0` if it may be."""
+    """A duration such as `90`, `90s`, `30m` or `8h`, in seconds; `0` where allowed."""
 
     name = "duration"
 
@@ -265,7 +265,7 @@ class Duration(click.ParamType[float]):
         self._zero = zero
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds."""
+        """Return the seconds."""
         if isinstance(value, float):
             return value
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip())
@@ -290,7 +290,7 @@ artifacts_option = click.option(
 
 
 def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--artifacts`, `--checkpoint-every`, `--keep-checkpoints`: what is kept of trials, and where; None is nowhere."""
+    """Add `--artifacts`, `--checkpoint-every` and `--keep-checkpoints`: which checkpoints are saved, and where."""
     for option in reversed(
         (
             artifacts_option,
@@ -316,7 +316,7 @@ def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def trying_options(what: str) -> Callable[..., Any]:
-    """`--python` and `--timeout`: how `what` runs the users' script."""
+    """Add `--python` and `--timeout`: how `what` runs the users' script."""
 
     def options(function: Callable[..., Any]) -> Callable[..., Any]:
         python = click.option(

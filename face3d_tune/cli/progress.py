@@ -1,4 +1,4 @@
-"""The progress of a running search on stderr: live on a terminal, plain lines where there is none."""
+"""The progress of a running search on stderr: live on a terminal, else plain lines."""
 
 import json
 import time
@@ -30,7 +30,7 @@ from face3d_tune.study.trials import (
 from face3d_tune.system import signals
 from face3d_tune.training.base import EpochResult
 
-# Attributes of a trial that has ended, as `run --json` tells them.
+# Attributes of an ended trial in the output of `run --json`.
 _TOLD: tuple[Attr[Any], ...] = (
     TrialAttr.stop_reason,
     TrialAttr.cause,
@@ -44,9 +44,9 @@ _TOLD: tuple[Attr[Any], ...] = (
 
 
 class Interrupt:
-    """The first signal (`signals`) lets the epoch end; the second stops at once. Both leave as KeyboardInterrupt.
+    """A handler of signals (`signals`): the first lets the epoch end, the second raises KeyboardInterrupt at once.
 
-    It leaves once: what must be put in order afterwards is not interrupted again.
+    It raises only once, so that the cleanup is not interrupted.
     """
 
     def __init__(self, console: Console) -> None:
@@ -54,7 +54,7 @@ class Interrupt:
         self._requested = self._raised = False
 
     def caught(self) -> AbstractContextManager[None]:
-        """Handle them until the block ends."""
+        """Handle signals until the block ends."""
         return signals.handled(self._handle)
 
     @property
@@ -63,7 +63,7 @@ class Interrupt:
         return self._requested
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if one was asked for."""
+        """Raise KeyboardInterrupt if an interrupt was requested."""
         if self._requested:
             self._raised = True
             raise KeyboardInterrupt
@@ -80,12 +80,12 @@ class Interrupt:
 
 
 class Tally:
-    """Counts the trials of a study as they end.
+    """The counts of a study's trials, updated as they end.
 
     Args:
         study: Its name.
-        budget: Finished trials that it shall hold; None if that is not known.
-        trials: Those that have ended already are counted.
+        budget: Total number of finished trials; None if unknown.
+        trials: The stored trials; the ended ones are counted.
     """
 
     def __init__(self, study: str, budget: int | None, trials: Iterable[FrozenTrial] = ()) -> None:
@@ -95,12 +95,12 @@ class Tally:
         self.best: tuple[float, int] | None = None  # value and trial
         self.to_beat: tuple[str, float] | None = None  # the best preset and its value
         self._to_beat_by_fold: list[float] = []
-        self._seconds: list[float] = []  # that each finished trial took
+        self._seconds: list[float] = []  # duration of each finished trial
         for trial in trials:
             self.add(trial)
 
     def add(self, trial: FrozenTrial) -> bool:
-        """Count a trial that has ended; whether it is the best so far. One of another program counts nowhere."""
+        """Count an ended trial, unless it is of another program; return whether it is the best so far."""
         if is_foreign(trial):
             return False
         if cause(trial):
@@ -124,11 +124,11 @@ class Tally:
         return improved
 
     def full(self) -> bool:
-        """Whether as many trials have finished as were asked for."""
+        """Tell whether the budget is spent."""
         return self.budget is not None and self.done >= self.budget
 
     def standing(self, at_once: int, spent: float) -> Standing:
-        """With so many trials in training, which have taken `spent` seconds together."""
+        """Return the standing with `at_once` trials in training, which have taken `spent` seconds in all."""
         value, number = self.best or (None, None)
         remaining = 0 if self.budget is None else self.budget - self.done
         left = time_left(self._seconds, remaining, at_once, spent) if remaining > 0 else None
@@ -147,7 +147,7 @@ class Tally:
 
 
 class SearchProgress:
-    """Watches a search: a line a finished trial; on a terminal a live one for each trial in training and the study."""
+    """The watcher of `run`: a line for each finished trial; on a terminal the live picture too."""
 
     def __init__(self, console: Console, tally: Tally) -> None:
         self._console, self._tally = console, tally
@@ -158,7 +158,7 @@ class SearchProgress:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Show it, and catch interrupts, until the block ends."""
+        """Show the progress, and catch interrupts, until the block ends."""
         with self._interrupt.caught(), self._live:
             yield
 
@@ -168,12 +168,12 @@ class SearchProgress:
         self._began[number] = time.monotonic()
 
     def fold_started(self, number: int, fold: int, folds: int) -> None:
-        """Begin the trial's live line again."""
+        """Restart the live line of the trial."""
         again = replace(self._training[number], epoch=0, cosine=None, fold=fold, folds=folds)
         self._training[number] = again
 
     def epoch_ended(self, number: int, result: EpochResult) -> None:
-        """Move the trial's live line on."""
+        """Update the live line of the trial."""
         now = {"epoch": result.epoch, "cosine": result.val_cosine, "lr": result.next_lr}
         self._training[number] = replace(self._training[number], **now)  # type: ignore[arg-type]
 
@@ -186,7 +186,7 @@ class SearchProgress:
         self._console.print(line)
 
     def trial_lost(self, number: int, reason: str) -> None:
-        """Remove the trial's live line, and say why."""
+        """Remove the live line of the trial, and print the reason."""
         name = self._forget(number)
         self.note(f"{in_columns(name)} {reason}")
 
@@ -208,7 +208,7 @@ class SearchProgress:
 
 
 class JsonLines:
-    """Watches a search for a program: an object a line, each with its `event`."""
+    """The watcher of `run --json`: one JSON object a line, each with its `event`."""
 
     def __init__(self, console: Console, tally: Tally, write: Callable[[str], object]) -> None:
         self._tally, self._write = tally, write
@@ -223,15 +223,15 @@ class JsonLines:
         return self._interrupt.caught()
 
     def trial_started(self, number: int, preset: str | None, config: TrialConfig) -> None:
-        """`trial_started`: trial, preset, config."""
+        """Write `trial_started`: trial, preset, config."""
         self.say("trial_started", trial=number, preset=preset, config=config.to_dict())
 
     def fold_started(self, number: int, fold: int, folds: int) -> None:
-        """`fold_started`: trial, fold (from 1), folds; only if there are several."""
+        """Write `fold_started`: trial, fold (1-based), folds; only with several folds."""
         self.say("fold_started", trial=number, fold=fold, folds=folds)
 
     def epoch_ended(self, number: int, result: EpochResult) -> None:
-        """`epoch`: trial, epoch, cosine, losses and the learning rate that it trained with."""
+        """Write `epoch`: trial, epoch, cosine, losses and the learning rate of the epoch."""
         losses = {"train_loss": result.train_loss, "val_loss": result.val_loss}
         self.say("epoch", trial=number, epoch=result.epoch, cosine=result.val_cosine, lr=result.lr, **losses)
 
@@ -240,15 +240,15 @@ class JsonLines:
         return self._interrupt.requested
 
     def note(self, line: str) -> None:
-        """`note`: text."""
+        """Write `note`: text."""
         self.say("note", text=line)
 
     def trial_lost(self, number: int, reason: str) -> None:
-        """`trial_lost`: trial, reason."""
+        """Write `trial_lost`: trial, reason."""
         self.say("trial_lost", trial=number, reason=reason)
 
     def trial_ended(self, trial: FrozenTrial) -> None:
-        """`trial_ended`: trial, state, value (null if it failed), best (so far), and what is known of its end."""
+        """Write `trial_ended`: trial, state, value (null if it failed), best (so far), and attributes of its end."""
         best, attrs = self._tally.add(trial), trial.user_attrs
         known = {attr.key: attr.of(attrs) for attr in _TOLD if attr.held_by(attrs)}
         state = trial.state.name.lower()
@@ -256,7 +256,7 @@ class JsonLines:
 
 
 def live_on(console: Console, picture: Callable[[], Picture]) -> AbstractContextManager[object]:
-    """Show a picture below what is printed, four times a second; nothing where no terminal shows it."""
+    """Show a live picture below the printed lines, four times a second; nothing without a terminal."""
     if not console.is_terminal or console.is_dumb_terminal:
         return nullcontext()
     return Live(get_renderable=picture, console=console, transient=True, refresh_per_second=4)
@@ -269,9 +269,9 @@ def ended(trial: FrozenTrial, best: bool, name: str | None = None) -> str:
 
 
 def _ending(trial: FrozenTrial) -> str:
-    """`cosine 0.5931 (epoch 12 of 27, early_stopping, 31 s)`, or why there is no cosine.
+    """Format `cosine 0.5931 (epoch 12 of 27, early_stopping, 31 s)`, or the reason why there is no cosine.
 
-    Of several folds `cosine 0.5931 (mean over 3 folds, 81 epochs, early_stopping, 31 s)`.
+    With several folds: `cosine 0.5931 (mean over 3 folds, 81 epochs, early_stopping, 31 s)`.
     """
     attrs, cosine = trial.user_attrs, kept_cosine(trial)
     raced_out = TrialAttr.raced_out_after_fold.get(attrs)

@@ -10,7 +10,7 @@ from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import say
 from face3d_tune.cli.options import Choice, HomePath, storage_option
 
-_BEGINNING = 2000  # characters of a file, among which every report says that it is one
+_BEGINNING = 2000  # characters; every report identifies itself within them
 
 
 @click.command(
@@ -84,7 +84,7 @@ def _form(out: str | None) -> str:
 
 
 def _file_name(study: str) -> str:
-    """Return the study's name, without characters that some file system refuses."""
+    """Return the study's name, with only characters that every file system accepts."""
     return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", study)[:100].rstrip(". ") or "study"
 
 
@@ -109,7 +109,7 @@ def _check(path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write the report, so that it is never half there. Raises ConfigError."""
+    """Write the report atomically. Raises ConfigError."""
     from face3d_tune.errors import ConfigError
     from face3d_tune.system.whole_file import replacing
 

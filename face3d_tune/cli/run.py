@@ -1,4 +1,4 @@
-"""`face3d-tune run`: the main job."""
+"""`face3d-tune run`: search for better hyperparameters."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ from face3d_tune.search.search_options import (
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """How the search is shown."""
+    """The form of the output."""
 
     quiet: bool
     as_json: bool

@@ -1,4 +1,4 @@
-"""What a person, or a program, sees of `face3d-tune run`."""
+"""The output of `face3d-tune run`: for a person, or as JSON for a program."""
 
 import shlex
 import time
@@ -26,14 +26,14 @@ from face3d_tune.study.warm_start import WarmStart, moved
 
 
 def view_of(*, quiet: bool, as_json: bool, data_dir: Path | None) -> View:
-    """Return what shows a search in the form that was asked for."""
+    """Return the view of a search in the requested form."""
     console = Console(stderr=True, quiet=quiet or as_json)
-    console.soft_wrap = not console.is_terminal  # a pipe gets whole lines, a person whole words
+    console.soft_wrap = not console.is_terminal  # a pipe gets whole lines, a terminal whole words
     return JsonView(console, click.echo) if as_json else TerminalView(console, data_dir)
 
 
 class TerminalView:
-    """Shows a search to a person: what happens on stderr, the result on stdout."""
+    """The view for a person: progress on stderr, the result on stdout."""
 
     def __init__(self, console: Console, data_dir: Path | None) -> None:
         self._console, self._data_dir = console, data_dir
@@ -45,11 +45,11 @@ class TerminalView:
         say(f"warning: {line}", err=True)
 
     def opening(self) -> AbstractContextManager[object]:
-        """Show what takes half a minute where embeddings are wide, once for a study."""
+        """Show that a new study is being prepared: half a minute for wide embeddings."""
         return self._console.status("what ridge and kernel ridge reach, which are the lines to pass")
 
     def opened(self, opened: OpenSearch) -> SearchProgress:
-        """Print where everything comes from and what will happen."""
+        """Print the inputs and the plan of the search."""
         _introduce(self._console, opened)
         if opened.requeued:
             self._console.print(f"{opened.requeued} trial(s) without a living worker: queued again")
@@ -59,14 +59,14 @@ class TerminalView:
         return SearchProgress(self._console, self._tally)
 
     def interrupted(self, opened: OpenSearch) -> None:
-        """Say that nothing is lost, and how to go on."""
+        """Print that nothing is lost, and how to continue."""
         search = opened.search
         done = f"{search.finished()} of {opened.search.queue.budget} finished trials"
         self._console.print(f"study {search.study.study_name!r} holds {done}; what was running is queued again")
         self._console.print("hint: run the same command to resume")
 
     def ended(self, opened: OpenSearch) -> None:
-        """Print the result, and what to type next."""
+        """Print the result, and the commands to type next."""
         before_and_after(opened.search.study)
         if not opened.nothing_to_do:
             self._console.print(f"{self._tally}; {(time.monotonic() - self._started) / 60:.1f} minutes")
@@ -74,7 +74,7 @@ class TerminalView:
 
 
 class JsonView:
-    """Shows a search to a program: an object a line on stdout."""
+    """The view for a program: one JSON object a line on stdout."""
 
     def __init__(self, console: Console, write: Callable[[str], object]) -> None:
         self._console, self._write = console, write
@@ -102,10 +102,10 @@ class JsonView:
         return self._lines
 
     def interrupted(self, opened: OpenSearch) -> None:
-        """Show nothing: the exit code says it."""
+        """Show nothing: the exit code is enough."""
 
     def ended(self, opened: OpenSearch) -> None:
-        """`finished`: done, value and trial of the best, seconds."""
+        """Print the event `finished`: done, value and trial of the best, seconds."""
         value, number = self._tally.best or (None, None)
         seconds = time.monotonic() - self._started
         self._lines.say("finished", done=self._tally.done, value=value, trial=number, seconds=seconds)
@@ -117,7 +117,7 @@ def _tally(opened: OpenSearch) -> Tally:
 
 
 def _introduce(console: Console, opened: OpenSearch) -> None:
-    """Say what will happen, and where everything comes from."""
+    """Print the inputs and the plan of the search."""
     search = opened.search
     setup, file, study, folds = search.setup, search.file, search.study, search.settings.folds
     no_model = StudyAttr.no_model_cosine.of(study.user_attrs)
@@ -154,7 +154,7 @@ def _short(value: object) -> str:
 
 
 def _target(search: Search) -> str:
-    """`0.85`, or `0.85 in 5 epochs in a row`."""
+    """Format the target: `0.85`, or `0.85 in 5 epochs in a row`."""
     target, epochs = search.setup.target, search.setup.target_epochs
     return f"{target}{f' in {epochs} epochs in a row' if epochs > 1 else ''}"
 
@@ -168,7 +168,7 @@ def _nothing_to_do(search: Search) -> str:
 
 
 def _say_what_is_next(search: Search, place: Storage, data_dir: Path | None) -> None:
-    """Print the commands to type next, as they can be pasted."""
+    """Print the next commands, ready to paste."""
     if best_trial(search.study) is None:
         return
     storage = storage_words(place)

@@ -1,4 +1,4 @@
-"""`face3d-tune status`: what a storage holds, and who is working on it."""
+"""`face3d-tune status`: the studies of a storage and their workers."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ def status(storage: str, as_json: bool) -> None:
 
 
 def _shown(place: "Storage", as_json: bool) -> str:
-    """One look at the storage. Raises StorageError."""
+    """Read the storage once. Raises StorageError."""
     import optuna
 
     from face3d_tune.storage.workers import read_workers
@@ -53,7 +53,7 @@ def _name(study: Any) -> str:
 
 
 def _lines(study: dict[str, Any]) -> list[str]:
-    """Return the lines on a study that a person reads."""
+    """Return the lines on a study for a person."""
     from face3d_tune.analysis.confirmation import headline
     from face3d_tune.study.trials import in_words
     from face3d_tune.study.warm_start import WarmStart

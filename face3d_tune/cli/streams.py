@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_PAUSE = 0.01  # seconds until a pipe that is full and does not block is tried again
-_GONE = (errno.EPIPE, errno.EIO)  # of a pipe without a reader, and of a terminal that has been closed
+_PAUSE = 0.01  # seconds until the next attempt on a full, non-blocking pipe
+_GONE = (errno.EPIPE, errno.EIO)  # a pipe without a reader, a closed terminal
 
 
 class _Raw(io.RawIOBase):
-    """Writes to another raw stream, and drops what can reach nobody any more.
+    """A raw stream that writes to another one, and drops its input once the reader has gone.
 
     Args:
-        raw: Where to write.
-        needed: Whether another failure to write, such as a full disk, is raised: output is, progress is not.
+        raw: The wrapped stream.
+        needed: Whether other errors, such as a full disk, are raised: for output, not for progress.
     """
 
     def __init__(self, raw: Any, *, needed: bool) -> None:
@@ -46,7 +46,7 @@ class _Raw(io.RawIOBase):
         return True
 
     def fileno(self) -> int:
-        """Return the other's."""
+        """Return the file descriptor of the wrapped stream."""
         return int(self._raw.fileno())
 
     def isatty(self) -> bool:
@@ -60,7 +60,7 @@ class Lasting(io.TextIOWrapper):
     def __init__(self, stream: io.TextIOWrapper, *, needed: bool) -> None:
         stream.flush()
         self._lasting = _Raw(getattr(stream.buffer, "raw", stream.buffer), needed=needed)
-        # A name that the console's code page lacks must not end a search.
+        # A character that the console's code page lacks must not end a search.
         super().__init__(self._lasting, encoding=stream.encoding, errors="backslashreplace", write_through=True)
 
     @property
@@ -71,10 +71,10 @@ class Lasting(io.TextIOWrapper):
 
 @contextmanager
 def lasting() -> Iterator[None]:
-    """Let standard output and error be such streams until the block ends."""
+    """Replace standard output and error by such streams until the block ends."""
     before = sys.stdout, sys.stderr
     for name, stream in zip(("stdout", "stderr"), before, strict=True):
-        if isinstance(stream, io.TextIOWrapper):  # else a test reads it, or there is none
+        if isinstance(stream, io.TextIOWrapper):  # else a test captures it, or it is missing
             setattr(sys, name, Lasting(stream, needed=name == "stdout"))
     try:
         yield

@@ -17,12 +17,12 @@ from face3d_tune.study.settings import describe_kernel_ridge, describe_yaw
 from face3d_tune.study.trials import best_trial, config_of, folds_of, is_imported, kept_cosine, preset_rows
 from face3d_tune.study.warm_start import WarmStart
 
-_WIDTH = 100  # columns, where there is no terminal to ask
-_ANY = 1000  # columns, to ask how many a table would like
+_WIDTH = 100  # columns without a terminal
+_ANY = 1000  # columns, to measure how many a table needs
 
 
 def results_console() -> Console:
-    """For tables on stdout: as wide as the terminal, or wide enough for every table if there is none."""
+    """Return the console for tables on stdout: as wide as the terminal, or as every table without one."""
     console = Console()
     return console if console.is_terminal else Console(width=_WIDTH)
 
@@ -31,7 +31,7 @@ def before_and_after(study: optuna.Study) -> None:
     """Print the best trial beside every preset, no model, ridge and kernel ridge regression, to stdout."""
     console, data = results_console(), StudyAttr.data.of(study.user_attrs)
     whom, folds = f"{data['people']['validation']} people never trained on", folds_of(study.user_attrs)
-    if folds > 1:  # everybody who does not test validates once
+    if folds > 1:  # every person who does not test validates once
         people = data["people"]["train"] + data["people"]["validation"]
         whom = f"{people} people, none trained on in their fold; mean over {folds} folds"
     if data["split"] == "none":
@@ -77,7 +77,7 @@ def _table(study: optuna.Study, *, with_bands: bool) -> Table:
 
 
 def confirmed(found: Mapping[str, Any]) -> None:
-    """Print what `confirming` found on the test people, to stdout: numbers, then verdicts."""
+    """Print the results of `confirm` on the test people, to stdout: numbers, then verdicts."""
     console = results_console()
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("mean cosine")

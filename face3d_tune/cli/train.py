@@ -147,7 +147,7 @@ def _preset(
     data = load(data_dir, **pairs)
     values = dict(PRESETS[name])
     if layout == "pose":
-        values["use_spatial_attention"] = False  # this layout has no such part
+        values["use_spatial_attention"] = False  # this layout has no spatial attention
     config = resolve(values, feature_size=data.feature_size, epochs=DEFAULTS["epochs"], layout=layout)
     return config, data, DEFAULT_SEED, name, None
 
@@ -171,7 +171,7 @@ def _trial(
     trial, data = stored.trial, study_data(stored.study, stored.study_attrs, data_dir)
     name = f"{stored.study}-trial-{trial.number}"
     attrs = trial.user_attrs
-    engine = TrialAttr.engine.get(attrs, "plain")  # a study from before there was another
+    engine = TrialAttr.engine.get(attrs, "plain")  # an older study, from before the batched engine
     expected = kept_cosine(trial)
     if (folds := folds_of(stored.study_attrs)) > 1:
         reached = "" if expected is None else f", {expected:.4f},"

@@ -1,4 +1,4 @@
-"""`face3d-tune watch`: a search that runs elsewhere, as `run` shows it."""
+"""`face3d-tune watch`: the live picture of a search that runs elsewhere."""
 
 import time
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from face3d_tune.cli.live import InTraining, Picture
     from face3d_tune.cli.progress import Tally
 
-_EVERY = 2.0  # seconds between two looks
+_EVERY = 2.0  # seconds between two reads
 
 
 @click.command(cls=Command, epilog=example("face3d-tune watch\nface3d-tune watch --study-name stage1-lr"))
@@ -57,7 +57,7 @@ def watch(storage: str, study_name: str | None) -> None:
                         effort = StudyAttr.effort.get(attrs, {})  # of the last `run`, which may begin meanwhile
                         trials = study.get_trials(deepcopy=False)
                     away = ""
-                except (StorageError, StudyError, KeyError) as error:  # it may come back
+                except (StorageError, StudyError, KeyError) as error:  # the storage may come back
                     gone = f"study {name!r} is gone (deleted or renamed); waiting for a study of that name"
                     reason = error.message if isinstance(error, StorageError) else gone
                     if reason != away:
