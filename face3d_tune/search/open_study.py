@@ -17,7 +17,15 @@ from face3d_tune.search.algorithms import make_pruner, make_sampler
 from face3d_tune.storage.database import one_at_a_time
 from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.other_programs import is_own_study
-from face3d_tune.study.settings import ANOTHER, Settings, check_same, kernel_ridge_attrs, ridge_attrs, study_attrs
+from face3d_tune.study.settings import (
+    ANOTHER,
+    Settings,
+    check_same,
+    kernel_ridge_attrs,
+    no_model_attrs,
+    ridge_attrs,
+    study_attrs,
+)
 from face3d_tune.study.study_file import BoundStudyFile
 from face3d_tune.study.warm_start import WarmStart
 
@@ -69,17 +77,20 @@ def open_study(
 
 
 def store_baselines(study: optuna.Study, data: FaceData, folds: int) -> None:
-    """Store the cosines of ridge and kernel ridge, unless the study has them; other workers do not wait.
+    """Store what no model, ridge and kernel ridge reach, unless the study has it; other workers do not wait.
 
     It takes up to half a minute for wide embeddings.
     """
-    for cosine, measure in (
-        (StudyAttr.ridge_cosine, ridge_attrs),
-        (StudyAttr.kernel_ridge_cosine, kernel_ridge_attrs),
+    for last, measure in (
+        (StudyAttr.no_model_recognition, no_model_attrs),
+        (StudyAttr.ridge_recognition, ridge_attrs),
+        (StudyAttr.kernel_ridge_recognition, kernel_ridge_attrs),
     ):
-        if not cosine.held_by(study.user_attrs):
+        held = study.user_attrs
+        if not last.held_by(held):
             for key, value in measure(data, folds).items():
-                study.set_user_attr(key, value)
+                if key not in held:  # an earlier version has stored cosines alone, and they stay
+                    study.set_user_attr(key, value)
 
 
 def _require_empty(study: optuna.Study) -> None:

@@ -48,14 +48,17 @@ class StudyAttr:
     effort = Attr[Mapping[str, Any]]("effort")  # budget, target, sampler and pruner of the last run
     preset_aliases = Attr[Mapping[str, str]]("preset_aliases")  # presets that equal another, and which
     follows = Attr[Mapping[str, Any]]("from")  # the warm start
-    no_model_cosine = Attr[float]("no_model_cosine")  # on the validation people, as the next seven
+    no_model_cosine = Attr[float]("no_model_cosine")  # on the validation people, as the next ten
     no_model_by_yaw = Attr[Mapping[str, float | None]]("no_model_by_yaw")
+    no_model_recognition = Attr[Mapping[str, Any]]("no_model_recognition")  # as `Recognition.to_dict` gives it
     ridge_cosine = Attr[float]("ridge_cosine")
     ridge_by_yaw = Attr[Mapping[str, float | None]]("ridge_by_yaw")
     ridge_penalty = Attr[float]("ridge_penalty")
+    ridge_recognition = Attr[Mapping[str, Any]]("ridge_recognition")
     kernel_ridge_cosine = Attr[float]("kernel_ridge_cosine")
     kernel_ridge_by_yaw = Attr[Mapping[str, float | None]]("kernel_ridge_by_yaw")
     kernel_ridge_choice = Attr[Mapping[str, Any]]("kernel_ridge_choice")  # of fold 1; views and centres of its fit
+    kernel_ridge_recognition = Attr[Mapping[str, Any]]("kernel_ridge_recognition")
     confirmation = Attr[Mapping[str, Any]]("confirmation")  # what `confirm` found on the test people
 
 

@@ -18,8 +18,9 @@ from face3d_tune.data.pairs import PARTS
 from face3d_tune.errors import StudyError
 from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.study_file import StudyFile
-from face3d_tune.study.summary import mean_by_band
+from face3d_tune.study.summary import mean_by_band, mean_of_records
 from face3d_tune.training import kernel_ridge, ridge
+from face3d_tune.training.recognition import Gallery, Predictions
 
 DEFAULT_SEED = 42
 ANOTHER = "start another study with --study-name NEW"
@@ -74,19 +75,31 @@ def study_attrs(data: FaceData, file: StudyFile, settings: Settings) -> dict[str
     }
 
 
-def ridge_attrs(data: FaceData, folds: int) -> dict[str, Any]:
-    """Measure ridge regression on the validation people, as user attributes of a study beside `no_model_cosine`.
+def no_model_attrs(data: FaceData, folds: int) -> dict[str, Any]:
+    """Measure how well the views' own embeddings recognise the validation people, as user attributes of a study.
 
-    It is the mean over folds; the penalty is that of the first, the ordinary split where that fits. A study of an
-    earlier version gets these attributes when it is opened again.
+    It is the mean over folds. A study of an earlier version gets these attributes when it is opened again, as those of
+    the next two functions.
+    """
+    parts = data.folds(folds)
+    predictions = [part.no_model_predictions("validation") for part in parts]
+    return {StudyAttr.no_model_recognition.key: _recognised(predictions, parts)}
+
+
+def ridge_attrs(data: FaceData, folds: int) -> dict[str, Any]:
+    """Measure ridge regression on the validation people, as user attributes of a study; the last says that all are
+    stored.
+
+    It is the mean over folds; the penalty is that of the first, the ordinary split where that fits.
     """
     parts = data.folds(folds)
     fitted = [ridge.fit(part) for part in parts]
-    by_yaw, cosine = _validated(fitted, parts)
+    by_yaw, cosine, recognition = _validated(fitted, parts)
     return {
         StudyAttr.ridge_penalty.key: fitted[0].penalty,
         StudyAttr.ridge_by_yaw.key: by_yaw,
         StudyAttr.ridge_cosine.key: cosine,
+        StudyAttr.ridge_recognition.key: recognition,
     }
 
 
@@ -94,25 +107,36 @@ def kernel_ridge_attrs(data: FaceData, folds: int) -> dict[str, Any]:
     """Measure kernel ridge regression in the same way."""
     parts = data.folds(folds)
     fitted = [kernel_ridge.fit(part) for part in parts]
-    by_yaw, cosine = _validated(fitted, parts)
+    by_yaw, cosine, recognition = _validated(fitted, parts)
     size = {"views": fitted[0].views, "centres": len(fitted[0].weights)}
     return {
         StudyAttr.kernel_ridge_choice.key: asdict(fitted[0].choice) | size,
         StudyAttr.kernel_ridge_by_yaw.key: by_yaw,
         StudyAttr.kernel_ridge_cosine.key: cosine,
+        StudyAttr.kernel_ridge_recognition.key: recognition,
     }
 
 
 def _validated(
     fitted: Sequence[ridge.Ridge | kernel_ridge.KernelRidge], parts: Sequence[FaceData]
-) -> tuple[dict[str, float | None], float]:
-    """Return the validation cosine of fits, each on its own data: by band of |yaw| and over all, mean over fits."""
+) -> tuple[dict[str, float | None], float, dict[str, Any]]:
+    """Return what fits reach on the validation people, each on its own data, mean over fits.
+
+    Cosine by band of |yaw|, cosine over all, and recognition.
+    """
     cosines = [each.cosines(part, "validation") for each, part in zip(fitted, parts, strict=True)]
     bands = [
         mean_by_yaw(values, part.yaw[part.parts["validation"][:, 1]])
         for values, part in zip(cosines, parts, strict=True)
     ]
-    return mean_by_band(bands), fmean(float(values.mean()) for values in cosines)
+    predictions = [each.predict(part, "validation") for each, part in zip(fitted, parts, strict=True)]
+    return mean_by_band(bands), fmean(float(values.mean()) for values in cosines), _recognised(predictions, parts)
+
+
+def _recognised(predictions: Sequence[Predictions], parts: Sequence[FaceData]) -> dict[str, Any]:
+    """Return recognition of the validation people by predictions, each on its own data, mean over them."""
+    scores = [Gallery(part, "validation").scores(each) for each, part in zip(predictions, parts, strict=True)]
+    return mean_of_records([each.summary().to_dict() for each in scores])
 
 
 def check_same(name: str, held: Mapping[str, Any], wanted: Mapping[str, Any], settings: Settings) -> None:

@@ -36,6 +36,7 @@ _TIE = 1e-12  # products of equal embeddings differ by less, embeddings of diffe
 _SHORTEST = 1e-8  # as `losses.cosines` has it
 _CELLS = 2**21  # scores in memory at a time
 
+Predictions = NDArray[Any] | Tensor  # [pairs, F]
 Values = NDArray[np.float64]
 
 
@@ -119,8 +120,8 @@ class Gallery:
         tables = self.owner, self.person, seen
         self._owner, self._person, self._seen = (torch.from_numpy(each).to(self.device) for each in tables)
 
-    def scores(self, predictions: NDArray[Any] | Tensor) -> "Scores":
-        """Return the scores of predictions of all pairs, [pairs, F], of any length."""
+    def scores(self, predictions: Predictions) -> "Scores":
+        """Return the scores of predictions of all pairs, of any length."""
         judging = Judging(self)
         judging.add(torch.as_tensor(predictions))
         return judging.end()

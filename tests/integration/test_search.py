@@ -31,8 +31,9 @@ from face3d_tune.study import study_file
 from face3d_tune.study.history import History
 from face3d_tune.study.presets import PRESETS
 from face3d_tune.study.trials import preset_rows, repeatable_config
-from face3d_tune.training import kernel_ridge, losses
+from face3d_tune.training import kernel_ridge, losses, ridge
 from face3d_tune.training.plain import Trainer
+from face3d_tune.training.recognition import Gallery
 
 TRIALS = 7  # of the searches that are interrupted: four presets, one random trial, two of the sampler
 
@@ -583,12 +584,15 @@ def test_a_study_whose_maker_died_before_it_had_said_everything_about_it_goes_on
         "kernel_ridge_by_yaw",
         "kernel_ridge_choice",
         "kernel_ridge_cosine",
+        "kernel_ridge_recognition",
         "no_model_by_yaw",
         "no_model_cosine",
+        "no_model_recognition",
         "preset_aliases",
         "ridge_by_yaw",
         "ridge_cosine",
         "ridge_penalty",
+        "ridge_recognition",
         "settings",
         "versions",
     }
@@ -602,12 +606,21 @@ def test_what_a_study_lacks_of_the_lines_to_pass_is_measured_once_when_it_is_sea
     study.set_user_attr("ridge_cosine", 0.123)  # as measured before
     with sqlite.engine.begin() as connection:  # as a study of version 0.1.0
         connection.execute(text("DELETE FROM study_user_attributes WHERE key LIKE 'kernel_ridge%'"))
+        connection.execute(text("DELETE FROM study_user_attributes WHERE key LIKE '%_recognition'"))
     study = search_in(sqlite, quick, data).study
     assert study.user_attrs == expected | {"ridge_cosine": 0.123}
     fitted = kernel_ridge.fit(data)
     assert study.user_attrs["kernel_ridge_cosine"] == pytest.approx(fitted.cosines(data, "validation").mean())
     stored = study.user_attrs["kernel_ridge_choice"]
     assert stored == asdict(fitted.choice) | {"views": len(data.parts["train"]), "centres": len(fitted.weights)}
+    predictions = {
+        "no_model": data.no_model_predictions("validation"),
+        "ridge": ridge.fit(data).predict(data, "validation"),
+        "kernel_ridge": fitted.predict(data, "validation"),
+    }
+    for name, given in predictions.items():
+        found = Gallery(data, "validation").scores(given).summary()
+        assert study.user_attrs[f"{name}_recognition"] == found.to_dict()
     monkeypatch.setattr(kernel_ridge, "fit", None)  # nobody computes it a second time
     search_in(sqlite, quick, data)
 

@@ -152,10 +152,11 @@ def test_what_a_confirmation_stores_is_no_list_of_numbers_beside_the_note(served
     study.set_user_attr("confirmation", confirmation_of())
     study.set_user_attr("confirm:0011223344556677", {"validation": 0.5})
     study.set_user_attr("look:0011223344556677", {"time": "2026-01-02", "command": "face3d-tune judge"})
+    study.set_user_attr("no_model_recognition", {"judged": 3})
     answer = detail(served, study)
     keys = {attr["key"] for attr in answer["user_attrs"]}
     assert "no_model_cosine" in keys
-    assert not [key for key in keys if key.startswith(("confirm", "look"))]
+    assert not [key for key in keys if key.startswith(("confirm", "look")) or key.endswith("recognition")]
     assert "trial 12 is better than baseline" in answer["note"]["body"]
 
 
