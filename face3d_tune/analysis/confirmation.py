@@ -118,9 +118,9 @@ def intervals(confirmation: Mapping[str, Any]) -> str:
 
 
 def resolved(confirmation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the comparisons with the headline's preset and with ridge, if they say what their people can show."""
-    first, ridge = (entry_of(confirmation, preset) for preset in (confirmation["headline"], None))
-    return [entry for entry in ([first] if first is ridge else [first, ridge]) if entry.get("half_width") is not None]
+    """Return the comparisons with headline and line to pass, where it is known what their people can show."""
+    first, line = (entry_of(confirmation, preset) for preset in (confirmation["headline"], None))
+    return [entry for entry in ([first] if first is line else [first, line]) if entry.get("half_width") is not None]
 
 
 def resolution(confirmation: Mapping[str, Any]) -> str:
