@@ -27,7 +27,7 @@ from face3d_tune.training.head_frames import Frame, frames
 
 NO_LANDMARKS = "none"
 PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
-GAMMAS = (0.25, 0.5, 1.0, 2.0)
+GAMMAS = (0.25, 0.5, 1.0, 2.0, 4.0)
 FOLDS = 3  # of training people, to choose among them
 CENTRES = 2000  # at most, spread evenly over people and turn; every training view, if there are no more
 CENTRES_TO_CHOOSE = 1000  # at most, in cross-validation: with fewer it prefers a smoother kernel than all need
@@ -124,16 +124,22 @@ def choose(data: FaceData) -> Choice:
     def folds(landmarks: str, gamma: float) -> _Folds:
         return _Folds(data, inputs[landmarks], pairs[some], fold[some], gamma)
 
+    @cache
     def judge(choice: Choice) -> float:
         return folds(choice.landmarks, choice.gamma).cosine(choice.penalty)
 
-    start = replace(START, penalty=_climb(PENALTIES, START.penalty, folds(START.landmarks, START.gamma).cosine))
+    def with_best_penalty(choice: Choice) -> Choice:
+        return replace(
+            choice, penalty=_climb(PENALTIES, choice.penalty, lambda each: judge(replace(choice, penalty=each)))
+        )
+
+    start = with_best_penalty(START)
     best = max((replace(start, landmarks=name) for name in inputs), key=judge)
     best = replace(best, gamma=_climb(GAMMAS, best.gamma, lambda gamma: judge(replace(best, gamma=gamma))))
-    last = folds(best.landmarks, best.gamma)
-    if len(some) < len(pairs):
-        last = _Folds(data, inputs[best.landmarks], pairs, fold, best.gamma)
-    return replace(best, penalty=_climb(PENALTIES, best.penalty, last.cosine))
+    if len(some) == len(pairs):
+        return with_best_penalty(best)
+    every = _Folds(data, inputs[best.landmarks], pairs, fold, best.gamma)
+    return replace(best, penalty=_climb(PENALTIES, best.penalty, every.cosine))
 
 
 def _climb(options: Sequence[float], start: float, score: Callable[[float], float]) -> float:

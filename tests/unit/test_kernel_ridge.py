@@ -10,6 +10,7 @@ from fake_data import write_data
 from face3d_tune.data import face_data
 from face3d_tune.data.face_data import load
 from face3d_tune.data.pairs import persons
+from face3d_tune.study.settings import describe_kernel_ridge
 from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.head_frames import ALIGNED, AS_THEY_ARE, TURNED_BACK, frames
 from face3d_tune.training.kernel_ridge import NO_LANDMARKS, PENALTIES, Choice
@@ -197,6 +198,31 @@ def test_few_centres_are_spread_over_all_people_and_turns(data):
     assert set(persons(pairs)) == set(persons(chosen))
     assert np.bincount(persons(chosen)).tolist() == [2] * 7
     assert np.ptp(data.yaw[chosen[:, 1]]) > 100
+
+
+def test_of_many_pairs_some_choose_the_kernel_and_all_of_them_the_penalty(data, monkeypatch):
+    sizes = []
+
+    class Counted(kernel_ridge._Folds):
+        def __init__(self, data, inputs, pairs, fold, gamma):
+            sizes.append((len(pairs), len(set(fold))))
+            super().__init__(data, inputs, pairs, fold, gamma)
+
+    monkeypatch.setattr(kernel_ridge, "_Folds", Counted)
+    monkeypatch.setattr(kernel_ridge, "PAIRS_TO_CHOOSE", 20)
+    chosen = kernel_ridge.choose(data)
+    assert set(sizes[:-1]) == {(20, 3)}
+    assert sizes[-1] == (len(data.parts["train"]), 3)
+    assert chosen.penalty in PENALTIES
+
+
+def test_a_note_says_when_not_every_view_is_a_centre():
+    choice = {"landmarks": "none", "gamma": 0.5, "penalty": 3.0, "views": 10_080, "centres": 2000}
+    assert describe_kernel_ridge({"kernel_ridge_choice": choice}) == (
+        "kernel ridge with 2000 of its 10080 training views as centres"
+    )
+    assert describe_kernel_ridge({"kernel_ridge_choice": choice | {"views": 2000}}) == ""
+    assert describe_kernel_ridge({}) == ""
 
 
 def test_on_the_sample_it_passes_ridge_by_far():
