@@ -5,7 +5,7 @@ meaning, order and sign of their angles, and in how exact their landmarks are.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from itertools import permutations, product
 from typing import TypeAlias
 
@@ -57,15 +57,30 @@ def _least_varying(landmarks: Array, poses: Array, turn_column: int) -> Turns:
         for order in permutations([(turn_column, _Y), *zip(others, axes, strict=True)])
         for signs in product((1, -1), repeat=3)
     ]
-    lengths = [np.linalg.norm(_turned_back(landmarks, poses, turns).mean(axis=0)) for turns in conventions]
+    centred = _centred(landmarks)
+
+    @cache
+    def turned(turns: Turns) -> Array:
+        return _turned(turned(turns[1:]), poses, *turns[0]) if turns else centred
+
+    lengths = [np.linalg.norm(turned(turns).mean(axis=0)) for turns in conventions]
     return conventions[int(np.argmax(lengths))]
 
 
 def _turned_back(landmarks: Array, poses: Array, turns: Turns) -> Array:
-    rotation = np.eye(3)[None]
-    for column, axis, sign in turns:
-        rotation = rotation @ _rotations(axis, sign * np.deg2rad(poses[:, column]))
-    turned: Array = _centred(landmarks) @ rotation.transpose(0, 2, 1)
+    points = _centred(landmarks)
+    for turn in reversed(turns):
+        points = _turned(points, poses, *turn)
+    return points
+
+
+def _turned(points: Array, poses: Array, column: int, axis: int, sign: int) -> Array:
+    """Rotate the points of each view about an axis by one of its angles, [n, 5, 3]."""
+    angles = sign * np.deg2rad(poses[:, column, None])
+    one, other = (axis + 1) % 3, (axis + 2) % 3
+    turned = points.copy()
+    turned[:, :, one] = np.cos(angles) * points[:, :, one] - np.sin(angles) * points[:, :, other]
+    turned[:, :, other] = np.sin(angles) * points[:, :, one] + np.cos(angles) * points[:, :, other]
     return turned
 
 
@@ -75,17 +90,6 @@ def _aligned(landmarks: Array, poses: Array, reference: Array) -> Array:
     left[:, :, 2] *= np.linalg.det(left @ right)[:, None]  # a rotation, never a reflection
     aligned: Array = centred @ (left @ right)
     return aligned
-
-
-def _rotations(axis: int, angles: Array) -> Array:
-    """Build the rotations about an axis by angles in radians, [n, 3, 3]."""
-    one, other = (axis + 1) % 3, (axis + 2) % 3
-    rotations = np.zeros((len(angles), 3, 3))
-    rotations[:, axis, axis] = 1
-    rotations[:, one, one] = rotations[:, other, other] = np.cos(angles)
-    rotations[:, other, one] = np.sin(angles)
-    rotations[:, one, other] = -rotations[:, other, one]
-    return rotations
 
 
 def _centred(landmarks: Array) -> Array:
