@@ -10,7 +10,7 @@ of the table are translated. The kinds of placeholders:
     {name!}     a sentence of the table, or nothing that needs a translation
     {name~}     any text; its words are translated too, not only its sentences
     {name=}     any text, which stays as it is, such as a command
-    {_s}        any text that the Chinese sentence omits, such as the s of a plural
+    {_s}        letters that the Chinese sentence omits, such as the s of a plural
 """
 
 import functools
@@ -32,10 +32,10 @@ VARIABLE = "FACE3D_TUNE_LANG"
 _LOCALES = ("LC_ALL", "LC_MESSAGES", "LANG")  # the first that is set counts, as for gettext
 _WINDOWS = "win32"
 _PLACEHOLDER = re.compile(r"\{(\w+)([!~=]?)\}")
-_NUMBER = re.compile(r"[+-]?\d[\d.,:e+-]*|nan|–")
+_NUMBER = re.compile(r"[+-]?\d[\d.,:e+–-]*|nan|–")
 _SEPARATORS = {"; ": "；", ": ": "：", ", ": "，"}
 _SEPARATOR = re.compile("; |: |, ")
-_SPACE = re.compile("(?<=[）：；，。]) (?=[\u4e00-\u9fff])")  # that a value needs beside a Latin letter only
+_SPACE = re.compile("(?<=[\u4e00-\u9fff）：；，。]) (?=[\u4e00-\u9fff（])")  # that stands beside Latin letters only
 _MOST_PARTS = 12  # of a line; what has more comes from another program
 
 _chosen = "en"
@@ -227,6 +227,8 @@ def _value(text: str, name: str, kind: str) -> str | None:
     if re.fullmatch(r"n\d*|ns", name):
         numbers = text.split(", ") if name == "ns" else [text.strip()]
         return text if all(map(_NUMBER.fullmatch, numbers)) else None
+    if name.startswith("_"):
+        return text if re.fullmatch(r"\w*", text) else None
     if kind == "=":
         return None if "; " in text else text  # then another sentence follows
     if kind == "!" and not _known(text.strip()):

@@ -10,7 +10,7 @@ from rich.console import Console
 from searches import epoch
 from stored_study import add_trial, our_study
 
-from face3d_tune.cli import table
+from face3d_tune.cli import language, table
 from face3d_tune.cli.live import InTraining, Picture, Standing
 from face3d_tune.cli.progress import JsonLines, SearchProgress, Tally, ended
 from face3d_tune.cli.watch import _in_training
@@ -38,6 +38,19 @@ def test_every_trial_has_a_line_beside_the_preset_to_beat_and_the_study_has_the_
         "#20 conservative     0/100",
         "default  17 of 50 done, 6 pruned  best 0.6532 #16  9–14 min left",
     ]
+
+
+def test_the_lines_are_chinese_and_still_in_columns(monkeypatch):
+    monkeypatch.setattr(language, "_chosen", "zh")
+    assert drawn(80) == [
+        "#18 sampled          4/100  余弦 0.2947  比 baseline -0.3024  lr 8.1e-04",
+        "#19 我的预设        61/100  余弦 0.6532  比 baseline +0.0561  lr 5.0e-05",
+        "#20 conservative     0/100",
+        "default  完成 17 / 50，剪枝 6  最好 0.6532 #16  剩余 9–14 分钟",
+    ]
+    standing = Standing("很长的研究名字" * 5, 1, 0, None, 0.5, 3, ("preset-" * 9, 0.4), (5400.0, 9000.0))
+    for width in (20, 40, 80, 120):
+        assert all(cell_len(line) <= width for line in drawn(width, standing, TRAINING * 3))
 
 
 def test_a_wide_terminal_has_room_for_bars():
