@@ -1,6 +1,7 @@
 """The entry point: parse, run one command, return an exit code. A failure prints one line and a hint."""
 
 import errno
+import functools
 import os
 import sys
 import threading
@@ -31,6 +32,7 @@ from face3d_tune.cli.streams import lasting
 from face3d_tune.cli.train import train
 from face3d_tune.cli.watch import watch
 from face3d_tune.errors import TuneError
+from face3d_tune.system.notices import print_with
 from face3d_tune.system.safe_text import forget, learn, learn_url, safe
 
 
@@ -84,6 +86,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     typed = sys.argv[1:] if arguments is None else arguments
     _learn_secrets(typed)
     choose(typed)
+    print_with(functools.partial(say, err=True))
     state: dict[str, Any] = {}
     try:
         code = cli.main(args=arguments, prog_name="face3d-tune", standalone_mode=False, obj=state)

@@ -4,7 +4,6 @@ import errno
 import os
 import socket
 import sqlite3
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from face3d_tune.system.notices import notice
 
 T = TypeVar("T")
 
@@ -74,8 +75,7 @@ def _say(line: str) -> None:
     global _said
     if time.monotonic() - _said >= _SAY_EVERY:
         _said = time.monotonic()
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+        notice(line)
 
 
 class Held(TimeoutError):

@@ -51,6 +51,13 @@ def test_a_command_says_at_once_that_the_file_is_locked_and_goes_on_when_it_is_f
     assert "study    default" in answer.out
 
 
+def test_it_says_so_in_chinese_too(holder, tmp_path, monkeypatch):
+    said = sqlite_file._say
+    monkeypatch.setattr(sqlite_file, "_say", lambda line: (said(line), holder.in_transaction and holder.rollback()))
+    answer = call("status", "--lang", "zh", cwd=tmp_path)
+    assert answer.err == "存储 sqlite:///face3d_tune.db 被别的程序锁住；正在等待，最多 60 秒\n"
+
+
 def test_after_a_while_it_gives_up_and_says_what_to_close(holder, tmp_path, monkeypatch):
     monkeypatch.setattr(sqlite_file, "_WAIT", 0.2)
     monkeypatch.setattr(sqlite_file, "_SAY_EVERY", 0.05)

@@ -1,0 +1,23 @@
+"""Lines for a waiting person from below the command line, which prints them in the person's language."""
+
+import sys
+from collections.abc import Callable
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+_printer: Callable[[str], object] = _to_stderr
+
+
+def print_with(printer: Callable[[str], object]) -> None:
+    """Print every later notice with this function."""
+    global _printer
+    _printer = printer
+
+
+def notice(line: str) -> None:
+    """Print a line at once: on standard error, unless a printer was set."""
+    _printer(line)
