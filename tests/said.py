@@ -20,7 +20,7 @@ _OTHER_CALLS = {"option", "argument", "example", "version_option", "option_group
 _NOT_SAID = (
     r"no such distribution in a study file|training with dropout needs masks|every time has a unit|"
     r"Record does not exist\.|REPEATABLE READ|_privilege\(|^\s*(select|update|delete|exists|\(case|extract)\b|- seen|"
-    r"^out of memory\||^__init__|requires TensorBoard|embed_dim must|Invalid learning|Factor should|shapes cannot|"
+    r"^out of memory\||^__init__|^\^|requires TensorBoard|embed_dim must|Invalid learning|Factor should|shapes cannot|"
     r"more than 1 value|Traceback \(most|Object arrays|^# Trained with|"
     r"^(as they are|turned back)$|^pip install [^i]*$|"
     r"^(Show the traceback|Language of results|The study; may be left out)"

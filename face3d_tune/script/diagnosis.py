@@ -20,6 +20,10 @@ _TRAPS = {
     r"No module named 'tensorboard'|requires TensorBoard version": (
         "pip install tensorboard in the environment that trains, or name its Python with --python PATH"
     ),
+    r"^ImportError: cannot import name": (
+        "the module was found, but lacks that name: see which file or version of it the error names, "
+        "or name the Python that trains with --python PATH"
+    ),
     r"^(ModuleNotFoundError|ImportError)": "name the Python that has it with --python PATH",
 }
 

@@ -111,7 +111,19 @@ def test_an_end_without_a_traceback_is_told_with_the_last_words():
         ("ModuleNotFoundError: No module named 'tensorboard'", "pip install tensorboard in the environment that"),
         ("ImportError: TensorBoard logging requires TensorBoard version 1.15 or above", "pip install tensorboard"),
         ("ModuleNotFoundError: No module named 'lr'", "name the Python that has it with --python PATH"),
-        ("ImportError: cannot import name 'lr' from 'models'", "name the Python that has it with --python PATH"),
+        (
+            "ImportError: libcudart.so.12: cannot open shared object file",
+            "name the Python that has it with --python PATH",
+        ),
+        (
+            "ImportError: cannot import name 'lr' from 'models' (/home/me/models.py)",
+            "the module was found, but lacks that",
+        ),
+        (
+            "ImportError: cannot import name 'Trainer' from partially initialized module 'train' (most likely due to a "
+            "circular import)",
+            "the module was found, but lacks that",
+        ),
     ],
 )
 def test_a_known_trap_has_a_hint_of_its_own_and_no_flag_to_blame(error, hint):
