@@ -19,7 +19,8 @@ _OTHER_CALLS = {"option", "argument", "example", "version_option", "option_group
 # Sentences that no person reads: errors of the programmer, patterns, queries, and other programs' messages.
 _NOT_SAID = (
     r"no such distribution in a study file|training with dropout needs masks|every time has a unit|"
-    r"Record does not exist\.|has already finished and can not be updated|REPEATABLE READ|_privilege\(|^\s*(select|insert|update|delete|exists|\(case|extract)\b|- seen|"
+    r"Record does not exist\.|has already finished and can not be updated|REPEATABLE READ|_privilege\(|"
+    r"^\s*(select|insert|update|delete|exists|\(case|extract)\b|- seen|"
     r"^out of memory\||^__init__|^\^|requires TensorBoard|embed_dim must|Invalid learning|Factor should|shapes cannot|"
     r"more than 1 value|Traceback \(most|Object arrays|^# Trained with|"
     r"^(as they are|turned back)$|^pip install [^i]*$|"

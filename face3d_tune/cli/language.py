@@ -21,6 +21,7 @@ import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from unicodedata import east_asian_width
 
@@ -54,7 +55,7 @@ def choose(arguments: Sequence[str], environment: Mapping[str, str] = os.environ
 def _typed(arguments: Sequence[str]) -> str | None:
     """Find the last `--lang`: before the options are parsed, because they may be what is wrong."""
     options = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
-    values = [after for word, after in zip(options, [*options[1:], ""], strict=True) if word == "--lang"]
+    values = [after for word, after in pairwise(options) if word == "--lang"]
     values += [word.removeprefix("--lang=") for word in options if word.startswith("--lang=")]
     return next((value for value in reversed(values) if value in LANGUAGES), None)
 

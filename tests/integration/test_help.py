@@ -115,7 +115,7 @@ def test_the_options_of_run_stand_under_what_they_are_about():
             shown.setdefault(under, []).append(line.split()[0])
     assert "--trials" in shown["Budget:"]
     assert "--worker-timeout" in shown["Workers:"]
-    assert shown["Options:"] == ["--debug", "-h,"]
+    assert shown["Options:"] == ["--lang", "--debug", "-h,"]
     options = [name.split()[-1] for name in OPTIONS if name.startswith("face3d-tune run ")]
     listed = [name for names in shown.values() for name in names]
     assert sorted(listed) == sorted({"--help": "-h,"}.get(name, name) for name in options)
