@@ -31,7 +31,7 @@ _NOT_SAID = (
 def sentences() -> Iterator[tuple[str, str]]:
     """Yield each sentence with its place; every value in it is a 7."""
     for place, text in texts():
-        if _is_english(text) and not re.search(_NOT_SAID, text):
+        if is_english(text) and not re.search(_NOT_SAID, text):
             yield place, text
 
 
@@ -70,7 +70,19 @@ def _texts(node: ast.AST) -> Iterator[tuple[ast.expr, str]]:
                 yield from _texts(child)
 
 
-def _is_english(text: str) -> bool:
+def untranslated() -> Iterator[tuple[str, str]]:
+    """Yield what the commands print past the translation: texts in `click.echo`, and consoles of Rich itself."""
+    for path in sorted((ROOT / "cli").glob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(source)):
+            match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="click"), attr="echo"), args=[first, *_]):
+                    yield from ((f"{path.name}:{node.lineno}", text) for _, text in _texts(first))
+                case ast.ImportFrom(module="rich.console" | "rich.table", names=names):
+                    yield from ((f"{path.name}:{node.lineno}", f"Rich's {name.name}") for name in names)
+
+
+def is_english(text: str) -> bool:
     """Tell whether a text has two words, or a word beside a value."""
     words, beside = r"[A-Za-z]{2,}[^A-Za-z]* [^A-Za-z]*[A-Za-z]{2,}", r"(^|[ ,;]) *7 [a-z]{2,}|[a-z]{2,} +7"
     return re.search(f"{words}|{beside}", text) is not None

@@ -166,6 +166,16 @@ def test_events_of_a_search_are_the_same_in_both(place, tmp_path):
     assert not re.search("[\u4e00-\u9fff]", answer.out)
 
 
+@pytest.mark.parametrize(
+    "words", ["status", "data check faces", "presets", "run --study quick.toml --data-dir faces --device cpu"]
+)
+def test_the_numbers_are_the_same_in_both(place, words):
+    told = [call(*words.split(), "--lang", language, cwd=place[0]) for language in ("en", "zh")]
+    english, chinese = (re.findall(r"\d+(?:\.\d+)?", answer.err + answer.out) for answer in told)
+    assert sorted(english) == sorted(chinese)
+    assert len(english) > 5
+
+
 @pytest.mark.parametrize("words", ["status", "data check faces", "presets", "run --study nope", "export"])
 def test_english_is_chosen_over_the_locale_and_not_translated(place, words):
     plain = call(*words.split(), cwd=place[0])
