@@ -16,6 +16,7 @@ from conftest import QUICK_STUDY
 from fake_data import write_data
 from reference_model import ReferenceModel
 from trained import trained
+from stored import query
 
 from face3d_tune import seeds
 from face3d_tune.config import TrialConfig
@@ -29,6 +30,7 @@ from face3d_tune.training.plain import Trainer
 
 CPU = torch.device("cpu")
 STUDY = QUICK_STUDY.replace(', "conservative", "quickstart"', ', "quickstart"')  # three presets, quickstart one of them
+STUDY = STUDY.replace("batch_size = 8", "batch_size = 32")  # so that 42 people train in moments
 TRIALS = 6  # of which three are sampled
 PATIENCE = 120  # seconds
 
@@ -327,8 +329,9 @@ def wait_for(condition, what):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_confirmation_that_is_ended_goes_on_where_it_was(done, place, how):
     """The batched engine, whose trainings are processes; two seeds of each candidate are missing."""
+    counted = "select count(*) as number from study_user_attributes where key like 'confirm:%'"
     running = start(*place.words("--engine", "batched", "--slots", 1, seeds=4), cwd=place.folder)
-    wait_for(lambda: len(place.trainings) > 10, "a training was stored")
+    wait_for(lambda: query(f"sqlite:///{place.folder}/studies.db", counted)[0]["number"] > 10, "a training was stored")
     running.send_signal(how)
     _, err = running.communicate(timeout=PATIENCE)
     stored = place.trainings
@@ -415,7 +418,7 @@ def test_a_file_in_which_a_search_runs_is_refused_and_says_so(done):
 
 
 def test_a_few_test_people_get_no_verdict(tmp_path, data_folder):
-    place = searched(tmp_path, data_folder)  # two test people
+    place = searched(tmp_path, data_folder, trials=4)  # two test people
     answer = place.confirm(seeds=1, top=1)
     assert "2 test people are too few for a verdict" in answer.out
     assert {entry["verdict"] for entry in place.attrs["confirmation"]["against"]} == {"uncertain"}
@@ -452,11 +455,13 @@ def test_a_copy_carries_it_and_the_search_goes_on(place):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot send these signals to another process")
 def test_on_a_server_a_study_is_confirmed_while_a_search_of_it_runs(tmp_path, sixty, postgres_url):
-    place = searched(tmp_path, sixty, postgres_url)
+    place = searched(tmp_path, sixty, postgres_url, trials=4)
     words = ("run", "--study", "quick.toml", "--storage", postgres_url, "--data-dir", sixty, "--device", "cpu")
     running = start(*words, "--trials", 10_000, cwd=tmp_path)
     try:
-        wait_for(lambda: len(place.study.kept["trials"]) > TRIALS + 1, "the search went on")
+        wait_for(
+            lambda: query(postgres_url, "select count(*) as number from trials")[0]["number"] > 5, "the search went on"
+        )
         answer = place.confirm(seeds=1, top=1)
         assert running.poll() is None
     finally:
