@@ -15,8 +15,8 @@ from command_line import call, start
 from conftest import QUICK_STUDY
 from fake_data import write_data
 from reference_model import ReferenceModel
-from trained import trained
 from stored import query
+from trained import trained
 
 from face3d_tune import seeds
 from face3d_tune.config import TrialConfig
