@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import bottle
@@ -34,21 +35,28 @@ MOMENTS = {
 STUDY = SAMPLED_ONLY.replace('"tpe"', '"random"').replace("n_startup_trials = 2", "")
 
 
+# When who has a trial changes, which a server decides otherwise than a file.
+OWNERSHIP = ("before ask", "before the claim", "before tell", "in the middle of tell")
+
+
+def place_on(request, kind):
+    """A storage of this kind, opened for the search and once more for another program."""
+    url = request.getfixturevalue(f"{kind}_url")
+    opened, theirs = (request.getfixturevalue("opens")(url) for _ in range(2))
+    return SimpleNamespace(url=url, storage=opened, theirs=theirs)
+
+
 @pytest.fixture
-def place(storage_url):
-    with Storage.parse(storage_url).opened(create=True) as opened:
-        yield SimpleNamespace(url=storage_url, storage=opened)
+def opens():
+    """Opens storages until the test ends."""
+    with ExitStack() as stack:
+        yield lambda url: stack.enter_context(Storage.parse(url).opened(create=True))
 
 
-def delete(place, name="quick"):
+def delete(url, name="quick"):
     """As another program does it."""
-    with Storage.parse(place.url).opened() as opened:
+    with Storage.parse(url).opened() as opened:
         optuna.delete_study(study_name=name, storage=opened)
-
-
-def others(place, name):
-    with Storage.parse(place.url).opened() as opened:
-        return optuna.load_study(study_name=name, storage=opened).trials
 
 
 def at_first(monkeypatch, moment, act):
@@ -67,11 +75,18 @@ def two_epochs(task, number):
     return 0.1, "finished" if number == 2 else None
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_study_deleted_at_any_moment_ends_its_search_with_one_line(place, tmp_path, data, monkeypatch, moment):
+@pytest.mark.parametrize(
+    ("kind", "moment"),
+    [*(("sqlite", moment) for moment in MOMENTS), *(("postgres", moment) for moment in OWNERSHIP)],
+)
+def test_a_study_deleted_at_any_moment_ends_its_search_with_one_line(
+    request, tmp_path, data, monkeypatch, kind, moment
+):
+    place = place_on(request, kind)
     search = search_in(place.storage, file_of(tmp_path, STUDY), data)
     optuna.create_study(study_name="another", storage=place.storage)
-    at_first(monkeypatch, moment, lambda: delete(place))
+    # By a connection that is there already: opening one would wait for the lock that this very search may hold.
+    at_first(monkeypatch, moment, lambda: optuna.delete_study(study_name="quick", storage=place.theirs))
     slots = Scripted(2, two_epochs)
     with pytest.raises(
         StudyGoneError, match=r"^study 'quick' was deleted meanwhile; this storage holds another$"
@@ -127,8 +142,10 @@ def test_a_search_interrupted_after_its_study_was_deleted_says_so(sqlite, tmp_pa
         search.run(5, watch, slots=Scripted(1, two_epochs))
 
 
-def test_a_new_name_given_in_the_database_changes_nothing(place, tmp_path, data):
-    search, watch = search_in(place.storage, file_of(tmp_path, STUDY), data), Watch()
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_new_name_given_in_the_database_changes_nothing(request, tmp_path, data, kind):
+    place, watch = place_on(request, kind), Watch()
+    search = search_in(place.storage, file_of(tmp_path, STUDY), data)
 
     def rename(number, result):
         with place.storage.engine.begin() as database:
@@ -136,7 +153,9 @@ def test_a_new_name_given_in_the_database_changes_nothing(place, tmp_path, data)
 
     watch.epoch_ended = rename
     search.run(2, watch, slots=Scripted(1, two_epochs))
-    assert [trial.state for trial in others(place, "better")] == [TrialState.COMPLETE] * 2
+    assert [trial.state for trial in optuna.load_study(study_name="better", storage=place.theirs).trials] == [
+        TrialState.COMPLETE
+    ] * 2
 
 
 def rename_in_the_dashboard(storage, name):
@@ -176,8 +195,7 @@ STUDY_IN_SECONDS = STUDY + "\n[study]\npresets = []\n"
 
 def test_the_command_line_says_it_in_one_line(tmp_path, data_folder, monkeypatch):
     (tmp_path / "quick.toml").write_text(STUDY_IN_SECONDS, encoding="utf-8")
-    place = SimpleNamespace(url=f"sqlite:///{tmp_path / 'face3d_tune.db'}")
-    at_first(monkeypatch, "before a report", lambda: delete(place))
+    at_first(monkeypatch, "before a report", lambda: delete(f"sqlite:///{tmp_path / 'face3d_tune.db'}"))
     words = ("run", "--study", "quick.toml", "--data-dir", data_folder, "--device", "cpu", "--epochs", 3)
     answer = call(*words, "--artifacts", "kept", cwd=tmp_path)
     assert answer.code == 2
@@ -200,7 +218,7 @@ def test_a_command_whose_study_is_deleted_while_it_reads_says_so(tmp_path, sqlit
 
     def get_trials(study, *arguments, **named):
         if not deleted:
-            deleted.append(delete(SimpleNamespace(url=sqlite_url)))
+            deleted.append(delete(sqlite_url))
         return original(study, *arguments, **named)
 
     monkeypatch.setattr(optuna.Study, "get_trials", get_trials)
