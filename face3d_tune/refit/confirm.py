@@ -36,6 +36,7 @@ from face3d_tune.study.trials import still_present
 from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.base import PairTensors
 from face3d_tune.training.plain import Trainer
+from face3d_tune.training.recognition import WHERE, Judging
 
 VERSION = 1  # of the keys of a confirmation
 _STORED = "confirm:"  # prefix of a study's user attributes: one finished training each
@@ -216,11 +217,18 @@ def _key(config: TrialConfig, seed: int, fingerprint: str) -> str:
 
 
 def _record(job: Job, kept: Kept, data: FaceData, plan: Plan) -> Record:
-    """Evaluate the kept weights of a training on validation people and on each test person."""
+    """Evaluate the kept weights of a training on validation people and on each test person.
+
+    Records of earlier versions have no `test_recognition`: the means of each person by the queries and the rates of
+    `training/recognition`.
+    """
     config = job.candidate.config
     trainer = Trainer(config, data, seed=job.seed, device=plan.device, precision=kept.precision)
     trainer.model.load_state_dict(kept.weights)
-    _, cosines = trainer.judge(PairTensors(data, "test", config.pose_unit, plan.device))
+    pairs = PairTensors(data, "test", config.pose_unit, plan.device)
+    judging = Judging(pairs.gallery)
+    _, cosines = trainer.judge(pairs, judging)
+    scores = judging.end()
     return {
         "validation": kept.validation,
         "best_epoch": kept.epoch,
@@ -230,6 +238,7 @@ def _record(job: Job, kept: Kept, data: FaceData, plan: Plan) -> Record:
         "device": plan.device.type,
         "engine": plan.engine,
         "test": _by_person(data, cosines.numpy()),
+        "test_recognition": {where: scores.by_person(where) for where in WHERE},
     }
 
 

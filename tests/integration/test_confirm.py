@@ -123,7 +123,7 @@ def test_the_best_distinct_trials_and_every_preset_are_trained_on_the_same_fresh
 
 
 def by_hand(data, config, seed):
-    """Validation cosine of the kept epoch, and each test person's mean, by the reference model."""
+    """Validation cosine of the kept epoch, and each test person's mean and rank-1, by the reference model."""
     trainer, state = Trainer(config, data, seed=seed, device=CPU), None
     while trainer.stop_reason is None:
         if trainer.train_epoch().is_best:
@@ -143,7 +143,11 @@ def by_hand(data, config, seed):
         ).numpy()
     target = data.front_features[front]
     cosines = (out * target).sum(1) / np.linalg.norm(out, axis=1) / np.linalg.norm(target, axis=1)
-    return trainer.best.val_cosine, [cosines[front == person].mean() for person in np.unique(front)]
+    scores = out @ data.front_features.T  # one row a person, and all of length 1
+    scores[np.arange(len(front)), front] -= 1e-6  # a tie is lost
+    won = scores.argmax(1) == front
+    means = [[each[front == person].mean() for person in np.unique(front)] for each in (cosines, won)]
+    return trainer.best.val_cosine, *means
 
 
 def test_a_training_is_that_of_the_trial_with_another_seed_and_its_kept_weights_meet_the_test_people(done):
@@ -152,9 +156,9 @@ def test_a_training_is_that_of_the_trial_with_another_seed_and_its_kept_weights_
     trial = done.study.kept["trials"][row["trial"]]
     config = TrialConfig(**trial.user_attrs["config"])
     results = [by_hand(data, config, seed) for seed in held["seeds"]]
-    assert row["validation"] == pytest.approx(np.mean([validation for validation, _ in results]), abs=1e-9)
-    assert row["validation_sd"] == pytest.approx(np.std([validation for validation, _ in results], ddof=1), abs=1e-9)
-    assert row["test"] == pytest.approx(np.mean([test for _, test in results]), abs=1e-6)
+    assert row["validation"] == pytest.approx(np.mean([validation for validation, *_ in results]), abs=1e-9)
+    assert row["validation_sd"] == pytest.approx(np.std([validation for validation, *_ in results], ddof=1), abs=1e-9)
+    assert row["test"] == pytest.approx(np.mean([test for _, test, _ in results]), abs=1e-6)
     (record,) = [
         each
         for each in done.trainings.values()
@@ -162,6 +166,11 @@ def test_a_training_is_that_of_the_trial_with_another_seed_and_its_kept_weights_
     ]
     assert record["test"]["all"] == pytest.approx(results[0][1], abs=1e-6)
     assert record["epochs"] == 2
+    recognition = record["test_recognition"]
+    assert recognition["all"]["rank1_enrolled"] == pytest.approx(results[0][2])
+    assert recognition["all"]["cosine"] == pytest.approx(record["test"]["all"], abs=1e-6)
+    assert recognition["45-90"]["cosine"] == pytest.approx(record["test"]["45-90"], abs=1e-6)
+    assert [len(rates["identity"]) for rates in recognition.values()] == [6] * 5
 
 
 def test_what_needs_no_training_meets_the_same_people(done):
