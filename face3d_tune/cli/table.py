@@ -113,7 +113,7 @@ def judged(found: Mapping[str, Any]) -> None:
     """Print what `judge` found, to stdout: warnings, a table of all views, of each band and pooled, differences."""
     console, gallery = results_console(), found["gallery"]
     for line in found["warnings"]:
-        console.print(f"{line}\n")
+        console.print(f"{line}\n", soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("", overflow="fold")
     sizes = [f"of {gallery[name]}" for name in ("judged", "enrolled")]
@@ -136,7 +136,7 @@ def judged(found: Mapping[str, Any]) -> None:
     console.print("pooled: the mean of a person's predictions, as one query\n")
     for each in found["differences"]:
         rate = "cosine" if each["rate"] == "cosine" else f"rank-1 {sizes[1]}"
-        console.print(f"{each['of']}, {rate}: {confirmation.sentence(each, found['part'])}")
+        console.print(f"{each['of']}, {rate}: {confirmation.sentence(each, found['part'])}", soft_wrap=True)
 
 
 def _section(recognition: Mapping[str, Any], where: str) -> Mapping[str, float | None]:
