@@ -18,7 +18,7 @@ TOLD = ("told and not yet released", "after tell", "before its weights are kept"
 TRIALS = 4  # two presets and two that are sampled
 STUDY = """
 [study]
-presets = ["baseline", "aggressive"]
+presets = []
 [budget]
 epochs = 2
 [sampler]
@@ -31,6 +31,11 @@ num_layers = 1
 lr = { low = 1e-5, high = 3e-3, scale = "log" }
 dropout = { low = 0.0, high = 0.5 }
 scheduler_min_lr = { low = 1e-8, high = 1e-5, scale = "log" }
+[presets.first]
+lr = 1e-3
+[presets.second]
+lr = 3e-3
+dropout = 0.2
 """
 
 

@@ -219,13 +219,13 @@ def test_whatever_a_watcher_raises_puts_all_running_trials_back_in_their_order(s
     setattr(watch, when, fail)
     slots = Scripted(4, lambda task, number: (0.1, "finished" if number == 1 + task.number % 2 else None))
     with pytest.raises(type(error)):
-        search.run(9, watch, slots=slots)
+        search.run(6, watch, slots=slots)
     ran = {"trial_started": [0, 1, 2], "epoch_ended": [1, 2, 3], "trial_ended": [5]}[when]  # 3 and 4 have ended as well
     reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
     check_put_back(search.study, ran, reason)
     assert slots.tasks == {}
-    search.run(9, Watch(), slots=Scripted(4, two_epochs))
-    assert search.finished() == 9
+    search.run(6, Watch(), slots=Scripted(4, two_epochs))
+    assert search.finished() == 6
     assert {row.trial.state for row in preset_rows(search.study)} == {TrialState.COMPLETE}
 
 
@@ -380,17 +380,20 @@ def test_while_the_database_is_away_training_goes_on_and_the_reports_arrive_late
 
 def test_a_full_disk_is_waited_for_and_nothing_is_lost(scripted, monkeypatch):
     engine, watch = scripted.search.queue._engine, Watch()
-    slots = Scripted(1, lambda task, number: (number / 1000, "finished" if number == 900 else None))
+    slots = Scripted(1, lambda task, number: (number / 1000, "finished" if number == 120 else None))
+    with engine.connect() as database:  # small pages, so that few reports need another one
+        database.exec_driver_sql("pragma page_size = 512")
+        database.exec_driver_sql("vacuum")
 
     def no_more_pages(connection, _):
-        if 3 <= slots.epochs.get(0, 0) < 800:
+        if 3 <= slots.epochs.get(0, 0) < 100:
             (held,) = connection.execute("pragma page_count").fetchone()
             connection.execute(f"pragma max_page_count = {held}")
 
     sqlalchemy.event.listen(engine, "connect", no_more_pages)
     monkeypatch.setattr("face3d_tune.storage.retry._PAUSES", (0.0, 0.0))
     scripted(slots, 1, watch)
-    assert scripted.search.study.trials[0].intermediate_values == {step: step / 1000 for step in range(1, 901)}
+    assert scripted.search.study.trials[0].intermediate_values == {step: step / 1000 for step in range(1, 121)}
     assert watch.notes[0].startswith("the storage does not answer (database or disk is full); training continues")
     assert watch.notes[-1].startswith("the storage answers again")
 

@@ -25,7 +25,7 @@ def wild(tmp_path_factory, data):
     """A search over rates that lead to NaN in every second trial, and what its watcher saw."""
     folder = tmp_path_factory.mktemp("wild")
     with Storage.parse(f"sqlite:///{(folder / 'studies.db').as_posix()}").opened(create=True) as opened:
-        search, watch = search_in(opened, file_of(folder, WILD), data, epochs=2), Watch()
+        search, watch = search_in(opened, file_of(folder, WILD), data, epochs=1), Watch()
         search.run(14, watch)
         yield search, watch
 
