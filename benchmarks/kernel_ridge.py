@@ -40,7 +40,7 @@ def main() -> None:
         "ridge, s",
     )
     rows = []
-    for data in ([] if asked.quick else [load(None)]) + [_people(*shape) for shape in shapes]:
+    for data in ([] if asked.quick else [load(None)]) + [people_of(*shape) for shape in shapes]:
         rows.append(_row(data))
         print(rows[-1], flush=True)
     table(header, rows)
@@ -48,7 +48,7 @@ def main() -> None:
 
 def _row(data: FaceData) -> list[str]:
     pairs, cpu = len(data.parts["train"]), time.process_time()
-    with _memory() as peak:
+    with memory() as peak:
         choice, choosing = _timed(lambda: kernel_ridge.choose(data))
         fitted, fitting = _timed(lambda: kernel_ridge.fit(data, choice))
         cosine = fitted.cosines(data, "validation").mean()
@@ -74,7 +74,7 @@ def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
 
 
 @contextmanager
-def _memory() -> Iterator[list[int]]:
+def memory() -> Iterator[list[int]]:
     """Give the highest memory of this process above that at the beginning, in bytes, as the only item of a list."""
     process, done = psutil.Process(), threading.Event()
     before, peak = process.memory_info().rss, [0]
@@ -92,7 +92,7 @@ def _memory() -> Iterator[list[int]]:
         watcher.join()
 
 
-def _people(people: int, views: int, size: int) -> FaceData:
+def people_of(people: int, views: int, size: int) -> FaceData:
     """Return invented people, split as files would be."""
     files = make(7, people, views, size)
     names = [each["person_name"] for each in files["front_metadata.json"]["metadata"]]
