@@ -93,8 +93,8 @@ class TrialConfig:
     landmark_noise: float = field(default=0.0, metadata=_extra(low=0))  # of the landmarks' root mean square
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            check_type(each.name, getattr(self, each.name))
+        for name in ABOUT:
+            check_type(name, getattr(self, name))
         for name, about in ABOUT.items():
             if expected := about.expected(value) if isinstance(value := getattr(self, name), int | float) else None:
                 raise ConfigError(f"{name} = {value!r} is out of range; expected {expected}")
@@ -133,6 +133,7 @@ PARAMETERS: dict[str, Any] = {
     **{each.name: each.type for each in fields(TrialConfig) if each.name not in RUN_SETTINGS},
     "width": float,
 }
+_TYPES: Mapping[str, Any] = {**{each.name: each.type for each in fields(TrialConfig)}, **PARAMETERS}
 
 
 def check_type(name: str, value: object) -> None:
@@ -140,7 +141,7 @@ def check_type(name: str, value: object) -> None:
 
     An int may stand for a float, a bool never for a number.
     """
-    expected = {**{each.name: each.type for each in fields(TrialConfig)}, **PARAMETERS}[name]
+    expected = _TYPES[name]
     if choices := get_args(expected):
         if value not in choices or isinstance(value, bool):
             raise ConfigError(f"{name} = {value!r} is unknown; expected one of {', '.join(choices)}")
