@@ -1,5 +1,6 @@
 """What docs/extending.md shows works: its changes are applied to a copy of the project, and searched with."""
 
+import json
 import os
 import re
 import shutil
@@ -50,30 +51,63 @@ def extended(tmp_path_factory):
     return copy
 
 
+# Runs commands and programs with the package of its folder, for a line of JSON each; the answer is what was printed.
+SERVER = """if True:
+    import contextlib, io, json, sys
+    from face3d_tune.cli.main import main
+    for line in sys.stdin:
+        words, source = json.loads(line)
+        printed, code = io.StringIO(), 0
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            try:
+                exec(source, {}) if source else main(words)
+            except SystemExit as ended:
+                code = ended.code
+        print(json.dumps([code, printed.getvalue()]), flush=True)
+"""
+
+
 @pytest.fixture(scope="module")
-def call(extended, tmp_path_factory):
-    """Runs the extended program in a folder that is kept, `call.place`; what it printed."""
+def answer(extended, tmp_path_factory):
+    """Asks the extended package, in one process for all tests; its folder is `answer.place`."""
     place = tmp_path_factory.mktemp("place")
     settings = {**os.environ, "PYTHONPATH": str(extended), "PYTHONIOENCODING": "utf-8"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+    with subprocess.Popen([sys.executable, "-c", SERVER], cwd=place, env=settings, **pipes) as server:
 
-    def run(*words):
-        command = [sys.executable, "-m", "face3d_tune", *map(str, words)]
-        done = subprocess.run(command, cwd=place, env=settings, capture_output=True, encoding="utf-8", check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
+        def ask(words=(), source=None):
+            server.stdin.write(json.dumps([[str(word) for word in words], source]) + "\n")
+            server.stdin.flush()
+            code, printed = json.loads(server.stdout.readline())
+            assert code == 0, printed
+            return printed
 
-    run.place = place
-    return run
+        ask.place = place
+        assert ask(source="import face3d_tune; print(face3d_tune.__file__)").startswith(str(extended))
+        yield ask
+        server.stdin.close()
 
 
 @pytest.fixture(scope="module")
-def study(call, data_folder):
+def call(answer):
+    """Runs the extended program; what it printed."""
+    return lambda *words: answer(words)
+
+
+@pytest.fixture(scope="module")
+def python(answer):
+    """What a program prints that imports the extended package."""
+    return lambda source: answer(source=source)
+
+
+@pytest.fixture(scope="module")
+def study(answer, call, data_folder):
     """A search over the page's parameter, with the page's preset and pruner."""
     pruner, space = (text for kind, text in BLOCKS if kind == "toml" and "[study]" not in text)
     text = STUDY + space.removeprefix("[space]\n") + pruner.replace("epoch = 20", "epoch = 1")
-    (call.place / "all.toml").write_text(text, encoding="utf-8")
+    (answer.place / "all.toml").write_text(text, encoding="utf-8")
     call("run", "--study", "all.toml", "--study-name", "all", "--data-dir", data_folder)
-    return optuna.load_study(study_name="all", storage=f"sqlite:///{(call.place / 'face3d_tune.db').as_posix()}")
+    return optuna.load_study(study_name="all", storage=f"sqlite:///{(answer.place / 'face3d_tune.db').as_posix()}")
 
 
 def test_the_page_shows_what_it_speaks_of():
@@ -107,15 +141,7 @@ def test_its_pruner_prunes_what_is_worse_than_no_model_and_nothing_else(study):
     assert any(trial.state.name == "PRUNED" for trial in study.trials)
 
 
-def python(source, extended):
-    """What a program prints that imports the extended package."""
-    command = [sys.executable, "-c", source]
-    done = subprocess.run(command, cwd=extended, capture_output=True, encoding="utf-8", check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_its_parameter_changes_when_the_rate_decays(extended):
+def test_its_parameter_changes_when_the_rate_decays(python):
     asked = """if True:
         import torch
         from face3d_tune.config import TrialConfig
@@ -130,10 +156,10 @@ def test_its_parameter_changes_when_the_rate_decays(extended):
             print(result.next_lr)
     """
     # A fall from 1 to 0.9 counts unless half is asked for; then the rate is halved.
-    assert python(asked, extended).split() == ["0.0001", "5e-05"]
+    assert python(asked).split() == ["0.0001", "5e-05"]
 
 
-def test_its_parameter_is_named_by_export_where_no_flag_says_it(extended):
+def test_its_parameter_is_named_by_export_where_no_flag_says_it(python):
     asked = """if True:
         from face3d_tune.config import TrialConfig
         from face3d_tune.script.export import commands
@@ -142,7 +168,7 @@ def test_its_parameter_is_named_by_export_where_no_flag_says_it(extended):
         for threshold in (1e-4, 0.002):
             print(*commands(TrialConfig(d_model=8, dim_feedforward=8, scheduler_threshold=threshold), use).missing)
     """
-    assert python(asked, extended).splitlines() == [
+    assert python(asked).splitlines() == [
         "",
         "scheduler_threshold = 0.002: train_transformer3D/train_3d.py has no --scheduler_threshold",
     ]
