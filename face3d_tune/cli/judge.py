@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         "face3d-tune judge checkpoints/best_model.pth trained --data-dir train/datas/file --part test"
     ),
 )
-@click.argument("checkpoints", metavar="CHECKPOINT...", nargs=-1, required=True, type=FILE_OR_FOLDER)
+@click.argument("checkpoints", metavar="[CHECKPOINT]...", nargs=-1, type=FILE_OR_FOLDER)
 @click.option(
     "--part",
     type=Choice(["validation", "test"]),
@@ -53,7 +53,7 @@ def judge(
     as_json: bool,
     **pairs: Any,
 ) -> None:
-    """Measure how well checkpoints recognise people."""
+    """Measure how well checkpoints recognise people; without one, the baselines alone."""
     import optuna
 
     from face3d_tune.data.face_data import load

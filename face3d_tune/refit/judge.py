@@ -108,7 +108,7 @@ def judge(
     """Judge checkpoints on one part of the people of `data`.
 
     Args:
-        predictors: At least one.
+        predictors: Of the checkpoints; without one, only the baselines are judged.
         data: Its training people fit the baselines.
         part: Whose people are judged.
         unit: Of the poses at the input of a model whose checkpoint records none. None: the one with the higher cosine

@@ -239,3 +239,9 @@ def test_what_cannot_be_judged_is_one_line_and_a_hint(folder, data, tmp_path):
         assert error.startswith(f"error: {said}")
         assert hint.startswith("hint: ")
         assert answer.out == ""
+
+
+def test_without_a_checkpoint_the_baselines_alone_are_judged(folder, data):
+    found = judged(folder, data)
+    assert [row["name"] for row in found["rows"]] == ["no model", "ridge", "kernel ridge"]
+    assert (found["differences"], found["warnings"]) == ([], [])
