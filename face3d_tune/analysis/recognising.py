@@ -1,6 +1,18 @@
-"""Whether a higher cosine also recognises people better: one sentence, for every place that announces a best."""
+"""What a study's trials and baselines recognise, and one sentence where a higher cosine recognises people no better."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from face3d_tune.study.attrs import Attr, StudyAttr, TrialAttr
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+_BASELINES: Mapping[str, tuple[Attr[float], Attr[Mapping[str, Any]]]] = {
+    "no model": (StudyAttr.no_model_cosine, StudyAttr.no_model_recognition),
+    "ridge": (StudyAttr.ridge_cosine, StudyAttr.ridge_recognition),
+    "kernel ridge": (StudyAttr.kernel_ridge_cosine, StudyAttr.kernel_ridge_recognition),
+}
 
 
 def only_raises_cosine(
@@ -22,4 +34,39 @@ def only_raises_cosine(
     if cosine is None or rank1 is None or without is None or cosine <= without:
         return None
     as_good = [name for name, (_, other) in baselines.items() if other is not None and rank1 <= other]
-    return f"raises the cosine, but recognises people no better than {' or '.join(as_good)}" if as_good else None
+    return f"raises the cosine, but recognises people no better than {_listed(as_good)}" if as_good else None
+
+
+def of_baselines(attrs: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the stored recognition of a study's baselines by name; an earlier version has stored none."""
+    return {name: held.of(attrs) for name, (_, held) in _BASELINES.items() if held.held_by(attrs)}
+
+
+def of_trial(trial: "FrozenTrial") -> Mapping[str, Any] | None:
+    """Return a trial's recognition at its kept epoch; None if it has none, as with an earlier version."""
+    return TrialAttr.recognition.get(trial.user_attrs)
+
+
+def rank1(recognition: Mapping[str, Any] | None) -> float | None:
+    """Return rank-1 of all views in the `enrolled` gallery."""
+    return None if recognition is None else recognition["all"]["rank1_enrolled"]
+
+
+def galleries(attrs: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return how many people a study judges and how many are enrolled; None if it has stored no recognition."""
+    held = StudyAttr.no_model_recognition.get(attrs)
+    return None if held is None else (held["judged"], held["enrolled"])
+
+
+def warning(trial: "FrozenTrial | None", attrs: Mapping[str, Any]) -> str | None:
+    """Say so if a study's best trial only raises the cosine, as `only_raises_cosine` says it; else None."""
+    if trial is None:
+        return None
+    known = {name: (cosine.get(attrs), rank1(held.get(attrs))) for name, (cosine, held) in _BASELINES.items()}
+    said = only_raises_cosine(TrialAttr.val_cosine.get(trial.user_attrs), rank1(of_trial(trial)), known)
+    return said and f"The best trial {said}."
+
+
+def _listed(names: list[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last

@@ -1,13 +1,14 @@
 """The guide's before/after table, with measured numbers, in 80 columns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.measure import Measurement
 
-from face3d_tune.analysis import confirmation
+from face3d_tune.analysis import confirmation, recognising
 from face3d_tune.cli.console import Console, Table
 from face3d_tune.cli.language import translate, word
 from face3d_tune.config import TrialConfig
@@ -29,51 +30,102 @@ def results_console() -> Console:
 
 def before_and_after(study: optuna.Study) -> None:
     """Print the best trial beside every preset, no model, ridge and kernel ridge regression, to stdout."""
-    console, data = results_console(), StudyAttr.data.of(study.user_attrs)
-    whom, folds = f"{data['people']['validation']} people never trained on", folds_of(study.user_attrs)
+    console, attrs = results_console(), study.user_attrs
+    data, folds, sizes = StudyAttr.data.of(attrs), folds_of(attrs), recognising.galleries(attrs)
+    whom = f"{data['people']['validation']} people never trained on"
     if folds > 1:  # every person who does not test validates once
         people = data["people"]["train"] + data["people"]["validation"]
         whom = f"{people} people, none trained on in their fold; mean over {folds} folds"
     if data["split"] == "none":
         whom = "the TRAINING pairs: this says nothing about people never seen"
-    table = _table(study, with_bands=True)
-    narrow = Measurement.get(console, console.options.update(max_width=_ANY), table).maximum > console.width
+    table, lost = _fitting(console, _rows(study), sizes)
+    if said := recognising.warning(best_trial(study), attrs):
+        console.print(f"{said}\n")
     console.print(f"Validation on {whom}:\n")
-    console.print(_table(study, with_bands=False) if narrow else table)
-    beside = "\n  cosine by |yaw|: in a wider terminal" if narrow else "; cosine also by |yaw|"
-    for said in filter(None, (describe_yaw(data), describe_kernel_ridge(study.user_attrs))):
-        beside += f"\n  {said}"
-    console.print(f"\n* validation loss with weights 0.5 / 0.5, comparable between trials{beside}")
+    console.print(table)
+    console.print()
+    if _LOSS in lost:
+        console.print("  validation loss and cosine by |yaw|: in a wider terminal")
+    else:
+        beside = "\n  cosine by |yaw|: in a wider terminal" if _BANDS in lost else "; cosine also by |yaw|"
+        console.print(f"* validation loss with weights 0.5 / 0.5, comparable between trials{beside}")
+    for line in filter(None, (describe_yaw(data), describe_kernel_ridge(attrs))):
+        console.print(f"  {line}")
+    if sizes:
+        console.print(f"  rank-1 of {sizes[1]}: the share of views named right among all people enrolled")
+        if _RATES not in lost:
+            console.print(f"  of {sizes[0]}: among the people judged; TAR 1 %: the share accepted at FAR 1 %")
 
 
-def _table(study: optuna.Study, *, with_bands: bool) -> Table:
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One line of the table: its name, and its cells by column; cells may be missing."""
+
+    name: str
+    cells: Mapping[str, str]
+    style: str = ""
+
+
+# Columns and their headings, in groups.
+_SETTINGS = {name: name for name in ("trial", "lr", "cos w", "factor", "patience", "pose")}
+_LOSS = {"loss*": "loss*"}
+_COSINE = {"cosine": "cosine"}
+_BANDS = dict(zip(YAW_BANDS, COLUMNS, strict=True))
+_RANK1 = {"rank1_enrolled": "rank-1"}
+_RATES = {"rank1_judged": "rank-1", "tar_enrolled": "TAR 1 %", "tar_judged": "TAR 1 %"}
+
+
+def _fitting(
+    console: Console, rows: Sequence[_Row], sizes: tuple[int, int] | None
+) -> tuple[Table, Sequence[Mapping[str, str]]]:
+    """Return the widest table that fits the console, and the groups of columns that find no room.
+
+    `sizes` are those of the galleries; without them no column is about recognition.
+    """
+    unlimited = console.options.update(max_width=_ANY)
+    for lost in ((), (_RATES,), (_RATES, _BANDS), (_RATES, _BANDS, _LOSS)):
+        groups = (_SETTINGS, _LOSS, _COSINE, _BANDS, *((_RANK1, _RATES) if sizes else ()))
+        table = _table(rows, [group for group in groups if group not in lost], sizes)
+        if Measurement.get(console, unlimited, table).maximum <= console.width:
+            break
+    return table, lost
+
+
+def _table(rows: Sequence[_Row], groups: Sequence[Mapping[str, str]], sizes: tuple[int, int] | None) -> Table:
+    judged, enrolled = sizes or (0, 0)
+    columns = {key: heading for group in groups for key, heading in group.items()}
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("")
-    for header in ("trial", "lr", "cos w", "factor", "patience", "pose", "loss*", "cosine"):
-        table.add_column(header, justify="right")
-    if with_bands:
-        add_band_columns(table)
-    used = len(table.columns)
-    attrs = study.user_attrs
-    no_model = (StudyAttr.no_model_cosine.get(attrs), StudyAttr.no_model_by_yaw.get(attrs, {}))
-    ridge = (StudyAttr.ridge_cosine.get(attrs), StudyAttr.ridge_by_yaw.get(attrs, {}))
-    kernel_ridge = (StudyAttr.kernel_ridge_cosine.get(attrs), StudyAttr.kernel_ridge_by_yaw.get(attrs, {}))
-    for name, (cosine, by_yaw) in (("no model", no_model), ("ridge", ridge), ("kernel ridge", kernel_ridge)):
-        if cosine is not None:  # an older study lacks some of these lines
-            values = [f"{cosine:.4f}", *bands(by_yaw)]
-            table.add_row(*[word(name), *[""] * 7, *values][:used])
-    if stage := WarmStart.of(study.user_attrs):
-        before = [*_settings(TrialConfig(**stage.config)), "", f"{stage.value:.4f}"]
-        table.add_row(stage.study, "", *before, style="dim")
+    for key, heading in columns.items():
+        of = f"\nof {enrolled if key.endswith('enrolled') else judged}" if key in _RANK1 or key in _RATES else ""
+        table.add_column(f"{heading}{of}", justify="right")
+    for row in rows:
+        table.add_row(row.name, *(row.cells.get(key, "") for key in columns), style=row.style)
+    return table
+
+
+def _rows(study: optuna.Study) -> list[_Row]:
+    rows, attrs = [], study.user_attrs
+    recognised = recognising.of_baselines(attrs)
+    for name, cosine, by_yaw in (
+        ("no model", StudyAttr.no_model_cosine, StudyAttr.no_model_by_yaw),
+        ("ridge", StudyAttr.ridge_cosine, StudyAttr.ridge_by_yaw),
+        ("kernel ridge", StudyAttr.kernel_ridge_cosine, StudyAttr.kernel_ridge_by_yaw),
+    ):
+        if cosine.held_by(attrs):  # an older study lacks some of these lines
+            cells = _measured(f"{cosine.of(attrs):.4f}", by_yaw.get(attrs, {}), recognised.get(name))
+            rows.append(_Row(word(name), cells))
+    if stage := WarmStart.of(attrs):
+        before = {**_settings(TrialConfig(**stage.config)), "cosine": f"{stage.value:.4f}"}
+        rows.append(_Row(stage.study, before, "dim"))
     for row in preset_rows(study):
-        cells = _cells(row.trial) if row.trial else [word("waiting")]
-        cells = [f"= {row.trial.number}", *cells[1:]] if row.same_as and row.trial else cells
-        table.add_row(*[row.name, *cells][:used])
+        cells = _cells(row.trial) if row.trial else {"trial": word("waiting")}
+        same = {"trial": f"= {row.trial.number}"} if row.same_as and row.trial else {}
+        rows.append(_Row(row.name, cells | same))
     best = best_trial(study)
     if best is not None:
-        name = "best, imported" if is_imported(best) else "best trial"
-        table.add_row(*[word(name), *_cells(best)][:used], style="bold")
-    return table
+        rows.append(_Row(word("best, imported" if is_imported(best) else "best trial"), _cells(best), "bold"))
+    return rows
 
 
 def confirmed(found: Mapping[str, Any]) -> None:
@@ -167,27 +219,29 @@ def add_band_columns(table: Table) -> None:
         table.add_column(header, justify="right")
 
 
-def _cells(trial: FrozenTrial) -> list[str]:
+def _cells(trial: FrozenTrial) -> dict[str, str]:
     if not TrialAttr.config.held_by(trial.user_attrs):
-        return [word("waiting")]
+        return {"trial": word("waiting")}
     config, attrs, cosine = config_of(trial), trial.user_attrs, kept_cosine(trial)
-    settings = [str(trial.number), *_settings(config)]
+    settings = {"trial": str(trial.number), **_settings(config)}
     if trial.state == TrialState.RUNNING or cosine is None:
-        return [*settings, "", word(TrialAttr.stop_reason.get(attrs, trial.state.name.lower()))]
+        return settings | {"cosine": word(TrialAttr.stop_reason.get(attrs, trial.state.name.lower()))}
     pruned = translate(" (pruned)") if trial.state == TrialState.PRUNED else ""
-    return [
-        *settings,
-        f"{TrialAttr.val_loss_equal.of(attrs):.4f}",
-        f"{cosine:.4f}{pruned}",
-        *bands(TrialAttr.cosine_by_yaw.of(attrs)),
-    ]
+    measured = _measured(f"{cosine:.4f}{pruned}", TrialAttr.cosine_by_yaw.of(attrs), recognising.of_trial(trial))
+    return settings | {"loss*": f"{TrialAttr.val_loss_equal.of(attrs):.4f}"} | measured
 
 
-def _settings(config: TrialConfig) -> list[str]:
-    return [
-        f"{config.lr:.1e}",
-        f"{config.cosine_weight:.2f}",
-        f"{config.scheduler_factor:.2f}",
-        str(config.scheduler_patience),
-        config.pose_unit[:3],
-    ]
+def _measured(cosine: str, by_yaw: Mapping[str, float | None], recognition: Mapping[str, Any] | None) -> dict[str, str]:
+    rates = recognition["all"] if recognition else {}
+    known = {name: f"{rates[name]:.3f}" for name in (*_RANK1, *_RATES) if rates.get(name) is not None}
+    return {"cosine": cosine, **dict(zip(by_yaw, bands(by_yaw), strict=True)), **known}
+
+
+def _settings(config: TrialConfig) -> dict[str, str]:
+    return {
+        "lr": f"{config.lr:.1e}",
+        "cos w": f"{config.cosine_weight:.2f}",
+        "factor": f"{config.scheduler_factor:.2f}",
+        "patience": str(config.scheduler_patience),
+        "pose": config.pose_unit[:3],
+    }

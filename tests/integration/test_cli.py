@@ -84,7 +84,7 @@ def session(tmp_path_factory, data_folder):
 def rows(printed):
     """The table by the name of the row, its cells split at blanks."""
     table = printed.partition("people never trained on:\n\n")[2].partition("\n\n")[0]
-    found = (re.match(r"(no model|best trial|kernel ridge|\w+) +(.*)", line) for line in table.splitlines()[1:])
+    found = (re.match(r"(no model|best trial|kernel ridge|\w+) +(.*)", line) for line in table.splitlines()[2:])
     return {row[1]: row[2].split() for row in found}
 
 

@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 from searches import epoch
-from stored_study import add_trial, our_study
+from stored_study import add_trial, our_study, recognised, recognition_of, searched, study_of
 
 from face3d_tune.cli import language, table
 from face3d_tune.cli.live import InTraining, Picture, Standing
@@ -228,3 +228,33 @@ def test_a_table_leaves_columns_out_before_it_cuts_a_name(study, monkeypatch, wi
     assert re.search(r"^conservative .*\(pruned\)", shown, re.M)
     assert "…" not in shown
     assert ("<15°" in shown, "in a wider terminal" in shown) == (width == 120, width == 80)
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_the_table_has_rank_1_beside_the_cosine_and_first_says_whom_the_best_recognises_no_better_than(
+    monkeypatch, width
+):
+    study = recognised(best=0.65, no_model=0.61, ridge=0.66)  # kernel ridge 0.8
+    add_trial(study, "PRUNED", [0.4], preset="conservative", recognition=recognition_of(0.44))
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    monkeypatch.setattr(table, "results_console", lambda: console)
+    table.before_and_after(study)
+    shown = console.file.getvalue()
+    first = " ".join(shown.partition("\n\n")[0].split())
+    assert first == "The best trial raises the cosine, but recognises people no better than ridge or kernel ridge."
+    rates = {line[:12].strip(): line.split()[-1 if width < 140 else -4] for line in shown.splitlines() if "0." in line}
+    expected = {"no model": "0.610", "ridge": "0.660", "kernel ridge": "0.800", "baseline": "0.400"}
+    assert rates.items() >= {**expected, "conservative": "0.440", "best trial": "0.650"}.items()
+    assert "of 12" in shown
+    assert max(map(len, shown.splitlines())) <= width
+    assert ("loss*" in shown, "<15°" in shown, "TAR 1 %" in shown) == (width > 80, width > 80, width > 100)
+
+
+def test_the_table_warns_of_nobody_whose_best_recognises_better_and_an_older_study_has_no_columns(monkeypatch):
+    for study, columns in ((recognised(best=0.9), True), (study_of(*searched()), False)):
+        console = Console(file=io.StringIO(), width=140, force_terminal=False)
+        monkeypatch.setattr(table, "results_console", lambda console=console: console)
+        table.before_and_after(study)
+        shown = console.file.getvalue()
+        assert shown.startswith("Validation on 3 people never trained on:")
+        assert ("rank-1" in shown, "TAR" in shown) == (columns, columns)

@@ -25,5 +25,10 @@ def test_a_model_that_raises_only_the_cosine_is_told_by_the_baselines_that_recog
     assert only_raises_cosine(cosine, rank1, SAMPLE) == said
 
 
+def test_three_baselines_are_listed():
+    three = SAMPLE | {"kernel ridge": (0.6566, 0.769)}
+    assert only_raises_cosine(0.65, 0.6, three) == BEGINNING + "no model, ridge or kernel ridge"
+
+
 def test_a_baseline_of_an_older_study_without_recognition_says_nothing():
     assert only_raises_cosine(0.65, 0.6, {"no model": (0.55, None)}) is None
