@@ -114,6 +114,7 @@ def _server():
     """Where orders are sent; the process at the other end lives as long as this one."""
     ours, theirs = socket.socketpair()
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    environment.pop("TMPDIR", None)  # of the test that happens to be the first; torch makes a folder there
     command = [sys.executable, "-W", "error", __file__, str(theirs.fileno())]
     process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
     theirs.close()
@@ -143,6 +144,7 @@ def _serve(orders):
             Storage.parse(f"sqlite:///{folder}/first.db").opened(create=True),
         ):
             pass
+        tempfile.tempdir = None  # a run asks its own environment for it
         gc.collect()
         gc.freeze()  # a collection in a run then copies no page of these
         while True:

@@ -1,11 +1,11 @@
 """`export --check` runs the user's own script for one epoch, says how it went, and touches nothing of theirs."""
 
+import contextlib
 import json
 import os
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -16,7 +16,7 @@ from command_line import call, start
 from conftest import QUICK_STUDY
 from reference_model import ReferenceModel
 from stand_in_parsers import NEW_SCRIPT, OLD_SCRIPT
-from users_repo import PRESENT_SCRIPT, contents, write_repo
+from users_repo import PRESENT_SCRIPT, contents, train, write_repo
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.provenance import DataUse
@@ -86,7 +86,8 @@ def test_it_trains_one_epoch_with_what_the_command_says_and_nothing_of_the_users
     # The same command, typed by hand with one epoch, gives the values that were told.
     words = [*shlex.split(command)[1:], "--save_dir", str(tmp_path / "mine"), "--log_dir", str(tmp_path / "mine")]
     words[words.index("--epochs") + 1] = "1"
-    subprocess.run([sys.executable, *words], cwd=home, check=True, capture_output=True)
+    with contextlib.chdir(home):
+        train(*words)
     mine = torch.load(tmp_path / "mine" / "best_model.pth", weights_only=False)
     cosine, loss = mine["val_cosine_sim_history"][0], mine["val_loss_history"][0]
     assert f"validation after epoch 1: cosine {cosine:.4f}, loss {loss:.4f}; trial 0 had cosine" in answer.err
