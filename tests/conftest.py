@@ -196,9 +196,9 @@ def sqlite(sqlite_url, sqlite_without_studies):
         yield opened
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser():
-    """One browser for the tests of a module."""
+    """One browser for all tests of a worker."""
     if executable() is None:
         missing = f"no browser: none of {', '.join(BROWSERS)} is installed"
         if os.environ.get("CI"):

@@ -9,8 +9,10 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
 from searches import epoch
+from sqlalchemy import func, insert, select
 
 from face3d_tune.config import TrialConfig
+from face3d_tune.storage.optuna_internals import TABLES
 from face3d_tune.study.history import ATTR, pack
 
 START = datetime(2026, 1, 1)
@@ -153,6 +155,32 @@ def add_trial(study, state, curve, **more):
     study.add_trial(
         trial_of(state, curve=curve, **{"lr": 1e-4, "minute": len(study.get_trials(deepcopy=False))} | more)
     )
+
+
+def add_many(study, storage, trials):
+    """Finished trials in one go: the storage itself takes a hundredth of a second for each."""
+    tables = {table.name: table for table in TABLES}
+    rows = {name: [] for name in tables}
+    with storage.engine.begin() as database:
+        (first,) = database.execute(select(func.coalesce(func.max(tables["trials"].c.trial_id), 0) + 1)).one()
+        for number, trial in enumerate(trials):
+            of = {"trial_id": first + number}
+            times = {"datetime_start": trial.datetime_start, "datetime_complete": trial.datetime_complete}
+            rows["trials"].append(of | {"number": number, "study_id": study._study_id, "state": trial.state} | times)
+            for kind, attrs in (("user", trial.user_attrs), ("system", trial.system_attrs)):
+                held = ({"key": key, "value_json": json.dumps(value)} for key, value in attrs.items())
+                rows[f"trial_{kind}_attributes"] += [of | row for row in held]
+            for name, row in trial.distributions.items():
+                value = row.to_internal_repr(trial.params[name])
+                held = {"param_name": name, "param_value": value, "distribution_json": distribution_to_json(row)}
+                rows["trial_params"].append(of | held)
+            for step, value in trial.intermediate_values.items():
+                held = {"step": step, "intermediate_value": value, "intermediate_value_type": "FINITE"}
+                rows["trial_intermediate_values"].append(of | held)
+            rows["trial_values"].append(of | {"objective": 0, "value": trial.value, "value_type": "FINITE"})
+        for name, table in tables.items():
+            if rows[name]:
+                database.execute(insert(table), rows[name])
 
 
 def searched(*, history=True):

@@ -17,7 +17,7 @@ from chromium import QUIET, executable
 from command_line import call, start
 from optuna.trial import TrialState
 from playwright.sync_api import expect
-from stored_study import add_trial, our_study
+from stored_study import add_many, add_trial, our_study, trial_of
 
 from face3d_tune.dashboard.server import make_dashboard
 from face3d_tune.storage.artifacts import Artifacts
@@ -111,12 +111,7 @@ def all_kinds(tmp_path_factory):
         add_trial(studies["running"], "RUNNING", [0.4, 0.5])
         for _ in range(3):
             add_trial(studies["failed"], "FAIL", [], error="out of memory")
-        draw = random.Random(0)
-        for number in range(1000):
-            best, unit = draw.uniform(0.5, 0.65), draw.choice(["degrees", "radians"])
-            curve = [best - 0.2, best - 0.1, best]
-            state = "PRUNED" if number % 2 else "COMPLETE"
-            add_trial(studies["large"], state, curve, lr=10 ** draw.uniform(-5, -1), pose_unit=unit, minute=number)
+        add_many(studies["large"], opened, thousand_trials())
         (folder / "page.html").write_text("<script>document.title = 'executed'</script>")
         key = optuna.artifacts.upload_artifact(
             artifact_store=artifacts.optuna_store,
@@ -125,6 +120,15 @@ def all_kinds(tmp_path_factory):
         )
         with served(opened, artifacts=artifacts) as address:
             yield address, {name: f"/dashboard/studies/{study._study_id}" for name, study in studies.items()}, key
+
+
+def thousand_trials():
+    draw = random.Random(0)
+    for number in range(1000):
+        best, unit = draw.uniform(0.5, 0.65), draw.choice(["degrees", "radians"])
+        curve, rate = [best - 0.2, best - 0.1, best], 10 ** draw.uniform(-5, -1)
+        state = "PRUNED" if number % 2 else "COMPLETE"
+        yield trial_of(state, curve=curve, lr=rate, pose_unit=unit, minute=number)
 
 
 @contextmanager
