@@ -96,9 +96,9 @@ class Additions:
             if path == "/api/meta":
                 return self._changed(environ, start_response, lambda meta: meta | {"artifact_is_available": True})
         if environ["REQUEST_METHOD"] in READING and (file := _ARTIFACT.fullmatch(path)):
-            if found := self.view(int(file[1])).artifact(file[3]):
-                environ[DRAWN] = found.drawn
-                return self._send(found, start_response)
+            if artifact := self.view(int(file[1])).artifact(file[3]):
+                environ[DRAWN] = artifact.drawn
+                return self._send(artifact, start_response)
             if not self._holds(file[2]):  # where Optuna's own answer would fail
                 return refuse(start_response, HTTPStatus.NOT_FOUND, f"trial_id={file[2]} is not found")
         return self._app(environ, start_response)
@@ -128,35 +128,35 @@ class Additions:
             study = optuna.load_study(study_name=name, storage=self._storage)
             if not is_own_study(study):
                 return View()
-            found = find(study)
+            findings = find(study)
             foreign = [trial.number for trial in study.get_trials(deepcopy=False) if is_foreign(trial)]
             return View(
-                note=study_note(found),
-                figures=[{"id": key, "graph_object": json.dumps(drawn)} for key, drawn in figures(found).items()],
+                note=study_note(findings),
+                figures=[{"id": key, "graph_object": json.dumps(drawn)} for key, drawn in figures(findings).items()],
                 trial_notes=dict.fromkeys(foreign, FOREIGN)
-                | {trial.number: trial_note(found, trial) for trial in found.notable},
-                trial_artifacts={trial.number: self._files(study_id, found, trial) for trial in found.notable},
+                | {trial.number: trial_note(findings, trial) for trial in findings.notable},
+                trial_artifacts={trial.number: self._files(study_id, findings, trial) for trial in findings.notable},
             )
         except Exception as error:  # whatever it is, the dashboard itself must stay up
             self._tell(f"study {name}: notes and figures could not be made: {type(error).__name__}: {error}")
             return View()
 
-    def _files(self, study_id: int, found: Findings, trial: FrozenTrial) -> dict[str, Artifact]:
+    def _files(self, study_id: int, findings: Findings, trial: FrozenTrial) -> dict[str, Artifact]:
         files = []
         if TrialAttr.best_epoch.held_by(trial.user_attrs) and History.of(trial).cosine:
-            files.append(Artifact("learning-curve.svg", "image/svg+xml", lambda: _picture(found, trial), drawn=True))
-        if line := command(found, trial):
+            files.append(Artifact("learning-curve.svg", "image/svg+xml", lambda: _picture(findings, trial), drawn=True))
+        if line := command(findings, trial):
             files.append(Artifact("command.txt", "text/plain", line.encode))
-        if weights := self._weights(found, trial):
+        if weights := self._weights(findings, trial):
             files.append(weights)
         return {str(uuid5(NAMESPACE_URL, f"{study_id}/{trial.number}/{file.filename}")): file for file in files}
 
-    def _weights(self, found: Findings, trial: FrozenTrial) -> Artifact | None:
-        if self._artifacts is None or not StudyAttr.id.held_by(found.attrs):
+    def _weights(self, findings: Findings, trial: FrozenTrial) -> Artifact | None:
+        if self._artifacts is None or not StudyAttr.id.held_by(findings.attrs):
             return None
         artifacts, name = (
             self._artifacts,
-            best_weights(unique_name(found.name, StudyAttr.id.of(found.attrs)), f"trial-{trial.number}"),
+            best_weights(unique_name(findings.name, StudyAttr.id.of(findings.attrs)), f"trial-{trial.number}"),
         )
         try:
             if not artifacts.names(name):
@@ -195,7 +195,7 @@ class Additions:
                 {"artifact_id": key, "filename": file.filename, "mimetype": file.mimetype, "encoding": None}
                 for key, file in view.trial_artifacts.get(trial["number"], {}).items()
             ]
-            trial["user_attrs"] = _shown(trial["user_attrs"])
+            trial["user_attrs"] = _to_display(trial["user_attrs"])
         columns = {column["key"]: column for column in answer["union_user_attrs"] if column["key"] not in _UNSHOWN}
         bands = {attr["key"] for trial in answer["trials"] for attr in trial["user_attrs"]} - columns.keys()
         columns |= {key: {"key": key, "sortable": True} for key in sorted(bands)}
@@ -212,19 +212,19 @@ class Additions:
         return send(start_response, "200 OK", headers, content)
 
 
-def _shown(attrs: list[dict[str, str]]) -> list[dict[str, str]]:
+def _to_display(attrs: list[dict[str, str]]) -> list[dict[str, str]]:
     """Select a trial's user attributes that fit a table: numbers and short texts."""
-    shown = [attr for attr in attrs if attr["key"] not in _UNSHOWN and attr["value"] != "null"]
+    rows = [attr for attr in attrs if attr["key"] not in _UNSHOWN and attr["value"] != "null"]
     stored = {attr["key"]: json.loads(attr["value"]) for attr in attrs if attr["key"] in ("cosine_by_yaw", "folds")}
     by_yaw, folds = stored.get("cosine_by_yaw"), stored.get("folds")
     if isinstance(by_yaw, dict):  # another program may have stored something else under that name
         bands = {band: value for band, value in by_yaw.items() if value is not None}
-        shown += [{"key": f"cosine |yaw| {band}°", "value": str(value)} for band, value in bands.items()]
+        rows += [{"key": f"cosine |yaw| {band}°", "value": str(value)} for band, value in bands.items()]
     if isinstance(folds, list):
         measured = [fold for fold in folds if isinstance(fold, dict) and {"fold", "value"} <= fold.keys()]
-        shown += [{"key": f"cosine fold {fold['fold']}", "value": str(fold["value"])} for fold in measured]
-    return shown
+        rows += [{"key": f"cosine fold {fold['fold']}", "value": str(fold["value"])} for fold in measured]
+    return rows
 
 
-def _picture(found: Findings, trial: FrozenTrial) -> bytes:
-    return curve_picture(History.of(trial), TrialAttr.best_epoch.of(trial.user_attrs), found.no_model).encode()
+def _picture(findings: Findings, trial: FrozenTrial) -> bytes:
+    return curve_picture(History.of(trial), TrialAttr.best_epoch.of(trial.user_attrs), findings.no_model).encode()

@@ -173,16 +173,16 @@ def _careful(start_response: "StartResponse", environ: "WSGIEnvironment") -> "St
     """Add headers that keep a browser from running a study's content."""
 
     def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-        given = {name.title(): value for name, value in headers}
-        given.pop("Access-Control-Allow-Origin", None)
-        given |= _EVERYWHERE
+        fields = {name.title(): value for name, value in headers}
+        fields.pop("Access-Control-Allow-Origin", None)
+        fields |= _EVERYWHERE
         if environ.get("PATH_INFO", "").startswith("/artifacts/"):
-            given["Content-Security-Policy"] = "sandbox; default-src 'none'"
+            fields["Content-Security-Policy"] = "sandbox; default-src 'none'"
             if environ.get(DRAWN):
-                given["Content-Security-Policy"] += "; style-src 'unsafe-inline'"  # an SVG's colours
-            elif given.get("Content-Type", "").partition(";")[0].strip().lower() not in _SHOWN:
-                given |= {"Content-Type": "application/octet-stream", "Content-Disposition": "attachment"}
-        return start_response(status, list(given.items()), *rest)
+                fields["Content-Security-Policy"] += "; style-src 'unsafe-inline'"  # an SVG's colours
+            elif fields.get("Content-Type", "").partition(";")[0].strip().lower() not in _SHOWN:
+                fields |= {"Content-Type": "application/octet-stream", "Content-Disposition": "attachment"}
+        return start_response(status, list(fields.items()), *rest)
 
     return start
 

@@ -75,8 +75,8 @@ class Refresh:
         """Answer with optuna-dashboard's page and the script; always whole, as a browser may have cached it without the
         script.
         """
-        asked = {name: value for name, value in environ.items() if not name.startswith(("HTTP_IF_", "HTTP_RANGE"))}
-        status, headers, body = whole(self._cache.built, asked)
+        request = {name: value for name, value in environ.items() if not name.startswith(("HTTP_IF_", "HTTP_RANGE"))}
+        status, headers, body = whole(self._cache.built, request)
         headers = {name: value for name, value in headers.items() if name not in ("Last-Modified", "Etag")}
         headers |= {"Cache-Control": "no-cache"}
         tag = f'{_HEAD.decode()}<script src="{_SCRIPT}"></script>'

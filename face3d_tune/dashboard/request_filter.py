@@ -44,10 +44,10 @@ def _relative(start_response: "StartResponse") -> "StartResponse":
     """Redirect within the site that the browser asked, whose name and scheme a proxy may have changed."""
 
     def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-        given = [
+        fields = [
             (name, urlsplit(value)._replace(scheme="", netloc="").geturl() if name.title() == "Location" else value)
             for name, value in headers
         ]
-        return start_response(status, given, *rest)
+        return start_response(status, fields, *rest)
 
     return start

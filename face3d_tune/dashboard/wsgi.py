@@ -35,8 +35,8 @@ def send_json(
     start_response: "StartResponse", status: HTTPStatus, content: Any, headers: dict[str, str] | None = None
 ) -> list[bytes]:
     """Answer with JSON that is never cached."""
-    given = {"Content-Type": "application/json", "Cache-Control": "no-store"} | (headers or {})
-    return send(start_response, f"{status.value} {status.phrase}", given, json.dumps(content).encode())
+    fields = {"Content-Type": "application/json", "Cache-Control": "no-store"} | (headers or {})
+    return send(start_response, f"{status.value} {status.phrase}", fields, json.dumps(content).encode())
 
 
 def refuse(
