@@ -124,8 +124,8 @@ class _Folder(Artifacts):
         folder = prefix.rpartition("/")[0]
         start = self._path / _checked(folder) if folder else self._path
         with self._refused("list"):
-            found = [path.relative_to(self._path).as_posix() for path in start.rglob("*") if path.is_file()]
-        return sorted(name for name in found if name.startswith(prefix) and not name.endswith(PARTIAL))
+            paths = [path.relative_to(self._path).as_posix() for path in start.rglob("*") if path.is_file()]
+        return sorted(name for name in paths if name.startswith(prefix) and not name.endswith(PARTIAL))
 
     @property
     def optuna_store(self) -> Any:

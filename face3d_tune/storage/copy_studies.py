@@ -96,8 +96,8 @@ def _copy_rows(
             for row in new:
                 row[parent.name] = ids[_refers_to(parent)][row[parent.name]]
         if table in (STUDIES, TRIALS):
-            given = writing.execute(insert.returning(key, sort_by_parameter_order=True), new).scalars()
-            new_ids.update(zip((row[key.name] for row in part), given, strict=True))
+            keys = writing.execute(insert.returning(key, sort_by_parameter_order=True), new).scalars()
+            new_ids.update(zip((row[key.name] for row in part), keys, strict=True))
         else:
             writing.execute(insert, new)
     return new_ids

@@ -58,8 +58,8 @@ def store_attrs(engine: Engine, trial: optuna.Trial | FrozenTrial, attrs: Mappin
             raise UpdateFinishedTrialError(f"Trial#{trial.number} has already finished and can not be updated.")
         rows = [{"trial": trial_id(trial), "key": key, "value": json.dumps(value)} for key, value in attrs.items()]
         database.execute(text(_UPSERT), rows)
-    held = trial._cached_frozen_trial if isinstance(trial, optuna.Trial) else trial
-    held.user_attrs.update(attrs)
+    record = trial._cached_frozen_trial if isinstance(trial, optuna.Trial) else trial
+    record.user_attrs.update(attrs)
 
 
 def fixed_params(trial: FrozenTrial) -> Mapping[str, Any] | None:

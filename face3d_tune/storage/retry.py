@@ -40,7 +40,7 @@ class DatabaseRetry:
         if self.pause > 0:
             return None
         try:
-            given = action()
+            result = action()
         except Exception as error:
             if not is_away(error):
                 raise
@@ -49,7 +49,7 @@ class DatabaseRetry:
         if self._since is not None:
             self._note(f"the storage answers again after {time.monotonic() - self._since:.0f} s")
         self._since, self._pause, self._next = None, _PAUSES[0], 0.0
-        return given
+        return result
 
     def _gone(self, reason: str, error: Exception) -> None:
         now = time.monotonic()

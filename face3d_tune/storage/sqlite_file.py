@@ -24,7 +24,7 @@ _SAY_EVERY = 10.0  # seconds between two lines about the wait
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # answers of a file system without locks
 _SOFT_WAIT = 1.0  # seconds to remove the lock file of a dead process and to take over
 
-_said = -_SAY_EVERY  # time of the last line, of time.monotonic
+_last_line = -_SAY_EVERY  # time of the last line, of time.monotonic
 
 
 def patience(name: str) -> dict[str, Any]:
@@ -47,14 +47,14 @@ class _Connection(sqlite3.Connection):
         """Retry an action that found the file locked, unless it has changed something already."""
         began, changes = time.monotonic(), self.total_changes
         while True:
-            asked = time.monotonic()
+            start = time.monotonic()
             try:
                 return action()
             except sqlite3.OperationalError as error:
                 now = time.monotonic()
                 locked = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
                 # Where two connections would wait for each other, SQLite answers before its own wait is over.
-                deadlock = now - asked < 0.5 * _LOOK_EVERY
+                deadlock = now - start < 0.5 * _LOOK_EVERY
                 if not locked or deadlock or now - began >= _WAIT or self.total_changes != changes:
                     raise
                 _say(f"storage {self._name} is locked by another program; waiting, {_WAIT - now + began:.0f} s at most")
@@ -72,9 +72,9 @@ class _Cursor(sqlite3.Cursor):
 
 def _say(line: str) -> None:
     """Print a line for the waiting user, at most one in `_SAY_EVERY` seconds for all connections."""
-    global _said
-    if time.monotonic() - _said >= _SAY_EVERY:
-        _said = time.monotonic()
+    global _last_line
+    if time.monotonic() - _last_line >= _SAY_EVERY:
+        _last_line = time.monotonic()
         notice(line)
 
 

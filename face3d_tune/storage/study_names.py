@@ -39,12 +39,14 @@ def alike(name: str, names: Iterable[str]) -> str | None:
     Names look the same if they differ only in the Unicode form or in spaces at the ends. A keyboard and a Mac's file
     name write é differently. Raises StudyError if several look the same.
     """
-    found = [each for each in names if _plain(each) == _plain(name)]
-    if name in found or not found:
-        return name if found else None
-    if len(found) > 1:
-        raise StudyError(f"which study? {len(found)} look like {name!r}", f"they are {', '.join(map(ascii, found))}")
-    return found[0]
+    matches = [each for each in names if _plain(each) == _plain(name)]
+    if name in matches or not matches:
+        return name if matches else None
+    if len(matches) > 1:
+        raise StudyError(
+            f"which study? {len(matches)} look like {name!r}", f"they are {', '.join(map(ascii, matches))}"
+        )
+    return matches[0]
 
 
 def _plain(name: str) -> str:

@@ -184,19 +184,19 @@ class Worker:
             started = _server_start(database)
             started = started if started <= now else 0.0  # the database's clock was set back since
             rows = database.execute(text(question), {"study": self._study_id}).all()
-        found = []
+        orphans = []
         for number, trial_id, owner, host, pid, silence, seen in rows:
             if owner == self.name:
                 if trial_id not in self._claimed:  # stored, but the answer of the database was lost
-                    found.append(Orphan(number, trial_id, "the storage went away while it was claimed"))
+                    orphans.append(Orphan(number, trial_id, "the storage went away while it was claimed"))
             elif owner is None:
-                found.append(Orphan(number, trial_id, "no worker claims it"))
+                orphans.append(Orphan(number, trial_id, "no worker claims it"))
             elif host is None:
-                found.append(Orphan(number, trial_id, "its process ended without notice"))
+                orphans.append(Orphan(number, trial_id, "its process ended without notice"))
             elif self._alone or now - max(seen, started, self._steady) > silence:
                 silent = f"{host}, process {pid}, no heartbeat for {max(0.0, now - seen):.0f} s"
-                found.append(Orphan(number, trial_id, f"its process ended without notice ({silent})"))
-        return found
+                orphans.append(Orphan(number, trial_id, f"its process ended without notice ({silent})"))
+        return orphans
 
     def leave(self) -> None:
         """Deregister this worker; its claims become available."""
@@ -214,7 +214,7 @@ class Heartbeat(threading.Thread):
     def __init__(self, worker: Worker, look_around: Callable[[], object], note: Callable[[str], object]) -> None:
         super().__init__(name="pulse", daemon=True)
         self._worker, self._look_around, self._note = worker, look_around, note
-        self._said: set[str] = set()
+        self._problems: set[str] = set()
         self._over = threading.Event()
 
     def __enter__(self) -> "Heartbeat":
@@ -240,8 +240,8 @@ class Heartbeat(threading.Thread):
             except Exception as error:
                 problem = f"no heartbeat: {type(error).__name__}: {error}"
                 by_the_search = is_away(error) or isinstance(error, StudyGoneError)  # the search itself reports these
-                if not by_the_search and problem not in self._said:
-                    self._said.add(problem)
+                if not by_the_search and problem not in self._problems:
+                    self._problems.add(problem)
                     self._note(problem)
 
 
