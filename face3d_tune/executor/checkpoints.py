@@ -86,12 +86,12 @@ class Checkpoints:
         A training that became NaN in mixed precision began again without it, and resumes without it. A checkpoint saved
         under another config or seed belongs to another training.
         """
-        asked = precision_for(task.config, task.precision)
+        usual = precision_for(task.config, task.precision)
         try:
             stored = self._names(key)
         except ArtifactError as error:
-            return Loaded(asked, note=f"{_AGAIN}{error.message}")
-        precisions: tuple[Precision, ...] = ("off", asked)
+            return Loaded(usual, note=f"{_AGAIN}{error.message}")
+        precisions: tuple[Precision, ...] = ("off", usual)
         stems = [self._stem(key, task.config, task.seed, precision) for precision in precisions]
         for precision, stem in zip(precisions, stems, strict=True):
             if names := sorted((name for name in stored if name.startswith(stem)), reverse=True):

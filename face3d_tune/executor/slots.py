@@ -190,13 +190,13 @@ class BatchedSlots:
         events: list[Event] = []
         for batch in self._batches.values():
             try:
-                given = batch.train_epoch(stop)
+                results = batch.train_epoch(stop)
             except (RuntimeError, MemoryError) as error:
                 events += self._broken(batch, error)
                 break
-            if given is None:
+            if results is None:
                 return []
-            for member, result in zip(batch.members, given, strict=True):
+            for member, result in zip(batch.members, results, strict=True):
                 task, failed = self._tasks[member], isinstance(result, NonFiniteError)
                 events += [] if failed else self._saver.after_epoch(task, member)
                 events.append(Event(task.number, _failure(result) if isinstance(result, NonFiniteError) else result))
