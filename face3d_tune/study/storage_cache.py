@@ -61,8 +61,8 @@ class StorageCache(Generic[Built]):
             file = _file(self._storage.engine)
             with self._storage.engine.connect() as database:
                 studies = _studies(database)
-                known = {study.newest.trial_id for study in self._studies.values() if study.newest}
-                trials = _trials(database, known)
+                newest = {study.newest.trial_id for study in self._studies.values() if study.newest}
+                trials = _trials(database, newest)
             same = {
                 study_id
                 for study_id, before in self._studies.items()
@@ -123,8 +123,8 @@ def _studies(database: Connection) -> dict[int, _Study]:
 
 
 def _trials(database: Connection, trial_ids: Iterable[int]) -> dict[int, _Trial]:
-    asked = text("select trial_id, study_id, number, datetime_start from trials where trial_id in :asked")
-    rows = database.execute(asked.bindparams(bindparam("asked", expanding=True)), {"asked": list(trial_ids)})
+    query = text("select trial_id, study_id, number, datetime_start from trials where trial_id in :asked")
+    rows = database.execute(query.bindparams(bindparam("asked", expanding=True)), {"asked": list(trial_ids)})
     return {row[0]: _Trial(*row) for row in rows}
 
 
@@ -141,9 +141,9 @@ def _file(engine: Engine) -> tuple[int, int] | None:
         return None
     path = Path(engine.url.database or "")
     try:
-        held = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         raise StorageError(
             f"storage sqlite:///{path}: file does not exist", "make one with `face3d-tune run`, or name another"
         ) from None
-    return held.st_dev, held.st_ino
+    return status.st_dev, status.st_ino

@@ -222,13 +222,13 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _parse(path: Path, tables: dict[str, Any]) -> StudyFile:
-    _known(path, "", tables, tuple(_TABLES))
+    _require_known(path, "", tables, tuple(_TABLES))
     for table, keys in _TABLES.items():
         content = tables.setdefault(table, {})
         if not isinstance(content, dict):
             raise StudyFileError(f"{path}: {table} = {content!r} is not a table; expected [{table}]")
         if keys is not None:
-            _known(path, f"{table}.", content, keys)
+            _require_known(path, f"{table}.", content, keys)
     space = {name: _at(path, "space", space_module.parse, name, row) for name, row in tables["space"].items()}
     if not space:
         raise StudyFileError(f"{path}: [space] is empty; a study needs at least one searched parameter")
@@ -261,13 +261,13 @@ def _presets(path: Path, tables: dict[str, Any]) -> dict[str, Preset]:
     if not isinstance(listed, list):
         raise StudyFileError(f"{path}: study.presets = {listed!r} is not a list of names")
     for name in listed:
-        _known(path, "study.presets: ", [name], tuple(PRESETS))
+        _require_known(path, "study.presets: ", [name], tuple(PRESETS))
     for name, preset in own.items():
         if name in PRESETS:
             raise StudyFileError(f"{path}: presets.{name} has the name of a documented preset; give it another")
         if not isinstance(preset, dict):
             raise StudyFileError(f"{path}: presets.{name} is not a table")
-        _known(path, f"presets.{name}.", preset, tuple(PARAMETERS))
+        _require_known(path, f"presets.{name}.", preset, tuple(PARAMETERS))
         for key, value in preset.items():
             _at(path, f"presets.{name}", check_type, key, value)
             preset[key] = space_module.exact(key, value)
@@ -282,11 +282,11 @@ def _at(path: Path, table: str, check: Any, name: str, value: Any) -> Any:
         raise StudyFileError(f"{path}: {table}.{error.message}", error.hint) from error
 
 
-def _known(path: Path, place: str, names: Any, known: tuple[str, ...]) -> None:
+def _require_known(path: Path, place: str, names: Any, choices: tuple[str, ...]) -> None:
     for name in names:
-        if name not in known:
-            question = did_you_mean(str(name), known)
-            raise StudyFileError(f"{path}: {place}{name} is unknown{question}", f"known are {', '.join(known)}")
+        if name not in choices:
+            question = did_you_mean(str(name), choices)
+            raise StudyFileError(f"{path}: {place}{name} is unknown{question}", f"known are {', '.join(choices)}")
 
 
 def _count(path: Path, key: str, value: Any) -> int:

@@ -93,5 +93,5 @@ def _mean(values: Sequence[Any]) -> Any:
         return mean_of_records(values)
     if all(isinstance(value, int) for value in values):
         return round(fmean(values))
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
+    numbers = [value for value in values if value is not None]
+    return fmean(numbers) if numbers else None

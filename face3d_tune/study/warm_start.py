@@ -43,8 +43,8 @@ class WarmStart:
     @classmethod
     def of(cls, attrs: Mapping[str, Any]) -> Self | None:
         """Read the user attributes of a study; None if it has no warm start."""
-        held = StudyAttr.follows.get(attrs)
-        return cls(**held) if held else None
+        record = StudyAttr.follows.get(attrs)
+        return cls(**record) if record else None
 
     def to_attr(self) -> dict[str, Any]:
         """Return the attribute that `of` reads."""
@@ -83,7 +83,7 @@ def find(
     if name in names:
         study = optuna.load_study(study_name=name, storage=storage)
         if is_own_study(study):  # else the process that made it died too early, or another program made it
-            return _held(name, study.user_attrs, before)
+            return _stored_start(name, study.user_attrs, before)
     if before is None:
         return None
     if before == name:
@@ -96,25 +96,25 @@ def find(
     return WarmStart(before, best.number, float(best.value or 0.0), repeatable_config(best).to_dict())
 
 
-def _held(name: str, attrs: Mapping[str, Any], before: str | None) -> WarmStart | None:
-    held = WarmStart.of(attrs)
-    if before is not None and (held is None or held.study != before):
-        follows = "follows no other" if held is None else f"follows {held.study!r}, not {before!r}"
+def _stored_start(name: str, attrs: Mapping[str, Any], before: str | None) -> WarmStart | None:
+    start = WarmStart.of(attrs)
+    if before is not None and (start is None or start.study != before):
+        follows = "follows no other" if start is None else f"follows {start.study!r}, not {before!r}"
         raise StudyError(
             f"study {name!r} {follows}",
             "omit --from to continue it, or start another study with --study-name NEW",
         )
-    return held
+    return start
 
 
 def _check_comparable(study: optuna.Study, wanted: Mapping[str, Any]) -> None:
-    held, name = study.user_attrs, study.study_name
-    if held["data_fingerprint"] != wanted["data_fingerprint"]:
+    own, name = study.user_attrs, study.study_name
+    if own["data_fingerprint"] != wanted["data_fingerprint"]:
         raise StudyError(
-            f"study {name!r} was made on other data: {describe_data(held)}; now {describe_data(wanted)}",
-            f"give the data it was made on{missing_options(held, wanted)}; its best need not be good for others",
+            f"study {name!r} was made on other data: {describe_data(own)}; now {describe_data(wanted)}",
+            f"give the data it was made on{missing_options(own, wanted)}; its best need not be good for others",
         )
-    layouts = held["settings"]["layout"], wanted["settings"]["layout"]
+    layouts = own["settings"]["layout"], wanted["settings"]["layout"]
     if layouts[0] != layouts[1]:
         raise StudyError(
             f"study {name!r} was made with layout = {layouts[0]}, now it is {layouts[1]}", f"add --layout {layouts[0]}"
@@ -191,9 +191,9 @@ def _exact(config: Mapping[str, Any], values: Mapping[str, Any], feature_size: i
 
 def _neighbours(file: StudyFile, start: Mapping[str, Any], seed: int) -> Sequence[dict[str, Any]]:
     """Return up to four points near `start`, which follow from the seed."""
-    rng, found = random.Random(seeds.derive(seed, "neighbours")), [dict(start)]
+    rng, points = random.Random(seeds.derive(seed, "neighbours")), [dict(start)]
     for _ in range(_TRIES):
         point = {name: space_module.neighbour(row, start[name], rng) for name, row in file.space.items()}
-        if point not in found and len(found) <= _NEIGHBOURS:
-            found.append(point)
-    return found[1:]
+        if point not in points and len(points) <= _NEIGHBOURS:
+            points.append(point)
+    return points[1:]
