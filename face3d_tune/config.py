@@ -43,13 +43,13 @@ class About:
         return f"a number {'of ' if self.above is None else ''}{lower}"
 
 
-def _about(**known: Any) -> dict[str, Any]:
-    return {"about": About(**known)}
+def _about(**about: Any) -> dict[str, Any]:
+    return {"about": About(**about)}
 
 
-def _extra(**known: Any) -> dict[str, Any]:
+def _extra(**about: Any) -> dict[str, Any]:
     """Describe a field that this program added to those of the script."""
-    return _about(**known, optional=True, ours=True, later=True)
+    return _about(**about, optional=True, ours=True, later=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

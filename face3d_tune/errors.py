@@ -34,14 +34,14 @@ class TuneError(Exception):
         self.hint = hint
 
 
-def near_miss(word: str, known: Iterable[str]) -> str | None:
+def near_miss(word: str, words: Iterable[str]) -> str | None:
     """Return the known word that a mistyped one is closest to; None if none is close."""
-    return next(iter(get_close_matches(word, list(known), n=1)), None)
+    return next(iter(get_close_matches(word, list(words), n=1)), None)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, words: Iterable[str]) -> str:
     """Return `; did you mean 'run'?` for the end of a message; empty if no known word is close."""
-    near = near_miss(word, known)
+    near = near_miss(word, words)
     return "" if near is None else f"; did you mean {near!r}?"
 
 

@@ -21,7 +21,7 @@ _HARMLESS = frozenset(
 )
 _PASSWORD_IN_URL = re.compile(r"((?<![\w+.-])\w[\w+.-]*://[^\s:/@?#'\"]*:)(?!PASSWORD@)[^\s'\"]*@")
 
-_known: set[str] = set()
+_secrets: set[str] = set()
 
 
 def secret_part(url: str) -> tuple[int, int] | None:
@@ -45,19 +45,19 @@ def _is_harmless(query: str) -> bool:
 
 
 def learn_url(url: str) -> None:
-    """Remember the secrets in a URL; `safe` removes them from now on."""
+    """Remember the secrets in a URL; `redact` removes them from now on."""
     if "://" not in url:
         return
-    found, part, first = [], secret_part(url), url.find("?")
+    secrets, part, first = [], secret_part(url), url.find("?")
     if part:
-        found.append(url[slice(*part)])
+        secrets.append(url[slice(*part)])
     query = url[part[1] if part and first >= part[0] else 0 :].partition("?")[2]  # a password may hold a ? too
     if not _is_harmless(query):
         pairs = [pair.partition("=") for pair in query.split("&")]
-        found += [value if mark else key for key, mark, value in pairs if unquote_plus(key).lower() not in _HARMLESS]
-    shown = re.split(r"\W+", masked(url))  # a user whose password is his name may still see the name
-    for secret in found:
-        if secret not in shown:
+        secrets += [value if mark else key for key, mark, value in pairs if unquote_plus(key).lower() not in _HARMLESS]
+    words = re.split(r"\W+", masked(url))  # a user whose password is his name may still see the name
+    for secret in secrets:
+        if secret not in words:
             learn(secret)
 
 
@@ -65,17 +65,17 @@ def learn(secret: str) -> None:
     """Remember a secret in every form in which a program may repeat it."""
     for form in {secret, unquote(secret), unquote_plus(secret)}:
         if form.strip() and form != HIDDEN:
-            _known.update((form, repr(form)[1:-1], quote(form, safe=""), quote(form, safe=" +"), quote_plus(form)))
+            _secrets.update((form, repr(form)[1:-1], quote(form, safe=""), quote(form, safe=" +"), quote_plus(form)))
 
 
 def forget() -> None:
     """Forget every secret before another command begins."""
-    _known.clear()
+    _secrets.clear()
 
 
 def redact(text: str) -> str:
     """Return the text without the known secrets, and without the password of any URL in it."""
-    for secret in sorted(_known, key=len, reverse=True):
+    for secret in sorted(_secrets, key=len, reverse=True):
         if len(secret) < _WHOLE and re.fullmatch(r"\w+", secret):
             text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)  # not the a of a password "a" in "cat"
         else:
