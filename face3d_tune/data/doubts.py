@@ -20,8 +20,8 @@ Angles = NDArray[np.float64]
 def find_doubts(files: DataFiles, selection: Selection) -> list[Problem]:
     """Return a warning for each doubt about files without errors; all their rows are used nevertheless."""
     poses, unit = files.video.metadata.poses, files.video.metadata.pose_unit
-    found = [] if poses is None else _doubt_poses(in_degrees(poses, unit), selection.turn_column)
-    return [*found, *_find_equal_embeddings(files)]
+    doubts = [] if poses is None else _doubt_poses(in_degrees(poses, unit), selection.turn_column)
+    return [*doubts, *_find_equal_embeddings(files)]
 
 
 def narrowest_arc(angles: Angles) -> float:

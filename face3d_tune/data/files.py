@@ -207,10 +207,10 @@ def _check_counts(counts: list[tuple[str, str | None, int]], problems: list[Prob
 
 def _check_feature_sizes(front: Side, video: Side, problems: list[Problem]) -> None:
     if front.features is not None and video.features is not None:
-        wanted, found = front.features.shape[1], video.features.shape[1]
-        if wanted != found:
+        wanted, size = front.features.shape[1], video.features.shape[1]
+        if wanted != size:
             expected = f"{wanted}, as in front_feature.npy"
-            problems.append(Problem(file="video_feature.npy", what=f"{found} numbers per embedding", expected=expected))
+            problems.append(Problem(file="video_feature.npy", what=f"{size} numbers per embedding", expected=expected))
 
 
 def _check_pose_units(

@@ -92,8 +92,8 @@ class _Reader:
         entries = self._list("metadata")
         if entries is None:
             return None
-        found = [entry.get("person_name") if isinstance(entry, dict) else None for entry in entries]
-        names = [name if isinstance(name, str) and name else None for name in found]
+        values = [entry.get("person_name") if isinstance(entry, dict) else None for entry in entries]
+        names = [name if isinstance(name, str) and name else None for name in values]
         if bad := [row for row, name in enumerate(names) if name is None]:
             what = f"no usable person_name in {reprlib.repr(entries[bad[0]])}"
             self._report("metadata", what, 'an entry such as {"person_name": "Eve"}', bad)
@@ -163,8 +163,8 @@ class _Reader:
             arrays = [_numbers(entry) for entry in entries]
             fits = [array is not None and array.shape == shape for array in arrays]
             if bad := [index for index, fit in enumerate(fits) if not fit]:
-                found = reprlib.repr(entries[bad[0]])
-                self._report(key, f"wrong shape or not numbers: {found}", expected, [rows[index] for index in bad])
+                entry = reprlib.repr(entries[bad[0]])
+                self._report(key, f"wrong shape or not numbers: {entry}", expected, [rows[index] for index in bad])
                 return None
             table = np.array(arrays, dtype=np.float64)  # whole numbers too large to share a type
         table = table.astype(np.float64)

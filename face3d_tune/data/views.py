@@ -113,10 +113,10 @@ class _Reader:
         data = self._bytes(METADATA)
         if data is None:
             return Metadata()
-        found: list[Problem] = []
-        metadata = read_metadata(METADATA, data, found)
+        problems: list[Problem] = []
+        metadata = read_metadata(METADATA, data, problems)
         unused = _UNUSED if with_landmarks else (*_UNUSED, "landmarks_3d_original")
-        self.problems += [problem for problem in found if problem.key not in unused]
+        self.problems += [problem for problem in problems if problem.key not in unused]
         hint = f'add "pose_unit": "radians" (or "degrees") to {METADATA}'
         check_unit(METADATA, metadata, hint, self.problems)
         return metadata
@@ -125,10 +125,10 @@ class _Reader:
         data = self._bytes(KEYPOINTS)
         return None if data is None else parse_array(KEYPOINTS, data, (None, *LANDMARK_SHAPE), self.problems)
 
-    def scale(self, given: float | None, recorded: float | None) -> float:
+    def scale(self, option: float | None, recorded: float | None) -> float:
         """Return the factor of landmarks_3d_original. Raises DataError."""
-        if given is not None:
-            return given
+        if option is not None:
+            return option
         if (self.folder / FRONT_METADATA).exists():
             data = self._bytes(FRONT_METADATA)
             scale = None if data is None else read_standard_scale(FRONT_METADATA, data, self.problems)
@@ -144,9 +144,9 @@ class _Reader:
     def check_counts(self, rows: int, metadata: Metadata, keypoints: NDArray[np.float32] | None) -> None:
         """Raise DataError unless every list has a row for each embedding."""
         counts = [(METADATA, "poses", metadata.poses), (METADATA, "landmarks_3d_original", metadata.landmarks)]
-        for file, key, held in (*counts, (KEYPOINTS, None, keypoints)):
-            if held is not None and len(held) != rows:
-                what, expected = f"{len(held)} rows", f"{rows}, as many as in {FEATURES}"
+        for file, key, table in (*counts, (KEYPOINTS, None, keypoints)):
+            if table is not None and len(table) != rows:
+                what, expected = f"{len(table)} rows", f"{rows}, as many as in {FEATURES}"
                 self.problems.append(Problem(file=file, key=key, what=what, expected=expected))
         self.refuse()
 
