@@ -4,48 +4,48 @@ from face3d_tune.analysis.svg import Chart, Panel, by_epoch, limits, picture
 from face3d_tune.study.history import History
 
 
-def curve_picture(history: History, kept: int, no_model_cosine: float) -> str:
+def curve_picture(history: History, best_epoch: int, no_model_cosine: float) -> str:
     """Draw the cosine beside the no-model line, the best epoch, and training and validation loss if the history has
     them.
 
     Args:
         history: The epochs of the training, at least one.
-        kept: The epoch whose weights are kept, from 1 on.
+        best_epoch: The epoch whose weights are kept, from 1 on.
         no_model_cosine: The no-model baseline.
 
     Returns:
         The content of an SVG file.
     """
     panels = []
-    loss = loss_chart(history, kept, title="Loss by epoch", x="epoch", y="loss (the trial's own weights)")
+    loss = loss_chart(history, best_epoch, title="Loss by epoch", x="epoch", y="loss (the trial's own weights)")
     if loss is not None:
         lines = [("training", "s1")] if history.train_loss else []
-        panels.append(Panel("Loss", loss, [*lines, ("validation", "s0"), (f"kept: epoch {kept}", "kept")]))
-    value = history.cosine[kept - 1]
+        panels.append(Panel("Loss", loss, [*lines, ("validation", "s0"), (f"kept: epoch {best_epoch}", "kept")]))
+    value = history.cosine[best_epoch - 1]
     x = (1, max(2, len(history.cosine)), "epoch")
     y = (*limits([*history.cosine, no_model_cosine]), "mean cosine similarity")
     cosine = Chart("Validation cosine by epoch", x, y, whole_x=True)
     cosine.level(no_model_cosine, "level")
-    cosine.mark(kept, "kept")
+    cosine.mark(best_epoch, "kept")
     cosine.line(by_epoch(history.cosine), "s0")
-    cosine.dots([(kept, value)], "s0 big")
+    cosine.dots([(best_epoch, value)], "s0 big")
     legend = [
         ("validation", "s0"),
         (f"no model: {no_model_cosine:.3f}", "level"),
-        (f"kept: epoch {kept}, {value:.3f}", "kept"),
+        (f"kept: epoch {best_epoch}, {value:.3f}", "kept"),
     ]
     return picture([*panels, Panel("Validation cosine", cosine, legend)])
 
 
-def loss_chart(history: History, kept: int | None, *, title: str, x: str, y: str) -> Chart | None:
+def loss_chart(history: History, best_epoch: int | None, *, title: str, x: str, y: str) -> Chart | None:
     """Draw training and validation loss of one training and its kept epoch, with these labels; None without losses."""
     train, validation = by_epoch(history.train_loss), by_epoch(history.val_loss)
     if not validation:
         return None
     values = [value for _, value in (*train, *validation)]
     chart = Chart(title, (1, max(2, len(history.val_loss)), x), (*limits(values, floor=0.0), y), whole_x=True)
-    if kept:
-        chart.mark(kept, "kept")
+    if best_epoch:
+        chart.mark(best_epoch, "kept")
     chart.line(train, "s1")
     chart.line(validation, "s0")
     return chart

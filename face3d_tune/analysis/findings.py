@@ -99,8 +99,8 @@ class Findings:
     def confirmed_best(self) -> bool:
         """Tell whether the confirmation included the trial that is best now; false without a confirmation."""
         confirmation = self.confirmation
-        asked = [each["trial"] for each in confirmation["candidates"]] if confirmation else []
-        return self.best is not None and self.best.number in asked
+        candidates = [each["trial"] for each in confirmation["candidates"]] if confirmation else []
+        return self.best is not None and self.best.number in candidates
 
     @property
     def best_preset(self) -> PresetRow | None:
@@ -183,13 +183,13 @@ def _improvements(
 ) -> tuple[Improvement, ...]:
     counted = filter(counts, trials)
     ended = [(trial.datetime_complete, trial) for trial in counted]
-    found: list[Improvement] = []
+    improvements: list[Improvement] = []
     in_order = sorted(((when, trial) for when, trial in ended if when), key=lambda pair: (pair[0], pair[1].number))
     for finished, (when, trial) in enumerate(in_order, 1):
-        if is_complete(trial) and _value(trial) > (found[-1].value if found else float("-inf")):
+        if is_complete(trial) and _value(trial) > (improvements[-1].value if improvements else float("-inf")):
             seconds = sum((min(end, when) - start).total_seconds() for start, end in searching if start < when)
-            found.append(Improvement(trial.number, finished, seconds, _value(trial)))
-    return tuple(found)
+            improvements.append(Improvement(trial.number, finished, seconds, _value(trial)))
+    return tuple(improvements)
 
 
 def _pruning(trials: Sequence[FrozenTrial]) -> Pruning:

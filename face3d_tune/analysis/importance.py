@@ -61,11 +61,11 @@ def importances(columns: Mapping[str, Sequence[Any]], cosines: Sequence[float]) 
     dealt = np.stack([random.permutation(values) for _ in range(_DEALS)])  # [deals, trials]
     luckiest = np.max([_share(cut, dealt) for cut in cuts.values()], axis=0, initial=0.0)  # [deals]
     chance = float(np.quantile(luckiest, _CHANCE))
-    found = [
+    rows = [
         Importance(name, float(_share(cut, values[None])[0]), chance, _groups(columns[name], cut, values))
         for name, cut in cuts.items()
     ]
-    return sorted(found, key=lambda importance: -importance.share)
+    return sorted(rows, key=lambda importance: -importance.share)
 
 
 def _is_number(value: Any) -> bool:
@@ -94,9 +94,9 @@ def _share(cut: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _groups(column: Sequence[Any], cut: np.ndarray, values: np.ndarray) -> tuple[Group, ...]:
-    found = []
+    groups = []
     for group in range(cut.max() + 1):
         members = [value for value, own in zip(column, cut, strict=True) if own == group]
         low, high = (min(members), max(members)) if _is_number(members[0]) else (members[0], members[0])
-        found.append(Group(low, high, len(members), float(values[cut == group].mean())))
-    return tuple(found)
+        groups.append(Group(low, high, len(members), float(values[cut == group].mean())))
+    return tuple(groups)
