@@ -115,18 +115,18 @@ def wrong_model(tested: ScriptCheck, config: TrialConfig, use: DataUse, script: 
 
     None also if no checkpoint shows which model it built.
     """
-    if tested.weights is None or not (found := weights.differences(tested.weights, config, use.feature_size)):
+    if tested.weights is None or not (differences := weights.differences(tested.weights, config, use.feature_size)):
         return None
     built = weights.structure(tested.weights)
     layout = built.get("layout", config.layout)
     if layout != config.layout:
         hint = f"your copy builds the {layout} layout: `face3d-tune run --layout {layout} --study-name NEW` searches it"
     else:
-        name = found[0].partition(" = ")[0]
+        name = differences[0].partition(" = ")[0]
         named = [script.flags[each].typed for each in (_RENAMED.get(name, name), name) if each in script.flags]
         flag = named[0] if named else "these flags"
         hint = f"see what {script.path} does with {flag} where it builds its model"
-    return ScriptError(f"{script.path} builds another model than is trained here: {'; '.join(found)}", hint)
+    return ScriptError(f"{script.path} builds another model than is trained here: {'; '.join(differences)}", hint)
 
 
 def difference(tested: ScriptCheck, stored: StoredTrial) -> list[str]:
@@ -173,10 +173,10 @@ def endings_interrupt() -> AbstractContextManager[None]:
 
 def _program(python: str) -> str:
     """Return the interpreter's path, valid in any folder. Raises ScriptError."""
-    found = shutil.which(python)
-    if found is None:
+    program = shutil.which(python)
+    if program is None:
         raise ScriptError(f"--python {python}: no such program", "name the Python that trains, e.g. .venv/bin/python")
-    return os.path.abspath(found)
+    return os.path.abspath(program)
 
 
 def _copy_data(source: Path | None, target: Path, config: TrialConfig, use: DataUse) -> None:
@@ -211,8 +211,8 @@ def _train(command: Sequence[str], folder: Path, timeout: float) -> list[str]:
             "it may only be slow: --timeout 1h waits for an hour",
             printed,
         )
-    found = diagnosis.find(code, printed, _given(command[2:]))
-    raise ScriptError(f"{path} does not train with these flags: {found.reason}", str(found), printed)
+    cause = diagnosis.find(code, printed, _values_by_flag(command[2:]))
+    raise ScriptError(f"{path} does not train with these flags: {cause.reason}", str(cause), printed)
 
 
 def _run(command: Sequence[str], folder: Path, timeout: float, import_from: Sequence[str]) -> int | None:
@@ -259,15 +259,15 @@ def _kill(process: psutil.Popen) -> None:
     process.wait()
 
 
-def _given(flags: Sequence[str]) -> Mapping[str, Sequence[str]]:
+def _values_by_flag(flags: Sequence[str]) -> Mapping[str, Sequence[str]]:
     """Return the arguments of each flag, by the flag."""
-    given: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {}
     for word in flags:
         if word.startswith("--"):
-            given[word] = []
+            values[word] = []
         else:
-            given[list(given)[-1]].append(word)
-    return given
+            values[list(values)[-1]].append(word)
+    return values
 
 
 def _printed(folder: Path) -> str:
@@ -314,12 +314,12 @@ def _first(history: Any) -> float | None:
 
 def _files(folder: Path) -> dict[str, tuple[int, int]]:
     """Return size and time of every file in a folder and below, as far as they can be counted."""
-    found: dict[str, tuple[int, int]] = {}
+    files: dict[str, tuple[int, int]] = {}
     for place, _, names in os.walk(folder):
         for name in names:
             with suppress(OSError):
                 status = os.stat(os.path.join(place, name), follow_symlinks=False)
-                found[os.path.relpath(os.path.join(place, name), folder)] = status.st_size, status.st_mtime_ns
-        if len(found) > _MOST_FILES:
+                files[os.path.relpath(os.path.join(place, name), folder)] = status.st_size, status.st_mtime_ns
+        if len(files) > _MOST_FILES:
             break
-    return found
+    return files

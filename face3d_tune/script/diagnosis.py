@@ -59,25 +59,25 @@ class Diagnosis:
         return f"blame {' or '.join(self.flags)}: {self.why}"
 
 
-def find(exit_code: int, printed: str, given: Mapping[str, Sequence[str]]) -> Diagnosis:
-    """Diagnose a script from its exit code and output; `given` are the arguments of each flag, by typed name."""
+def find(exit_code: int, printed: str, command: Mapping[str, Sequence[str]]) -> Diagnosis:
+    """Diagnose a script from its exit code and output; `command` has the values of each flag, as typed."""
     if exit_code == 2 and (messages := re.findall(r"^\S.*?: error: (.+)$", printed, re.MULTILINE)):
         named = re.findall(r"--[\w-]+", messages[-1])
         return Diagnosis(messages[-1], tuple(dict.fromkeys(named)), "argparse names it")
     if re.search(_OUT_OF_MEMORY, printed, re.IGNORECASE):
         return Diagnosis(
-            f"out of memory: {_last_line(printed)}", _named(_TAKE_MEMORY, given), "it decides how much is taken"
+            f"out of memory: {_last_line(printed)}", _named(_TAKE_MEMORY, command), "it decides how much is taken"
         )
     if exit_code in _KILLED:
         reason = "it was killed, probably for lack of memory"
-        return Diagnosis(reason, _named(_TAKE_MEMORY, given), "it decides how much is taken")
+        return Diagnosis(reason, _named(_TAKE_MEMORY, command), "it decides how much is taken")
     head, _, trace = printed.rpartition("Traceback (most recent call last):")
     if not trace or not (head or printed.startswith("Traceback")):
         return Diagnosis(f"it ended with exit code {exit_code}; last it printed: {_last_line(printed) or 'nothing'}")
-    return _of_traceback(trace, given)
+    return _of_traceback(trace, command)
 
 
-def _of_traceback(trace: str, given: Mapping[str, Sequence[str]]) -> Diagnosis:
+def _of_traceback(trace: str, command: Mapping[str, Sequence[str]]) -> Diagnosis:
     """Blame the flag that the error names, else the one that the failing code uses, else the one with the value it
     names.
     """
@@ -88,15 +88,15 @@ def _of_traceback(trace: str, given: Mapping[str, Sequence[str]]) -> Diagnosis:
     for pattern, remedy in _TRAPS.items():
         if re.search(pattern, error):
             return Diagnosis(error, remedy=remedy)
-    if named := [flag for flag in given if _says(error, _name(flag))]:
+    if named := [flag for flag in command if _says(error, _name(flag))]:
         return Diagnosis(error, tuple(named), "the error names it")
     for phrase, names in _PHRASES.items():
-        if phrase in error and (flags := _named(names, given)):
+        if phrase in error and (flags := _named(names, command)):
             return Diagnosis(error, flags, "that is what this error is about")
-    if valued := [flag for flag, words in given.items() if any(len(word) > 2 and word in error for word in words)]:
-        return Diagnosis(error, tuple(valued), f"its value, {' '.join(given[valued[0]])}, stands in the error")
+    if valued := [flag for flag, words in command.items() if any(len(word) > 2 and word in error for word in words)]:
+        return Diagnosis(error, tuple(valued), f"its value, {' '.join(command[valued[0]])}, stands in the error")
     for line in reversed(lines[:last]):
-        used = [flag for flag in given if re.search(rf"""(\.|\[['"]){_name(flag)}\b""", line)]
+        used = [flag for flag in command if re.search(rf"""(\.|\[['"]){_name(flag)}\b""", line)]
         if used and not line.lstrip().startswith("File "):
             return Diagnosis(error, tuple(used), f"the code that failed uses it: {line.strip()}")
     return Diagnosis(error)
@@ -110,9 +110,9 @@ def _name(flag: str) -> str:
     return flag.removeprefix("--").replace("-", "_")
 
 
-def _named(names: Iterable[str], given: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Select the `names` that were given, as typed."""
-    return tuple(flag for name in names for flag in given if _name(flag) == name)
+def _named(names: Iterable[str], command: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Select the `names` that stand in the command, as typed."""
+    return tuple(flag for name in names for flag in command if _name(flag) == name)
 
 
 def _last_line(printed: str) -> str:

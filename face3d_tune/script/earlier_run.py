@@ -15,7 +15,7 @@ from face3d_tune.config import Layout, PoseUnit, TrialConfig
 from face3d_tune.errors import ConfigError, EarlierRunError, TrainingError
 from face3d_tune.study.history import lowest_loss
 from face3d_tune.training import checkpoint_file, weights
-from face3d_tune.training.checkpoint_file import plain, shown
+from face3d_tune.training.checkpoint_file import describe, plain
 from face3d_tune.training.schedules import Schedule
 
 _CURVES = {"train_loss": "train_loss_history", "val_loss": "val_loss_history", "cosine": "val_cosine_sim_history"}
@@ -98,7 +98,7 @@ class EarlierRun:
         floats = {field.name for field in fields(TrialConfig) if field.type is float}
         for name in floats & values.keys():
             if (number := checkpoint_file.number(values[name])) is None:
-                raise NotExpressible(f"{name} = {shown(values[name])} in its args; expected a number")
+                raise NotExpressible(f"{name} = {describe(values[name])} in its args; expected a number")
             values[name] = number
         try:
             return TrialConfig(**{**values, "pose_unit": pose_unit, "layout": self.layout})
@@ -127,7 +127,7 @@ def read(path: Path) -> EarlierRun:
     args = checkpoint_file.mapping(checkpoint["args"])
     if args is None:
         raise EarlierRunError(
-            f"{path}: args is {shown(checkpoint['args'])}; expected the script's flags, a dict or a namespace",
+            f"{path}: args is {describe(checkpoint['args'])}; expected the script's flags, a dict or a namespace",
             "store them in the file: 'args': vars(args)",
         )
     curves = {name: _curve(path, key, checkpoint[key]) for name, key in _CURVES.items()}
@@ -138,9 +138,9 @@ def read(path: Path) -> EarlierRun:
     if not weights.is_weights(checkpoint["model_state_dict"]):
         state = checkpoint["model_state_dict"]
         odd = [name for name in state if not isinstance(state[name], Tensor)] if isinstance(state, Mapping) else []
-        found = f"holds {shown(state[odd[0]])} for {odd[0]}" if odd else f"is {shown(state)}"
+        content = f"holds {describe(state[odd[0]])} for {odd[0]}" if odd else f"is {describe(state)}"
         raise EarlierRunError(
-            f"{path}: model_state_dict {found}; expected names and tensors",
+            f"{path}: model_state_dict {content}; expected names and tensors",
             "store them in the file: 'model_state_dict': model.state_dict()",
         )
     model = weights.unwrapped(checkpoint["model_state_dict"])
@@ -165,13 +165,15 @@ def _curve(path: Path, key: str, values: Any) -> tuple[float, ...]:
     """Read a history: one finite number an epoch. Raises EarlierRunError with the epoch and the value found."""
     leave = "import another run: a trial needs every number of its curves"
     if not isinstance(values, (list, tuple)) and not (isinstance(values, Tensor) and values.ndim == 1):
-        raise EarlierRunError(f"{path}: {key} is {shown(values)}; expected a list with a number for each epoch", leave)
+        raise EarlierRunError(
+            f"{path}: {key} is {describe(values)}; expected a list with a number for each epoch", leave
+        )
     curve = []
     for epoch, value in enumerate(values, 1):
         number = checkpoint_file.number(value)
         if number is None or not math.isfinite(number):
             raise EarlierRunError(
-                f"{path}: {key} holds {shown(value)} for epoch {epoch}; expected a finite number", leave
+                f"{path}: {key} holds {describe(value)} for epoch {epoch}; expected a finite number", leave
             )
         curve.append(number)
     return tuple(curve)
@@ -196,7 +198,7 @@ def _contents(checkpoint: Mapping[Any, Any]) -> str:
 
 def find(paths: tuple[Path, ...]) -> list[Path]:
     """Find the files among `paths`, and every best_model.pth in the folders among them. Raises EarlierRunError."""
-    found: list[Path] = []
+    checkpoints: list[Path] = []
     for path in paths:
         files = sorted(path.rglob("best_model.pth")) if path.is_dir() else [path]
         if not files:
@@ -207,8 +209,8 @@ def find(paths: tuple[Path, ...]) -> list[Path]:
                 else "give the folder that --save_dir named"
             )
             raise EarlierRunError(f"{path} holds no best_model.pth", hint)
-        found += files
-    return list(dict.fromkeys(found))
+        checkpoints += files
+    return list(dict.fromkeys(checkpoints))
 
 
 def learning_rates(run: EarlierRun, config: TrialConfig) -> tuple[float, ...]:

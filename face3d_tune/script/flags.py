@@ -161,8 +161,8 @@ def _flag(name: str, keywords: Mapping[str, ast.expr]) -> Flag:
     if action == "store_true":
         return Flag(name=name, takes_value=False, default=default or False, required=required)
     if action == "store_false":
-        given = default if "default" in keywords else True
-        return Flag(name=None, takes_value=False, default=given, off_name=name, required=required)
+        value = default if "default" in keywords else True
+        return Flag(name=None, takes_value=False, default=value, off_name=name, required=required)
     if action == "BooleanOptionalAction":
         return Flag(name=name, takes_value=False, default=default, off_name=f"no-{name}", required=required)
     choices = _literal(keywords["choices"]) if "choices" in keywords else None

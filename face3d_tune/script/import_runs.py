@@ -126,19 +126,19 @@ def _evaluate(run: EarlierRun, data: FaceData) -> tuple[PoseUnit, dict[Whom, _Sc
 
 def _evaluate_in(unit: PoseUnit, run: EarlierRun, data: FaceData) -> dict[Whom, _Scores]:
     config = run.config(unit)
-    if found := weights.differences(run.weights, config, data.feature_size):
-        raise NotExpressible(f"it is another model than its args say: {'; '.join(found)}")
+    if differences := weights.differences(run.weights, config, data.feature_size):
+        raise NotExpressible(f"it is another model than its args say: {'; '.join(differences)}")
     model = Model(config, data.feature_size, torch.Generator())
     model.load_state_dict(run.weights)
     model.eval()
-    held: dict[Whom, _Scores] = {"validation": _score(model, data, unit)}
+    scores: dict[Whom, _Scores] = {"validation": _score(model, data, unit)}
     if data.split == "person":  # else these are everyone
         both = np.concatenate((data.parts["train"], data.parts["validation"]))
         both = both[np.lexsort(both.T[::-1])]  # in the order of the files, as a script without a split
         others: dict[Whom, NDArray[np.int64]] = {"train": data.parts["train"], "both": both}
         for whom, pairs in others.items():
-            held[whom] = _score(model, replace(data, parts={**data.parts, "validation": pairs}), unit)
-    return held
+            scores[whom] = _score(model, replace(data, parts={**data.parts, "validation": pairs}), unit)
+    return scores
 
 
 @torch.no_grad()
@@ -162,12 +162,12 @@ def _distance(run: EarlierRun, config: TrialConfig, scores: _Scores) -> float:
     in_batches = [
         torch.stack([part.mean() for part in torch.split(each, min(config.batch_size, len(each)))]) for each in both
     ]
-    found = []
+    distances = []
     for squared_errors, cosines in (both, in_batches):
         cosine = cosines.mean().item()
         loss = losses.combine(config, squared_errors.mean().item(), cosine)
-        found.append(max(abs(cosine - run.cosine[best]), abs(loss - run.val_loss[best])))
-    return min(found)
+        distances.append(max(abs(cosine - run.cosine[best]), abs(loss - run.val_loss[best])))
+    return min(distances)
 
 
 def _doubt(run: EarlierRun, config: TrialConfig, scores: Mapping[Whom, _Scores], data: FaceData) -> str:

@@ -106,6 +106,6 @@ def _normal(like: Tensor, seed: int, purpose: str, epoch: int) -> Tensor:
 
 def _as_long_as(model: Tensor, changed: Tensor) -> Tensor:
     """Scale each row of `changed` to the length of the same row of `model`."""
-    wanted, found = (torch.linalg.vector_norm(rows, dim=1, keepdim=True) for rows in (model, changed))
-    scaled: Tensor = changed * (wanted / found.clamp(min=torch.finfo(found.dtype).tiny))
+    wanted, lengths = (torch.linalg.vector_norm(rows, dim=1, keepdim=True) for rows in (model, changed))
+    scaled: Tensor = changed * (wanted / lengths.clamp(min=torch.finfo(lengths.dtype).tiny))
     return scaled

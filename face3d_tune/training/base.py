@@ -107,7 +107,7 @@ class PairTensors:
     def __len__(self) -> int:
         return len(self.src)
 
-    def shown(self, drawn: Tensor, augmented: Augmented, pose_unit: PoseUnit) -> Self:
+    def with_views(self, drawn: Tensor, augmented: Augmented, pose_unit: PoseUnit) -> Self:
         """Return the pairs with the indices `drawn` [n], in that order, with augmented views."""
         other, index = copy(self), drawn.to(self.src.device)
         other.src, other.landmarks = augmented.src, augmented.landmarks

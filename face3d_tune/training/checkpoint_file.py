@@ -96,11 +96,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, Foreign):
         return repr(value)
     if hasattr(value, "dtype"):
-        return value.item() if math.prod(value.shape) == 1 else shown(value)
+        return value.item() if math.prod(value.shape) == 1 else describe(value)
     return value
 
 
-def shown(value: Any) -> str:
+def describe(value: Any) -> str:
     """Describe a value for a message: itself if it is short, or else its type."""
     if isinstance(value, Foreign):
         return f"a {value.kind}"

@@ -83,7 +83,7 @@ class Trainer(Training):
         order, pairs = order[: batches * self.config.batch_size], self.train
         if augmentation.augments(self.config):
             changed = augmentation.augmented(self.config, pairs.views, order, self.seed, epoch)
-            order, pairs = torch.arange(len(order)), pairs.shown(order, changed, self.config.pose_unit)
+            order, pairs = torch.arange(len(order)), pairs.with_views(order, changed, self.config.pose_unit)
         total = self.train.src.new_zeros(())  # accumulate on the device: reading it at every step would stall a GPU
         for batch in order.to(self.device).view(batches, -1):
             total += self._train_batch(pairs, batch)

@@ -60,8 +60,8 @@ class Predictor:
     def config(self) -> dict[str, Any]:
         """Return the parameters of the training: what the weights show, and the other known flags of `args`."""
         model = self.model.config.to_dict()
-        known = {field.name: self.args[field.name] for field in fields(TrialConfig) if field.name in self.args}
-        return known | {name: model[name] for name in weights.SHOWN}
+        values = {field.name: self.args[field.name] for field in fields(TrialConfig) if field.name in self.args}
+        return values | {name: model[name] for name in weights.SHOWN}
 
     def predict(
         self,
@@ -123,8 +123,8 @@ def read(path: Path, device: torch.device) -> Predictor:
         shape["use_spatial_attention"] = False  # this layout has no such part: its weights are reported below
     # Heads leave no trace in weights. Attention over a single token gives the same with any number of them.
     config = TrialConfig(**shape, nhead=1)
-    if found := weights.differences(state, config, feature_size):
-        raise CheckpointError(f"{path} holds another model: {'; '.join(found)}", _FILE)
+    if differences := weights.differences(state, config, feature_size):
+        raise CheckpointError(f"{path} holds another model: {'; '.join(differences)}", _FILE)
     if not all(bool(torch.isfinite(weight).all()) for weight in state.values()):
         raise CheckpointError(f"{path}: its weights hold values that are not finite", "use another checkpoint")
     model = Model(config, feature_size, torch.Generator())
@@ -141,6 +141,6 @@ def read(path: Path, device: torch.device) -> Predictor:
     )
 
 
-def _names(held: Mapping[Any, Any]) -> str:
+def _names(content: Mapping[Any, Any]) -> str:
     """List the first names of a mapping."""
-    return ", ".join(map(str, list(held)[:3])) or "nothing"
+    return ", ".join(map(str, list(content)[:3])) or "nothing"

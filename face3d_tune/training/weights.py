@@ -68,28 +68,30 @@ def differences(weights: Mapping[str, Tensor], config: TrialConfig, feature_size
 
     A setting names its difference. Names and shapes describe what no setting explains.
     """
-    found = structure(weights)
+    settings = structure(weights)
     wanted = {**config.to_dict(), "feature_size": feature_size}
-    if found.get("layout") == "pose":
+    if settings.get("layout") == "pose":
         # The pose layout has no such part: the flag goes with the layout, and any such weights are reported below.
-        wanted["use_spatial_attention"] = found["use_spatial_attention"] = False
-    told = [
-        f"{name} = {_text(value)}, not {_text(wanted[name])}" for name, value in found.items() if value != wanted[name]
+        wanted["use_spatial_attention"] = settings["use_spatial_attention"] = False
+    differences = [
+        f"{name} = {_text(value)}, not {_text(wanted[name])}"
+        for name, value in settings.items()
+        if value != wanted[name]
     ]
-    sizes = {name: value for name, value in found.items() if name != "feature_size"}
-    like = replace(config, **sizes, nhead=1) if found else config  # one head divides every size
+    sizes = {name: value for name, value in settings.items() if name != "feature_size"}
+    like = replace(config, **sizes, nhead=1) if settings else config  # one head divides every size
     shapes = {
         name: tuple(weight.shape)
-        for name, weight in Model(like, found.get("feature_size", feature_size), None).state_dict().items()
+        for name, weight in Model(like, settings.get("feature_size", feature_size), None).state_dict().items()
     }
     if lacking := shapes.keys() - weights.keys():
-        told.append(f"it lacks {_listed(name for name in shapes if name in lacking)}")
+        differences.append(f"it lacks {_listed(name for name in shapes if name in lacking)}")
     if extra := [name for name in weights if name not in shapes]:
-        told.append(f"it also has {_listed(extra)}")
+        differences.append(f"it also has {_listed(extra)}")
     for name, shape in shapes.items():
         if name in weights and tuple(weights[name].shape) != shape:
-            told.append(f"{name} has the shape {_shape(weights[name].shape)}, not {_shape(shape)}")
-    return told
+            differences.append(f"{name} has the shape {_shape(weights[name].shape)}, not {_shape(shape)}")
+    return differences
 
 
 def _text(value: Any) -> str:

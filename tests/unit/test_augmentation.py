@@ -199,7 +199,7 @@ def test_a_mixed_view_weighs_by_its_own_yaw(data):
     config = TrialConfig(d_model=16, dim_feedforward=16, nhead=2, view_mixing=1.0, pose_jitter=20.0)
     pairs = Trainer(config, data, seed=1, device=torch.device("cpu")).train
     drawn = order(config, pairs.yaw, 1, 1)
-    changed = pairs.shown(drawn, augmented(config, pairs.views, drawn, 1, 1), "degrees")
+    changed = pairs.with_views(drawn, augmented(config, pairs.views, drawn, 1, 1), "degrees")
     yaw = data.poses[data.parts["train"][drawn.numpy(), 1], 0]
     assert changed.yaw.tolist() == yaw.tolist()
     assert changed.turn.tolist() == np.abs(yaw).astype(np.float32).tolist()

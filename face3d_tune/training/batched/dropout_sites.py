@@ -14,13 +14,13 @@ Masks = Mapping[str, Tensor | None]
 def sites(config: TrialConfig) -> dict[str, tuple[int, ...]]:
     """Return name and mask shape of every dropout of the model, in drawing order."""
     batch, d, heads = config.batch_size, config.d_model, config.nhead
-    found: dict[str, tuple[int, ...]] = {"keypoints": (batch, 256)} if config.layout == "keypoint" else {}
-    found["input"] = (batch, d)
+    shapes: dict[str, tuple[int, ...]] = {"keypoints": (batch, 256)} if config.layout == "keypoint" else {}
+    shapes["input"] = (batch, d)
     for layer in range(config.num_layers):
-        found |= {f"{layer}.self_heads": (batch, heads, 1), f"{layer}.self": (batch, d)}
-        found |= {f"{layer}.cross_heads": (batch, heads, 1), f"{layer}.cross": (batch, d)}
-        found |= {f"{layer}.hidden": (batch, config.dim_feedforward), f"{layer}.out": (batch, d)}
-    return found
+        shapes |= {f"{layer}.self_heads": (batch, heads, 1), f"{layer}.self": (batch, d)}
+        shapes |= {f"{layer}.cross_heads": (batch, heads, 1), f"{layer}.cross": (batch, d)}
+        shapes |= {f"{layer}.hidden": (batch, config.dim_feedforward), f"{layer}.out": (batch, d)}
+    return shapes
 
 
 def mask_views(config: TrialConfig, numbers: Tensor) -> dict[str, Tensor | None]:
