@@ -45,11 +45,11 @@ def make_pruner(file: StudyFile) -> pruners.BasePruner:
     return pruner
 
 
-def _make(file: StudyFile, table: str, component: Component, known: Mapping[str, Any], ours: dict[str, Any]) -> Any:
-    if component.name not in known:
-        question = did_you_mean(component.name, known)
+def _make(file: StudyFile, table: str, component: Component, kinds: Mapping[str, Any], ours: dict[str, Any]) -> Any:
+    if component.name not in kinds:
+        question = did_you_mean(component.name, kinds)
         raise StudyFileError(
-            f"{file.path}: {table}.name = {component.name!r} is unknown{question}", f"known are {', '.join(known)}"
+            f"{file.path}: {table}.name = {component.name!r} is unknown{question}", f"known are {', '.join(kinds)}"
         )
     for package in _NEEDS.get(component.name, ()):
         if find_spec(package) is None:
@@ -57,7 +57,7 @@ def _make(file: StudyFile, table: str, component: Component, known: Mapping[str,
                 f"{file.path}: {table}.name = {component.name!r} needs {package}, which is not installed",
                 f"pip install {package}",
             )
-    kind = known[component.name]
+    kind = kinds[component.name]
     options = {name: p for name, p in inspect.signature(kind).parameters.items() if name not in ours}
     for key, value in component.options.items():
         if key not in options:

@@ -99,21 +99,21 @@ def examine(
 
 
 def _versions() -> Finding:
-    known = {"face3d-tune": __version__, "python": platform.python_version()}
+    versions = {"face3d-tune": __version__, "python": platform.python_version()}
     try:
-        known |= {name: version(name) for name in _LEAST}
+        versions |= {name: version(name) for name in _LEAST}
     except PackageNotFoundError as error:
         return Finding("versions", "problem", f"{error.name} is not installed", "pip install -c constraints.txt -e .")
-    said = ", ".join(f"{name} {number}" for name, number in known.items())
+    text = ", ".join(f"{name} {number}" for name, number in versions.items())
     mine = tuple(map(int, platform.python_version_tuple()[:2]))
-    numbers = {name: tuple(map(int, re.findall(r"\d+", known[name])[:2])) for name in _LEAST}
+    numbers = {name: tuple(map(int, re.findall(r"\d+", versions[name])[:2])) for name in _LEAST}
     old = [f"{name} {'.'.join(map(str, least))}" for name, least in _LEAST.items() if numbers[name] < least]
     if old or numbers["optuna"] >= (6, 0):
         needed = f"needed at least: {', '.join(old)}" if old else "this needs Optuna 5"
-        return Finding("versions", "problem", said, f"pip install -c constraints.txt -e . ({needed})")
+        return Finding("versions", "problem", text, f"pip install -c constraints.txt -e . ({needed})")
     if not _PYTHONS[0] <= mine <= _PYTHONS[1]:
-        return Finding("versions", "warning", said, "use Python 3.11 to 3.13: other versions were never tried")
-    return Finding("versions", "ok", said)
+        return Finding("versions", "warning", text, "use Python 3.11 to 3.13: other versions were never tried")
+    return Finding("versions", "ok", text)
 
 
 def _device() -> Finding:
@@ -134,29 +134,29 @@ def _precision() -> Finding:
 def _cores() -> Finding:
     count, busy = cores(), psutil.cpu_percent(interval=0.3) / 100 * (os.cpu_count() or 1)
     threads = ", ".join(f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ)
-    said = f"{count} cores, {busy:.1f} of them busy{f'; {threads}' if threads else ''}"
+    text = f"{count} cores, {busy:.1f} of them busy{f'; {threads}' if threads else ''}"
     if busy > 0.5 * count:
         return Finding(
-            "cores", "warning", said, f"end other programs, or leave them room: --slots {max(1, count // 2)}"
+            "cores", "warning", text, f"end other programs, or leave them room: --slots {max(1, count // 2)}"
         )
-    return Finding("cores", "ok", said)
+    return Finding("cores", "ok", text)
 
 
 def _memory() -> Finding:
     free = psutil.virtual_memory().available
-    said = f"{free / 2**30:.1f} GiB free"
+    text = f"{free / 2**30:.1f} GiB free"
     if free < _LITTLE_MEMORY:
-        return Finding("memory", "warning", said, "end other programs, or train one trial at a time: --slots 1")
-    return Finding("memory", "ok", said)
+        return Finding("memory", "warning", text, "end other programs, or train one trial at a time: --slots 1")
+    return Finding("memory", "ok", text)
 
 
 def _data(folder: Path | None, turn_angle: TurnAngle) -> Finding:
     data = load(folder, turn_angle=turn_angle)
-    pairs = {part: len(held) for part, held in data.parts.items()}
-    said = f"{data.source}: {sum(map(len, data.people.values()))} people, pairs {pairs}"
+    pairs = {part: len(rows) for part, rows in data.parts.items()}
+    text = f"{data.source}: {sum(map(len, data.people.values()))} people, pairs {pairs}"
     if data.warnings:
-        return Finding("data", "warning", f"{said}; {data.warnings[0]}", "face3d-tune data check lists everything")
-    return Finding("data", "ok", said)
+        return Finding("data", "warning", f"{text}; {data.warnings[0]}", "face3d-tune data check lists everything")
+    return Finding("data", "ok", text)
 
 
 def _storage(typed: str) -> Finding:
@@ -170,8 +170,8 @@ def _storage(typed: str) -> Finding:
         with place.opened() as storage:
             studies = [storage.get_study_id_from_name(name) for name in study_names(storage)]
             at_work = sum(row.alive for study in studies for row in read_workers(storage.engine, study))
-            held = f"{len(studies)} {'study' if len(studies) == 1 else 'studies'}"
-            return Finding("storage", "ok", f"{place}: {held}; workers searching now: {at_work}")
+            content = f"{len(studies)} {'study' if len(studies) == 1 else 'studies'}"
+            return Finding("storage", "ok", f"{place}: {content}; workers searching now: {at_work}")
     except NoStudiesError:
         return Finding("storage", "ok", f"{place}: reached; no studies yet")
 
@@ -182,24 +182,24 @@ def _clocks(typed: str) -> Finding:
         return Finding("clock", "ok", "the storage is a file: its clock is this machine's")
     with place.connected() as engine, engine.connect() as database:
         apart = clock(database) - time.time()
-    said = f"the database's clock is {apart:+.1f} s from this machine's"
+    text = f"the database's clock is {apart:+.1f} s from this machine's"
     if abs(apart) > _CLOCKS_APART:
-        return Finding("clock", "warning", said, "set this machine's clock (NTP); trials would show odd times")
-    return Finding("clock", "ok", said)
+        return Finding("clock", "warning", text, "set this machine's clock (NTP); trials would show odd times")
+    return Finding("clock", "ok", text)
 
 
 def _artifacts(typed: str | None) -> Finding:
     if typed is None:
         advice = "give --artifacts, or an interrupted trial restarts at epoch 1"
         return Finding("artifacts", "warning", "no checkpoints are kept", advice)
-    kept = Artifacts.parse(typed, to_write=False)
+    store = Artifacts.parse(typed, to_write=False)
     if typed.startswith("s3://"):
-        kept.names("")
-        return Finding("artifacts", "ok", f"{kept}: reached")
+        store.names("")
+        return Finding("artifacts", "ok", f"{store}: reached")
     existing = _existing(expanded(typed))
     if not os.access(existing, os.W_OK):
         return Finding("artifacts", "problem", f"cannot write into {existing}", "choose another --artifacts")
-    return Finding("artifacts", "ok", f"{kept}: {'can be written' if expanded(typed).exists() else 'not there yet'}")
+    return Finding("artifacts", "ok", f"{store}: {'can be written' if expanded(typed).exists() else 'not there yet'}")
 
 
 def _disk(storage: str, artifacts: str | None) -> Finding:
@@ -211,9 +211,9 @@ def _disk(storage: str, artifacts: str | None) -> Finding:
     if not free:
         return Finding("disk", "ok", "nothing is stored on this machine")
     folder, least = min(free.items(), key=lambda item: item[1])
-    said = f"{least / 2**30:.1f} GiB free for {folder}"
+    text = f"{least / 2**30:.1f} GiB free for {folder}"
     advice = "make room, or use another disk for --storage and --artifacts"
-    return Finding("disk", "problem" if least < _NO_DISK else "warning" if least < _LITTLE_DISK else "ok", said, advice)
+    return Finding("disk", "problem" if least < _NO_DISK else "warning" if least < _LITTLE_DISK else "ok", text, advice)
 
 
 def _script(script: ScriptToTry, folder: Path | None) -> Finding:
@@ -226,16 +226,16 @@ def _script(script: ScriptToTry, folder: Path | None) -> Finding:
         tested = try_script(config, use, few, accepted, python=script.python, timeout=script.timeout)
     if error := wrong_model(tested, config, use, accepted):
         return Finding("script", "problem", error.message, error.hint)
-    said = f"{script.path} trains here"
+    text = f"{script.path} trains here"
     if tested.weights is not None:
-        said += f", and builds the {script.layout} layout as the flags say"
+        text += f", and builds the {script.layout} layout as the flags say"
     if warnings := [
         *tested.warnings,
         *(f"it cannot express {line}" for line in commands(config, use, accepted).missing),
     ]:
         advice = "see docs/your-script.md for what a search needs of a script"
-        return Finding("script", "warning", f"{said}; {'; '.join(warnings)}", advice)
-    return Finding("script", "ok", said)
+        return Finding("script", "warning", f"{text}; {'; '.join(warnings)}", advice)
+    return Finding("script", "ok", text)
 
 
 def _unusual(data: FaceData, layout: Layout, script: Script) -> TrialConfig:
@@ -247,9 +247,9 @@ def _unusual(data: FaceData, layout: Layout, script: Script) -> TrialConfig:
         "use_pose_attention": True,
         "use_spatial_attention": layout == "keypoint",
     }
-    known = {*script.flags, *(["num_layers"] if "num_decoder_layers" in script.flags else [])}
+    names = {*script.flags, *(["num_layers"] if "num_decoder_layers" in script.flags else [])}
     values = {
-        **{name: value for name, value in unusual.items() if name in known},
+        **{name: value for name, value in unusual.items() if name in names},
         "nhead": next(heads for heads in (8, 4, 2, 1) if size % heads == 0),
         "batch_size": max(2, min(_BATCH, len(data.parts["train"]))),
         "pose_unit": data.file_pose_unit,

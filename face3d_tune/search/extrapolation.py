@@ -44,33 +44,33 @@ class ExtrapolationPruner(BasePruner):
         if step is None or step < self._n_warmup_steps:
             return False
         completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        known = [(_shown(each, step), each.value) for each in completed if each.value is not None]
-        rows = [(shown, value) for shown, value in known if shown is not None]
-        now = _shown(trial, step)
+        curves = [(_features(each, step), each.value) for each in completed if each.value is not None]
+        rows = [(features, value) for features, value in curves if features is not None]
+        now = _features(trial, step)
         if now is None or len(rows) < self._n_startup_trials:
             return False
-        shown, values = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
-        predicted, error = predict(shown, values, np.array(now))
+        features, values = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+        predicted, error = predict(features, values, np.array(now))
         return 0.5 * math.erfc((float(values.max()) - predicted) / (error * 2**0.5)) < self._chance
 
 
-def _shown(trial: FrozenTrial, step: int) -> tuple[float, float, float] | None:
+def _features(trial: FrozenTrial, step: int) -> tuple[float, float, float] | None:
     """Return highest, last and middle value of a curve up to a step; a shorter curve keeps its last value."""
     values = [value for epoch, value in sorted(trial.intermediate_values.items()) if epoch <= step]
     return (max(values), values[-1], values[(len(values) - 1) // 2]) if values else None
 
 
-def predict(shown: NDArray[np.float64], values: NDArray[np.float64], at: NDArray[np.float64]) -> tuple[float, float]:
+def predict(features: NDArray[np.float64], values: NDArray[np.float64], at: NDArray[np.float64]) -> tuple[float, float]:
     """Predict the value at a point by ridge regression, and the standard error of the prediction.
 
     Args:
-        shown: [trials, columns].
+        features: [trials, columns].
         values: [trials].
         at: [columns].
     """
-    centre, scale = shown.mean(axis=0), shown.std(axis=0) + 1e-9
-    design = np.column_stack((np.ones(len(shown)), (shown - centre) / scale))
-    inverse = np.linalg.inv(design.T @ design + np.diag([0.0, *[_PENALTY] * shown.shape[1]]))
+    centre, scale = features.mean(axis=0), features.std(axis=0) + 1e-9
+    design = np.column_stack((np.ones(len(features)), (features - centre) / scale))
+    inverse = np.linalg.inv(design.T @ design + np.diag([0.0, *[_PENALTY] * features.shape[1]]))
     weights = inverse @ design.T @ values
     leverage = np.einsum("ij,jk,ik->i", design, inverse, design)
     left_out = (values - design @ weights) / (1 - leverage).clip(0.05)

@@ -83,6 +83,6 @@ def seen_by_sampler(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _as_completed(trial: FrozenTrial, value: float) -> FrozenTrial:
-    shown = copy.copy(trial)
-    shown.state, shown.value = TrialState.COMPLETE, value
-    return shown
+    stand_in = copy.copy(trial)
+    stand_in.state, stand_in.value = TrialState.COMPLETE, value
+    return stand_in

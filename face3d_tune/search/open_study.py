@@ -86,10 +86,10 @@ def store_baselines(study: optuna.Study, data: FaceData, folds: int) -> None:
         (StudyAttr.ridge_recognition, ridge_attrs),
         (StudyAttr.kernel_ridge_recognition, kernel_ridge_attrs),
     ):
-        held = study.user_attrs
-        if not last.held_by(held):
+        attrs = study.user_attrs
+        if not last.held_by(attrs):
             for key, value in measure(data, folds).items():
-                if key not in held:  # an earlier version has stored cosines alone, and they stay
+                if key not in attrs:  # an earlier version has stored cosines alone, and they stay
                     study.set_user_attr(key, value)
 
 

@@ -85,7 +85,7 @@ class TrialReporter:
 
     def should_prune(self) -> bool:
         """Tell whether other trials' curves make this one hopeless: the answer of `Trial.should_prune`."""
-        return not self._waiting and bool(self._attempt(self._asked))
+        return not self._waiting and bool(self._attempt(self._ask_pruner))
 
     def is_lost(self, values: Sequence[float]) -> bool:
         """Tell whether the completed trials make one hopeless that has these values on its first folds."""
@@ -94,15 +94,15 @@ class TrialReporter:
     def _fold_values(self) -> list[list[float]]:
         """Return the fold values of every completed trial; an imported one has none."""
         attrs = [trial.user_attrs for trial in self._completed.get_trials()]
-        return [[fold["value"] for fold in held["folds"]] for held in attrs if "folds" in held]
+        return [[fold["value"] for fold in each["folds"]] for each in attrs if "folds" in each]
 
-    def _asked(self) -> bool:
+    def _ask_pruner(self) -> bool:
         pruner = self._trial.study.pruner
         if isinstance(pruner, NopPruner):
             return False
         if not isinstance(pruner, PercentilePruner | ExtrapolationPruner):  # the median pruner is one
-            held = storage_of(self._trial.study).get_trial(trial_id(self._trial))
-            return pruner.prune(StudyView(self._trial.study, own_trials), held)  # type: ignore[arg-type]
+            trial = storage_of(self._trial.study).get_trial(trial_id(self._trial))
+            return pruner.prune(StudyView(self._trial.study, own_trials), trial)  # type: ignore[arg-type]
         running = FrozenTrial(
             number=self._trial.number,
             state=TrialState.RUNNING,

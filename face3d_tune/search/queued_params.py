@@ -42,8 +42,8 @@ def read(trial: FrozenTrial, file: StudyFile) -> Queued:
     """Return the request of a queued trial. Raises ConfigError if no trial of this study can have it."""
     attrs, wanted = trial.user_attrs, fixed_params(trial) or {}
     overrides, seed = TrialAttr.overrides.get(attrs, {}), TrialAttr.seed.get(attrs)
-    known = isinstance(overrides, dict) and overrides.keys() <= PARAMETERS.keys()
-    _require("overrides", overrides, known, "parameters of a study file")
+    valid = isinstance(overrides, dict) and overrides.keys() <= PARAMETERS.keys()
+    _require("overrides", overrides, valid, "parameters of a study file")
     for attr in (TrialAttr.preset, TrialAttr.near):
         name = attr.get(attrs)
         _require(attr.key, name, isinstance(name, str | None), "text")
@@ -59,11 +59,11 @@ def read(trial: FrozenTrial, file: StudyFile) -> Queued:
 
 def say_ignored(names: tuple[str, ...], file: StudyFile) -> str:
     """Name the ignored parameters, and suggest the nearest known name."""
-    said = []
+    words = []
     for name in names:
         near = near_miss(name, file.space)
-        said.append(short(name) + (f" (did you mean {near}?)" if near else ""))
-    return f"this study does not search {', '.join(said)}; the trial trains without"
+        words.append(short(name) + (f" (did you mean {near}?)" if near else ""))
+    return f"this study does not search {', '.join(words)}; the trial trains without"
 
 
 def short(value: object) -> str:

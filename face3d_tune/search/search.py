@@ -130,38 +130,38 @@ class Search:
 
     def _begin(self, trial: optuna.Trial, reporter: TrialReporter, engine: str, watcher: Watcher) -> TrialRun | Outcome:
         """Sample the parameters that no preset sets, and return the run; an invalid config fails the trial."""
-        held = storage_of(self.study).get_trial(trial_id(trial))
-        ordinal = TrialAttr.ordinal.of(held.user_attrs)
+        frozen = storage_of(self.study).get_trial(trial_id(trial))
+        ordinal = TrialAttr.ordinal.of(frozen.user_attrs)
         # Every trial samples with a seed of its own, on every worker. Optuna calls the sampler only below.
         sampler_seed = seeds.derive(self.seed, "sampler", ordinal)
         self.study.sampler = FailuresAsWorst(make_sampler(self.file, sampler_seed))
         try:
-            asked = queued_params.read(held, self.file)
-            searched = {name: row for name, row in self.file.space.items() if name not in asked.overrides}
+            request = queued_params.read(frozen, self.file)
+            searched = {name: row for name, row in self.file.space.items() if name not in request.overrides}
             config = self.file.config(
-                {name: suggest(trial, name, row) for name, row in searched.items()}, asked.overrides
+                {name: suggest(trial, name, row) for name, row in searched.items()}, request.overrides
             )
         except ConfigError as error:  # it would fail again, so it is not requeued
-            cause = OUTSIDE if queued_params.from_outside(held) else "error"
+            cause = OUTSIDE if queued_params.from_outside(frozen) else "error"
             failed = {TrialAttr.stop_reason.key: "error", TrialAttr.cause.key: cause}
             return Outcome("error", None, failed | {TrialAttr.error.key: error.message})
-        seed = seeds.derive(self.seed, "trial", *self._before, ordinal) if asked.seed is None else asked.seed
-        begun = {  # stored together with the config
+        seed = seeds.derive(self.seed, "trial", *self._before, ordinal) if request.seed is None else request.seed
+        attrs = {  # stored together with the config
             TrialAttr.seed.key: seed,
             TrialAttr.sampler_seed.key: sampler_seed,
             TrialAttr.worker.key: self.worker.label,
             TrialAttr.device.key: device_name(self.setup.device),
             TrialAttr.engine.key: engine,
-            TrialAttr.preset.key: asked.preset,
+            TrialAttr.preset.key: request.preset,
             TrialAttr.config.key: config.to_dict(),
         }
-        self.queue.store(trial, begun)
+        self.queue.store(trial, attrs)
 
         def note(line: str) -> None:
             watcher.note(f"trial {trial.number}: {line}")
 
-        if asked.ignored:
-            note(queued_params.say_ignored(asked.ignored, self.file))
+        if request.ignored:
+            note(queued_params.say_ignored(request.ignored, self.file))
         return TrialRun(
             trial.number,
             config,
@@ -169,7 +169,7 @@ class Search:
             seed=seed,
             reporter=reporter,
             key=self.retention.key(trial),
-            retry=TrialAttr.retry_of.held_by(held.user_attrs),
+            retry=TrialAttr.retry_of.held_by(frozen.user_attrs),
             folds=self.settings.folds,
             note=note,
         )

@@ -322,11 +322,11 @@ class Loop:
                 return
 
 
-def _is_last(given: EpochResult | Resumed | Note | Failure) -> bool:
+def _is_last(content: EpochResult | Resumed | Note | Failure) -> bool:
     """Tell whether an event is the last of its training."""
-    if isinstance(given, Resumed) and given.results:
-        given = given.results[-1]
-    return isinstance(given, Failure) or (isinstance(given, EpochResult) and given.stop_reason is not None)
+    if isinstance(content, Resumed) and content.results:
+        content = content.results[-1]
+    return isinstance(content, Failure) or (isinstance(content, EpochResult) and content.stop_reason is not None)
 
 
 def _reason(trial: FrozenTrial) -> str:

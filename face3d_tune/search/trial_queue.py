@@ -96,9 +96,9 @@ class TrialQueue:
             # A preset is enqueued again if another program completed it, or took its retry.
             trials = [trial for trial in own_trials(self._trials()) if not TrialAttr.requeued.held_by(trial.user_attrs)]
             kinds = (TrialAttr.preset, TrialAttr.near)
-            held = [kind.get(trial.user_attrs) for trial in trials for kind in kinds]
+            names = [kind.get(trial.user_attrs) for trial in trials for kind in kinds]
             for preset in presets:
-                if preset.name not in held:
+                if preset.name not in names:
                     attrs = {preset.kind: preset.name, TrialAttr.overrides.key: dict(preset.overrides)}
                     self.study.enqueue_trial(dict(preset.params), user_attrs=attrs)
 
@@ -106,15 +106,15 @@ class TrialQueue:
         """Store trials that were trained elsewhere, each once; return by `run_id` the number, and whether it is new."""
         with one_at_a_time(self._engine):
             imported = [trial for trial in self._trials() if isinstance(TrialAttr.run_id.get(trial.user_attrs), str)]
-            held = {TrialAttr.run_id.of(trial.user_attrs): trial.number for trial in imported}
+            numbers = {TrialAttr.run_id.of(trial.user_attrs): trial.number for trial in imported}
             taken: dict[str, tuple[int, bool]] = {}
             for trial in trials:
                 run_id = TrialAttr.run_id.of(trial.user_attrs)
-                if new := run_id not in held:
+                if new := run_id not in numbers:
                     # `Study.add_trial` does the same, but does not return the number.
                     new_id = self._storage.create_new_trial(self._study_id, template_trial=trial)
-                    held[run_id] = self._storage.get_trial_number_from_id(new_id)
-                taken.setdefault(run_id, (held[run_id], new))
+                    numbers[run_id] = self._storage.get_trial_number_from_id(new_id)
+                taken.setdefault(run_id, (numbers[run_id], new))
             return taken
 
     def ask(self) -> optuna.Trial | None:
@@ -149,16 +149,16 @@ class TrialQueue:
                 self.store(trial, outcome.attrs)  # outside the lock
                 self._storage.set_trial_system_attr(trial_id(trial), history.ATTR, outcome.history)
             with one_at_a_time(self._engine):
-                held = self._storage.get_trial(trial_id(trial))
-                if ended_from_outside(held):
+                record = self._storage.get_trial(trial_id(trial))
+                if ended_from_outside(record):
                     raise TrialLost
-                if held.state not in FINISHED:  # only the owner of a trial finishes it
+                if record.state not in FINISHED:  # only the owner of a trial finishes it
                     if not self.worker.holds(trial_id(trial)):
                         raise TrialLost
-                    if not held.state.is_finished():
-                        held = self._tell(trial, outcome)
+                    if not record.state.is_finished():
+                        record = self._tell(trial, outcome)
                 self.worker.release(trial_id(trial))
-                return held
+                return record
         except UpdateFinishedTrialError as error:
             raise TrialLost from error
 
@@ -179,13 +179,13 @@ class TrialQueue:
     def requeue(self, trial: optuna.Trial, reason: str) -> None:
         """Fail a trial of this worker and requeue it. Raises TrialLost."""
         with one_at_a_time(self._engine):
-            held = self._storage.get_trial(trial_id(trial))
-            if held.state.is_finished():  # the interrupt came while its end was stored
+            record = self._storage.get_trial(trial_id(trial))
+            if record.state.is_finished():  # the interrupt came while its end was stored
                 self.worker.release(trial_id(trial))
             elif not self.worker.holds(trial_id(trial)):
                 raise TrialLost
             else:
-                self._requeue(held, reason)
+                self._requeue(record, reason)
                 self.worker.release(trial_id(trial))
 
     def why_lost(self, trial: optuna.Trial) -> str:
@@ -205,8 +205,8 @@ class TrialQueue:
             return self._requeue_orphans()
 
     def _requeue_orphans(self) -> list[Orphan]:
-        held = {orphan: self._storage.get_trial(orphan.trial_id) for orphan in self.worker.orphans()}
-        orphans = [orphan for orphan, trial in held.items() if not is_foreign(trial)]
+        trials = {orphan: self._storage.get_trial(orphan.trial_id) for orphan in self.worker.orphans()}
+        orphans = [orphan for orphan, trial in trials.items() if not is_foreign(trial)]
         for orphan in orphans:
             self.worker.release(orphan.trial_id)  # first: a worker that only slept can then no longer end the trial
             trial = self._storage.get_trial(orphan.trial_id)
@@ -266,11 +266,11 @@ class TrialQueue:
 
 def lineage(trial: FrozenTrial | optuna.Trial) -> int:
     """Return the number of the first trial in a row of retries; the trial's own if it is no retry."""
-    held = _whole(trial, TrialAttr.lineage)
-    return trial.number if held is None else held
+    number = _whole(trial, TrialAttr.lineage)
+    return trial.number if number is None else number
 
 
 def _whole(trial: FrozenTrial | optuna.Trial, attr: Attr[int]) -> int | None:
     """Return an int from a trial's user attributes; None if it is missing, or another program stored something else."""
-    held = attr.get(trial.user_attrs)
-    return held if isinstance(held, int) else None
+    value = attr.get(trial.user_attrs)
+    return value if isinstance(value, int) else None

@@ -27,7 +27,7 @@ MOMENTS = {
     "before the claim": (Worker, "claim"),
     "before sampling": (Search, "_begin"),
     "before a report": (TrialReporter, "deliver"),
-    "before the pruner is asked": (TrialReporter, "_asked"),
+    "before the pruner is asked": (TrialReporter, "_ask_pruner"),
     "before tell": (TrialQueue, "tell"),
     "in the middle of tell": (TrialQueue, "_tell"),
     "before its weights are kept": (Retention, "take"),
