@@ -11,6 +11,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 from rich.live import Live
 
+from face3d_tune.analysis.recognising import of_trial, rank1
 from face3d_tune.cli.console import Console
 from face3d_tune.cli.eta import time_left
 from face3d_tune.cli.live import InTraining, Picture, Standing, in_columns
@@ -36,6 +37,7 @@ _TOLD: tuple[Attr[Any], ...] = (
     TrialAttr.cause,
     TrialAttr.requeued,
     TrialAttr.epochs_run,
+    TrialAttr.recognition,
     TrialAttr.folds,
     TrialAttr.raced_out_after_fold,
     TrialAttr.seconds,
@@ -193,7 +195,7 @@ class SearchProgress:
     def trial_ended(self, trial: FrozenTrial) -> None:
         """Print the trial's line."""
         name = self._forget(trial.number)
-        self.note(ended(trial, self._tally.add(trial), name))
+        self.note(ended(trial, self._tally.add(trial), name, room=room_of(self._console)))
 
     def _forget(self, number: int) -> str:
         self._began.pop(number, None)
@@ -231,9 +233,11 @@ class JsonLines:
         self.say("fold_started", trial=number, fold=fold, folds=folds)
 
     def epoch_ended(self, number: int, result: EpochResult) -> None:
-        """Write `epoch`: trial, epoch, cosine, losses and the learning rate of the epoch."""
-        losses = {"train_loss": result.train_loss, "val_loss": result.val_loss}
-        self.say("epoch", trial=number, epoch=result.epoch, cosine=result.val_cosine, lr=result.lr, **losses)
+        """Write `epoch`: trial, epoch, cosine, losses, the learning rate, identity, and rank-1 among all enrolled."""
+        more: dict[str, float | None] = {"train_loss": result.train_loss, "val_loss": result.val_loss}
+        if result.recognition is not None:
+            more |= {"identity": result.recognition.all.identity, "rank1": result.recognition.all.rank1_enrolled}
+        self.say("epoch", trial=number, epoch=result.epoch, cosine=result.val_cosine, lr=result.lr, **more)
 
     def stopping(self) -> bool:
         """Tell whether Ctrl-C was pressed."""
@@ -262,15 +266,24 @@ def live_on(console: Console, picture: Callable[[], Picture]) -> AbstractContext
     return Live(get_renderable=picture, console=console, transient=True, refresh_per_second=4)
 
 
-def ended(trial: FrozenTrial, best: bool, name: str | None = None) -> str:
-    """Format the line of a trial that has ended."""
+def room_of(console: Console) -> int | None:
+    """Return the columns of a terminal; None where lines may have any length."""
+    return console.width if console.is_terminal else None
+
+
+def ended(trial: FrozenTrial, best: bool, name: str | None = None, room: int | None = None) -> str:
+    """Format the line of a trial that has ended; rank-1 is omitted where `room` has too few columns for it."""
     name = name or f"#{trial.number} {origin(trial)}"
-    return f"{in_columns(name)} {_ending(trial)}{'  best so far' if best else ''}"
+    rate = rank1(of_trial(trial))
+    named = [""] if rate is None else [f", rank-1 {rate:.3f}", ""]
+    lines = [f"{in_columns(name)} {_ending(trial, each)}{'  best so far' if best else ''}" for each in named]
+    return next((line for line in lines if room is None or len(line) <= room), lines[-1])
 
 
-def _ending(trial: FrozenTrial) -> str:
+def _ending(trial: FrozenTrial, named: str) -> str:
     """Format `cosine 0.5931 (epoch 12 of 27, early_stopping, 31 s)`, or the reason why there is no cosine.
 
+    `named` follows the cosine.
     With several folds: `cosine 0.5931 (mean over 3 folds, 81 epochs, early_stopping, 31 s)`.
     """
     attrs, cosine = trial.user_attrs, kept_cosine(trial)
@@ -284,4 +297,4 @@ def _ending(trial: FrozenTrial) -> str:
     if folds := len(TrialAttr.folds.get(attrs, ())):
         run = f"{TrialAttr.epochs_run.of(attrs)} epoch{'s' if TrialAttr.epochs_run.of(attrs) > 1 else ''}"
         epochs = f"{'fold 1' if folds == 1 else f'mean over {folds} folds'}, {run}"
-    return f"cosine {cosine:.4f} ({epochs}, {reason}, {TrialAttr.seconds.of(attrs):.0f} s)"
+    return f"cosine {cosine:.4f}{named} ({epochs}, {reason}, {TrialAttr.seconds.of(attrs):.0f} s)"

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 from rich.cells import cell_len
 
+from face3d_tune.analysis import recognising
 from face3d_tune.cli.console import Console
 from face3d_tune.cli.language import say, translate
 from face3d_tune.cli.options import storage_words
@@ -105,10 +106,16 @@ class JsonView:
         """Show nothing: the exit code is enough."""
 
     def ended(self, opened: OpenSearch) -> None:
-        """Print the event `finished`: done, value and trial of the best, seconds."""
+        """Print the event `finished`: done, value and trial of the best, seconds, and a warning if there is one.
+
+        The warning says that the best recognises people no better than a baseline.
+        """
         value, number = self._tally.best or (None, None)
+        study = opened.search.study
+        said = recognising.warning(best_trial(study), study.user_attrs)
+        more = {"warning": said} if said else {}
         seconds = time.monotonic() - self._started
-        self._lines.say("finished", done=self._tally.done, value=value, trial=number, seconds=seconds)
+        self._lines.say("finished", done=self._tally.done, value=value, trial=number, seconds=seconds, **more)
 
 
 def _tally(opened: OpenSearch) -> Tally:

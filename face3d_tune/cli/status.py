@@ -40,7 +40,7 @@ def _shown(place: "Storage", as_json: bool) -> str:
             workers = [
                 row.to_dict() for row in read_workers(opened.engine, opened.get_study_id_from_name(study.study_name))
             ]
-            studies.append({**summary(study), "workers": workers})
+            studies.append({**summary(study), "workers": workers, "warning": _warning(study)})
     where = str(place.sqlite_file.resolve()) if place.sqlite_file else str(place)
     if as_json:
         return json.dumps({"storage": str(place), "where": where, "studies": studies}, indent=2, ensure_ascii=False)
@@ -50,6 +50,28 @@ def _shown(place: "Storage", as_json: bool) -> str:
 
 def _name(study: Any) -> str:
     return str(study.study_name)
+
+
+def _warning(study: Any) -> str | None:
+    """Return the sentence on a best trial that recognises people no better than a baseline; None if there is none."""
+    from face3d_tune.analysis.recognising import warning
+    from face3d_tune.study.other_programs import is_own_study
+    from face3d_tune.study.trials import best_trial
+
+    return warning(best_trial(study), study.user_attrs) if is_own_study(study) else None
+
+
+def _recognised(study: dict[str, Any]) -> str:
+    """Return rank-1 of the best trial and of the baselines among all enrolled; "" if the trial has none."""
+    from face3d_tune.analysis.recognising import rank1
+
+    held = study["best_recognition"]
+    if held is None:
+        return ""
+    known = {"without a model": "no_model_recognition", "ridge": "ridge_recognition"}
+    known["kernel ridge"] = "kernel_ridge_recognition"
+    beside = "".join(f"; {name} {rank1(study[key]):.3f}" for name, key in known.items() if study[key] is not None)
+    return f"rank-1 among {held['enrolled']} enrolled {rank1(held):.3f}{beside}"
 
 
 def _lines(study: dict[str, Any]) -> list[str]:
@@ -76,7 +98,11 @@ def _lines(study: dict[str, Any]) -> list[str]:
         beside = "".join(f"; {name} {study[key]:.4f}" for name, key in known.items() if study[key] is not None)
         best = f"{study['best_value']:.4f}, trial {study['best_trial']} ({study['best_origin']})"
         best += f", mean over {study['folds']} folds" if study["folds"] > 1 else ""
+        if study["warning"]:
+            lines.append(f"         {study['warning']}")
         lines.append(f"         best validation cosine {best}{beside}")
+        if recognised := _recognised(study):
+            lines.append(f"         {recognised}")
         if held := study["confirmation"]:
             lines.append(f"         confirmed: {headline(held)}")
     for worker in study["workers"]:

@@ -27,8 +27,9 @@ def watch(storage: str, study_name: str | None) -> None:
     """Follow a search from another terminal until it is done."""
     import optuna
 
+    from face3d_tune.analysis.recognising import warning
     from face3d_tune.cli.console import Console
-    from face3d_tune.cli.progress import Tally, ended, live_on
+    from face3d_tune.cli.progress import Tally, ended, live_on, room_of
     from face3d_tune.cli.streams import reader_gone
     from face3d_tune.errors import StorageError, StudyError
     from face3d_tune.search.target import reached_by_any
@@ -37,7 +38,7 @@ def watch(storage: str, study_name: str | None) -> None:
     from face3d_tune.storage.study_names import existing_name
     from face3d_tune.study.other_programs import is_foreign, own_trials
     from face3d_tune.study.storage_cache import StorageCache
-    from face3d_tune.study.trials import budget_of, find_study, folds_of
+    from face3d_tune.study.trials import best_trial, budget_of, find_study, folds_of
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = Storage.parse(storage)
@@ -73,13 +74,16 @@ def watch(storage: str, study_name: str | None) -> None:
                     seen.add(trial.number)
                     best = tally.add(trial)
                     if looked and not is_foreign(trial):
-                        console.print(ended(trial, best))
+                        console.print(ended(trial, best, room=room_of(console)))
                 looked, tally.budget = True, budget_of(attrs)
                 running = [trial for trial in own_trials(trials) if trial.state == optuna.trial.TrialState.RUNNING]
                 picture = _picture(tally, running, folds_of(attrs))
                 if reader_gone() or (not running and (tally.full() or reached_by_any(trials, effort))):
+                    said = warning(best_trial(study), attrs)
                     break
                 time.sleep(_EVERY)
+    if said:
+        say(said)
     say(f"study {name!r}: {tally}")
 
 

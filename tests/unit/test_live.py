@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
@@ -15,6 +16,7 @@ from face3d_tune.cli.live import InTraining, Picture, Standing
 from face3d_tune.cli.progress import JsonLines, SearchProgress, Tally, ended
 from face3d_tune.cli.watch import _in_training
 from face3d_tune.config import TrialConfig
+from face3d_tune.training.recognition import Recognition
 
 STANDING = Standing("default", 17, 6, 50, 0.6532, 16, ("baseline", 0.5971), (540.0, 840.0))
 TRAINING = [
@@ -170,6 +172,29 @@ def test_imported_trials_are_no_work_of_the_search_and_unconfirmed_ones_never_it
     add_trial(study, "COMPLETE", [0.9], origin="imported", confirmed=False)
     tally = Tally("faces", 50, study.trials)
     assert (tally.done, tally.best) == (3, (0.8, 4))
+
+
+def test_the_line_of_a_trial_has_rank_1_where_there_is_room(study, monkeypatch):
+    add_trial(study, "COMPLETE", [0.6], recognition=recognition_of(0.4))
+    known = study.trials[-1]
+    whole = "#4 sampled         cosine 0.6000, rank-1 0.400 (epoch 1 of 1, finished, 60 s)"
+    assert ended(known, False) == ended(known, False, room=len(whole)) == whole
+    assert ended(known, False, room=len(whole) - 1) == whole.replace(", rank-1 0.400", "")
+    monkeypatch.setattr(language, "_chosen", "zh")
+    assert language.translate(whole) == "#4 sampled         余弦 0.6000，rank-1 0.400（epoch 1 / 1，训练结束，60 秒）"
+
+
+def test_a_program_gets_the_recognition_of_every_epoch_and_trial(study):
+    add_trial(study, "COMPLETE", [0.6], recognition=recognition_of(0.4))
+    lines = []
+    watcher = JsonLines(Console(file=io.StringIO()), Tally("faces", 50), lines.append)
+    rates = Recognition.of(recognition_of(0.4))
+    watcher.epoch_ended(4, replace(epoch(1, 0.5), recognition=rates))
+    watcher.epoch_ended(4, epoch(1, 0.5))  # of a snapshot of an earlier version
+    watcher.trial_ended(study.trials[-1])
+    first, second, third = map(json.loads, lines)
+    assert (first["identity"], first["rank1"], "rank1" in second) == (-0.2, 0.4, False)
+    assert third["recognition"] == recognition_of(0.4)
 
 
 def test_a_trial_that_ended_has_a_line(study):

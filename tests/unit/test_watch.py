@@ -7,7 +7,7 @@ from uuid import uuid4
 import optuna
 import pytest
 from command_line import call
-from stored_study import add_trial, our_study
+from stored_study import add_trial, our_study, recognised
 
 from face3d_tune.storage.database import Storage
 
@@ -92,3 +92,10 @@ def test_a_search_that_only_goes_on_is_not_taken_for_another(sqlite, watched):
     )
     assert "was replaced" not in answer.out
     assert "2 of 2 trials finished" in answer.out
+
+
+def test_it_ends_with_whom_the_best_recognises_no_better_than(sqlite, watched):
+    recognised(storage=sqlite, effort={"trials": 3})
+    said, last = watched().out.splitlines()
+    assert said.startswith("The best trial raises the cosine, but recognises people no better than no model, ridge or")
+    assert "best cosine 0.7000, trial 12" in last
