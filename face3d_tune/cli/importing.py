@@ -7,7 +7,7 @@ import click
 
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import say, word
-from face3d_tune.cli.options import FILE_OR_FOLDER, data_options, layout_option, storage_option
+from face3d_tune.cli.options import FILE_OR_FOLDER, data_options, layout_option, objective_option, storage_option
 from face3d_tune.study.attrs import TrialAttr
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Show what would be imported, and store nothing.")
 @data_options
 @layout_option
+@objective_option
 def import_(
     paths: tuple[Path, ...],
     study_name_or_file: str,
@@ -57,6 +58,7 @@ def import_(
     dry_run: bool,
     data_dir: Path | None,
     layout: Any,
+    objective: Any,
     **pairs: Any,
 ) -> None:
     """Import earlier runs into a study as trials."""
@@ -71,6 +73,7 @@ def import_(
     from face3d_tune.storage.database import Storage
     from face3d_tune.storage.study_names import name_to_search
     from face3d_tune.study import study_file
+    from face3d_tune.study.objective import Objective
     from face3d_tune.study.settings import Settings
     from face3d_tune.study.warm_start import take_up
 
@@ -80,7 +83,7 @@ def import_(
     data = load(data_dir, **pairs)
     for line in data.warnings:
         say(f"warning: {line}", err=True)
-    settings = Settings(layout, epochs or file.epochs, seed)
+    settings = Settings(layout, epochs or file.epochs, seed, objective=Objective(objective or file.objective))
     name = name_to_search(place, study_name or file.name)
     bound, stage = take_up(place, name, None, data, file.bind(layout, data.feature_size, settings.epochs), settings)
     check(bound, settings, data)

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from face3d_tune.cli.eta import in_words
 from face3d_tune.cli.language import translate
+from face3d_tune.study.objective import COSINE, Objective
 
 _NAME = 18  # columns for number and name of a trial
 _SHORT = 12  # columns of a name in a narrow terminal
@@ -18,13 +19,13 @@ _BAR = 20
 
 @dataclass(frozen=True, slots=True)
 class InTraining:
-    """A trial in training; it has no cosine before the end of its first epoch."""
+    """A trial in training; it has no value before the end of its first epoch."""
 
     number: int
     name: str  # its preset's, or `sampled`
     epochs: int  # at most
     epoch: int = 0
-    cosine: float | None = None
+    value: float | None = None  # of the objective
     lr: float | None = None
     fold: int = 1  # of `folds`, on which it trains
     folds: int = 1
@@ -40,9 +41,10 @@ class Standing:
     budget: int | None
     best: float | None
     best_trial: int | None
-    to_beat: tuple[str, float] | None  # the best preset and its cosine
+    to_beat: tuple[str, float] | None  # the best preset and its value
     left: tuple[float, float] | None  # seconds
-    to_beat_by_fold: Sequence[float] = ()  # its cosine on each of several folds
+    to_beat_by_fold: Sequence[float] = ()  # its value on each of several folds
+    objective: Objective = COSINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +74,14 @@ class Picture:
             text.append("  ").append("━" * done, "green").append("─" * (_BAR - done), "dim")
         if trial.folds > 1:
             text.append(translate(f"  fold {trial.fold} of {trial.folds}"))
-        if trial.cosine is not None:
-            text.append(translate(f"  cosine {trial.cosine:.4f}"))
+        if trial.value is not None:
+            text.append(translate(f"  {self.standing.objective.said(trial.value)}"))
             if self.standing.to_beat:
                 name, value = self.standing.to_beat
                 if self.standing.to_beat_by_fold:  # on the same people, else the difference would be between people
                     value = self.standing.to_beat_by_fold[trial.fold - 1]
-                beside = f"{trial.cosine - value:+.4f} on {shortened(name, _NAME if wide else _SHORT)}"
-                text.append(f"  {translate(beside)}", "green" if trial.cosine > value else "dim")
+                beside = f"{trial.value - value:+.4f} on {shortened(name, _NAME if wide else _SHORT)}"
+                text.append(f"  {translate(beside)}", "green" if trial.value > value else "dim")
         if trial.lr is not None and (wide or trial.folds == 1):  # a narrow terminal has no room for both
             text.append(f"  lr {trial.lr:.1e}")
         name = in_columns(f"#{trial.number} {trial.name}")

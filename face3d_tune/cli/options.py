@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 from face3d_tune.errors import did_you_mean
 from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.builtin import builtin_names
+from face3d_tune.study.objective import OBJECTIVES
 from face3d_tune.study.presets import PRESETS
 from face3d_tune.system.paths import expanded
 
@@ -337,6 +338,13 @@ def trying_options(what: str) -> Callable[..., Any]:
 
     return options
 
+
+objective_option = click.option(
+    "--objective",
+    type=Choice(OBJECTIVES),
+    help="What a trial is worth on the validation people: cosine to the own frontal embedding (-1 to 1), or identity, "
+    "how far the own person stands above all enrolled (cosine units, at most 0).  [default: the study file's]",
+)
 
 layout_option = click.option(
     "--layout",

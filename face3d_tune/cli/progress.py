@@ -17,6 +17,7 @@ from face3d_tune.cli.eta import time_left
 from face3d_tune.cli.live import InTraining, Picture, Standing, in_columns
 from face3d_tune.config import TrialConfig
 from face3d_tune.study.attrs import Attr, TrialAttr
+from face3d_tune.study.objective import COSINE, Objective
 from face3d_tune.study.other_programs import is_foreign
 from face3d_tune.study.trials import (
     FINISHED,
@@ -88,10 +89,13 @@ class Tally:
         study: Its name.
         budget: Total number of finished trials; None if unknown.
         trials: The stored trials; the ended ones are counted.
+        objective: Of the study.
     """
 
-    def __init__(self, study: str, budget: int | None, trials: Iterable[FrozenTrial] = ()) -> None:
-        self.study, self.budget = study, budget
+    def __init__(
+        self, study: str, budget: int | None, trials: Iterable[FrozenTrial] = (), objective: Objective = COSINE
+    ) -> None:
+        self.study, self.budget, self.objective = study, budget, objective
         self.done = self.pruned = 0
         self._failed: list[FrozenTrial] = []
         self.best: tuple[float, int] | None = None  # value and trial
@@ -134,8 +138,8 @@ class Tally:
         value, number = self.best or (None, None)
         remaining = 0 if self.budget is None else self.budget - self.done
         left = time_left(self._seconds, remaining, at_once, spent) if remaining > 0 else None
-        counts = self.done, self.pruned, self.budget
-        return Standing(self.study, *counts, value, number, self.to_beat, left, self._to_beat_by_fold)
+        counts, by_fold = (self.done, self.pruned, self.budget), self._to_beat_by_fold
+        return Standing(self.study, *counts, value, number, self.to_beat, left, by_fold, self.objective)
 
     def __str__(self) -> str:
         of = "" if self.budget is None else f" of {self.budget}"
@@ -145,7 +149,7 @@ class Tally:
             return said
         value, number = self.best
         beside = f", {value - self.to_beat[1]:+.4f} on {self.to_beat[0]}" if self.to_beat else ""
-        return f"{said}; best cosine {value:.4f}, trial {number}{beside}"
+        return f"{said}; best {self.objective.said(value)}, trial {number}{beside}"
 
 
 class SearchProgress:
@@ -171,12 +175,13 @@ class SearchProgress:
 
     def fold_started(self, number: int, fold: int, folds: int) -> None:
         """Restart the live line of the trial."""
-        again = replace(self._training[number], epoch=0, cosine=None, fold=fold, folds=folds)
+        again = replace(self._training[number], epoch=0, value=None, fold=fold, folds=folds)
         self._training[number] = again
 
     def epoch_ended(self, number: int, result: EpochResult) -> None:
         """Update the live line of the trial."""
-        now = {"epoch": result.epoch, "cosine": result.val_cosine, "lr": result.next_lr}
+        value = self._tally.objective.of_epoch(result)
+        now = {"epoch": result.epoch, "value": value, "lr": result.next_lr}
         self._training[number] = replace(self._training[number], **now)  # type: ignore[arg-type]
 
     def stopping(self) -> bool:
@@ -195,7 +200,7 @@ class SearchProgress:
     def trial_ended(self, trial: FrozenTrial) -> None:
         """Print the trial's line."""
         name = self._forget(trial.number)
-        self.note(ended(trial, self._tally.add(trial), name, room=room_of(self._console)))
+        self.note(ended(trial, self._tally.add(trial), name, room_of(self._console), self._tally.objective))
 
     def _forget(self, number: int) -> str:
         self._began.pop(number, None)
@@ -233,11 +238,12 @@ class JsonLines:
         self.say("fold_started", trial=number, fold=fold, folds=folds)
 
     def epoch_ended(self, number: int, result: EpochResult) -> None:
-        """Write `epoch`: trial, epoch, cosine, losses, the learning rate, identity, and rank-1 among all enrolled."""
+        """Write `epoch`: trial, epoch, value, cosine, losses, learning rate, identity, rank-1 of all enrolled."""
+        reached = {"value": self._tally.objective.of_epoch(result), "cosine": result.val_cosine}
         more: dict[str, float | None] = {"train_loss": result.train_loss, "val_loss": result.val_loss}
         if result.recognition is not None:
             more |= {"identity": result.recognition.all.identity, "rank1": result.recognition.all.rank1_enrolled}
-        self.say("epoch", trial=number, epoch=result.epoch, cosine=result.val_cosine, lr=result.lr, **more)
+        self.say("epoch", trial=number, epoch=result.epoch, **reached, lr=result.lr, **more)
 
     def stopping(self) -> bool:
         """Tell whether Ctrl-C was pressed."""
@@ -252,11 +258,11 @@ class JsonLines:
         self.say("trial_lost", trial=number, reason=reason)
 
     def trial_ended(self, trial: FrozenTrial) -> None:
-        """Write `trial_ended`: trial, state, value (null if it failed), best (so far), and attributes of its end."""
+        """Write `trial_ended`: trial, state, value and cosine (null if it failed), best (so far), and how it ended."""
         best, attrs = self._tally.add(trial), trial.user_attrs
         known = {attr.key: attr.of(attrs) for attr in _TOLD if attr.held_by(attrs)}
-        state = trial.state.name.lower()
-        self.say("trial_ended", trial=trial.number, state=state, value=kept_cosine(trial), best=best, **known)
+        kept = {"value": self._tally.objective.of_trial(attrs), "cosine": kept_cosine(trial)}
+        self.say("trial_ended", trial=trial.number, state=trial.state.name.lower(), **kept, best=best, **known)
 
 
 def live_on(console: Console, picture: Callable[[], Picture]) -> AbstractContextManager[object]:
@@ -271,30 +277,32 @@ def room_of(console: Console) -> int | None:
     return console.width if console.is_terminal else None
 
 
-def ended(trial: FrozenTrial, best: bool, name: str | None = None, room: int | None = None) -> str:
+def ended(
+    trial: FrozenTrial, best: bool, name: str | None = None, room: int | None = None, objective: Objective = COSINE
+) -> str:
     """Format the line of a trial that has ended; rank-1 is omitted where `room` has too few columns for it."""
     name = name or f"#{trial.number} {origin(trial)}"
     rate = rank1(of_trial(trial))
     named = [""] if rate is None else [f", rank-1 {rate:.3f}", ""]
-    lines = [f"{in_columns(name)} {_ending(trial, each)}{'  best so far' if best else ''}" for each in named]
+    lines = [f"{in_columns(name)} {_ending(trial, each, objective)}{'  best so far' if best else ''}" for each in named]
     return next((line for line in lines if room is None or len(line) <= room), lines[-1])
 
 
-def _ending(trial: FrozenTrial, named: str) -> str:
-    """Format `cosine 0.5931 (epoch 12 of 27, early_stopping, 31 s)`, or the reason why there is no cosine.
+def _ending(trial: FrozenTrial, named: str, objective: Objective) -> str:
+    """Format `cosine 0.5931 (epoch 12 of 27, early_stopping, 31 s)`, or the reason why there is no value.
 
-    `named` follows the cosine.
+    `named` follows the value.
     With several folds: `cosine 0.5931 (mean over 3 folds, 81 epochs, early_stopping, 31 s)`.
     """
-    attrs, cosine = trial.user_attrs, kept_cosine(trial)
+    attrs, value = trial.user_attrs, objective.of_trial(trial.user_attrs)
     raced_out = TrialAttr.raced_out_after_fold.get(attrs)
     reason = TrialAttr.stop_reason.of(attrs) if raced_out is None else f"raced out after fold {raced_out}"
     reason += f": {TrialAttr.error.of(attrs)}" if TrialAttr.error.held_by(attrs) else ""
     reason += "; queued again" if TrialAttr.requeued.held_by(attrs) else ""
-    if cosine is None:
+    if value is None:
         return f"failed, {reason}"
     epochs = f"epoch {TrialAttr.best_epoch.of(attrs)} of {TrialAttr.epochs_run.of(attrs)}"
     if folds := len(TrialAttr.folds.get(attrs, ())):
         run = f"{TrialAttr.epochs_run.of(attrs)} epoch{'s' if TrialAttr.epochs_run.of(attrs) > 1 else ''}"
         epochs = f"{'fold 1' if folds == 1 else f'mean over {folds} folds'}, {run}"
-    return f"cosine {cosine:.4f}{named} ({epochs}, {reason}, {TrialAttr.seconds.of(attrs):.0f} s)"
+    return f"{objective.said(value)}{named} ({epochs}, {reason}, {TrialAttr.seconds.of(attrs):.0f} s)"

@@ -15,6 +15,7 @@ from face3d_tune.cli.options import (
     device_options,
     engine_option,
     layout_option,
+    objective_option,
     slots_option,
     storage_option,
     study_name_option,
@@ -64,6 +65,7 @@ class OutputOptions:
         help="Start from the best trial of this study in the same storage, and from points near it.  [default: none]",
     ),
     storage_option,
+    objective_option,
     layout_option,
     click.option(
         "--folds",
@@ -104,8 +106,9 @@ class OutputOptions:
     click.option(
         "--target",
         type=Number(-1, 1),
-        metavar="COSINE",
-        help="End the search when a trial reaches this mean validation cosine, e.g. 0.85.  [default: none]",
+        metavar="VALUE",
+        help="End the search when a trial reaches this value of the objective, e.g. cosine 0.85 or identity -0.1.  "
+        "[default: none]",
     ),
     click.option(
         "--target-epochs",
@@ -156,7 +159,7 @@ def run(
     from face3d_tune.search.run_search import run_search
 
     if budget.target_epochs is not None and budget.target is None:
-        alone = "--target-epochs says how long the target must hold; expected --target COSINE with it"
+        alone = "--target-epochs says how long the target must hold; expected --target VALUE with it"
         raise click.UsageError(alone, click.get_current_context())
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     view = view_of(quiet=output.quiet, as_json=output.as_json, data_dir=data.data_dir)

@@ -19,7 +19,6 @@ from face3d_tune.device import device_name
 from face3d_tune.search.run_search import OpenSearch, View
 from face3d_tune.search.search import Search
 from face3d_tune.storage.database import Storage
-from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.other_programs import count_foreign
 from face3d_tune.study.settings import describe_data, describe_kernel_ridge
 from face3d_tune.study.trials import best_trial, count_imported
@@ -92,14 +91,13 @@ class JsonView:
         return nullcontext()
 
     def opened(self, opened: OpenSearch) -> JsonLines:
-        """Print the event `started`: storage, goal, done, engine, and what the study continues from."""
+        """Print the event `started`: storage, objective, goal, done, engine, and what the study continues from."""
         self._tally = _tally(opened)
         self._lines = JsonLines(self._console, self._tally, self._write)
         follows = {"from": opened.stage.to_attr()} if opened.stage else {}
         done, engine = self._tally.done, opened.plan.engine
-        self._lines.say(
-            "started", storage=str(opened.storage), goal=opened.search.queue.budget, done=done, engine=engine, **follows
-        )
+        aim = {"objective": opened.search.settings.objective.name, "goal": opened.search.queue.budget}
+        self._lines.say("started", storage=str(opened.storage), **aim, done=done, engine=engine, **follows)
         return self._lines
 
     def interrupted(self, opened: OpenSearch) -> None:
@@ -120,14 +118,15 @@ class JsonView:
 
 def _tally(opened: OpenSearch) -> Tally:
     study = opened.search.study
-    return Tally(study.study_name, opened.search.queue.budget, study.get_trials(deepcopy=False))
+    objective = opened.search.settings.objective
+    return Tally(study.study_name, opened.search.queue.budget, study.get_trials(deepcopy=False), objective)
 
 
 def _introduce(console: Console, opened: OpenSearch) -> None:
     """Print the inputs and the plan of the search."""
     search = opened.search
     setup, file, study, folds = search.setup, search.file, search.study, search.settings.folds
-    no_model = StudyAttr.no_model_cosine.of(study.user_attrs)
+    objective = search.settings.objective
     imported = f", {count} more imported" if (count := count_imported(study)) else ""
     imported += f", {count} added by hand" if (count := count_foreign(study)) else ""
     console.print(f"data     {describe_data(study.user_attrs)}; poses in {setup.data.file_pose_unit}")
@@ -139,6 +138,8 @@ def _introduce(console: Console, opened: OpenSearch) -> None:
     )
     if stage := WarmStart.of(study.user_attrs):
         console.print(f"from     {stage}")
+        if stage.objective != objective.name:
+            console.print("         a value of another objective does not compare; its config is a good beginning")
         for name, (was, now) in moved(file, stage).items():
             console.print(f"         its {name} is outside this space: {_short(was)}; begins at {_short(now)}")
     names = [name for name in file.presets if name not in file.near]
@@ -146,11 +147,12 @@ def _introduce(console: Console, opened: OpenSearch) -> None:
     console.print(f"presets  {', '.join(names) or 'none'}{near}")
     console.print(f"device   {device_name(setup.device)}, mixed precision {setup.precision}; seed {search.seed}")
     console.print(f"engine   {opened.plan}")
-    ridge, kernel = (each.of(study.user_attrs) for each in (StudyAttr.ridge_cosine, StudyAttr.kernel_ridge_cosine))
+    reached = objective.of_baselines(study.user_attrs)
     over = f" over {folds} folds of people" if folds > 1 else ""
     ends = "" if setup.target is None else f"; ends at {_target(search)}"
-    lines = f"without a model it is {no_model:.4f}, ridge {ridge:.4f}, kernel ridge {kernel:.4f}"
-    console.print(f"goal     mean validation cosine{over}; {lines}{ends}")
+    ridge, kernel = reached["ridge"], reached["kernel ridge"]
+    lines = f"without a model it is {reached['no model']:.4f}, ridge {ridge:.4f}, kernel ridge {kernel:.4f}"
+    console.print(f"goal     {objective.goal}{over}; {lines}{ends}")
     if few := describe_kernel_ridge(study.user_attrs):
         console.print(f"         {few}")
     console.print()

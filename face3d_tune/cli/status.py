@@ -77,6 +77,7 @@ def _recognised(study: dict[str, Any]) -> str:
 def _lines(study: dict[str, Any]) -> list[str]:
     """Return the lines on a study for a person."""
     from face3d_tune.analysis.confirmation import headline
+    from face3d_tune.study.objective import Objective
     from face3d_tune.study.trials import in_words
     from face3d_tune.study.warm_start import WarmStart
 
@@ -94,13 +95,18 @@ def _lines(study: dict[str, Any]) -> list[str]:
     if study["best_value"] is None:
         lines.append("         no completed trial yet")
     else:
-        known = {"without a model": "no_model_cosine", "ridge": "ridge_cosine", "kernel ridge": "kernel_ridge_cosine"}
-        beside = "".join(f"; {name} {study[key]:.4f}" for name, key in known.items() if study[key] is not None)
+        reached = Objective(study["objective"]).of_baselines(study)
+        beside = "".join(
+            f"; {'without a model' if name == 'no model' else name} {value:.4f}" for name, value in reached.items()
+        )
         best = f"{study['best_value']:.4f}, trial {study['best_trial']} ({study['best_origin']})"
         best += f", mean over {study['folds']} folds" if study["folds"] > 1 else ""
         if study["warning"]:
             lines.append(f"         {study['warning']}")
-        lines.append(f"         best validation cosine {best}{beside}")
+        if study["objective"] == "cosine":
+            lines.append(f"         best validation cosine {best}{beside}")
+        else:
+            lines.append(f"         best validation identity {best}{beside}; its cosine {study['best_cosine']:.4f}")
         if recognised := _recognised(study):
             lines.append(f"         {recognised}")
         if held := study["confirmation"]:

@@ -36,6 +36,7 @@ def watch(storage: str, study_name: str | None) -> None:
     from face3d_tune.storage.database import Storage
     from face3d_tune.storage.optuna_internals import study_id
     from face3d_tune.storage.study_names import existing_name
+    from face3d_tune.study.objective import Objective
     from face3d_tune.study.other_programs import is_foreign, own_trials
     from face3d_tune.study.storage_cache import StorageCache
     from face3d_tune.study.trials import best_trial, budget_of, find_study, folds_of
@@ -69,16 +70,16 @@ def watch(storage: str, study_name: str | None) -> None:
                 if looked and now.keys.get(study_id(study)) != key:
                     console.print(f"study {name!r} was replaced by another of that name, which is watched from here on")
                     tally, seen, looked = Tally(name, None), set[int](), False
-                key = now.keys.get(study_id(study))
+                key, tally.objective = now.keys.get(study_id(study)), Objective.of_study(attrs)
                 for trial in (trial for trial in trials if trial.state.is_finished() and trial.number not in seen):
                     seen.add(trial.number)
                     best = tally.add(trial)
                     if looked and not is_foreign(trial):
-                        console.print(ended(trial, best, room=room_of(console)))
+                        console.print(ended(trial, best, room=room_of(console), objective=tally.objective))
                 looked, tally.budget = True, budget_of(attrs)
                 running = [trial for trial in own_trials(trials) if trial.state == optuna.trial.TrialState.RUNNING]
                 picture = _picture(tally, running, folds_of(attrs))
-                if reader_gone() or (not running and (tally.full() or reached_by_any(trials, effort))):
+                if reader_gone() or (not running and (tally.full() or reached_by_any(trials, effort, tally.objective))):
                     said = warning(best_trial(study), attrs)
                     break
                 time.sleep(_EVERY)
@@ -112,7 +113,7 @@ def _in_training(trial: "FrozenTrial", folds: int) -> "InTraining":
         name=origin(trial),
         epochs=epochs,
         epoch=step - (fold - 1) * epochs,
-        cosine=steps.get(step),
+        value=steps.get(step),
         lr=TrialAttr.lr_now.get(attrs, config.get("lr")),
         fold=fold,
         folds=folds,

@@ -25,6 +25,7 @@ from face3d_tune.errors import ConfigError
 from face3d_tune.script.earlier_run import EarlierRun, NotExpressible, learning_rates
 from face3d_tune.study import history, space
 from face3d_tune.study.attrs import TrialAttr
+from face3d_tune.study.objective import COSINE
 from face3d_tune.study.settings import Settings
 from face3d_tune.study.study_file import BoundStudyFile
 from face3d_tune.study.trials import IMPORTED
@@ -90,7 +91,7 @@ def examine(
     doubt = _doubt(run, config, scores, data)
     trial = None
     if not doubt or unconfirmed:
-        trial = _trial(run, config, params, overrides, file, settings.epochs, scores["validation"], confirmed=not doubt)
+        trial = _trial(run, config, params, overrides, file, settings, scores["validation"], confirmed=not doubt)
     note = ""
     if run.best_epoch == config.epochs < settings.epochs:
         note = (
@@ -221,13 +222,16 @@ def _trial(
     params: Mapping[str, Any],
     overrides: Mapping[str, Any],
     file: BoundStudyFile,
-    epochs: int,
+    settings: Settings,
     validation: _Scores,
     *,
     confirmed: bool,
 ) -> FrozenTrial:
-    """Make a completed trial, without what no checkpoint stores: seed, times, machine."""
-    best = run.best_epoch - 1
+    """Make a completed trial, without what no checkpoint stores: seed, times, machine.
+
+    Under another objective than the cosine, its value is what its weights give, and the epochs before have none.
+    """
+    best, epochs, objective = run.best_epoch - 1, settings.epochs, settings.objective
     train_loss, val_loss, cosine = (curve[:epochs] for curve in (run.train_loss, run.val_loss, run.cosine))
     rates = learning_rates(run, config)[: len(cosine) + 1]
     attrs = {
@@ -254,11 +258,11 @@ def _trial(
     curves = {"cosine": cosine, "train_loss": train_loss, "val_loss": val_loss, "lr": rates[:-1]}
     return create_trial(
         state=TrialState.COMPLETE,
-        value=cosine[best],
+        value=objective.of_trial(attrs),
         params=dict(params),
         distributions={name: file.space[name] for name in params},
         user_attrs=attrs,
         system_attrs={history.ATTR: {name: list(curve) for name, curve in curves.items()}},
         # A value that is not comparable must not decide which trials are pruned.
-        intermediate_values=dict(enumerate(cosine, 1)) if confirmed else {},
+        intermediate_values=dict(enumerate(cosine, 1)) if confirmed and objective == COSINE else {},
     )

@@ -14,14 +14,14 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 
 _PENALTY = 0.1  # of the regression, for each of its standardised columns
-_LEAST_ERROR = 1e-4  # cosine
+_LEAST_ERROR = 1e-4  # in the unit of the objective, which is that of cosine
 
 
 class ExtrapolationPruner(BasePruner):
     """A pruner of trials whose chance to end above the best completed one is below `chance`.
 
     A ridge regression predicts the values of completed trials from their curves up to the same epoch: the highest
-    cosine, the last, and that at half the epochs. The error of the prediction is that of left-out trials, taken as
+    value, the last, and that at half the epochs. The error of the prediction is that of left-out trials, taken as
     normal. For a study that maximises. Raises ValueError.
 
     Args:
@@ -39,7 +39,7 @@ class ExtrapolationPruner(BasePruner):
         self._chance, self._n_startup_trials, self._n_warmup_steps = chance, n_startup_trials, n_warmup_steps
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Tell whether to stop `trial` now; intermediate values are its validation cosines by epoch, from 1."""
+        """Tell whether to stop `trial` now; intermediate values are those of the objective by epoch, from 1."""
         step = trial.last_step
         if step is None or step < self._n_warmup_steps:
             return False

@@ -7,6 +7,7 @@ from face3d_tune import seeds
 from face3d_tune.executor.tasks import Resumed, Task
 from face3d_tune.study import summary
 from face3d_tune.study.attrs import TrialAttr
+from face3d_tune.study.objective import COSINE, Objective
 from face3d_tune.training.base import EpochResult, best_epoch
 
 
@@ -74,10 +75,10 @@ class FoldSequence:
         self.begun.append(Fold(task, self.current.retried))
         return task
 
-    def summary(self, stop_reason: str) -> dict[str, Any]:
+    def summary(self, stop_reason: str, objective: Objective = COSINE) -> dict[str, Any]:
         """Summarize the trial, as its user attributes store it."""
         folds = [_summary(fold, stop_reason) for fold in self.begun]
-        attrs = folds[0] if self.current.task.folds == 1 else summary.of_folds(folds)
+        attrs = folds[0] if self.current.task.folds == 1 else summary.of_folds(folds, objective)
         attrs[TrialAttr.stop_reason.key] = stop_reason
         if resumed := [fold.resumed for fold in self.begun if fold.resumed]:
             attrs[TrialAttr.resumed_epochs.key] = sum(len(each.results) for each in resumed)

@@ -16,6 +16,7 @@ from face3d_tune.errors import StudyError
 from face3d_tune.search.algorithms import make_pruner, make_sampler
 from face3d_tune.storage.database import one_at_a_time
 from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import is_own_study
 from face3d_tune.study.settings import (
     ANOTHER,
@@ -28,8 +29,6 @@ from face3d_tune.study.settings import (
 )
 from face3d_tune.study.study_file import BoundStudyFile
 from face3d_tune.study.warm_start import WarmStart
-
-METRIC = "val_cosine"
 
 
 def check(file: BoundStudyFile, settings: Settings, data: FaceData) -> None:
@@ -67,7 +66,7 @@ def open_study(
         )
         if not is_own_study(study):  # new, incomplete after a crash, or of another program
             _require_empty(study)
-            _describe(study, attrs)
+            _describe(study, attrs, settings.objective)
         else:
             check_same(name, study.user_attrs, attrs, settings)
             _require_same_kinds(study, file)
@@ -114,10 +113,10 @@ def _require_same_kinds(study: optuna.Study, file: BoundStudyFile) -> None:
                 ) from None
 
 
-def _describe(study: optuna.Study, attrs: Mapping[str, Any]) -> None:
+def _describe(study: optuna.Study, attrs: Mapping[str, Any], objective: Objective) -> None:
     """Store data, settings and baselines in a new study."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        study.set_metric_names([METRIC])
+        study.set_metric_names([objective.metric])
     for key, value in attrs.items():
         study.set_user_attr(key, value)

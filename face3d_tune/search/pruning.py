@@ -34,7 +34,7 @@ _FRESH = 10.0  # seconds for which completed trials of other workers may be unkn
 class CompletedTrials:
     """The trials that a percentile pruner reads, in memory; read again after a trial ended or some seconds passed.
 
-    Trials of other programs are omitted: their curves need not be of validation cosines, nor their steps epochs.
+    Trials of other programs are omitted: their curves need not be of the objective, nor their steps epochs.
     """
 
     def __init__(self, study: optuna.Study) -> None:
@@ -68,7 +68,7 @@ class TrialReporter:
         self._lr: float | None = None  # as stored
 
     def report(self, value: float, step: int, lr: float) -> None:
-        """Store the validation cosine of an epoch (the step, from 1), and a new learning rate."""
+        """Store the value of an epoch (the step, from 1), and a new learning rate."""
         self._curve[step] = value
         self._waiting.append((value, step, lr))
         self._attempt(self.deliver)

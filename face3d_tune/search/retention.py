@@ -9,7 +9,7 @@ from face3d_tune.executor.checkpoints import Checkpoints
 from face3d_tune.search.fold_sequence import later_key
 from face3d_tune.search.trial_queue import lineage
 from face3d_tune.study.attrs import TrialAttr
-from face3d_tune.study.trials import FINISHED, kept_cosine, trained_here
+from face3d_tune.study.trials import FINISHED, kept_value, trained_here
 
 DEFAULT_KEEP = 10  # trials
 
@@ -78,9 +78,13 @@ class Retention:
     def _ranked(self) -> list[str]:
         """Return the names of all trials that finished here, completed before pruned ones, best first."""
         trials = list(filter(trained_here, self._study.get_trials(deepcopy=False, states=FINISHED)))
-        value = {trial.number: kept_cosine(trial) for trial in trials}
-        order = sorted(trials, key=lambda trial: (trial.state == TrialState.COMPLETE, value[trial.number] or -1.0))
-        return [_name(trial) for trial in reversed(order)]
+        attrs = self._study.user_attrs
+
+        def rank(trial: FrozenTrial) -> tuple[bool, float]:
+            value = kept_value(trial, attrs)
+            return trial.state == TrialState.COMPLETE, float("-inf") if value is None else value
+
+        return [_name(trial) for trial in reversed(sorted(trials, key=rank))]
 
 
 def _name(trial: FrozenTrial) -> str:

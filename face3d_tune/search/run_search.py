@@ -9,6 +9,7 @@ from typing import Protocol
 from face3d_tune.data.face_data import FaceData, load
 from face3d_tune.device import choose_device, choose_precision, set_threads
 from face3d_tune.executor.plan import Plan, choose
+from face3d_tune.search import target
 from face3d_tune.search.open_study import check
 from face3d_tune.search.search import Search, open_search
 from face3d_tune.search.search_options import SearchOptions
@@ -20,6 +21,7 @@ from face3d_tune.storage.retry import DEFAULT_TIMEOUT
 from face3d_tune.storage.study_names import name_to_search
 from face3d_tune.storage.workers import DEFAULT_SILENCE
 from face3d_tune.study import study_file
+from face3d_tune.study.objective import Objective
 from face3d_tune.study.settings import Settings
 from face3d_tune.study.study_file import BoundStudyFile
 from face3d_tune.study.warm_start import WarmStart, take_up
@@ -110,7 +112,9 @@ def _prepare(options: SearchOptions, view: View) -> _Prepared:
     data = _load(options)
     for line in (*data.warnings, *([notice] if notice else [])):
         view.warning(line)
-    settings = Settings(study.layout, budget.epochs or file.epochs, study.seed, study.folds)
+    objective = Objective(study.objective or file.objective)
+    target.check(budget.target, objective)
+    settings = Settings(study.layout, budget.epochs or file.epochs, study.seed, study.folds, objective)
     setup = Setup(data, device, precision, budget.target, budget.target_epochs or 1)
     name = name_to_search(storage, study.study_name or file.name)
     use_amp = options.device.amp != "off"

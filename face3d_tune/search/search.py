@@ -70,7 +70,9 @@ class Search:
         if self.setup.target is None:
             return False  # saves reading the study
         completed = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return any(reached(trial, self.setup.target, self.setup.target_epochs) for trial in completed)
+        return any(
+            reached(trial, self.setup.target, self.setup.target_epochs, self.settings.objective) for trial in completed
+        )
 
     def requeue_abandoned(self) -> int:
         """Requeue the trials of dead workers; return how many there were."""
@@ -171,6 +173,7 @@ class Search:
             key=self.retention.key(trial),
             retry=TrialAttr.retry_of.held_by(frozen.user_attrs),
             folds=self.settings.folds,
+            objective=self.settings.objective,
             note=note,
         )
 

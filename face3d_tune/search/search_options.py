@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from face3d_tune.data.pairs import Split, TurnAngle
     from face3d_tune.device import Amp
     from face3d_tune.executor.plan import Engine
+    from face3d_tune.study.objective import ObjectiveName
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class StudyOptions:
     layout: "Layout"
     folds: int
     seed: int | None  # None: the study's own, or the default for a new one
+    objective: "ObjectiveName | None"  # None: the study file's
 
 
 @dataclass(frozen=True, slots=True)

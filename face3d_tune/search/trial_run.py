@@ -1,6 +1,6 @@
 """One trial from its first epoch to its outcome: report each epoch, and decide whether to continue.
 
-The value of a trial is the mean validation cosine of the checkpoint that training keeps, the one with the lowest
+The value of a trial is what the study's objective gives the checkpoint that training keeps, the one with the lowest
 validation loss: what a user gets from the exported command. No searched loss weight can rescale it. With several folds
 it is the mean over them.
 """
@@ -19,6 +19,7 @@ from face3d_tune.search import target
 from face3d_tune.search.fold_sequence import FoldSequence
 from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.history import History, pack
+from face3d_tune.study.objective import COSINE, Objective
 from face3d_tune.training.base import EpochResult, precision_for
 
 StopReason = Literal["finished", "early_stopping", "pruned", "target", "non_finite", "error"]
@@ -29,7 +30,7 @@ class Reporter(Protocol):
     """The part of an Optuna trial that a training needs: it stores the curve, and prunes."""
 
     def report(self, value: float, step: int, lr: float) -> None:
-        """Store the validation cosine of an epoch under its step (1-based), and the learning rate of the next epoch."""
+        """Store the value of an epoch under its step (1-based), and the learning rate of the next epoch."""
 
     def should_prune(self) -> bool:
         """Tell whether other trials' curves make this one hopeless."""
@@ -45,7 +46,7 @@ class Setup:
     data: FaceData
     device: torch.device
     precision: Precision  # of the trials that use mixed precision
-    target: float | None = None  # validation cosine that ends the search
+    target: float | None = None  # value that ends the search
     target_epochs: int = 1  # in a row that must reach it; see `target`
 
 
@@ -78,6 +79,7 @@ class TrialRun:
         key: Under which checkpoints are saved; None: no checkpoints.
         retry: Whether a worker has begun this trial before, so that there should be a checkpoint.
         folds: Number of folds to train on.
+        objective: Of the study.
         note: Takes messages for the user that end no trial.
     """
 
@@ -92,9 +94,10 @@ class TrialRun:
         key: str | None = None,
         retry: bool = False,
         folds: int = 1,
+        objective: Objective = COSINE,
         note: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self._setup, self._reporter, self._note = setup, reporter, note
+        self._setup, self._reporter, self._note, self._objective = setup, reporter, note, objective
         precision = precision_for(config, setup.precision)
         self._folds = FoldSequence(Task(number, config, seed, precision, key, retry, folds=folds))
         self._errors: list[str] = []
@@ -142,7 +145,7 @@ class TrialRun:
     def _report(self, result: EpochResult) -> None:
         step = self._folds.step(result.epoch)
         if step > self._reported:
-            self._reporter.report(result.val_cosine, step, result.next_lr)
+            self._reporter.report(self._objective.of_epoch(result), step, result.next_lr)
             self._reported = step
 
     def _decide(self, result: EpochResult, after_epoch: Callable[[EpochResult], None]) -> Outcome | Task | None:
@@ -153,7 +156,7 @@ class TrialRun:
         if result.stop_reason and self.task.fold == self.task.folds:
             return self._end(result.stop_reason)
         if result.stop_reason and self._reporter.is_lost(
-            [fold.best.val_cosine for fold in self._folds.begun if fold.best]
+            [self._objective.of_epoch(fold.best) for fold in self._folds.begun if fold.best]
         ):
             outcome = self._end("pruned")
             outcome.attrs[TrialAttr.raced_out_after_fold.key] = self.task.fold
@@ -166,8 +169,8 @@ class TrialRun:
         fold, setup = self._folds.current, self._setup
         if fold.best is None or setup.target is None or fold.task.folds > 1:  # the mean counts, known at the end
             return False
-        history = History.of_epochs(fold.epochs)
-        return target.held(history, fold.best.val_cosine, fold.best.epoch, setup.target, setup.target_epochs)
+        curve, kept = History.of_epochs(fold.epochs).values(self._objective), self._objective.of_epoch(fold.best)
+        return target.held(curve, kept, fold.best.epoch, setup.target, setup.target_epochs)
 
     def _fail(self, failure: Failure) -> Outcome | Task:
         """End the trial; after NaN in mixed precision, return the task that restarts its fold without."""
@@ -180,9 +183,10 @@ class TrialRun:
         return self._end("error", cause, death=cause if failure.died else None)
 
     def _end(self, stop_reason: StopReason, cause: Cause | None = None, *, death: Cause | None = None) -> Outcome:
-        attrs = self._folds.summary(stop_reason)
+        attrs = self._folds.summary(stop_reason, self._objective)
         if cause:
             attrs[TrialAttr.cause.key] = cause
         if self._errors:
             attrs[TrialAttr.error.key] = "; ".join(self._errors)
-        return Outcome(stop_reason, TrialAttr.val_cosine.get(attrs), attrs, pack(self._folds.begun[0].epochs), death)
+        value = self._objective.of_trial(attrs)
+        return Outcome(stop_reason, value, attrs, pack(self._folds.begun[0].epochs), death)

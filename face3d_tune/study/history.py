@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial
 
 from face3d_tune.study.attrs import TrialAttr
+from face3d_tune.study.objective import COSINE, Objective
 
 if TYPE_CHECKING:
     from face3d_tune.training.base import EpochResult
@@ -20,8 +21,9 @@ _DIGITS = 6  # significant; a float32 has no more
 class History:
     """One number an epoch, from epoch 1 on. Unknown curves are empty.
 
-    A running trial, and one that an earlier version stored, have only the cosine, or no recognition. An imported one
-    lacks recognition, and may lack the learning rate. With several folds these are the epochs of the first.
+    A running trial has only the objective, and one of an earlier version only the cosine, or no recognition. An
+    imported one lacks recognition, and may lack the learning rate. With several folds these are the epochs of the
+    first.
     """
 
     cosine: tuple[float, ...]  # mean over validation pairs, [-1, 1]
@@ -32,17 +34,22 @@ class History:
     rank1_enrolled: tuple[float, ...] = ()  # of the validation people among all enrolled, [0, 1]
 
     @classmethod
-    def of(cls, trial: FrozenTrial) -> "History":
-        """Read the stored epochs of a trial."""
+    def of(cls, trial: FrozenTrial, objective: Objective = COSINE) -> "History":
+        """Read the stored epochs of a trial; while it trains, what it has reported of its study's objective."""
         if stored := trial.system_attrs.get(ATTR):
             return cls(**{name: tuple(values) for name, values in stored.items()})
         steps, epochs = trial.intermediate_values, TrialAttr.config.get(trial.user_attrs, {}).get("epochs", math.inf)
-        return cls(tuple(steps[step] for step in sorted(steps) if step <= epochs))
+        reported = tuple(steps[step] for step in sorted(steps) if step <= epochs)
+        return cls(**{COSINE.name: (), objective.name: reported})
 
     @classmethod
     def of_epochs(cls, epochs: "Iterable[EpochResult]") -> "History":
         """Take the epochs of a training in this process, rounded as they are stored."""
         return cls(**{name: tuple(values) for name, values in pack(epochs).items()})
+
+    def values(self, objective: Objective) -> tuple[float, ...]:
+        """Return what an objective gives every epoch, from epoch 1; empty if it is not known."""
+        return self.cosine if objective == COSINE else self.identity
 
 
 def lowest_loss(val_loss: Sequence[float]) -> int:

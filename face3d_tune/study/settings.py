@@ -17,6 +17,7 @@ from face3d_tune.data.face_data import FaceData, mean_by_yaw, recorded_selection
 from face3d_tune.data.pairs import PARTS
 from face3d_tune.errors import StudyError
 from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.objective import COSINE, Objective
 from face3d_tune.study.study_file import StudyFile
 from face3d_tune.study.summary import mean_by_band, mean_of_records
 from face3d_tune.training import kernel_ridge, ridge
@@ -34,6 +35,7 @@ class Settings:
     epochs: int
     seed: int | None  # None: the study's own, or DEFAULT_SEED for a new one
     folds: int = 1  # of people, over which a trial's value is the mean; 1: the ordinary split
+    objective: Objective = COSINE
 
 
 def study_attrs(data: FaceData, file: StudyFile, settings: Settings) -> dict[str, Any]:
@@ -68,6 +70,7 @@ def study_attrs(data: FaceData, file: StudyFile, settings: Settings) -> dict[str
             "layout": settings.layout,
             "epochs": settings.epochs,
             "folds": settings.folds,
+            "objective": settings.objective.name,
             "seed": DEFAULT_SEED if settings.seed is None else settings.seed,
             "fixed": dict(file.fixed),
             "space": {name: json.loads(distribution_to_json(row)) for name, row in file.space.items()},
@@ -150,14 +153,23 @@ def check_same(name: str, held: Mapping[str, Any], wanted: Mapping[str, Any], se
     versions = [StudyAttr.versions.of(attrs)["optuna"] for attrs in (held, wanted)]
     if len({version.split(".")[0] for version in versions}) > 1:
         raise StudyError(f"study {name!r} was made with Optuna {versions[0]}, this is {versions[1]}", ANOTHER)
-    # An older study does not say how many folds it has.
-    before, now = ({"folds": 1} | _flat(StudyAttr.settings.of(attrs)) for attrs in (held, wanted))
+    # An older study says neither how many folds it has nor its objective.
+    older = {"folds": 1, "objective": COSINE.name}
+    before, now = (older | _flat(StudyAttr.settings.of(attrs)) for attrs in (held, wanted))
     free = {"study_file"} | ({"seed"} if settings.seed is None else set())
     for key in [key for key in (before | now) if key not in free]:
         if before.get(key) != now.get(key):
             values = f"{before.get(key)}, now it is {now.get(key)}"
-            hint = f"means over folds and values of one split do not compare; {ANOTHER}" if key == "folds" else ANOTHER
-            raise StudyError(f"study {name!r} was made with {key} = {values}", hint)
+            raise StudyError(f"study {name!r} was made with {key} = {values}", _hint(key, before.get(key)))
+
+
+def _hint(key: str, before: object) -> str:
+    """Say how to continue a study in which one setting was `before`."""
+    if key == "folds":
+        return f"means over folds and values of one split do not compare; {ANOTHER}"
+    if key == "objective":
+        return f"values of two objectives do not compare: continue it with --objective {before}, or {ANOTHER}"
+    return ANOTHER
 
 
 def describe_data(attrs: Mapping[str, Any]) -> str:

@@ -14,13 +14,14 @@ from face3d_tune.config import DEFAULTS, PARAMETERS, Layout, TrialConfig, check_
 from face3d_tune.errors import ConfigError, StudyFileError, did_you_mean
 from face3d_tune.study import space as space_module
 from face3d_tune.study.builtin import STUDIES, builtin_names
+from face3d_tune.study.objective import COSINE, OBJECTIVES, ObjectiveName
 from face3d_tune.study.presets import PRESETS, Preset
 from face3d_tune.study.space import Space
 from face3d_tune.system import regular_file
 from face3d_tune.system.paths import expanded
 
 _TABLES = {
-    "study": ("description", "presets"),
+    "study": ("description", "presets", "objective"),
     "budget": ("trials", "epochs"),
     "sampler": None,  # `name` and the options of Optuna's class
     "pruner": None,
@@ -66,6 +67,7 @@ class StudyFile:
     space: Space
     presets: Mapping[str, Preset]
     near: tuple[str, ...] = ()
+    objective: ObjectiveName = COSINE.name
 
     def bind(self, layout: Layout, feature_size: int, epochs: int, *, use_amp: bool = True) -> "BoundStudyFile":
         """Return the file for one layout, feature size and number of epochs, as a study searches it.
@@ -250,6 +252,7 @@ def _parse(path: Path, tables: dict[str, Any]) -> StudyFile:
         fixed=tables["fixed"],
         space=space,
         presets=_presets(path, tables),
+        objective=_objective(path, tables["study"].get("objective", COSINE.name)),
     )
     file.check()
     return file
@@ -299,6 +302,15 @@ def _text(path: Path, value: Any) -> str:
     if not isinstance(value, str):
         raise StudyFileError(f"{path}: study.description = {value!r} is not text")
     return value
+
+
+def _objective(path: Path, value: Any) -> ObjectiveName:
+    for name in OBJECTIVES:
+        if value == name:
+            return name
+    question = did_you_mean(str(value), OBJECTIVES)
+    known = f"known are {', '.join(OBJECTIVES)}"
+    raise StudyFileError(f"{path}: study.objective = {value!r} is unknown{question}", known)
 
 
 def _component(path: Path, table: str, content: dict[str, Any], default: str) -> Component:

@@ -6,6 +6,7 @@ from typing import Any
 
 from face3d_tune.device import Precision
 from face3d_tune.study.attrs import TrialAttr
+from face3d_tune.study.objective import COSINE, Objective
 from face3d_tune.training.base import EpochResult, best_epoch
 
 _SUMS = (TrialAttr.epochs_run, TrialAttr.lr_decays)
@@ -49,11 +50,11 @@ def of_training(
     }
 
 
-def of_folds(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def of_folds(folds: Sequence[Mapping[str, Any]], objective: Objective = COSINE) -> dict[str, Any]:
     """Combine the summaries of a trial's folds, in their order, into one.
 
     Cosines, losses and recognition are means over the folds that validated an epoch; epochs and decays are sums.
-    `best_epoch` is that of fold 1, whose weights are kept. `folds` has the cosine of each as its `value`.
+    `best_epoch` is that of fold 1, whose weights are kept. `folds` has what the objective gives each as its `value`.
     """
     validated = [fold for fold in folds if TrialAttr.val_cosine.held_by(fold)]
     summary: dict[str, Any] = {attr.key: sum(attr.of(fold) for fold in folds) for attr in _SUMS}
@@ -61,6 +62,7 @@ def of_folds(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if not validated:
         return summary
     cosine, recognition = TrialAttr.val_cosine, TrialAttr.recognition
+    twice = (cosine.key,) if objective == COSINE else ()
     if all(recognition.held_by(fold) for fold in validated):  # else an earlier version has validated some
         summary[recognition.key] = mean_of_records([recognition.of(fold) for fold in validated])
     return summary | {
@@ -69,7 +71,7 @@ def of_folds(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         **{attr.key: fmean(attr.of(fold) for fold in validated) for attr in _MEANS},
         TrialAttr.cosine_by_yaw.key: mean_by_band([TrialAttr.cosine_by_yaw.of(fold) for fold in validated]),
         TrialAttr.folds.key: [
-            {"fold": number, "value": cosine.of(fold), **{key: fold[key] for key in fold if key != cosine.key}}
+            {"fold": number, "value": objective.of_trial(fold), **{key: fold[key] for key in fold if key not in twice}}
             for number, fold in enumerate(validated, 1)
         ],
     }

@@ -16,6 +16,7 @@ from face3d_tune.storage.database import Storage
 from face3d_tune.storage.optuna_internals import storage_of
 from face3d_tune.storage.study_names import existing_name, listed_names, study_names
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import count_foreign, ended_from_outside, is_foreign, is_own_study, own_trials
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -110,7 +111,7 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 def completed_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Return the completed trials that count, by value, best first."""
     found = filter(is_complete, study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-    return sorted(found, key=lambda trial: trial.value or 0.0, reverse=True)
+    return sorted(found, key=lambda trial: float("-inf") if trial.value is None else trial.value, reverse=True)
 
 
 def counts(trial: FrozenTrial) -> bool:
@@ -139,6 +140,11 @@ def trained_here(trial: FrozenTrial) -> bool:
 def kept_cosine(trial: FrozenTrial) -> float | None:
     """Return the mean validation cosine of the checkpoint that training kept, for a pruned trial too."""
     return TrialAttr.val_cosine.get(trial.user_attrs)  # to Optuna, a pruned trial's value is its last epoch's
+
+
+def kept_value(trial: FrozenTrial, study_attrs: Mapping[str, Any]) -> float | None:
+    """Return the value of that checkpoint: what the study's objective gives it."""
+    return Objective.of_study(study_attrs).of_trial(trial.user_attrs)
 
 
 def budget_of(study_attrs: Mapping[str, Any]) -> int | None:
@@ -275,6 +281,7 @@ def summary(study: optuna.Study) -> dict[str, Any]:
         "causes": count_causes(study.get_trials(deepcopy=False) if own else []),
         "from": StudyAttr.follows.get(attrs),
         "best_value": best.value if best else None,
+        "best_cosine": kept_cosine(best) if best else None,
         "best_trial": best.number if best else None,
         "best_preset": TrialAttr.preset.get(best.user_attrs) if best else None,
         "best_origin": origin(best) if best else None,
@@ -282,6 +289,7 @@ def summary(study: optuna.Study) -> dict[str, Any]:
         "imported": count_imported(study),
         "by_hand": count_foreign(study) if own else 0,
         "folds": folds_of(attrs),
+        "objective": Objective.of_study(attrs).name if own else None,
         "no_model_cosine": StudyAttr.no_model_cosine.get(attrs),
         "ridge_cosine": StudyAttr.ridge_cosine.get(attrs),
         "kernel_ridge_cosine": StudyAttr.kernel_ridge_cosine.get(attrs),

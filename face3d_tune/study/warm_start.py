@@ -21,6 +21,7 @@ from face3d_tune.storage.database import Storage
 from face3d_tune.storage.study_names import alike, study_names
 from face3d_tune.study import space as space_module
 from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.objective import COSINE, Objective, ObjectiveName
 from face3d_tune.study.other_programs import is_own_study
 from face3d_tune.study.presets import PRESETS, Preset
 from face3d_tune.study.settings import DEFAULT_SEED, Settings, describe_data, missing_options, study_attrs
@@ -37,8 +38,9 @@ class WarmStart:
 
     study: str
     trial: int
-    value: float  # mean validation cosine
+    value: float  # of the objective of that study
     config: Mapping[str, Any]  # of a TrialConfig
+    objective: ObjectiveName = COSINE.name
 
     @classmethod
     def of(cls, attrs: Mapping[str, Any]) -> Self | None:
@@ -51,7 +53,7 @@ class WarmStart:
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"{self.study}, trial {self.trial}, cosine {self.value:.4f}"
+        return f"{self.study}, trial {self.trial}, {Objective(self.objective).said(self.value)}"
 
 
 def take_up(
@@ -93,7 +95,8 @@ def find(
     study = find_study(storage, before)
     _check_comparable(study, study_attrs(data, file, settings))
     best = pick_trial(study, None)
-    return WarmStart(before, best.number, float(best.value or 0.0), repeatable_config(best).to_dict())
+    objective = Objective.of_study(study.user_attrs).name
+    return WarmStart(before, best.number, float(best.value or 0.0), repeatable_config(best).to_dict(), objective)
 
 
 def _stored_start(name: str, attrs: Mapping[str, Any], before: str | None) -> WarmStart | None:

@@ -173,7 +173,7 @@ def test_a_first_stage_without_a_completed_trial_or_without_a_storage_cannot_be_
 def test_how_long_a_target_must_hold_is_nothing_without_a_target(place):
     answer = place.run("rates", "--target-epochs", "3")
     assert answer.code == 2
-    assert "error: --target-epochs says how long the target must hold; expected --target COSINE" in answer.err
+    assert "error: --target-epochs says how long the target must hold; expected --target VALUE" in answer.err
 
 
 def test_a_target_that_held_ends_the_search_and_is_said(place):

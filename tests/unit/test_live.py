@@ -132,7 +132,7 @@ def test_the_beginning_of_a_fold_is_told_to_a_person_and_to_a_program():
     progress.epoch_ended(4, epoch(30, 0.5))
     progress.fold_started(4, 2, 3)
     (shown,) = progress._picture().training
-    assert (shown.epoch, shown.cosine, shown.fold, shown.folds) == (0, None, 2, 3)
+    assert (shown.epoch, shown.value, shown.fold, shown.folds) == (0, None, 2, 3)
 
 
 def test_a_search_elsewhere_is_watched_in_the_fold_of_its_last_step():
@@ -141,7 +141,7 @@ def test_a_search_elsewhere_is_watched_in_the_fold_of_its_last_step():
     trial = study.trials[0]
     trial.intermediate_values = {1: 0.1, 2: 0.2, 21: 0.3, 22: 0.4}
     shown = _in_training(trial, 3)
-    assert (shown.epoch, shown.epochs, shown.fold, shown.folds, shown.cosine) == (2, 20, 2, 3, 0.4)
+    assert (shown.epoch, shown.epochs, shown.fold, shown.folds, shown.value) == (2, 20, 2, 3, 0.4)
     trial.intermediate_values = {20: 0.1}
     assert (_in_training(trial, 3).epoch, _in_training(trial, 3).fold) == (20, 1)
     trial.intermediate_values = {}

@@ -233,6 +233,12 @@ def test_a_choice_of_a_number_may_be_written_without_a_point_in_space_and_preset
     assert baseline.initial_trials()[0].params == {"scheduler_min_lr": 0.0}
 
 
+def test_the_objective_is_the_cosine_unless_the_file_names_another(tmp_path):
+    assert read(tmp_path, "space.dropout = [0.0, 0.1]").objective == "cosine"
+    file = read(tmp_path, "study.objective = 'identity'\nspace.dropout = [0.0, 0.1]")
+    assert file.objective == file.bind("keypoint", 16, 1).objective == "identity"
+
+
 def test_the_width_of_a_model_follows_the_data_it_meets(tmp_path):
     file = read(tmp_path, "[fixed]\nnhead = 8\n[space]\nwidth = [1.0, 1.5]")
     sizes = {
@@ -423,6 +429,8 @@ SPACE = "space.lr = [1e-4, 1e-3]\n"
         (SPACE + "budget.trials = 1.5", "budget.trials = 1.5 is out of range"),
         (SPACE + "budget.trials = true", "budget.trials = True is out of range"),
         (SPACE + "study.description = 3", "study.description = 3 is not text"),
+        (SPACE + "study.objective = 'identty'", "study.objective = 'identty' is unknown; did you mean 'identity'?"),
+        (SPACE + "study.objective = 1", "study.objective = 1 is unknown"),
         # presets
         (SPACE + "study.presets = ['recomended']", "study.presets: recomended is unknown; did you mean 'recommended'?"),
         (SPACE + "study.presets = 'baseline'", "study.presets = 'baseline' is not a list of names"),

@@ -52,11 +52,11 @@ class Reporter:
         return [step for step, _ in self.reports]
 
 
-def train_trial(config, setup, *, seed, reporter, after_epoch, folds=1):
+def train_trial(config, setup, *, seed, reporter, after_epoch, folds=1, **options):
     """One trial alone in a plain slot, as a search drives it."""
     slot, run = (
         PlainSlot(setup.data, setup.device),
-        TrialRun(0, config, setup, seed=seed, reporter=reporter, folds=folds),
+        TrialRun(0, config, setup, seed=seed, reporter=reporter, folds=folds, **options),
     )
     slot.start(run.task)
     while True:
