@@ -133,31 +133,57 @@ def thousand_trials():
 
 @contextmanager
 def opened_page(browser, url):
-    """A page that may not complain; SCREENSHOTS names a folder to look at what it showed."""
+    """A page that shows the studies, and what it complains of."""
     context = browser.new_context(base_url=url, viewport={"width": 1400, "height": 2600}, reduced_motion="reduce")
-    opened, complaints = context.new_page(), []
-    opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on("response", lambda answer: complaints.append(answer.url) if answer.status >= 400 else None)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Some regimes for parameter")  # of the importance plot: few trials
-        yield opened
+    complaints = []
+    context.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    context.on("weberror", lambda error: complaints.append(str(error.error)))
+    context.on("response", lambda answer: complaints.append(answer.url) if answer.status >= 400 else None)
+    opened = context.new_page()
+    opened.goto("/")
+    opened.wait_for_url("/dashboard")
+    yield opened, complaints
     context.close()
-    assert complaints == []
 
 
-@pytest.fixture
-def page(browser, url):
+def look(page, path):
+    """Lead a page to another view as its own links do: starting its application anew takes seconds."""
+    page.evaluate("path => {history.pushState({}, '', path); dispatchEvent(new PopStateEvent('popstate'))}", path)
+
+
+@pytest.fixture(scope="module")
+def module_page(browser, url):
     with opened_page(browser, url) as opened:
         yield opened
 
 
-@pytest.fixture
-def kinds_page(browser, all_kinds):
-    address, paths, _ = all_kinds
-    with opened_page(browser, address) as opened:
-        opened.paths = paths
+@pytest.fixture(scope="module")
+def module_kinds_page(browser, all_kinds):
+    with opened_page(browser, all_kinds[0]) as opened:
         yield opened
+
+
+@contextmanager
+def without_complaints(opened):
+    """A page that may not complain; SCREENSHOTS names a folder to look at what it showed."""
+    page, complaints = opened
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Some regimes for parameter")  # of the importance plot: few trials
+        yield page
+    assert complaints == []
+
+
+@pytest.fixture
+def page(module_page):
+    with without_complaints(module_page) as page:
+        yield page
+
+
+@pytest.fixture
+def kinds_page(module_kinds_page, all_kinds):
+    with without_complaints(module_kinds_page) as page:
+        page.paths = all_kinds[1]
+        yield page
 
 
 def keep(page, name):
@@ -166,7 +192,7 @@ def keep(page, name):
 
 
 def test_the_first_page_lists_the_study_and_leads_to_it(page):
-    page.goto("/")
+    look(page, "/dashboard")  # where the first address has led to
     entry = page.get_by_role("link", name="curves")
     expect(entry).to_contain_text("Direction: MAXIMIZE")
     keep(page, "studies")
@@ -175,7 +201,7 @@ def test_the_first_page_lists_the_study_and_leads_to_it(page):
 
 
 def test_the_study_page_shows_the_best_trial_and_the_history_by_the_name_of_the_metric(page, trials):
-    page.goto("/dashboard/studies/1")
+    look(page, "/dashboard/studies/1")
     best = max((trial for trial in trials if trial.state == TrialState.COMPLETE), key=lambda trial: trial.value)
     expect(page.get_by_role("heading", name=f"Best Trial (number={best.number})")).to_be_visible()
     expect(page.get_by_role("heading", name=str(best.value))).to_be_visible()
@@ -188,7 +214,7 @@ def test_the_study_page_shows_the_best_trial_and_the_history_by_the_name_of_the_
 
 
 def test_the_study_page_shows_every_learning_curve_point_by_point(page, trials):
-    page.goto("/dashboard/studies/1")
+    look(page, "/dashboard/studies/1")
     heading = page.get_by_role("heading", name="Intermediate values")
     expect(heading).to_be_visible()
     plot = heading.locator("xpath=ancestor::*[.//*[contains(@class, 'js-plotly-plot')]][1]")
@@ -203,7 +229,7 @@ def test_the_study_page_shows_every_learning_curve_point_by_point(page, trials):
 
 
 def test_the_trial_list_shows_every_trial_with_state_value_and_attributes(page, trials):
-    page.goto("/dashboard/studies/1/trials")
+    look(page, "/dashboard/studies/1/trials")
     expect(page.get_by_text(f"{len(trials)} Trials")).to_be_visible()
     for trial in trials:
         entry = page.get_by_role("button", name=f"Trial {trial.number} ")
@@ -247,7 +273,7 @@ def titles(page):
 
 
 def test_the_study_page_shows_our_figures_with_axes_that_say_what_and_in_what(kinds_page):
-    kinds_page.goto(kinds_page.paths["finished"])
+    kinds_page.goto(kinds_page.paths["finished"])  # as someone who was sent the address
     expect(titles(kinds_page)).to_contain_text(
         ["Learning curves: best, presets, pruned", "Best value so far", "Cosine by head turn"]
     )
@@ -257,7 +283,7 @@ def test_the_study_page_shows_our_figures_with_axes_that_say_what_and_in_what(ki
 
 
 def test_the_note_page_says_what_the_study_is_about(kinds_page):
-    kinds_page.goto(f"{kinds_page.paths['finished']}/note")
+    look(kinds_page, f"{kinds_page.paths['finished']}/note")
     expect(kinds_page.get_by_role("cell", name="best trial")).to_be_visible()
     expect(kinds_page.get_by_role("cell", name="+0.1500")).to_be_visible()
     expect(kinds_page.get_by_text("without a model it is 0.5000")).to_be_visible()
@@ -265,7 +291,7 @@ def test_the_note_page_says_what_the_study_is_about(kinds_page):
 
 
 def test_the_best_trials_page_has_its_command_its_curve_and_no_wider_than_the_window(kinds_page):
-    kinds_page.goto(f"{kinds_page.paths['finished']}/trials?numbers=1")
+    look(kinds_page, f"{kinds_page.paths['finished']}/trials?numbers=1")
     expect(kinds_page.get_by_text("The best trial", exact=True)).to_be_visible()
     expect(kinds_page.get_by_text("python train_transformer3D/train_3d.py", exact=False)).to_be_visible()
     expect(kinds_page.get_by_text("command.txt")).to_be_visible()
@@ -276,17 +302,19 @@ def test_the_best_trials_page_has_its_command_its_curve_and_no_wider_than_the_wi
     assert kinds_page.evaluate(width, address) == 734  # its own: it was read as a picture
     assert kinds_page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     keep(kinds_page, "best-trial")
-    kinds_page.goto(address)
-    expect(kinds_page.get_by_text("kept: epoch 3, 0.650")).to_be_visible()
+    alone = kinds_page.context.new_page()
+    alone.goto(address)
+    expect(alone.get_by_text("kept: epoch 3, 0.650")).to_be_visible()
     ground = "getComputedStyle(document.querySelector('.ground')).fill"
     for scheme, colour in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(20, 23, 28)")):
-        kinds_page.emulate_media(color_scheme=scheme)
-        assert kinds_page.evaluate(ground) == colour
-        keep(kinds_page, f"curve-{scheme}")
+        alone.emulate_media(color_scheme=scheme)
+        assert alone.evaluate(ground) == colour
+        keep(alone, f"curve-{scheme}")
+    alone.close()
 
 
 def test_the_trial_table_sorts_by_our_numbers(kinds_page):
-    kinds_page.goto(f"{kinds_page.paths['finished']}/smartSelection")
+    look(kinds_page, f"{kinds_page.paths['finished']}/smartSelection")
     for column in ("cosine |yaw| 15-45°", "epochs_run", "val_loss_equal"):
         header = kinds_page.get_by_role("columnheader", name=f"UserAttribute {column}")
         header.scroll_into_view_if_needed()
@@ -304,12 +332,12 @@ def test_the_trial_table_sorts_by_our_numbers(kinds_page):
     ],
 )
 def test_a_study_of_every_kind_has_a_page_and_a_note(kinds_page, kind, said):
-    kinds_page.goto(kinds_page.paths[kind])
+    look(kinds_page, kinds_page.paths[kind])
     expect(kinds_page.get_by_role("heading", name="History")).to_be_visible()
     if kind in ("running", "large"):
         expect(titles(kinds_page).first).to_contain_text("Learning curves")
     keep(kinds_page, f"{kind}-study")
-    kinds_page.goto(f"{kinds_page.paths[kind]}/note")
+    look(kinds_page, f"{kinds_page.paths[kind]}/note")
     expect(kinds_page.get_by_text(said, exact=False)).to_be_visible()
 
 
