@@ -97,7 +97,7 @@ def test_a_claim_is_everyones_if_the_test_people_need_not_be_odd_ones_for_it(dat
     train, validation, test = (len(data.parts[part]) for part in ("train", "validation", "test"))
 
     def given(*cosines):
-        return import_runs._Scores(torch.zeros(1), torch.cat(cosines), np.zeros((1, 3)))
+        return import_runs._Scores(torch.zeros(1), torch.cat(cosines), np.zeros((1, 3)), None)  # no recognition
 
     on_train, on_validation = torch.full((train,), 0.8), torch.full((validation,), 0.6)
     scores = {

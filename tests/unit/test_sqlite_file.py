@@ -19,7 +19,7 @@ from face3d_tune.storage.database import Storage
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    monkeypatch.setattr(sqlite_file, "_said", -sqlite_file._SAY_EVERY)
+    monkeypatch.setattr(sqlite_file, "_last_line", -sqlite_file._SAY_EVERY)
     monkeypatch.setattr(sqlite_file, "_LOOK_EVERY", 0.05)
     monkeypatch.setattr(sqlite_file, "_SOFT_WAIT", 0.3)
 
