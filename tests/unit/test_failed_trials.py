@@ -63,7 +63,7 @@ def share(make, seeds, **options):
 
 @pytest.mark.parametrize(("name", "of_before"), [("tpe, joint", 0.5), ("tpe, independent", 0.5), ("cmaes", 0.85)])
 def test_a_sampler_soon_leaves_a_region_that_diverges_and_would_not_without(name, of_before):
-    taught, untaught = share(SAMPLERS[name], 10), share(SAMPLERS[name], 10, steered=False)
+    taught, untaught = share(SAMPLERS[name], 5), share(SAMPLERS[name], 5, steered=False)
     assert taught < of_before * untaught  # a generation of CMA-ES moves by steps
     assert untaught > 0.5
 
