@@ -337,7 +337,7 @@ def test_a_study_of_every_kind_has_a_page_and_a_note(kinds_page, kind, said):
     if kind in ("running", "large"):
         expect(titles(kinds_page).first).to_contain_text("Learning curves")
     keep(kinds_page, f"{kind}-study")
-    look(kinds_page, f"{kinds_page.paths[kind]}/note")
+    kinds_page.goto(f"{kinds_page.paths[kind]}/note")  # led there, it would show the note at the next poll
     expect(kinds_page.get_by_text(said, exact=False)).to_be_visible()
 
 
