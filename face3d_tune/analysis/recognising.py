@@ -30,11 +30,18 @@ def only_raises_cosine(
     Returns:
         `raises the cosine, but recognises people no better than no model or ridge`; None if that is not so.
     """
+    names = _as_good(cosine, rank1, baselines)
+    return _sentence(names) if names else None
+
+
+def _as_good(
+    cosine: float | None, rank1: float | None, baselines: Mapping[str, tuple[float | None, float | None]]
+) -> list[str]:
+    """Return the baselines that recognise people as well as a model that raises the cosine; else none."""
     without = baselines["no model"][0]
     if cosine is None or rank1 is None or without is None or cosine <= without:
-        return None
-    as_good = [name for name, (_, other) in baselines.items() if other is not None and rank1 <= other]
-    return f"raises the cosine, but recognises people no better than {_listed(as_good)}" if as_good else None
+        return []
+    return [name for name, (_, other) in baselines.items() if other is not None and rank1 <= other]
 
 
 def of_baselines(attrs: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -58,13 +65,22 @@ def galleries(attrs: Mapping[str, Any]) -> tuple[int, int] | None:
     return None if held is None else (held["judged"], held["enrolled"])
 
 
-def warning(trial: "FrozenTrial | None", attrs: Mapping[str, Any]) -> str | None:
-    """Say so if a study's best trial only raises the cosine, as `only_raises_cosine` says it; else None."""
+def no_better_than(trial: "FrozenTrial | None", attrs: Mapping[str, Any]) -> list[str]:
+    """Return the baselines of a study that recognise people as well as its best trial, if that raises the cosine."""
     if trial is None:
-        return None
+        return []
     known = {name: (cosine.get(attrs), rank1(held.get(attrs))) for name, (cosine, held) in _BASELINES.items()}
-    said = only_raises_cosine(TrialAttr.val_cosine.get(trial.user_attrs), rank1(of_trial(trial)), known)
-    return said and f"The best trial {said}."
+    return _as_good(TrialAttr.val_cosine.get(trial.user_attrs), rank1(of_trial(trial)), known)
+
+
+def warning(trial: "FrozenTrial | None", attrs: Mapping[str, Any]) -> str | None:
+    """Say in a sentence that a study's best trial only raises the cosine; None if that is not so."""
+    names = no_better_than(trial, attrs)
+    return f"The best trial {_sentence(names)}." if names else None
+
+
+def _sentence(names: list[str]) -> str:
+    return f"raises the cosine, but recognises people no better than {_listed(names)}"
 
 
 def _listed(names: list[str]) -> str:

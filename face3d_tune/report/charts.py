@@ -110,6 +110,29 @@ def by_yaw(content: Content, shown: Series, say: Words) -> Element | None:
     return chart.svg
 
 
+def recognised(content: Content, say: Words) -> Element | None:
+    """Draw rank-1 among all enrolled against the cosine: a dot for each finished trial, and the baselines by name."""
+    points = [(point, point.rank1) for point in content.trials if point.rank1 is not None]
+    held = {name: recognition["all"] for name, recognition in content.recognition.items()}
+    simple = {name: (rates["cosine"], rates["rank1_enrolled"]) for name, rates in held.items()}
+    if not points or not simple:
+        return None
+    enrolled = next(iter(content.recognition.values()))["enrolled"]
+    drawn = [*((point.cosine, rank1) for point, rank1 in points), *simple.values()]
+    x = (*limits([cosine for cosine, _ in drawn]), say.text("axis_cosine"))
+    y = (*limits([rank1 for _, rank1 in drawn]), say.text("axis_rank1", enrolled=enrolled))
+    chart = Chart(say.text("chart_recognised"), x, y, height=270)
+    for state, kind in (("pruned", "pruned"), ("complete", "done")):
+        chart.dots([(point.cosine, rank1) for point, rank1 in points if point.state == state], kind)
+    for name, (cosine, rank1) in simple.items():
+        chart.dots([(cosine, rank1)], "s3 big")
+        side, anchor = (-8, "end") if chart.x(cosine) > chart.width / 2 else (8, "start")
+        chart.text(chart.x(cosine) + side, chart.y(rank1) + 4, say.text(name.replace(" ", "_")), "tick", anchor=anchor)
+    best = content.best.trial if content.best else None
+    chart.dots([(point.cosine, rank1) for point, rank1 in points if point.trial == best], "s0 big")
+    return chart.svg
+
+
 def shares(content: Content, say: Words) -> Element | None:
     """Draw each parameter's share of the differences between trials, beside the share of chance."""
     if not content.importances:

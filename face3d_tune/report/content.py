@@ -7,6 +7,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from face3d_tune.analysis import recognising
 from face3d_tune.analysis.diagnostics import Reading, read
 from face3d_tune.analysis.findings import Findings, searched
 from face3d_tune.analysis.importance import Importance
@@ -43,6 +44,7 @@ class Entry:
     cosine: float | None  # mean validation cosine of the kept epoch
     loss: float | None  # validation loss of the kept epoch with weights 0.5 / 0.5: comparable between trials
     by_yaw: Mapping[str, float | None]  # cosine by band of |yaw|, degrees
+    recognition: Mapping[str, Any] | None  # as `Recognition.to_dict` gives it; None: not measured
     kept_epoch: int | None
     epochs: int
     folds: Sequence[Mapping[str, Any]]  # value and kept epoch of each, in a study with several; history is the first's
@@ -72,6 +74,7 @@ class Point:
     trial: int
     state: str
     cosine: float
+    rank1: float | None  # among all enrolled; None: not measured
     values: Mapping[str, Any]
 
 
@@ -100,6 +103,8 @@ class Content:
     kernel_ridge: float | None  # the line to pass; None: a study of an earlier version
     kernel_ridge_by_yaw: Mapping[str, float | None]
     kernel_ridge_choice: Mapping[str, Any] | None  # landmarks, gamma, penalty; views and centres of the fit
+    recognition: Mapping[str, Mapping[str, Any]]  # of no model, ridge and kernel ridge; empty: not measured
+    no_better_than: Sequence[str]  # those that recognise people as well as the best trial, which raises the cosine
     best: Entry | None
     presets: Sequence[Entry]
     runners_up: Sequence[Entry]
@@ -154,6 +159,8 @@ def content(found: Findings, made: datetime) -> Content:
         kernel_ridge=found.kernel_ridge,
         kernel_ridge_by_yaw=StudyAttr.kernel_ridge_by_yaw.get(attrs, {}),
         kernel_ridge_choice=StudyAttr.kernel_ridge_choice.get(attrs),
+        recognition=recognising.of_baselines(attrs),
+        no_better_than=recognising.no_better_than(best, attrs),
         best=_entry(best) if best else None,
         presets=[_entry(row.trial, row.name, row.same_as) for row in found.presets if row.trial],
         runners_up=[_entry(trial) for trial in found.runners_up],
@@ -191,6 +198,7 @@ def _entry(trial: FrozenTrial, name: str | None = None, same_as: str | None = No
         cosine=kept_cosine(trial),
         loss=TrialAttr.val_loss_equal.get(attrs),
         by_yaw=TrialAttr.cosine_by_yaw.get(attrs, {}),
+        recognition=recognising.of_trial(trial),
         kept_epoch=TrialAttr.best_epoch.get(attrs),
         epochs=TrialAttr.epochs_run.get(attrs, len(history.cosine)),
         folds=TrialAttr.folds.get(attrs, ()),
@@ -229,7 +237,8 @@ def _points(trials: Sequence[FrozenTrial], space: Mapping[str, Any]) -> list[Poi
     for trial in trials:
         columns, _ = searched([trial], space)
         values = {name: column[0] for name, column in columns.items() if column}
-        points.append(Point(trial.number, trial.state.name.lower(), TrialAttr.val_cosine.of(trial.user_attrs), values))
+        cosine, rank1 = TrialAttr.val_cosine.of(trial.user_attrs), recognising.rank1(recognising.of_trial(trial))
+        points.append(Point(trial.number, trial.state.name.lower(), cosine, rank1, values))
     return points
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from face3d_tune.report import confirmed, result, searching, training
+from face3d_tune.report import confirmed, recognised, result, searching, training
 from face3d_tune.report.blocks import Block, Document, Section, Table
 from face3d_tune.report.content import Content
 from face3d_tune.report.words import Language, Words
@@ -22,16 +22,18 @@ _TERMS = (
     "test",
     "yaw",
 )
+_OF_RECOGNITION = ("rank1", "tar", "identity", "pooled")
 
 
 def tell(content: Content, language: Language) -> Document:
     """Compose the whole report in one language. A section without content is omitted."""
     say = Words(language)
-    keys = (*_TERMS, "fold") if content.folds > 1 else _TERMS
+    keys = (*_TERMS, *(_OF_RECOGNITION if content.recognition else ()), *(("fold",) if content.folds > 1 else ()))
     terms = [(say.text(f"term_{term}"), say(f"means_{term}")) for term in keys]
     sections: dict[str, Sequence[Block]] = {
         "confirmed": confirmed.confirmed(content, say),
-        "answer": result.answer(content, say),
+        "answer": [*recognised.warning(content, say), *result.answer(content, say)],
+        "recognised": recognised.recognised(content, say),
         "compared": result.compared(content, say),
         "curves": result.curves(content, say),
         "yaw": result.by_yaw(content, say),

@@ -9,7 +9,17 @@ from pathlib import Path
 from string import Formatter
 
 import pytest
-from stored_study import confirmation_of, of_one_person, over_folds, searched, study_of, trial_of, without_method
+from stored_study import (
+    confirmation_of,
+    of_one_person,
+    over_folds,
+    recognised,
+    recognition_of,
+    searched,
+    study_of,
+    trial_of,
+    without_method,
+)
 
 import face3d_tune.analysis.diagnostics
 import face3d_tune.report
@@ -70,6 +80,7 @@ STUDIES = {
     "few seeds": lambda: study_of(*searched(), confirmation=needing(None)),
     "out of date": lambda: study_of(*searched(), trial_of("COMPLETE", 0.8), confirmation=confirmation_of()),
     "diverged": lambda: study_of(*searched(), confirmation=DIVERGED),
+    "recognised": recognised,
     "angry names": lambda: study_of(*searched(), trial_of("COMPLETE", 0.1, preset=ANGRY), name=ANGRY),
 }
 
@@ -280,6 +291,37 @@ def test_the_json_report_holds_the_confirmation_as_it_is_stored():
     assert (held["ridge"], held["ridge_by_yaw"], held["confirmed_best"]) == (0.65, RIDGE["ridge_by_yaw"], True)
     keys = list(held)
     assert keys.index("confirmation") < keys.index("best")
+
+
+def test_recognition_has_a_section_and_its_warning_stands_before_the_answer():
+    study = recognised(best=0.65)
+    notes = report(find(study), "md", "en", MADE)
+    said = "the best trial raises the cosine, but recognises people no better than ridge regression or kernel ridge."
+    answer = notes.partition("## The question and the answer")[2]
+    assert said in answer.partition("The best is trial 12")[0]
+    section = notes.partition("## Whom it recognises")[2].partition("\n## ")[0]
+    rates, bands = ([line.strip("| ").split(" | ") for line in part.splitlines()] for part in tables(section))
+    assert rates[0][1:4] == ["validation cosine", "rank-1 of 3", "rank-1 of 12"]
+    assert [row[0] for row in rates[2:]] == [
+        *("no model", "ridge regression", "kernel ridge", "best: trial 12", "baseline", "recommended")
+    ]
+    assert rates[5][1:] == ["0.7000", "0.750", "0.650", "0.500", "0.400", "-0.2000"]
+    assert bands[2] == ["no model", "0.600", "0.600", "0.600", "0.800"]  # pooled is the last
+    held = json.loads(report(find(study), "json", "en", MADE))
+    assert held["best"]["recognition"] == recognition_of(0.65, 0.7)
+    assert held["recognition"]["kernel ridge"] == recognition_of(0.8, 0.65)
+    assert (held["no_better_than"], held["trials"][0]["rank1"]) == (["ridge", "kernel ridge"], 0.4)
+
+
+def tables(section):
+    return [each for each in section.split("\n\n") if each.startswith("| ")]
+
+
+def test_a_study_without_recognition_has_no_section_on_it():
+    assert "recognised" not in page_of(study_of(*searched())).ids
+    assert "rank-1" not in page_of(study_of(*searched())).text
+    assert "raises the cosine" not in page_of(recognised(best=0.9)).text
+    assert "recognised" in page_of(recognised(best=0.9)).ids
 
 
 def test_before_and_after_is_the_guides_table():
