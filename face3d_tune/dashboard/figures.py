@@ -21,20 +21,20 @@ _MOST_PRUNED = 100  # curves; more cannot be told apart
 _COSINE = "mean cosine, validation people"
 
 
-def figures(found: Findings) -> dict[str, Figure]:
+def figures(findings: Findings) -> dict[str, Figure]:
     """Build every figure that the study has data for, by a name that may be an id in a page."""
     drawn = {
-        "learning-curves": _curves(found),
-        "best-value": _progress(found),
-        "cosine-by-yaw": _by_yaw(found),
-        "importance": _importance(found),
+        "learning-curves": _curves(findings),
+        "best-value": _progress(findings),
+        "cosine-by-yaw": _by_yaw(findings),
+        "importance": _importance(findings),
     }
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def _curves(found: Findings) -> Figure | None:
+def _curves(findings: Findings) -> Figure | None:
     """Draw best trial and presets by name, and the pruned trials as one faint trace with gaps."""
-    pruned = [trial for trial in found.trials if trial.state == TrialState.PRUNED][-_MOST_PRUNED:]
+    pruned = [trial for trial in findings.trials if trial.state == TrialState.PRUNED][-_MOST_PRUNED:]
     traces = []
     if pruned:
         x: list[int | None] = []
@@ -43,39 +43,39 @@ def _curves(found: Findings) -> Figure | None:
             curve = History.of(trial).cosine
             x += [*range(1, len(curve) + 1), None]
             y += [*curve, None]
-        traces.append(_line(f"pruned ({found.states['pruned']})", x, y, _FAINT, width=1))
-    for (name, trial), colour in zip(_presets(found), _PRESETS * 9, strict=False):
+        traces.append(_line(f"pruned ({findings.states['pruned']})", x, y, _FAINT, width=1))
+    for (name, trial), colour in zip(_presets(findings), _PRESETS * 9, strict=False):
         traces.append(_curve(name, trial, colour, width=2))
-    if found.best is not None:
-        traces.append(_curve(f"best, trial {found.best.number}", found.best, _BEST, width=4))
+    if findings.best is not None:
+        traces.append(_curve(f"best, trial {findings.best.number}", findings.best, _BEST, width=4))
     longest = max((len(trace["x"]) for trace in traces), default=0)
     if not longest:
         return None
     last = max(step for trace in traces for step in trace["x"] if step)
-    where = "" if folds_of(found.attrs) == 1 else ", all of fold 1"
+    where = "" if folds_of(findings.attrs) == 1 else ", all of fold 1"
     layout = _layout(f"Learning curves: best, presets, pruned{where}", "epoch", _COSINE)
-    return {"data": [*traces, *_levels(found, 1, last)], "layout": layout}
+    return {"data": [*traces, *_levels(findings, 1, last)], "layout": layout}
 
 
-def _progress(found: Findings) -> Figure | None:
+def _progress(findings: Findings) -> Figure | None:
     """Draw the best value so far, by finished trials on the left and by time on the right."""
-    steps = found.improvements
+    steps = findings.improvements
     if not steps:
         return None
-    unit, length = ("minutes", 60.0) if found.seconds < 2 * 3600 else ("hours", 3600.0)
+    unit, length = ("minutes", 60.0) if findings.seconds < 2 * 3600 else ("hours", 3600.0)
     halves = (
-        ("x", [step.finished for step in steps], found.finished, "finished trials"),
-        ("x2", [step.seconds / length for step in steps], found.seconds / length, f"{unit} of searching"),
+        ("x", [step.finished for step in steps], findings.finished, "finished trials"),
+        ("x2", [step.seconds / length for step in steps], findings.seconds / length, f"{unit} of searching"),
     )
     values, traces = [step.value for step in steps], []
     for axis, at, end, _ in halves:
         first = axis == "x"
         best = _line("best so far", [*at, end], [*values, values[-1]], _BEST, width=3, mode="lines+markers")
         best |= {"line": {**best["line"], "shape": "hv"}, "marker": {"size": [8] * len(at) + [0]}}
-        levels = _levels(found, 0, end)
-        if found.best_preset is not None and found.best_preset.trial is not None:
+        levels = _levels(findings, 0, end)
+        if findings.best_preset is not None and findings.best_preset.trial is not None:
             levels.append(
-                _level(f"best preset: {found.best_preset.name}", found.best_preset.trial.value, 0, end, "dot")
+                _level(f"best preset: {findings.best_preset.name}", findings.best_preset.trial.value, 0, end, "dot")
             )
         traces += [{**trace, "xaxis": axis, "showlegend": first} for trace in (best, *levels)]
     layout = _layout("Best value so far", halves[0][3], _COSINE)
@@ -84,20 +84,22 @@ def _progress(found: Findings) -> Figure | None:
     return {"data": traces, "layout": layout}
 
 
-def _by_yaw(found: Findings) -> Figure | None:
+def _by_yaw(findings: Findings) -> Figure | None:
     """Draw bars by band of |yaw|."""
-    rows = [("no model", StudyAttr.no_model_by_yaw.of(found.attrs), _NO_MODEL)]
-    if found.kernel_ridge is not None:
-        rows.append(("kernel ridge", StudyAttr.kernel_ridge_by_yaw.of(found.attrs), _KERNEL_RIDGE))
-    presets = [(name, trial) for name, trial in _presets(found) if TrialAttr.cosine_by_yaw.held_by(trial.user_attrs)]
+    rows = [("no model", StudyAttr.no_model_by_yaw.of(findings.attrs), _NO_MODEL)]
+    if findings.kernel_ridge is not None:
+        rows.append(("kernel ridge", StudyAttr.kernel_ridge_by_yaw.of(findings.attrs), _KERNEL_RIDGE))
+    presets = [(name, trial) for name, trial in _presets(findings) if TrialAttr.cosine_by_yaw.held_by(trial.user_attrs)]
     rows += [
         (name, TrialAttr.cosine_by_yaw.of(trial.user_attrs), colour)
         for (name, trial), colour in zip(presets, _PRESETS * 9, strict=False)
     ]
-    if found.best is None and not presets:
+    if findings.best is None and not presets:
         return None
-    if found.best is not None and TrialAttr.cosine_by_yaw.held_by(found.best.user_attrs):
-        rows.append((f"best, trial {found.best.number}", TrialAttr.cosine_by_yaw.of(found.best.user_attrs), _BEST))
+    if findings.best is not None and TrialAttr.cosine_by_yaw.held_by(findings.best.user_attrs):
+        rows.append(
+            (f"best, trial {findings.best.number}", TrialAttr.cosine_by_yaw.of(findings.best.user_attrs), _BEST)
+        )
     bars = [
         {
             "type": "bar",
@@ -112,11 +114,11 @@ def _by_yaw(found: Findings) -> Figure | None:
     return {"data": bars, "layout": _layout("Cosine by head turn", "|yaw| of the side view", _COSINE)}
 
 
-def _importance(found: Findings) -> Figure | None:
+def _importance(findings: Findings) -> Figure | None:
     """Draw horizontal bars with the line of chance, the most important on top."""
-    if not found.importances:
+    if not findings.importances:
         return None
-    rows = found.importances[::-1]
+    rows = findings.importances[::-1]
     bars = {
         "type": "bar",
         "orientation": "h",
@@ -138,10 +140,10 @@ def _importance(found: Findings) -> Figure | None:
     return {"data": [bars], "layout": layout}
 
 
-def _presets(found: Findings) -> list[tuple[str, FrozenTrial]]:
+def _presets(findings: Findings) -> list[tuple[str, FrozenTrial]]:
     """Return the presets that trained, without the best trial."""
-    best = found.best.number if found.best else None
-    rows = [(row.name, row.trial) for row in found.presets if row.trial is not None and row.same_as is None]
+    best = findings.best.number if findings.best else None
+    rows = [(row.name, row.trial) for row in findings.presets if row.trial is not None and row.same_as is None]
     return [(name, trial) for name, trial in rows if trial.number != best and History.of(trial).cosine]
 
 
@@ -157,11 +159,11 @@ def _line(
     return {"type": "scatter", "mode": mode, "name": name, "x": list(x), "y": list(y), "line": line}
 
 
-def _levels(found: Findings, start: float, end: float) -> list[Figure]:
+def _levels(findings: Findings, start: float, end: float) -> list[Figure]:
     """Draw no model, and kernel ridge where it is known."""
-    levels = [_level("no model", found.no_model, start, end)]
-    if found.kernel_ridge is not None:
-        ends = [found.kernel_ridge] * 2
+    levels = [_level("no model", findings.no_model, start, end)]
+    if findings.kernel_ridge is not None:
+        ends = [findings.kernel_ridge] * 2
         levels.append(_line("kernel ridge", [start, end], ends, _KERNEL_RIDGE, 2, dash="dashdot"))
     return levels
 

@@ -55,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judgement:
-    """What one part of the people says of checkpoints; baselines first, then checkpoints, then their mean."""
+    """The results of checkpoints on one part of the people; baselines first, then checkpoints, then their mean."""
 
     data: FaceData
     part: Part
@@ -68,21 +68,21 @@ class Judgement:
 
     def warnings(self) -> list[str]:
         """Return a sentence for each row that raises the cosine, but recognises people no better."""
-        known = {row.name: (row.rate("cosine"), row.rate("rank1_enrolled")) for row in self.rows}
-        baselines = {name: known[name] for name in _NAMED}
-        said = {row.name: only_raises_cosine(*known[row.name], baselines) for row in self.judged}
-        return [f"{name} {sentence}." for name, sentence in said.items() if sentence]
+        rates = {row.name: (row.rate("cosine"), row.rate("rank1_enrolled")) for row in self.rows}
+        baselines = {name: rates[name] for name in _NAMED}
+        sentences = {row.name: only_raises_cosine(*rates[row.name], baselines) for row in self.judged}
+        return [f"{name} {sentence}." for name, sentence in sentences.items() if sentence]
 
     def differences(self) -> list[dict[str, Any]]:
         """Compare each row with the baseline that is best at a rate, for each of COMPARED; see `intervals.compare`."""
-        found = []
+        differences = []
         for rate in COMPARED:
             baselines = [row for row in self.rows if row.kind == "baseline"]
             best = max(baselines, key=lambda row: row.rate(rate) or 0.0)
             for row in self.judged:
                 compared = intervals.compare(_table(row, rate), _table(best, rate))
-                found.append({"of": row.name, "rate": rate, "name": best.name, **compared})
-        return found
+                differences.append({"of": row.name, "rate": rate, "name": best.name, **compared})
+        return differences
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, ready for JSON."""
@@ -141,21 +141,21 @@ def doubts(row: Row, data: FaceData) -> list[str]:
     predictor = row.predictor
     if predictor is None:
         return []
-    found = []
-    known = predictor.data_fingerprint
-    if known is None:
-        found.append("it does not record its data, so judged people may be among those it was trained on")
-    elif known != data.fingerprint():
-        found.append(
-            f"it records other data, or another split or limits ({known}; these are {data.fingerprint()}), "
+    doubts = []
+    fingerprint = predictor.data_fingerprint
+    if fingerprint is None:
+        doubts.append("it does not record its data, so judged people may be among those it was trained on")
+    elif fingerprint != data.fingerprint():
+        doubts.append(
+            f"it records other data, or another split or limits ({fingerprint}; these are {data.fingerprint()}), "
             "so judged people may be among those it was trained on"
         )
     if predictor.pose_unit is None:
-        found.append(f"it does not record the unit of its poses; it gets {row.unit}")
+        doubts.append(f"it does not record the unit of its poses; it gets {row.unit}")
     scale = predictor.landmark_scale
     if predictor.layout == "keypoint" and scale is not None and scale != data.landmark_scale:
-        found.append(f"its landmarks were scaled by {scale:g}, these are by {data.landmark_scale or 1:g}")
-    return [f"{row.name}: {doubt}" for doubt in found]
+        doubts.append(f"its landmarks were scaled by {scale:g}, these are by {data.landmark_scale or 1:g}")
+    return [f"{row.name}: {doubt}" for doubt in doubts]
 
 
 def _require_fit(predictor: Predictor, data: FaceData) -> None:
@@ -196,10 +196,10 @@ def _table(row: Row, rate: str) -> NDArray[np.float64]:
 
 
 def _row(row: Row, data: FaceData) -> dict[str, Any]:
-    held: dict[str, Any] = {"name": row.name, "kind": row.kind}
+    content: dict[str, Any] = {"name": row.name, "kind": row.kind}
     if row.predictor is not None:
         fingerprint = row.predictor.data_fingerprint
-        held |= {
+        content |= {
             "path": str(row.predictor.path),
             "sha256": row.predictor.sha256,
             "epoch": row.predictor.epoch,
@@ -207,4 +207,4 @@ def _row(row: Row, data: FaceData) -> dict[str, Any]:
             "pose_unit": row.unit,
             "trained_on_these_data": None if fingerprint is None else fingerprint == data.fingerprint(),
         }
-    return held | {"recognition": row.scores.summary().to_dict()}
+    return content | {"recognition": row.scores.summary().to_dict()}

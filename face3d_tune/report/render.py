@@ -25,9 +25,9 @@ def is_report(text: str) -> bool:
     return MARK in text or json.dumps(_JSON_MARK)[1:-1] in text
 
 
-def report(found: Findings, form: Form, language: Language, made: datetime) -> str:
+def report(findings: Findings, form: Form, language: Language, made: datetime) -> str:
     """Render the report as text. JSON has no language; its keys are those of `report.content.Content`."""
-    numbers = content(found, made)
+    numbers = content(findings, made)
     if form == "json":
         return json.dumps({**_JSON_MARK, **numbers.to_dict()}, indent=1, ensure_ascii=False) + "\n"
     document = tell(numbers, language)

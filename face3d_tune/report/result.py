@@ -44,9 +44,9 @@ def answer(content: Content, say: Words) -> list[Block]:
     elif content.ridge is not None:
         tiles.append((f"{content.ridge:.4f}", say.text("tile_ridge"), say.text("tile_ridge_hint")))
     tiles.append((f"{content.no_model:.4f}", say.text("tile_no_model"), say.text("tile_no_model_hint")))
-    found = _best(gain, best.cosine, best.trial, content.no_model, say)
+    best_block = _best(gain, best.cosine, best.trial, content.no_model, say)
     imported = [Paragraph(say("best_imported"), "note")] if best.imported else []
-    return [*blocks, Tiles(tiles), found, _model(best.cosine, content, say), _sure(content, gain, say), *imported]
+    return [*blocks, Tiles(tiles), best_block, _model(best.cosine, content, say), _sure(content, gain, say), *imported]
 
 
 def _model(cosine: float, content: Content, say: Words) -> Paragraph:
@@ -176,28 +176,28 @@ def _change(before: Entry | None, after: Entry, read: Read) -> str:
 
 def curves(content: Content, say: Words) -> list[Block]:
     """Show the best trial and the presets: settings in a table, epochs in pictures."""
-    shown = charts.series(content, say)
-    if not shown:
+    series = charts.series(content, say)
+    if not series:
         return []
     header = [say.text(f"column_{name}") for name in ("trial", *_SETTINGS, "loss", "cosine", "kept")]
     blocks: list[Block] = [Paragraph(say("curves"))]
     if content.folds > 1:
         blocks.append(Paragraph(say("of_fold_1", folds=content.folds), "note"))
-    cosine, rates = charts.curves(content, shown, say), charts.rates(shown, say)
+    cosine, rates = charts.curves(content, series, say), charts.rates(series, say)
     pictures = (("drawing_cosine", cosine), ("drawing_lr", rates))
     drawings = [Drawing(say.text(title), svg) for title, svg in pictures if svg is not None]
     if drawings:
-        legend = [*((label, kind) for label, _, kind in shown), (say.text("legend_no_model"), "level")]
+        legend = [*((label, kind) for label, _, kind in series), (say.text("legend_no_model"), "level")]
         if content.pruned_curves:
             legend.append((say.text("legend_pruned"), "faint"))
         blocks.append(Figure(drawings, legend, say("caption_curves", pruned=len(content.pruned_curves))))
-    each = [(label, charts.losses(label, entry, say)) for label, entry, _ in shown]
+    each = [(label, charts.losses(label, entry, say)) for label, entry, _ in series]
     if losses := [Drawing(label, svg) for label, svg in each if svg is not None]:
         names = (("legend_validation", "s0"), ("legend_training", "s1"), ("legend_kept", "kept"))
         blocks.append(Figure(losses, [(say.text(name), kind) for name, kind in names], say("caption_losses")))
     else:
         blocks.append(Paragraph(say("no_histories"), "note"))
-    rows = [(label, *_settings(entry, say)) for label, entry, _ in shown]
+    rows = [(label, *_settings(entry, say)) for label, entry, _ in series]
     rows += [(f"{say.preset(e.name)} = {e.same_as}", *_settings(e, say)) for e in content.presets if e.same_as]
     return [*blocks, Table(header, rows, marked=0 if content.best else None), Paragraph(say("loss_note"), "note")]
 
@@ -224,8 +224,8 @@ def _settings(entry: Entry, say: Words) -> list[str]:
 
 def by_yaw(content: Content, say: Words) -> list[Block]:
     """Show the cosine by head turn."""
-    shown = [row for row in charts.series(content, say) if row[1].by_yaw]
-    drawing = charts.by_yaw(content, shown, say)
+    series = [row for row in charts.series(content, say) if row[1].by_yaw]
+    drawing = charts.by_yaw(content, series, say)
     if drawing is None:
         return []
     bands = list(content.no_model_by_yaw)
@@ -234,8 +234,8 @@ def by_yaw(content: Content, say: Words) -> list[Block]:
     if content.kernel_ridge is not None:
         rows.append((say.text("kernel_ridge"), *(_two(content.kernel_ridge_by_yaw.get(band)) for band in bands)))
     first = len(rows)
-    rows += [(label, *(_two(entry.by_yaw.get(band)) for band in bands)) for label, entry, _ in shown]
-    legend = [(label, kind) for label, _, kind in shown] + [(say.text("no_model"), "kept")]
+    rows += [(label, *(_two(entry.by_yaw.get(band)) for band in bands)) for label, entry, _ in series]
+    legend = [(label, kind) for label, _, kind in series] + [(say.text("no_model"), "kept")]
     return [
         Paragraph(say("yaw")),
         Columns(
