@@ -70,11 +70,11 @@ def dashboard(
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = Storage.parse(storage)
-    kept = None if artifacts is None else Artifacts.parse(artifacts, to_write=False)
+    store = None if artifacts is None else Artifacts.parse(artifacts, to_write=False)
     if token == "auto":
         token = secrets.token_hex(16)
 
-    shown = f"?token={token}" if token else ""
+    query = f"?token={token}" if token else ""
 
     def warn(line: str) -> None:
         say(f"warning: {line}", err=True)
@@ -88,15 +88,15 @@ def dashboard(
             allow_changes=allow_changes,
             token=token,
             public_urls=public_urls,
-            artifacts=kept,
+            artifacts=store,
             say=warn,
         ) as server,
     ):
         name = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-        url = f"http://{name}:{server.server_port}/{shown}"
+        url = f"http://{name}:{server.server_port}/{query}"
         say(f"dashboard of {place} at {url} (Ctrl-C ends it)")
         for public in public_urls:
-            say(f"visitors open {public.rstrip('/')}/{shown}")
+            say(f"visitors open {public.rstrip('/')}/{query}")
         if allow_changes:
             warn("visitors can rename and delete studies")
         if browser:

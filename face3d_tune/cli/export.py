@@ -221,9 +221,9 @@ def _check(
     from face3d_tune.errors import DataError, ScriptError
     from face3d_tune.script.check import difference, endings_interrupt, try_script, wrong_model
 
-    held = StudyAttr.data.of(stored.study_attrs)
+    attr = StudyAttr.data.of(stored.study_attrs)
     try:
-        data = load(folder, **recorded_selection(held))
+        data = load(folder, **recorded_selection(attr))
     except DataError as error:
         raise ScriptError(f"--data_dir {use.data_dir} cannot be used: {error.message}", error.hint) from error
     say(f"check: one epoch of {script.path} with {python}, in a temporary folder; Ctrl-C ends it", err=True)

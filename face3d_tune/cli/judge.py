@@ -75,37 +75,37 @@ def judge(
     judgement = judged_by(models, data, part, unit=unit, device=chosen)
     for line in (line for row in judgement.rows for line in doubts(row, data)):
         say(f"note: {line}", err=True)
-    found = {**judgement.to_dict(), "device": device_name(chosen)}
+    result = {**judgement.to_dict(), "device": device_name(chosen)}
     if part == "test":
-        found["looks"] = _count(place, found) if counted else None
+        result["looks"] = _count(place, result) if counted else None
     if as_json:
-        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(result, indent=1, ensure_ascii=False))
         return
     from face3d_tune.cli.table import judged
 
-    judged(found)
+    judged(result)
     if part == "test":
-        _tell_count(found, place)
+        _tell_count(result, place)
 
 
-def _count(place: "Storage", found: "Mapping[str, Any]") -> "Sequence[Mapping[str, Any]] | None":
+def _count(place: "Storage", result: "Mapping[str, Any]") -> "Sequence[Mapping[str, Any]] | None":
     """Store this evaluation with the studies on these data; return all evaluations so far, None without a study."""
     from face3d_tune.refit import looks
 
-    names = [row["name"] for row in found["rows"] if row["kind"] == "checkpoint"]
+    names = [row["name"] for row in result["rows"] if row["kind"] == "checkpoint"]
     command = shlex.join(["face3d-tune", "judge", *names, "--part", "test"])
-    look = {"time": found["time"], "command": command, "compared": names}
+    look = {"time": result["time"], "command": command, "compared": names}
     with place.opened() as opened:
-        return looks.record(opened, found["data"]["fingerprint"], look)
+        return looks.record(opened, result["data"]["fingerprint"], look)
 
 
-def _tell_count(found: "Mapping[str, Any]", place: "Storage") -> None:
+def _tell_count(result: "Mapping[str, Any]", place: "Storage") -> None:
     from face3d_tune.analysis import confirmation
 
-    if found["looks"] is not None:
-        say(confirmation.looks(found))
+    if result["looks"] is not None:
+        say(confirmation.looks(result))
         return
     say(
         f"This evaluation on the test people is not recorded anywhere: {place} holds no study on these data "
-        f"({found['data']['fingerprint']})."
+        f"({result['data']['fingerprint']})."
     )

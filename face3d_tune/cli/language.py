@@ -7,7 +7,7 @@ of the table are translated. The kinds of placeholders:
     {name}      any text
     {n}, {n1}   a number
     {ns}        numbers, separated by commas
-    {name!}     a sentence of the table, or nothing that needs a translation
+    {name!}     sentences of the table alone, or text without Latin letters
     {name~}     any text; its words are translated too, not only its sentences
     {name=}     any text, which stays as it is, such as a command
     {_s}        letters that the Chinese sentence omits, such as the s of a plural
@@ -36,8 +36,8 @@ _PLACEHOLDER = re.compile(r"\{(\w+)([!~=]?)\}")
 _NUMBER = re.compile(r"[+-]?\d[\d.,:e+–-]*|nan|–")
 _SEPARATORS = {"; ": "；", ": ": "：", ", ": "，"}
 _SEPARATOR = re.compile("; |: |, ")
-_SPACE = re.compile("(?<=[\u4e00-\u9fff）：；，。]) (?=[\u4e00-\u9fff（])")  # that stands beside Latin letters only
-_MOST_PARTS = 12  # of a line; what has more comes from another program
+_SPACE = re.compile("(?<=[\u4e00-\u9fff）：；，。]) (?=[\u4e00-\u9fff（])")  # a space stands beside Latin letters only
+_MOST_PARTS = 12  # of a line; one with more comes from another program
 
 _chosen = "en"
 
@@ -99,7 +99,7 @@ def padded(text: str, columns: int) -> str:
 
 
 def width(text: str) -> int:
-    """Count the columns that a terminal needs for it."""
+    """Count the columns that a terminal needs for a text."""
     return sum(2 if east_asian_width(each) in "WF" else 1 for each in text)
 
 
@@ -122,11 +122,11 @@ class Template:
             return None
         texts = []
         for literal in between:
-            found = text.find(literal, at, end)
-            if found < 0:
+            place = text.find(literal, at, end)
+            if place < 0:
                 return None
-            texts.append(text[at:found])
-            at = found + len(literal)
+            texts.append(text[at:place])
+            at = place + len(literal)
         texts.append(text[at:end])
         values = {}
         for (name, kind), each in zip(self.placeholders, texts, strict=True):
@@ -137,7 +137,7 @@ class Template:
 
     def filled(self, values: Mapping[str, str]) -> str:
         """Return the Chinese sentence with these values."""
-        text = _PLACEHOLDER.sub(lambda found: values[found[1]], self.chinese)
+        text = _PLACEHOLDER.sub(lambda match: values[match[1]], self.chinese)
         return _SPACE.sub("", text)
 
 
@@ -166,7 +166,7 @@ def read() -> dict[str, dict[str, str]]:
 
 def template(english: str, chinese: str) -> Template:
     """Take an entry of the table apart."""
-    placeholders = tuple((found[1], found[2]) for found in _PLACEHOLDER.finditer(english))
+    placeholders = tuple((match[1], match[2]) for match in _PLACEHOLDER.finditer(english))
     return Template(tuple(_PLACEHOLDER.split(english)[::3]), placeholders, chinese)
 
 
@@ -176,26 +176,26 @@ def _line(line: str) -> str:
     for label, chinese in _table().labels.items():
         if rest.startswith(label):
             return line[: -len(rest)] + chinese + _line(rest.removeprefix(label))
-    return line if (found := _sentence(line)) is None else found
+    return line if (sentence := _sentence(line)) is None else sentence
 
 
 @functools.lru_cache(maxsize=1024)
 def _sentence(text: str, words: bool = False) -> str | None:
     """Return a sentence in Chinese, as wide as before if spaces follow it; None if the table knows no part of it."""
     core = text.strip()
-    found = _whole(core) or (_table().words.get(core) if words else None) or _parts(core, words)
-    if found is None:
+    chinese = _whole(core) or (_table().words.get(core) if words else None) or _parts(core, words)
+    if chinese is None:
         return None
     start = text.index(core)
     tail = len(text) - start - len(core)
-    return text[:start] + (padded(found, width(core) + tail - 1) + " " if tail else found)
+    return text[:start] + (padded(chinese, width(core) + tail - 1) + " " if tail else chinese)
 
 
 def _whole(text: str) -> str | None:
     """Return the Chinese of a text that is one sentence of the table."""
     table = _table()
-    if (known := table.sentences.get(text)) is not None:
-        return known
+    if (sentence := table.sentences.get(text)) is not None:
+        return sentence
     for each in table.templates:
         if (values := each.match(text)) is not None:
             return each.filled(values)
@@ -216,10 +216,10 @@ def _parts(text: str, words: bool) -> str | None:
                 first = f"{before[1]}（{inner}）"
             if first or rest:
                 return (first or head) + _SEPARATORS[cut[0]] + (rest or tail)
-    if found := re.fullmatch(r"(.*?) ?\((.+)\)(.?)", text):
-        outside, inside = _sentence(found[1], words), _sentence(found[2], words)
+    if match := re.fullmatch(r"(.*?) ?\((.+)\)(.?)", text):
+        outside, inside = _sentence(match[1], words), _sentence(match[2], words)
         if outside or inside:
-            return f"{outside or found[1]}（{inside or found[2]}）{found[3]}"
+            return f"{outside or match[1]}（{inside or match[2]}）{match[3]}"
     return None
 
 
@@ -232,14 +232,14 @@ def _value(text: str, name: str, kind: str) -> str | None:
         return text if re.fullmatch(r"\w*", text) else None
     if kind == "=":
         return None if "; " in text else text  # then another sentence follows
-    if kind == "!" and not _known(text.strip()):
+    if kind == "!" and not _covers(text.strip()):
         return None
-    found = _sentence(text, kind == "~") if kind or " " in text else None
-    return text if found is None else found
+    chinese = _sentence(text, kind == "~") if kind or " " in text else None
+    return text if chinese is None else chinese
 
 
-def _known(text: str) -> bool:
+def _covers(text: str) -> bool:
     """Tell whether the table has all of a text, as one sentence or as several."""
     if not re.search("[A-Za-z]", text) or _whole(text) is not None:
         return True
-    return any(_whole(text[: cut.start()]) and _known(text[cut.end() :]) for cut in _SEPARATOR.finditer(text))
+    return any(_whole(text[: cut.start()]) and _covers(text[cut.end() :]) for cut in _SEPARATOR.finditer(text))

@@ -142,8 +142,8 @@ def _interrupted() -> int:
 
 def _is_interrupt(error: BaseException) -> bool:
     """Tell whether Ctrl-C interrupted an import, which then reports a broken module."""
-    chain, known = error, isinstance(error, ImportError | SystemError)
-    while known and (before := chain.__cause__ or chain.__context__):
+    chain, by_import = error, isinstance(error, ImportError | SystemError)
+    while by_import and (before := chain.__cause__ or chain.__context__):
         if isinstance(chain := before, KeyboardInterrupt):
             return True
     return False

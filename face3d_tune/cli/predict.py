@@ -68,7 +68,7 @@ def predict(
     )
     check_fits(model, views)
     unit = unit or _unit(model, views)
-    about = _shown(
+    about = _with_bar(
         len(views),
         lambda after_rows: write(model, views, unit, out, device=device_name(chosen), after_rows=after_rows),
     )
@@ -112,7 +112,7 @@ def _unit(model: "Predictor", views: "Views") -> "PoseUnit":
     return unit
 
 
-def _shown(rows: int, work: "Callable[[Callable[[int], object]], dict[str, Any]]") -> dict[str, Any]:
+def _with_bar(rows: int, work: "Callable[[Callable[[int], object]], dict[str, Any]]") -> dict[str, Any]:
     """Run `work` with a bar on a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 

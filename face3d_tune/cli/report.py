@@ -66,11 +66,11 @@ def report(
     form = form or _form(out)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with Storage.parse(storage).opened() as opened:
-        found = find(find_study(opened, study or study_name))
-    path = None if out == "-" else Path(out or f"report-{_file_name(found.name)}.{form}")
+        findings = find(find_study(opened, study or study_name))
+    path = None if out == "-" else Path(out or f"report-{_file_name(findings.name)}.{form}")
     if path is not None and not force:
         _check(path)
-    text = tell(found, form, language, datetime.now().astimezone())
+    text = tell(findings, form, language, datetime.now().astimezone())
     if path is None:
         click.echo(text, nl=False)
         return
