@@ -1,6 +1,6 @@
-"""Rotations of the people, so that every person is judged once by models trained on others.
+"""Rotations of the people: every person is a test person once, for models trained on others.
 
-With the ordinary split a tenth of the people judges. In K rotations every person does, at K times the trainings.
+The ordinary split has a tenth of the people as test people. K rotations have all of them, at K times the trainings.
 """
 
 import random
@@ -11,19 +11,20 @@ from face3d_tune.data.pairs import PARTS, Part
 from face3d_tune.errors import ConfigError
 
 ROTATIONS = 5
-FEWEST_ROTATIONS = 3  # one block each to judge, to validate and to train
-_VALIDATING = 5  # a block of five validates, two of ten
+FEWEST_ROTATIONS = 3  # one block each to test, to validate and to train
+_VALIDATING = 5  # one block of five validates, two of ten
 
 
 def rotations(data: FaceData, of: int = ROTATIONS, *, seed: int) -> list[FaceData]:
     """Return the data of every rotation: the same pairs, with other people in training, validation and test.
 
-    The test people of a rotation are those that its models judge. Over all rotations every person with pairs is one of
-    them once; `rotate_people` says how the people are cut. Each rotation has a fingerprint of its own. Everything that
-    is fitted to people, ridge regression's penalty included, is fitted to its training people anew.
+    Over all rotations every person with pairs is a test person once; `rotate_people` says how the people are cut. Each
+    rotation has a fingerprint of its own. Whatever is fitted to people, ridge regression's penalty included, is fitted
+    to the training people of each rotation.
 
-    The judged people of one rotation train the others, so their results depend on each other a little. No estimate of
-    that dependence is without bias (Bengio & Grandvalet, 2004, JMLR 5:1089): an interval over all people leaves it out.
+    The test people of one rotation train the models of the others, so results depend on each other a little. No
+    estimate of that dependence is without bias (Bengio & Grandvalet, 2004, JMLR 5:1089): an interval over all people
+    ignores it.
 
     Args:
         data: Data split by person.
@@ -46,12 +47,12 @@ def rotations(data: FaceData, of: int = ROTATIONS, *, seed: int) -> list[FaceDat
 def rotate_people(people: Sequence[str], of: int, seed: int) -> list[dict[Part, tuple[str, ...]]]:
     """Return the people of each part in every rotation.
 
-    The people are shuffled with the seed and cut into `of` blocks, equal up to one person. Rotation k judges block k.
-    The fifth of the blocks that follows it, at least one, validates: it chooses the best epoch. The others train. With
-    five blocks three fifths of the people train, as in the ordinary split (trainer contract §2).
+    The people are shuffled with the seed and cut into `of` blocks, equal up to one person. Block k holds the test
+    people of rotation k. The next fifth of the blocks, at least one, validates: it chooses the best epoch. The others
+    train. With five blocks three fifths of the people train, as in the ordinary split (trainer contract §2).
 
-    Over all rotations every person judges once and validates equally often. Raises ConfigError if there are fewer
-    people than blocks, or fewer than three blocks.
+    Over all rotations every person is a test person once and validates equally often. Raises ConfigError if there are
+    fewer people than blocks, or fewer than three blocks.
     """
     if of < FEWEST_ROTATIONS:
         raise ConfigError(
@@ -65,15 +66,15 @@ def rotate_people(people: Sequence[str], of: int, seed: int) -> list[dict[Part, 
     blocks = [shuffled[place::of] for place in range(of)]
     validating = max(1, round(of / _VALIDATING))
 
-    def parts(judged: int) -> dict[Part, tuple[str, ...]]:
-        following = [blocks[(judged + step) % of] for step in range(1, of)]
+    def parts(number: int) -> dict[Part, tuple[str, ...]]:
+        following = [blocks[(number + step) % of] for step in range(1, of)]
         return {
             "train": _together(following[validating:]),
             "validation": _together(following[:validating]),
-            "test": tuple(blocks[judged]),
+            "test": tuple(blocks[number]),
         }
 
-    return [parts(judged) for judged in range(of)]
+    return [parts(number) for number in range(of)]
 
 
 def _together(blocks: Sequence[Sequence[str]]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Lines for a waiting person from below the command line, which prints them in the person's language."""
+"""Notices for a waiting person, from rooms below `cli`, which prints them in the person's language."""
 
 import sys
 from collections.abc import Callable

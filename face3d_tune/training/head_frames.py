@@ -1,7 +1,7 @@
-"""Landmarks in frames of the head, in which they show whose face it is and not where it looks.
+"""Landmarks in frames of the head: a face has about the same landmarks, wherever it looks.
 
-A frame is fixed by training people only. Which of them helps is for cross-validation to say: files differ in the
-meaning, order and sign of their angles, and in how exact their landmarks are.
+Training people alone fix a frame. Cross-validation chooses one, because files differ in the meaning, order and sign of
+their angles, and in how exact their landmarks are.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ def frames(data: FaceData) -> Mapping[str, Frame]:
 
     - AS_THEY_ARE: the landmarks of the files.
     - TURNED_BACK: rotated by the three angles, in the order and with the signs by which the landmarks vary least.
-    - ALIGNED: each view rotated onto the mean of the near-frontal ones (Kabsch, 1976), whatever its angles say.
+    - ALIGNED: each view rotated onto the mean of the near-frontal ones (Kabsch, 1976), without its angles.
     """
     views = np.unique(data.parts["train"][:, 1])
     landmarks, poses = data.landmarks[views].astype(np.float64), data.poses[views]

@@ -30,8 +30,8 @@ PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
 GAMMAS = (0.25, 0.5, 1.0, 2.0, 4.0)
 FOLDS = 3  # of training people, to choose among them
 CENTRES = 2000  # at most, spread evenly over people and turn; every training view, if there are no more
-CENTRES_TO_CHOOSE = 1000  # at most, in cross-validation: with fewer it prefers a smoother kernel than all need
-PAIRS_TO_CHOOSE = 6000  # at most, to choose all but λ, which grows with the views of a person and so needs them all
+CENTRES_TO_CHOOSE = 1000  # at most, in cross-validation: fewer would favour a kernel smoother than CENTRES need
+PAIRS_TO_CHOOSE = 6000  # at most, for all but λ: it grows with the views of a person, so all pairs choose it
 
 _LANDMARK_WIDTH = 8.0 * 15
 _ANGLE_SHARE, _ANGLE_WIDTH = 0.2, 0.5
@@ -53,7 +53,7 @@ class Choice:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Self:
-        """Read what a study stores; whatever else stands there is no part of it."""
+        """Read a choice from what a study stores; other keys are ignored."""
         return cls(stored["landmarks"], stored["gamma"], stored["penalty"])
 
 
@@ -114,10 +114,10 @@ def choose(data: FaceData) -> Choice:
     fold = persons(pairs) % FOLDS
     if len(np.unique(fold)) < 2:
         return replace(START, penalty=PENALTIES[0])
-    known: dict[str, Frame | None] = {NO_LANDMARKS: None}
+    by_name: dict[str, Frame | None] = {NO_LANDMARKS: None}
     if np.ptp(data.landmarks[pairs[:, 1]], axis=0).any():
-        known |= frames(data)
-    inputs = {name: _inputs(data, frame) for name, frame in known.items()}
+        by_name |= frames(data)
+    inputs = {name: _inputs(data, frame) for name, frame in by_name.items()}
     some = _spread(data, pairs, PAIRS_TO_CHOOSE)
 
     @cache
@@ -125,17 +125,17 @@ def choose(data: FaceData) -> Choice:
         return _Folds(data, inputs[landmarks], pairs[some], fold[some], gamma)
 
     @cache
-    def judge(choice: Choice) -> float:
+    def score(choice: Choice) -> float:
         return folds(choice.landmarks, choice.gamma).cosine(choice.penalty)
 
     def with_best_penalty(choice: Choice) -> Choice:
         return replace(
-            choice, penalty=_climb(PENALTIES, choice.penalty, lambda each: judge(replace(choice, penalty=each)))
+            choice, penalty=_climb(PENALTIES, choice.penalty, lambda each: score(replace(choice, penalty=each)))
         )
 
     start = with_best_penalty(START)
-    best = max((replace(start, landmarks=name) for name in inputs), key=judge)
-    best = replace(best, gamma=_climb(GAMMAS, best.gamma, lambda gamma: judge(replace(best, gamma=gamma))))
+    best = max((replace(start, landmarks=name) for name in inputs), key=score)
+    best = replace(best, gamma=_climb(GAMMAS, best.gamma, lambda gamma: score(replace(best, gamma=gamma))))
     if len(some) == len(pairs):
         return with_best_penalty(best)
     every = _Folds(data, inputs[best.landmarks], pairs, fold, best.gamma)
@@ -156,7 +156,7 @@ def _climb(options: Sequence[float], start: float, score: Callable[[float], floa
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Views:
-    """What the kernel compares, [n, …] each, scaled so that a squared distance is an exponent; γ is left out."""
+    """The inputs of the kernel, [n, …] each, scaled so that squared distances are its exponents, except for γ."""
 
     embeddings: Matrix  # of length 1
     landmarks: Matrix | None
@@ -169,7 +169,7 @@ class _Views:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Inputs:
-    """How rows of the files become views."""
+    """The transformation from rows of the files to `_Views`, fitted to training views."""
 
     frame: Frame | None  # None: no landmarks
     mean: Matrix  # [15], as the next
@@ -220,7 +220,7 @@ class _Folds:
 
 
 def _space(data: FaceData, inputs: _Inputs, pairs: Pairs, gamma: float) -> tuple[_Views, Matrix]:
-    """Return the views of these pairs as centres, and W: with K the kernel, K[·, centres] W has inner products K."""
+    """Return the views of these pairs as centres, and W: rows of K[·, centres] · W have inner products K."""
     centres = inputs.of(data, np.unique(pairs[:, 1]))
     among = _kernel(centres, centres, gamma)
     among[np.diag_indices_from(among)] += _JITTER
@@ -235,16 +235,16 @@ def _solve(gram: Matrix, penalty: float, right: Matrix) -> Matrix:
 def _kernel(views: _Views, centres: _Views, gamma: float, weights: Matrix | None = None) -> Matrix:
     """Return the kernel of every view with every centre, [views, centres], or that times `weights`."""
     width = len(centres.angles) if weights is None else weights.shape[1]
-    found = np.empty((len(views.angles), width))
-    for begin in range(0, len(found), _ROWS):
+    product = np.empty((len(views.angles), width))
+    for begin in range(0, len(product), _ROWS):
         rows = slice(begin, begin + _ROWS)
         some = views.part(rows)
         kernel = _similar(some.embeddings, centres.embeddings, gamma)
         if some.landmarks is not None and centres.landmarks is not None:
             kernel += _similar(some.landmarks, centres.landmarks, 1)
         kernel *= _ANGLE_SHARE + _similar(some.angles, centres.angles, 1)
-        found[rows] = kernel if weights is None else kernel @ weights
-    return found
+        product[rows] = kernel if weights is None else kernel @ weights
+    return product
 
 
 def _similar(one: Matrix, other: Matrix, gamma: float) -> Matrix:
@@ -258,7 +258,7 @@ def _similar(one: Matrix, other: Matrix, gamma: float) -> Matrix:
 
 
 def _spread(data: FaceData, pairs: Pairs, most: int) -> Rows:
-    """Return the places of all pairs, or of so many: evenly over the people, and over each person's turns."""
+    """Return the indices of at most `most` pairs, spread evenly over people and the turns of each."""
     if len(pairs) <= most:
         return np.arange(len(pairs))
     ordered = np.lexsort((data.yaw[pairs[:, 1]], persons(pairs)))

@@ -31,9 +31,9 @@ from face3d_tune.data.yaw_bands import YAW_BANDS
 ALL, POOLED = "all", "pooled"
 WHERE = (ALL, *YAW_BANDS, POOLED)  # the queries whose values are averaged: of all views, of a band, or pooled
 TEMPERATURE = 0.1  # τ, in units of cosine
-FALSE_ACCEPTS = 100  # impostor pairs for each that the threshold accepts: FAR 1 %
+FALSE_ACCEPTS = 100  # the threshold accepts one impostor pair in so many: FAR 1 %
 _TIE = 1e-12  # products of equal embeddings differ by less, embeddings of different faces by more
-_SHORTEST = 1e-8  # as `losses.cosines` has it
+_SHORTEST = 1e-8  # least length by which a vector is divided, as in `losses.cosines`
 _CELLS = 2**21  # scores in memory at a time
 
 Predictions = NDArray[Any] | Tensor  # [pairs, F]
@@ -73,7 +73,7 @@ class Recognition:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` gave."""
+        """Read the result of `to_dict`."""
         by_yaw = {band: Rates(**rates) for band, rates in stored["by_yaw"].items()}
         rates = {"all": Rates(**stored["all"]), "by_yaw": by_yaw, "pooled": Rates(**stored["pooled"])}
         return cls(**{**stored, **rates})
@@ -141,7 +141,7 @@ class Gallery:
 
 
 class Judging:
-    """Takes predictions of the pairs of a gallery's part, piece by piece in their order, and gives the scores."""
+    """The scores of a gallery's part, from predictions that come piece by piece, in the order of its pairs."""
 
     def __init__(self, gallery: Gallery) -> None:
         self._gallery, self._pairs, self._views = gallery, 0, 0
@@ -170,7 +170,7 @@ class Judging:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcomes:
-    """What becomes of each query. Thresholds are NaN without impostors."""
+    """The outcome of each query. Thresholds are NaN without impostors."""
 
     own: Values  # [queries], score with the own person
     rival_judged: Values  # [queries], highest score with another person of the gallery; -inf if there is none
@@ -180,7 +180,7 @@ class Outcomes:
     threshold_enrolled: float
 
     def values(self) -> Values:
-        """Return what RATES average, [rates, queries]."""
+        """Return the value of each rate for each query, [rates, queries]."""
         won = [self.own > rival + _TIE for rival in (self.rival_judged, self.rival_enrolled)]
         accepted = [
             np.full(len(self.own), np.nan) if np.isnan(threshold) else self.own > threshold + _TIE
@@ -231,13 +231,13 @@ class Scores:
 
 
 class _Tally:
-    """Takes queries a piece at a time. Memory: four numbers a query, and a fiftieth of all scores."""
+    """The outcomes of queries that come piece by piece. Memory: four numbers a query, and a fiftieth of all scores."""
 
     def __init__(self, gallery: Gallery, queries: int) -> None:
         self._gallery, self._queries = gallery, 0
-        self._found = gallery._fronts.new_empty(4, queries)
+        self._outcomes = gallery._fronts.new_empty(4, queries)
         sizes = gallery.judged, gallery.enrolled
-        self._thresholds = [_Threshold(queries * (size - 1), self._found) for size in sizes]
+        self._thresholds = [_Threshold(queries * (size - 1), self._outcomes) for size in sizes]
 
     def add(self, queries: Tensor, owner: Tensor) -> None:
         """Take unit vectors [B, F] of these people [B], as numbers in the gallery."""
@@ -246,45 +246,47 @@ class _Tally:
         identity = own - TEMPERATURE * torch.logsumexp(scores / TEMPERATURE, 1)
         strangers = scores.scatter_(1, owner, -torch.inf)
         galleries = strangers[:, : self._gallery.judged], strangers
-        found = torch.stack([own, *(each.amax(1) for each in galleries), identity])
-        self._found[:, self._queries : self._queries + len(queries)] = found
+        outcomes = torch.stack([own, *(each.amax(1) for each in galleries), identity])
+        self._outcomes[:, self._queries : self._queries + len(queries)] = outcomes
         self._queries += len(queries)
         for threshold, each in zip(self._thresholds, galleries, strict=True):
             threshold.add(each.flatten())
 
     def end(self) -> Outcomes:
-        """Return what became of the queries."""
-        return Outcomes(*self._found.cpu().numpy(), *(threshold.value() for threshold in self._thresholds))
+        """Return the outcome of each query."""
+        return Outcomes(*self._outcomes.cpu().numpy(), *(threshold.value() for threshold in self._thresholds))
 
 
 class _Threshold:
-    """The lowest score that at most one in FALSE_ACCEPTS of so many impostors exceeds.
+    """The lowest score that at most one of FALSE_ACCEPTS impostors exceeds.
 
-    Memory for twice as many scores is taken at once: pieces of it between larger ones would tear holes into the heap.
+    It allocates all its memory at once, for twice the scores above the threshold: growing would fragment the heap.
     """
 
     def __init__(self, impostors: int, like: Tensor) -> None:
-        self._wanted = impostors // FALSE_ACCEPTS + 1  # it is the score after the accepted ones, from the highest on
-        self._held = like.new_empty(2 * self._wanted if impostors else 0)
+        self._wanted = (
+            impostors // FALSE_ACCEPTS + 1
+        )  # from the highest score on, the threshold is the first not accepted
+        self._scores = like.new_empty(2 * self._wanted if impostors else 0)
         self._count, self._floor = 0, -math.inf
 
     def add(self, scores: Tensor) -> None:
-        """Take scores of impostors, [n]; -inf is none."""
-        if not len(self._held):
+        """Take scores of impostors, [n]; -inf stands for no score."""
+        if not len(self._scores):
             return
         if self._floor > -math.inf:
             scores = scores[scores > self._floor]
         scores = _highest(scores, self._wanted)
-        if self._count + len(scores) > len(self._held):
-            highest = _highest(self._held[: self._count], self._wanted)
+        if self._count + len(scores) > len(self._scores):
+            highest = _highest(self._scores[: self._count], self._wanted)
             self._count, self._floor = len(highest), float(highest.min())
-            self._held[: self._count] = highest
-        self._held[self._count : self._count + len(scores)] = scores
+            self._scores[: self._count] = highest
+        self._scores[self._count : self._count + len(scores)] = scores
         self._count += len(scores)
 
     def value(self) -> float:
         """Return the threshold; NaN without impostors."""
-        return float(_highest(self._held[: self._count], self._wanted).min()) if self._count else math.nan
+        return float(_highest(self._scores[: self._count], self._wanted).min()) if self._count else math.nan
 
 
 def _means(values: Values, group: NDArray[np.int64], groups: int) -> Values:
@@ -298,8 +300,8 @@ def _means(values: Values, group: NDArray[np.int64], groups: int) -> Values:
 
 def _rates(means: Values) -> Rates:
     """Average [rates, people] over the people who have a value."""
-    known = [each[~np.isnan(each)] for each in means]
-    return Rates(*(float(each.mean()) if len(each) else None for each in known))
+    columns = [each[~np.isnan(each)] for each in means]
+    return Rates(*(float(each.mean()) if len(each) else None for each in columns))
 
 
 def _unit(vectors: Tensor) -> Tensor:
