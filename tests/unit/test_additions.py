@@ -1,6 +1,7 @@
 """What is added to optuna-dashboard's answers: notes, figures, artifacts, columns; and what is left as it was."""
 
 import json
+import shutil
 import threading
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -16,18 +17,28 @@ from face3d_tune.dashboard.notes import study_note, trial_note
 from face3d_tune.dashboard.server import make_dashboard
 from face3d_tune.errors import ConfigError
 from face3d_tune.storage.artifacts import Artifacts, best_weights, unique_name
+from face3d_tune.storage.database import Storage
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """The file of a study: two presets, a better trial, a pruned one and one that failed."""
+    path = tmp_path_factory.mktemp("filled") / "studies.db"
+    with Storage.parse(f"sqlite:///{path.as_posix()}").opened(create=True) as storage:
+        study = our_study(storage, "faces <b>|*", no_model_by_yaw={"0-15": 0.7, "15-45": 0.5, "45-90": None})
+        add_trial(study, "COMPLETE", [0.4, 0.6, 0.5], preset="baseline")
+        add_trial(study, "COMPLETE", [0.4, 0.58], preset="recommended")
+        add_trial(study, "COMPLETE", [0.5, 0.65], pose_unit="radians")
+        add_trial(study, "PRUNED", [0.2])
+        add_trial(study, "FAIL", [], error="no memory")
+    return path
 
 
 @pytest.fixture
-def study(sqlite):
-    """Two presets, a better trial, a pruned one and one that failed."""
-    study = our_study(sqlite, "faces <b>|*", no_model_by_yaw={"0-15": 0.7, "15-45": 0.5, "45-90": None})
-    add_trial(study, "COMPLETE", [0.4, 0.6, 0.5], preset="baseline")
-    add_trial(study, "COMPLETE", [0.4, 0.58], preset="recommended")
-    add_trial(study, "COMPLETE", [0.5, 0.65], pose_unit="radians")
-    add_trial(study, "PRUNED", [0.2])
-    add_trial(study, "FAIL", [], error="no memory")
-    return study
+def study(sqlite, sqlite_url, filled):
+    """That study, to be changed."""
+    shutil.copyfile(filled, Storage.parse(sqlite_url).sqlite_file)
+    return optuna.load_study(study_name="faces <b>|*", storage=sqlite)
 
 
 @pytest.fixture
