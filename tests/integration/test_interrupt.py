@@ -263,7 +263,7 @@ def test_signals_are_left_alone_in_a_thread_that_gets_none():
 # Several trials at once, in processes of their own
 
 
-AT_ONCE = ("--engine", "batched", "--trials", "12", "--epochs", "60")
+AT_ONCE = ("--engine", "batched", "--trials", "6", "--epochs", "60")
 
 
 @contextlib.contextmanager
@@ -340,9 +340,9 @@ def test_a_signal_puts_all_running_trials_back_and_leaves_no_process(place, data
     if number == signal.SIGINT:
         rest = call(*search(data_folder), *AT_ONCE, "--slots", 2, cwd=place)
         assert rest.code == 0, rest.err
-        assert "12 of 12 trials finished" in rest.err
+        assert "6 of 6 trials finished" in rest.err
         states = [trial.state.name for trial in read_trials(place)]
-        assert sorted(states) == ["COMPLETE"] * 12 + ["FAIL"] * slots
+        assert sorted(states) == ["COMPLETE"] * 6 + ["FAIL"] * slots
         assert [preset for preset, *_ in finished(place) if preset] == ["first"]
 
 
@@ -380,7 +380,7 @@ def test_the_processes_of_a_search_that_is_killed_end_by_themselves_and_the_next
     running = [trial.number for trial in read_trials(place) if trial.state == TrialState.RUNNING]
     assert len(running) == 2
 
-    rest = call(*search(data_folder), "--epochs", 60, "--trials", 5, cwd=place)  # by the other engine
+    rest = call(*search(data_folder), "--epochs", 60, "--trials", 3, cwd=place)  # by the other engine
     assert rest.code == 0, rest.err
     assert "2 trial(s) without a living worker: queued again" in rest.err
     trials = read_trials(place)
