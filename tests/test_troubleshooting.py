@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,22 @@ PAGE = (Path(__file__).parent.parent / "docs" / "troubleshooting.md").read_text(
 QUOTED = re.findall(r"^    \$ face3d-tune (.+)\n((?:    (?:error|hint): .+\n)+)", PAGE, flags=re.MULTILINE)
 
 
-@pytest.fixture
-def place(tmp_path):
-    """A folder with a study of two trials in the default storage, and a third that was added by hand."""
-    with Storage.parse(f"sqlite:///{(tmp_path / 'face3d_tune.db').as_posix()}").opened(create=True) as opened:
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A study of two trials, and a third that was added by hand."""
+    file = tmp_path_factory.mktemp("stored") / "face3d_tune.db"
+    with Storage.parse(f"sqlite:///{file.as_posix()}").opened(create=True) as opened:
         study = our_study(opened, "default")
         add_trial(study, "COMPLETE", [0.5])
         add_trial(study, "COMPLETE", [0.6])
         study.add_trial(create_trial(value=0.9))
+    return file
+
+
+@pytest.fixture
+def place(tmp_path, stored):
+    """A folder with this study in the default storage."""
+    shutil.copy(stored, tmp_path)
     return tmp_path
 
 
