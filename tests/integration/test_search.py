@@ -307,13 +307,13 @@ def test_training_a_stored_config_with_its_seed_gives_the_same_value_bit_for_bit
 # How much is tried
 
 
-def test_trials_is_how_many_finished_trials_the_study_holds_in_the_end(storage, quick, data, undisturbed):
-    assert searched(storage, quick, data, 5).finished() == 5
-    continued = searched(storage, quick, data, TRIALS)
+def test_trials_is_how_many_finished_trials_the_study_holds_in_the_end(sqlite, quick, data, undisturbed):
+    assert searched(sqlite, quick, data, 5).finished() == 5
+    continued = searched(sqlite, quick, data, TRIALS)
     assert (continued.finished(), len(continued.study.trials)) == (TRIALS, TRIALS)
     assert found(continued.study) == undisturbed  # in two pieces or in one
     for fewer in (TRIALS, 3):
-        assert len(searched(storage, quick, data, fewer).study.trials) == TRIALS
+        assert len(searched(sqlite, quick, data, fewer).study.trials) == TRIALS
 
 
 def test_a_search_ends_when_a_trial_reaches_the_target(sqlite, quick, data):
