@@ -12,6 +12,7 @@ from face3d_tune.report.words import Words
 Series = Sequence[tuple[str, Entry, str]]  # label, trial, class
 
 _COLOURS = 5  # of presets
+BASELINES = {"no model": "s1", "ridge": "s2", "kernel ridge": "s3"}  # their classes beside all trials
 
 
 def series(content: Content, say: Words) -> Series:
@@ -111,7 +112,7 @@ def by_yaw(content: Content, shown: Series, say: Words) -> Element | None:
 
 
 def recognised(content: Content, say: Words) -> Element | None:
-    """Draw rank-1 among all enrolled against the cosine: a dot for each finished trial, and the baselines by name."""
+    """Draw rank-1 among all enrolled against the cosine: a dot for each finished trial, and the baselines."""
     points = [(point, point.rank1) for point in content.trials if point.rank1 is not None]
     held = {name: recognition["all"] for name, recognition in content.recognition.items()}
     simple = {name: (rates["cosine"], rates["rank1_enrolled"]) for name, rates in held.items()}
@@ -124,10 +125,8 @@ def recognised(content: Content, say: Words) -> Element | None:
     chart = Chart(say.text("chart_recognised"), x, y, height=270)
     for state, kind in (("pruned", "pruned"), ("complete", "done")):
         chart.dots([(point.cosine, rank1) for point, rank1 in points if point.state == state], kind)
-    for name, (cosine, rank1) in simple.items():
-        chart.dots([(cosine, rank1)], "s3 big")
-        side, anchor = (-8, "end") if chart.x(cosine) > chart.width / 2 else (8, "start")
-        chart.text(chart.x(cosine) + side, chart.y(rank1) + 4, say.text(name.replace(" ", "_")), "tick", anchor=anchor)
+    for name, baseline in simple.items():
+        chart.dots([baseline], f"{BASELINES[name]} big")
     best = content.best.trial if content.best else None
     chart.dots([(point.cosine, rank1) for point, rank1 in points if point.trial == best], "s0 big")
     return chart.svg
