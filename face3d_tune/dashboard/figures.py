@@ -5,11 +5,12 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from face3d_tune.analysis import recognising
 from face3d_tune.analysis.findings import Findings
 from face3d_tune.data.yaw_bands import label
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.history import History
-from face3d_tune.study.trials import folds_of
+from face3d_tune.study.trials import folds_of, kept_cosine
 
 Figure = dict[str, Any]
 
@@ -27,6 +28,7 @@ def figures(findings: Findings) -> dict[str, Figure]:
         "learning-curves": _curves(findings),
         "best-value": _progress(findings),
         "cosine-by-yaw": _by_yaw(findings),
+        "recognition": _recognition(findings),
         "importance": _importance(findings),
     }
     return {name: figure for name, figure in drawn.items() if figure is not None}
@@ -112,6 +114,36 @@ def _by_yaw(findings: Findings) -> Figure | None:
         for name, cosines, colour in rows
     ]
     return {"data": bars, "layout": _layout("Cosine by head turn", "|yaw| of the side view", _COSINE)}
+
+
+def _recognition(findings: Findings) -> Figure | None:
+    """Draw rank-1 among all enrolled against the cosine: a dot for each trial, and the baselines by name."""
+    sizes, baselines = recognising.galleries(findings.attrs), recognising.of_baselines(findings.attrs)
+    rates = [(trial, recognising.rank1(recognising.of_trial(trial))) for trial in findings.trials]
+    known = [(trial, kept_cosine(trial), rank1) for trial, rank1 in rates if rank1 is not None]
+    if sizes is None or not known:
+        return None
+    best = None if findings.best is None else findings.best.number
+    traces = []
+    for name, state, colour in (("pruned", TrialState.PRUNED, _FAINT), ("completed", TrialState.COMPLETE, _TEXT)):
+        rows = [row for row in known if row[0].state == state and row[0].number != best]
+        traces.append(_dots(name, rows, colour, 7))
+    traces.append(_dots(f"best, trial {best}", [row for row in known if row[0].number == best], _BEST, 13))
+    for name, colour in (("no model", _NO_MODEL), ("ridge", _PRESETS[0]), ("kernel ridge", _KERNEL_RIDGE)):
+        if name in baselines:
+            held = baselines[name]["all"]
+            mark = {"color": colour, "size": 13, "symbol": "diamond"}
+            point = {"x": [held["cosine"]], "y": [held["rank1_enrolled"]], "marker": mark}
+            traces.append({"type": "scatter", "mode": "markers", "name": name, **point})
+    layout = _layout("Cosine against recognition", _COSINE, f"rank-1 among {sizes[1]} enrolled people")
+    return {"data": [trace for trace in traces if trace["x"]], "layout": layout}
+
+
+def _dots(name: str, rows: Sequence[tuple[FrozenTrial, float | None, float]], colour: str, size: int) -> Figure:
+    x, y = [cosine for _, cosine, _ in rows], [rank1 for _, _, rank1 in rows]
+    texts = [f"trial {trial.number}" for trial, _, _ in rows]
+    dots = {"type": "scatter", "mode": "markers", "name": name, "x": x, "y": y, "text": texts}
+    return {**dots, "marker": {"color": colour, "size": size}}
 
 
 def _importance(findings: Findings) -> Figure | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from optuna.trial import FrozenTrial, TrialState
 
+from face3d_tune.analysis import recognising
 from face3d_tune.analysis.confirmation import headline, simple_methods, told
 from face3d_tune.analysis.findings import Findings
 from face3d_tune.data.provenance import DataUse
@@ -43,6 +44,7 @@ def study_note(found: Findings) -> str:
     whom = "validation people" + (f", others in each of {folds} folds: the mean over them" if folds > 1 else "")
     lines = [
         f"## {_plain(found.name)}",
+        *([f"**{said}**"] if (said := recognising.warning(found.best, found.attrs)) else []),
         *_confirmed(found),
         f"**Goal** the highest mean cosine between the model's output and the frontal embedding, on {whom}; "
         f"without a model it is {found.no_model:.4f}{_simple(found)}.",
@@ -73,6 +75,7 @@ def study_note(found: Findings) -> str:
     lines += [
         _HEAD + "\n".join(rows),
         *_is_it_the_model(found),
+        *_recognised(found),
         "The best of many is a little flattered by having been chosen. Its note holds the training command.",
         "Of the two pictures of importance, Optuna's asks which parameters lead into the best tenth of trials, ours "
         "which ones the differences between all completed trials go with, and what chance would give.",
@@ -122,6 +125,26 @@ def _is_it_the_model(found: Findings) -> list[str]:
     if cosine is None or cosine > simple[name]:
         return []
     return [f"**The simpler method wins:** {name} reaches {simple[name]:.4f}, the best trial {cosine:.4f}."]
+
+
+def _recognised(found: Findings) -> list[str]:
+    """Write whom the best trial and the baselines recognise, in a table; nothing for an older study."""
+    sizes, rows = recognising.galleries(found.attrs), recognising.of_baselines(found.attrs)
+    held = found.best and recognising.of_trial(found.best)
+    if sizes is None or not held:
+        return []
+    judged, enrolled = sizes
+    heads = [f"{rate} of {size}" for rate in ("rank-1", "TAR 1 %") for size in (judged, enrolled)]
+    lines = [f"| recognition | {' | '.join(heads)} | pooled rank-1 of {enrolled} |", "|---|--:|--:|--:|--:|--:|"]
+    for name, recognition in {**rows, "**best trial**": held}.items():
+        rates = [recognition["all"][rate] for rate in ("rank1_judged", "rank1_enrolled", "tar_judged", "tar_enrolled")]
+        cells = ["–" if rate is None else f"{rate:.3f}" for rate in (*rates, recognition["pooled"]["rank1_enrolled"])]
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    meaning = (
+        f"Rank-1 is the share of views whose own person comes first: among the {judged} people judged, or all "
+        f"{enrolled} enrolled. TAR 1 % is the share accepted at a threshold that one in a hundred strangers passes."
+    )
+    return ["\n".join(lines), meaning]
 
 
 def trial_note(found: Findings, trial: FrozenTrial) -> str:

@@ -9,7 +9,15 @@ from urllib.request import Request, urlopen
 import optuna
 import optuna_dashboard
 import pytest
-from stored_study import add_trial, confirmation_of, of_one_person, our_study, without_method
+from stored_study import (
+    add_trial,
+    confirmation_of,
+    of_one_person,
+    our_study,
+    recognised,
+    recognition_of,
+    without_method,
+)
 
 from face3d_tune.analysis.findings import find
 from face3d_tune.dashboard.figures import figures
@@ -141,6 +149,27 @@ def test_the_note_says_when_a_simpler_method_wins(study):
     assert "**The simpler method wins:** kernel ridge reaches 0.6700, the best trial 0.6500." in note
 
 
+def test_recognition_is_drawn_and_noted_with_its_sentence_first(sqlite):
+    found = find(recognised(storage=sqlite))
+    drawn = traces(figures(found)["recognition"])
+    assert list(drawn) == ["pruned", "completed", "best, trial 12", "no model", "ridge", "kernel ridge"]
+    assert (drawn["best, trial 12"]["x"], drawn["best, trial 12"]["y"]) == ([0.7], [0.5])
+    assert (drawn["ridge"]["x"], drawn["ridge"]["y"]) == ([0.6], [0.7])
+    assert (len(drawn["completed"]["x"]), drawn["pruned"]["text"]) == (12, ["trial 13", "trial 14"])
+    title, first, *_ = note = study_note(found).split("\n\n")
+    assert (title, first[:53]) == ("## faces", "**The best trial raises the cosine, but recognises pe")
+    table = next(part for part in note if part.startswith("| recognition"))
+    assert table.startswith(
+        "| recognition | rank-1 of 3 | rank-1 of 12 | TAR 1 % of 3 | TAR 1 % of 12 | pooled rank-1 of 12 |"
+    )
+    assert table.endswith("| **best trial** | 0.600 | 0.500 | 0.500 | 0.400 | 0.700 |")
+
+
+def test_a_study_without_recognition_has_no_figure_and_no_line_on_it(study):
+    assert "recognition" not in figures(find(study))
+    assert "rank-1" not in study_note(find(study)).lower()
+
+
 def test_kernel_ridge_is_drawn_where_it_is_known(study):
     study.set_user_attr("kernel_ridge_by_yaw", {"0-15": 0.81, "15-45": 0.72, "45-90": None})
     study.set_user_attr("kernel_ridge_cosine", 0.67)
@@ -163,7 +192,7 @@ def test_what_a_confirmation_stores_is_no_list_of_numbers_beside_the_note(served
     study.set_user_attr("confirmation", confirmation_of())
     study.set_user_attr("confirm:0011223344556677", {"validation": 0.5})
     study.set_user_attr("look:0011223344556677", {"time": "2026-01-02", "command": "face3d-tune judge"})
-    study.set_user_attr("no_model_recognition", {"judged": 3})
+    study.set_user_attr("no_model_recognition", recognition_of(0.5))
     answer = detail(served, study)
     keys = {attr["key"] for attr in answer["user_attrs"]}
     assert "no_model_cosine" in keys
