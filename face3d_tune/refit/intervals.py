@@ -14,6 +14,7 @@ FEWEST_PEOPLE = 5  # for a verdict: fewer do not show how people are distributed
 WANTED = 0.01  # difference, of which `compare` says how many people can show it
 _MOST_PEOPLE = 1_000_000  # beyond this the seeds are the limit
 METHOD = "t"  # stored with each interval; those without one are percentile bootstraps of version 0.1.0
+OVER_BLOCKS = "t-blocks"  # the same for `compare_blocks`
 _INSIDE = 0.95
 _NORMAL = 1.959963984540054  # the quantile for endless degrees of freedom
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
@@ -83,6 +84,36 @@ def compare(one: Values, other: Values) -> dict[str, Any]:
         compared |= {"low": low, "high": high, "verdict": _verdict(low, high, people)}
         compared |= {"half_width": half, "people_needed": people_needed(*variances, seeds)}
     return compared | {"method": METHOD}
+
+
+def compare_blocks(one: Values, other: Values, blocks: NDArray[np.int64]) -> dict[str, Any]:
+    """Compare methods whose trainings judge one block of people each, every block by trainings of its own.
+
+    It gives what `compare` does. The people of a block share models and seeds, so blocks are the independent units, as
+    far as their training people differ. The interval is a t interval over blocks with the variance for clusters of
+    unequal size, B/(B - 1) · Σ (n_b (m_b - m))² / P², and B - 1 degrees of freedom (Cameron & Miller, 2015, Journal of
+    Human Resources 50:317). The seeds of a block are its own, so one of each is enough.
+
+    Args:
+        one: [seeds, people], as in `compare`.
+        other: The same shape, or [1, people].
+        blocks: [people], the block of each person.
+    """
+    difference = one - other
+    known = ~np.isnan(difference).any(axis=0)
+    gains, (held, place) = difference[:, known].mean(axis=0), np.unique(blocks[known], return_inverse=True)
+    mean = float(gains.mean()) if len(gains) else None
+    compared = {"difference": mean, "low": None, "high": None, "people": len(gains), "verdict": "uncertain"}
+    compared |= {"half_width": None, "people_needed": None}
+    if mean is not None and len(held) > 1:
+        sums = np.bincount(place, weights=gains - mean)
+        variance = len(held) / (len(held) - 1) * float(sums @ sums) / len(gains) ** 2
+        half = t_quantile(len(held) - 1) * math.sqrt(variance)
+        low, high = mean - half, mean + half
+        compared |= {"low": low, "high": high, "verdict": _verdict(low, high, len(gains)), "half_width": half}
+        # As many blocks of more people: the variance falls as their number grows.
+        compared["people_needed"] = max(FEWEST_PEOPLE, math.ceil(len(gains) * (half / WANTED) ** 2))
+    return compared | {"method": OVER_BLOCKS}
 
 
 def _variances(difference: Values) -> tuple[float, float]:

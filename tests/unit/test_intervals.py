@@ -5,7 +5,15 @@ import pytest
 from scipy import stats
 
 from benchmarks.coverage import covered, covered_by_percentiles, differences, shares
-from face3d_tune.refit.intervals import compare, mean_over_people, people_needed, person_means, t_quantile, table
+from face3d_tune.refit.intervals import (
+    compare,
+    compare_blocks,
+    mean_over_people,
+    people_needed,
+    person_means,
+    t_quantile,
+    table,
+)
 
 
 def test_every_person_counts_the_same_however_many_pairs_they_have():
@@ -161,3 +169,45 @@ def test_simulated_people_deviate_by_0_04_and_not_on_average(shape):
     drawn = differences(shape, np.random.default_rng(0), 4000, 1, 50, of_seeds=0.0)
     assert drawn.mean() == pytest.approx(0, abs=5e-4)
     assert drawn.std() == pytest.approx(np.hypot(0.04, 0.01), rel=0.02)
+
+
+def test_over_blocks_of_one_size_it_is_the_t_interval_over_their_means():
+    drawn = np.random.default_rng(5).normal(0.02, 0.04, (2, 12))
+    found = compare_blocks(drawn, np.zeros((1, 12)), np.repeat(np.arange(4), 3))
+    means = drawn.mean(axis=0).reshape(4, 3).mean(axis=1)
+    low, high = stats.t.interval(0.95, 3, means.mean(), means.std(ddof=1) / 2)
+    assert (found["low"], found["high"]) == pytest.approx((low, high))
+    assert (found["difference"], found["people"], found["method"]) == (pytest.approx(drawn.mean()), 12, "t-blocks")
+
+
+def test_blocks_without_anyone_in_a_band_are_left_out_and_one_block_gives_no_interval():
+    drawn = np.random.default_rng(5).normal(0.02, 0.04, (2, 9))
+    blocks, none = np.repeat(np.arange(3), 3), np.zeros((1, 9))
+    without = np.where(blocks == 1, np.nan, drawn)
+    assert compare_blocks(without, none, blocks) == compare_blocks(
+        drawn[:, blocks != 1], none[:, blocks != 1], blocks[blocks != 1]
+    )
+    alone = compare_blocks(np.where(blocks > 0, np.nan, drawn), none, blocks)
+    assert (alone["low"], alone["people"], alone["verdict"]) == (None, 3, "uncertain")
+    assert compare_blocks(drawn * np.nan, none, blocks)["difference"] is None
+
+
+def test_people_needed_with_as_many_blocks_narrow_the_interval_to_0_01():
+    """Twice the people halve the variance of a block's mean: half the width falls with the root of their number."""
+    found = compare_blocks(np.array([[0.0, 0.02, 0.04, 0.06]]), np.zeros((1, 4)), np.arange(4))
+    assert found["half_width"] == pytest.approx(stats.t.ppf(0.975, 3) * np.std([0, 2, 4, 6], ddof=1) / 100 / 2)
+    assert found["people_needed"] == int(np.ceil(4 * (found["half_width"] / 0.01) ** 2))
+    assert found["verdict"] == "uncertain"  # four people
+
+
+def test_seeds_that_differ_by_block_are_covered_by_the_interval_over_blocks_and_not_by_that_over_people():
+    """People deviate by 0.02, the one training of each of ten blocks by 0.04; the true difference is 0."""
+    random, blocks = np.random.default_rng(0), np.repeat(np.arange(10), 5)
+    inside = []
+    for _ in range(400):
+        drawn = 0.02 * random.normal(size=(1, 50)) + 0.04 * random.normal(size=10)[None, blocks]
+        found = compare_blocks(drawn, 0 * drawn, blocks), compare(drawn, 0 * drawn)
+        inside.append([each["low"] <= 0 <= each["high"] for each in found])
+    over_blocks, over_people = np.mean(inside, axis=0)
+    assert over_blocks == pytest.approx(0.95, abs=0.025)
+    assert over_people < 0.75
