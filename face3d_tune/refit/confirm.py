@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.storages import RDBStorage
 
 from face3d_tune import seeds
 from face3d_tune.config import DEFAULTS, TrialConfig
 from face3d_tune.data.face_data import FaceData, yaw_band
-from face3d_tune.data.pairs import persons
+from face3d_tune.data.pairs import Part, persons
 from face3d_tune.data.yaw_bands import YAW_BANDS
 from face3d_tune.device import Precision
 from face3d_tune.errors import TrainingError
@@ -31,7 +32,7 @@ from face3d_tune.refit.candidates import Candidate
 from face3d_tune.refit.retrain import Epoch, Job, Kept, retrain
 from face3d_tune.storage.database import one_at_a_time
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
-from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.attrs import Attr, StudyAttr
 from face3d_tune.study.trials import still_present
 from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.base import PairTensors
@@ -44,19 +45,25 @@ _ALL = "all"  # beside the bands of |yaw|
 
 
 Record = Mapping[str, Any]  # of a finished training; `error` instead of numbers if it diverged
+Cosines = Callable[[FaceData, Part], NDArray[Any]]  # of each pair of a part, [pairs]
 
 
 class Confirmation:
     """One confirmation of a study: the trainings it needs, those stored already, and its result.
+
+    It has one round, whose test people judge; `rotate.RotatedConfirmation` has several.
 
     Args:
         study: A study with at least one completed trial.
         storage: The study's storage.
         data: The study's data.
         picked: The result of `candidates`.
-        count: Trainings of each candidate.
+        count: Trainings of each candidate in a round.
         note: Receives lines for the user.
     """
+
+    stored_as: Attr[Mapping[str, Any]] = StudyAttr.confirmation
+    rotations: int | None = None  # of the people; None: the test people judge
 
     def __init__(
         self,
@@ -68,14 +75,17 @@ class Confirmation:
         note: Callable[[str], object],
     ) -> None:
         self.study, self.picked = study, picked
-        self._storage, self._data, self._note = storage, data, note
+        self._storage, self._note = storage, note
         self._own = StudyAttr.id.get(study.user_attrs)
         self._database_retry = DatabaseRetry(DEFAULT_TIMEOUT, note)
-        seed, fingerprint = StudyAttr.settings.of(study.user_attrs)["seed"], data.fingerprint()
-        self.seeds = [seeds.derive(seed, "confirm", number) for number in range(count)]
+        seed = StudyAttr.settings.of(study.user_attrs)["seed"]
+        self._rounds = self._cut(data, seed)
+        self.seeds = [[self._seed(seed, each, number) for each in range(len(self._rounds))] for number in range(count)]
+        prints = [each.fingerprint() for each in self._rounds]
         self.jobs = [
-            Job(each, number, seed, _key(each.config, seed, fingerprint))
-            for number, seed in enumerate(self.seeds, 1)
+            Job(each, number, drawn[place], _key(each.config, drawn[place], prints[place]), place)
+            for place in range(len(self._rounds))
+            for number, drawn in enumerate(self.seeds, 1)
             for each in picked
         ]
         attrs = study.user_attrs
@@ -83,7 +93,7 @@ class Confirmation:
 
     @property
     def missing(self) -> list[Job]:
-        """Return the missing trainings seed by seed, so that an early end treats all candidates alike."""
+        """Return the missing trainings by round, then by seed, so that an early end treats all candidates alike."""
         return [job for job in self.jobs if job.key not in self.records]
 
     def train(self, plan: Plan, precision: Precision, ended: Callable[[Job, Record], object], epoch: Epoch) -> None:
@@ -91,13 +101,31 @@ class Confirmation:
 
         Raises TrainingError if a training fails for another reason than divergence.
         """
-        if not self.missing:
-            return
-        with closing(retrain(self.missing, self._data, plan, precision, epoch)) as trainings:
-            for job, given in trainings:
-                record = {"error": given} if isinstance(given, str) else _record(job, given, self._data, plan)
-                self._store(job, record)
-                ended(job, record)
+        for place, data in enumerate(self._rounds):
+            jobs = [job for job in self.missing if job.round == place]
+            if not jobs:
+                continue
+            with closing(retrain(jobs, data, plan, precision, epoch)) as trainings:
+                for job, given in trainings:
+                    record = {"error": given} if isinstance(given, str) else _record(job, given, data, plan)
+                    self._store(job, record)
+                    ended(job, record)
+
+    def _cut(self, data: FaceData, seed: int) -> Sequence[FaceData]:
+        """Return the data of every round; `seed` is the study's."""
+        return [data]
+
+    def _seed(self, seed: int, place: int, number: int) -> int:
+        """Return the seed of a training from the study's, its round's place and its number, both from 0."""
+        return seeds.derive(seed, "confirm", number)
+
+    def _chosen_by(self, row: Mapping[str, Any]) -> Any:
+        """Return by what the winner is chosen: validation people, never test people, who only judge the winner."""
+        return row["validation"]
+
+    def _described(self) -> dict[str, Any]:
+        """Return what a confirmation of this kind stores beside its numbers."""
+        return {"seeds": [each for (each,) in self.seeds]}
 
     def _store(self, job: Job, record: Record) -> None:
         """Store a record; retry while the database is away."""
@@ -122,7 +150,7 @@ class Confirmation:
             look = {"time": found["time"], "command": command, "compared": compared}
             people = StudyAttr.data_fingerprint.of(self.study.user_attrs)
             found["looks"] = [*looks.recorded(self._storage, people), look]
-            self.study.set_user_attr(StudyAttr.confirmation.key, found)
+            self.study.set_user_attr(self.stored_as.key, found)
         return found
 
     def _judged(self, baseline: str | None) -> dict[str, Any]:
@@ -133,12 +161,11 @@ class Confirmation:
         presets = [row for row in trained if row["preset"]]
         if not trials:
             raise TrainingError(f"no trial could be trained again: {rows[0]['error']}", "try more with --top")
-        # By validation people, never by test people: those only judge the winner.
-        winner = max(trials, key=lambda row: row["validation"])
-        best_preset = max(presets, key=lambda row: row["validation"], default=None)
-        simple = {"kernel ridge": self._kernel_ridge(), "ridge": self._ridge(), "no model": self._no_model()}
+        winner = max(trials, key=self._chosen_by)
+        best_preset = max(presets, key=self._chosen_by, default=None)
+        simple = self._simple_methods()
         against = [
-            {"name": name, "kind": kind, **_compared(tables[winner["name"]], other)}
+            {"name": name, "kind": kind, **self._compared(tables[winner["name"]], other)}
             for kind, others in (
                 ("preset", {row["name"]: tables[row["name"]] for row in presets}),
                 ("simple", {name: each["tables"] for name, each in simple.items()}),
@@ -150,9 +177,9 @@ class Confirmation:
         return {
             "version": VERSION,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seeds": self.seeds,
-            "people": len(self._data.people["test"]),
-            "pairs": _pairs(self._data),
+            **self._described(),
+            "people": sum(len(data.people["test"]) for data in self._rounds),
+            "pairs": _pairs(self._rounds),
             "candidates": rows,
             **{key.replace(" ", "_"): each["row"] for key, each in simple.items()},
             "winner": winner,
@@ -164,19 +191,33 @@ class Confirmation:
             and all(each["verdict"] == "better" for each in against if each["kind"] == "preset"),
         }
 
-    def _of(self, candidate: Candidate) -> list[Record]:
-        return [self.records[job.key] for job in self.jobs if job.candidate is candidate]
+    def _simple_methods(self) -> dict[str, dict[str, Any]]:
+        """Evaluate every method without training: its row and its tables."""
+        methods = {"kernel ridge": self._kernel_ridge, "ridge": self._ridge, "no model": self._no_model}
+        return {name: _simple(self._rounds, method) for name, method in methods.items()}
+
+    def by_person(self) -> dict[str, intervals.Values]:
+        """Return the mean cosine of every judged person, [seeds, people], by candidate and method; none may miss."""
+        candidates = {each.name: self._tables(each) for each in self.picked}
+        simple = {name: each["tables"] for name, each in self._simple_methods().items()}
+        return {name: tables[_ALL] for name, tables in (candidates | simple).items() if tables}
+
+    def _of(self, candidate: Candidate) -> list[list[Record]]:
+        """Return the records of a candidate by seed, and of each seed by round."""
+        held = {(job.number, job.round): self.records[job.key] for job in self.jobs if job.candidate is candidate}
+        return [[held[number, place] for place in range(len(self._rounds))] for number in range(1, len(self.seeds) + 1)]
 
     def _summary(self, candidate: Candidate) -> dict[str, Any]:
         """Summarise a candidate in numbers, as they are stored and shown."""
-        records = self._of(candidate)
+        by_seed = self._of(candidate)
+        records = [record for rounds in by_seed for record in rounds]
         error = next((record["error"] for record in records if "error" in record), None)
         row: dict[str, Any] = {"name": candidate.name, "trial": candidate.trial, "preset": candidate.preset}
         row |= {"aliases": list(candidate.aliases), "value": candidate.value, "error": error}
         if error is not None:
             return row
-        validation = [record["validation"] for record in records]
-        tested = _tables_of(records)
+        validation = [mean(record["validation"] for record in rounds) for rounds in by_seed]
+        tested = _tables_of(by_seed)
         per_seed = tested[_ALL].mean(axis=1).tolist()
         return row | {
             "validation": mean(validation),
@@ -188,22 +229,25 @@ class Confirmation:
         }
 
     def _tables(self, candidate: Candidate) -> dict[str, intervals.Values]:
-        records = self._of(candidate)
-        return {} if any("error" in record for record in records) else _tables_of(records)
+        by_seed = self._of(candidate)
+        return {} if any("error" in record for rounds in by_seed for record in rounds) else _tables_of(by_seed)
 
-    def _ridge(self) -> dict[str, Any]:
-        fitted = ridge.fit(self._data, StudyAttr.ridge_penalty.get(self.study.user_attrs))
-        return _simple(self._data, float(fitted.cosines(self._data, "validation").mean()), fitted.cosines)
+    def _compared(self, one: Mapping[str, intervals.Values], other: Mapping[str, intervals.Values]) -> dict[str, Any]:
+        by_yaw = {band: self._compare(one[band], other[band]) for band in YAW_BANDS}
+        return {**self._compare(one[_ALL], other[_ALL]), "by_yaw": by_yaw}
 
-    def _kernel_ridge(self) -> dict[str, Any]:
+    def _compare(self, one: intervals.Values, other: intervals.Values) -> dict[str, Any]:
+        return intervals.compare(one, other)
+
+    def _ridge(self, data: FaceData) -> Cosines:
+        return ridge.fit(data, StudyAttr.ridge_penalty.get(self.study.user_attrs)).cosines
+
+    def _kernel_ridge(self, data: FaceData) -> Cosines:
         stored = StudyAttr.kernel_ridge_choice.get(self.study.user_attrs)
-        fitted = kernel_ridge.fit(self._data, None if stored is None else kernel_ridge.Choice.of(stored))
-        return _simple(self._data, float(fitted.cosines(self._data, "validation").mean()), fitted.cosines)
+        return kernel_ridge.fit(data, None if stored is None else kernel_ridge.Choice.of(stored)).cosines
 
-    def _no_model(self) -> dict[str, Any]:
-        data = self._data
-        value = data.no_model_cosine("validation")
-        return _simple(data, value, lambda data, part: data.no_model_cosines(part).astype(np.float64))
+    def _no_model(self, data: FaceData) -> Cosines:
+        return FaceData.no_model_cosines
 
 
 def _key(config: TrialConfig, seed: int, fingerprint: str) -> str:
@@ -250,26 +294,32 @@ def _by_person(data: FaceData, cosines: intervals.Values) -> dict[str, list[floa
     return {name: intervals.person_means(cosines, who, each) for name, each in chosen.items()}
 
 
-def _pairs(data: FaceData) -> dict[str, int]:
+def _pairs(rounds: Sequence[FaceData]) -> dict[str, int]:
     """Count the pairs of test people, in all and by band."""
-    pairs = data.parts["test"]
-    band = yaw_band(data.yaw[pairs[:, 1]])
-    return {_ALL: len(pairs)} | {name: int((band == place).sum()) for place, name in enumerate(YAW_BANDS)}
+    bands = np.concatenate([yaw_band(data.yaw[data.parts["test"][:, 1]]) for data in rounds])
+    return {_ALL: len(bands)} | {name: int((bands == place).sum()) for place, name in enumerate(YAW_BANDS)}
 
 
-def _tables_of(records: Sequence[Record]) -> dict[str, intervals.Values]:
-    """Return [seeds, people] for all pairs and for each band."""
-    return {name: intervals.table([record["test"][name] for record in records]) for name in (_ALL, *YAW_BANDS)}
+def _tables_of(by_seed: Sequence[Sequence[Record]]) -> dict[str, intervals.Values]:
+    """Return [seeds, people] for all pairs and for each band, from records by seed and round; people round by round."""
+    by_round = list(zip(*by_seed, strict=True))
+
+    def joined(name: str) -> intervals.Values:
+        return np.concatenate(
+            [intervals.table([each["test"][name] for each in records]) for records in by_round], axis=1
+        )
+
+    return {name: joined(name) for name in (_ALL, *YAW_BANDS)}
 
 
-def _simple(data: FaceData, validation: float, cosines: Callable[..., intervals.Values]) -> dict[str, Any]:
+def _simple(rounds: Sequence[FaceData], method: Callable[[FaceData], Cosines]) -> dict[str, Any]:
     """Evaluate a method without training, and so without seeds: its numbers, and its tables of one row."""
-    tables = _tables_of([{"test": _by_person(data, cosines(data, "test"))}])
+    validation, judged = [], []
+    for data in rounds:
+        cosines = method(data)
+        validation.append(float(cosines(data, "validation").mean(dtype=np.float64)))
+        judged.append({"test": _by_person(data, cosines(data, "test").astype(np.float64))})
+    tables = _tables_of([judged])
     means = {name: intervals.mean_over_people(each) for name, each in tables.items()}
-    row = {"validation": validation, "test": means[_ALL], "test_by_yaw": {band: means[band] for band in YAW_BANDS}}
-    return {"row": row, "tables": tables}
-
-
-def _compared(one: Mapping[str, intervals.Values], other: Mapping[str, intervals.Values]) -> dict[str, Any]:
-    by_yaw = {band: intervals.compare(one[band], other[band]) for band in YAW_BANDS}
-    return {**intervals.compare(one[_ALL], other[_ALL]), "by_yaw": by_yaw}
+    by_yaw = {band: means[band] for band in YAW_BANDS}
+    return {"row": {"validation": mean(validation), "test": means[_ALL], "test_by_yaw": by_yaw}, "tables": tables}

@@ -29,6 +29,7 @@ class Job:
     number: int
     seed: int
     key: str  # of the user attribute with its result
+    round: int = 0  # whose data it trains on
 
 
 @dataclass(frozen=True, slots=True)
