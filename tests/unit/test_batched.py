@@ -262,9 +262,9 @@ def no_decay_of_the_dead(batch, member):
     dead, fresh = batch.state.dead, batch.state.dead.clone()
     inner = batch._evaluate
 
-    def without(table):
+    def without():
         dead.copy_(fresh)
-        return inner(table)
+        return inner()
 
     batch._evaluate = without
 
