@@ -29,10 +29,11 @@ from face3d_tune.training.base import (
 )
 from face3d_tune.training.batched.dropout_sites import Masks, mask_length, mask_views
 from face3d_tune.training.batched.epoch import batches
+from face3d_tune.training.batched.losses import loss_gradient
 from face3d_tune.training.batched.network import Network
 from face3d_tune.training.batched.parameters import arrange
 from face3d_tune.training.batched.state import State, optimizer_step
-from face3d_tune.training.batched.table import PairBatch, PairTable, loss_gradient
+from face3d_tune.training.batched.table import PairBatch, PairTable
 from face3d_tune.training.dropout import MaskStream
 from face3d_tune.training.model import Model
 from face3d_tune.training.recognition import Gallery, Judging

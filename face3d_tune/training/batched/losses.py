@@ -1,0 +1,35 @@
+"""The gradient of `training/losses` by the predictions, for K models at once."""
+
+import torch
+from torch import Tensor
+
+from face3d_tune.training import losses
+from face3d_tune.training.batched.layers import steadily
+from face3d_tune.training.batched.table import PairBatch, Weighting
+
+
+def loss_gradient(
+    prediction: Tensor, batch: PairBatch, mse_weight: Tensor, cosine_weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradient of each model's loss by its predictions (trainer contract §4), mean squared error and cosine.
+
+    Predictions [K, B, F]; weights [K, 1, 1]; the means are [K]. With a `weighting`, all three are of weighted pairs.
+    """
+    target, pairs, size = batch.target, *prediction.shape[-2:]
+    length = torch.linalg.vector_norm(prediction, dim=-1, keepdim=True).clamp(min=1e-8)
+    cosine = (prediction * target).sum(-1, keepdim=True) / (length * batch.length)
+    error = prediction - target
+    by_cosine = target / (length * batch.length) - prediction * (cosine / length.square())
+    gradient = error * (mse_weight * (2 / (pairs * size))) - by_cosine * (cosine_weight / pairs)
+    if batch.weighting is None:
+        return gradient, error.square().mean((-2, -1)), cosine.mean((-2, -1))
+    weights = _pair_weights(cosine, batch.weighting)
+    return gradient * weights, (error.square() * weights).mean((-2, -1)), (cosine * weights).mean((-2, -1))
+
+
+def _pair_weights(cosine: Tensor, weighting: Weighting) -> Tensor:
+    """Return `losses.pair_weights` of every model, [K, B, 1]; exactly 1 for a model without weights."""
+    # Not pow, which rounds differently with one exponent than with one for each model.
+    logarithm = steadily(torch.log, (1 - cosine).clamp(min=losses.LEAST_HARD))
+    weights = weighting.angle * steadily(torch.exp, logarithm * weighting.gamma)
+    return weights / weights.mean(-2, keepdim=True)
