@@ -105,6 +105,12 @@ def data(data_folder) -> face_data.FaceData:
     return face_data.load(data_folder)
 
 
+@pytest.fixture(scope="session")
+def few_people(tmp_path_factory) -> face_data.FaceData:
+    """Data for many short trainings: an epoch of the five who train has three batches of eight, and a pair is left."""
+    return face_data.load(write_data(tmp_path_factory.mktemp("few") / "files", people=9, views=5))
+
+
 @pytest.fixture
 def quick_study(tmp_path) -> Path:
     """A study file whose trials take a second."""
