@@ -80,7 +80,7 @@ def add(study, value=0.99, params=None, state=TrialState.COMPLETE, **attrs):
         intermediate_values=curve,
     )
     study.add_trial(made)
-    return len(study.get_trials(deepcopy=False)) - 1
+    return study._storage.get_n_trials(study._study_id) - 1
 
 
 # Queued from outside
