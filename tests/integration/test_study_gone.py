@@ -35,10 +35,6 @@ MOMENTS = {
 STUDY = SAMPLED_ONLY.replace('"tpe"', '"random"').replace("n_startup_trials = 2", "")
 
 
-# When who has a trial changes, which a server decides otherwise than a file.
-OWNERSHIP = ("before ask", "before the claim", "before tell", "in the middle of tell")
-
-
 def place_on(request, kind):
     """A storage of this kind, opened for the search and once more for another program."""
     url = request.getfixturevalue(f"{kind}_url")
@@ -75,10 +71,8 @@ def two_epochs(task, number):
     return 0.1, "finished" if number == 2 else None
 
 
-@pytest.mark.parametrize(
-    ("kind", "moment"),
-    [*(("sqlite", moment) for moment in MOMENTS), *(("postgres", moment) for moment in OWNERSHIP)],
-)
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_a_study_deleted_at_any_moment_ends_its_search_with_one_line(
     request, tmp_path, data, monkeypatch, kind, moment
 ):
