@@ -86,16 +86,34 @@ def simpler(confirmation: Mapping[str, Any]) -> str:
     return f"A simpler method wins: {winner} is worse than {' and '.join(names[name] for name in beaten)}."
 
 
+def chosen_by(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what validation people choose a candidate by: `value` in the study, `validation` over seeds, and its
+    deviation `validation_sd`. They are cosines, or identities in a study with that objective.
+    """
+    chosen: Mapping[str, Any] = row.get("by_identity", row)
+    return chosen
+
+
+def choice(confirmation: Mapping[str, Any]) -> str:
+    """Say that the winner was chosen by its identity; empty if by its cosine."""
+    winner = confirmation["winner"]
+    if "by_identity" not in winner:
+        return ""
+    return (
+        f"{winner['name']} was chosen by its identity on the validation people: {chosen_by(winner)['validation']:.4f}."
+    )
+
+
 def curse(confirmation: Mapping[str, Any]) -> str:
     """Describe the winner's curse with its numbers."""
-    winner = confirmation["winner"]
+    name, winner = confirmation["winner"]["name"], chosen_by(confirmation["winner"])
     if winner["value"] is None:
         return ""
     spread = "" if winner["validation_sd"] is None else f" ± {winner['validation_sd']:.4f}"
     fall = winner["value"] - winner["validation"]
     what = f"{fall:.4f} of it was luck" if fall > 0 else "none of it was luck"
     return (
-        f"Winner's curse: in the study {winner['name']} had {winner['value']:.4f} on the validation people; over "
+        f"Winner's curse: in the study {name} had {winner['value']:.4f} on the validation people; over "
         f"{len(confirmation['seeds'])} fresh seeds it is {winner['validation']:.4f}{spread}, so {what}."
     )
 
@@ -159,5 +177,5 @@ def told(confirmation: Mapping[str, Any]) -> list[str]:
         headline(confirmation),
         *others,
         *by_yaw,
-        *filter(None, (tell(confirmation) for tell in (resolution, intervals, simpler, curse, looks))),
+        *filter(None, (tell(confirmation) for tell in (resolution, intervals, simpler, choice, curse, looks))),
     ]

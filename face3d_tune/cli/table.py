@@ -14,6 +14,7 @@ from face3d_tune.cli.language import translate, word
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.yaw_bands import COLUMNS, YAW_BANDS, label
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.objective import IDENTITY, Objective
 from face3d_tune.study.settings import describe_kernel_ridge, describe_yaw
 from face3d_tune.study.trials import best_trial, config_of, folds_of, is_imported, kept_cosine, preset_rows
 from face3d_tune.study.warm_start import WarmStart
@@ -38,12 +39,14 @@ def before_and_after(study: optuna.Study) -> None:
         whom = f"{people} people, none trained on in their fold; mean over {folds} folds"
     if data["split"] == "none":
         whom = "the TRAINING pairs: this says nothing about people never seen"
-    table, lost = _fitting(console, _rows(study), sizes)
+    table, lost = _fitting(console, _rows(study), sizes, Objective.of_study(attrs))
     if said := recognising.warning(best_trial(study), attrs):
         console.print(f"{said}\n")
     console.print(f"Validation on {whom}:\n")
     console.print(table)
     console.print()
+    if _SCHEDULER in lost:
+        console.print("  factor and patience: in a wider terminal")
     if _LOSS in lost:
         console.print("  validation loss and cosine by |yaw|: in a wider terminal")
     else:
@@ -67,8 +70,11 @@ class _Row:
 
 
 # Columns and their headings, in groups.
-_SETTINGS = {name: name for name in ("trial", "lr", "cos w", "factor", "patience", "pose")}
+_TRIAL = {name: name for name in ("trial", "lr", "cos w")}
+_SCHEDULER = {name: name for name in ("factor", "patience")}
+_POSE = {"pose": "pose"}
 _LOSS = {"loss*": "loss*"}
+_IDENTITY = {"identity": "identity"}  # of a study with that objective
 _COSINE = {"cosine": "cosine"}
 _BANDS = dict(zip(YAW_BANDS, COLUMNS, strict=True))
 _RANK1 = {"rank1_enrolled": "rank-1"}
@@ -76,15 +82,17 @@ _RATES = {"rank1_judged": "rank-1", "tar_enrolled": "TAR 1 %", "tar_judged": "TA
 
 
 def _fitting(
-    console: Console, rows: Sequence[_Row], sizes: tuple[int, int] | None
+    console: Console, rows: Sequence[_Row], sizes: tuple[int, int] | None, objective: Objective
 ) -> tuple[Table, Sequence[Mapping[str, str]]]:
     """Return the widest table that fits the console, and the groups of columns that find no room.
 
     `sizes` are those of the galleries; without them no column is about recognition.
     """
     unlimited = console.options.update(max_width=_ANY)
-    for lost in ((), (_RATES,), (_RATES, _BANDS), (_RATES, _BANDS, _LOSS)):
-        groups = (_SETTINGS, _LOSS, _COSINE, _BANDS, *((_RANK1, _RATES) if sizes else ()))
+    values = (_IDENTITY, _COSINE) if objective == IDENTITY else (_COSINE,)
+    narrowest = (_RATES, _BANDS, _LOSS, *((_SCHEDULER,) if objective == IDENTITY else ()))
+    for lost in ((), (_RATES,), (_RATES, _BANDS), (_RATES, _BANDS, _LOSS), narrowest):
+        groups = (_TRIAL, _SCHEDULER, _POSE, _LOSS, *values, _BANDS, *((_RANK1, _RATES) if sizes else ()))
         table = _table(rows, [group for group in groups if group not in lost], sizes)
         if Measurement.get(console, unlimited, table).maximum <= console.width:
             break
@@ -116,7 +124,7 @@ def _rows(study: optuna.Study) -> list[_Row]:
             cells = _measured(f"{cosine.of(attrs):.4f}", by_yaw.get(attrs, {}), recognised.get(name))
             rows.append(_Row(word(name), cells))
     if stage := WarmStart.of(attrs):
-        before = {**_settings(TrialConfig(**stage.config)), "cosine": f"{stage.value:.4f}"}
+        before = {**_settings(TrialConfig(**stage.config)), stage.objective: f"{stage.value:.4f}"}
         rows.append(_Row(stage.study, before, "dim"))
     for row in preset_rows(study):
         cells = _cells(row.trial) if row.trial else {"trial": word("waiting")}
@@ -234,6 +242,8 @@ def _cells(trial: FrozenTrial) -> dict[str, str]:
 def _measured(cosine: str, by_yaw: Mapping[str, float | None], recognition: Mapping[str, Any] | None) -> dict[str, str]:
     rates = recognition["all"] if recognition else {}
     known = {name: f"{rates[name]:.3f}" for name in (*_RANK1, *_RATES) if rates.get(name) is not None}
+    if rates.get("identity") is not None:
+        known["identity"] = f"{rates['identity']:.4f}"
     return {"cosine": cosine, **dict(zip(by_yaw, bands(by_yaw), strict=True)), **known}
 
 

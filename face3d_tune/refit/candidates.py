@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from face3d_tune.config import TrialConfig, resolve
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import ConfigError, StudyError
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.objective import COSINE, IDENTITY
 from face3d_tune.study.presets import PRESETS
 from face3d_tune.study.trials import completed_trials, config_of, preset_rows
 
@@ -21,6 +23,7 @@ class Candidate:
     trial: int | None  # None: a preset without a trial in the study
     preset: bool
     value: float | None  # mean validation cosine in the study
+    identity: float | None = None  # there
     aliases: tuple[str, ...] = ()  # presets with equal values
 
 
@@ -39,13 +42,18 @@ def candidates(study: optuna.Study, data: FaceData, top: int) -> list[Candidate]
         config = config_of(trial)
         if config not in taken and not TrialAttr.preset.get(trial.user_attrs):
             taken.add(config)
-            best.append(Candidate(f"trial {trial.number}", config, trial.number, False, trial.value))
+            best.append(_candidate(f"trial {trial.number}", trial, False))
     if not best:
         raise StudyError(
             f"study {study.study_name!r} has no completed trial that is not a preset, so there is nothing to confirm",
             "let `face3d-tune run` complete some first",
         )
     return [*best, *presets]
+
+
+def _candidate(name: str, trial: FrozenTrial, preset: bool, aliases: tuple[str, ...] = ()) -> Candidate:
+    cosine, identity = (objective.of_trial(trial.user_attrs) for objective in (COSINE, IDENTITY))
+    return Candidate(name, config_of(trial), trial.number, preset, cosine, identity, aliases)
 
 
 def _presets(study: optuna.Study, data: FaceData) -> list[Candidate]:
@@ -56,10 +64,7 @@ def _presets(study: optuna.Study, data: FaceData) -> list[Candidate]:
         return _documented(study, data)
     own = {row.name: row.trial for row in rows if row.same_as is None and row.trial is not None}
     aliases = {name: tuple(row.name for row in rows if row.same_as == name) for name in own}
-    return [
-        Candidate(name, config_of(trial), trial.number, True, TrialAttr.val_cosine.get(trial.user_attrs), aliases[name])
-        for name, trial in own.items()
-    ]
+    return [_candidate(name, trial, True, aliases[name]) for name, trial in own.items()]
 
 
 def _documented(study: optuna.Study, data: FaceData) -> list[Candidate]:
@@ -77,4 +82,4 @@ def _documented(study: optuna.Study, data: FaceData) -> list[Candidate]:
             continue
         if config.batch_size <= len(data.parts["train"]):
             names.setdefault(config, []).append(name)
-    return [Candidate(first, config, None, True, None, tuple(rest)) for config, (first, *rest) in names.items()]
+    return [Candidate(first, config, None, True, None, None, tuple(rest)) for config, (first, *rest) in names.items()]

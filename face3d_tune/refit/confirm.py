@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from optuna.storages import RDBStorage
 
 from face3d_tune import seeds
+from face3d_tune.analysis.confirmation import chosen_by
 from face3d_tune.config import DEFAULTS, TrialConfig
 from face3d_tune.data.face_data import FaceData, yaw_band
 from face3d_tune.data.pairs import Part, persons
@@ -33,6 +34,7 @@ from face3d_tune.refit.retrain import Epoch, Job, Kept, retrain
 from face3d_tune.storage.database import one_at_a_time
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
 from face3d_tune.study.attrs import Attr, StudyAttr
+from face3d_tune.study.objective import IDENTITY, Objective
 from face3d_tune.study.trials import still_present
 from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.base import PairTensors
@@ -77,6 +79,7 @@ class Confirmation:
         self.study, self.picked = study, picked
         self._storage, self._note = storage, note
         self._own = StudyAttr.id.get(study.user_attrs)
+        self._objective = Objective.of_study(study.user_attrs)
         self._database_retry = DatabaseRetry(DEFAULT_TIMEOUT, note)
         seed = StudyAttr.settings.of(study.user_attrs)["seed"]
         self._rounds = self._cut(data, seed)
@@ -121,7 +124,7 @@ class Confirmation:
 
     def _chosen_by(self, row: Mapping[str, Any]) -> Any:
         """Return by what the winner is chosen: validation people, never test people, who only judge the winner."""
-        return row["validation"]
+        return chosen_by(row)["validation"]
 
     def _described(self) -> dict[str, Any]:
         """Return what a confirmation of this kind stores beside its numbers."""
@@ -176,6 +179,7 @@ class Confirmation:
         headline = named or best_preset
         return {
             "version": VERSION,
+            "objective": self._objective.name,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             **self._described(),
             "people": sum(len(data.people["test"]) for data in self._rounds),
@@ -217,6 +221,8 @@ class Confirmation:
         if error is not None:
             return row
         validation = [mean(record["validation"] for record in rounds) for rounds in by_seed]
+        if self._objective == IDENTITY:
+            row["by_identity"] = _by_identity(candidate, by_seed)
         tested = _tables_of(by_seed)
         per_seed = tested[_ALL].mean(axis=1).tolist()
         return row | {
@@ -275,6 +281,7 @@ def _record(job: Job, kept: Kept, data: FaceData, plan: Plan) -> Record:
     scores = judging.end()
     return {
         "validation": kept.validation,
+        "validation_identity": kept.identity,
         "best_epoch": kept.epoch,
         "epochs": kept.epochs,
         "seed": job.seed,
@@ -284,6 +291,13 @@ def _record(job: Job, kept: Kept, data: FaceData, plan: Plan) -> Record:
         "test": _by_person(data, cosines.numpy()),
         "test_recognition": {where: scores.by_person(where) for where in WHERE},
     }
+
+
+def _by_identity(candidate: Candidate, by_seed: Sequence[Sequence[Record]]) -> dict[str, Any]:
+    """Summarise what chooses the winner of a study whose objective is identity."""
+    values = [mean(record["validation_identity"] for record in rounds) for rounds in by_seed]
+    deviation = stdev(values) if len(values) > 1 else None
+    return {"value": candidate.identity, "validation": mean(values), "validation_sd": deviation}
 
 
 def _by_person(data: FaceData, cosines: intervals.Values) -> dict[str, list[float | None]]:

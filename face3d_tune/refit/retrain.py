@@ -39,6 +39,7 @@ class Kept:
     weights: Mapping[str, Tensor]
     precision: Precision  # of the training
     validation: float  # mean cosine
+    identity: float | None  # of the validation people; None: an earlier version trained it
     epoch: int
     epochs: int  # trained in all
 
@@ -121,4 +122,5 @@ def _kept(task: Task, checkpoints: Checkpoints, reason: str) -> Kept:
     history = [EpochResult.of(result) for result in loaded.snapshot["history"]]
     best = best_epoch(history)
     assert best is not None  # its weights are there
-    return Kept(loaded.best, loaded.precision, best.val_cosine, best.epoch, len(history))
+    identity = best.recognition.all.identity if best.recognition else None
+    return Kept(loaded.best, loaded.precision, best.val_cosine, identity, best.epoch, len(history))

@@ -3,7 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from face3d_tune.analysis.confirmation import better_methods, entry_of, old_intervals, resolved, simple_methods
+from face3d_tune.analysis.confirmation import (
+    better_methods,
+    chosen_by,
+    entry_of,
+    old_intervals,
+    resolved,
+    simple_methods,
+)
 from face3d_tune.report.blocks import Block, Paragraph, Runs, Table, Tiles
 from face3d_tune.report.content import Content
 from face3d_tune.report.words import NOT_KNOWN, Words
@@ -29,6 +36,9 @@ def confirmed(content: Content, say: Words) -> list[Block]:
     ]
     if confirmation["winner"]["value"] is not None:
         blocks.append(Paragraph(_curse(confirmation["winner"], seeds, say)))
+    if "by_identity" in (winner := confirmation["winner"]):
+        again = f"{chosen_by(winner)['validation']:.4f}"
+        blocks.append(Paragraph(say("chosen_by_identity", winner=_name(winner, say), again=again), "note"))
     looks = len(confirmation["looks"])
     look = say("looks_one") if looks == 1 else say("looks_many", n=looks)
     return [*blocks, Paragraph(look, "note" if looks == 1 else "warning")]
@@ -138,9 +148,10 @@ def _resolution(confirmation: Mapping[str, Any], say: Words) -> list[Block]:
 
 
 def _curse(winner: Mapping[str, Any], seeds: int, say: Words) -> Runs:
-    fall = winner["value"] - winner["validation"]
-    values = {"winner": _name(winner, say), "value": f"{winner['value']:.4f}", "by": f"{fall:.4f}", "seeds": seeds}
-    again = _spread(winner["validation"], winner["validation_sd"])
+    chosen = chosen_by(winner)
+    fall = chosen["value"] - chosen["validation"]
+    values = {"winner": _name(winner, say), "value": f"{chosen['value']:.4f}", "by": f"{fall:.4f}", "seeds": seeds}
+    again = _spread(chosen["validation"], chosen["validation_sd"])
     return say("curse" if fall > 0 else "curse_none", again=again, **values)
 
 

@@ -283,3 +283,18 @@ def test_the_table_warns_of_nobody_whose_best_recognises_better_and_an_older_stu
         shown = console.file.getvalue()
         assert shown.startswith("Validation on 3 people never trained on:")
         assert ("rank-1" in shown, "TAR" in shown) == (columns, columns)
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_table_of_a_study_for_identity_has_a_column_for_it_beside_the_cosine(monkeypatch, width):
+    study = recognised()
+    study.set_user_attr("settings", study.user_attrs["settings"] | {"objective": "identity"})
+    add_trial(study, "PRUNED", [0.4], preset="conservative", recognition=recognition_of(0.44))
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    monkeypatch.setattr(table, "results_console", lambda: console)
+    table.before_and_after(study)
+    shown = console.file.getvalue()
+    assert re.search(r"identity +cosine", shown)
+    assert re.search(r"^no model +-0.2000 +0.5000", shown, re.M)
+    assert max(map(len, shown.splitlines())) <= width
+    assert ("factor and patience: in a wider terminal" in shown) == (width == 80)

@@ -8,7 +8,10 @@ from searches import SAMPLED_ONLY, Watch, epoch, file_of, open_search
 from stored_study import attrs_of
 from test_trial_run import CPU, SMALL, Reporter, train_trial
 
+from face3d_tune.analysis.confirmation import choice, chosen_by, curse
 from face3d_tune.errors import ConfigError, StudyError
+from face3d_tune.refit.candidates import Candidate
+from face3d_tune.refit.confirm import _by_identity
 from face3d_tune.search.retention import Retention
 from face3d_tune.search.target import check, reached
 from face3d_tune.search.trial_run import Setup
@@ -179,3 +182,25 @@ def test_a_search_for_identity_chooses_by_it_and_keeps_the_cosine_beside_it(tmp_
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_value_is_said_with_its_name_and_four_decimals(name):
     assert Objective(name).said(-0.12344) == f"{name} -0.1234"
+
+
+# What `confirm` chooses by
+
+
+def test_the_winner_of_a_study_for_identity_is_chosen_by_it_and_so_is_its_curse_measured():
+    row = {"name": "trial 3", "value": 0.7, "validation": 0.6, "validation_sd": 0.1}
+    assert chosen_by(row) is row
+    assert choice({"winner": row}) == ""
+    by_identity = {"value": -0.1, "validation": -0.125, "validation_sd": None}
+    confirmation = {"winner": row | {"by_identity": by_identity}, "seeds": [1, 2]}
+    assert choice(confirmation) == "trial 3 was chosen by its identity on the validation people: -0.1250."
+    assert "had -0.1000 on the validation people; over 2 fresh seeds it is -0.1250, so 0.0250" in curse(confirmation)
+
+
+def test_records_of_a_candidate_are_summarised_by_identity():
+    candidate = Candidate("trial 3", SMALL, 3, False, 0.7, -0.25)
+    records = [[{"validation": 0.6, "validation_identity": value}] for value in (-0.25, -0.5)]
+    found = _by_identity(candidate, records)
+    assert (found["value"], found["validation"]) == (-0.25, -0.375)
+    assert found["validation_sd"] == pytest.approx(0.125 * 2**0.5)
+    assert _by_identity(candidate, records[:1])["validation_sd"] is None
