@@ -110,26 +110,38 @@ def import_(
 
 def _print(examined: "Sequence[Examined]", numbers: "dict[str, tuple[int, bool]]") -> None:
     """Return a line for each run: its claimed and measured cosine, and the decision; then every reason."""
+    from face3d_tune.analysis.recognising import of_trial
     from face3d_tune.cli.console import Table
     from face3d_tune.cli.table import results_console
 
     table = Table(box=None, pad_edge=False)
     table.add_column("run", overflow="fold")
-    for header in ("epoch", "says", "validation", "train", "both"):
+    for header in ("epoch", "says", "validation", "train", "both", "rank-1"):
         table.add_column(header, justify="right")
     table.add_column("")
     for each in examined:
         held = {str(whom): cosine for whom, cosine in each.measured.items()}
         cosines = [f"{held[whom]:.4f}" if whom in held else "" for whom in ("validation", "train", "both")]
         fate = word(_fate(each, numbers))
-        table.add_row(str(each.run.path), str(each.run.best_epoch), f"{each.claim:.4f}", *cosines, fate)
+        table.add_row(str(each.run.path), str(each.run.best_epoch), f"{each.claim:.4f}", *cosines, _rank1(each), fate)
     results_console().print(table)
     say("\ncosine of the best epoch: as its file says, and as its weights give on people of this study")
+    records = [of_trial(each.trial) for each in examined if each.trial]
+    sizes = {record["enrolled"] for record in records if record}
+    for enrolled in sizes:  # the same in every run, if any has been measured
+        say(f"rank-1: of the validation people, among {enrolled} enrolled")
     for each in examined:
         if each.reason:
             say(f"{'refused' if each.trial is None else 'warning'}: {each.run.path}: {each.reason}")
         elif each.note:
             say(f"note: {each.run.path}: {each.note}")
+
+
+def _rank1(each: "Examined") -> str:
+    from face3d_tune.analysis.recognising import of_trial, rank1
+
+    rate = rank1(of_trial(each.trial)) if each.trial else None
+    return "" if rate is None else f"{rate:.3f}"
 
 
 def _fate(each: "Examined", numbers: "dict[str, tuple[int, bool]]") -> str:

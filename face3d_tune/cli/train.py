@@ -200,7 +200,9 @@ def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":
 
         def after_epoch(result: EpochResult) -> None:
             losses = f"{result.train_loss:.4f} / {result.val_loss:.4f}"
-            line = f"loss {losses}  cosine {result.val_cosine:.4f}  lr {result.lr:.1e}"
+            rate = None if result.recognition is None else result.recognition.all.rank1_enrolled
+            named = "" if rate is None else f"  rank-1 {rate:.3f}"
+            line = f"loss {losses}  cosine {result.val_cosine:.4f}{named}  lr {result.lr:.1e}"
             bars.update(task, completed=result.epoch, description=translate(line))
             if not console.is_terminal and (result.epoch == 1 or result.epoch % 10 == 0):
                 console.print(f"epoch {result.epoch:>3}  {line}")
@@ -228,9 +230,31 @@ def _print_result(data: "FaceData", trained: "Trained", expected: float | None) 
         f"{trained.validation.cosine:.4f}",
         *bands(trained.validation.cosine_by_yaw),
     )
+    warning, recognised = _recognised(data, trained)
+    if warning:
+        say(f"{warning}\n")
     results_console().print(table)
+    say(recognised)
     say(f"kept epoch {trained.best.epoch} of {trained.epochs_run}")
     if expected is not None:
         same = abs(trained.validation.cosine - expected) < 5e-5
         say(f"the study's trial reached {expected:.4f} on validation{': the same' if same else ''}")
     say("no test people were used; `face3d-tune confirm` evaluates the best trials on them")
+
+
+def _recognised(data: "FaceData", trained: "Trained") -> tuple[str | None, str]:
+    """Return the sentence on a model that only raises the cosine, or None, and a line with rank-1 of all enrolled."""
+    from face3d_tune.analysis.recognising import only_raises_cosine
+    from face3d_tune.refit.judge import BASELINES
+    from face3d_tune.training.recognition import Gallery
+
+    gallery = Gallery(data, "validation")
+    simple = {name: gallery.scores(of(data, "validation")).summary().all for name, of in BASELINES.items()}
+    assert trained.validation.recognition is not None, "an evaluation has it"
+    model = trained.validation.recognition.all
+    known = {name: (rates.cosine, rates.rank1_enrolled) for name, rates in simple.items()}
+    sentence = only_raises_cosine(model.cosine, model.rank1_enrolled, known)
+    names = {"no model": "without a model"}
+    beside = "".join(f"; {names.get(name, name)} {rates.rank1_enrolled:.3f}" for name, rates in simple.items())
+    line = f"rank-1 among {gallery.enrolled} enrolled {model.rank1_enrolled:.3f}{beside}"
+    return sentence and f"The checkpoint {sentence}.", line

@@ -24,6 +24,7 @@ from face3d_tune.study import study_file
 from face3d_tune.study.presets import PRESETS
 from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.model import Model
+from face3d_tune.training.recognition import Gallery
 
 STORAGE = "sqlite:///studies.db"
 RADIANS = """
@@ -550,6 +551,12 @@ def test_training_writes_three_files_and_judges_validation_people_only(session, 
     lines = {line.split()[0]: line.split() for line in answer.out.splitlines() if line.strip()}
     no_model, cosine = session.data.no_model_cosine("validation"), history["validation"]["cosine"]
     assert lines["validation"][1:5] == ["3", "18", f"{no_model:.4f}", f"{cosine:.4f}"]
+    predictions = session.data.no_model_predictions("validation")
+    without = Gallery(session.data, "validation").scores(predictions).summary()
+    rank1 = history["validation"]["recognition"]["all"]["rank1_enrolled"]
+    beside = f"; without a model {without.all.rank1_enrolled:.3f}; ridge "
+    assert f"rank-1 among {without.enrolled} enrolled {rank1:.3f}{beside}" in answer.out
+    assert re.search(r"cosine \d\.\d{4}  rank-1 \d\.\d{3}  lr", answer.err)
     assert "test" not in lines
     assert "`face3d-tune confirm` evaluates the best trials on them" in answer.out
     assert "epoch   1" in answer.err

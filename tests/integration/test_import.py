@@ -89,6 +89,9 @@ def test_a_run_becomes_a_completed_trial_with_its_flags_its_curve_and_what_its_w
     answer = take(home, sqlite_url, home.run("degrees"), home.run("radians"))
     assert answer.code == 0, answer.err
     first, second = trials(sqlite_url)
+    rates = [trial.user_attrs["recognition"]["all"]["rank1_enrolled"] for trial in (first, second)]
+    assert re.findall(r" (\d\.\d{3}) +trial \d\b", answer.out, re.M) == [f"{rate:.3f}" for rate in rates]
+    assert f"among {first.user_attrs['recognition']['enrolled']} enrolled" in answer.out
     for trial, name in ((first, "degrees"), (second, "radians")):
         held, attrs = home.held(name), trial.user_attrs
         assert trial.state == optuna.trial.TrialState.COMPLETE

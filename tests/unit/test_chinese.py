@@ -26,6 +26,7 @@ FRAGMENTS = {
     "is 7",
     "holds 7 for 7",
     "The best trial 7.",
+    "The checkpoint 7.",
     "7: model_state_dict 7; expected names and tensors",
 }
 KEPT = {"trial", "epoch", "dtype"}  # the same in both languages
