@@ -12,6 +12,7 @@ from unittest import mock
 from forked import Run
 
 import face3d_tune
+from face3d_tune.cli import language
 from face3d_tune.cli.main import main
 
 # Environment variables of the person who runs the tests, which must not change them.
@@ -34,6 +35,7 @@ def call(*words: object, cwd: Path, **environment: str) -> Answer:
     clean = {key: value for key, value in os.environ.items() if not key.startswith(THEIRS)}
     with (
         mock.patch.dict(os.environ, {**clean, **OURS, **environment}, clear=True),
+        mock.patch.object(language, "_chosen", "en"),  # no later test speaks the language of this command
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
