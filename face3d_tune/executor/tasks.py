@@ -60,4 +60,4 @@ class Event:
     """An event of a training: an epoch, the resumed epochs, a note, or a failure."""
 
     number: int
-    given: EpochResult | Resumed | Note | Failure
+    content: EpochResult | Resumed | Note | Failure

@@ -80,7 +80,7 @@ def _train(
             if event.number not in running:
                 continue
             job, task = running[event.number]
-            match event.given:
+            match event.content:
                 case Note(text):
                     reasons.append(text)
                 case EpochResult() as result:

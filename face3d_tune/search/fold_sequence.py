@@ -52,35 +52,35 @@ class FoldSequence:
     """The begun folds of one trial, in order. `first` is the task of fold 1."""
 
     def __init__(self, first: Task) -> None:
-        self.begun = [Fold(first)]
+        self.all = [Fold(first)]
 
     @property
     def current(self) -> Fold:
         """Return the fold in training."""
-        return self.begun[-1]
+        return self.all[-1]
 
     def step(self, epoch: int) -> int:
         """Return the step under which Optuna stores an epoch of the current fold; both are 1-based.
 
         The steps of each fold begin where those before it would end if it trained all its epochs.
         """
-        return (len(self.begun) - 1) * self.current.task.config.epochs + epoch
+        return (len(self.all) - 1) * self.current.task.config.epochs + epoch
 
     def begin_next(self) -> Task:
         """Begin the next fold, and return its task; seed and key follow from those of the first."""
-        first, fold = self.begun[0].task, len(self.begun) + 1
+        first, fold = self.all[0].task, len(self.all) + 1
         key = None if first.key is None else later_key(first.key, fold)
         # A retried trial need not have come to this fold before, so a missing checkpoint is not worth a note.
         task = replace(self.current.task, fold=fold, seed=seeds.derive(first.seed, "fold", fold), key=key, retry=False)
-        self.begun.append(Fold(task, self.current.retried))
+        self.all.append(Fold(task, self.current.retried))
         return task
 
     def summary(self, stop_reason: str, objective: Objective = COSINE) -> dict[str, Any]:
         """Summarize the trial, as its user attributes store it."""
-        folds = [_summary(fold, stop_reason) for fold in self.begun]
+        folds = [_summary(fold, stop_reason) for fold in self.all]
         attrs = folds[0] if self.current.task.folds == 1 else summary.of_folds(folds, objective)
         attrs[TrialAttr.stop_reason.key] = stop_reason
-        if resumed := [fold.resumed for fold in self.begun if fold.resumed]:
+        if resumed := [fold.resumed for fold in self.all if fold.resumed]:
             attrs[TrialAttr.resumed_epochs.key] = sum(len(each.results) for each in resumed)
             if notes := [each.note for each in resumed if each.note]:
                 attrs[TrialAttr.resume_note.key] = "; ".join(notes)

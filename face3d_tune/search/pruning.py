@@ -94,7 +94,7 @@ class TrialReporter:
     def _fold_values(self) -> list[list[float]]:
         """Return the fold values of every completed trial; an imported one has none."""
         attrs = [trial.user_attrs for trial in self._completed.get_trials()]
-        return [[fold["value"] for fold in each["folds"]] for each in attrs if "folds" in each]
+        return [[fold["value"] for fold in TrialAttr.folds.of(each)] for each in attrs if TrialAttr.folds.held_by(each)]
 
     def _ask_pruner(self) -> bool:
         pruner = self._trial.study.pruner

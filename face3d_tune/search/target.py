@@ -26,17 +26,17 @@ def check(target: float | None, objective: Objective) -> None:
         )
 
 
-def held(curve: Sequence[float], kept: float, kept_epoch: int, target: float, epochs: int) -> bool:
+def is_reached(curve: Sequence[float], value: float, kept_epoch: int, target: float, epochs: int) -> bool:
     """Tell whether a training has reached its target: the kept epoch, and enough epochs in a row around it.
 
     Args:
         curve: The values of the epochs, with the stored digits.
-        kept: Value of the kept epoch, unrounded.
+        value: Value of the kept epoch, unrounded.
         kept_epoch: Its number, 1-based.
         target: Value to reach.
         epochs: Number of epochs in a row, the kept one included.
     """
-    if kept < target:
+    if value < target:
         return False
     before, after = curve[: kept_epoch - 1], curve[kept_epoch:]
     return 1 + _run(reversed(before), target) + _run(after, target) >= epochs
@@ -50,7 +50,7 @@ def reached(trial: FrozenTrial, target: float, epochs: int, objective: Objective
     if len(TrialAttr.folds.get(attrs, ())) > 1:
         return trial.value >= target  # the mean over folds belongs to no epoch
     curve = History.of(trial, objective).values(objective) if epochs > 1 else ()  # for one epoch the value suffices
-    return held(curve, trial.value, TrialAttr.best_epoch.get(attrs, 1), target, epochs)
+    return is_reached(curve, trial.value, TrialAttr.best_epoch.get(attrs, 1), target, epochs)
 
 
 def reached_by_any(trials: Iterable[FrozenTrial], effort: Mapping[str, Any], objective: Objective = COSINE) -> bool:

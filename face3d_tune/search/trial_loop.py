@@ -204,7 +204,7 @@ class Loop:
                 self._take(event)
         except (StorageAwayError, StudyGoneError):
             for event in events:
-                if event.number in self._running and _is_last(event.given):  # no other trial waits for it
+                if event.number in self._running and _is_last(event.content):  # no other trial waits for it
                     self._running[event.number].stopped = True
             raise
         return events
@@ -274,7 +274,7 @@ class Loop:
         while training := [entry for entry in self._running.values() if entry.training]:
             for event in self._take_events():
                 for entry in training:
-                    if entry.trial.number == event.number and entry.training and not isinstance(event.given, Note):
+                    if entry.trial.number == event.number and entry.training and not isinstance(event.content, Note):
                         entry.stopped = True
                         self._slots.drop(event.number)
         while not self._attempt(self._settle):
@@ -300,7 +300,7 @@ class Loop:
         """Wait until every running training has ended an epoch, which saves its checkpoint."""
         awaited = {number for number, entry in self._running.items() if entry.training}
         while awaited:
-            awaited -= {event.number for event in self._slots.wait() if not isinstance(event.given, Note)}
+            awaited -= {event.number for event in self._slots.wait() if not isinstance(event.content, Note)}
 
     def _abandon(self, reason: str) -> None:
         """Requeue the running trials at once; if the database is away, the next worker does."""

@@ -114,7 +114,7 @@ class TrialRun:
         A task is the next fold, or this one again. An exception from `after_epoch` ends the trial. A training that
         stopped by itself counts as completed, so only one that would continue can be pruned.
         """
-        match event.given:
+        match event.content:
             case Failure() as failure:
                 return self._fail(failure)
             case Note(text):
@@ -156,7 +156,7 @@ class TrialRun:
         if result.stop_reason and self.task.fold == self.task.folds:
             return self._end(result.stop_reason)
         if result.stop_reason and self._reporter.is_lost(
-            [self._objective.of_epoch(fold.best) for fold in self._folds.begun if fold.best]
+            [self._objective.of_epoch(fold.best) for fold in self._folds.all if fold.best]
         ):
             outcome = self._end("pruned")
             outcome.attrs[TrialAttr.raced_out_after_fold.key] = self.task.fold
@@ -169,8 +169,8 @@ class TrialRun:
         fold, setup = self._folds.current, self._setup
         if fold.best is None or setup.target is None or fold.task.folds > 1:  # the mean counts, known at the end
             return False
-        curve, kept = History.of_epochs(fold.epochs).values(self._objective), self._objective.of_epoch(fold.best)
-        return target.held(curve, kept, fold.best.epoch, setup.target, setup.target_epochs)
+        curve, value = History.of_epochs(fold.epochs).values(self._objective), self._objective.of_epoch(fold.best)
+        return target.is_reached(curve, value, fold.best.epoch, setup.target, setup.target_epochs)
 
     def _fail(self, failure: Failure) -> Outcome | Task:
         """End the trial; after NaN in mixed precision, return the task that restarts its fold without."""
@@ -189,4 +189,4 @@ class TrialRun:
         if self._errors:
             attrs[TrialAttr.error.key] = "; ".join(self._errors)
         value = self._objective.of_trial(attrs)
-        return Outcome(stop_reason, value, attrs, pack(self._folds.begun[0].epochs), death)
+        return Outcome(stop_reason, value, attrs, pack(self._folds.all[0].epochs), death)

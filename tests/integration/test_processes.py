@@ -252,7 +252,7 @@ def test_a_process_that_was_killed_while_the_kernel_killed_for_memory_ran_out_of
     os.kill(whose(slots, 200), signal.SIGKILL)
     failed = []
     while not failed:
-        failed = [event.given for event in slots.wait() if isinstance(event.given, Failure)]
+        failed = [event.content for event in slots.wait() if isinstance(event.content, Failure)]
     assert failed == [Failure("its process was killed (SIGKILL), for lack of memory", out_of_memory=True, died=True)]
     kernel.unlink()
     assert processes_module.killed_for_memory() == 0  # as on a system that does not say
@@ -307,7 +307,7 @@ def test_an_interrupted_search_leaves_the_processes_free_for_the_next_one(slots,
     while len(events) < 2:
         events += [event for event in slots.wait() if event.number == 100]
     training = alone(SMALL, data, seed=1, device=CPU, precision="off")
-    assert [event.given.val_loss for event in events] == [training.train_epoch().val_loss for _ in range(2)]
+    assert [event.content.val_loss for event in events] == [training.train_epoch().val_loss for _ in range(2)]
     slots.drop(100)
 
 
@@ -333,7 +333,7 @@ def test_a_task_that_cannot_be_is_a_failure_from_another_process_too(slots):
     events = []
     while not events:
         events = [event for event in slots.wait() if event.number == 200]
-    assert [event.given for event in events] == [Failure("batch_size = 43 is more than the 42 training pairs")]
+    assert [event.content for event in events] == [Failure("batch_size = 43 is more than the 42 training pairs")]
     slots.drop(200)
 
 
@@ -410,7 +410,7 @@ def until(slots, number, epoch):
     """Everything that a training gives until it has trained this epoch."""
     given = []
     while not given or getattr(given[-1], "epoch", 0) < epoch:
-        given += [event.given for event in slots.wait() if event.number == number]
+        given += [event.content for event in slots.wait() if event.number == number]
     return given
 
 
@@ -427,7 +427,7 @@ def test_a_training_whose_process_is_killed_goes_on_in_another_as_if_nothing_had
         before = until(slots, 7, 3)
         os.kill(whose(slots, 7), signal.SIGKILL)
         while not isinstance(before[-1], Failure):
-            before += [event.given for event in slots.wait()]
+            before += [event.content for event in slots.wait()]
         slots.start(Task(9, config, 1, "off", "trial-7", retry=True))
         resumed, *after = until(slots, 9, 12)
     finally:

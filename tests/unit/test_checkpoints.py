@@ -394,9 +394,9 @@ def test_two_torn_files_let_the_training_begin_again_and_say_so(data, checkpoint
     slots = BatchedSlots(data, CPU, 1, checkpoints)
     slots.start(TASK)
     (event,) = slots.wait()
-    assert event.given.results == ()
-    assert event.given.note.startswith("restarts at epoch 1: the checkpoint of epoch 3 cannot be used, ")
-    assert [event.given.epoch for event in slots.wait()] == [1]
+    assert event.content.results == ()
+    assert event.content.note.startswith("restarts at epoch 1: the checkpoint of epoch 3 cannot be used, ")
+    assert [event.content.epoch for event in slots.wait()] == [1]
     assert [path.name.rpartition(".")[2] for path in running(tmp_path)] == ["000001"]
 
 
@@ -498,7 +498,7 @@ def test_a_finished_trial_keeps_only_its_best_weights_in_the_users_format(data, 
     slots.start(TASK)
     history = []
     while not history or history[-1].stop_reason is None:
-        history += [event.given for event in slots.wait()]
+        history += [event.content for event in slots.wait()]
     assert checkpoints.finish("trial-1", "trial-1") is None
     assert list(files(tmp_path)) == [checkpoints.best_name("trial-1")]
     kept = torch.load(files(tmp_path)[checkpoints.best_name("trial-1")], weights_only=True)
@@ -530,7 +530,7 @@ def test_the_best_weights_survive_a_death_between_them_and_the_end(data, checkpo
         slots.start(task)
         given = []
         while slots.busy and len(given) < epochs:
-            given += [event.given for event in slots.wait() if not isinstance(event.given, Resumed)]
+            given += [event.content for event in slots.wait() if not isinstance(event.content, Resumed)]
     assert [result.epoch for result in given] == list(range(best + 3, 10))
     checkpoints.finish("trial-1", "trial-4")
     kept = torch.load(files(tmp_path)[checkpoints.best_name("trial-4")], weights_only=True)
@@ -594,14 +594,14 @@ def test_a_process_that_comes_after_another_goes_on_with_all_of_its_trainings(da
     for task in tasks:
         second.start(replace(task, number=task.number + 10, retry=True))
     events = second.wait()
-    assert [(event.number, len(event.given.results), event.given.note) for event in events] == [
+    assert [(event.number, len(event.content.results), event.content.note) for event in events] == [
         (10, 3, None),
         (11, 3, None),
     ]
     while second.busy:
         events += second.wait()
     for number, whole in zip((10, 11), expected, strict=True):
-        resumed, *after = [event.given for event in events if event.number == number]
+        resumed, *after = [event.content for event in events if event.number == number]
         given = [replace(result, seconds=0) for result in (*resumed.results, *after)]
         assert given == [replace(result, seconds=0) for result in whole]
 
@@ -612,7 +612,7 @@ def test_a_training_that_had_ended_but_was_not_told_ends_at_once(data, checkpoin
     for number in range(2):
         slots = PlainSlot(data, CPU, checkpoints) if kind == "plain" else BatchedSlots(data, CPU, 1, checkpoints)
         slots.start(replace(TASK, number=number, config=config))
-        given = [slots.wait()[0].given for _ in range(2 if number == 0 else 1)]
+        given = [slots.wait()[0].content for _ in range(2 if number == 0 else 1)]
     assert [result.stop_reason for result in given[0].results] == [None, "finished"]
     if kind == "batched":
         assert not slots.busy
@@ -626,8 +626,8 @@ def test_a_retry_without_checkpoint_begins_again_and_says_so(data, checkpoints, 
     slots.start(replace(TASK, retry=True))
     (event,) = slots.wait()
     why = f"{checkpoints.artifacts} has no checkpoint of it" if kept else "no checkpoints are kept"
-    assert event.given == Resumed((), "off", f"restarts at epoch 1: {why}")
-    assert [event.given.epoch for event in slots.wait()] == [1]
+    assert event.content == Resumed((), "off", f"restarts at epoch 1: {why}")
+    assert [event.content.epoch for event in slots.wait()] == [1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -644,9 +644,9 @@ def test_a_checkpoint_that_does_not_fit_lets_the_training_begin_again(data, chec
     slots = PlainSlot(data, CPU, checkpoints) if kind == "plain" else BatchedSlots(data, CPU, 1, checkpoints)
     slots.start(TASK)
     (event,) = slots.wait()
-    assert event.given == Resumed((), "off", "restarts at epoch 1: its checkpoint does not fit, 'scheduler'")
+    assert event.content == Resumed((), "off", "restarts at epoch 1: its checkpoint does not fit, 'scheduler'")
     expected = make(kind, data).train_epoch()
-    assert [replace(event.given, seconds=0) for event in slots.wait()] == [replace(expected, seconds=0)]
+    assert [replace(event.content, seconds=0) for event in slots.wait()] == [replace(expected, seconds=0)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -698,11 +698,11 @@ def test_a_checkpoint_that_cannot_be_saved_is_said_once_and_ends_nothing(data, c
     events = []
     while slots.busy:
         events += slots.wait()
-    notes = [event for event in events if isinstance(event.given, Note)]
-    assert [note.given.text for note in notes] == [f"could not save a checkpoint: {error}"]
+    notes = [event for event in events if isinstance(event.content, Note)]
+    assert [note.content.text for note in notes] == [f"could not save a checkpoint: {error}"]
     expected = to_the_end(make("batched", data)).history
     for number in range(2):
-        given = [event.given for event in events if event.number == number and event not in notes]
+        given = [event.content for event in events if event.number == number and event not in notes]
         assert [result.val_loss for result in given] == [result.val_loss for result in expected]
 
 
@@ -749,7 +749,7 @@ def test_when_memory_runs_out_in_training_nobody_loses_an_epoch(data, checkpoint
         slots.start(replace(TASK, number=number, key=f"trial-{number}"))
     while slots.busy:
         for event in slots.wait():
-            if not isinstance(event.given, Resumed):
-                given[event.number].append(event.given.epoch)
+            if not isinstance(event.content, Resumed):
+                given[event.number].append(event.content.epoch)
     epochs = len(to_the_end(make("batched", data)).history)
     assert given == {number: list(range(1, epochs + 1)) for number in range(2)}

@@ -3,7 +3,7 @@
 import pytest
 from stored_study import add_trial, our_study
 
-from face3d_tune.search.target import held, reached, reached_by_any
+from face3d_tune.search.target import is_reached, reached, reached_by_any
 
 CURVE = (0.5, 0.8, 0.9, 0.8, 0.7, 0.9)
 
@@ -22,7 +22,7 @@ CURVE = (0.5, 0.8, 0.9, 0.8, 0.7, 0.9)
 )
 def test_the_target_holds_for_as_many_epochs_as_have_it_in_a_row_round_the_kept_one(kept_epoch, target, in_a_row):
     kept = CURVE[kept_epoch - 1]
-    said = [held(CURVE, kept, kept_epoch, target, epochs) for epochs in range(1, 8)]
+    said = [is_reached(CURVE, kept, kept_epoch, target, epochs) for epochs in range(1, 8)]
     assert said == [epochs <= in_a_row for epochs in range(1, 8)]
 
 
