@@ -142,20 +142,20 @@ def _recognised(predictions: Sequence[Predictions], parts: Sequence[FaceData]) -
     return mean_of_records([each.summary().to_dict() for each in scores])
 
 
-def check_same(name: str, held: Mapping[str, Any], wanted: Mapping[str, Any], settings: Settings) -> None:
-    """Raise StudyError, naming the difference, unless study `name` with attributes `held` may continue as `wanted`."""
-    if held["data_fingerprint"] != wanted["data_fingerprint"]:
+def check_same(name: str, record: Mapping[str, Any], wanted: Mapping[str, Any], settings: Settings) -> None:
+    """Raise StudyError with the difference, unless study `name` with attributes `record` may continue as `wanted`."""
+    if StudyAttr.data_fingerprint.of(record) != StudyAttr.data_fingerprint.of(wanted):
         raise StudyError(
-            f"study {name!r} was made on other data: {describe_data(held)}; now {describe_data(wanted)}",
-            f"give the data it was made on{missing_options(held, wanted)}, or {ANOTHER}",
+            f"study {name!r} was made on other data: {describe_data(record)}; now {describe_data(wanted)}",
+            f"give the data it was made on{missing_options(record, wanted)}, or {ANOTHER}",
         )
     # Times in the database mean different things to different major versions.
-    versions = [StudyAttr.versions.of(attrs)["optuna"] for attrs in (held, wanted)]
+    versions = [StudyAttr.versions.of(attrs)["optuna"] for attrs in (record, wanted)]
     if len({version.split(".")[0] for version in versions}) > 1:
         raise StudyError(f"study {name!r} was made with Optuna {versions[0]}, this is {versions[1]}", ANOTHER)
     # An older study says neither how many folds it has nor its objective.
     older = {"folds": 1, "objective": COSINE.name}
-    before, now = (older | _flat(StudyAttr.settings.of(attrs)) for attrs in (held, wanted))
+    before, now = (older | _flat(StudyAttr.settings.of(attrs)) for attrs in (record, wanted))
     free = {"study_file"} | ({"seed"} if settings.seed is None else set())
     for key in [key for key in (before | now) if key not in free]:
         if before.get(key) != now.get(key):
@@ -178,7 +178,7 @@ def describe_data(attrs: Mapping[str, Any]) -> str:
     parts = PARTS if data["split"] == "person" else PARTS[:1]
     people, pairs = (sum(data[key][part] for part in parts) for key in ("people", "pairs"))
     yaw = "" if data["min_yaw"] == 0 and data["max_yaw"] is None else f", |yaw| {data['min_yaw']}–{data['max_yaw']}"
-    yaw += f", {said}" if (said := describe_yaw(data)) else ""
+    yaw += f", {angle}" if (angle := describe_yaw(data)) else ""
     split = f"split {data['split']}{yaw} ({StudyAttr.data_fingerprint.of(attrs)})"
     return f"{data['source']}, {people} people, {pairs} pairs, {split}"
 
@@ -196,14 +196,14 @@ def describe_kernel_ridge(attrs: Mapping[str, Any]) -> str:
     return f"kernel ridge with {choice['centres']} of its {choice['views']} training views as centres" if few else ""
 
 
-def missing_options(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """Return the options that choose the pairs of `held` and were given otherwise; "" without such a difference."""
-    before, now = (recorded_selection(StudyAttr.data.of(attrs)) for attrs in (held, wanted))
+def missing_options(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Return the options that choose the pairs of `record` and were given otherwise; "" without such a difference."""
+    before, now = (recorded_selection(StudyAttr.data.of(attrs)) for attrs in (record, wanted))
     words = []
     for name in (name for name in before if before[name] != now[name]):
         flag, value = f"--{name.replace('_', '-')}", before[name]
-        said = f"{value:g}" if isinstance(value, float) else value
-        words.append(f"without {flag}" if value is None else f"{flag} {said}")
+        text = f"{value:g}" if isinstance(value, float) else value
+        words.append(f"without {flag}" if value is None else f"{flag} {text}")
     return f" with {', '.join(words)}" if words else ""
 
 

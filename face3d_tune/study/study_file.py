@@ -309,8 +309,8 @@ def _objective(path: Path, value: Any) -> ObjectiveName:
         if value == name:
             return name
     question = did_you_mean(str(value), OBJECTIVES)
-    known = f"known are {', '.join(OBJECTIVES)}"
-    raise StudyFileError(f"{path}: study.objective = {value!r} is unknown{question}", known)
+    names = f"known are {', '.join(OBJECTIVES)}"
+    raise StudyFileError(f"{path}: study.objective = {value!r} is unknown{question}", names)
 
 
 def _component(path: Path, table: str, content: dict[str, Any], default: str) -> Component:

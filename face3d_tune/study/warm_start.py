@@ -112,12 +112,12 @@ def _stored_start(name: str, attrs: Mapping[str, Any], before: str | None) -> Wa
 
 def _check_comparable(study: optuna.Study, wanted: Mapping[str, Any]) -> None:
     own, name = study.user_attrs, study.study_name
-    if own["data_fingerprint"] != wanted["data_fingerprint"]:
+    if StudyAttr.data_fingerprint.of(own) != StudyAttr.data_fingerprint.of(wanted):
         raise StudyError(
             f"study {name!r} was made on other data: {describe_data(own)}; now {describe_data(wanted)}",
             f"give the data it was made on{missing_options(own, wanted)}; its best need not be good for others",
         )
-    layouts = own["settings"]["layout"], wanted["settings"]["layout"]
+    layouts = [StudyAttr.settings.of(attrs)["layout"] for attrs in (own, wanted)]
     if layouts[0] != layouts[1]:
         raise StudyError(
             f"study {name!r} was made with layout = {layouts[0]}, now it is {layouts[1]}", f"add --layout {layouts[0]}"
