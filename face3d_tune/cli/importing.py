@@ -120,8 +120,8 @@ def _print(examined: "Sequence[Examined]", numbers: "dict[str, tuple[int, bool]]
         table.add_column(header, justify="right")
     table.add_column("")
     for each in examined:
-        held = {str(whom): cosine for whom, cosine in each.measured.items()}
-        cosines = [f"{held[whom]:.4f}" if whom in held else "" for whom in ("validation", "train", "both")]
+        by_people = {str(whom): cosine for whom, cosine in each.measured.items()}
+        cosines = [f"{by_people[whom]:.4f}" if whom in by_people else "" for whom in ("validation", "train", "both")]
         fate = word(_fate(each, numbers))
         table.add_row(str(each.run.path), str(each.run.best_epoch), f"{each.claim:.4f}", *cosines, _rank1(each), fate)
     results_console().print(table)

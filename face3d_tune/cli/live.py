@@ -88,14 +88,14 @@ class Picture:
         return Text(shortened(name, max(_NAME, width - text.cell_len))).append_text(text)
 
     def _study(self, width: int) -> Text:
-        held = self.standing
-        done = f"  {held.done}{'' if held.budget is None else f' of {held.budget}'} done, {held.pruned} pruned"
+        study = self.standing
+        done = f"  {study.done}{'' if study.budget is None else f' of {study.budget}'} done, {study.pruned} pruned"
         text = Text(translate(done))
-        if held.best is not None:
-            text.append(translate(f"  best {held.best:.4f} #{held.best_trial}"), "bold")
-        if held.left is not None:
-            text.append(translate(f"  {in_words(*held.left)} left"))
-        return Text(shortened(held.name, max(_SHORT, width - text.cell_len)), "bold").append_text(text)
+        if study.best is not None:
+            text.append(translate(f"  best {study.best:.4f} #{study.best_trial}"), "bold")
+        if study.left is not None:
+            text.append(translate(f"  {in_words(*study.left)} left"))
+        return Text(shortened(study.name, max(_SHORT, width - text.cell_len)), "bold").append_text(text)
 
 
 def shortened(name: str, columns: int) -> str:

@@ -45,8 +45,8 @@ class Choice(click.Choice[str]):
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
         """Return click's message with a suggestion."""
-        said = super().get_invalid_choice_message(value, ctx).rstrip(".")
-        return said + did_you_mean(str(value), self.choices)
+        message = super().get_invalid_choice_message(value, ctx).rstrip(".")
+        return message + did_you_mean(str(value), self.choices)
 
 
 class HomePath(click.Path):
@@ -110,8 +110,8 @@ def study_name_option(words: str) -> Callable[..., Any]:
 def storage_words(storage: "Storage") -> list[str]:
     """Return the words that name this storage again on a command line, if any are needed."""
     context = click.get_current_context()
-    given = context.get_parameter_source("storage") == click.core.ParameterSource.COMMANDLINE
-    return ["--storage", str(storage)] if given and not storage.holds_secret else []
+    by_option = context.get_parameter_source("storage") == click.core.ParameterSource.COMMANDLINE
+    return ["--storage", str(storage)] if by_option and not storage.holds_secret else []
 
 
 def data_dir_option(without: str) -> Callable[..., Any]:
@@ -138,10 +138,10 @@ def study_data(study: str, attrs: Mapping[str, Any], data_dir: Path | None) -> "
     from face3d_tune.data.face_data import SAMPLE_NAME, load, recorded_selection
     from face3d_tune.errors import StudyError
 
-    held, fingerprint = StudyAttr.data.of(attrs), StudyAttr.data_fingerprint.of(attrs)
-    if data_dir is None and held["source"] != SAMPLE_NAME:
-        data_dir = Path(held["source"])
-    data = load(data_dir, **recorded_selection(held))
+    attr, fingerprint = StudyAttr.data.of(attrs), StudyAttr.data_fingerprint.of(attrs)
+    if data_dir is None and attr["source"] != SAMPLE_NAME:
+        data_dir = Path(attr["source"])
+    data = load(data_dir, **recorded_selection(attr))
     if data.fingerprint() != fingerprint:
         raise StudyError(
             f"study {study!r} was made on other data ({fingerprint}) than {data.source} ({data.fingerprint()})",
