@@ -309,3 +309,14 @@ def confirmation_of(verdict="better", difference=0.05, *, ridge="better", kernel
         "better_than_every_preset": verdict == "better",
         "looks": [{"time": "2026-01-02T00:00:00+00:00", "command": "face3d-tune confirm", "compared": []}] * looks,
     } | changed
+
+
+def rotation_of(verdict="better", difference=0.05, **changed):
+    """What `confirm --rotate` stores: as `confirmation_of`, but twelve people judge in five rotations."""
+    found = confirmation_of(verdict, difference, **{"kernel_ridge": "better"} | changed)
+    against = [
+        {**entry, "method": "t-blocks", "people": 12}
+        | {"by_yaw": {band: each | {"method": "t-blocks"} for band, each in entry["by_yaw"].items()}}
+        for entry in found["against"]
+    ]
+    return found | {"people": 12, "rotations": 5, "seeds": [[1, 2, 3, 4, 5]], "against": against}

@@ -15,6 +15,11 @@ def simple_methods(confirmation: Mapping[str, Any]) -> dict[str, str]:
     return {name: key for name, key in _SIMPLE.items() if key in confirmation}
 
 
+def part_of(confirmation: Mapping[str, Any]) -> str:
+    """Return the part of the people that judged: `test`, or `judged` of several rotations, which are all people."""
+    return "judged" if "rotations" in confirmation else "test"
+
+
 def sentence(compared: Mapping[str, Any], part: str = "test") -> str:
     """Describe an entry of a confirmation's `against`: `better than recommended by 0.0520 (0.0370 to 0.0660)`.
 
@@ -43,11 +48,12 @@ def headline(confirmation: Mapping[str, Any]) -> str:
     winner, first = confirmation["winner"]["name"], confirmation["headline"]
     entry = entry_of(confirmation, first)
     colon = ":" if entry["verdict"] == "uncertain" else " is"
+    part = part_of(confirmation)
     if first is None:
-        return f"{winner}{colon} {sentence(entry)}; no preset could be trained to compare it with."
+        return f"{winner}{colon} {sentence(entry, part)}; no preset could be trained to compare it with."
     presets = sum(each["kind"] == "preset" for each in confirmation["against"])
     which = f"{first} (the best preset)" if confirmation["headline_is_best"] and presets > 1 else first
-    comparison = f"{winner}{colon} {sentence({**entry, 'name': which})}"
+    comparison = f"{winner}{colon} {sentence({**entry, 'name': which}, part)}"
     if presets == 1:
         return f"{comparison}."
     every = (
@@ -95,9 +101,9 @@ def chosen_by(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def choice(confirmation: Mapping[str, Any]) -> str:
-    """Say that the winner was chosen by its identity; empty if by its cosine."""
+    """Say that the winner was chosen by its identity over seeds; empty if by its cosine, or over rotations."""
     winner = confirmation["winner"]
-    if "by_identity" not in winner:
+    if "by_identity" not in winner or "rotations" in confirmation:
         return ""
     return (
         f"{winner['name']} was chosen by its identity on the validation people: {chosen_by(winner)['validation']:.4f}."
@@ -105,9 +111,9 @@ def choice(confirmation: Mapping[str, Any]) -> str:
 
 
 def curse(confirmation: Mapping[str, Any]) -> str:
-    """Describe the winner's curse with its numbers."""
+    """Describe the winner's curse with its numbers; empty over rotations, which have other validation people."""
     name, winner = confirmation["winner"]["name"], chosen_by(confirmation["winner"])
-    if winner["value"] is None:
+    if winner["value"] is None or "rotations" in confirmation:
         return ""
     spread = "" if winner["validation_sd"] is None else f" ± {winner['validation_sd']:.4f}"
     fall = winner["value"] - winner["validation"]
@@ -115,6 +121,17 @@ def curse(confirmation: Mapping[str, Any]) -> str:
     return (
         f"Winner's curse: in the study {name} had {winner['value']:.4f} on the validation people; over "
         f"{len(confirmation['seeds'])} fresh seeds it is {winner['validation']:.4f}{spread}, so {what}."
+    )
+
+
+def cross_validated(confirmation: Mapping[str, Any]) -> str:
+    """Say what a confirmation by several rotations is, and what it is not; empty for one by the test people."""
+    if "rotations" not in confirmation:
+        return ""
+    return (
+        f"Cross-validated, no test: each of {confirmation['people']} people is judged once, in one of "
+        f"{confirmation['rotations']} rotations, by models trained on others. The settings were chosen with some of "
+        "these people, which flatters the trials; by how much is not measured yet."
     )
 
 
@@ -129,6 +146,11 @@ def intervals(confirmation: Mapping[str, Any]) -> str:
         return (
             "The intervals are percentile bootstraps of version 0.1.0, too narrow with few people; `face3d-tune "
             "confirm` again trains nothing and computes 95 % intervals."
+        )
+    if "rotations" in confirmation:
+        return (
+            "The intervals count rotations, not people, because the people of a rotation share models and seeds. "
+            "Rotations share training people, so with few people they cover a little less than 95 %."
         )
     if len(confirmation["seeds"]) == 1:
         return "With one seed the intervals leave out how much seeds differ; `--seeds 5` includes it."
@@ -152,7 +174,7 @@ def resolution(confirmation: Mapping[str, Any]) -> str:
         return f"against {entry['name']} {shown} ({wanted} {people})"
 
     parts = "; ".join(map(part, resolved(confirmation)))
-    return f"What {confirmation['people']} test people can show: {parts}." if parts else ""
+    return f"What {confirmation['people']} {part_of(confirmation)} people can show: {parts}." if parts else ""
 
 
 def looks(confirmation: Mapping[str, Any]) -> str:
@@ -167,15 +189,17 @@ def told(confirmation: Mapping[str, Any]) -> list[str]:
     """Return a confirmation as lines: headline, every comparison, by yaw, resolution, intervals, curse and looks."""
     first = confirmation["headline"]
     headed = entry_of(confirmation, first)
-    others = [f"  {sentence(entry)}" for entry in confirmation["against"] if entry is not headed]
+    judged = part_of(confirmation)
+    others = [f"  {sentence(entry, judged)}" for entry in confirmation["against"] if entry is not headed]
     by_yaw = [
-        f"  |yaw| {band}°: {sentence({'name': headed['name'], **entry})}"
+        f"  |yaw| {band}°: {sentence({'name': headed['name'], **entry}, judged)}"
         for band, entry in headed["by_yaw"].items()
         if entry["people"]
     ]
+    tellers = (resolution, intervals, simpler, choice, curse, cross_validated, looks)
     return [
         headline(confirmation),
         *others,
         *by_yaw,
-        *filter(None, (tell(confirmation) for tell in (resolution, intervals, simpler, choice, curse, looks))),
+        *filter(None, (tell(confirmation) for tell in tellers)),
     ]

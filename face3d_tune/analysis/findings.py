@@ -96,6 +96,11 @@ class Findings:
         return confirmation
 
     @property
+    def rotation(self) -> Mapping[str, Any] | None:
+        """Return the confirmation by all people, if the study has one."""
+        return StudyAttr.rotation.get(self.attrs)
+
+    @property
     def confirmed_best(self) -> bool:
         """Tell whether the confirmation included the trial that is best now; false without a confirmation."""
         confirmation = self.confirmation

@@ -22,6 +22,9 @@ from face3d_tune.cli.options import (
 )
 from face3d_tune.study.attrs import StudyAttr
 
+_SEEDS = 5
+_ROTATIONS = 5  # `data.rotation.ROTATIONS`; --help loads no data
+
 if TYPE_CHECKING:
     from face3d_tune.cli.console import Console
     from face3d_tune.device import Precision
@@ -35,7 +38,9 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=Command,
-    epilog=example("face3d-tune confirm\nface3d-tune confirm --study-name default --top 3 --seeds 5"),
+    epilog=example(
+        "face3d-tune confirm\nface3d-tune confirm --study-name default --top 3 --seeds 5\nface3d-tune confirm --rotate"
+    ),
 )
 @storage_option
 @study_name_option(ONLY_STUDY)
@@ -50,10 +55,18 @@ if TYPE_CHECKING:
 @click.option(
     "--seeds",
     type=click.IntRange(1),
-    default=5,
-    show_default=True,
     metavar="N",
-    help="Trainings per trial and preset; all share the same fresh seeds.",
+    help="Trainings per trial and preset; all share the same fresh seeds.  [default: 5; 1 in each rotation]",
+)
+@click.option(
+    "--rotate",
+    type=int,
+    is_flag=False,
+    flag_value=str(_ROTATIONS),
+    metavar="[K]",
+    help="Judge every person once instead of the test people: cut all people into K blocks, and judge each by models "
+    "trained on the others. The test people judge too, so it counts as an evaluation on them.  "
+    f"[default: {_ROTATIONS}, if K is omitted]",
 )
 @click.option("--baseline", metavar="PRESET", help="Preset to compare with first.  [default: the best one]")
 @data_dir_option("the data that the study names")
@@ -65,7 +78,8 @@ def confirm(
     storage: str,
     study_name: str | None,
     top: int,
-    seeds: int,
+    seeds: int | None,
+    rotate: int | None,
     baseline: str | None,
     data_dir: Path | None,
     device: str,
@@ -76,6 +90,7 @@ def confirm(
 ) -> None:
     """Evaluate the best trials and the presets on the test people."""
     from dataclasses import replace
+    from functools import partial
 
     import optuna
 
@@ -84,6 +99,7 @@ def confirm(
     from face3d_tune.executor.plan import choose
     from face3d_tune.refit.candidates import candidates
     from face3d_tune.refit.confirm import Confirmation
+    from face3d_tune.refit.rotate import RotatedConfirmation
     from face3d_tune.storage.database import Storage
     from face3d_tune.study.trials import find_study
 
@@ -91,6 +107,9 @@ def confirm(
     console = Console(stderr=True, soft_wrap=True)
     place, chosen = Storage.parse(storage), choose_device(device)
     precision, notice = choose_precision(amp, chosen)
+    kind = Confirmation if rotate is None else partial(RotatedConfirmation, of=rotate)
+    if seeds is None:
+        seeds = _SEEDS if rotate is None else 1  # each rotation has seeds of its own, and the interval counts rotations
     with place.opened() as opened, place.searching("confirm when it has ended; Ctrl-C ends it and loses nothing"):
         study = find_study(opened, study_name)
         _require_test_people(study)
@@ -103,10 +122,13 @@ def confirm(
             picked = [replace(each, config=replace(each.config, use_mixed_precision=False)) for each in picked]
         plan = choose(engine, slots, chosen, data, [each.config for each in picked])
         set_threads(1 if plan.engine == "batched" else None)  # others train
-        confirmation = Confirmation(study, opened, data, picked, seeds, console.print)
+        confirmation = kind(study, opened, data, picked, seeds, console.print)
         _introduce(console, confirmation, plan)
         _train(console, confirmation, plan, precision)
+        if rotate is not None:
+            console.print("fitting ridge and kernel ridge in every rotation")
         words = ["face3d-tune", "confirm", "--study-name", study.study_name, "--top", str(top), "--seeds", str(seeds)]
+        words += [] if rotate is None else ["--rotate", str(rotate)]
         found = confirmation.conclude(shlex.join(words), baseline)
     if as_json:
         click.echo(json.dumps({"study": study.study_name, **found}, indent=1, ensure_ascii=False))
@@ -155,7 +177,13 @@ def _introduce(console: "Console", confirmation: "Confirmation", plan: "Plan") -
     console.print(f"study    {confirmation.study.study_name}: {', '.join(trials)}")
     console.print(f"presets  {', '.join(presets) or 'none'}")
     held = f"; {jobs - missing} of them are stored already" if missing < jobs else ""
-    console.print(f"train    {jobs} trainings, {len(confirmation.seeds)} seeds of each{held}")
+    if of := confirmation.rotations:
+        people = sum(StudyAttr.data.of(attrs)["people"].values())
+        console.print(f"rotate   {people} people in {of} rotations; each is judged once, by models trained on others")
+        console.print(f"train    {jobs} trainings, {len(confirmation.seeds)} of each in every rotation{held}")
+        console.print("note: all people judge, so the result counts as an evaluation on the test people")
+    else:
+        console.print(f"train    {jobs} trainings, {len(confirmation.seeds)} seeds of each{held}")
     console.print(f"engine   {plan}\n")
 
 
@@ -173,8 +201,13 @@ def _train(console: "Console", confirmation: "Confirmation", plan: "Plan", preci
 
         def ended(job: "Job", record: "Record") -> None:
             name = f"{job.candidate.name}, seed {job.number}"
+            if of := confirmation.rotations:
+                name = f"rotation {job.round + 1} of {of}: {name}"
             if "error" in record:
                 console.print(f"{name:<24} diverged: {record['error']}")
+            elif confirmation.rotations:
+                # Test people are among those who validate: no number of theirs before the evaluation is counted.
+                console.print(f"{name:<38} stored (epoch {record['best_epoch']} of {record['epochs']})")
             else:
                 epochs = f"epoch {record['best_epoch']} of {record['epochs']}"
                 console.print(f"{name:<24} validation cosine {record['validation']:.4f} ({epochs})")

@@ -111,6 +111,8 @@ def _lines(study: dict[str, Any]) -> list[str]:
             lines.append(f"         {recognised}")
         if held := study["confirmation"]:
             lines.append(f"         confirmed: {headline(held)}")
+        if held := study["rotation"]:
+            lines.append(f"         cross-validated: {headline(held)}")
     for worker in study["workers"]:
         trials = ", ".join(f"#{number}" for number in worker["trials"]) or "no trial"
         sign = f"last heartbeat {worker['silent']:.0f} s ago"

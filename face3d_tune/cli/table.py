@@ -141,7 +141,8 @@ def confirmed(found: Mapping[str, Any]) -> None:
     console = results_console()
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("mean cosine")
-    for header in ("in study", "validation", "test"):
+    rotated = found.get("rotations")
+    for header in ("in study", "validation", "judged" if rotated else "test"):
         table.add_column(header, justify="right")
     add_band_columns(table)
     for row in found["candidates"]:
@@ -159,7 +160,11 @@ def confirmed(found: Mapping[str, Any]) -> None:
         )
     seeds = len(found["seeds"])
     times = "Trained again once" if seeds == 1 else f"Trained again {seeds} times: mean ± deviation"
-    console.print(f"{times}; test and |yaw| of {found['people']} people\nwho took no part in any decision:\n")
+    if rotated:
+        console.print(f"Cross-validated: each of {found['people']} people is judged in one of {rotated} rotations,")
+        console.print(f"by models trained on others; trainings in each rotation: {seeds}\n")
+    else:
+        console.print(f"{times}; test and |yaw| of {found['people']} people\nwho took no part in any decision:\n")
     console.print(table)
     for candidate in found["candidates"]:
         if candidate["aliases"]:

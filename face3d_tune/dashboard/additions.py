@@ -38,7 +38,7 @@ _ARTIFACT = re.compile(r"/artifacts/(\d+)/(\d+)/([0-9a-f-]+)")
 _FRESH = 5.0  # seconds for which additions are reused, at least
 _SHARE = 20  # and this many times the seconds of working them out: at most a twentieth of one core
 # In the note, counted by `confirm`, or too long for a table.
-_UNSHOWN_OF_STUDY = re.compile(r"confirm:.*|confirmation|look:.*|.*_recognition")
+_UNSHOWN_OF_STUDY = re.compile(r"confirm:.*|confirmation|rotation|look:.*|.*_recognition")
 # Too long for a table, or shown number by number.
 _UNSHOWN = ("config", "overrides", "cosine_by_yaw", "recognition", "folds")
 

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -46,6 +47,7 @@ def study_note(found: Findings) -> str:
         f"## {_plain(found.name)}",
         *([f"**{said}**"] if (said := recognising.warning(found.best, found.attrs)) else []),
         *_confirmed(found),
+        *_rotated(found),
         f"**Goal** the highest mean cosine between the model's output and the frontal embedding, on {whom}; "
         f"without a model it is {found.no_model:.4f}{_simple(found)}.",
         f"**Data** {_plain(describe_data(found.attrs))}",
@@ -98,6 +100,18 @@ def _confirmed(found: Findings) -> list[str]:
     lines = [f"**{_plain(headline(confirmation))}**"]
     if not found.confirmed_best:
         lines.insert(0, "**Out of date:** the search has found a better trial since. To evaluate that one:\n\n" + ask)
+    return [*lines, *_judged(confirmation, "test people")]
+
+
+def _rotated(found: Findings) -> list[str]:
+    """Write the result on all people, each judged in one of several rotations; empty without one."""
+    if found.rotation is None:
+        return []
+    return [f"**Cross-validated:** {_plain(headline(found.rotation))}", *_judged(found.rotation, "all people, judged")]
+
+
+def _judged(confirmation: Mapping[str, Any], judged: str) -> list[str]:
+    """Write the numbers of a confirmation, and its other sentences; `judged` names the people."""
     rows = [
         (row["name"], row["value"], row["validation"], row["test"])
         for row in confirmation["candidates"]
@@ -105,10 +119,10 @@ def _confirmed(found: Findings) -> list[str]:
     ]
     simple = {name: confirmation[key] for name, key in simple_methods(confirmation).items()}
     rows += [(name, None, row["validation"], row["test"]) for name, row in simple.items()]
-    table = "| | in the study | validation, again | test people |\n|---|--:|--:|--:|\n"
+    table = f"| | in the study | validation, again | {judged} |\n|---|--:|--:|--:|\n"
     cells = [(_plain(name), *("–" if each is None else f"{each:.4f}" for each in values)) for name, *values in rows]
     details = "\n".join(f"- {_plain(line.strip())}" for line in told(confirmation)[1:])
-    return [*lines, table + "\n".join(f"| {' | '.join(row)} |" for row in cells), details]
+    return [table + "\n".join(f"| {' | '.join(row)} |" for row in cells), details]
 
 
 def _simple(found: Findings) -> str:

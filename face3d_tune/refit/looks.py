@@ -1,7 +1,7 @@
 """Evaluations on the test people, counted for all studies of a storage with the same data.
 
-`confirm` stores its own with what it found. Any other command stores one as an attribute of its own with every such
-study, so that none is lost when two commands end at once.
+`confirm` stores its own with what it found, with and without rotations. Any other command stores one as an attribute of
+its own with every such study, so that none is lost when two commands end at once.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ def recorded(storage: BaseStorage, fingerprint: str) -> list[Look]:
     """Return all evaluations on the test people of these data so far, the first first."""
     looks: list[Look] = []
     for attrs in _related(storage, fingerprint).values():
-        # Each confirmation also stores the earlier ones.
-        looks += StudyAttr.confirmation.get(attrs, {}).get("looks", [])
+        for kind in (StudyAttr.confirmation, StudyAttr.rotation):  # each also stores the earlier ones
+            looks += kind.get(attrs, {}).get("looks", [])
         looks += [value for key, value in attrs.items() if key.startswith(_STORED)]
     return sorted({(look["time"], look["command"]): look for look in looks}.values(), key=lambda look: look["time"])
 

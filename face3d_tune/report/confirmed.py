@@ -1,4 +1,4 @@
-"""The section on the test people: the first of a report, once a confirmation exists."""
+"""The sections on the test people, the first of a report once a confirmation exists, and on all people in rotations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,9 +24,8 @@ def confirmed(content: Content, say: Words) -> list[Block]:
     seeds = len(confirmation["seeds"])
     blocks: list[Block] = [] if content.confirmed_best else [Paragraph(say("confirmed_outdated"), "warning")]
     blocks += [Paragraph(_headline(confirmation, say)), _tiles(confirmation, say)]
-    if simpler := better_methods(confirmation):
-        names = say.text("and").join(say.text(f"simpler_{_key(name)}") for name in simpler)
-        blocks.append(Paragraph(say("simpler", names=names, winner=_name(confirmation["winner"], say)), "warning"))
+    if simpler := _simpler(confirmation, say):
+        blocks.append(simpler)
     blocks += [
         Paragraph(say("confirmed_how", seeds=seeds, people=confirmation["people"]), "note"),
         _candidates(confirmation, say),
@@ -39,9 +38,28 @@ def confirmed(content: Content, say: Words) -> list[Block]:
     if "by_identity" in (winner := confirmation["winner"]):
         again = f"{chosen_by(winner)['validation']:.4f}"
         blocks.append(Paragraph(say("chosen_by_identity", winner=_name(winner, say), again=again), "note"))
-    looks = len(confirmation["looks"])
-    look = say("looks_one") if looks == 1 else say("looks_many", n=looks)
-    return [*blocks, Paragraph(look, "note" if looks == 1 else "warning")]
+    return [*blocks, _looks(confirmation, say)]
+
+
+def rotated(content: Content, say: Words) -> list[Block]:
+    """Show what all people say, each judged in one of several rotations; empty without them."""
+    found = content.rotation
+    if found is None:
+        return []
+    blocks: list[Block] = [Paragraph(_headline(found, say, "rotated_"))]
+    if simpler := _simpler(found, say, "rotated_"):
+        blocks.append(simpler)
+    numbers = {"seeds": len(found["seeds"]), "people": found["people"], "rotations": found["rotations"]}
+    return [
+        *blocks,
+        Paragraph(say("rotated_how", **numbers), "note"),
+        _candidates(found, say, "judged"),
+        Paragraph(say("rotated_differences", winner=_name(found["winner"], say))),
+        _differences(found, say),
+        *_resolution(found, say, "rotated_"),
+        Paragraph(say("rotated_flattered"), "warning"),
+        _looks(found, say),
+    ]
 
 
 def _name(row: Mapping[str, Any], say: Words) -> str:
@@ -58,10 +76,24 @@ def _key(method: str) -> str:
     return method.replace(" ", "_")
 
 
-def _headline(confirmation: Mapping[str, Any], say: Words) -> Runs:
+def _simpler(confirmation: Mapping[str, Any], say: Words, kind: str = "") -> Paragraph | None:
+    """Say that a method without training is better; None if none is."""
+    if not (simpler := better_methods(confirmation)):
+        return None
+    names = say.text("and").join(say.text(f"simpler_{_key(name)}") for name in simpler)
+    return Paragraph(say(f"{kind}simpler", names=names, winner=_name(confirmation["winner"], say)), "warning")
+
+
+def _looks(confirmation: Mapping[str, Any], say: Words) -> Paragraph:
+    looks = len(confirmation["looks"])
+    look = say("looks_one") if looks == 1 else say("looks_many", n=looks)
+    return Paragraph(look, "note" if looks == 1 else "warning")
+
+
+def _headline(confirmation: Mapping[str, Any], say: Words, kind: str = "") -> Runs:
     entry = entry_of(confirmation, confirmation["headline"])
     verdict = "one_person" if entry["low"] is None else entry["verdict"]
-    sentence = say(f"headline_{verdict}", winner=_name(confirmation["winner"], say), **_numbers(entry, say))
+    sentence = say(f"{kind}headline_{verdict}", winner=_name(confirmation["winner"], say), **_numbers(entry, say))
     if confirmation["headline"] is None:
         return (*sentence, *say("headline_no_preset"))
     return (*sentence, *say("every_yes" if confirmation["better_than_every_preset"] else "every_no"))
@@ -93,9 +125,9 @@ def _tiles(confirmation: Mapping[str, Any], say: Words) -> Tiles:
     return Tiles(tiles)
 
 
-def _candidates(confirmation: Mapping[str, Any], say: Words) -> Table:
+def _candidates(confirmation: Mapping[str, Any], say: Words, judged: str = "test") -> Table:
     bands = list(confirmation["no_model"]["test_by_yaw"])
-    header = [say.text(f"column_{name}") for name in ("confirmed", "in_study", "again", "test")]
+    header = [say.text(f"column_{name}") for name in ("confirmed", "in_study", "again", judged)]
     rows: list[Sequence[str]] = []
     for row in confirmation["candidates"]:
         name = " = ".join((_name(row, say), *map(say.preset, row["aliases"])))
@@ -136,12 +168,12 @@ def _differences(confirmation: Mapping[str, Any], say: Words) -> Table:
     return Table([*header, *map(say.band, bands)], rows)
 
 
-def _resolution(confirmation: Mapping[str, Any], say: Words) -> list[Block]:
+def _resolution(confirmation: Mapping[str, Any], say: Words, kind: str = "") -> list[Block]:
     """Say which differences the test people can show, and how many can show a small one."""
-    runs = list(say("resolution", people=confirmation["people"]))
+    runs = list(say(f"{kind}resolution", people=confirmation["people"]))
     for entry in (entries := resolved(confirmation)):
         now = "resolution_none" if entry["verdict"] == "uncertain" else "resolution_now"
-        later = "resolution_seeds" if entry["people_needed"] is None else "resolution_people"
+        later = "resolution_seeds" if entry["people_needed"] is None else f"{kind}resolution_people"
         runs += say(now, name=_name(entry, say), half=f"{entry['half_width']:.4f}")
         runs += say(later, wanted=f"{confirmation['wanted_difference']:g}", people=entry["people_needed"])
     return [Paragraph(tuple(runs), "note")] if entries else []

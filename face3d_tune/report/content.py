@@ -86,6 +86,7 @@ class Content:
     study: str
     made: str  # date and time of the report, ISO 8601
     confirmation: Mapping[str, Any] | None  # on the test people, as `refit.confirm` stores it; None: no confirmation
+    rotation: Mapping[str, Any] | None  # on all people, as `refit.rotate` stores it; None: never rotated
     confirmed_best: bool  # whether the confirmation included the trial that is best now
     states: Mapping[str, int]
     causes: Mapping[str, int]  # failed trials by cause
@@ -142,6 +143,7 @@ def content(found: Findings, made: datetime) -> Content:
         study=found.name,
         made=made.isoformat(timespec="minutes"),
         confirmation=found.confirmation,
+        rotation=found.rotation,
         confirmed_best=found.confirmed_best,
         states=found.states,
         causes=count_causes(found.trials),

@@ -32,6 +32,7 @@ def tell(content: Content, language: Language) -> Document:
     terms = [(say.text(f"term_{term}"), say(f"means_{term}")) for term in keys]
     sections: dict[str, Sequence[Block]] = {
         "confirmed": confirmed.confirmed(content, say),
+        "rotated": confirmed.rotated(content, say),
         "answer": [*recognised.warning(content, say), *result.answer(content, say)],
         "recognised": recognised.recognised(content, say),
         "compared": result.compared(content, say),

@@ -60,6 +60,7 @@ class StudyAttr:
     kernel_ridge_choice = Attr[Mapping[str, Any]]("kernel_ridge_choice")  # of fold 1; views and centres of its fit
     kernel_ridge_recognition = Attr[Mapping[str, Any]]("kernel_ridge_recognition")
     confirmation = Attr[Mapping[str, Any]]("confirmation")  # what `confirm` found on the test people
+    rotation = Attr[Mapping[str, Any]]("rotation")  # what `confirm --rotate` found on all people
 
 
 class TrialAttr:

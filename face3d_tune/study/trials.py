@@ -297,5 +297,6 @@ def summary(study: optuna.Study) -> dict[str, Any]:
         "ridge_recognition": StudyAttr.ridge_recognition.get(attrs),
         "kernel_ridge_recognition": StudyAttr.kernel_ridge_recognition.get(attrs),
         "confirmation": StudyAttr.confirmation.get(attrs),
+        "rotation": StudyAttr.rotation.get(attrs),
         "data": StudyAttr.data.get(attrs),
     }

@@ -82,6 +82,7 @@ def test_a_search_is_told_in_chinese(place):
         ["run", "--study", "quick.toml", "--data-dir", "faces", "--device", "cpu"],
         ["status"],
         ["confirm", "--seeds", "2", "--top", "1", "--device", "cpu"],
+        ["confirm", "--rotate", "--top", "1", "--device", "cpu"],
         ["train", "--device", "cpu"],
         ["export"],
         ["export", "--data-dir", "elsewhere"],

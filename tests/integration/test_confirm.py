@@ -324,6 +324,32 @@ def test_the_first_sentence_compares_with_the_preset_asked_for(place):
     assert (held["headline"], held["headline_is_best"]) == ("recommended", False)
 
 
+# Everybody judges once
+
+
+def test_with_rotate_all_people_judge_and_every_place_shows_it_beside_the_ordinary_confirmation(place):
+    ordinary = place.attrs["confirmation"]
+    answer = place.confirm("--rotate", 3, seeds=1, top=1)
+    assert answer.code == 0, answer.err
+    assert "rotate   60 people in 3 rotations; each is judged once, by models trained on others" in answer.err
+    note = "note: all people judge, so the result counts as an evaluation on the test people"
+    assert answer.err.index("train    12 trainings, 1 of each in every rotation") < answer.err.index(note)
+    assert len(re.findall(r"^rotation [123] of 3: .*, seed 1 +stored \(epoch \d of 2\)$", answer.err, re.M)) == 12
+    assert "cosine" not in answer.err  # test people are among those who validate
+    assert "Cross-validated: each of 60 people is judged in one of 3 rotations," in answer.out
+    assert "Evaluation 2 on the test people" in answer.out
+    held = place.attrs["rotation"]
+    assert (held["people"], held["pairs"]["all"], held["rotations"]) == (60, 300, 3)
+    assert re.search(rf"^{held['winner']['name']} .* {held['winner']['test']:.4f} ", answer.out, re.M)
+    assert place.attrs["confirmation"] == ordinary
+
+    again = place.confirm("--rotate", 3, "--json", seeds=1, top=1)
+    assert "12 of them are stored already" in again.err
+    assert json.loads(again.out) == {"study": "quick", **place.attrs["rotation"]}
+    status = call("status", "--storage", place.storage, cwd=place.folder)
+    assert f"cross-validated: {held['winner']['name']}" in status.out
+
+
 # Ends of every kind
 
 
@@ -396,6 +422,9 @@ def test_a_study_with_presets_only_has_nothing_to_confirm(tmp_path, sixty):
         (("--study-name", "other"), "no study named 'other'"),
         (("--storage", "sqlite:///none.db"), "storage sqlite:///none.db: file does not exist"),
         (("--slots", "2"), "--slots 2 needs --engine batched"),
+        (("--rotate", "2"), "2 rotations are too few: one block of people judges, one validates"),
+        (("--rotate", "61"), "61 rotations need 61 people; here are 60"),
+        (("--rotate", "many"), "'many' is not a valid integer"),
     ],
 )
 def test_bad_input_is_one_line_and_stores_nothing(done, words, said):

@@ -16,6 +16,7 @@ from stored_study import (
     our_study,
     recognised,
     recognition_of,
+    rotation_of,
     without_method,
 )
 
@@ -188,15 +189,32 @@ def test_a_confirmation_with_kernel_ridge_compares_with_it_first(study):
     assert "A simpler method wins: trial 12 is worse than kernel ridge (seconds, and no tuning)." in note
 
 
+def test_the_note_shows_what_all_people_say_in_rotations_beside_what_the_test_people_said(study):
+    assert "Cross-validated" not in study_note(find(study))
+    study.set_user_attr("confirmation", confirmation_of())
+    study.set_user_attr("rotation", rotation_of("uncertain"))
+    note = study_note(find(study))
+    assert (
+        "**Cross-validated:** trial 12: 12 judged people are too few for a verdict against baseline (the best" in note
+    )
+    assert note.index("| test people |") < note.index("| all people, judged |")
+    assert "- What 12 judged people can show: against baseline no difference, as they are too few" in note
+    assert "- Cross-validated, no test: each of 12 people is judged once, in one of 5 rotations" in note
+    assert "- The intervals count rotations, not people" in note
+    assert note.count("Winner's curse") == 1  # of the confirmation
+    assert "With one seed" not in note
+
+
 def test_what_a_confirmation_stores_is_no_list_of_numbers_beside_the_note(served, study):
     study.set_user_attr("confirmation", confirmation_of())
+    study.set_user_attr("rotation", rotation_of())
     study.set_user_attr("confirm:0011223344556677", {"validation": 0.5})
     study.set_user_attr("look:0011223344556677", {"time": "2026-01-02", "command": "face3d-tune judge"})
     study.set_user_attr("no_model_recognition", recognition_of(0.5))
     answer = detail(served, study)
     keys = {attr["key"] for attr in answer["user_attrs"]}
     assert "no_model_cosine" in keys
-    assert not [key for key in keys if key.startswith(("confirm", "look")) or key.endswith("recognition")]
+    assert not [key for key in keys if key.startswith(("confirm", "look", "rotation")) or key.endswith("recognition")]
     assert "trial 12 is better than baseline" in answer["note"]["body"]
 
 

@@ -15,6 +15,7 @@ from stored_study import (
     over_folds,
     recognised,
     recognition_of,
+    rotation_of,
     searched,
     study_of,
     trial_of,
@@ -81,6 +82,13 @@ STUDIES = {
     "out of date": lambda: study_of(*searched(), trial_of("COMPLETE", 0.8), confirmation=confirmation_of()),
     "diverged": lambda: study_of(*searched(), confirmation=DIVERGED),
     "recognised": recognised,
+    "rotated": lambda: study_of(*searched(), rotation=rotation_of()),
+    "rotated worse": lambda: study_of(
+        *searched(), confirmation=confirmation_of(), rotation=rotation_of("worse", -0.05, kernel_ridge="worse")
+    ),
+    "rotated, same": lambda: study_of(*searched(), rotation=rotation_of("same", 0.005)),
+    "rotated, few": lambda: study_of(*searched(), rotation=rotation_of("uncertain")),
+    "rotated, one": lambda: study_of(*searched(), rotation=of_one_person(rotation_of())),
     "angry names": lambda: study_of(*searched(), trial_of("COMPLETE", 0.1, preset=ANGRY), name=ANGRY),
 }
 
@@ -322,6 +330,28 @@ def test_a_study_without_recognition_has_no_section_on_it():
     assert "rank-1" not in page_of(study_of(*searched())).text
     assert "raises the cosine" not in page_of(recognised(best=0.9)).text
     assert "recognised" in page_of(recognised(best=0.9)).ids
+
+
+def test_a_report_shows_what_all_people_say_in_rotations_and_that_it_is_no_test():
+    for language, said in (
+        ("en", "Over all people, trial 12 is better than baseline by 0.0500 (0.0400 to 0.0600)."),
+        ("en", "12 people were cut into 5 blocks."),
+        ("en", "1 training of each trial and preset in every rotation"),
+        ("en", "What 12 people in rotations can show."),
+        ("en", "This is no test: the settings were chosen with some of these people"),
+        ("en", "This is the first evaluation on the test people."),
+        ("zh", "在所有人身上，试验 12 比 基线 baseline 好 0.0500（0.0400 到 0.0600）。"),
+        ("zh", "这不是测试：选参数时用过其中一部分人"),
+    ):
+        assert said in page_of(STUDIES["rotated"](), language).text
+    assert "Winner's curse" not in page_of(STUDIES["rotated"]()).text
+    assert "over all people trial 12 is worse than kernel ridge" in page_of(STUDIES["rotated worse"]()).text
+    assert page_of(STUDIES["rotated worse"]()).ids[:2] == ["confirmed", "rotated"]
+
+
+def test_the_json_report_holds_the_rotation_as_it_is_stored_beside_the_confirmation():
+    held = json.loads(report(find(STUDIES["rotated"]()), "json", "en", MADE))
+    assert (held["confirmation"], held["rotation"]) == (None, rotation_of())
 
 
 def test_before_and_after_is_the_guides_table():

@@ -291,6 +291,7 @@ def test_a_summary_counts_every_state_and_names_the_best(storage):
         "ridge_recognition": None,
         "kernel_ridge_recognition": None,
         "confirmation": None,
+        "rotation": None,
         "data": {"source": "here"},
     }
     for value, preset in ((0.5, "baseline"), (0.7, "aggressive"), (0.6, None)):
