@@ -103,7 +103,14 @@ class Findings:
     @property
     def confirmed_best(self) -> bool:
         """Tell whether the confirmation included the trial that is best now; false without a confirmation."""
-        confirmation = self.confirmation
+        return self._included(self.confirmation)
+
+    @property
+    def rotated_best(self) -> bool:
+        """Tell the same of the confirmation by all people."""
+        return self._included(self.rotation)
+
+    def _included(self, confirmation: Mapping[str, Any] | None) -> bool:
         candidates = [each["trial"] for each in confirmation["candidates"]] if confirmation else []
         return self.best is not None and self.best.number in candidates
 

@@ -107,7 +107,10 @@ def _rotated(found: Findings) -> list[str]:
     """Write the result on all people, each judged in one of several rotations; empty without one."""
     if found.rotation is None:
         return []
-    return [f"**Cross-validated:** {_plain(headline(found.rotation))}", *_judged(found.rotation, "all people, judged")]
+    lines = [f"**Cross-validated:** {_plain(headline(found.rotation))}", *_judged(found.rotation, "all people, judged")]
+    if not found.rotated_best:
+        lines.insert(0, "**Out of date:** the search has found a better trial since, which the rotations do not judge.")
+    return lines
 
 
 def _judged(confirmation: Mapping[str, Any], judged: str) -> list[str]:

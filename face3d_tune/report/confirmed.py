@@ -46,7 +46,8 @@ def rotated(content: Content, say: Words) -> list[Block]:
     found = content.rotation
     if found is None:
         return []
-    blocks: list[Block] = [Paragraph(_headline(found, say, "rotated_"))]
+    blocks: list[Block] = [] if content.rotated_best else [Paragraph(say("rotated_outdated"), "warning")]
+    blocks.append(Paragraph(_headline(found, say, "rotated_")))
     if simpler := _simpler(found, say, "rotated_"):
         blocks.append(simpler)
     numbers = {"seeds": len(found["seeds"]), "people": found["people"], "rotations": found["rotations"]}

@@ -88,6 +88,7 @@ class Content:
     confirmation: Mapping[str, Any] | None  # on the test people, as `refit.confirm` stores it; None: no confirmation
     rotation: Mapping[str, Any] | None  # on all people, as `refit.rotate` stores it; None: never rotated
     confirmed_best: bool  # whether the confirmation included the trial that is best now
+    rotated_best: bool  # the same of `rotation`
     states: Mapping[str, int]
     causes: Mapping[str, int]  # failed trials by cause
     follows: Mapping[str, Any] | None  # the study before: study, trial, value, config
@@ -145,6 +146,7 @@ def content(found: Findings, made: datetime) -> Content:
         confirmation=found.confirmation,
         rotation=found.rotation,
         confirmed_best=found.confirmed_best,
+        rotated_best=found.rotated_best,
         states=found.states,
         causes=count_causes(found.trials),
         follows=StudyAttr.follows.get(attrs),

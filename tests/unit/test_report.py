@@ -87,6 +87,7 @@ STUDIES = {
         *searched(), confirmation=confirmation_of(), rotation=rotation_of("worse", -0.05, kernel_ridge="worse")
     ),
     "rotated, same": lambda: study_of(*searched(), rotation=rotation_of("same", 0.005)),
+    "rotated, old": lambda: study_of(*searched(), trial_of("COMPLETE", 0.8), rotation=rotation_of()),
     "rotated, few": lambda: study_of(*searched(), rotation=rotation_of("uncertain")),
     "rotated, one": lambda: study_of(*searched(), rotation=of_one_person(rotation_of())),
     "angry names": lambda: study_of(*searched(), trial_of("COMPLETE", 0.1, preset=ANGRY), name=ANGRY),
@@ -345,6 +346,8 @@ def test_a_report_shows_what_all_people_say_in_rotations_and_that_it_is_no_test(
     ):
         assert said in page_of(STUDIES["rotated"](), language).text
     assert "Winner's curse" not in page_of(STUDIES["rotated"]()).text
+    assert "Out of date" not in page_of(STUDIES["rotated"]()).text
+    assert "Out of date" in page_of(STUDIES["rotated, old"]()).text
     assert "over all people trial 12 is worse than kernel ridge" in page_of(STUDIES["rotated worse"]()).text
     assert page_of(STUDIES["rotated worse"]()).ids[:2] == ["confirmed", "rotated"]
 

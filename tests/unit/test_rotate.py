@@ -11,10 +11,11 @@ from stored_study import our_study
 from trained import trained
 
 from face3d_tune import seeds
+from face3d_tune.cli.confirm import confirm
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.face_data import load
 from face3d_tune.data.pairs import persons
-from face3d_tune.data.rotation import rotations
+from face3d_tune.data.rotation import ROTATIONS, rotations
 from face3d_tune.errors import ConfigError
 from face3d_tune.executor.plan import Plan
 from face3d_tune.refit import looks
@@ -201,6 +202,11 @@ def test_rotations_that_the_people_do_not_allow_are_refused_before_a_training(st
     with pytest.raises(ConfigError, match=said) as error:
         rotated(study, data, candidate, of=of)
     assert error.value.hint == hint
+
+
+def test_the_command_line_names_the_number_of_rotations_without_loading_data():
+    (option,) = [each for each in confirm.params if each.name == "rotate"]
+    assert option.flag_value == str(ROTATIONS)
 
 
 def test_people_without_views_are_in_no_rotation(tmp_path, study):
