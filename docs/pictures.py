@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
@@ -21,8 +23,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # also where the package is not
 from chromium import QUIET, executable  # noqa: E402
 from pseudo_terminal import Terminal  # noqa: E402
 
+from face3d_tune.analysis.findings import find  # noqa: E402
+from face3d_tune.analysis.svg import Panel, picture  # noqa: E402
 from face3d_tune.dashboard.server import make_dashboard  # noqa: E402
+from face3d_tune.report import charts  # noqa: E402
+from face3d_tune.report.content import content  # noqa: E402
+from face3d_tune.report.words import Words  # noqa: E402
 from face3d_tune.storage.database import Storage  # noqa: E402
+from face3d_tune.study.trials import find_study  # noqa: E402
 
 PICTURES = Path(__file__).parent / "pictures"
 _COLUMNS = 100
@@ -65,6 +73,22 @@ def dashboard(page: Page, storage: str) -> None:
         thread.join()
 
 
+def recognition(storage: str) -> None:
+    """Draw rank-1 against the cosine: all finished trials of the only study, and the upper right corner."""
+    with Storage.parse(storage).opened() as opened:
+        found = content(find(find_study(opened, None)), datetime.now())
+    words = Words("en")
+    corner = [point for point in found.trials if point.cosine > found.no_model and (point.rank1 or 0) > 0.5]
+    legend = [("best trial", "s0-dot"), ("completed trial", "done-dot"), ("pruned trial", "pruned-dot")]
+    legend += [(name, f"{charts.BASELINES[name]}-dot") for name in found.recognition]
+    panels = []
+    for heading, points in (("all trials", found.trials), ("the upper right corner", corner)):
+        chart = charts.recognised(replace(found, trials=points), words)
+        assert chart is not None, "the study has stored what its trials recognise"
+        panels.append(Panel(heading, chart, legend))
+    (PICTURES / "recognition.svg").write_text(picture(panels), encoding="utf-8")
+
+
 def report(page: Page, storage: str) -> None:
     """Picture the beginning of the report, in both languages."""
     with tempfile.TemporaryDirectory() as folder:
@@ -79,6 +103,7 @@ def report(page: Page, storage: str) -> None:
 
 if __name__ == "__main__":
     PICTURES.mkdir(exist_ok=True)
+    recognition(sys.argv[1])
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable(), args=QUIET)
         page = browser.new_page(color_scheme="light")

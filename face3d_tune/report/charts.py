@@ -111,7 +111,7 @@ def by_yaw(content: Content, shown: Series, say: Words) -> Element | None:
     return chart.svg
 
 
-def recognised(content: Content, say: Words) -> Element | None:
+def recognised(content: Content, say: Words) -> Chart | None:
     """Draw rank-1 among all enrolled against the cosine: a dot for each finished trial, and the baselines."""
     points = [(point, point.rank1) for point in content.trials if point.rank1 is not None]
     held = {name: recognition["all"] for name, recognition in content.recognition.items()}
@@ -129,7 +129,7 @@ def recognised(content: Content, say: Words) -> Element | None:
         chart.dots([baseline], f"{BASELINES[name]} big")
     best = content.best.trial if content.best else None
     chart.dots([(point.cosine, rank1) for point, rank1 in points if point.trial == best], "s0 big")
-    return chart.svg
+    return chart
 
 
 def shares(content: Content, say: Words) -> Element | None:

@@ -41,11 +41,11 @@ def recognised(content: Content, say: Words) -> list[Block]:
     of_best = content.best is not None and content.best.recognition is not None
     marked = first if of_best else None
     blocks: list[Block] = [Paragraph(say("recognised", views=held["views"], people=held["people"], **sizes))]
-    if (drawing := charts.recognised(content, say)) is not None:
+    if (chart := charts.recognised(content, say)) is not None:
         dots = (("legend_best", "s0-dot"), ("legend_complete", "done-dot"), ("legend_pruned_trial", "pruned-dot"))
         legend = [(say.text(name), kind) for name, kind in dots]
         legend += [(say.text(name.replace(" ", "_")), f"{charts.BASELINES[name]}-dot") for name in content.recognition]
-        blocks.append(Figure([Drawing(say.text("drawing_recognised"), drawing)], legend, say("caption_recognised")))
+        blocks.append(Figure([Drawing(say.text("drawing_recognised"), chart.svg)], legend, say("caption_recognised")))
     header = [say.text("column_method"), *(say.text(f"column_{name}", **sizes) for name in _RATES)]
     blocks.append(Table(header, [(label, *_rates(held["all"])) for label, held in rows], marked=marked))
     header = [say.text("column_rank1_by", **sizes), *map(say.band, YAW_BANDS), say.text("column_pooled")]
