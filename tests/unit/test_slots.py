@@ -56,7 +56,7 @@ def trained(slots, *tasks, rounds=200):
         if not slots.busy:
             return given
         for event in slots.wait():
-            given[event.number].append(timeless(event.given))
+            given[event.number].append(timeless(event.content))
     raise AssertionError(f"still at work after {rounds} rounds")
 
 
@@ -93,7 +93,7 @@ def test_the_plain_slot_gives_what_the_plain_trainer_gives(data):
     while not given or given[-1].stop_reason is None:
         (event,) = slot.wait()
         assert event.number == 7
-        given.append(timeless(event.given))
+        given.append(timeless(event.content))
     trainer = Trainer(CONFIG, data, seed=107, device=CPU)
     assert given == [timeless(trainer.train_epoch()) for _ in range(3)]
 
@@ -106,8 +106,8 @@ def test_a_training_that_cannot_be_is_a_failure_with_its_reason(data, kind, conf
     slots = PlainSlot(data, CPU) if kind == "plain" else BatchedSlots(data, CPU, 2)
     slots.start(task(3, config))
     (event,) = slots.wait()
-    assert (event.number, event.given.non_finite) == (3, non_finite)
-    assert words in event.given.message
+    assert (event.number, event.content.non_finite) == (3, non_finite)
+    assert words in event.content.message
 
 
 def test_a_dropped_training_gives_nothing_more_in_a_plain_slot(data):
@@ -117,7 +117,7 @@ def test_a_dropped_training_gives_nothing_more_in_a_plain_slot(data):
     slot.drop(1)
     assert slot.wait() == []
     slot.start(task(2))
-    assert [(event.number, event.given.epoch) for event in slot.wait()] == [(2, 1)]
+    assert [(event.number, event.content.epoch) for event in slot.wait()] == [(2, 1)]
     slot.close()
 
 
@@ -157,7 +157,7 @@ def test_an_ended_training_leaves_its_place_to_the_next_of_its_structure_while_i
         slots.start(each)
     built.clear()
     assert numbers(slots.wait()) == [0, 1]
-    assert [(event.number, timeless(event.given)) for event in slots.wait()] == expected
+    assert [(event.number, timeless(event.content)) for event in slots.wait()] == expected
     assert [name for name, _ in built] == ["add", "add", "replace"]
     assert len({batch for _, batch in built}) == 1
 
@@ -171,7 +171,7 @@ def test_a_training_that_is_dropped_or_fails_leaves_its_place_too(data, by_itsel
     built.clear()
     slots.wait()
     slots.drop(0)
-    assert [(event.number, timeless(event.given)) for event in slots.wait()] == expected
+    assert [(event.number, timeless(event.content)) for event in slots.wait()] == expected
     assert [name for name, _ in built] == ["add", "add", "replace"]
 
 
@@ -229,8 +229,8 @@ def test_whatever_comes_and_goes_every_training_that_is_not_dropped_ends_as_it_d
             break
         for event in slots.wait():
             assert event.number in running  # nothing comes of one that was dropped
-            given.setdefault(event.number, []).append(timeless(event.given))
-            if event.given.stop_reason:
+            given.setdefault(event.number, []).append(timeless(event.content))
+            if event.content.stop_reason:
                 running.remove(event.number)
     assert not slots.busy
     for number in tasks.keys() - dropped:
@@ -246,7 +246,7 @@ def test_no_training_waits_while_a_later_one_begins(data):
     while slots.busy:
         events = slots.wait()
         assert len(events) <= 3
-        begun.append(sorted(event.number for event in events if event.given.epoch == 1))
+        begun.append(sorted(event.number for event in events if event.content.epoch == 1))
     assert [number for together in begun for number in together] == list(range(15))
 
 
@@ -304,7 +304,7 @@ def test_mixed_precision_that_leads_to_nan_begins_again_without_it_beside_the_ot
     while slots.busy:
         for event in slots.wait():
             if event.number == 5:
-                given.append(timeless(event.given))
+                given.append(timeless(event.content))
                 continue
             match run.take(event, lambda _: None):
                 case Task() as again:
@@ -430,7 +430,7 @@ def test_a_stop_in_the_middle_of_an_epoch_gives_no_event(data):
     assert len(asked) == 3  # of 5 steps
     slots.drop(0)
     slots.start(task(1))
-    assert [(event.number, event.given.epoch) for event in slots.wait()] == [(1, 1)]
+    assert [(event.number, event.content.epoch) for event in slots.wait()] == [(1, 1)]
 
 
 # Folds
@@ -451,4 +451,4 @@ def test_a_plain_slot_trains_on_the_fold_of_its_task(data):
     slot.start(replace(task(1), fold=2, folds=3))
     (event,) = slot.wait()
     trainer = Trainer(CONFIG, data.fold(2, of=3), seed=101, device=CPU)
-    assert timeless(event.given) == timeless(trainer.train_epoch())
+    assert timeless(event.content) == timeless(trainer.train_epoch())
