@@ -46,7 +46,7 @@ def _as_good(
 
 def of_baselines(attrs: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return the stored recognition of a study's baselines by name; an earlier version has stored none."""
-    return {name: held.of(attrs) for name, (_, held) in _BASELINES.items() if held.held_by(attrs)}
+    return {name: attr.of(attrs) for name, (_, attr) in _BASELINES.items() if attr.held_by(attrs)}
 
 
 def of_trial(trial: "FrozenTrial") -> Mapping[str, Any] | None:
@@ -61,16 +61,16 @@ def rank1(recognition: Mapping[str, Any] | None) -> float | None:
 
 def galleries(attrs: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return how many people a study judges and how many are enrolled; None if it has stored no recognition."""
-    held = StudyAttr.no_model_recognition.get(attrs)
-    return None if held is None else (held["judged"], held["enrolled"])
+    recognition = StudyAttr.no_model_recognition.get(attrs)
+    return None if recognition is None else (recognition["judged"], recognition["enrolled"])
 
 
 def no_better_than(trial: "FrozenTrial | None", attrs: Mapping[str, Any]) -> list[str]:
     """Return the baselines of a study that recognise people as well as its best trial, if that raises the cosine."""
     if trial is None:
         return []
-    known = {name: (cosine.get(attrs), rank1(held.get(attrs))) for name, (cosine, held) in _BASELINES.items()}
-    return _as_good(TrialAttr.val_cosine.get(trial.user_attrs), rank1(of_trial(trial)), known)
+    baselines = {name: (cosine.get(attrs), rank1(attr.get(attrs))) for name, (cosine, attr) in _BASELINES.items()}
+    return _as_good(TrialAttr.val_cosine.get(trial.user_attrs), rank1(of_trial(trial)), baselines)
 
 
 def warning(trial: "FrozenTrial | None", attrs: Mapping[str, Any]) -> str | None:

@@ -100,15 +100,15 @@ def compare_blocks(one: Values, other: Values, blocks: NDArray[np.int64]) -> dic
         blocks: [people], the block of each person.
     """
     difference = one - other
-    known = ~np.isnan(difference).any(axis=0)
-    gains, (held, place) = difference[:, known].mean(axis=0), np.unique(blocks[known], return_inverse=True)
+    complete = ~np.isnan(difference).any(axis=0)
+    gains, (numbers, place) = difference[:, complete].mean(axis=0), np.unique(blocks[complete], return_inverse=True)
     mean = float(gains.mean()) if len(gains) else None
     compared = {"difference": mean, "low": None, "high": None, "people": len(gains), "verdict": "uncertain"}
     compared |= {"half_width": None, "people_needed": None}
-    if mean is not None and len(held) > 1:
+    if mean is not None and len(numbers) > 1:
         sums = np.bincount(place, weights=gains - mean)
-        variance = len(held) / (len(held) - 1) * float(sums @ sums) / len(gains) ** 2
-        half = t_quantile(len(held) - 1) * math.sqrt(variance)
+        variance = len(numbers) / (len(numbers) - 1) * float(sums @ sums) / len(gains) ** 2
+        half = t_quantile(len(numbers) - 1) * math.sqrt(variance)
         low, high = mean - half, mean + half
         compared |= {"low": low, "high": high, "verdict": _verdict(low, high, len(gains)), "half_width": half}
         # As many blocks of more people: the variance falls as their number grows.
@@ -153,8 +153,8 @@ def people_needed(of_people: float, of_seeds: float, seeds: int, wanted: float =
             return None
         enough *= 2
     candidates = range(max(FEWEST_PEOPLE, enough // 2), enough)  # the last number that was too few, and on
-    found = bisect_left(candidates, True, key=lambda people: _half_width(of_people, of_seeds, people, seeds) <= wanted)
-    return candidates[found] if found < len(candidates) else enough
+    index = bisect_left(candidates, True, key=lambda people: _half_width(of_people, of_seeds, people, seeds) <= wanted)
+    return candidates[index] if index < len(candidates) else enough
 
 
 def t_quantile(freedom: float) -> float:
