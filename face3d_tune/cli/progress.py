@@ -143,13 +143,13 @@ class Tally:
 
     def __str__(self) -> str:
         of = "" if self.budget is None else f" of {self.budget}"
-        said = f"{self.done}{of} trials finished, {self.pruned} of them pruned"
-        said += f"; failed: {in_words(count_causes(self._failed))}" if self._failed else ""
+        line = f"{self.done}{of} trials finished, {self.pruned} of them pruned"
+        line += f"; failed: {in_words(count_causes(self._failed))}" if self._failed else ""
         if self.best is None:
-            return said
+            return line
         value, number = self.best
         beside = f", {value - self.to_beat[1]:+.4f} on {self.to_beat[0]}" if self.to_beat else ""
-        return f"{said}; best {self.objective.said(value)}, trial {number}{beside}"
+        return f"{line}; best {self.objective.said(value)}, trial {number}{beside}"
 
 
 class SearchProgress:
@@ -204,14 +204,14 @@ class SearchProgress:
 
     def _forget(self, number: int) -> str:
         self._began.pop(number, None)
-        held = self._training.pop(number, None)
-        return f"#{number} {held.name}" if held else f"#{number}"
+        trial = self._training.pop(number, None)
+        return f"#{number} {trial.name}" if trial else f"#{number}"
 
     def _picture(self) -> Picture:
         """Render the picture, in the thread that draws."""
         now, began = time.monotonic(), list(self._began.values())
         standing = self._tally.standing(len(began), sum(now - each for each in began))
-        return Picture(standing, [held for _, held in sorted(self._training.copy().items())])
+        return Picture(standing, [trial for _, trial in sorted(self._training.copy().items())])
 
 
 class JsonLines:
@@ -260,9 +260,9 @@ class JsonLines:
     def trial_ended(self, trial: FrozenTrial) -> None:
         """Write `trial_ended`: trial, state, value and cosine (null if it failed), best (so far), and how it ended."""
         best, attrs = self._tally.add(trial), trial.user_attrs
-        known = {attr.key: attr.of(attrs) for attr in _TOLD if attr.held_by(attrs)}
-        kept = {"value": self._tally.objective.of_trial(attrs), "cosine": kept_cosine(trial)}
-        self.say("trial_ended", trial=trial.number, state=trial.state.name.lower(), **kept, best=best, **known)
+        others = {attr.key: attr.of(attrs) for attr in _TOLD if attr.held_by(attrs)}
+        values = {"value": self._tally.objective.of_trial(attrs), "cosine": kept_cosine(trial)}
+        self.say("trial_ended", trial=trial.number, state=trial.state.name.lower(), **values, best=best, **others)
 
 
 def live_on(console: Console, picture: Callable[[], Picture]) -> AbstractContextManager[object]:

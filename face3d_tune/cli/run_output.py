@@ -110,8 +110,8 @@ class JsonView:
         """
         value, number = self._tally.best or (None, None)
         study = opened.search.study
-        said = recognising.warning(best_trial(study), study.user_attrs)
-        more = {"warning": said} if said else {}
+        warning = recognising.warning(best_trial(study), study.user_attrs)
+        more = {"warning": warning} if warning else {}
         seconds = time.monotonic() - self._started
         self._lines.say("finished", done=self._tally.done, value=value, trial=number, seconds=seconds, **more)
 
@@ -172,8 +172,8 @@ def _nothing_to_do(search: Search) -> str:
     name, finished = search.study.study_name, search.finished()
     if search.target_reached():
         return f"nothing to do: study {name!r} has reached the target, {_target(search)}\n"
-    held = f"study {name!r} already has {finished} of {search.queue.budget} trials"
-    return f"nothing to do: {held}; to continue: --trials {finished + 50}\n"
+    done = f"study {name!r} already has {finished} of {search.queue.budget} trials"
+    return f"nothing to do: {done}; to continue: --trials {finished + 50}\n"
 
 
 def _say_what_is_next(search: Search, place: Storage, data_dir: Path | None) -> None:

@@ -80,11 +80,11 @@ def watch(storage: str, study_name: str | None) -> None:
                 running = [trial for trial in own_trials(trials) if trial.state == optuna.trial.TrialState.RUNNING]
                 picture = _picture(tally, running, folds_of(attrs))
                 if reader_gone() or (not running and (tally.full() or reached_by_any(trials, effort, tally.objective))):
-                    said = warning(best_trial(study), attrs)
+                    line = warning(best_trial(study), attrs)
                     break
                 time.sleep(_EVERY)
-    if said:
-        say(said)
+    if line:
+        say(line)
     say(f"study {name!r}: {tally}")
 
 
