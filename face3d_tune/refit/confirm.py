@@ -277,7 +277,7 @@ def _record(job: Job, kept: Kept, data: FaceData, plan: Plan) -> Record:
     trainer.model.load_state_dict(kept.weights)
     pairs = PairTensors(data, "test", config.pose_unit, plan.device)
     judging = Judging(pairs.gallery)
-    _, cosines = trainer.judge(pairs, judging)
+    _, cosines = trainer.pair_scores(pairs, judging)
     scores = judging.end()
     return {
         "validation": kept.validation,

@@ -215,18 +215,18 @@ class Loop:
         if entry is None or entry.run is None or not entry.training:
             return
         try:
-            verdict = entry.run.take(event, lambda result: self._watcher.epoch_ended(event.number, result))
+            decision = entry.run.take(event, lambda result: self._watcher.epoch_ended(event.number, result))
         except UpdateFinishedTrialError:
             self._lost(entry)
             return
-        if verdict is None:
+        if decision is None:
             return
         self._slots.drop(event.number)
-        if isinstance(verdict, Outcome):
-            verdict.attrs[TrialAttr.seconds.key] = round(time.monotonic() - entry.started, 3)
-            entry.outcome = verdict
+        if isinstance(decision, Outcome):
+            decision.attrs[TrialAttr.seconds.key] = round(time.monotonic() - entry.started, 3)
+            entry.outcome = decision
         else:
-            self._train(verdict)
+            self._train(decision)
 
     def _ended(self, trial: FrozenTrial) -> None:
         """Continue after the end of a trial is stored. Raises TrainingError after too many failures in a row."""

@@ -119,12 +119,12 @@ class Trainer(Training):
         dropout.
         """
         judging = Judging(pairs.gallery)
-        squared_errors, cosine = self.judge(pairs, judging)
+        squared_errors, cosine = self.pair_scores(pairs, judging)
         mse, by_yaw = squared_errors.mean().item(), mean_by_yaw(cosine.numpy(), pairs.yaw)
         return Evaluation(mse, cosine.mean().item(), by_yaw, judging.end().summary())
 
     @torch.no_grad()
-    def judge(self, pairs: PairTensors, *judgings: Judging) -> tuple[Tensor, Tensor]:
+    def pair_scores(self, pairs: PairTensors, *judgings: Judging) -> tuple[Tensor, Tensor]:
         """Compute squared error and cosine of each of `pairs`, [pairs] each, float64 on the CPU, without dropout.
 
         A judging takes the predictions as well.

@@ -521,7 +521,7 @@ def test_other_people_are_judged_like_the_validation_people_pair_by_pair(data):
     trainer = train(data)
     mse, cosines, yaw = judged_with_numpy(trainer, "test")
     others = PairTensors(data, "test", trainer.config.pose_unit, CPU)
-    np.testing.assert_allclose(trainer.judge(others)[1].numpy(), cosines, atol=1e-6)
+    np.testing.assert_allclose(trainer.pair_scores(others)[1].numpy(), cosines, atol=1e-6)
     test = trainer.evaluate(others)
     assert (test.mse, test.cosine) == pytest.approx((mse, cosines.mean()), abs=1e-6)
     assert test.cosine_by_yaw["45-90"] == pytest.approx(cosines[np.abs(yaw) >= 45].mean(), abs=1e-6)
