@@ -18,7 +18,7 @@ SchedulerType = Literal["plateau", "cosine"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """What is known of a parameter beside its type and default: its range, and where it counts."""
+    """The facts about a parameter beside its type and default: its range, and where it counts."""
 
     low: float | None = None  # the least value
     above: float | None = None  # instead of `low`: every value is above it

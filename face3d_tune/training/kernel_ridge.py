@@ -45,7 +45,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What cross-validation chooses: enough to fit again without it."""
+    """The parameters that cross-validation chooses: enough to fit again without it."""
 
     landmarks: str  # the name of a frame, or NO_LANDMARKS
     gamma: float

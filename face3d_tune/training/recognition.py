@@ -1,4 +1,4 @@
-"""How well predictions recognise people: identification and verification against a gallery of frontal embeddings.
+"""Recognition of people by predictions: identification and verification against a gallery of frontal embeddings.
 
 A query is a prediction x of unit length, of a view or pooled: the mean of all unit predictions of a person, scaled to
 length 1. Its score with person q is the cosine of x and the frontal embedding of q, the highest if q has several front
@@ -61,7 +61,7 @@ RATES = tuple(field.name for field in fields(Rates))
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """How well the predictions for one part of the people recognise them."""
+    """Recognition of one part of the people by their predictions, as rates."""
 
     judged: int  # people in this gallery
     enrolled: int
