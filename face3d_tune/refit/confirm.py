@@ -208,8 +208,10 @@ class Confirmation:
 
     def _of(self, candidate: Candidate) -> list[list[Record]]:
         """Return the records of a candidate by seed, and of each seed by round."""
-        held = {(job.number, job.round): self.records[job.key] for job in self.jobs if job.candidate is candidate}
-        return [[held[number, place] for place in range(len(self._rounds))] for number in range(1, len(self.seeds) + 1)]
+        records = {(job.number, job.round): self.records[job.key] for job in self.jobs if job.candidate is candidate}
+        return [
+            [records[number, place] for place in range(len(self._rounds))] for number in range(1, len(self.seeds) + 1)
+        ]
 
     def _summary(self, candidate: Candidate) -> dict[str, Any]:
         """Summarise a candidate in numbers, as they are stored and shown."""

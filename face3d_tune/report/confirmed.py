@@ -43,23 +43,23 @@ def confirmed(content: Content, say: Words) -> list[Block]:
 
 def rotated(content: Content, say: Words) -> list[Block]:
     """Show what all people say, each judged in one of several rotations; empty without them."""
-    found = content.rotation
-    if found is None:
+    rotation = content.rotation
+    if rotation is None:
         return []
     blocks: list[Block] = [] if content.rotated_best else [Paragraph(say("rotated_outdated"), "warning")]
-    blocks.append(Paragraph(_headline(found, say, "rotated_")))
-    if simpler := _simpler(found, say, "rotated_"):
+    blocks.append(Paragraph(_headline(rotation, say, "rotated_")))
+    if simpler := _simpler(rotation, say, "rotated_"):
         blocks.append(simpler)
-    numbers = {"seeds": len(found["seeds"]), "people": found["people"], "rotations": found["rotations"]}
+    numbers = {"seeds": len(rotation["seeds"]), "people": rotation["people"], "rotations": rotation["rotations"]}
     return [
         *blocks,
         Paragraph(say("rotated_how", **numbers), "note"),
-        _candidates(found, say, "judged"),
-        Paragraph(say("rotated_differences", winner=_name(found["winner"], say))),
-        _differences(found, say),
-        *_resolution(found, say, "rotated_"),
+        _candidates(rotation, say, "judged"),
+        Paragraph(say("rotated_differences", winner=_name(rotation["winner"], say))),
+        _differences(rotation, say),
+        *_resolution(rotation, say, "rotated_"),
         Paragraph(say("rotated_flattered"), "warning"),
-        _looks(found, say),
+        _looks(rotation, say),
     ]
 
 

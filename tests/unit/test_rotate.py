@@ -11,6 +11,7 @@ from stored_study import our_study
 from trained import trained
 
 from face3d_tune import seeds
+from face3d_tune.analysis.confirmation import told
 from face3d_tune.cli.confirm import confirm
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.face_data import load
@@ -71,6 +72,7 @@ def fill(confirmation, value):
         means = [value(job, person) for person in range(people)]
         bands = {name: means for name in ("all", "0-15", "15-45", "45-90")}
         record = {"validation": 0.5 + 0.1 * job.round, "best_epoch": 1, "epochs": 1, "test": bands}
+        record |= {"validation_identity": -0.25}
         confirmation._store(job, record)
 
 
@@ -144,6 +146,15 @@ def test_the_winner_is_the_studys_best_although_another_is_judged_higher(study, 
     found = confirmation.conclude("face3d-tune confirm --rotate 3", None)
     assert found["candidates"][0]["test"] > found["candidates"][1]["test"]
     assert found["winner"]["name"] == "trial 5"
+
+
+def test_in_a_study_of_identity_the_winner_has_the_best_identity_of_the_study(study, data):
+    study.set_user_attr("settings", {**study.user_attrs["settings"], "objective": "identity"})
+    confirmation = rotated(study, data, replace(BEST, identity=-0.3), replace(SECOND, identity=-0.2))
+    fill(confirmation, lambda job, person: 0.5)
+    found = confirmation.conclude("face3d-tune confirm --rotate 3", None)
+    assert found["winner"]["name"] == "trial 3"
+    assert "chosen by its identity on the validation people" not in " ".join(told(found))
 
 
 def test_baselines_are_fitted_on_the_training_people_of_every_rotation_anew(study, data):
