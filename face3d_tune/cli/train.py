@@ -252,8 +252,8 @@ def _recognised(data: "FaceData", trained: "Trained") -> tuple[str | None, str]:
     simple = {name: gallery.scores(of(data, "validation")).summary().all for name, of in BASELINES.items()}
     assert trained.validation.recognition is not None, "an evaluation has it"
     model = trained.validation.recognition.all
-    known = {name: (rates.cosine, rates.rank1_enrolled) for name, rates in simple.items()}
-    sentence = only_raises_cosine(model.cosine, model.rank1_enrolled, known)
+    baselines = {name: (rates.cosine, rates.rank1_enrolled) for name, rates in simple.items()}
+    sentence = only_raises_cosine(model.cosine, model.rank1_enrolled, baselines)
     names = {"no model": "without a model"}
     beside = "".join(f"; {names.get(name, name)} {rates.rank1_enrolled:.3f}" for name, rates in simple.items())
     line = f"rank-1 among {gallery.enrolled} enrolled {model.rank1_enrolled:.3f}{beside}"

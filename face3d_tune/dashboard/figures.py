@@ -120,20 +120,20 @@ def _recognition(findings: Findings) -> Figure | None:
     """Draw rank-1 among all enrolled against the cosine: a dot for each trial, and the baselines by name."""
     sizes, baselines = recognising.galleries(findings.attrs), recognising.of_baselines(findings.attrs)
     rates = [(trial, recognising.rank1(recognising.of_trial(trial))) for trial in findings.trials]
-    known = [(trial, kept_cosine(trial), rank1) for trial, rank1 in rates if rank1 is not None]
-    if sizes is None or not known:
+    dots = [(trial, kept_cosine(trial), rank1) for trial, rank1 in rates if rank1 is not None]
+    if sizes is None or not dots:
         return None
     best = None if findings.best is None else findings.best.number
     traces = []
     for name, state, colour in (("pruned", TrialState.PRUNED, _FAINT), ("completed", TrialState.COMPLETE, _TEXT)):
-        rows = [row for row in known if row[0].state == state and row[0].number != best]
+        rows = [row for row in dots if row[0].state == state and row[0].number != best]
         traces.append(_dots(name, rows, colour, 7))
-    traces.append(_dots(f"best, trial {best}", [row for row in known if row[0].number == best], _BEST, 13))
+    traces.append(_dots(f"best, trial {best}", [row for row in dots if row[0].number == best], _BEST, 13))
     for name, colour in (("no model", _NO_MODEL), ("ridge", _PRESETS[0]), ("kernel ridge", _KERNEL_RIDGE)):
         if name in baselines:
-            held = baselines[name]["all"]
+            baseline = baselines[name]["all"]
             mark = {"color": colour, "size": 13, "symbol": "diamond"}
-            point = {"x": [held["cosine"]], "y": [held["rank1_enrolled"]], "marker": mark}
+            point = {"x": [baseline["cosine"]], "y": [baseline["rank1_enrolled"]], "marker": mark}
             traces.append({"type": "scatter", "mode": "markers", "name": name, **point})
     layout = _layout("Cosine against recognition", _COSINE, f"rank-1 among {sizes[1]} enrolled people")
     return {"data": [trace for trace in traces if trace["x"]], "layout": layout}

@@ -73,8 +73,8 @@ def _train(
         while waiting and len(running) < slots.count:
             number, job = waiting.popleft()
             config = job.candidate.config
-            asked = precision_for(config, precision)
-            running[number] = job, Task(number, config, job.seed, asked, f"job-{number}")
+            usual = precision_for(config, precision)
+            running[number] = job, Task(number, config, job.seed, usual, f"job-{number}")
             slots.start(running[number][1])
         for event in slots.wait():
             if event.number not in running:
@@ -88,7 +88,7 @@ def _train(
                     if result.stop_reason:
                         slots.drop(event.number)
                         del running[event.number]
-                        yield job, _kept(task, checkpoints, reasons[-1])
+                        yield job, _result(task, checkpoints, reasons[-1])
                 case Failure(_, non_finite=True) if again := task.without_mixed_precision():
                     slots.drop(event.number)
                     running[event.number] = job, again
@@ -107,7 +107,7 @@ def _train(
                     yield job, message
 
 
-def _kept(task: Task, checkpoints: Checkpoints, reason: str) -> Kept:
+def _result(task: Task, checkpoints: Checkpoints, reason: str) -> Kept:
     """Read the result from the checkpoint of an ended training, and remove the checkpoint.
 
     Raises TrainingError if the checkpoint is missing.

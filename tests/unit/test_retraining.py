@@ -16,7 +16,7 @@ KILLED = "its process was killed (SIGKILL)"
 
 def retrained(play, monkeypatch):
     """One job in scripted slots: what it gave."""
-    monkeypatch.setattr(retrain, "_kept", lambda task, checkpoints, said: "weights")
+    monkeypatch.setattr(retrain, "_result", lambda task, checkpoints, said: "weights")
     candidate = SimpleNamespace(
         name="baseline", config=TrialConfig(d_model=16, dim_feedforward=16, use_mixed_precision=False)
     )
