@@ -53,7 +53,7 @@ def judge(
     as_json: bool,
     **pairs: Any,
 ) -> None:
-    """Measure how well checkpoints recognise people; without one, the baselines alone."""
+    """Measure how well baselines and checkpoints recognise people."""
     import optuna
 
     from face3d_tune.data.face_data import load
