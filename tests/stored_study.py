@@ -264,6 +264,15 @@ def of_one_person(confirmation):
     return confirmation | {"against": against, "people": 1, "better_than_every_preset": False}
 
 
+def recognising_people(confirmation, **verdicts):
+    """The same with rank-1 and TAR of the winner, and these verdicts against methods without training."""
+    entries = [
+        {**compared(name.replace("_", " "), "simple", verdict, 0.02), "rate": 0.6} for name, verdict in verdicts.items()
+    ]
+    rates = {"winner": 0.62, "against": [{k: v for k, v in entry.items() if k != "by_yaw"} for entry in entries]}
+    return confirmation | {"recognition": {"enrolled": 12, "rank1_enrolled": rates, "tar_enrolled": rates}}
+
+
 def confirmation_of(verdict="better", difference=0.05, *, ridge="better", kernel_ridge=None, looks=1, **changed):
     """What `confirm` stores: trial 12, then 11, two presets; test people give `verdict` against the best preset.
 

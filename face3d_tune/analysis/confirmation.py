@@ -6,6 +6,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from face3d_tune.analysis import recognising
+
 # Methods without training, and their keys in a confirmation. The first that it holds is the line to pass.
 _SIMPLE = {"kernel ridge": "kernel_ridge", "ridge": "ridge", "no model": "no_model"}
 
@@ -185,6 +187,32 @@ def looks(confirmation: Mapping[str, Any]) -> str:
     return f"Evaluation {count} on the test people: each one makes the verdict a little less trustworthy."
 
 
+def recognised(confirmation: Mapping[str, Any]) -> list[str]:
+    """Compare the winner's rank-1 among all enrolled with methods without training, a line each.
+
+    A confirmation of an earlier version has none.
+    """
+    record = confirmation.get("recognition")
+    if record is None:
+        return []
+    head, rates = f"  rank-1 of {record['enrolled']}", record["rank1_enrolled"]
+    return [f"{head}: {sentence(entry, part_of(confirmation))}" for entry in rates["against"]]
+
+
+def no_better_recognised(confirmation: Mapping[str, Any]) -> str | None:
+    """Say that the winner raises the cosine, but that its rank-1 is not shown to be above a baseline's; else None."""
+    record = confirmation.get("recognition")
+    raised = next((each["difference"] for each in confirmation["against"] if each["name"] == "no model"), None)
+    if record is None or raised is None or raised <= 0:
+        return None
+    names = [each["name"] for each in record["rank1_enrolled"]["against"] if each["verdict"] != "better"]
+    if not names:
+        return None
+    winner = confirmation["winner"]["name"]
+    listed = recognising.listed([name for name in ("no model", "ridge", "kernel ridge") if name in names])
+    return f"{winner} raises the cosine, but is not shown to recognise people better than {listed}."
+
+
 def told(confirmation: Mapping[str, Any]) -> list[str]:
     """Return a confirmation as lines: headline, every comparison, by yaw, resolution, intervals, curse and looks."""
     first = confirmation["headline"]
@@ -201,5 +229,6 @@ def told(confirmation: Mapping[str, Any]) -> list[str]:
         headline(confirmation),
         *others,
         *by_yaw,
+        *recognised(confirmation),
         *filter(None, (tell(confirmation) for tell in tellers)),
     ]

@@ -80,9 +80,10 @@ def warning(trial: "FrozenTrial | None", attrs: Mapping[str, Any]) -> str | None
 
 
 def _sentence(names: list[str]) -> str:
-    return f"raises the cosine, but recognises people no better than {_listed(names)}"
+    return f"raises the cosine, but recognises people no better than {listed(names)}"
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Return names as `no model, ridge or kernel ridge`; at least one."""
     *first, last = names
     return f"{', '.join(first)} or {last}" if first else last

@@ -158,6 +158,8 @@ def confirmed(found: Mapping[str, Any]) -> None:
         table.add_row(
             word(name), "", *(_spread(row[part], None) for part in ("validation", "test")), *bands(row["test_by_yaw"])
         )
+    if warning := confirmation.no_better_recognised(found):
+        console.print(f"{warning}\n")
     seeds = len(found["seeds"])
     times = "Trained again once" if seeds == 1 else f"Trained again {seeds} times: mean ± deviation"
     if rotated:

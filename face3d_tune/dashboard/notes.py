@@ -8,7 +8,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.analysis import recognising
-from face3d_tune.analysis.confirmation import headline, simple_methods, told
+from face3d_tune.analysis.confirmation import headline, no_better_recognised, simple_methods, told
 from face3d_tune.analysis.findings import Findings
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.data.yaw_bands import YAW_BANDS, label
@@ -97,7 +97,8 @@ def _confirmed(found: Findings) -> list[str]:
             "**Not yet confirmed:** the best value is flattered by having been chosen. To evaluate on the test people:",
             ask,
         ]
-    lines = [f"**{_plain(headline(confirmation))}**"]
+    first = filter(None, (no_better_recognised(confirmation), headline(confirmation)))
+    lines = [f"**{_plain(line)}**" for line in first]
     if not found.confirmed_best:
         lines.insert(0, "**Out of date:** the search has found a better trial since. To evaluate that one:\n\n" + ask)
     return [*lines, *_judged(confirmation, "test people")]

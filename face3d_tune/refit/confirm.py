@@ -39,15 +39,30 @@ from face3d_tune.study.trials import still_present
 from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.base import PairTensors
 from face3d_tune.training.plain import Trainer
-from face3d_tune.training.recognition import WHERE, Judging
+from face3d_tune.training.recognition import WHERE, Gallery, Judging
 
 VERSION = 1  # of the keys of a confirmation
 _STORED = "confirm:"  # prefix of a study's user attributes: one finished training each
+_RECOGNITION = ("rank1_enrolled", "tar_enrolled")  # rates that are compared
 _ALL = "all"  # beside the bands of |yaw|
 
 
 Record = Mapping[str, Any]  # of a finished training; `error` instead of numbers if it diverged
-Cosines = Callable[[FaceData, Part], NDArray[Any]]  # of each pair of a part, [pairs]
+
+
+class _NoModel:
+    """The embeddings of the views as they are, asked like a fit."""
+
+    def cosines(self, data: FaceData, part: Part) -> NDArray[Any]:
+        """Return the cosine of each pair of a part, [pairs]."""
+        return data.no_model_cosines(part)
+
+    def predict(self, data: FaceData, part: Part) -> NDArray[Any]:
+        """Return the embedding of each pair's view, [pairs, F]."""
+        return data.no_model_predictions(part)
+
+
+Fitted = ridge.Ridge | kernel_ridge.KernelRidge | _NoModel
 
 
 class Confirmation:
@@ -188,6 +203,7 @@ class Confirmation:
             **{key.replace(" ", "_"): each["row"] for key, each in simple.items()},
             "winner": winner,
             "against": against,
+            **self._recognised(next(each for each in self.picked if each.name == winner["name"]), simple),
             "wanted_difference": intervals.WANTED,
             "headline": headline["name"] if headline else None,
             "headline_is_best": headline is best_preset,
@@ -197,8 +213,39 @@ class Confirmation:
 
     def _simple_methods(self) -> dict[str, dict[str, Any]]:
         """Evaluate every method without training: its row and its tables."""
-        methods = {"kernel ridge": self._kernel_ridge, "ridge": self._ridge, "no model": self._no_model}
+        methods: dict[str, Callable[[FaceData], Fitted]] = {
+            "kernel ridge": self._kernel_ridge,
+            "ridge": self._ridge,
+            "no model": self._no_model,
+        }
         return {name: _simple(self._rounds, method) for name, method in methods.items()}
+
+    def _recognised(self, winner: Candidate, simple: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Compare whom the winner recognises among all enrolled with methods without training, by rate and method.
+
+        Nothing if an earlier version trained the winner.
+        """
+        records = [record for rounds in self._of(winner) for record in rounds]
+        if not all("test_recognition" in record for record in records):
+            return {}
+        of_winner = _recognition_of(
+            [[record["test_recognition"][_ALL] for record in rounds] for rounds in self._of(winner)]
+        )
+        rates = {
+            rate: {
+                "winner": intervals.mean_over_people(of_winner[rate]),
+                "against": [
+                    {
+                        "name": name,
+                        "rate": intervals.mean_over_people(each["recognition"][rate]),
+                        **self._compare(of_winner[rate], each["recognition"][rate]),
+                    }
+                    for name, each in simple.items()
+                ],
+            }
+            for rate in _RECOGNITION
+        }
+        return {"recognition": {"enrolled": len({*self._rounds[0].front_names}), **rates}}
 
     def by_person(self) -> dict[str, intervals.Values]:
         """Return the mean cosine of every judged person, [seeds, people], by candidate and method; none may miss."""
@@ -247,15 +294,15 @@ class Confirmation:
     def _compare(self, one: intervals.Values, other: intervals.Values) -> dict[str, Any]:
         return intervals.compare(one, other)
 
-    def _ridge(self, data: FaceData) -> Cosines:
-        return ridge.fit(data, StudyAttr.ridge_penalty.get(self.study.user_attrs)).cosines
+    def _ridge(self, data: FaceData) -> ridge.Ridge:
+        return ridge.fit(data, StudyAttr.ridge_penalty.get(self.study.user_attrs))
 
-    def _kernel_ridge(self, data: FaceData) -> Cosines:
+    def _kernel_ridge(self, data: FaceData) -> kernel_ridge.KernelRidge:
         stored = StudyAttr.kernel_ridge_choice.get(self.study.user_attrs)
-        return kernel_ridge.fit(data, None if stored is None else kernel_ridge.Choice.of(stored)).cosines
+        return kernel_ridge.fit(data, None if stored is None else kernel_ridge.Choice.of(stored))
 
-    def _no_model(self, data: FaceData) -> Cosines:
-        return FaceData.no_model_cosines
+    def _no_model(self, data: FaceData) -> "_NoModel":
+        return _NoModel()
 
 
 def _key(config: TrialConfig, seed: int, fingerprint: str) -> str:
@@ -328,14 +375,27 @@ def _tables_of(by_seed: Sequence[Sequence[Record]]) -> dict[str, intervals.Value
     return {name: joined(name) for name in (_ALL, *YAW_BANDS)}
 
 
-def _simple(rounds: Sequence[FaceData], method: Callable[[FaceData], Cosines]) -> dict[str, Any]:
+def _recognition_of(by_seed: Sequence[Sequence[Mapping[str, list[float | None]]]]) -> dict[str, intervals.Values]:
+    """Return [seeds, people] of each of _RECOGNITION, from the rates of each person by seed and round."""
+    return {
+        rate: np.concatenate(
+            [intervals.table([each[rate] for each in records]) for records in zip(*by_seed, strict=True)], axis=1
+        )
+        for rate in _RECOGNITION
+    }
+
+
+def _simple(rounds: Sequence[FaceData], method: Callable[[FaceData], Fitted]) -> dict[str, Any]:
     """Evaluate a method without training, and so without seeds: its numbers, and its tables of one row."""
-    validation, judged = [], []
+    validation, judged, recognised = [], [], []
     for data in rounds:
-        cosines = method(data)
+        fitted = method(data)
+        cosines = fitted.cosines
         validation.append(float(cosines(data, "validation").mean(dtype=np.float64)))
         judged.append({"test": _by_person(data, cosines(data, "test").astype(np.float64))})
+        recognised.append(Gallery(data, "test").scores(fitted.predict(data, "test")).by_person())
     tables = _tables_of([judged])
     means = {name: intervals.mean_over_people(each) for name, each in tables.items()}
     by_yaw = {band: means[band] for band in YAW_BANDS}
-    return {"row": {"validation": mean(validation), "test": means[_ALL], "test_by_yaw": by_yaw}, "tables": tables}
+    row = {"validation": mean(validation), "test": means[_ALL], "test_by_yaw": by_yaw}
+    return {"row": row, "tables": tables, "recognition": _recognition_of([recognised])}

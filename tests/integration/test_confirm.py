@@ -27,6 +27,7 @@ from face3d_tune.storage.database import Storage
 from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.checkpoint_file import checkpoint_args
 from face3d_tune.training.plain import Trainer
+from face3d_tune.training.recognition import Gallery
 
 CPU = torch.device("cpu")
 STUDY = QUICK_STUDY.replace(', "conservative", "quickstart"', ', "quickstart"')  # three presets, quickstart one of them
@@ -120,6 +121,22 @@ def test_the_best_distinct_trials_and_every_preset_are_trained_on_the_same_fresh
     assert not {trial.user_attrs["seed"] for trial in done.study.kept["trials"]} & set(held["seeds"])
     assert len(done.trainings) == 5 * 2
     assert {record["seed"] for record in done.trainings.values()} == set(held["seeds"])
+
+
+def test_rank_1_of_the_winner_is_compared_over_people_with_every_method_without_training(done):
+    held = done.attrs["confirmation"]
+    data, found, winner = load(done.data), held["recognition"], held["winner"]
+    records = [record for record in done.trainings.values() if record["epochs"] in winner["epochs"]]
+    rates = [record["test_recognition"]["all"]["rank1_enrolled"] for record in records]
+    assert found["rank1_enrolled"]["winner"] in [
+        pytest.approx(np.mean([one, other])) for one in rates for other in rates
+    ]
+    scores = Gallery(data, "test").scores(data.no_model_predictions("test"))
+    *_, without = found["rank1_enrolled"]["against"]
+    assert (without["name"], without["rate"]) == ("no model", pytest.approx(scores.summary().all.rank1_enrolled))
+    assert without["difference"] == pytest.approx(found["rank1_enrolled"]["winner"] - without["rate"])
+    assert [each["name"] for each in found["tar_enrolled"]["against"]] == ["kernel ridge", "ridge", "no model"]
+    assert done.answer.out.count(f"  rank-1 of {found['enrolled']}: ") == 3
 
 
 def by_hand(data, config, seed):

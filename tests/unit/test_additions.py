@@ -15,6 +15,7 @@ from stored_study import (
     of_one_person,
     our_study,
     recognised,
+    recognising_people,
     recognition_of,
     rotation_of,
     without_method,
@@ -164,6 +165,15 @@ def test_recognition_is_drawn_and_noted_with_its_sentence_first(sqlite):
         "| recognition | rank-1 of 3 | rank-1 of 12 | TAR 1 % of 3 | TAR 1 % of 12 | pooled rank-1 of 12 |"
     )
     assert table.endswith("| **best trial** | 0.600 | 0.500 | 0.500 | 0.400 | 0.700 |")
+
+
+def test_the_note_of_a_confirmation_begins_with_whom_its_winner_recognises_no_better_than(study):
+    held = recognising_people(confirmation_of(), no_model="same")
+    study.set_user_attr("confirmation", held)
+    note = study_note(find(study))
+    first, second = note.index("**trial 12 raises the cosine, but is not shown"), note.index("**trial 12 is better")
+    assert first < second
+    assert "- rank-1 of 12: not distinguishable from no model: +0.0200" in note
 
 
 def test_a_study_without_recognition_has_no_figure_and_no_line_on_it(study):
