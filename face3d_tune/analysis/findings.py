@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.analysis.importance import Importance, importances
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import own_trials
 from face3d_tune.study.trials import (
     FINISHED,
@@ -70,6 +71,16 @@ class Findings:
     def finished(self) -> int:
         """Count the completed and pruned trials that were trained here."""
         return len(_own(self.trials, FINISHED))
+
+    @property
+    def objective(self) -> Objective:
+        """Return what a trial's value is."""
+        return Objective.of_study(self.attrs)
+
+    @property
+    def lines(self) -> dict[str, float]:
+        """Return the values of no model, ridge and kernel ridge, by name; an earlier version lacks some."""
+        return self.objective.of_baselines(self.attrs)
 
     @property
     def no_model(self) -> float:
@@ -156,7 +167,7 @@ def find(study: optuna.Study) -> Findings:
 
 
 def searched(trials: Sequence[FrozenTrial], space: Mapping[str, Any]) -> tuple[dict[str, list[Any]], list[float]]:
-    """Return every searched parameter's value in each trial, and the trials' cosines.
+    """Return every searched parameter's value in each trial, and the trials' values.
 
     A preset's value outside the space stays as it is. A trial that lacks a parameter is omitted.
     """

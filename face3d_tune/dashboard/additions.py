@@ -222,7 +222,10 @@ def _to_display(attrs: list[dict[str, str]]) -> list[dict[str, str]]:
         rows += [{"key": f"cosine |yaw| {band}°", "value": str(value)} for band, value in bands.items()]
     if isinstance(folds, list):
         measured = [fold for fold in folds if isinstance(fold, dict) and {"fold", "value"} <= fold.keys()]
-        rows += [{"key": f"cosine fold {fold['fold']}", "value": str(fold["value"])} for fold in measured]
+        rows += [
+            {"key": f"{'value' if 'val_cosine' in fold else 'cosine'} fold {fold['fold']}", "value": str(fold["value"])}
+            for fold in measured
+        ]
     return rows
 
 

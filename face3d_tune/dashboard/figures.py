@@ -42,20 +42,19 @@ def _curves(findings: Findings) -> Figure | None:
         x: list[int | None] = []
         y: list[float | None] = []
         for trial in pruned:
-            curve = History.of(trial).cosine
+            curve = _values(findings, trial)
             x += [*range(1, len(curve) + 1), None]
             y += [*curve, None]
         traces.append(_line(f"pruned ({findings.states['pruned']})", x, y, _FAINT, width=1))
     for (name, trial), colour in zip(_presets(findings), _PRESETS * 9, strict=False):
-        traces.append(_curve(name, trial, colour, width=2))
+        traces.append(_curve(name, _values(findings, trial), colour, width=2))
     if findings.best is not None:
-        traces.append(_curve(f"best, trial {findings.best.number}", findings.best, _BEST, width=4))
-    longest = max((len(trace["x"]) for trace in traces), default=0)
-    if not longest:
+        traces.append(_curve(f"best, trial {findings.best.number}", _values(findings, findings.best), _BEST, width=4))
+    last = max((step for trace in traces for step in trace["x"] if step), default=0)
+    if not last:
         return None
-    last = max(step for trace in traces for step in trace["x"] if step)
     where = "" if folds_of(findings.attrs) == 1 else ", all of fold 1"
-    layout = _layout(f"Learning curves: best, presets, pruned{where}", "epoch", _COSINE)
+    layout = _layout(f"Learning curves: best, presets, pruned{where}", "epoch", _axis(findings))
     return {"data": [*traces, *_levels(findings, 1, last)], "layout": layout}
 
 
@@ -80,7 +79,7 @@ def _progress(findings: Findings) -> Figure | None:
                 _level(f"best preset: {findings.best_preset.name}", findings.best_preset.trial.value, 0, end, "dot")
             )
         traces += [{**trace, "xaxis": axis, "showlegend": first} for trace in (best, *levels)]
-    layout = _layout("Best value so far", halves[0][3], _COSINE)
+    layout = _layout("Best value so far", halves[0][3], _axis(findings))
     layout["xaxis"] |= {"domain": [0, 0.47], "rangemode": "tozero"}
     layout["xaxis2"] = {**layout["xaxis"], "title": {"text": halves[1][3]}, "domain": [0.53, 1], "anchor": "y"}
     return {"data": traces, "layout": layout}
@@ -176,11 +175,19 @@ def _presets(findings: Findings) -> list[tuple[str, FrozenTrial]]:
     """Return the presets that trained, without the best trial."""
     best = findings.best.number if findings.best else None
     rows = [(row.name, row.trial) for row in findings.presets if row.trial is not None and row.same_as is None]
-    return [(name, trial) for name, trial in rows if trial.number != best and History.of(trial).cosine]
+    return [(name, trial) for name, trial in rows if trial.number != best and _values(findings, trial)]
 
 
-def _curve(name: str, trial: FrozenTrial, colour: str, width: int) -> Figure:
-    curve = History.of(trial).cosine
+def _values(findings: Findings, trial: FrozenTrial) -> tuple[float, ...]:
+    """Return what the study's objective gives every epoch of a trial."""
+    return History.of(trial, findings.objective).values(findings.objective)
+
+
+def _axis(findings: Findings) -> str:
+    return f"mean {findings.objective}, validation people"
+
+
+def _curve(name: str, curve: Sequence[float], colour: str, width: int) -> Figure:
     return _line(name, list(range(1, len(curve) + 1)), list(curve), colour, width)
 
 
@@ -193,9 +200,10 @@ def _line(
 
 def _levels(findings: Findings, start: float, end: float) -> list[Figure]:
     """Draw no model, and kernel ridge where it is known."""
-    levels = [_level("no model", findings.no_model, start, end)]
-    if findings.kernel_ridge is not None:
-        ends = [findings.kernel_ridge] * 2
+    lines = findings.lines
+    levels = [_level("no model", lines.get("no model"), start, end)]
+    if "kernel ridge" in lines:
+        ends = [lines["kernel ridge"]] * 2
         levels.append(_line("kernel ridge", [start, end], ends, _KERNEL_RIDGE, 2, dash="dashdot"))
     return levels
 

@@ -14,6 +14,7 @@ from face3d_tune.data.provenance import DataUse
 from face3d_tune.data.yaw_bands import YAW_BANDS, label
 from face3d_tune.script.export import commands, quote
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.objective import COSINE
 from face3d_tune.study.presets import PRESETS
 from face3d_tune.study.settings import describe_data
 from face3d_tune.study.trials import (
@@ -31,6 +32,10 @@ FOREIGN = (
     "**Added by hand.** face3d-tune did not train this trial, so it counts nowhere: not as the best, not towards the "
     "budget, not for the sampler. The pictures that Optuna itself draws show it."
 )
+_GOALS = {
+    "cosine": "the highest mean cosine between the model's output and the frontal embedding",
+    "identity": "the highest mean identity: how far the own person stands above all enrolled, in units of cosine",
+}
 _HEAD = f"| | trial | cosine | gain | {' | '.join(map(label, YAW_BANDS))} |\n|---|--:|--:|--:|--:|--:|--:|\n"
 
 
@@ -48,8 +53,7 @@ def study_note(found: Findings) -> str:
         *([f"**{said}**"] if (said := recognising.warning(found.best, found.attrs)) else []),
         *_confirmed(found),
         *_rotated(found),
-        f"**Goal** the highest mean cosine between the model's output and the frontal embedding, on {whom}; "
-        f"without a model it is {found.no_model:.4f}{_simple(found)}.",
+        f"**Goal** {_GOALS[found.objective.name]}, on {whom}{_simple(found)}.",
         f"**Data** {_plain(describe_data(found.attrs))}",
         f"**Budget** {done} ({states}) of at most {settings['epochs']} epochs{how}; seed {settings['seed']}.",
     ]
@@ -130,19 +134,22 @@ def _judged(confirmation: Mapping[str, Any], judged: str) -> list[str]:
 
 
 def _simple(found: Findings) -> str:
-    known = {"ridge regression": found.ridge, "kernel ridge": found.kernel_ridge}
-    return "".join(f", with {name} {value:.4f}" for name, value in known.items() if value is not None)
+    words = {
+        "no model": "; without a model it is",
+        "ridge": ", with ridge regression",
+        "kernel ridge": ", with kernel ridge",
+    }
+    return "".join(f"{words[name]} {value:.4f}" for name, value in found.lines.items())
 
 
 def _is_it_the_model(found: Findings) -> list[str]:
     """Say whether a simpler method is better than the best trial, by the validation people."""
-    cosine = kept_cosine(found.best) if found.best else None
-    known = {"no model": found.no_model, "ridge regression": found.ridge, "kernel ridge": found.kernel_ridge}
-    simple = {name: value for name, value in known.items() if value is not None}
+    value, simple = found.best.value if found.best else None, found.lines
     name = max(simple, key=lambda each: simple[each])
-    if cosine is None or cosine > simple[name]:
+    if value is None or value > simple[name]:
         return []
-    return [f"**The simpler method wins:** {name} reaches {simple[name]:.4f}, the best trial {cosine:.4f}."]
+    called = "ridge regression" if name == "ridge" else name
+    return [f"**The simpler method wins:** {called} reaches {simple[name]:.4f}, the best trial {value:.4f}."]
 
 
 def _recognised(found: Findings) -> list[str]:
@@ -176,6 +183,8 @@ def trial_note(found: Findings, trial: FrozenTrial) -> str:
             kept = f"epoch {TrialAttr.best_epoch.of(attrs)} of {TrialAttr.epochs_run.of(folds[0])} of fold 1"
             epochs = f"by fold {values}; kept is {kept}"
         lines.append(f"Validation cosine {cosine:.4f}, {cosine - found.no_model:+.4f} against no model; {epochs}.")
+        if found.objective != COSINE and (value := found.objective.of_trial(attrs)) is not None:
+            lines.append(f"Validation {found.objective.said(value)}, which the study maximises.")
     if line := command(found, trial):
         # A line for each flag: a single line would be too wide to read.
         lines.append("```\n" + line.rstrip().replace(" --", " \\\n  --") + "\n```")

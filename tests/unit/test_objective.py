@@ -5,10 +5,13 @@ from statistics import fmean
 
 import pytest
 from searches import SAMPLED_ONLY, Watch, epoch, file_of, open_search
-from stored_study import attrs_of
+from stored_study import attrs_of, recognised
 from test_trial_run import CPU, SMALL, Reporter, train_trial
 
 from face3d_tune.analysis.confirmation import choice, chosen_by, curse
+from face3d_tune.analysis.findings import find
+from face3d_tune.dashboard.figures import figures
+from face3d_tune.dashboard.notes import study_note, trial_note
 from face3d_tune.errors import ConfigError, StudyError
 from face3d_tune.refit.candidates import Candidate
 from face3d_tune.refit.confirm import _by_identity
@@ -204,3 +207,21 @@ def test_records_of_a_candidate_are_summarised_by_identity():
     assert (found["value"], found["validation"]) == (-0.25, -0.375)
     assert found["validation_sd"] == pytest.approx(0.125 * 2**0.5)
     assert _by_identity(candidate, records[:1])["validation_sd"] is None
+
+
+# What shows a study
+
+
+def test_note_and_figures_of_a_study_for_identity_are_in_its_unit():
+    study = recognised()
+    study.set_user_attr("settings", study.user_attrs["settings"] | {"objective": "identity"})
+    found = find(study)
+    assert found.lines == dict.fromkeys(BASELINES, -0.2)
+    goal = next(line for line in study_note(found).splitlines() if line.startswith("**Goal**"))
+    assert "the highest mean identity" in goal
+    assert "without a model it is -0.2000, with ridge regression -0.2000, with kernel ridge -0.2000." in goal
+    drawn = figures(found)["best-value"]
+    assert drawn["layout"]["yaxis"]["title"]["text"] == "mean identity, validation people"
+    levels = {trace["name"]: trace["y"] for trace in drawn["data"]}
+    assert (levels["no model"], levels["kernel ridge"]) == ([-0.2, -0.2], [-0.2, -0.2])
+    assert "Validation identity -0.2000, which the study maximises." in trial_note(found, found.best)
