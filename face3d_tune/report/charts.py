@@ -8,6 +8,7 @@ from face3d_tune.analysis.curve import loss_chart
 from face3d_tune.analysis.svg import Chart, by_epoch, limits
 from face3d_tune.report.content import Content, Entry
 from face3d_tune.report.words import Words
+from face3d_tune.study.objective import Objective
 
 Series = Sequence[tuple[str, Entry, str]]  # label, trial, class
 
@@ -25,22 +26,22 @@ def series(content: Content, say: Words) -> Series:
 
 
 def curves(content: Content, shown: Series, say: Words) -> Element | None:
-    """Draw validation cosine by epoch, of all series, and faintly of pruned trials."""
-    drawn = [entry.history.cosine for _, entry, _ in shown] + list(content.pruned_curves)
+    """Draw the objective by epoch, of all series, and faintly of pruned trials."""
+    drawn = [entry.history.values(Objective(content.objective)) for _, entry, _ in shown] + list(content.pruned_curves)
     if not any(drawn):
         return None
-    values = [value for curve in drawn for value in curve] + [content.no_model]
-    y = (*limits(values), say.text("axis_cosine"))
+    values = [value for curve in drawn for value in curve] + [content.lines["no model"]]
+    y = (*limits(values), say.text("axis_value"))
     x = (1, max(2, *map(len, drawn)), say.text("axis_epoch"))
     chart = Chart(say.text("chart_cosine"), x, y, whole_x=True, height=270)
     for curve in content.pruned_curves:
         chart.line(by_epoch(curve), "faint")
-    chart.level(content.no_model, "level")
+    chart.level(content.lines["no model"], "level")
     for _, entry, kind in reversed(shown):
-        chart.line(by_epoch(entry.history.cosine), kind)
+        chart.line(by_epoch(entry.history.values(Objective(content.objective))), kind)
     for _, entry, kind in shown:
-        if entry.kept_epoch and entry.cosine is not None:
-            value = entry.folds[0]["value"] if entry.folds else entry.cosine
+        if entry.kept_epoch and entry.value is not None:
+            value = entry.folds[0]["value"] if entry.folds else entry.value
             chart.dots([(entry.kept_epoch, value)], kind)
     return chart.svg
 
@@ -68,20 +69,20 @@ def losses(label: str, entry: Entry, say: Words) -> Element | None:
 
 
 def search(content: Content, say: Words) -> Element | None:
-    """Draw every finished trial's cosine, and the best so far."""
+    """Draw every finished trial's value, and the best so far."""
     if not content.trials:
         return None
     x = (0, max(1, *(point.trial for point in content.trials)), say.text("axis_trial"))
-    y = (*limits([*(point.cosine for point in content.trials), content.no_model]), say.text("axis_cosine"))
+    y = (*limits([*(point.value for point in content.trials), content.lines["no model"]]), say.text("axis_value"))
     chart = Chart(say.text("chart_search"), x, y, whole_x=True, height=250)
-    chart.level(content.no_model, "level")
+    chart.level(content.lines["no model"], "level")
     best: list[tuple[float, float]] = []
     for point in content.trials:
-        if point.state == "complete" and (not best or point.cosine > best[-1][1]):
-            best += [(point.trial, best[-1][1]), (point.trial, point.cosine)] if best else [(point.trial, point.cosine)]
+        if point.state == "complete" and (not best or point.value > best[-1][1]):
+            best += [(point.trial, best[-1][1]), (point.trial, point.value)] if best else [(point.trial, point.value)]
     chart.line([*best, (x[1], best[-1][1])] if best else [], "s0")
     for state, kind in (("pruned", "pruned"), ("complete", "done")):
-        chart.dots([(p.trial, p.cosine) for p in content.trials if p.state == state], kind)
+        chart.dots([(p.trial, p.value) for p in content.trials if p.state == state], kind)
     return chart.svg
 
 
@@ -149,13 +150,13 @@ def shares(content: Content, say: Words) -> Element | None:
 
 
 def slices(content: Content, name: str, say: Words) -> Element | None:
-    """Draw the cosine against one parameter, a dot for each finished trial."""
+    """Draw the value against one parameter, a dot for each finished trial."""
     points = [(point.values[name], point) for point in content.trials if name in point.values]
     if not points:
         return None
     row = content.settings["space"][name]
     log = bool(row.get("attributes", {}).get("log"))
-    y = (*limits([point.cosine for _, point in points]), say.text("axis_cosine"))
+    y = (*limits([point.value for _, point in points]), say.text("axis_value"))
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value, _ in points)
     title = say.text("chart_slice", name=say.parameter(name))
     if numeric:
@@ -172,9 +173,9 @@ def slices(content: Content, name: str, say: Words) -> Element | None:
             id(point): choices.index(str(value)) + ((point.trial * 0.618) % 1 - 0.5) * 0.5 for value, point in points
         }
     for state, kind in (("pruned", "pruned"), ("complete", "done")):
-        chart.dots([(place[id(point)], point.cosine) for _, point in points if point.state == state], kind)
+        chart.dots([(place[id(point)], point.value) for _, point in points if point.state == state], kind)
     best = content.best.trial if content.best else None
-    chart.dots([(place[id(point)], point.cosine) for _, point in points if point.trial == best], "s0 big")
+    chart.dots([(place[id(point)], point.value) for _, point in points if point.trial == best], "s0 big")
     return chart.svg
 
 

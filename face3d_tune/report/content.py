@@ -17,6 +17,7 @@ from face3d_tune.script.export import commands
 from face3d_tune.study.attrs import Attr, StudyAttr, TrialAttr
 from face3d_tune.study.builtin import STUDIES
 from face3d_tune.study.history import History
+from face3d_tune.study.objective import COSINE, Objective, ObjectiveName
 from face3d_tune.study.trials import (
     FINISHED,
     budget_of,
@@ -41,6 +42,7 @@ class Entry:
     trial: int
     state: str  # complete, pruned, fail, running, waiting
     imported: bool  # trained elsewhere
+    value: float | None  # of the objective, at the kept epoch
     cosine: float | None  # mean validation cosine of the kept epoch
     loss: float | None  # validation loss of the kept epoch with weights 0.5 / 0.5: comparable between trials
     by_yaw: Mapping[str, float | None]  # cosine by band of |yaw|, degrees
@@ -73,6 +75,7 @@ class Point:
 
     trial: int
     state: str
+    value: float  # of the objective
     cosine: float
     rank1: float | None  # among all enrolled; None: not measured
     values: Mapping[str, Any]
@@ -98,6 +101,8 @@ class Content:
     imported: int  # trials that were trained elsewhere
     by_hand: int  # trials of other programs, counted nowhere else
     folds: int  # of people, over which values are means; 1: the ordinary split
+    objective: ObjectiveName  # cosine or identity: what a value is
+    lines: Mapping[str, float]  # the values of no model, ridge and kernel ridge, as far as they are known
     no_model: float
     no_model_by_yaw: Mapping[str, float | None]
     ridge: float | None  # validation cosine of ridge regression; None: a study of an earlier version
@@ -156,6 +161,8 @@ def content(found: Findings, made: datetime) -> Content:
         imported=sum(is_imported(trial) for trial in found.trials),
         by_hand=found.by_hand,
         folds=folds_of(attrs),
+        objective=found.objective.name,
+        lines=found.lines,
         no_model=found.no_model,
         no_model_by_yaw=StudyAttr.no_model_by_yaw.of(attrs),
         ridge=found.ridge,
@@ -165,15 +172,15 @@ def content(found: Findings, made: datetime) -> Content:
         kernel_ridge_choice=StudyAttr.kernel_ridge_choice.get(attrs),
         recognition=recognising.of_baselines(attrs),
         no_better_than=recognising.no_better_than(best, attrs),
-        best=_entry(best) if best else None,
-        presets=[_entry(row.trial, row.name, row.same_as) for row in found.presets if row.trial],
-        runners_up=[_entry(trial) for trial in found.runners_up],
+        best=_entry(best, found.objective) if best else None,
+        presets=[_entry(row.trial, found.objective, row.name, row.same_as) for row in found.presets if row.trial],
+        runners_up=[_entry(trial, found.objective) for trial in found.runners_up],
         gain=_gain(found),
         improvements=[asdict(step) for step in found.improvements],
         importances=found.importances,
         pruning=asdict(found.pruning),
-        trials=_points(finished, StudyAttr.settings.of(attrs)["space"]),
-        pruned_curves=[History.of(trial).cosine for trial in pruned[::every]],
+        trials=_points(finished, StudyAttr.settings.of(attrs)["space"], found.objective),
+        pruned_curves=[History.of(trial).values(found.objective) for trial in pruned[::every]],
         commands=[*_sample(StudyAttr.data.of(attrs)), *exported.commands] if exported else [],
         not_in_commands=exported.missing if exported else [],
         repeat=_repeat(found),
@@ -190,7 +197,7 @@ def content(found: Findings, made: datetime) -> Content:
     )
 
 
-def _entry(trial: FrozenTrial, name: str | None = None, same_as: str | None = None) -> Entry:
+def _entry(trial: FrozenTrial, objective: Objective, name: str | None = None, same_as: str | None = None) -> Entry:
     attrs, sampled = trial.user_attrs, TrialAttr.config.held_by(trial.user_attrs)
     history = History.of(trial)
     return Entry(
@@ -199,6 +206,7 @@ def _entry(trial: FrozenTrial, name: str | None = None, same_as: str | None = No
         trial=trial.number,
         state=trial.state.name.lower(),
         imported=is_imported(trial),
+        value=objective.of_trial(attrs),
         cosine=kept_cosine(trial),
         loss=TrialAttr.val_loss_equal.get(attrs),
         by_yaw=TrialAttr.cosine_by_yaw.get(attrs, {}),
@@ -227,7 +235,7 @@ def _gain(found: Findings) -> Gain | None:
     ]
     nearest = found.runners_up[0].value if found.runners_up else None
     return Gain(
-        over_no_model=best.value - found.no_model,
+        over_no_model=best.value - found.lines["no model"],
         over_preset=None if to_beat is None else best.value - to_beat,
         preset=preset.name if preset else None,
         over_runner_up=None if nearest is None else best.value - nearest,
@@ -236,13 +244,15 @@ def _gain(found: Findings) -> Gain | None:
     )
 
 
-def _points(trials: Sequence[FrozenTrial], space: Mapping[str, Any]) -> list[Point]:
+def _points(trials: Sequence[FrozenTrial], space: Mapping[str, Any], objective: Objective) -> list[Point]:
     points = []
     for trial in trials:
+        if (value := objective.of_trial(trial.user_attrs)) is None:
+            continue
         columns, _ = searched([trial], space)
         values = {name: column[0] for name, column in columns.items() if column}
         cosine, rank1 = TrialAttr.val_cosine.of(trial.user_attrs), recognising.rank1(recognising.of_trial(trial))
-        points.append(Point(trial.number, trial.state.name.lower(), cosine, rank1, values))
+        points.append(Point(trial.number, trial.state.name.lower(), value, cosine, rank1, values))
     return points
 
 
@@ -266,6 +276,7 @@ def _repeat(found: Findings) -> list[str]:
     words += [] if data["source"] == SAMPLE_NAME else ["--data-dir", data["source"]]
     words += ["--trials", str(budget_of(found.attrs) or max(1, found.finished))]
     words += ["--epochs", str(settings["epochs"]), "--seed", str(settings["seed"]), "--layout", settings["layout"]]
+    words += [] if found.objective == COSINE else ["--objective", found.objective.name]
     words += ["--folds", str(folds)] if (folds := folds_of(found.attrs)) > 1 else []
     words += [] if data["split"] == "person" else ["--split", data["split"]]
     words += ["--min-yaw", f"{data['min_yaw']:g}"] if data["min_yaw"] else []

@@ -27,41 +27,47 @@ def answer(content: Content, say: Words) -> list[Block]:
         judged=judged,
     )
     blocks: list[Block] = [Paragraph(question)]
+    if content.objective == "identity":
+        blocks.append(Paragraph(say("objective_is"), "note"))
     if data["split"] == "none":
         blocks.insert(0, Paragraph(say("warn_split"), "warning"))
     if states["running"] or states["waiting"]:
         going = say("unfinished", finished=finished, running=states["running"], waiting=states["waiting"])
         blocks.insert(0, Paragraph(going, "warning"))
-    if best is None or gain is None or best.cosine is None:
+    if best is None or gain is None or best.value is None:
         counted = {key: states[key] for key in ("pruned", "fail")}
         key = "nothing_completed" if any(counted.values()) else "nothing"
         return [*blocks, Paragraph(say(key, **counted), "warning")]
-    tiles = [(f"{best.cosine:.4f}", say.text("tile_best"), say.text("tile_best_hint", trial=best.trial))]
+    tiles = [(f"{best.value:.4f}", say.text("tile_best"), say.text("tile_best_hint", trial=best.trial))]
     if gain.over_preset is not None:
-        tiles.append((f"{best.cosine - gain.over_preset:.4f}", say.text("tile_preset"), say.preset(gain.preset)))
-    if content.kernel_ridge is not None:
-        tiles.append((f"{content.kernel_ridge:.4f}", say.text("tile_kernel_ridge"), say.text("tile_kernel_ridge_hint")))
-    elif content.ridge is not None:
-        tiles.append((f"{content.ridge:.4f}", say.text("tile_ridge"), say.text("tile_ridge_hint")))
-    tiles.append((f"{content.no_model:.4f}", say.text("tile_no_model"), say.text("tile_no_model_hint")))
-    best_block = _best(gain, best.cosine, best.trial, content.no_model, say)
+        tiles.append((f"{best.value - gain.over_preset:.4f}", say.text("tile_preset"), say.preset(gain.preset)))
+    if "kernel ridge" in content.lines:
+        tiles.append(
+            (f"{content.lines['kernel ridge']:.4f}", say.text("tile_kernel_ridge"), say.text("tile_kernel_ridge_hint"))
+        )
+    elif "ridge" in content.lines:
+        tiles.append((f"{content.lines['ridge']:.4f}", say.text("tile_ridge"), say.text("tile_ridge_hint")))
+    tiles.append((f"{content.lines['no model']:.4f}", say.text("tile_no_model"), say.text("tile_no_model_hint")))
+    best_block = _best(gain, best.value, best.trial, content.lines["no model"], say)
     imported = [Paragraph(say("best_imported"), "note")] if best.imported else []
-    return [*blocks, Tiles(tiles), best_block, _model(best.cosine, content, say), _sure(content, gain, say), *imported]
+    return [*blocks, Tiles(tiles), best_block, _model(best.value, content, say), _sure(content, gain, say), *imported]
 
 
-def _model(cosine: float, content: Content, say: Words) -> Paragraph:
+def _model(reached: float, content: Content, say: Words) -> Paragraph:
     """Compare the best trial with the methods that need no training."""
-    if content.ridge is None:
+    if "ridge" not in content.lines:
         return Paragraph(say("model_unknown"), "note")
-    simple = {"ridge": content.ridge, "no_model": content.no_model}
-    if content.kernel_ridge is not None:
-        simple["kernel_ridge"] = content.kernel_ridge
+    simple = {"ridge": content.lines["ridge"], "no_model": content.lines["no model"]}
+    if "kernel ridge" in content.lines:
+        simple["kernel_ridge"] = content.lines["kernel ridge"]
     name = max(simple, key=lambda key: simple[key])
     values = {key: f"{value:.4f}" for key, value in simple.items()}
-    if cosine > simple[name]:
-        line, key = ("ridge", "model_above") if content.kernel_ridge is None else ("kernel_ridge", "model_above_kernel")
-        return Paragraph(say(key, **values, by=f"{cosine - simple[line]:.4f}"))
-    return Paragraph(say(f"model_below_{name}", **values, by=f"{simple[name] - cosine:.4f}"), "warning")
+    if reached > simple[name]:
+        line, key = (
+            ("ridge", "model_above") if "kernel ridge" not in content.lines else ("kernel_ridge", "model_above_kernel")
+        )
+        return Paragraph(say(key, **values, by=f"{reached - simple[line]:.4f}"))
+    return Paragraph(say(f"model_below_{name}", **values, by=f"{simple[name] - reached:.4f}"), "warning")
 
 
 def _judged(content: Content, say: Words) -> str:

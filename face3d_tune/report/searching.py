@@ -103,7 +103,8 @@ def search(content: Content, say: Words) -> list[Block]:
         blocks.append(Paragraph(say("causes", causes=say.text("comma").join(causes))))
     if before := content.follows:
         value = f"{before['value']:.4f}"
-        blocks.append(Paragraph(say("follows", study=before["study"], trial=before["trial"], value=value)))
+        key = "follows_from_identity" if before.get("objective") == "identity" else "follows"
+        blocks.append(Paragraph(say(key, study=before["study"], trial=before["trial"], value=value)))
     if pruning["trials"]:
         saved = {key: pruning[key] for key in ("trials", "epochs", "saved_epochs")}
         would = content.epochs + pruning["saved_epochs"]

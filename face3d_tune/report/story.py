@@ -27,7 +27,7 @@ _OF_RECOGNITION = ("rank1", "tar", "identity", "pooled")
 
 def tell(content: Content, language: Language) -> Document:
     """Compose the whole report in one language. A section without content is omitted."""
-    say = Words(language)
+    say = Words(language, content.objective)
     keys = (*_TERMS, *(_OF_RECOGNITION if content.recognition else ()), *(("fold",) if content.folds > 1 else ()))
     terms = [(say.text(f"term_{term}"), say(f"means_{term}")) for term in keys]
     sections: dict[str, Sequence[Block]] = {

@@ -16,13 +16,14 @@ _HTML = {"en": "en", "zh": "zh-CN"}
 class Words:
     """The words of one language. A value is inserted as it is; a whole number may ask for a noun, `{trials:trial}`."""
 
-    def __init__(self, language: Language) -> None:
-        self._sentences = _read(language)
+    def __init__(self, language: Language, objective: str = "cosine") -> None:
+        self._sentences, self._objective = _read(language), objective
         self.html = _HTML[language]
 
     def __call__(self, key: str, **values: object) -> Runs:
         """Return a sentence, with its strong words and code."""
-        return rich(self._sentences[key], **_counted(values))
+        of_objective = self._sentences.get(f"{key}_{self._objective}")  # where a sentence names the cosine
+        return rich(of_objective or self._sentences[key], **_counted(values))
 
     def text(self, key: str, **values: object) -> str:
         """Return a sentence or label without styles."""

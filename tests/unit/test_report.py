@@ -527,3 +527,24 @@ def test_ticks_are_round():
     assert [tick_text(each) for each in ticks(0.17, 0.68)] == ["0.2", "0.4", "0.6"]
     assert [tick_text(each, log=True) for each in ticks(1e-5, 3e-3, log=True)] == ["1e-5", "1e-4", "1e-3"]
     assert ticks(5.0, 5.0) == [5.0]
+
+
+def test_a_report_of_a_study_for_identity_is_in_its_unit_and_keeps_the_cosine_beside_it():
+    study = recognised()
+    study.set_user_attr("settings", study.user_attrs["settings"] | {"objective": "identity"})
+    page, chinese = page_of(study), page_of(study, "zh")
+    for shown in (
+        "an identity of -0.2000",
+        "Values are identities",
+        "mean identity (at most 0)",
+        "Validation identity by",
+    ):
+        assert shown in page.text, shown
+    assert "mean cosine similarity (1 = identical)" in page.text  # of the picture by head turn
+    for shown in ("辨识度 -0.2000", "这里的值是辨识度", "平均辨识度（最大为 0）"):
+        assert shown in chinese.text, shown
+    held = held_by(study)
+    assert (held.objective, held.lines) == ("identity", dict.fromkeys(("no model", "ridge", "kernel ridge"), -0.2))
+    assert (held.best.value, held.no_model) == (-0.2, 0.5)
+    assert {(point.value, point.cosine == point.value) for point in held.trials} == {(-0.2, False)}
+    assert held.repeat[held.repeat.index("--objective") + 1] == "identity"
