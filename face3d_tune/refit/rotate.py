@@ -15,7 +15,7 @@ from face3d_tune.data.face_data import FaceData
 from face3d_tune.data.rotation import rotations
 from face3d_tune.errors import ConfigError
 from face3d_tune.refit import intervals
-from face3d_tune.refit.confirm import Confirmation, Cosines
+from face3d_tune.refit.confirm import Confirmation
 from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.training import kernel_ridge, ridge
 
@@ -74,8 +74,8 @@ class RotatedConfirmation(Confirmation):
         blocks = np.repeat(np.arange(len(self._rounds)), [len(data.people["test"]) for data in self._rounds])
         return intervals.compare_blocks(one, other, blocks)
 
-    def _ridge(self, data: FaceData) -> Cosines:
-        return ridge.fit(data).cosines
+    def _ridge(self, data: FaceData) -> ridge.Ridge:
+        return ridge.fit(data)
 
-    def _kernel_ridge(self, data: FaceData) -> Cosines:
-        return kernel_ridge.fit(data).cosines
+    def _kernel_ridge(self, data: FaceData) -> kernel_ridge.KernelRidge:
+        return kernel_ridge.fit(data)
