@@ -2,8 +2,12 @@
 
 from dataclasses import replace
 from statistics import fmean
+from types import SimpleNamespace
+from unittest import mock
 
+import numpy as np
 import pytest
+import torch
 from searches import SAMPLED_ONLY, Watch, epoch, file_of, open_search
 from stored_study import attrs_of, recognised
 from test_trial_run import CPU, SMALL, Reporter, train_trial
@@ -15,6 +19,7 @@ from face3d_tune.dashboard.notes import study_note, trial_note
 from face3d_tune.errors import ConfigError, StudyError
 from face3d_tune.refit.candidates import Candidate
 from face3d_tune.refit.confirm import _by_identity
+from face3d_tune.script import import_runs
 from face3d_tune.search.retention import Retention
 from face3d_tune.search.target import check, reached
 from face3d_tune.search.trial_run import Setup
@@ -22,6 +27,7 @@ from face3d_tune.study.history import History
 from face3d_tune.study.objective import COSINE, IDENTITY, OBJECTIVES, Objective
 from face3d_tune.study.settings import Settings, check_same, study_attrs
 from face3d_tune.study.trials import best_trial, kept_cosine, kept_value, summary
+from face3d_tune.study.warm_start import WarmStart
 from face3d_tune.training.plain import Evaluation, Trainer
 from face3d_tune.training.recognition import Rates, Recognition
 
@@ -225,3 +231,29 @@ def test_note_and_figures_of_a_study_for_identity_are_in_its_unit():
     levels = {trace["name"]: trace["y"] for trace in drawn["data"]}
     assert (levels["no model"], levels["kernel ridge"]) == ([-0.2, -0.2], [-0.2, -0.2])
     assert "Validation identity -0.2000, which the study maximises." in trial_note(found, found.best)
+
+
+def test_a_study_may_begin_at_the_best_of_one_with_another_objective_and_its_value_says_which():
+    stored = {"study": "before", "trial": 3, "value": 0.5931, "config": {}}
+    assert str(WarmStart.of({"from": stored})) == "before, trial 3, cosine 0.5931"  # of version 0.1.0
+    held = WarmStart("before", 3, -0.1234, {}, "identity")
+    assert WarmStart.of({"from": held.to_attr()}) == held
+    assert str(held) == "before, trial 3, identity -0.1234"
+
+
+def test_an_imported_run_is_worth_the_identity_of_its_weights_and_has_no_curve_for_the_pruner(tmp_path):
+    curves = {"train_loss": (0.5, 0.4), "val_loss": (0.5, 0.4), "cosine": (0.25, 0.5)}
+    run = SimpleNamespace(path=tmp_path, sha256="0", best_epoch=2, run_id=lambda config: "1", **curves)
+    one = torch.ones(1)
+    scores = SimpleNamespace(mse=0.5, cosine=0.5, cosines=one, yaw=np.zeros(1), recognition=recognition(-0.125))
+    file = SimpleNamespace(space={})
+    with mock.patch.object(import_runs, "learning_rates", return_value=()):
+        trials = {
+            objective.name: import_runs._trial(
+                run, SMALL, {}, {}, file, Settings("keypoint", 2, None, objective=objective), scores, confirmed=True
+            )
+            for objective in (COSINE, IDENTITY)
+        }
+    assert (trials["cosine"].value, trials["cosine"].intermediate_values) == (0.5, {1: 0.25, 2: 0.5})
+    assert (trials["identity"].value, trials["identity"].intermediate_values) == (-0.125, {})
+    assert kept_cosine(trials["identity"]) == 0.5
