@@ -84,8 +84,8 @@ def test_every_training_is_that_of_its_rotation_and_its_kept_weights_meet_the_pe
     assert found["seeds"] == [[seeds.derive(seed, "rotate", 3, place, 0) for place in range(3)]]
     means = []
     for place, part in enumerate(rotations(data, 3, seed=seed)):
-        trainer = trained(part, CONFIG, found["seeds"][0][place])
-        _, cosines = trainer.judge(PairTensors(part, "test", CONFIG.pose_unit, PLAN.device))  # one epoch: the kept one
+        trainer = trained(part, CONFIG, found["seeds"][0][place])  # one epoch: the kept one
+        _, cosines = trainer.pair_scores(PairTensors(part, "test", CONFIG.pose_unit, PLAN.device))
         who = persons(part.parts["test"])
         expected = [cosines.numpy()[who == person].mean() for person in range(len(part.people["test"]))]
         record = confirmation.records[confirmation.jobs[place].key]
