@@ -34,7 +34,6 @@ BASELINES: Mapping[str, Callable[[FaceData, Part], Predictions]] = {
     "ridge": lambda data, part: ridge.fit(data).predict(data, part),
     "kernel ridge": lambda data, part: kernel_ridge.fit(data).predict(data, part),
 }
-_NAMED = ("no model", "ridge")  # in the sentence on recognition
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +68,7 @@ class Judgement:
     def warnings(self) -> list[str]:
         """Return a sentence for each row that raises the cosine, but recognises people no better."""
         rates = {row.name: (row.rate("cosine"), row.rate("rank1_enrolled")) for row in self.rows}
-        baselines = {name: rates[name] for name in _NAMED}
+        baselines = {name: rates[name] for name in BASELINES}
         sentences = {row.name: only_raises_cosine(*rates[row.name], baselines) for row in self.judged}
         return [f"{name} {sentence}." for name, sentence in sentences.items() if sentence]
 
