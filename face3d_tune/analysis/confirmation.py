@@ -199,17 +199,24 @@ def recognised(confirmation: Mapping[str, Any]) -> list[str]:
     return [f"{head}: {sentence(entry, part_of(confirmation))}" for entry in rates["against"]]
 
 
+def recognised_alike(confirmation: Mapping[str, Any]) -> list[str]:
+    """Return the methods without training that the winner is not shown to recognise people better than.
+
+    There are none if the winner does not raise the cosine over no model, or if an earlier version has confirmed.
+    """
+    record = confirmation.get("recognition")
+    raised = entry_of(confirmation, None, "no model")["difference"]
+    if record is None or raised is None or raised <= 0:
+        return []
+    names = [each["name"] for each in record["rank1_enrolled"]["against"] if each["verdict"] != "better"]
+    return [name for name in ("no model", "ridge", "kernel ridge") if name in names]
+
+
 def no_better_recognised(confirmation: Mapping[str, Any]) -> str | None:
     """Say that the winner raises the cosine, but that its rank-1 is not shown to be above a baseline's; else None."""
-    record = confirmation.get("recognition")
-    raised = next((each["difference"] for each in confirmation["against"] if each["name"] == "no model"), None)
-    if record is None or raised is None or raised <= 0:
+    if not (names := recognised_alike(confirmation)):
         return None
-    names = [each["name"] for each in record["rank1_enrolled"]["against"] if each["verdict"] != "better"]
-    if not names:
-        return None
-    winner = confirmation["winner"]["name"]
-    listed = recognising.listed([name for name in ("no model", "ridge", "kernel ridge") if name in names])
+    winner, listed = confirmation["winner"]["name"], recognising.listed(names)
     return f"{winner} raises the cosine, but is not shown to recognise people better than {listed}."
 
 

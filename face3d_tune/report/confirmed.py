@@ -8,6 +8,7 @@ from face3d_tune.analysis.confirmation import (
     chosen_by,
     entry_of,
     old_intervals,
+    recognised_alike,
     resolved,
     simple_methods,
 )
@@ -23,6 +24,7 @@ def confirmed(content: Content, say: Words) -> list[Block]:
         return []
     seeds = len(confirmation["seeds"])
     blocks: list[Block] = [] if content.confirmed_best else [Paragraph(say("confirmed_outdated"), "warning")]
+    blocks += _only_cosine(confirmation, say)
     blocks += [Paragraph(_headline(confirmation, say)), _tiles(confirmation, say)]
     if simpler := _simpler(confirmation, say):
         blocks.append(simpler)
@@ -31,6 +33,7 @@ def confirmed(content: Content, say: Words) -> list[Block]:
         _candidates(confirmation, say),
         Paragraph(say(_how(confirmation), winner=_name(confirmation["winner"], say))),
         _differences(confirmation, say),
+        *_recognised(confirmation, say),
         *_resolution(confirmation, say),
     ]
     if confirmation["winner"]["value"] is not None:
@@ -47,6 +50,7 @@ def rotated(content: Content, say: Words) -> list[Block]:
     if rotation is None:
         return []
     blocks: list[Block] = [] if content.rotated_best else [Paragraph(say("rotated_outdated"), "warning")]
+    blocks += _only_cosine(rotation, say)
     blocks.append(Paragraph(_headline(rotation, say, "rotated_")))
     if simpler := _simpler(rotation, say, "rotated_"):
         blocks.append(simpler)
@@ -57,6 +61,7 @@ def rotated(content: Content, say: Words) -> list[Block]:
         _candidates(rotation, say, "judged"),
         Paragraph(say("rotated_differences", winner=_name(rotation["winner"], say))),
         _differences(rotation, say),
+        *_recognised(rotation, say),
         *_resolution(rotation, say, "rotated_"),
         Paragraph(say("rotated_flattered"), "warning"),
         _looks(rotation, say),
@@ -75,6 +80,14 @@ def _name(row: Mapping[str, Any], say: Words) -> str:
 def _key(method: str) -> str:
     """Return the key of a method without training, in a confirmation and in the texts."""
     return method.replace(" ", "_")
+
+
+def _only_cosine(confirmation: Mapping[str, Any], say: Words) -> list[Block]:
+    """Say that the winner raises the cosine, but is not shown to recognise people better; nothing if it is."""
+    if not (names := recognised_alike(confirmation)):
+        return []
+    winner = _name(confirmation["winner"], say)
+    return [Paragraph(say("only_cosine_confirmed", winner=winner, names=say.methods(names)), "warning")]
 
 
 def _simpler(confirmation: Mapping[str, Any], say: Words, kind: str = "") -> Paragraph | None:
@@ -167,6 +180,29 @@ def _differences(confirmation: Mapping[str, Any], say: Words) -> Table:
         for entry in confirmation["against"]
     ]
     return Table([*header, *map(say.band, bands)], rows)
+
+
+def _recognised(confirmation: Mapping[str, Any], say: Words) -> list[Block]:
+    """Compare rank-1 among all enrolled; nothing if an earlier version has confirmed."""
+    record = confirmation.get("recognition")
+    if record is None:
+        return []
+    enrolled, rates = record["enrolled"], record["rank1_enrolled"]
+    header = [
+        say.text(f"column_{name}", enrolled=enrolled) for name in ("against", "rank1_by", "verdict", "difference")
+    ]
+    rows = [
+        (
+            say.text(_key(entry["name"])),
+            _three(entry["rate"]),
+            say.text(f"verdict_{entry['verdict']}"),
+            _interval(entry, "{:+.3f}", say),
+        )
+        for entry in rates["against"]
+    ]
+    winner = _name(confirmation["winner"], say)
+    said = say("confirmed_recognised", winner=winner, rate=_three(rates["winner"]), enrolled=enrolled)
+    return [Paragraph(said), Table(header, rows)]
 
 
 def _resolution(confirmation: Mapping[str, Any], say: Words, kind: str = "") -> list[Block]:

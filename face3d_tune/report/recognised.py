@@ -23,9 +23,7 @@ def warning(content: Content, say: Words) -> list[Block]:
     """Say that the best trial only raises the cosine; nothing if it recognises people better than every baseline."""
     if not content.no_better_than:
         return []
-    names = [say.text(name.replace(" ", "_")) for name in content.no_better_than]
-    listed = say.text("or").join(filter(None, (say.text("comma").join(names[:-1]), names[-1])))
-    return [Paragraph(say("only_cosine", names=listed), "warning")]
+    return [Paragraph(say("only_cosine", names=say.methods(content.no_better_than)), "warning")]
 
 
 def recognised(content: Content, say: Words) -> list[Block]:

@@ -1,6 +1,7 @@
 """The words of a report in one language: sentences by key, and the form of numbers, names and times."""
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +47,11 @@ class Words:
     def preset(self, name: str | None) -> str:
         """Return the guide's own name of a preset; the user's presets keep theirs."""
         return self._sentences.get(f"preset_{name}", name or "")
+
+    def methods(self, names: Sequence[str]) -> str:
+        """List methods without training by their names in a study: `no model, ridge regression or kernel ridge`."""
+        *first, last = (self.text(name.replace(" ", "_")) for name in names)
+        return self.text("or").join(filter(None, (self.text("comma").join(first), last)))
 
     def band(self, band: str) -> str:
         """Return a range of |yaw| such as `15-45` with its unit."""

@@ -14,6 +14,7 @@ from stored_study import (
     of_one_person,
     over_folds,
     recognised,
+    recognising_people,
     recognition_of,
     rotation_of,
     searched,
@@ -49,6 +50,7 @@ DIVERGED["candidates"][2] = {
     key: DIVERGED["candidates"][2][key] for key in ("name", "trial", "preset", "value", "aliases")
 } | {"error": "loss is nan"}
 DIVERGED["winner"] = DIVERGED["winner"] | {"value": 0.60, "validation_sd": None, "test_sd": None}
+RECOGNISING = recognising_people(confirmation_of(), kernel_ridge="worse", ridge="same", no_model="better")
 STUDIES = {
     "searched": lambda: study_of(*searched()),
     "without histories": lambda: study_of(*searched(history=False)),
@@ -90,6 +92,10 @@ STUDIES = {
     "rotated, old": lambda: study_of(*searched(), trial_of("COMPLETE", 0.8), rotation=rotation_of()),
     "rotated, few": lambda: study_of(*searched(), rotation=rotation_of("uncertain")),
     "rotated, one": lambda: study_of(*searched(), rotation=of_one_person(rotation_of())),
+    "confirmed, recognising": lambda: study_of(*searched(), confirmation=RECOGNISING),
+    "rotated, recognising": lambda: study_of(
+        *searched(), rotation=recognising_people(rotation_of(), kernel_ridge="same", ridge="same", no_model="same")
+    ),
     "angry names": lambda: study_of(*searched(), trial_of("COMPLETE", 0.1, preset=ANGRY), name=ANGRY),
 }
 
@@ -331,6 +337,32 @@ def test_a_study_without_recognition_has_no_section_on_it():
     assert "rank-1" not in page_of(study_of(*searched())).text
     assert "raises the cosine" not in page_of(recognised(best=0.9)).text
     assert "recognised" in page_of(recognised(best=0.9)).ids
+
+
+def test_a_confirmation_compares_rank_1_too_and_first_says_whom_the_winner_is_not_shown_to_recognise_better_than():
+    said = "trial 12 raises the cosine, but is not shown to recognise people better than"
+    notes = report(find(STUDIES["confirmed, recognising"]()), "md", "en", MADE)
+    before, _, after = notes.partition("On people never seen, trial 12 is better than")
+    assert f"{said} ridge regression or kernel ridge." in before
+    rank1 = next(part for part in after.split("\n\n") if part.startswith("| compared with | rank-1 of 12 |"))
+    assert [line.strip("| ").split(" | ") for line in rank1.splitlines()[2:]] == [
+        ["kernel ridge", "0.600", "worse", "+0.020 (+0.010 to +0.030)"],
+        ["ridge regression", "0.600", "not distinguishable", "+0.020 (+0.010 to +0.030)"],
+        ["no model", "0.600", "better", "+0.020 (+0.010 to +0.030)"],
+    ]
+    assert "rank-1 of trial 12 among all 12 enrolled is 0.620" in after
+    of_rotation = page_of(STUDIES["rotated, recognising"]()).text
+    assert f"{said} no model, ridge regression or kernel ridge." in of_rotation
+    for name, listed in (("confirmed", "岭回归和核岭回归"), ("rotated", "不用模型、岭回归和核岭回归")):
+        text = page_of(STUDIES[f"{name}, recognising"](), "zh").text
+        assert f"试验 12 提高了余弦，但没有证据表明它识别人比{listed}更好。" in text
+        assert "试验 12 在全部 12 个注册者中的 rank-1 是 0.620" in text
+
+
+def test_a_report_says_nothing_of_recognition_where_it_is_better_or_was_not_confirmed():
+    better = recognising_people(confirmation_of(), kernel_ridge="better", ridge="better", no_model="better")
+    assert "raises the cosine" not in page_of(study_of(*searched(), confirmation=better)).text
+    assert "rank-1" not in page_of(STUDIES["confirmed"]()).text
 
 
 def test_a_report_shows_what_all_people_say_in_rotations_and_that_it_is_no_test():
