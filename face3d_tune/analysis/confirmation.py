@@ -188,15 +188,28 @@ def looks(confirmation: Mapping[str, Any]) -> str:
 
 
 def recognised(confirmation: Mapping[str, Any]) -> list[str]:
-    """Compare the winner's rank-1 among all enrolled with methods without training, a line each.
+    """Compare the winner's rank-1 among all enrolled with a preset and methods without training, a line each.
 
     A confirmation of an earlier version has none.
     """
     record = confirmation.get("recognition")
     if record is None:
         return []
-    head, rates = f"  rank-1 of {record['enrolled']}", record["rank1_enrolled"]
-    return [f"{head}: {sentence(entry, part_of(confirmation))}" for entry in rates["against"]]
+    part = part_of(confirmation)
+    return [f"  rank-1 of {record['enrolled']}: {sentence(each, part)}" for each in recognised_against(confirmation)]
+
+
+def recognised_against(confirmation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the comparisons of rank-1 among all enrolled; at first they had no `kind`, and no preset was compared."""
+    record = confirmation.get("recognition")
+    return [] if record is None else [{"kind": "simple", **entry} for entry in record["rank1_enrolled"]["against"]]
+
+
+def rank1_known(confirmation: Mapping[str, Any]) -> bool:
+    """Return whether the rank-1 of every candidate and method is stored, except of what diverged."""
+    rows = [row for row in confirmation["candidates"] if row["error"] is None]
+    rows += [confirmation[key] for key in simple_methods(confirmation).values()]
+    return all(row.get("test_rank1_enrolled") is not None for row in rows)
 
 
 def recognised_alike(confirmation: Mapping[str, Any]) -> list[str]:
@@ -204,11 +217,11 @@ def recognised_alike(confirmation: Mapping[str, Any]) -> list[str]:
 
     There are none if the winner does not raise the cosine over no model, or if an earlier version has confirmed.
     """
-    record = confirmation.get("recognition")
     raised = entry_of(confirmation, None, "no model")["difference"]
-    if record is None or raised is None or raised <= 0:
+    if raised is None or raised <= 0:
         return []
-    names = [each["name"] for each in record["rank1_enrolled"]["against"] if each["verdict"] != "better"]
+    against = [entry for entry in recognised_against(confirmation) if entry["kind"] == "simple"]
+    names = [entry["name"] for entry in against if entry["verdict"] != "better"]
     return [name for name in ("no model", "ridge", "kernel ridge") if name in names]
 
 

@@ -137,27 +137,15 @@ def _rows(study: optuna.Study) -> list[_Row]:
 
 
 def confirmed(found: Mapping[str, Any]) -> None:
-    """Print the results of `confirm` on the test people, to stdout: numbers, then verdicts."""
-    console = results_console()
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("mean cosine")
-    rotated = found.get("rotations")
-    for header in ("in study", "validation", "judged" if rotated else "test"):
-        table.add_column(header, justify="right")
-    add_band_columns(table)
-    for row in found["candidates"]:
-        value = "" if row["value"] is None else f"{row['value']:.4f}"
-        style = "bold" if row["name"] == found["winner"]["name"] else ""
-        if row["error"] is not None:
-            table.add_row(row["name"], value, word("diverged"))
-            continue
-        means = [_spread(row[part], row[f"{part}_sd"]) for part in ("validation", "test")]
-        table.add_row(row["name"], value, *means, *bands(row["test_by_yaw"]), style=style)
-    for name, key in confirmation.simple_methods(found).items():
-        row = found[key]
-        table.add_row(
-            word(name), "", *(_spread(row[part], None) for part in ("validation", "test")), *bands(row["test_by_yaw"])
-        )
+    """Print the results of `confirm` on the test people, to stdout: numbers, then verdicts.
+
+    The table has rank-1 where that of every row is stored and there is room for it.
+    """
+    console, rotated = results_console(), found.get("rotations")
+    enrolled = found["recognition"]["enrolled"] if confirmation.rank1_known(found) else None
+    table, unlimited = _candidates(found, enrolled), console.options.update(max_width=_ANY)
+    if enrolled and Measurement.get(console, unlimited, table).maximum > console.width:
+        enrolled, table = None, _candidates(found, None)
     if warning := confirmation.no_better_recognised(found):
         console.print(f"{warning}\n")
     seeds = len(found["seeds"])
@@ -171,9 +159,40 @@ def confirmed(found: Mapping[str, Any]) -> None:
     for candidate in found["candidates"]:
         if candidate["aliases"]:
             console.print(f"{', '.join(candidate['aliases'])} = {candidate['name']}")
+    if enrolled:
+        console.print(f"rank-1 of {enrolled}: the share of views named right among all people enrolled")
     console.print()
     for line in confirmation.told(found):
         console.print(line)
+
+
+def _candidates(found: Mapping[str, Any], enrolled: int | None) -> Table:
+    """Return the table of candidates and methods without training; None for `enrolled` omits rank-1."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("mean cosine")
+    for header in ("in study", "validation", "judged" if found.get("rotations") else "test"):
+        table.add_column(header, justify="right")
+    add_band_columns(table)
+    if enrolled:
+        table.add_column(f"rank-1\nof {enrolled}", justify="right")
+
+    def rates(row: Mapping[str, Any]) -> list[str]:
+        by_yaw = bands(row["test_by_yaw"])
+        return [*by_yaw, f"{row['test_rank1_enrolled']:.3f}"] if enrolled else by_yaw
+
+    for row in found["candidates"]:
+        value = "" if row["value"] is None else f"{row['value']:.4f}"
+        style = "bold" if row["name"] == found["winner"]["name"] else ""
+        if row["error"] is not None:
+            table.add_row(row["name"], value, word("diverged"))
+            continue
+        means = [_spread(row[part], row[f"{part}_sd"]) for part in ("validation", "test")]
+        table.add_row(row["name"], value, *means, *rates(row), style=style)
+    for name, key in confirmation.simple_methods(found).items():
+        row = found[key]
+        means = [_spread(row[part], None) for part in ("validation", "test")]
+        table.add_row(word(name), "", *means, *rates(row))
+    return table
 
 
 def judged(found: Mapping[str, Any]) -> None:

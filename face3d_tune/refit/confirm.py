@@ -192,6 +192,7 @@ class Confirmation:
         ]
         named = next((row for row in presets if baseline in (row["name"], *row["aliases"])), None)
         headline = named or best_preset
+        first = None if headline is None else headline["name"]
         return {
             "version": VERSION,
             "objective": self._objective.name,
@@ -203,9 +204,9 @@ class Confirmation:
             **{key.replace(" ", "_"): each["row"] for key, each in simple.items()},
             "winner": winner,
             "against": against,
-            **self._recognised(next(each for each in self.picked if each.name == winner["name"]), simple),
+            **self._recognised(winner["name"], first, simple),
             "wanted_difference": intervals.WANTED,
-            "headline": headline["name"] if headline else None,
+            "headline": first,
             "headline_is_best": headline is best_preset,
             "better_than_every_preset": bool(presets)
             and all(each["verdict"] == "better" for each in against if each["kind"] == "preset"),
@@ -220,32 +221,39 @@ class Confirmation:
         }
         return {name: _simple(self._rounds, method) for name, method in methods.items()}
 
-    def _recognised(self, winner: Candidate, simple: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Compare whom the winner recognises among all enrolled with methods without training, by rate and method.
+    def _recognised(self, winner: str, preset: str | None, simple: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Compare whom the winner recognises among all enrolled with the preset and methods without training, by rate.
 
-        Nothing if an earlier version trained the winner.
+        Nothing if an earlier version trained the winner; without the preset if it trained that.
         """
-        records = [record for rounds in self._of(winner) for record in rounds]
-        if not all("test_recognition" in record for record in records):
+        rates = {each.name: self._rates(each) for each in self.picked if each.name in (winner, preset)}
+        if not rates[winner]:
             return {}
-        of_winner = _recognition_of(
-            [[record["test_recognition"][_ALL] for record in rounds] for rounds in self._of(winner)]
-        )
-        rates = {
+        others = [(preset, "preset", rates[preset])] if preset is not None and rates[preset] else []
+        others += [(name, "simple", each["recognition"]) for name, each in simple.items()]
+        compared = {
             rate: {
-                "winner": intervals.mean_over_people(of_winner[rate]),
+                "winner": intervals.mean_over_people(of_winner),
                 "against": [
                     {
                         "name": name,
-                        "rate": intervals.mean_over_people(each["recognition"][rate]),
-                        **self._compare(of_winner[rate], each["recognition"][rate]),
+                        "kind": kind,
+                        "rate": intervals.mean_over_people(other[rate]),
+                        **self._compare(of_winner, other[rate]),
                     }
-                    for name, each in simple.items()
+                    for name, kind, other in others
                 ],
             }
-            for rate in _RECOGNITION
+            for rate, of_winner in rates[winner].items()
         }
-        return {"recognition": {"enrolled": len({*self._rounds[0].front_names}), **rates}}
+        return {"recognition": {"enrolled": len({*self._rounds[0].front_names}), **compared}}
+
+    def _rates(self, candidate: Candidate) -> dict[str, intervals.Values]:
+        """Return each of _RECOGNITION of a candidate, [seeds, people]; empty if an earlier version trained it."""
+        by_seed = self._of(candidate)
+        if not all("test_recognition" in record for rounds in by_seed for record in rounds):
+            return {}
+        return _recognition_of([[record["test_recognition"][_ALL] for record in rounds] for rounds in by_seed])
 
     def by_person(self) -> dict[str, intervals.Values]:
         """Return the mean cosine of every judged person, [seeds, people], by candidate and method; none may miss."""
@@ -272,6 +280,8 @@ class Confirmation:
         validation = [mean(record["validation"] for record in rounds) for rounds in by_seed]
         if self._objective == IDENTITY:
             row["by_identity"] = _by_identity(candidate, by_seed)
+        if rates := self._rates(candidate):
+            row["test_rank1_enrolled"] = intervals.mean_over_people(rates["rank1_enrolled"])
         tested = _tables_of(by_seed)
         per_seed = tested[_ALL].mean(axis=1).tolist()
         return row | {
@@ -397,5 +407,7 @@ def _simple(rounds: Sequence[FaceData], method: Callable[[FaceData], Fitted]) ->
     tables = _tables_of([judged])
     means = {name: intervals.mean_over_people(each) for name, each in tables.items()}
     by_yaw = {band: means[band] for band in YAW_BANDS}
+    rates = _recognition_of([recognised])
     row = {"validation": mean(validation), "test": means[_ALL], "test_by_yaw": by_yaw}
-    return {"row": row, "tables": tables, "recognition": _recognition_of([recognised])}
+    row["test_rank1_enrolled"] = intervals.mean_over_people(rates["rank1_enrolled"])
+    return {"row": row, "tables": tables, "recognition": rates}

@@ -8,6 +8,8 @@ from face3d_tune.analysis.confirmation import (
     chosen_by,
     entry_of,
     old_intervals,
+    rank1_known,
+    recognised_against,
     recognised_alike,
     resolved,
     simple_methods,
@@ -140,24 +142,30 @@ def _tiles(confirmation: Mapping[str, Any], say: Words) -> Tiles:
 
 
 def _candidates(confirmation: Mapping[str, Any], say: Words, judged: str = "test") -> Table:
-    bands = list(confirmation["no_model"]["test_by_yaw"])
+    bands, rank1 = list(confirmation["no_model"]["test_by_yaw"]), rank1_known(confirmation)
     header = [say.text(f"column_{name}") for name in ("confirmed", "in_study", "again", judged)]
+    header += map(say.band, bands)
+    if rank1:
+        header.append(say.text("column_rank1_by", enrolled=confirmation["recognition"]["enrolled"]))
+
+    def rates(row: Mapping[str, Any]) -> list[str]:
+        by_yaw = [_three(row["test_by_yaw"][band]) for band in bands]
+        return [*by_yaw, _three(row["test_rank1_enrolled"])] if rank1 else by_yaw
+
     rows: list[Sequence[str]] = []
     for row in confirmation["candidates"]:
         name = " = ".join((_name(row, say), *map(say.preset, row["aliases"])))
         value = NOT_KNOWN if row["value"] is None else f"{row['value']:.4f}"
         if row["error"] is not None:
-            rows.append((name, value, say.text("diverged"), *[NOT_KNOWN] * (1 + len(bands))))
+            rows.append((name, value, say.text("diverged"), *[NOT_KNOWN] * (len(header) - 3)))
             continue
         means = [_spread(row[part], row[f"{part}_sd"]) for part in ("validation", "test")]
-        rows.append((name, value, *means, *(_three(row["test_by_yaw"][band]) for band in bands)))
+        rows.append((name, value, *means, *rates(row)))
     for key in simple_methods(confirmation).values():
         means = [f"{confirmation[key][part]:.4f}" for part in ("validation", "test")]
-        rows.append(
-            (say.text(key), NOT_KNOWN, *means, *(_three(confirmation[key]["test_by_yaw"][band]) for band in bands))
-        )
+        rows.append((say.text(key), NOT_KNOWN, *means, *rates(confirmation[key])))
     marked = [row["name"] for row in confirmation["candidates"]].index(confirmation["winner"]["name"])
-    return Table([*header, *map(say.band, bands)], rows, marked=marked)
+    return Table(header, rows, marked=marked)
 
 
 def _how(confirmation: Mapping[str, Any]) -> str:
@@ -193,12 +201,12 @@ def _recognised(confirmation: Mapping[str, Any], say: Words) -> list[Block]:
     ]
     rows = [
         (
-            say.text(_key(entry["name"])),
+            _name(entry, say),
             _three(entry["rate"]),
             say.text(f"verdict_{entry['verdict']}"),
             _interval(entry, "{:+.3f}", say),
         )
-        for entry in rates["against"]
+        for entry in recognised_against(confirmation)
     ]
     winner = _name(confirmation["winner"], say)
     said = say("confirmed_recognised", winner=winner, rate=_three(rates["winner"]), enrolled=enrolled)

@@ -135,8 +135,30 @@ def test_rank_1_of_the_winner_is_compared_over_people_with_every_method_without_
     *_, without = found["rank1_enrolled"]["against"]
     assert (without["name"], without["rate"]) == ("no model", pytest.approx(scores.summary().all.rank1_enrolled))
     assert without["difference"] == pytest.approx(found["rank1_enrolled"]["winner"] - without["rate"])
-    assert [each["name"] for each in found["tar_enrolled"]["against"]] == ["kernel ridge", "ridge", "no model"]
-    assert done.answer.out.count(f"  rank-1 of {found['enrolled']}: ") == 3
+    names = [held["headline"], "kernel ridge", "ridge", "no model"]
+    assert [each["name"] for each in found["tar_enrolled"]["against"]] == names
+    assert done.answer.out.count(f"  rank-1 of {found['enrolled']}: ") == 4
+
+
+def test_rank_1_of_every_candidate_is_stored_and_the_winner_is_compared_with_the_best_preset_over_people(done):
+    held = done.attrs["confirmation"]
+    rates = {row["name"]: row["test_rank1_enrolled"] for row in held["candidates"]}
+    first, second = ([each for each in done.trainings.values() if each["seed"] == seed] for seed in held["seeds"])
+    by_validation = {
+        np.mean([one["validation"], other["validation"]]): np.mean(
+            [each["test_recognition"]["all"]["rank1_enrolled"] for each in (one, other)]
+        )
+        for one in first
+        for other in second
+    }
+    for row in held["candidates"]:
+        (rate,) = (by_validation[value] for value in by_validation if abs(value - row["validation"]) < 1e-12)
+        assert row["test_rank1_enrolled"] == pytest.approx(rate)
+    compared, *_ = held["recognition"]["rank1_enrolled"]["against"]
+    assert (compared["name"], compared["kind"]) == (held["headline"], "preset")
+    assert compared["rate"] == rates[held["headline"]]
+    assert compared["difference"] == pytest.approx(rates[held["winner"]["name"]] - compared["rate"])
+    assert held["winner"]["test_rank1_enrolled"] == held["recognition"]["rank1_enrolled"]["winner"]
 
 
 def by_hand(data, config, seed):
@@ -217,7 +239,7 @@ def test_numbers_and_verdicts_go_to_stdout_and_progress_to_stderr(done):
     assert "First evaluation on the test people" in out
     assert "What 6 test people can show: against " in out
     assert "face3d-tune report --storage sqlite:///studies.db --study-name quick" in out
-    assert max(len(line) for line in out.partition("\n\n")[2].partition("\n\n")[0].splitlines()) <= 80
+    assert max(len(line) for line in out.partition("\n\n")[2].partition("\n\n")[0].splitlines()) <= 100
     assert "train    10 trainings, 2 seeds of each" in done.answer.err
     assert done.answer.err.count("validation cosine") == 10
     assert ", seed 1" not in out

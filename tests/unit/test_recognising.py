@@ -1,10 +1,14 @@
 """One sentence where a higher cosine recognises nobody better."""
 
+import io
+
 import pytest
 from stored_study import confirmation_of, recognising_people
 
 from face3d_tune.analysis.confirmation import no_better_recognised, told
 from face3d_tune.analysis.recognising import only_raises_cosine
+from face3d_tune.cli import table
+from face3d_tune.cli.console import Console
 
 # Of the sample's validation people: cosine, and rank-1 among everyone enrolled.
 SAMPLE = {"no model": (0.5545, 0.695), "ridge": (0.6322, 0.709)}
@@ -50,3 +54,28 @@ def test_a_confirmation_that_shows_better_recognition_or_is_older_says_nothing()
     assert no_better_recognised(better) is None
     assert no_better_recognised(confirmation_of()) is None
     assert not [line for line in told(confirmation_of()) if "rank-1" in line]
+
+
+def test_the_preset_to_beat_has_a_line_but_is_not_named_in_the_sentence_on_methods_without_training():
+    verdicts = {"kernel_ridge": "better", "ridge": "better", "no_model": "better"}
+    held = recognising_people(confirmation_of(kernel_ridge="same"), preset="same", **verdicts)
+    assert no_better_recognised(held) is None
+    lines = [line for line in told(held) if line.startswith("  rank-1 of 12: ")]
+    assert lines[0] == "  rank-1 of 12: not distinguishable from baseline: +0.0200 (+0.0100 to +0.0300)"
+    assert len(lines) == 4
+
+
+@pytest.mark.parametrize(("width", "stored", "shown"), [(100, True, True), (80, True, False), (100, False, False)])
+def test_the_table_of_a_confirmation_has_rank_1_of_every_row_where_it_is_stored_and_fits(
+    monkeypatch, width, stored, shown
+):
+    verdicts = {"kernel_ridge": "better", "ridge": "better", "no_model": "better"}
+    held = recognising_people(confirmation_of(kernel_ridge="same"), preset="same" if stored else None, **verdicts)
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    monkeypatch.setattr(table, "results_console", lambda: console)
+    table.confirmed(held)
+    numbers = console.file.getvalue().partition("\n\n")[2].partition("\n\n")[0]
+    last = {line.split("  ")[0]: line.split()[-1] for line in numbers.splitlines()}
+    assert (last["trial 12"], last["no model"]) == (("0.610", "0.600") if shown else ("–", "–"))  # – beyond 45 degrees
+    assert ("rank-1 of 12: the share of views named right" in numbers) == shown
+    assert max(map(len, numbers.splitlines())) <= width

@@ -359,6 +359,18 @@ def test_a_confirmation_compares_rank_1_too_and_first_says_whom_the_winner_is_no
         assert "试验 12 在全部 12 个注册者中的 rank-1 是 0.620" in text
 
 
+def test_a_report_has_rank_1_of_every_candidate_and_against_the_preset_to_beat_where_it_is_stored():
+    verdicts = {"kernel_ridge": "better", "ridge": "better", "no_model": "better"}
+    held = recognising_people(confirmation_of(kernel_ridge="same"), preset="same", **verdicts)
+    notes = report(find(study_of(*searched(), confirmation=held)), "md", "en", MADE)
+    assert "| validation, trained again | test | 0–15° | 15–45° | 45–90° | rank-1 of 12 |" in notes
+    assert "| baseline = quickstart | 0.5500 | 0.5400 ± 0.0030 | 0.6400 ± 0.0020 | 0.800 | 0.600 | – | 0.610 |" in notes
+    assert "| no model | – | 0.5000 | 0.5100 | 0.800 | 0.600 | – | 0.600 |" in notes
+    assert "| baseline | 0.600 | not distinguishable | +0.020 (+0.010 to +0.030) |" in notes
+    chinese = report(find(study_of(*searched(), confirmation=held)), "md", "zh", MADE)
+    assert "| 基线 baseline | 0.600 | 没有可分辨的差别 | +0.020（+0.010 到 +0.030） |" in chinese
+
+
 def test_a_report_says_nothing_of_recognition_where_it_is_better_or_was_not_confirmed():
     better = recognising_people(confirmation_of(), kernel_ridge="better", ridge="better", no_model="better")
     assert "raises the cosine" not in page_of(study_of(*searched(), confirmation=better)).text

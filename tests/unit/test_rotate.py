@@ -65,14 +65,19 @@ def train(confirmation, most=None):
     return ended
 
 
-def fill(confirmation, value):
-    """Store made-up trainings: `value(job, person)` is the cosine of a person of the job's round."""
+def fill(confirmation, value, recognised=()):
+    """Store made-up trainings: `value(job, person)` is the cosine of a person of the job's round.
+
+    It is the rank-1 too, for these candidates.
+    """
     for job in confirmation.jobs:
         people = len(confirmation._rounds[job.round].people["test"])
         means = [value(job, person) for person in range(people)]
         bands = {name: means for name in ("all", "0-15", "15-45", "45-90")}
         record = {"validation": 0.5 + 0.1 * job.round, "best_epoch": 1, "epochs": 1, "test": bands}
         record |= {"validation_identity": -0.25}
+        if job.candidate in recognised:
+            record["test_recognition"] = {"all": {"rank1_enrolled": means, "tar_enrolled": means}}
         confirmation._store(job, record)
 
 
@@ -138,6 +143,25 @@ def test_people_are_compared_across_rotations_and_the_interval_counts_rotations(
     assert entry["difference"] == pytest.approx(mean)
     assert entry["half_width"] == pytest.approx(4.30265 * error, rel=1e-5)
     assert (found["rotations"], found["people"], found["pairs"]["all"]) == (3, 11, 33)
+
+
+@pytest.mark.parametrize("recognised", [(BEST, PRESET), (BEST,), (PRESET,)])
+def test_rank_1_is_compared_with_the_best_preset_too_unless_an_earlier_version_trained_one_of_them(
+    study, data, recognised
+):
+    confirmation = rotated(study, data, BEST, PRESET)
+    fill(confirmation, lambda job, person: 0.1 * job.round + (0.5 if job.candidate is BEST else 0.2), recognised)
+    found = confirmation.conclude("face3d-tune confirm --rotate 3", None)
+    preset = [("baseline", "preset")] if PRESET in recognised else []
+    expected = [*preset, *((name, "simple") for name in ("kernel ridge", "ridge", "no model"))]
+    against = found["recognition"]["rank1_enrolled"]["against"] if BEST in recognised else []
+    assert [(each["name"], each["kind"]) for each in against] == (expected if BEST in recognised else [])
+    if against and preset:
+        same = ("difference", "low", "high", "people", "verdict", "method")
+        assert [against[0][key] for key in same] == [found["against"][0][key] for key in same]
+        assert against[0]["rate"] == pytest.approx((4 * 0.2 + 4 * 0.3 + 3 * 0.4) / 11)
+    known = [row["name"] for row in found["candidates"] if "test_rank1_enrolled" in row]
+    assert known == [each.name for each in (BEST, PRESET) if each in recognised]
 
 
 def test_the_winner_is_the_studys_best_although_another_is_judged_higher(study, data):
