@@ -15,6 +15,7 @@ _NAME = 18  # columns for number and name of a trial
 _SHORT = 12  # columns of a name in a narrow terminal
 _ROOM_FOR_BAR = 100  # columns of a terminal with room for a bar
 _BAR = 20
+_ROOM_FOR_RANK1 = 120  # columns of a terminal with room for rank-1, too, unless the line is long
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class InTraining:
     lr: float | None = None
     fold: int = 1  # of `folds`, on which it trains
     folds: int = 1
+    rank1: float | None = None  # among all enrolled; only `run` knows it
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,9 @@ class Picture:
                 text.append(f"  {translate(beside)}", "green" if trial.value > value else "dim")
         if trial.lr is not None and (wide or trial.folds == 1):  # a narrow terminal has no room for both
             text.append(f"  lr {trial.lr:.1e}")
+        rank1 = "" if trial.rank1 is None or width < _ROOM_FOR_RANK1 else f"  rank-1 {trial.rank1:.3f}"
+        if _NAME + text.cell_len + len(rank1) <= width:
+            text.append(rank1)
         name = in_columns(f"#{trial.number} {trial.name}")
         return Text(shortened(name, max(_NAME, width - text.cell_len))).append_text(text)
 

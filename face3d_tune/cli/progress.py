@@ -175,14 +175,15 @@ class SearchProgress:
 
     def fold_started(self, number: int, fold: int, folds: int) -> None:
         """Restart the live line of the trial."""
-        again = replace(self._training[number], epoch=0, value=None, fold=fold, folds=folds)
+        again = replace(self._training[number], epoch=0, value=None, rank1=None, fold=fold, folds=folds)
         self._training[number] = again
 
     def epoch_ended(self, number: int, result: EpochResult) -> None:
         """Update the live line of the trial."""
         value = self._tally.objective.of_epoch(result)
-        now = {"epoch": result.epoch, "value": value, "lr": result.next_lr}
-        self._training[number] = replace(self._training[number], **now)  # type: ignore[arg-type]
+        named = None if result.recognition is None else result.recognition.all.rank1_enrolled
+        training, lr = self._training[number], result.next_lr
+        self._training[number] = replace(training, epoch=result.epoch, value=value, lr=lr, rank1=named)
 
     def stopping(self) -> bool:
         """Tell whether Ctrl-C was pressed."""

@@ -61,6 +61,28 @@ def test_a_wide_terminal_has_room_for_bars():
     assert second.count("━") == 12
 
 
+@pytest.mark.parametrize("folds", [1, 3])
+def test_a_trial_in_training_has_rank_1_at_the_end_of_its_line_where_there_is_room(folds):
+    longest = Standing("q", 1, 0, 9, 0.6, 0, ("my-own-long-preset", 0.6), None)
+    trial = InTraining(18, "sampled", 100, 4, 0.2947, 8.1e-4, folds=folds, rank1=0.6524)
+    ends = {width: drawn(width, longest, [trial])[0] for width in (100, 119, 120, 140)}
+    assert [width for width, line in ends.items() if line.endswith("  lr 8.1e-04  rank-1 0.652")] == (
+        [120, 140] if folds == 1 else [140]
+    )
+    assert "rank-1" not in "".join(line for width, line in ends.items() if width < 120)
+
+
+def test_run_gives_its_live_line_the_rank_1_of_the_epoch(study):
+    console = Console(file=io.StringIO(), width=120, force_terminal=False)
+    watcher = SearchProgress(console, Tally("faces", 9))
+    watcher.trial_started(4, None, CONFIG)
+    watcher.epoch_ended(4, replace(epoch(1, 0.5), recognition=Recognition.of(recognition_of(0.4))))
+    console.print(watcher._picture())
+    assert console.file.getvalue().splitlines()[0].endswith("rank-1 0.400")
+    watcher.fold_started(4, 2, 3)
+    assert watcher._training[4].rank1 is None
+
+
 @pytest.mark.parametrize("width", [20, 40, 79, 80, 100, 120, 200])
 def test_no_line_is_wider_than_the_terminal_whatever_the_names(width):
     standing = Standing("很长的研究名字" * 5, 1, 0, 10, 0.5, 3, ("preset-" * 9, 0.4), None)
