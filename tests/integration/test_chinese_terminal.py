@@ -70,7 +70,9 @@ def test_a_search_is_told_in_chinese(place):
         r"^目标     验证集平均余弦；不用模型为 0\.\d{4}，岭回归为 0\.\d{4}，核岭回归为 0\.\d{4}$", answer.err, re.M
     )
     assert re.search(
-        r"^#0 baseline        余弦 -?0\.\d{4}，rank-1 \d\.\d{3}（epoch \d / 2，训练结束，\d+ 秒）  目前最好$", answer.err, re.M
+        r"^#0 baseline        余弦 -?0\.\d{4}，rank-1 \d\.\d{3}（epoch \d / 2，训练结束，\d+ 秒）  目前最好$",
+        answer.err,
+        re.M,
     )
     assert re.search(r"^3 / 3 个 trial 已结束，其中 \d 个被剪枝；最好的余弦 .*用时 0\.\d 分钟$", answer.err, re.M)
     assert "  # 最好的 trial 的训练命令" in answer.out
