@@ -212,7 +212,8 @@ def test_a_pruned_trial_makes_room_at_once_and_one_that_stops_itself_is_complete
 def test_a_trial_whose_process_is_killed_is_tried_again_with_the_reason_and_the_rest_goes_on(
     slots, storage, tmp_path, data
 ):
-    patient = "early_stopping_patience = 400"  # so that it is killed before its last epoch, however busy the machine
+    # Of 41 long epochs, so that it is killed before its last one, however busy the machine.
+    patient = "early_stopping_patience = 40\nbatch_size = 2"
     text = STUDY + preset("first", 1e-3) + preset("second", 2e-3, patient) + preset("third", 3e-3)
     search, before, killed = search_in(storage, tmp_path, data, text, ENDLESS), set(pids(slots)), []
 
