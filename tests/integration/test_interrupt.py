@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows cannot send the
 STUDY = """
 [budget]
 trials = 3
-epochs = 20
+epochs = 10
 
 [fixed]
 batch_size = 32
@@ -263,16 +263,16 @@ def test_signals_are_left_alone_in_a_thread_that_gets_none():
 # Several trials at once, in processes of their own
 
 
-AT_ONCE = ("--engine", "batched", "--trials", "6", "--epochs", "60")
+AT_ONCE = ("--engine", "batched", "--trials", "5")
 
 
 @contextlib.contextmanager
-def searching(place, data_folder, slots, *more, trained):
+def searching(place, data_folder, slots, *, epochs, trained):
     """A search and all its processes, in a group of their own as a shell starts it, when all slots have a trial.
 
     So many of these have reported an epoch.
     """
-    words = (*search(data_folder), *AT_ONCE, "--slots", slots, *more)
+    words = (*search(data_folder), *AT_ONCE, "--slots", slots, "--epochs", epochs)
     with start(*words, cwd=place, start_new_session=True) as process:
         try:
             wait_until(
@@ -319,12 +319,14 @@ def check_all_put_back(folder, slots, reason):
 
 
 @pytest.mark.parametrize(
-    ("number", "slots", "trained"),
-    [(signal.SIGINT, 4, 0), (signal.SIGTERM, 2, 2), (getattr(signal, "SIGHUP", 0), 2, 2)],
+    ("number", "slots", "epochs", "trained"),
+    [(signal.SIGINT, 4, 15, 0), (signal.SIGTERM, 2, 60, 2), (getattr(signal, "SIGHUP", 0), 2, 60, 2)],
     ids=["Ctrl-C at the start", "SIGTERM in training", "a terminal that closes"],
 )
-def test_a_signal_puts_all_running_trials_back_and_leaves_no_process(place, data_folder, number, slots, trained):
-    with searching(place, data_folder, slots, trained=trained) as (process, children):
+def test_a_signal_puts_all_running_trials_back_and_leaves_no_process(
+    place, data_folder, number, slots, epochs, trained
+):
+    with searching(place, data_folder, slots, epochs=epochs, trained=trained) as (process, children):
         if number == signal.SIGTERM:
             process.send_signal(number)
         else:
@@ -338,17 +340,17 @@ def test_a_signal_puts_all_running_trials_back_and_leaves_no_process(place, data
     check_all_put_back(place, slots, "interrupted")
 
     if number == signal.SIGINT:
-        rest = call(*search(data_folder), *AT_ONCE, "--slots", 2, cwd=place)
+        rest = call(*search(data_folder), *AT_ONCE, "--slots", 2, "--epochs", epochs, cwd=place)
         assert rest.code == 0, rest.err
-        assert "6 of 6 trials finished" in rest.err
+        assert "5 of 5 trials finished" in rest.err
         states = [trial.state.name for trial in read_trials(place)]
-        assert sorted(states) == ["COMPLETE"] * 6 + ["FAIL"] * slots
+        assert sorted(states) == ["COMPLETE"] * 5 + ["FAIL"] * slots
         assert [preset for preset, *_ in finished(place) if preset] == ["first"]
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_epoch(place, data_folder):
     """Which here would never end."""
-    with searching(place, data_folder, 2, "--epochs", 5000, trained=2) as (process, children):
+    with searching(place, data_folder, 2, epochs=5000, trained=2) as (process, children):
         for child in children:
             if child.ppid() != process.pid:  # a slot, and not what it was forked from
                 child.suspend()
@@ -373,14 +375,14 @@ def test_a_second_ctrl_c_does_not_wait_for_the_epoch(place, data_folder):
 def test_the_processes_of_a_search_that_is_killed_end_by_themselves_and_the_next_one_takes_its_trials_back(
     place, data_folder
 ):
-    with searching(place, data_folder, 2, trained=2) as (process, children):
+    with searching(place, data_folder, 2, epochs=25, trained=2) as (process, children):
         process.kill()
         process.communicate(timeout=PATIENCE)
     assert still_there(children) == []
     running = [trial.number for trial in read_trials(place) if trial.state == TrialState.RUNNING]
     assert len(running) == 2
 
-    rest = call(*search(data_folder), "--epochs", 60, "--trials", 3, cwd=place)  # by the other engine
+    rest = call(*search(data_folder), "--epochs", 25, "--trials", 3, cwd=place)  # by the other engine
     assert rest.code == 0, rest.err
     assert "2 trial(s) without a living worker: queued again" in rest.err
     trials = read_trials(place)
