@@ -15,7 +15,7 @@ from command_line import start
 from conftest import QUICK_STUDY
 from fake_data import write_data
 from optuna.trial import TrialState
-from searches import CPU, DISTINCT, SAMPLED_ONLY, Watch, file_of, search_in, states
+from searches import CPU, DISTINCT, SAMPLED_ONLY, Scripted, Watch, file_of, search_in, states
 from sqlalchemy import text
 
 import face3d_tune
@@ -36,6 +36,18 @@ from face3d_tune.training.plain import Trainer
 from face3d_tune.training.recognition import Gallery
 
 TRIALS = 7  # of the searches that are interrupted: four presets, one random trial, two of the sampler
+
+# For many trials of which only how they end is asked.
+RANDOM = """
+[sampler]
+name = "random"
+[fixed]
+batch_size = 20
+nhead = 2
+num_layers = 1
+[space]
+lr = { low = 1e-5, high = 3e-3, scale = "log" }
+"""
 
 # Two presets that nobody can confuse: one learns, one stands still.
 PRUNED = """
@@ -428,8 +440,8 @@ def test_a_trial_without_a_finite_loss_fails_with_that_reason_and_does_not_count
     assert [trial.number for trial in watch.ended] == [0, 1, 2]
 
 
-def test_five_failures_in_a_row_end_the_search_and_keep_what_there_is(sqlite, quick, data, monkeypatch):
-    search = searched(sqlite, quick, data, 1)
+def test_five_failures_in_a_row_end_the_search_and_keep_what_there_is(sqlite, tmp_path, data, monkeypatch):
+    search = searched(sqlite, file_of(tmp_path, RANDOM), data, 1)
 
     def no_space(*_):
         raise RuntimeError("no space left on device")
@@ -444,9 +456,9 @@ def test_five_failures_in_a_row_end_the_search_and_keep_what_there_is(sqlite, qu
 
 
 def test_a_space_in_which_everything_diverges_ends_the_search_after_twenty_trials_and_says_so(
-    sqlite, quick, data, monkeypatch
+    sqlite, tmp_path, data, monkeypatch
 ):
-    search = searched(sqlite, quick, data, 1)
+    search = searched(sqlite, file_of(tmp_path, RANDOM), data, 1)
     with broken_losses(monkeypatch), pytest.raises(TrainingError) as caught:
         search.run(6, Watch())
     assert caught.value.message.startswith("20 trials in a row failed (20 diverged); the last: training loss is nan")
@@ -455,27 +467,32 @@ def test_a_space_in_which_everything_diverges_ends_the_search_after_twenty_trial
     assert {trial.user_attrs["cause"] for trial in search.study.trials[1:]} == {"diverged"}
 
 
-def test_trials_that_diverge_between_errors_neither_count_as_one_nor_hide_them(sqlite, quick, data, monkeypatch):
-    search = search_in(sqlite, quick, data)
+def scripted_outcomes(monkeypatch, outcomes):
+    """Slots that train nothing, and these outcomes of whatever they give."""
+    outcomes = iter(outcomes)
+    monkeypatch.setattr(search_module.TrialRun, "take", lambda *_: next(outcomes))
+    return Scripted(1, lambda task, number: (0.5, "finished"))
+
+
+def test_trials_that_diverge_between_errors_neither_count_as_one_nor_hide_them(sqlite, tmp_path, data, monkeypatch):
+    search = search_in(sqlite, file_of(tmp_path, RANDOM), data)
     error = Outcome("error", None, {"stop_reason": "error", "cause": "error", "error": "the disk is full"})
     diverged = Outcome("non_finite", None, {"stop_reason": "non_finite", "cause": "diverged"})
-    outcomes = iter([error, *[diverged] * 6] * 5)
-    monkeypatch.setattr(search_module.TrialRun, "take", lambda *_: next(outcomes))
+    slots = scripted_outcomes(monkeypatch, [error, *[diverged] * 6] * 5)
     with pytest.raises(TrainingError, match=r"^24 trials in a row failed \(20 diverged, 4 by an error\)"):
-        search.run(2, Watch())
-    outcomes = iter([error, *[diverged] * 2] * 5)
+        search.run(2, Watch(), slots=slots)
+    slots = scripted_outcomes(monkeypatch, [error, *[diverged] * 2] * 5)
     with pytest.raises(TrainingError, match=r"^5 trials in a row failed; the last: the disk is full$"):
-        search.run(2, Watch())
+        search.run(2, Watch(), slots=slots)
     assert [trial.user_attrs["cause"] for trial in search.study.trials[-13:]].count("error") == 5
 
 
-def test_failures_with_a_success_between_them_do_not_end_the_search(sqlite, quick, data, monkeypatch):
-    search = search_in(sqlite, quick, data)
+def test_failures_with_a_success_between_them_do_not_end_the_search(sqlite, tmp_path, data, monkeypatch):
+    search = search_in(sqlite, file_of(tmp_path, RANDOM), data)
     failed = Outcome("error", None, {"stop_reason": "error"})
     finished = Outcome("finished", 0.5, {"stop_reason": "finished"})
-    outcomes = iter([failed] * 4 + [finished] + [failed] * 4 + [finished])
-    monkeypatch.setattr(search_module.TrialRun, "take", lambda *_: next(outcomes))
-    search.run(2, Watch())
+    slots = scripted_outcomes(monkeypatch, [failed] * 4 + [finished] + [failed] * 4 + [finished])
+    search.run(2, Watch(), slots=slots)
     assert states(search.study) == ["FAIL"] * 4 + ["COMPLETE"] + ["FAIL"] * 4 + ["COMPLETE"]
 
 
