@@ -25,8 +25,8 @@ from face3d_tune.storage.database import Storage
 
 STUDY = """
 [budget]
-trials = 5
-epochs = 6
+trials = 3
+epochs = 4
 
 [pruner]
 name = "median"
@@ -46,8 +46,6 @@ lr = { low = 1e-5, high = 1e-2, scale = "log" }
 lr = 3e-3
 [presets.slow]
 lr = 1e-5
-[presets.faster]
-lr = 1e-2
 [presets.slower]
 lr = 2e-5
 """
@@ -91,40 +89,33 @@ def served(storage, **how):
 
 
 @pytest.fixture(scope="module")
-def url(storage):
-    with served(storage) as address:
-        yield address
+def all_kinds(place, storage):
+    """The address of `curves` and of studies that are finished, running, empty, failed and large; and their paths."""
+    artifacts = Artifacts.parse(str(place / "kept"))
+    names = ("finished", "running", "empty", "failed", "large")
+    studies = {name: our_study(storage, name) for name in names}
+    for name in ("finished", "running"):
+        add_trial(studies[name], "COMPLETE", [0.4, 0.55, 0.6], preset="baseline")
+        add_trial(studies[name], "COMPLETE", [0.3, 0.6, 0.65], pose_unit="radians")
+        add_trial(studies[name], "PRUNED", [0.2, 0.3])
+    add_trial(studies["running"], "RUNNING", [0.4, 0.5])
+    for _ in range(3):
+        add_trial(studies["failed"], "FAIL", [], error="out of memory")
+    add_many(studies["large"], storage, many_trials())
+    (place / "page.html").write_text("<script>document.title = 'executed'</script>")
+    artifact = optuna.artifacts.upload_artifact(
+        artifact_store=artifacts.optuna_store,
+        file_path=str(place / "page.html"),
+        study_or_trial=studies["finished"],
+    )
+    with served(storage, artifacts=artifacts) as address:
+        paths = {name: f"/dashboard/studies/{study._study_id}" for name, study in studies.items()}
+        yield address, paths, f"/artifacts/{studies['finished']._study_id}/{artifact}"
 
 
-@pytest.fixture(scope="module")
-def all_kinds(tmp_path_factory):
-    """The address of studies that are finished, running, empty, failed, large, and not ours; and their ids."""
-    folder = tmp_path_factory.mktemp("kinds")
-    artifacts = Artifacts.parse(str(folder / "kept"))
-    with Storage.parse(f"sqlite:///{(folder / 'kinds.db').as_posix()}").opened(create=True) as opened:
-        names = ("finished", "running", "empty", "failed", "large")
-        studies = {name: our_study(opened, name) for name in names}
-        for name in ("finished", "running"):
-            add_trial(studies[name], "COMPLETE", [0.4, 0.55, 0.6], preset="baseline")
-            add_trial(studies[name], "COMPLETE", [0.3, 0.6, 0.65], pose_unit="radians")
-            add_trial(studies[name], "PRUNED", [0.2, 0.3])
-        add_trial(studies["running"], "RUNNING", [0.4, 0.5])
-        for _ in range(3):
-            add_trial(studies["failed"], "FAIL", [], error="out of memory")
-        add_many(studies["large"], opened, thousand_trials())
-        (folder / "page.html").write_text("<script>document.title = 'executed'</script>")
-        key = optuna.artifacts.upload_artifact(
-            artifact_store=artifacts.optuna_store,
-            file_path=str(folder / "page.html"),
-            study_or_trial=studies["finished"],
-        )
-        with served(opened, artifacts=artifacts) as address:
-            yield address, {name: f"/dashboard/studies/{study._study_id}" for name, study in studies.items()}, key
-
-
-def thousand_trials():
+def many_trials():
     draw = random.Random(0)
-    for number in range(1000):
+    for number in range(400):
         best, unit = draw.uniform(0.5, 0.65), draw.choice(["degrees", "radians"])
         curve, rate = [best - 0.2, best - 0.1, best], 10 ** draw.uniform(-5, -1)
         state = "PRUNED" if number % 2 else "COMPLETE"
@@ -152,13 +143,8 @@ def look(page, path):
 
 
 @pytest.fixture(scope="module")
-def module_page(browser, url):
-    with opened_page(browser, url) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def module_kinds_page(browser, all_kinds):
+def module_page(browser, all_kinds):
+    """One page for all tests: every new one would load, compile and draw the application anew."""
     with opened_page(browser, all_kinds[0]) as opened:
         yield opened
 
@@ -174,14 +160,8 @@ def without_complaints(opened):
 
 
 @pytest.fixture
-def page(module_page):
+def page(module_page, all_kinds):
     with without_complaints(module_page) as page:
-        yield page
-
-
-@pytest.fixture
-def kinds_page(module_kinds_page, all_kinds):
-    with without_complaints(module_kinds_page) as page:
         page.paths = all_kinds[1]
         yield page
 
@@ -272,37 +252,37 @@ def titles(page):
     return page.locator(".js-plotly-plot .gtitle")
 
 
-def test_the_study_page_shows_our_figures_with_axes_that_say_what_and_in_what(kinds_page):
-    kinds_page.goto(kinds_page.paths["finished"])  # as someone who was sent the address
-    expect(titles(kinds_page)).to_contain_text(
+def test_the_study_page_shows_our_figures_with_axes_that_say_what_and_in_what(page):
+    page.goto(page.paths["finished"])  # as someone who was sent the address
+    expect(titles(page)).to_contain_text(
         ["Learning curves: best, presets, pruned", "Best value so far", "Cosine by head turn"]
     )
     for axis in ("epoch", "finished trials", "minutes of searching", "|yaw| of the side view"):
-        expect(kinds_page.locator(".js-plotly-plot").get_by_text(axis, exact=True)).to_be_visible()
-    keep(kinds_page, "figures")
+        expect(page.locator(".js-plotly-plot").get_by_text(axis, exact=True)).to_be_visible()
+    keep(page, "figures")
 
 
-def test_the_note_page_says_what_the_study_is_about(kinds_page):
-    look(kinds_page, f"{kinds_page.paths['finished']}/note")
-    expect(kinds_page.get_by_role("cell", name="best trial")).to_be_visible()
-    expect(kinds_page.get_by_role("cell", name="+0.1500")).to_be_visible()
-    expect(kinds_page.get_by_text("without a model it is 0.5000")).to_be_visible()
-    keep(kinds_page, "note")
+def test_the_note_page_says_what_the_study_is_about(page):
+    look(page, f"{page.paths['finished']}/note")
+    expect(page.get_by_role("cell", name="best trial")).to_be_visible()
+    expect(page.get_by_role("cell", name="+0.1500")).to_be_visible()
+    expect(page.get_by_text("without a model it is 0.5000")).to_be_visible()
+    keep(page, "note")
 
 
-def test_the_best_trials_page_has_its_command_its_curve_and_no_wider_than_the_window(kinds_page):
-    look(kinds_page, f"{kinds_page.paths['finished']}/trials?numbers=1")
-    expect(kinds_page.get_by_text("The best trial", exact=True)).to_be_visible()
-    expect(kinds_page.get_by_text("python train_transformer3D/train_3d.py", exact=False)).to_be_visible()
-    expect(kinds_page.get_by_text("command.txt")).to_be_visible()
-    picture = kinds_page.locator("img[src*='/artifacts/'], [style*='/artifacts/']").first
+def test_the_best_trials_page_has_its_command_its_curve_and_no_wider_than_the_window(page):
+    look(page, f"{page.paths['finished']}/trials?numbers=1")
+    expect(page.get_by_text("The best trial", exact=True)).to_be_visible()
+    expect(page.get_by_text("python train_transformer3D/train_3d.py", exact=False)).to_be_visible()
+    expect(page.get_by_text("command.txt")).to_be_visible()
+    picture = page.locator("img[src*='/artifacts/'], [style*='/artifacts/']").first
     expect(picture).to_be_visible()
     address = picture.get_attribute("src") or re.search(r"/artifacts/[\w/-]+", picture.get_attribute("style"))[0]
     width = "address => new Promise(done => Object.assign(new Image(), {src: address, onload() {done(this.width)}}))"
-    assert kinds_page.evaluate(width, address) == 734  # its own: it was read as a picture
-    assert kinds_page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    keep(kinds_page, "best-trial")
-    alone = kinds_page.context.new_page()
+    assert page.evaluate(width, address) == 734  # its own: it was read as a picture
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    keep(page, "best-trial")
+    alone = page.context.new_page()
     alone.goto(address)
     expect(alone.get_by_text("kept: epoch 3, 0.650")).to_be_visible()
     ground = "getComputedStyle(document.querySelector('.ground')).fill"
@@ -313,13 +293,13 @@ def test_the_best_trials_page_has_its_command_its_curve_and_no_wider_than_the_wi
     alone.close()
 
 
-def test_the_trial_table_sorts_by_our_numbers(kinds_page):
-    look(kinds_page, f"{kinds_page.paths['finished']}/smartSelection")
+def test_the_trial_table_sorts_by_our_numbers(page):
+    look(page, f"{page.paths['finished']}/smartSelection")
     for column in ("cosine |yaw| 15-45°", "epochs_run", "val_loss_equal"):
-        header = kinds_page.get_by_role("columnheader", name=f"UserAttribute {column}")
+        header = page.get_by_role("columnheader", name=f"UserAttribute {column}")
         header.scroll_into_view_if_needed()
         header.locator("span, div").first.click()
-    expect(kinds_page.get_by_role("columnheader", name="UserAttribute config")).to_have_count(0)
+    expect(page.get_by_role("columnheader", name="UserAttribute config")).to_have_count(0)
 
 
 @pytest.mark.parametrize(
@@ -328,23 +308,24 @@ def test_the_trial_table_sorts_by_our_numbers(kinds_page):
         ("running", "3 of 50 finished trials (2 complete, 1 pruned, 1 running)"),
         ("empty", "No trial has completed yet."),
         ("failed", "0 of 50 finished trials (3 fail)"),
-        ("large", "1000 of 50 finished trials (500 complete, 500 pruned)"),
+        ("large", "400 of 50 finished trials (200 complete, 200 pruned)"),
     ],
 )
-def test_a_study_of_every_kind_has_a_page_and_a_note(kinds_page, kind, said):
-    look(kinds_page, kinds_page.paths[kind])
-    expect(kinds_page.get_by_role("heading", name="History")).to_be_visible()
+def test_a_study_of_every_kind_has_a_page_and_a_note(page, kind, said):
+    look(page, "/dashboard")  # led from one study to another, it would show the other at the next poll
+    page.get_by_role("link", name=kind).click()
+    page.wait_for_url(f"**{page.paths[kind]}")
+    expect(page.get_by_role("heading", name="History")).to_be_visible()
     if kind in ("running", "large"):
-        expect(titles(kinds_page).first).to_contain_text("Learning curves")
-    keep(kinds_page, f"{kind}-study")
-    kinds_page.goto(f"{kinds_page.paths[kind]}/note")  # led there, it would show the note at the next poll
-    expect(kinds_page.get_by_text(said, exact=False)).to_be_visible()
+        expect(titles(page).first).to_contain_text("Learning curves")
+    keep(page, f"{kind}-study")
+    look(page, f"{page.paths[kind]}/note")
+    expect(page.get_by_text(said, exact=False)).to_be_visible()
 
 
-def test_a_change_is_refused_and_the_page_says_so(browser, all_kinds):
-    address, paths, _ = all_kinds
-    page = browser.new_page(base_url=address, viewport={"width": 1400, "height": 1000})
-    page.goto(f"{paths['finished']}/note")
+def test_a_change_is_refused_and_the_page_says_so(module_page, all_kinds):
+    page, complaints = module_page
+    look(page, f"{all_kinds[1]['finished']}/note")
     page.get_by_test_id("EditIcon").click()
     page.get_by_role("textbox").first.fill("mine")
     page.get_by_role("button", name="Save").click()
@@ -354,28 +335,31 @@ def test_a_change_is_refused_and_the_page_says_so(browser, all_kinds):
     expect(page.get_by_role("link", name="finished")).to_be_visible()
     status = page.evaluate("fetch('/api/studies/1', {method: 'DELETE'}).then(answer => answer.status)")
     assert status == 403
-    page.close()
+    complaints.clear()  # of the two refusals
 
 
-def test_a_page_left_open_shows_the_next_study_with_its_id_and_no_trial_of_the_deleted_one(browser, sqlite):
+def test_a_page_left_open_shows_the_next_study_with_its_id_and_no_trial_of_the_deleted_one(module_page, storage):
     def study_of(name, *cosines):
-        study = our_study(sqlite, name, id=name * 8)
+        study = our_study(storage, name, id=name * 8)
         for cosine in cosines:
             add_trial(study, "COMPLETE", [cosine])
-        return study
+        return study._study_id
 
-    study_of("olden", 0.61, 0.62, 0.63)
-    with served(sqlite) as address, browser.new_page(base_url=address) as page:  # in between it may say: not found
-        page.goto("/dashboard/studies/1/trials")
-        expect(page.get_by_text("3 Trials")).to_be_visible()
-        page.evaluate("window.loadedBefore = true")
-        optuna.delete_study(study_name="olden", storage=sqlite)
-        study_of("newer", 0.71, 0.72, 0.73, 0.74)
-        expect(page.get_by_text("4 Trials")).to_be_visible()
-        assert page.evaluate("window.loadedBefore") is None
-        page.get_by_role("button", name="Trial 0 ").click()
-        expect(page.get_by_role("main").get_by_text("0.71", exact=True).first).to_be_visible()
-        keep(page, "replaced")
+    page, complaints = module_page
+    number = study_of("olden", 0.61, 0.62, 0.63)
+    look(page, "/dashboard")
+    expect(page.get_by_role("link", name="curves")).to_be_visible()
+    look(page, f"/dashboard/studies/{number}/trials")
+    expect(page.get_by_text("3 Trials")).to_be_visible()
+    page.evaluate("window.loadedBefore = true")
+    optuna.delete_study(study_name="olden", storage=storage)
+    assert study_of("newer", 0.71, 0.72, 0.73, 0.74) == number
+    expect(page.get_by_text("4 Trials")).to_be_visible()
+    assert page.evaluate("window.loadedBefore") is None
+    page.get_by_role("button", name="Trial 0 ").click()
+    expect(page.get_by_role("main").get_by_text("0.71", exact=True).first).to_be_visible()
+    keep(page, "replaced")
+    complaints.clear()  # in between it may have said: not found
 
 
 def test_another_name_that_leads_to_this_machine_shows_nothing(all_kinds, browser):
@@ -392,24 +376,21 @@ def test_another_name_that_leads_to_this_machine_shows_nothing(all_kinds, browse
     rebound.close()
 
 
-def test_a_page_among_the_artifacts_is_not_executed_but_downloaded(browser, all_kinds):
-    address, paths, key = all_kinds
-    page = browser.new_page(base_url=address)
-    page.goto(paths["finished"])
+def test_a_page_among_the_artifacts_is_not_executed_but_downloaded(page, all_kinds):
+    *_, artifact = all_kinds
     with page.expect_download() as download:
-        page.evaluate(f"location.href = '/artifacts/1/{key}'")
+        page.evaluate(f"location.href = '{artifact}'")
     assert "<script>" in download.value.path().read_text()
     assert page.title() != "executed"
     framed = page.evaluate(
         f"""new Promise(done => {{
             const frame = document.createElement('iframe');
-            frame.src = '/artifacts/1/{key}';
+            frame.src = '{artifact}';
             document.body.append(frame);
-            setTimeout(() => done(frame.contentDocument?.title ?? ''), 1000);
+            setTimeout(() => {{done(frame.contentDocument?.title ?? ''); frame.remove()}}, 1000);
         }})"""
     )
     assert framed != "executed"
-    page.close()
 
 
 def test_the_command_opens_the_browser_with_the_token_that_it_made_up(place, monkeypatch):
