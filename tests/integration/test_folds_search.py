@@ -283,10 +283,8 @@ def test_a_search_says_that_its_values_are_means_over_folds(session):
     assert answer.code == 0, answer.err
     assert "; up to 3 epochs in each of 3 folds\n" in answer.err
     assert "goal     mean validation cosine over 3 folds of people; without a model it is 0.6920, ridge " in answer.err
-    assert (
-        len(re.findall(r"^#\d sampled +cosine 0\.\d{4} \(mean over 3 folds, 9 epochs, finished, ", answer.err, re.M))
-        == 3
-    )
+    line = r"^#\d sampled +cosine 0\.\d{4}, rank-1 \d\.\d{3} \(mean over 3 folds, 9 epochs, finished, "
+    assert len(re.findall(line, answer.err, re.M)) == 3
     assert answer.out.startswith("Validation on 10 people, none trained on in their fold; mean over 3 folds:\n")
     shown = call("status", cwd=folder).out
     assert re.search(

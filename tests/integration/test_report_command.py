@@ -86,4 +86,4 @@ def test_a_name_that_no_file_can_have_is_made_one(tmp_path):
     with Storage.parse(f"sqlite:///{(tmp_path / 'face3d_tune.db').as_posix()}").opened(create=True) as opened:
         study_of(name='../a:b?"人脸"', storage=opened)
     answer = call("report", "--lang", "zh", cwd=tmp_path)
-    assert answer.out.startswith("wrote report-.._a_b__人脸_.html")
+    assert answer.out.startswith("已写入 report-.._a_b__人脸_.html")

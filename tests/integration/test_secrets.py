@@ -26,6 +26,7 @@ LINES = {
     "report": "report",
     "export": "export --format json",
     "train": "train --data-dir data",
+    "judge": "judge --part test --data-dir data",
     "import": "import nowhere.pth --data-dir data",
     "doctor": "doctor --json --data-dir data",
     "copy": "copy {} sqlite:///new.db",
@@ -89,8 +90,8 @@ def words_for(line, url):
 
 def test_the_lines_name_every_command_that_takes_a_storage():
     assert len(PASSWORDS) == len(set(PASSWORDS)) == 20
-    without = {"export": "presets", "data": "data", "completion": "completion"}.values()
-    assert {line.split()[0] for line in LINES.values()} == {command.name for command in COMMANDS} - set(without)
+    without = {"presets", "data", "completion", "predict"}
+    assert {line.split()[0] for line in LINES.values()} == {command.name for command in COMMANDS} - without
 
 
 @pytest.mark.parametrize("line", LINES.values(), ids=LINES)

@@ -160,6 +160,7 @@ def test_a_dead_worker_is_missed_in_time_even_by_one_that_is_busy_in_a_long_epoc
             assert in_epoch.wait(PATIENCE)
             last_sign = time.monotonic()
             dying.worker.beat()
+            dying.queue.budget = total
             number = dying.queue.ask().number
         ((line, when, too_late),) = missed
         assert (number, too_late) == (1, False)
@@ -185,6 +186,7 @@ def test_a_trial_that_runs_and_that_nobody_claims_is_taken_back_at_the_next_ask(
         search.enqueue_presets()
         with Heartbeat(search.worker, lambda: None, pytest.fail):
             assert died_at_once.study.ask().number == 0
+            search.queue.budget = 5
             assert search.queue.ask().number == 1
             stray, again = search.study.trials[0], search.study.trials[-1]
             assert (stray.state, stray.user_attrs["error"]) == (TrialState.FAIL, "no worker claims it")
@@ -412,6 +414,7 @@ def test_a_worker_of_another_version_may_not_join_a_living_one_but_may_follow_a_
 def test_while_someone_else_asks_for_a_trial_it_only_comes_later(postgres_url, quick, data):
     with worker_of(postgres_url, quick, data) as search, psycopg.connect(postgres_url) as someone:
         search.worker.beat()
+        search.queue.budget = 1
         someone.execute("select pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
         began = time.monotonic()
         letting_go = threading.Timer(1.0, someone.rollback)
