@@ -69,6 +69,15 @@ def model_of(layout, **changes):
     return ReferenceModel(layout=layout, **{**sizes, **flags, **changes}).state_dict()
 
 
+def script_with(folder, **checkpoints):
+    """A script that leaves these checkpoints, as its training would have written them."""
+    written = folder / "checkpoints"
+    written.mkdir()
+    for name, content in checkpoints.items():
+        torch.save(content, written / f"{name}.pth")
+    return script_of(folder, f"import shutil\n    shutil.copytree({str(written)!r}, os.getcwd(), dirs_exist_ok=True)")
+
+
 def check(home, script, *words):
     return call("export", *STORAGE, "--script", script, "--check", *words, cwd=home)
 
@@ -138,7 +147,8 @@ def test_what_it_printed_serves_where_it_wrote_no_checkpoint_and_a_far_value_is_
 
 
 def test_a_copy_that_builds_another_layout_does_not_pass(home, tmp_path):
-    script = write_repo(tmp_path / "repo", source=PRESENT_SCRIPT)
+    built = {"model_state_dict": model_of("pose", num_layers=4)}
+    script = script_with(tmp_path, best_model=built | {"val_loss_history": [0.8], "val_cosine_sim_history": [0.2]})
     answer = check(home, script, "--trial", 0)
     assert (answer.code, answer.out) == (1, "")
     *_, error, hint = answer.err.splitlines()
@@ -179,10 +189,10 @@ def test_the_same_copy_is_well_with_a_trial_of_the_layout_that_it_builds(home, t
 
 
 def test_a_checkpoint_that_cannot_be_read_is_told_of_with_the_reason(home, tmp_path):
-    script = script_of(
+    script = script_with(
         tmp_path,
-        "import torch\n    torch.save({'model_state_dict': {}, 'run': os.system}, 'best_model.pth')\n"
-        "    torch.save({'epoch': 1, 'val_loss_history': [None], 'val_cosine_sim_history': 'n/a'}, 'last.pth')",
+        best_model={"model_state_dict": {}, "run": os.system},
+        last={"epoch": 1, "val_loss_history": [None], "val_cosine_sim_history": "n/a"},
     )
     answer = check(home, script, "--trial", 0)
     assert answer.code == 0, answer.err
