@@ -202,17 +202,16 @@ def test_the_pose_layout_searches_without_the_landmark_gate(sqlite, tmp_path, da
     assert [trial.user_attrs["config"]["layout"] for trial in study.trials[:5]] == ["pose"] * 5
 
 
-def test_one_seed_is_one_search_and_another_seed_another(tmp_path, data):
+def test_one_seed_is_one_search_and_another_seed_another(sqlite, tmp_path, data):
     file = file_of(tmp_path, SAMPLED_ONLY)
     results = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        with Storage.parse(f"sqlite:///{(tmp_path / name).as_posix()}").opened(create=True) as opened:
-            search = searched(opened, file, data, 4, seed=seed, epochs=1)
-            assert search.seed == seed
-            results.append([(trial.params, trial.value) for trial in search.study.trials])
+        search = searched(sqlite, file, data, 3, name=name, seed=seed, epochs=1)
+        assert search.seed == seed
+        results.append([(trial.params, trial.value) for trial in search.study.trials])
     assert results[0] == results[1]
     assert all(first != other for first, other in zip(results[0], results[2], strict=True))
-    assert len({str(params) for params, _ in results[0]}) == 4  # no suggestion is repeated
+    assert len({str(params) for params, _ in results[0]}) == 3  # no suggestion is repeated
 
 
 def test_without_a_seed_a_new_study_has_42_and_an_old_one_keeps_its_own(sqlite, quick, data):
