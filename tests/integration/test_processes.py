@@ -380,9 +380,11 @@ def test_processes_that_cannot_live_end_a_search_although_their_trials_are_tried
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_a_trial_whose_process_is_killed_goes_on_from_its_checkpoint_in_the_same_search(tmp_path, data):
     with Storage.parse(f"sqlite:///{(tmp_path / 'studies.db').as_posix()}").opened(create=True) as storage:
-        (tmp_path / "study.toml").write_text(STUDY + preset("first", 1e-3, NEVER), encoding="utf-8")
+        # Of 41 long epochs, so that it is killed twice before its last one, however late an epoch is heard of.
+        text = STUDY + preset("first", 1e-3, NEVER, "batch_size = 2")
+        (tmp_path / "study.toml").write_text(text, encoding="utf-8")
         file, artifacts = study_file.read(str(tmp_path / "study.toml")), Artifacts.parse(str(tmp_path / "kept"))
-        settings, setup = Settings("keypoint", 9, None), Setup(data, CPU, "off")
+        settings, setup = Settings("keypoint", 41, None), Setup(data, CPU, "off")
         search = open_search(storage, "study", file, settings, setup, artifacts=artifacts)
         search.enqueue_presets()
         slots = ProcessSlots(data, CPU, processes=1, checkpoints=search.retention.checkpoints)
