@@ -21,7 +21,7 @@ _CHANCE = 0.95  # share of the shuffles below the value called chance
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ValueGroup:
     """The trials with values of one parameter from `low` to `high`, both included; equal for a choice."""
 
     low: Any
@@ -37,7 +37,7 @@ class Importance:
     name: str
     share: float
     chance: float  # the share that the luckiest of all parameters stays below in 95 of 100 studies without any effect
-    groups: tuple[Group, ...]  # by value, the lowest first; choices by name
+    groups: tuple[ValueGroup, ...]  # by value, the lowest first; choices by name
 
     @property
     def sure(self) -> bool:
@@ -93,10 +93,10 @@ def _share(cut: np.ndarray, values: np.ndarray) -> np.ndarray:
     return share
 
 
-def _groups(column: Sequence[Any], cut: np.ndarray, values: np.ndarray) -> tuple[Group, ...]:
+def _groups(column: Sequence[Any], cut: np.ndarray, values: np.ndarray) -> tuple[ValueGroup, ...]:
     groups = []
     for group in range(cut.max() + 1):
         members = [value for value, own in zip(column, cut, strict=True) if own == group]
         low, high = (min(members), max(members)) if _is_number(members[0]) else (members[0], members[0])
-        groups.append(Group(low, high, len(members), float(values[cut == group].mean())))
+        groups.append(ValueGroup(low, high, len(members), float(values[cut == group].mean())))
     return tuple(groups)

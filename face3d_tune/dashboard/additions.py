@@ -54,7 +54,7 @@ class Artifact:
 
 
 @dataclass(slots=True)
-class View:
+class StudyAdditions:
     """The additions to one study; trials by number, artifacts by id."""
 
     note: str = ""
@@ -82,7 +82,7 @@ class Additions:
         self, app: "WSGIApplication", storage: BaseStorage, artifacts: Artifacts | None, say: Callable[[str], object]
     ) -> None:
         self._app, self._storage, self._artifacts, self._say = app, storage, artifacts, say
-        self._views: dict[int, View] = {}
+        self._views: dict[int, StudyAdditions] = {}
         self._working = threading.Lock()
         self._reported: set[str] = set()
 
@@ -110,7 +110,7 @@ class Additions:
             return False
         return True
 
-    def view(self, study_id: int) -> View:
+    def view(self, study_id: int) -> StudyAdditions:
         """Return the additions to a study, worked out again if they are stale."""
         with self._working:  # one at a time: the second request finds it done
             view = self._views.get(study_id)
@@ -121,16 +121,16 @@ class Additions:
                 view.stale_at = ended + max(_FRESH, _SHARE * (ended - started))
             return view
 
-    def _work_out(self, study_id: int) -> View:
+    def _work_out(self, study_id: int) -> StudyAdditions:
         name = "?"
         try:
             name = self._storage.get_study_name_from_id(study_id)
             study = optuna.load_study(study_name=name, storage=self._storage)
             if not is_own_study(study):
-                return View()
+                return StudyAdditions()
             findings = find(study)
             foreign = [trial.number for trial in study.get_trials(deepcopy=False) if is_foreign(trial)]
-            return View(
+            return StudyAdditions(
                 note=study_note(findings),
                 figures=[{"id": key, "graph_object": json.dumps(drawn)} for key, drawn in figures(findings).items()],
                 trial_notes=dict.fromkeys(foreign, FOREIGN)
@@ -139,7 +139,7 @@ class Additions:
             )
         except Exception as error:  # whatever it is, the dashboard itself must stay up
             self._tell(f"study {name}: notes and figures could not be made: {type(error).__name__}: {error}")
-            return View()
+            return StudyAdditions()
 
     def _files(self, study_id: int, findings: Findings, trial: FrozenTrial) -> dict[str, Artifact]:
         files = []

@@ -52,7 +52,7 @@ def read_metadata(file: str, data: bytes, problems: list[Problem]) -> Metadata:
     except ValueError as error:
         problems.append(Problem(file=file, what=str(error), expected="a JSON object in UTF-8"))
         return Metadata()
-    reader = _Reader(file, content, problems)
+    reader = _MetadataReader(file, content, problems)
     names = reader.names()
     poses = reader.poses()
     landmarks, gaps = reader.landmarks()
@@ -74,14 +74,14 @@ def read_standard_scale(file: str, data: bytes, problems: list[Problem]) -> floa
     except ValueError as error:
         problems.append(Problem(file=file, what=str(error), expected="a JSON object in UTF-8"))
         return None
-    return _Reader(file, content, problems).standard_scale()
+    return _MetadataReader(file, content, problems).standard_scale()
 
 
 _LISTS = ("metadata", "poses", "landmarks_3d_original")
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
+class _MetadataReader:
     """Reader with one method for each key of the file."""
 
     file: str

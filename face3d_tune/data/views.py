@@ -69,7 +69,7 @@ def read_views(
     if not folder.is_dir():
         what = "not a folder" if folder.exists() else "no such folder"
         raise DataError(f"{folder}: {what}; expected a folder with {FEATURES} and {METADATA}", _HINT)
-    reader = _Reader(folder)
+    reader = _FolderReader(folder)
     features = map_embeddings(folder / FEATURES, reader.problems)
     metadata = reader.metadata(with_landmarks)
     keypoints = reader.keypoints() if with_landmarks and metadata.landmarks is None else None
@@ -101,7 +101,7 @@ def read_views(
     )
 
 
-class _Reader:
+class _FolderReader:
     """The files of one folder as they are read: their digests, and what is wrong with them."""
 
     def __init__(self, folder: Path) -> None:

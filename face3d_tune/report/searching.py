@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from face3d_tune.analysis.importance import FEWEST, Group
+from face3d_tune.analysis.importance import FEWEST, ValueGroup
 from face3d_tune.report import charts
 from face3d_tune.report.blocks import Block, Columns, Drawing, Figure, Paragraph, Runs, Table
 from face3d_tune.report.content import Content
@@ -80,7 +80,7 @@ def _range(row: dict[str, Any], say: Words) -> str:
     )
 
 
-def _group(group: Group, say: Words) -> str:
+def _group(group: ValueGroup, say: Words) -> str:
     low, high = say.value(group.low), say.value(group.high)
     span = low if low == high else f"{low} … {high}"
     return say.text("group", span=span, mean=f"{group.mean:.3f}", n=group.trials)

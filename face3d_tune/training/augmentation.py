@@ -19,7 +19,7 @@ _AUGMENTATIONS = ("view_mixing", "feature_noise", "pose_jitter", "landmark_noise
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
+class TrainingViews:
     """The side views of all training pairs, ordered by front row."""
 
     src: Tensor  # [pairs, F]
@@ -55,7 +55,7 @@ def order(config: TrialConfig, yaw: NDArray[np.float64], seed: int, epoch: int) 
     return torch.multinomial(odds, len(yaw), replacement=True, generator=generator)
 
 
-def augmented(config: TrialConfig, views: Views, drawn: Tensor, seed: int, epoch: int) -> Augmented:
+def augmented(config: TrialConfig, views: TrainingViews, drawn: Tensor, seed: int, epoch: int) -> Augmented:
     """Augment the views with the indices `drawn` [n], on the CPU: mix them, then add noise.
 
     - view_mixing: with this probability a view is mixed with another one of the same front row, drawn evenly:

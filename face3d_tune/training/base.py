@@ -24,7 +24,7 @@ from face3d_tune.data.pairs import Part
 from face3d_tune.device import Precision
 from face3d_tune.errors import ConfigError, NonFiniteError
 from face3d_tune.training import losses
-from face3d_tune.training.augmentation import Augmented, Views
+from face3d_tune.training.augmentation import Augmented, TrainingViews
 from face3d_tune.training.early_stopping import EarlyStopping
 from face3d_tune.training.recognition import Gallery, Judging, Recognition
 from face3d_tune.training.schedules import Schedule
@@ -96,7 +96,7 @@ class PairTensors:
         self.target = torch.from_numpy(data.front_features[front]).to(device, dtype)  # [pairs, F]
         self.yaw = data.yaw[video]  # [pairs], degrees
         self.turn = torch.from_numpy(np.abs(self.yaw)).to(device, dtype)  # [pairs], |yaw|
-        self.views = Views(self.src, self.landmarks, data.poses[video], front)
+        self.views = TrainingViews(self.src, self.landmarks, data.poses[video], front)
         self._gallery = data, part, device
 
     @cached_property

@@ -9,7 +9,7 @@ import torch
 from face3d_tune import seeds
 from face3d_tune.config import TrialConfig
 from face3d_tune.training import augmentation
-from face3d_tune.training.augmentation import Views, augmented, augments, order
+from face3d_tune.training.augmentation import TrainingViews, augmented, augments, order
 from face3d_tune.training.plain import Trainer
 
 CONFIG = TrialConfig(d_model=8, dim_feedforward=8)
@@ -23,7 +23,7 @@ def views():
     front = np.append(np.repeat(np.arange(PEOPLE), EACH), PEOPLE)
     src = torch.from_numpy(draw.normal(size=(pairs, F)))
     degrees = draw.uniform(-90, 90, size=(pairs, 3))
-    return Views(src, torch.from_numpy(draw.normal(size=(pairs, 5, 3)) * 0.3), degrees, front)
+    return TrainingViews(src, torch.from_numpy(draw.normal(size=(pairs, 5, 3)) * 0.3), degrees, front)
 
 
 def everything(views):
@@ -156,7 +156,7 @@ def test_the_only_view_of_a_person_stays_as_it_is(views):
 
 
 def test_a_view_without_length_is_no_trouble():
-    views = Views(torch.zeros(4, F), torch.zeros(4, 5, 3), np.zeros((4, 3)), np.zeros(4, dtype=np.int64))
+    views = TrainingViews(torch.zeros(4, F), torch.zeros(4, 5, 3), np.zeros((4, 3)), np.zeros(4, dtype=np.int64))
     assert not shown(views, view_mixing=1.0, feature_noise=0.5, landmark_noise=0.5).src.any()
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from face3d_tune.analysis.importance import FEWEST, Group, importances
+from face3d_tune.analysis.importance import FEWEST, ValueGroup, importances
 
 
 def named(found):
@@ -16,7 +16,7 @@ def test_the_share_is_the_variance_between_groups_over_all_variance():
     cosines = [0.5, 1.5] * 3 + [2.5, 3.5] * 3
     (found,) = importances({"unit": ["a"] * 6 + ["b"] * 6}, cosines)
     assert found.share == pytest.approx(12 / 15)
-    assert found.groups == (Group("a", "a", 6, 1.0), Group("b", "b", 6, 3.0))
+    assert found.groups == (ValueGroup("a", "a", 6, 1.0), ValueGroup("b", "b", 6, 3.0))
 
 
 def test_a_number_is_cut_into_four_groups_of_equal_size():

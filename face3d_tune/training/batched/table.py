@@ -7,7 +7,7 @@ from torch import Tensor
 
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.data.pairs import Part
-from face3d_tune.training.augmentation import Augmented, Views
+from face3d_tune.training.augmentation import Augmented, TrainingViews
 from face3d_tune.training.base import PairTensors, in_unit
 from face3d_tune.training.batched.network import Inputs
 
@@ -50,7 +50,7 @@ class PairTable:
         self._widths = [column.shape[1] for column in columns.values()]
         self.width = sum(self._widths)
         src, landmarks = torch.split_with_sizes(self._rows, self._widths, 1)[:2]
-        self.views = Views(src, landmarks.view(-1, 5, 3), degrees.views.degrees, degrees.views.front)
+        self.views = TrainingViews(src, landmarks.view(-1, 5, 3), degrees.views.degrees, degrees.views.front)
 
     def __len__(self) -> int:
         return len(self._rows)
