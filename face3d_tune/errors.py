@@ -12,7 +12,7 @@ TuneError                 anything this package raises on purpose
 │   └── StudyGoneError    it was deleted or renamed while something worked on it
 ├── EarlierRunError       a file of an earlier run cannot be read
 │   └── RefusedRunError   runs do not belong in the study
-├── CheckpointError       a checkpoint holds no model that can be used
+├── CheckpointError       a checkpoint or baseline file holds no model that can be used
 ├── ExportError           the flags of the user's script cannot express a trial
 │   └── ScriptError       the user's script did not train with these flags
 └── TrainingError         a training that started could not be finished
@@ -94,7 +94,7 @@ class RefusedRunError(EarlierRunError):
 
 
 class CheckpointError(TuneError):
-    """A checkpoint holds no model that can be used."""
+    """A checkpoint or baseline file holds no model that can be used."""
 
 
 class ExportError(TuneError):

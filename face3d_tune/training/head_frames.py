@@ -4,8 +4,9 @@ Training people alone fix a frame. Cross-validation chooses one, because files d
 their angles, and in how exact their landmarks are.
 """
 
-from collections.abc import Callable, Mapping
-from functools import cache, partial
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from itertools import permutations, product
 from typing import TypeAlias
 
@@ -22,8 +23,45 @@ _NEAR_FRONTAL = 0.1  # of the training views, those with the smallest |turn|
 _X, _Y, _Z = 0, 1, 2
 
 Array: TypeAlias = NDArray[np.float64]
-Frame: TypeAlias = Callable[[Array, Array], Array]  # landmarks [n, 5, 3] and poses [n, 3] in degrees to [n, 5, 3]
 Turns: TypeAlias = tuple[tuple[int, int, int], ...]  # column of the pose, axis, sign
+
+
+@dataclass(frozen=True, slots=True)
+class AsTheyAre:
+    """The frame of the files: landmarks [n, 5, 3] and poses [n, 3] in degrees to [n, 5, 3], as every frame."""
+
+    def __call__(self, landmarks: Array, poses: Array) -> Array:  # noqa: D102
+        return landmarks
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedBack:
+    """The frame of a head that is turned back by its three angles; the last of `turns` first."""
+
+    turns: Turns
+
+    def __call__(self, landmarks: Array, poses: Array) -> Array:  # noqa: D102
+        points = _centred(landmarks)
+        for turn in reversed(self.turns):
+            points = _turned(points, poses, *turn)
+        return points
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aligned:
+    """The frame of a reference, [5, 3], onto which every view is rotated (Kabsch, 1976)."""
+
+    reference: Array
+
+    def __call__(self, landmarks: Array, poses: Array) -> Array:  # noqa: D102
+        centred = _centred(landmarks)
+        left, _, right = np.linalg.svd(centred.transpose(0, 2, 1) @ self.reference)
+        left[:, :, 2] *= np.linalg.det(left @ right)[:, None]  # a rotation, never a reflection
+        aligned: Array = centred @ (left @ right)
+        return aligned
+
+
+Frame: TypeAlias = AsTheyAre | TurnedBack | Aligned
 
 
 def frames(data: FaceData) -> Mapping[str, Frame]:
@@ -31,7 +69,7 @@ def frames(data: FaceData) -> Mapping[str, Frame]:
 
     - AS_THEY_ARE: the landmarks of the files.
     - TURNED_BACK: rotated by the three angles, in the order and with the signs by which the landmarks vary least.
-    - ALIGNED: each view rotated onto the mean of the near-frontal ones (Kabsch, 1976), without its angles.
+    - ALIGNED: each view rotated onto the mean of the near-frontal ones, without its angles.
     """
     views = np.unique(data.parts["train"][:, 1])
     landmarks, poses = data.landmarks[views].astype(np.float64), data.poses[views]
@@ -39,9 +77,9 @@ def frames(data: FaceData) -> Mapping[str, Frame]:
     some = np.linspace(0, len(views) - 1, min(len(views), _VIEWS_TO_COMPARE)).round().astype(int)
     turns = _least_varying(landmarks[some], poses[some], TURN_ANGLES.index(data.turn_angle))
     return {
-        AS_THEY_ARE: lambda landmarks, poses: landmarks,
-        TURNED_BACK: partial(_turned_back, turns=turns),
-        ALIGNED: partial(_aligned, reference=_centred(landmarks[near]).mean(axis=0)),
+        AS_THEY_ARE: AsTheyAre(),
+        TURNED_BACK: TurnedBack(turns),
+        ALIGNED: Aligned(_centred(landmarks[near]).mean(axis=0)),
     }
 
 
@@ -67,13 +105,6 @@ def _least_varying(landmarks: Array, poses: Array, turn_column: int) -> Turns:
     return conventions[int(np.argmax(lengths))]
 
 
-def _turned_back(landmarks: Array, poses: Array, turns: Turns) -> Array:
-    points = _centred(landmarks)
-    for turn in reversed(turns):
-        points = _turned(points, poses, *turn)
-    return points
-
-
 def _turned(points: Array, poses: Array, column: int, axis: int, sign: int) -> Array:
     """Rotate the points of each view about an axis by one of its angles, [n, 5, 3]."""
     angles = sign * np.deg2rad(poses[:, column, None])
@@ -82,14 +113,6 @@ def _turned(points: Array, poses: Array, column: int, axis: int, sign: int) -> A
     turned[:, :, one] = np.cos(angles) * points[:, :, one] - np.sin(angles) * points[:, :, other]
     turned[:, :, other] = np.sin(angles) * points[:, :, one] + np.cos(angles) * points[:, :, other]
     return turned
-
-
-def _aligned(landmarks: Array, poses: Array, reference: Array) -> Array:
-    centred = _centred(landmarks)
-    left, _, right = np.linalg.svd(centred.transpose(0, 2, 1) @ reference)
-    left[:, :, 2] *= np.linalg.det(left @ right)[:, None]  # a rotation, never a reflection
-    aligned: Array = centred @ (left @ right)
-    return aligned
 
 
 def _centred(landmarks: Array) -> Array:

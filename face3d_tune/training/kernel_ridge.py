@@ -66,13 +66,26 @@ class KernelRidge:
 
     choice: Choice
     views: int  # of training people
-    inputs: "_Inputs"
-    centres: "_Views"
+    inputs: "Inputs"
+    centres: "Views"
     weights: Matrix  # [centres, F]
 
     def predict(self, data: FaceData, part: Part) -> Matrix:
         """Predict the frontal embedding of each pair of a part, [pairs, F], unit length."""
-        views = self.inputs.of(data, data.parts[part][:, 1])
+        video = data.parts[part][:, 1]
+        return self.predict_views(data.video_features[video], data.landmarks[video], data.poses[video])
+
+    def predict_views(
+        self, embeddings: NDArray[np.float32], landmarks: NDArray[np.float32] | None, poses: Matrix
+    ) -> Matrix:
+        """Predict from embeddings of any length, [n, F], landmarks, [n, 5, 3], and poses in degrees, [n, 3].
+
+        Returns [n, F], unit length. The landmarks may be None if the choice omits them.
+        """
+        return self.predict_at(self.inputs.of(embeddings, landmarks, poses))
+
+    def predict_at(self, views: "Views") -> Matrix:
+        """Predict from the inputs of the kernel, [n, F], unit length."""
         return _unit(views.embeddings + _kernel(views, self.centres, self.choice.gamma, self.weights))
 
     def cosines(self, data: FaceData, part: Part) -> Matrix:
@@ -90,14 +103,14 @@ def fit(data: FaceData, choice: Choice | None = None) -> KernelRidge:
     inputs = _inputs(data, None if choice.landmarks == NO_LANDMARKS else frames(data)[choice.landmarks])
     views = len(np.unique(pairs[:, 1]))
     if len(pairs) <= CENTRES:
-        centres = inputs.of(data, pairs[:, 1])
+        centres = inputs.of_rows(data, pairs[:, 1])
         weights = _solve(_kernel(centres, centres, gamma), choice.penalty, _front(data, pairs) - centres.embeddings)
         return KernelRidge(choice, views, inputs, centres, weights)
     centres, whitening = _space(data, inputs, pairs[_spread(data, pairs, CENTRES)], gamma)
     gram, right = np.zeros((len(whitening), len(whitening))), np.zeros((len(whitening), data.feature_size))
     for begin in range(0, len(pairs), _ROWS):
         some = pairs[begin : begin + _ROWS]
-        each = inputs.of(data, some[:, 1])
+        each = inputs.of_rows(data, some[:, 1])
         features = _kernel(each, centres, gamma, whitening)
         gram += features.T @ features
         right += features.T @ (_front(data, some) - each.embeddings)
@@ -155,56 +168,67 @@ def _climb(options: Sequence[float], start: float, score: Callable[[float], floa
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Views:
+class Views:
     """The inputs of the kernel, [n, …] each, scaled so that squared distances are its exponents, except for γ."""
 
     embeddings: Matrix  # of length 1
     landmarks: Matrix | None
     angles: Matrix
 
-    def part(self, rows: slice) -> "_Views":
+    def part(self, rows: slice) -> "Views":
+        """Return some of the rows."""
         landmarks = None if self.landmarks is None else self.landmarks[rows]
-        return _Views(self.embeddings[rows], landmarks, self.angles[rows])
+        return Views(self.embeddings[rows], landmarks, self.angles[rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Inputs:
-    """The transformation from rows of the files to `_Views`, fitted to training views."""
+class Inputs:
+    """The transformation from rows of the files to `Views`, fitted to training views."""
 
     frame: Frame | None  # None: no landmarks
     mean: Matrix  # [15], as the next
     scale: Matrix
 
-    def of(self, data: FaceData, rows: Rows) -> _Views:
-        radians = np.deg2rad(data.poses[rows])
+    def of(self, embeddings: NDArray[np.float32], landmarks: NDArray[np.float32] | None, poses: Matrix) -> Views:
+        """Transform embeddings of any length, landmarks and poses in degrees."""
+        radians = np.deg2rad(poses)
         angles = np.concatenate((np.sin(radians), np.cos(radians)), axis=1) / np.sqrt(_ANGLE_WIDTH)
-        landmarks = None if self.frame is None else (_framed(data, self.frame, rows) - self.mean) * self.scale
-        return _Views(_unit(data.video_features[rows]), landmarks, angles)
+        scaled = None
+        if self.frame is not None:
+            if landmarks is None:
+                raise ValueError("this kernel ridge needs landmarks")
+            scaled = (_framed(self.frame, landmarks, poses) - self.mean) * self.scale
+        return Views(_unit(embeddings), scaled, angles)
+
+    def of_rows(self, data: FaceData, rows: Rows) -> Views:
+        """Transform rows of the video files."""
+        return self.of(data.video_features[rows], data.landmarks[rows], data.poses[rows])
 
 
-def _inputs(data: FaceData, frame: Frame | None) -> _Inputs:
+def _inputs(data: FaceData, frame: Frame | None) -> Inputs:
     """Take mean and scale of the landmarks from the training views."""
     if frame is None:
-        return _Inputs(None, np.zeros(0), np.zeros(0))
-    points = _framed(data, frame, np.unique(data.parts["train"][:, 1]))
+        return Inputs(None, np.zeros(0), np.zeros(0))
+    views = np.unique(data.parts["train"][:, 1])
+    points = _framed(frame, data.landmarks[views], data.poses[views])
     deviation = points.std(axis=0)
     varies = deviation > _CONSTANT * np.abs(points).max()
     scale = np.where(varies, 1 / np.sqrt(_LANDMARK_WIDTH) / np.where(varies, deviation, 1), 0)
-    return _Inputs(frame, points.mean(axis=0), scale)
+    return Inputs(frame, points.mean(axis=0), scale)
 
 
-def _framed(data: FaceData, frame: Frame, rows: Rows) -> Matrix:
-    return frame(data.landmarks[rows].astype(np.float64), data.poses[rows]).reshape(len(rows), 15)
+def _framed(frame: Frame, landmarks: NDArray[np.float32], poses: Matrix) -> Matrix:
+    return frame(landmarks.astype(np.float64), poses).reshape(len(landmarks), 15)
 
 
 class _Folds:
     """Ridge regression over the features of a few centres, each fold left out in turn."""
 
-    def __init__(self, data: FaceData, inputs: _Inputs, pairs: Pairs, fold: Rows, gamma: float) -> None:
+    def __init__(self, data: FaceData, inputs: Inputs, pairs: Pairs, fold: Rows, gamma: float) -> None:
         centres, whitening = _space(data, inputs, pairs[_spread(data, pairs, CENTRES_TO_CHOOSE)], gamma)
         self._parts = []
         for each in np.unique(fold).tolist():
-            views, front = inputs.of(data, pairs[fold == each, 1]), _front(data, pairs[fold == each])
+            views, front = inputs.of_rows(data, pairs[fold == each, 1]), _front(data, pairs[fold == each])
             features = _kernel(views, centres, gamma, whitening)
             gram, right = features.T @ features, features.T @ (front - views.embeddings)
             self._parts.append((features, views.embeddings, front, gram, right))
@@ -219,9 +243,9 @@ class _Folds:
         return float(np.concatenate(cosines).mean())
 
 
-def _space(data: FaceData, inputs: _Inputs, pairs: Pairs, gamma: float) -> tuple[_Views, Matrix]:
+def _space(data: FaceData, inputs: Inputs, pairs: Pairs, gamma: float) -> tuple[Views, Matrix]:
     """Return the views of these pairs as centres, and W: rows of K[·, centres] · W have inner products K."""
-    centres = inputs.of(data, np.unique(pairs[:, 1]))
+    centres = inputs.of_rows(data, np.unique(pairs[:, 1]))
     among = _kernel(centres, centres, gamma)
     among[np.diag_indices_from(among)] += _JITTER
     return centres, np.linalg.inv(np.linalg.cholesky(among)).T
@@ -232,7 +256,7 @@ def _solve(gram: Matrix, penalty: float, right: Matrix) -> Matrix:
     return np.linalg.solve(system, right).astype(np.float64, copy=False)
 
 
-def _kernel(views: _Views, centres: _Views, gamma: float, weights: Matrix | None = None) -> Matrix:
+def _kernel(views: Views, centres: Views, gamma: float, weights: Matrix | None = None) -> Matrix:
     """Return the kernel of every view with every centre, [views, centres], or that times `weights`."""
     width = len(centres.angles) if weights is None else weights.shape[1]
     product = np.empty((len(views.angles), width))

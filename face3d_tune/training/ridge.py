@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face3d_tune.data.face_data import FaceData
-from face3d_tune.data.pairs import Pairs, Part, persons
+from face3d_tune.data.pairs import TURN_ANGLES, Pairs, Part, persons
 
 PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3)  # tried in this order
 FOLDS = 3  # of training people, to choose among them
@@ -28,11 +28,17 @@ class Ridge:
 
     penalty: float
     weights: Matrix  # [6F, F]
+    turn_column: int  # of a pose, with the head turn
 
     def predict(self, data: FaceData, part: Part) -> Matrix:
         """Predict the frontal embedding of each pair of a part, [pairs, F], unit length."""
-        view, _ = _embeddings(data, data.parts[part])
-        return _unit(view + _columns(data, data.parts[part]) @ self.weights)
+        video = data.parts[part][:, 1]
+        return self.predict_views(data.video_features[video], data.poses[video])
+
+    def predict_views(self, embeddings: NDArray[np.float32], poses: Matrix) -> Matrix:
+        """Predict from embeddings of any length, [n, F], and poses in degrees, [n, 3]: [n, F], unit length."""
+        view = _unit(embeddings)
+        return _unit(view + _turned(view, poses, self.turn_column) @ self.weights)
 
     def cosines(self, data: FaceData, part: Part) -> Matrix:
         """Return the cosine of prediction and frontal embedding of each pair of a part, [pairs], in [-1, 1]."""
@@ -48,7 +54,8 @@ def fit(data: FaceData, penalty: float | None = None) -> Ridge:
     penalty = choose_penalty(data) if penalty is None else penalty
     pairs = data.parts["train"]
     view, front = _embeddings(data, pairs)
-    return Ridge(penalty, _System(_columns(data, pairs), front - view).solve(penalty))
+    weights = _System(_columns(data, pairs), front - view).solve(penalty)
+    return Ridge(penalty, weights, TURN_ANGLES.index(data.turn_angle))
 
 
 def choose_penalty(data: FaceData) -> float:
@@ -97,8 +104,13 @@ class _System:
 def _columns(data: FaceData, pairs: Pairs) -> Matrix:
     """Build X, [pairs, 6F]."""
     view, _ = _embeddings(data, pairs)
-    yaw = np.deg2rad(data.yaw[pairs[:, 1]])
-    pitch, roll = np.deg2rad(data.other_angles[pairs[:, 1]]).T
+    return _turned(view, data.poses[pairs[:, 1]], TURN_ANGLES.index(data.turn_angle))
+
+
+def _turned(view: Matrix, poses: Matrix, turn_column: int) -> Matrix:
+    """Build the columns of unit embeddings, [n, F], with poses in degrees, [n, 3]: [n, 6F]."""
+    yaw = np.deg2rad(poses[:, turn_column])
+    pitch, roll = np.deg2rad(np.delete(poses, turn_column, axis=1)).T
     turned = (np.ones_like(yaw), np.sin(yaw), 1 - np.cos(yaw), np.sin(pitch), np.sin(roll), np.abs(np.sin(yaw)))
     return np.concatenate([each[:, None] * view for each in turned], axis=1)
 
