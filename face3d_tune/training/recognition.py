@@ -15,7 +15,7 @@ Sources: ISO/IEC 19795-1 (identification rate, TAR, FAR); Grother & Phillips (20
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -92,16 +92,20 @@ class Gallery:
     """The frontal embeddings of all people, and the views of one part of them. Made once for all predictions.
 
     A view is a video row: if its person has several front rows, it has as many pairs and counts once. The scores are
-    computed in float64 on `device`, or on the CPU where the device has no float64.
+    computed in float64 on `device`, or on the CPU where the device has no float64. People of `without` are not
+    enrolled.
     """
 
-    def __init__(self, data: FaceData, part: Part, device: torch.device | None = None) -> None:
+    def __init__(
+        self, data: FaceData, part: Part, device: torch.device | None = None, *, without: Collection[str] = ()
+    ) -> None:
         pairs = data.parts[part]
         _, first = np.unique(pairs[:, 1], return_index=True)
         self.first = np.sort(first)  # [views], the pair that stands for a view
         owners = [data.front_names[row] for row in pairs[self.first, 0]]
         judged = {*data.people[part], *owners}
-        everyone = dict.fromkeys(data.front_names)
+        fronts = [row for row, name in enumerate(data.front_names) if name not in without]
+        everyone = dict.fromkeys(data.front_names[row] for row in fronts)
         names = [name for name in everyone if name in judged] + [name for name in everyone if name not in judged]
         number = {name: place for place, name in enumerate(names)}
 
@@ -113,9 +117,9 @@ class Gallery:
         self.band = yaw_band(data.yaw[pairs[self.first, 1]])  # [views], in YAW_BANDS
 
         self.device = torch.device("cpu") if device is None or device.type == "mps" else device
-        rows = np.array([number[name] for name in data.front_names])
+        rows = np.array([number[data.front_names[row]] for row in fronts])
         order = np.argsort(rows, kind="stable")  # one row a person: the columns of the scores are people
-        self._fronts = _unit(torch.from_numpy(data.front_features[order]).to(self.device))  # [rows, F]
+        self._fronts = _unit(torch.from_numpy(data.front_features[fronts][order]).to(self.device))  # [rows, F]
         self._rows = torch.from_numpy(rows[order]).to(self.device)
         tables = self.owner, self.person, seen
         self._owner, self._person, self._seen = (torch.from_numpy(each).to(self.device) for each in tables)
