@@ -9,7 +9,14 @@ import click
 
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import say
-from face3d_tune.cli.options import FILE_OR_FOLDER, Choice, data_options, inference_device_option, storage_option
+from face3d_tune.cli.options import (
+    FILE_OR_FOLDER,
+    Choice,
+    blend_option,
+    data_options,
+    inference_device_option,
+    storage_option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +28,8 @@ if TYPE_CHECKING:
     cls=Command,
     epilog=example(
         "face3d-tune judge trained/default-trial-30/best_model.pth\n"
-        "face3d-tune judge checkpoints/best_model.pth trained --data-dir train/datas/file --part test"
+        "face3d-tune judge checkpoints/best_model.pth trained --data-dir train/datas/file --part test\n"
+        "face3d-tune judge trained/default-trial-30-ensemble --blend kernel"
     ),
 )
 @click.argument("checkpoints", metavar="[CHECKPOINT]...", nargs=-1, type=FILE_OR_FOLDER)
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
     help="Unit of the poses at the input of a model whose checkpoint records none.  [default: the better one on "
     "training people]",
 )
+@blend_option
 @storage_option
 @data_options
 @inference_device_option
@@ -47,6 +56,7 @@ def judge(
     checkpoints: tuple[Path, ...],
     part: Any,
     unit: Any,
+    blend: Any,
     storage: str,
     data_dir: Path | None,
     device: str,
@@ -72,12 +82,12 @@ def judge(
     data = load(data_dir, **pairs)
     for line in data.warnings:
         say(f"warning: {line}", err=True)
-    judgement = judged_by(models, data, part, unit=unit, device=chosen)
-    for line in (line for row in judgement.rows for line in doubts(row, data)):
+    judgement = judged_by(models, data, part, unit=unit, device=chosen, blends=[blend] if blend else ())
+    for line in doubts(judgement):
         say(f"note: {line}", err=True)
     result = {**judgement.to_dict(), "device": device_name(chosen)}
     if part == "test":
-        result["looks"] = _count(place, result) if counted else None
+        result["looks"] = _count(place, result, blend) if counted else None
     if as_json:
         click.echo(json.dumps(result, indent=1, ensure_ascii=False))
         return
@@ -88,12 +98,13 @@ def judge(
         _tell_count(result, place)
 
 
-def _count(place: "Storage", result: "Mapping[str, Any]") -> "Sequence[Mapping[str, Any]] | None":
+def _count(place: "Storage", result: "Mapping[str, Any]", blend: str | None) -> "Sequence[Mapping[str, Any]] | None":
     """Store this evaluation with the studies on these data; return all evaluations so far, None without a study."""
     from face3d_tune.refit import looks
 
     names = [row["name"] for row in result["rows"] if row["kind"] == "checkpoint"]
-    command = shlex.join(["face3d-tune", "judge", *names, "--part", "test"])
+    words = ["--blend", blend] if blend else []
+    command = shlex.join(["face3d-tune", "judge", *names, "--part", "test", *words])
     look = {"time": result["time"], "command": command, "compared": names}
     with place.opened() as opened:
         return looks.record(opened, result["data"]["fingerprint"], look)

@@ -133,6 +133,14 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+blend_option = click.option(
+    "--blend",
+    type=Choice(["ridge", "kernel"]),
+    help="Blend the mean of the checkpoints with ridge or kernel ridge, fitted on the training people; validation "
+    "people choose its weight.",
+)
+
+
 def study_data(study: str, attrs: Mapping[str, Any], data_dir: Path | None) -> "FaceData":
     """Load the data that a study was made on. Raises DataError, and StudyError if `data_dir` holds other data."""
     from face3d_tune.data.face_data import SAMPLE_NAME, load, recorded_selection

@@ -245,15 +245,18 @@ def _print_result(data: "FaceData", trained: "Trained", expected: float | None) 
 def _recognised(data: "FaceData", trained: "Trained") -> tuple[str | None, str]:
     """Return the sentence on a model that only raises the cosine, or None, and a line with rank-1 of all enrolled."""
     from face3d_tune.analysis.recognising import only_raises_cosine
-    from face3d_tune.refit.judge import BASELINES
+    from face3d_tune.refit import baselines
     from face3d_tune.training.recognition import Gallery
 
     gallery = Gallery(data, "validation")
-    simple = {name: gallery.scores(of(data, "validation")).summary().all for name, of in BASELINES.items()}
+    simple = {
+        name: gallery.scores(each.predict(data, "validation")).summary().all
+        for name, each in baselines.fit(data).items()
+    }
     assert trained.validation.recognition is not None, "an evaluation has it"
     model = trained.validation.recognition.all
-    baselines = {name: (rates.cosine, rates.rank1_enrolled) for name, rates in simple.items()}
-    sentence = only_raises_cosine(model.cosine, model.rank1_enrolled, baselines)
+    reached = {name: (rates.cosine, rates.rank1_enrolled) for name, rates in simple.items()}
+    sentence = only_raises_cosine(model.cosine, model.rank1_enrolled, reached)
     names = {"no model": "without a model"}
     beside = "".join(f"; {names.get(name, name)} {rates.rank1_enrolled:.3f}" for name, rates in simple.items())
     line = f"rank-1 among {gallery.enrolled} enrolled {model.rank1_enrolled:.3f}{beside}"

@@ -16,19 +16,19 @@ from typing import Any
 
 import numpy as np
 import optuna
-from numpy.typing import NDArray
 from optuna.storages import RDBStorage
 
 from face3d_tune import seeds
 from face3d_tune.analysis.confirmation import chosen_by
 from face3d_tune.config import DEFAULTS, TrialConfig
 from face3d_tune.data.face_data import FaceData, yaw_band
-from face3d_tune.data.pairs import Part, persons
+from face3d_tune.data.pairs import persons
 from face3d_tune.data.yaw_bands import YAW_BANDS
 from face3d_tune.device import Precision
 from face3d_tune.errors import TrainingError
 from face3d_tune.executor.plan import Plan
 from face3d_tune.refit import intervals, looks
+from face3d_tune.refit.baselines import Blended, Fitted, NoModel, fit_one
 from face3d_tune.refit.candidates import Candidate
 from face3d_tune.refit.retrain import Epoch, Job, Kept, retrain
 from face3d_tune.storage.database import one_at_a_time
@@ -36,7 +36,6 @@ from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
 from face3d_tune.study.attrs import Attr, StudyAttr
 from face3d_tune.study.objective import IDENTITY, Objective
 from face3d_tune.study.trials import still_present
-from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.base import PairTensors
 from face3d_tune.training.plain import Trainer
 from face3d_tune.training.recognition import WHERE, Gallery, Judging
@@ -48,21 +47,6 @@ _ALL = "all"  # beside the bands of |yaw|
 
 
 Record = Mapping[str, Any]  # of a finished training; `error` instead of numbers if it diverged
-
-
-class _NoModel:
-    """The embeddings of the views as they are, asked like a fit."""
-
-    def cosines(self, data: FaceData, part: Part) -> NDArray[Any]:
-        """Return the cosine of each pair of a part, [pairs]."""
-        return data.no_model_cosines(part)
-
-    def predict(self, data: FaceData, part: Part) -> NDArray[Any]:
-        """Return the embedding of each pair's view, [pairs, F]."""
-        return data.no_model_predictions(part)
-
-
-Fitted = ridge.Ridge | kernel_ridge.KernelRidge | _NoModel
 
 
 class Confirmation:
@@ -215,9 +199,9 @@ class Confirmation:
     def _simple_methods(self) -> dict[str, dict[str, Any]]:
         """Evaluate every method without training: its row and its tables."""
         methods: dict[str, Callable[[FaceData], Fitted]] = {
-            "kernel ridge": self._kernel_ridge,
-            "ridge": self._ridge,
-            "no model": self._no_model,
+            "kernel ridge": lambda data: self._fit("kernel", data),
+            "ridge": lambda data: self._fit("ridge", data),
+            "no model": lambda data: NoModel(),
         }
         return {name: _simple(self._rounds, method) for name, method in methods.items()}
 
@@ -304,15 +288,8 @@ class Confirmation:
     def _compare(self, one: intervals.Values, other: intervals.Values) -> dict[str, Any]:
         return intervals.compare(one, other)
 
-    def _ridge(self, data: FaceData) -> ridge.Ridge:
-        return ridge.fit(data, StudyAttr.ridge_penalty.get(self.study.user_attrs))
-
-    def _kernel_ridge(self, data: FaceData) -> kernel_ridge.KernelRidge:
-        stored = StudyAttr.kernel_ridge_choice.get(self.study.user_attrs)
-        return kernel_ridge.fit(data, None if stored is None else kernel_ridge.Choice.of(stored))
-
-    def _no_model(self, data: FaceData) -> "_NoModel":
-        return _NoModel()
+    def _fit(self, kind: Blended, data: FaceData) -> Fitted:
+        return fit_one(kind, data, self.study.user_attrs)
 
 
 def _key(config: TrialConfig, seed: int, fingerprint: str) -> str:

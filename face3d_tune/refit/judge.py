@@ -3,7 +3,7 @@
 Every number is defined in `training/recognition`. Differences are paired over people.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -19,7 +19,8 @@ from face3d_tune.data.face_data import FaceData
 from face3d_tune.data.pairs import Part
 from face3d_tune.errors import CheckpointError, ConfigError
 from face3d_tune.refit import intervals
-from face3d_tune.training import kernel_ridge, ridge
+from face3d_tune.refit.baselines import NAMES, Blended, Fitted, fit
+from face3d_tune.training import ensemble
 from face3d_tune.training.predictor import Predictor
 from face3d_tune.training.recognition import ALL, RATES, Gallery, Scores
 
@@ -28,23 +29,18 @@ COMPARED = ("cosine", "rank1_enrolled")  # rates whose differences are shown
 _UNITS: tuple[PoseUnit, ...] = ("degrees", "radians")
 _ENOUGH = 2000  # training pairs to tell the unit of the poses by
 
-Predictions = NDArray[Any]  # [pairs, F]
-BASELINES: Mapping[str, Callable[[FaceData, Part], Predictions]] = {
-    "no model": lambda data, part: data.no_model_predictions(part),
-    "ridge": lambda data, part: ridge.fit(data).predict(data, part),
-    "kernel ridge": lambda data, part: kernel_ridge.fit(data).predict(data, part),
-}
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """One method: a baseline, a checkpoint, or the mean of all checkpoints' predictions."""
+    """One method: a baseline, a checkpoint, the ensemble of all checkpoints, or its blend with a baseline."""
 
     name: str
-    kind: Literal["baseline", "checkpoint", "mean"]
+    kind: Literal["baseline", "checkpoint", "ensemble", "blend"]
     scores: Scores
     predictor: Predictor | None = None  # of a checkpoint
     unit: PoseUnit | None = None  # of the poses at its input
+    baseline: str | None = None  # of a blend
+    weight: float | None = None  # of that baseline, as validation people chose it
 
     def rate(self, name: str) -> float | None:
         """Return one of RATES over all views."""
@@ -54,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judgement:
-    """The results of checkpoints on one part of the people; baselines first, then checkpoints, then their mean."""
+    """The results of checkpoints on one part of the people: of baselines, checkpoints, their ensemble, and a blend."""
 
     data: FaceData
     part: Part
@@ -68,7 +64,7 @@ class Judgement:
     def warnings(self) -> list[str]:
         """Return a sentence for each row that raises the cosine, but recognises people no better."""
         rates = {row.name: (row.rate("cosine"), row.rate("rank1_enrolled")) for row in self.rows}
-        baselines = {name: rates[name] for name in BASELINES}
+        baselines = {row.name: rates[row.name] for row in self.rows if row.kind == "baseline"}
         sentences = {row.name: only_raises_cosine(*rates[row.name], baselines) for row in self.judged}
         return [f"{name} {sentence}." for name, sentence in sentences.items() if sentence]
 
@@ -102,9 +98,17 @@ class Judgement:
 
 
 def judge(
-    predictors: Sequence[Predictor], data: FaceData, part: Part, *, unit: PoseUnit | None, device: torch.device
+    predictors: Sequence[Predictor],
+    data: FaceData,
+    part: Part,
+    *,
+    unit: PoseUnit | None,
+    device: torch.device,
+    blends: Sequence[Blended] = (),
+    fitted: Mapping[str, Fitted] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Judgement:
-    """Judge checkpoints on one part of the people of `data`.
+    """Judge checkpoints on one part of the people of `data`, and with several of them their ensemble.
 
     Args:
         predictors: Of the checkpoints; without one, only the baselines are judged.
@@ -113,30 +117,53 @@ def judge(
         unit: Of the poses at the input of a model whose checkpoint records none. None: the one with the higher cosine
             on training people.
         device: Of the scores.
+        blends: Baselines to blend with the checkpoints, each alone. Validation people choose a weight for either part.
+        fitted: The result of `baselines.fit`, if it is there already.
+        names: Of the checkpoints; without them, their paths.
 
     Raises:
-        ConfigError: The part has no people.
+        ConfigError: The part has no people, or there is a blend without a checkpoint.
         CheckpointError: A model takes embeddings of another size, or predicts no direction for a view.
     """
     if not len(data.parts[part]):
         raise ConfigError(f"--part {part}: with --split {data.split} it has no people", "omit --split")
+    if blends and not predictors:
+        raise ConfigError(f"--blend {blends[0]} needs a checkpoint to blend with", "name a best_model.pth, or a folder")
     for each in predictors:
         _require_fit(each, data)
-    gallery = Gallery(data, part, device)
-    rows = [Row(name, "baseline", gallery.scores(predict(data, part))) for name, predict in BASELINES.items()]
-    total = np.zeros((len(data.parts[part]), data.feature_size))
-    for each in predictors:
-        own = each.pose_unit or unit or _likely_unit(each, data)
-        predicted = _predict(each, data, data.parts[part], own)
-        total += predicted
-        rows.append(Row(str(each.path), "checkpoint", gallery.scores(predicted), each, own))
-    if len(predictors) > 1:
-        rows.append(Row(f"mean of {len(predictors)}", "mean", gallery.scores(total)))
+    units = [each.pose_unit or unit or _likely_unit(each, data) for each in predictors]
+
+    def predictions(of: Part) -> list[NDArray[np.float32]]:
+        return [_predict(each, data, data.parts[of], own) for each, own in zip(predictors, units, strict=True)]
+
+    gallery, members = Gallery(data, part, device), predictions(part)
+    fitted = fit(data) if fitted is None else fitted
+    names = [str(each.path) for each in predictors] if names is None else names
+    rows = [Row(name, "baseline", gallery.scores(each.predict(data, part))) for name, each in fitted.items()]
+    rows += [
+        Row(name, "checkpoint", gallery.scores(predicted), each, own)
+        for name, each, own, predicted in zip(names, predictors, units, members, strict=True)
+    ]
+    if len(members) > 1:
+        rows.append(Row(f"ensemble of {len(members)}", "ensemble", gallery.scores(ensemble.average(members))))
+    judging = members if part == "validation" or not blends else predictions("validation")
+    for name in map(NAMES.__getitem__, blends):
+        weight = ensemble.choose_weight(judging, fitted[name].predict(data, "validation"), data, device)
+        blended = gallery.scores(ensemble.blend(members, fitted[name].predict(data, part), weight))
+        rows.append(Row(f"blend, {weight:.2f} {name}", "blend", blended, baseline=name, weight=weight))
     return Judgement(data, part, tuple(rows))
 
 
-def doubts(row: Row, data: FaceData) -> list[str]:
-    """Say what makes the numbers of a checkpoint doubtful: judged people in its training, or a guessed input."""
+def doubts(judgement: Judgement) -> list[str]:
+    """Say what makes numbers doubtful: judged people in a training or in the choice of a weight, or a guessed input."""
+    doubts = [doubt for row in judgement.rows for doubt in _doubts(row, judgement.data)]
+    if judgement.part == "validation":
+        chosen = [row.name for row in judgement.rows if row.kind == "blend"]
+        doubts += [f"{name}: its weight was chosen on the people judged here, which flatters it" for name in chosen]
+    return doubts
+
+
+def _doubts(row: Row, data: FaceData) -> list[str]:
     predictor = row.predictor
     if predictor is None:
         return []
@@ -206,4 +233,6 @@ def _row(row: Row, data: FaceData) -> dict[str, Any]:
             "pose_unit": row.unit,
             "trained_on_these_data": None if fingerprint is None else fingerprint == data.fingerprint(),
         }
+    if row.kind == "blend":
+        content |= {"baseline": row.baseline, "weight": row.weight}
     return content | {"recognition": row.scores.summary().to_dict()}

@@ -15,9 +15,9 @@ from face3d_tune.data.face_data import FaceData
 from face3d_tune.data.rotation import rotations
 from face3d_tune.errors import ConfigError
 from face3d_tune.refit import intervals
+from face3d_tune.refit.baselines import Blended, Fitted, fit_one
 from face3d_tune.refit.confirm import Confirmation
 from face3d_tune.study.attrs import StudyAttr
-from face3d_tune.training import kernel_ridge, ridge
 
 
 class RotatedConfirmation(Confirmation):
@@ -74,8 +74,5 @@ class RotatedConfirmation(Confirmation):
         blocks = np.repeat(np.arange(len(self._rounds)), [len(data.people["test"]) for data in self._rounds])
         return intervals.compare_blocks(one, other, blocks)
 
-    def _ridge(self, data: FaceData) -> ridge.Ridge:
-        return ridge.fit(data)
-
-    def _kernel_ridge(self, data: FaceData) -> kernel_ridge.KernelRidge:
-        return kernel_ridge.fit(data)
+    def _fit(self, kind: Blended, data: FaceData) -> Fitted:
+        return fit_one(kind, data)  # what the study chose had people in training who are judged here

@@ -80,9 +80,9 @@ def test_every_row_is_measured_from_its_predictions(folder, data):
         "kernel ridge": kernel_ridge.fit(data).predict(data, "validation"),
         **{name: predictions(data, config) for name, config in CONFIGS.items()},
     }
-    made["mean of 2"] = made["one.pth"] + made["two.pth"]
+    made["ensemble of 2"] = made["one.pth"] + made["two.pth"]
     rows = {row["name"]: row["recognition"]["all"] for row in found["rows"]}
-    assert list(rows) == ["no model", "ridge", "kernel ridge", "one.pth", "two.pth", "mean of 2"]
+    assert list(rows) == ["no model", "ridge", "kernel ridge", "one.pth", "two.pth", "ensemble of 2"]
     for name, each in made.items():
         for rate, value in by_hand(data, unit(each)).items():
             assert rows[name][rate] == pytest.approx(value, abs=1e-6), (name, rate)
@@ -130,6 +130,53 @@ def test_a_checkpoint_that_raises_only_the_cosine_is_told_first(folder, data, mo
     answer = judge(folder, data, "one.pth")
     said = "one.pth raises the cosine, but recognises people no better than no model, ridge or kernel ridge.\n"
     assert answer.out.startswith(said)
+
+
+# The blend with a baseline
+
+
+def by_definition(data, made, part="validation"):
+    """Identity, one view at a time, among everyone enrolled except the test people."""
+    fronts = unit(data.front_features.astype(np.float64))
+    enrolled = [row for row, name in enumerate(data.front_names) if name not in data.people["test"]]
+    s = made @ fronts.T
+    own = s[np.arange(len(made)), data.parts[part][:, 0]]
+    return np.mean(own - 0.1 * np.log(np.exp(s[:, enrolled] / 0.1).sum(axis=1)))
+
+
+@pytest.mark.parametrize(("kind", "method"), [("ridge", ridge), ("kernel", kernel_ridge)])
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_validation_people_choose_the_weight_of_a_blend_whoever_is_judged(folder, data, kind, method, part):
+    found, fitted = judged(folder, data, *CONFIGS, "--blend", kind, "--part", part), method.fit(data)
+
+    def blended(weight, of):
+        mean = sum(predictions(data, config, of) for config in CONFIGS.values()) / 2
+        return unit((1 - weight) * mean + weight * fitted.predict(data, of))
+
+    reached = {step / 20: by_definition(data, blended(step / 20, "validation")) for step in range(21)}
+    row = found["rows"][-1]
+    assert row["weight"] == max(reached, key=lambda weight: reached[weight])
+    assert (row["kind"], row["baseline"]) == ("blend", {"kernel": "kernel ridge"}.get(kind, kind))
+    for rate, value in by_hand(data, blended(row["weight"], part), part).items():
+        assert row["recognition"]["all"][rate] == pytest.approx(value, abs=1e-6), rate
+
+
+def test_a_single_checkpoint_has_a_blend_and_no_ensemble(folder, data):
+    answer = judge(folder, data, "one.pth", "--blend", "ridge", "--json")
+    found = json.loads(answer.out)
+    assert [row["kind"] for row in found["rows"][-2:]] == ["checkpoint", "blend"]
+    name = f"blend, {found['rows'][-1]['weight']:.2f} ridge"
+    assert found["rows"][-1]["name"] == name
+    assert answer.err == f"note: {name}: its weight was chosen on the people judged here, which flatters it\n"
+
+
+def test_an_evaluation_of_a_blend_on_the_test_people_is_recorded_as_one(folder, data):
+    with storage(folder).opened(create=True) as opened:
+        our_study(opened, "ours", data_fingerprint=data.fingerprint())
+    answer = judge(folder, data, "one.pth", "--blend", "ridge", "--part", "test", "--json")
+    (look,) = json.loads(answer.out)["looks"]
+    assert look["command"] == "face3d-tune judge one.pth --part test --blend ridge"
+    assert answer.err == ""  # test people choose no weight
 
 
 def test_folders_are_searched_for_best_models(folder, data):
@@ -231,6 +278,7 @@ def test_what_cannot_be_judged_is_one_line_and_a_hint(folder, data, tmp_path):
         (data, ["empty.pth"], "empty.pth holds no weights of a model; it holds epoch"),
         (wide, ["one.pth"], f"one.pth takes 16 numbers per embedding, {wide.source} has 24"),
         (data, ["one.pth", "--split", "none", "--part", "test"], "--part test: with --split none it has no people"),
+        (data, ["--blend", "ridge"], "--blend ridge needs a checkpoint to blend with"),
         (data, ["one.pth", "--part", "train"], "Invalid value for '--part': 'train' is not one of"),
         (data, ["one.pth", "--min-yaw", "90", "--max-yaw", "91"], "video_metadata.json: poses: no view is left"),
     ):
