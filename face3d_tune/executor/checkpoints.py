@@ -115,7 +115,10 @@ class Checkpoints:
             content, note = self._newest(sorted(names, key=lambda name: (".off." in name, _epoch(name)), reverse=True))
             if content is not None:  # else the checkpoints stay: perhaps only the storage was unreadable
                 whole = io.BytesIO()
-                torch.save(self._in_users_format(content), whole)
+                config, weights = TrialConfig(**content["config"]), _best_weights(content)
+                if weights is None:
+                    raise RuntimeError("its checkpoint does not have them")  # memory did not suffice for them
+                torch.save(in_users_format(config, content["snapshot"], weights, self.use), whole)
                 self.artifacts.write(self.best_name(name), whole.getbuffer())
                 self._remove(names)
                 note = None
@@ -185,31 +188,39 @@ class Checkpoints:
                 torn.append(f"the checkpoint of epoch {_epoch(name)} cannot be used, {_reason(error)}")
         return None, "; ".join(torn) or "its checkpoints have been removed"
 
-    def _in_users_format(self, content: Mapping[str, Any]) -> dict[str, Any]:
-        """Convert the best epoch of a checkpoint. Raises RuntimeError if memory did not suffice for its weights."""
-        weights = _best_weights(content)
-        if weights is None:
-            raise RuntimeError("its checkpoint does not have them")
-        snapshot, config = content["snapshot"], TrialConfig(**content["config"])
-        history = [EpochResult.of(result) for result in snapshot["history"]]
-        best = best_epoch(history)
-        assert best is not None  # its weights are there
-        until = history[: best.epoch]
-        groups = [{**group, "lr": best.next_lr} for group in snapshot["optimizer"]["param_groups"]]
-        return {
-            "epoch": best.epoch - 1,  # from 0 there
-            "model_state_dict": dict(weights),
-            "optimizer_state_dict": {"state": {}, "param_groups": groups},
-            "best_val_loss": best.val_loss,
-            "args": config.to_dict() if self.use is None else checkpoint_args(config, self.use),
-            "train_loss_history": [result.train_loss for result in until],
-            "val_loss_history": [result.val_loss for result in until],
-            "val_cosine_sim_history": [result.val_cosine for result in until],
-        }
-
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:
             self.artifacts.remove(name)
+
+
+def in_users_format(
+    config: TrialConfig, snapshot: Mapping[str, Any], weights: Mapping[str, Tensor], use: DataUse | None
+) -> dict[str, Any]:
+    """Return the best epoch of a training as a checkpoint in the users' format (trainer contract §4).
+
+    Its optimizer has the learning rate of the next epoch but no moments: `snapshot` has those of the last epoch.
+
+    Args:
+        config: Of the training.
+        snapshot: Of its last epoch.
+        weights: Of its best epoch.
+        use: The data, for the `args`.
+    """
+    history = [EpochResult.of(result) for result in snapshot["history"]]
+    best = best_epoch(history)
+    assert best is not None  # its weights are there
+    until = history[: best.epoch]
+    groups = [{**group, "lr": best.next_lr} for group in snapshot["optimizer"]["param_groups"]]
+    return {
+        "epoch": best.epoch - 1,  # from 0 there
+        "model_state_dict": dict(weights),
+        "optimizer_state_dict": {"state": {}, "param_groups": groups},
+        "best_val_loss": best.val_loss,
+        "args": config.to_dict() if use is None else checkpoint_args(config, use),
+        "train_loss_history": [result.train_loss for result in until],
+        "val_loss_history": [result.val_loss for result in until],
+        "val_cosine_sim_history": [result.val_cosine for result in until],
+    }
 
 
 def _best_weights(content: Mapping[str, Any]) -> Mapping[str, Tensor] | None:

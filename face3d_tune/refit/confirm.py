@@ -314,12 +314,12 @@ def _record(job: Job, kept: Kept, data: FaceData, plan: Plan) -> Record:
     pairs = PairTensors(data, "test", config.pose_unit, plan.device)
     judging = Judging(pairs.gallery)
     _, cosines = trainer.pair_scores(pairs, judging)
-    scores = judging.end()
+    scores, best = judging.end(), kept.best
     return {
-        "validation": kept.validation,
-        "validation_identity": kept.identity,
-        "best_epoch": kept.epoch,
-        "epochs": kept.epochs,
+        "validation": best.val_cosine,
+        "validation_identity": best.recognition.all.identity if best.recognition else None,
+        "best_epoch": best.epoch,
+        "epochs": len(kept.history),
         "seed": job.seed,
         "precision": kept.precision,
         "device": plan.device.type,

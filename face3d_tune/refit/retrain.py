@@ -6,13 +6,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from face3d_tune.data.face_data import FaceData
+from face3d_tune.data.provenance import DataUse
 from face3d_tune.device import Precision
 from face3d_tune.errors import TrainingError
-from face3d_tune.executor.checkpoints import Checkpoints
+from face3d_tune.executor.checkpoints import Checkpoints, in_users_format
 from face3d_tune.executor.plan import Plan
 from face3d_tune.executor.slots import Slots
 from face3d_tune.executor.tasks import RETRIES, Failure, Note, Task
@@ -34,14 +36,24 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The result of a training: the epoch with the lowest validation loss."""
+    """The result of a training: every epoch, and the checkpoint of the one with the lowest validation loss."""
 
-    weights: Mapping[str, Tensor]
+    checkpoint: Mapping[str, Any]  # in the users' format, without the optimizer's moments
+    history: Sequence[EpochResult]
     precision: Precision  # of the training
-    validation: float  # mean cosine
-    identity: float | None  # of the validation people; None: an earlier version trained it
-    epoch: int
-    epochs: int  # trained in all
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return the weights of the kept epoch."""
+        weights: Mapping[str, Tensor] = self.checkpoint["model_state_dict"]
+        return weights
+
+    @property
+    def best(self) -> EpochResult:
+        """Return the kept epoch."""
+        best = best_epoch(self.history)
+        assert best is not None  # its weights are there
+        return best
 
 
 Epoch = Callable[[Job, EpochResult], object]
@@ -57,7 +69,7 @@ def retrain(
     """
     # The store receives only the end of a training: its best weights come from whichever process trained it.
     with tempfile.TemporaryDirectory(prefix="face3d-tune-") as folder:
-        checkpoints = Checkpoints(Artifacts.parse(folder), "again", every=math.inf)
+        checkpoints = Checkpoints(Artifacts.parse(folder), "again", every=math.inf, use=DataUse.of(data))
         with closing(plan.open(data, checkpoints)) as slots:
             yield from _train(jobs, slots, checkpoints, precision, epoch)
 
@@ -120,7 +132,5 @@ def _result(task: Task, checkpoints: Checkpoints, reason: str) -> Kept:
         )
     checkpoints.discard(str(task.key))
     history = [EpochResult.of(result) for result in loaded.snapshot["history"]]
-    best = best_epoch(history)
-    assert best is not None  # its weights are there
-    identity = best.recognition.all.identity if best.recognition else None
-    return Kept(loaded.best, loaded.precision, best.val_cosine, identity, best.epoch, len(history))
+    checkpoint = in_users_format(task.config, loaded.snapshot, loaded.best, checkpoints.use)
+    return Kept(checkpoint, history, loaded.precision)
