@@ -1,0 +1,1 @@
+"""A folder that predicts frontal embeddings without this package."""
