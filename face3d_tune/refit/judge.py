@@ -130,8 +130,8 @@ def judge(
     if blends and not predictors:
         raise ConfigError(f"--blend {blends[0]} needs a checkpoint to blend with", "name a best_model.pth, or a folder")
     for each in predictors:
-        _require_fit(each, data)
-    units = [each.pose_unit or unit or _likely_unit(each, data) for each in predictors]
+        require_fit(each, data)
+    units = [each.pose_unit or unit or likely_unit(each, data) for each in predictors]
 
     def predictions(of: Part) -> list[NDArray[np.float32]]:
         return [_predict(each, data, data.parts[of], own) for each, own in zip(predictors, units, strict=True)]
@@ -184,7 +184,8 @@ def _doubts(row: Row, data: FaceData) -> list[str]:
     return [f"{row.name}: {doubt}" for doubt in doubts]
 
 
-def _require_fit(predictor: Predictor, data: FaceData) -> None:
+def require_fit(predictor: Predictor, data: FaceData) -> None:
+    """Raise CheckpointError unless the model takes embeddings of this size."""
     if predictor.feature_size != data.feature_size:
         raise CheckpointError(
             f"{predictor.path} takes {predictor.feature_size} numbers per embedding, {data.source} has "
@@ -206,7 +207,7 @@ def _predict(predictor: Predictor, data: FaceData, pairs: NDArray[np.int64], uni
     return by_pair
 
 
-def _likely_unit(predictor: Predictor, data: FaceData) -> PoseUnit:
+def likely_unit(predictor: Predictor, data: FaceData) -> PoseUnit:
     """Return the unit of the poses that gives the higher cosine on training people, who are never judged."""
     pairs = data.parts["train"]
     pairs = pairs[:: -(-len(pairs) // _ENOUGH)]
