@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.inference import InferenceOptions, check_usage, export_inference, inference_options
 from face3d_tune.cli.language import say, word
 from face3d_tune.cli.options import (
     FILE_OR_FOLDER,
@@ -57,8 +58,13 @@ def command_options(function: Any) -> Any:
 
 @click.command(
     cls=Command,
-    epilog=example("face3d-tune export\nface3d-tune export --trial 12 --script train_transformer3D/train_3d.py"),
+    epilog=example(
+        "face3d-tune export\n"
+        "face3d-tune export --trial 12 --script train_transformer3D/train_3d.py\n"
+        "face3d-tune export trained/default-trial-30-seeds-3 --inference frontal --blend kernel"
+    ),
 )
+@click.argument("checkpoints", metavar="[CHECKPOINT]...", nargs=-1, type=FILE_OR_FOLDER)
 @storage_option
 @study_name_option(ONLY_STUDY)
 @click.option(
@@ -73,7 +79,10 @@ def command_options(function: Any) -> Any:
     help="A command, all values as JSON, or a preset for a study file.",
 )
 @click.option(
-    "--data-dir", type=HomePath(), metavar="DIR", help="Folder to name in the command.  [default: the study's]"
+    "--data-dir",
+    type=HomePath(),
+    metavar="DIR",
+    help="Folder to name in the command, or with --inference the data of the members.  [default: the study's]",
 )
 @command_options
 @click.option(
@@ -82,7 +91,10 @@ def command_options(function: Any) -> Any:
     help="Run the --script with the command's flags for one epoch, on copies in a temporary folder.",
 )
 @trying_options("--check")
+@inference_options
 def export(
+    inference: InferenceOptions,
+    checkpoints: tuple[Path, ...],
     storage: str,
     study_name: str | None,
     number: int | None,
@@ -93,7 +105,7 @@ def export(
     timeout: float,
     **how: Any,
 ) -> None:
-    """Print the best trial's parameters as a training command."""
+    """Print a trial's training command, or export its model."""
     import optuna
 
     from face3d_tune.data.face_data import SAMPLE_NAME
@@ -106,6 +118,11 @@ def export(
     if check and (how["script"] is None or form != "command"):
         raise click.UsageError("--check needs --script PATH, and goes with commands only", click.get_current_context())
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    check_usage(inference, checkpoints, study_name, number)
+    if inference.out is not None:
+        folder = None if data_dir is None else Path(data_dir)
+        export_inference(inference, checkpoints, storage, study_name, number, folder)
+        return
     stored = read_trial(Storage.parse(storage), study_name, number)
     trial, data = stored.trial, StudyAttr.data.of(stored.study_attrs)
     config = repeatable_config(trial)

@@ -1,0 +1,164 @@
+"""`export --inference`: a folder that predicts frontal embeddings without this program."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from face3d_tune.cli.base import option_group
+from face3d_tune.cli.language import say
+from face3d_tune.cli.options import FILE_OR_FOLDER, artifacts_option, blend_option
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from face3d_tune.data.face_data import FaceData
+    from face3d_tune.refit.inference.ensemble import Ensemble, Member
+    from face3d_tune.training.baseline_file import Kind
+    from face3d_tune.training.predictor import Predictor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceOptions:
+    """What the folder is made of, and where it is written."""
+
+    out: Path | None  # None: no folder
+    blend: Any  # a kind of baseline, or None
+    artifacts: str | None
+    force: bool
+
+
+inference_options = option_group(
+    "Inference",
+    InferenceOptions,
+    click.option(
+        "--inference",
+        "out",
+        type=FILE_OR_FOLDER,
+        metavar="DIR",
+        help="Write a folder that predicts frontal embeddings with numpy and torch alone, from the CHECKPOINTs or from "
+        "the weights that the search kept of the trial.",
+    ),
+    blend_option,
+    artifacts_option,
+    click.option("--force", is_flag=True, help="Overwrite an earlier folder of --inference."),
+)
+
+
+def check_usage(
+    options: InferenceOptions, checkpoints: tuple[Path, ...], study_name: str | None, number: int | None
+) -> None:
+    """Raise UsageError for options of which one makes no sense with or without another."""
+    context = click.get_current_context()
+
+    def refuse(sentence: str) -> None:
+        raise click.UsageError(sentence, context)
+
+    def given(name: str) -> bool:
+        return context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+
+    if options.out is None:
+        for name, used in (("CHECKPOINT", checkpoints), ("--blend", options.blend), ("--force", options.force)):
+            if used:
+                refuse(f"{name} needs --inference DIR")
+        return
+    for name, option in (("form", "--format"), ("script", "--script"), ("shell", "--shell"), ("partial", "--partial")):
+        if given(name):
+            refuse(f"{option} shapes a command: it goes without --inference")
+    if given("check"):
+        refuse("--check tries a command: it goes without --inference")
+    if checkpoints and (study_name is not None or number is not None):
+        refuse("a CHECKPOINT goes without --study-name and --trial")
+
+
+def export_inference(
+    options: InferenceOptions,
+    checkpoints: tuple[Path, ...],
+    storage: str,
+    study_name: str | None,
+    number: int | None,
+    data_dir: Path | None,
+) -> None:
+    """Write the folder, and print what it holds and how to use it."""
+    from face3d_tune.device import set_threads
+    from face3d_tune.refit.inference import folder
+    from face3d_tune.refit.inference.ensemble import assemble
+
+    assert options.out is not None
+    folder.require_usable(options.out, force=options.force)
+    set_threads(None)
+    if checkpoints:
+        members, data = _of_checkpoints(checkpoints, data_dir, options.blend)
+        ensemble = assemble(members, data, options.blend)
+    else:
+        member, data, attrs = _of_trial(storage, study_name, number, data_dir, options.artifacts)
+        ensemble = assemble([member], data, options.blend, attrs)
+    folder.write(options.out, ensemble)
+    _tell(options.out, ensemble)
+
+
+def _of_trial(
+    storage: str, study_name: str | None, number: int | None, data_dir: Path | None, artifacts: str | None
+) -> "tuple[Member, FaceData, Mapping[str, Any]]":
+    """Return the kept weights of a trial, its study's data and attributes; with folds, the people of the first."""
+    from face3d_tune.cli.options import study_data
+    from face3d_tune.refit.inference.members import of_trial
+    from face3d_tune.storage.artifacts import Artifacts
+    from face3d_tune.storage.database import Storage
+    from face3d_tune.study.trials import folds_of, read_trial
+
+    stored = read_trial(Storage.parse(storage), study_name, number)
+    store = None if artifacts is None else Artifacts.parse(artifacts, to_write=False)
+    member = of_trial(stored, store)
+    data = study_data(stored.study, stored.study_attrs, data_dir)
+    return member, data.fold(1, of=folds_of(stored.study_attrs)), stored.study_attrs
+
+
+def _of_checkpoints(
+    checkpoints: tuple[Path, ...], data_dir: Path | None, blend: "Kind | None"
+) -> "tuple[list[Member], FaceData | None]":
+    """Return the checkpoints and their data; None for data that cannot be read and are not needed."""
+    from face3d_tune.device import choose_device
+    from face3d_tune.errors import DataError
+    from face3d_tune.refit.inference.ensemble import require_alike
+    from face3d_tune.refit.inference.members import doubts, of_checkpoints, recorded_data
+    from face3d_tune.script.earlier_run import find
+    from face3d_tune.training import predictor
+
+    models = [predictor.read(path, choose_device("cpu")) for path in find(checkpoints)]
+    require_alike(models)
+    data: FaceData | None = None
+    try:
+        data = recorded_data(models, data_dir)
+    except DataError as error:
+        if data_dir is not None or blend is not None or _needs_data(models):
+            raise DataError(error.message, "give the training data with --data-dir") from error
+        say(f"note: no validation people measure this export: {error.message}", err=True)
+    members = of_checkpoints(models, data)
+    if data is not None:
+        for line in doubts(members, data):
+            say(f"note: {line}", err=True)
+    return members, data
+
+
+def _needs_data(models: "Sequence[Predictor]") -> bool:
+    from face3d_tune.refit.inference.ensemble import VIEW
+
+    return any(each.pose_unit is None or each.args.get("inputs", VIEW) != VIEW for each in models)
+
+
+def _tell(out: Path, ensemble: "Ensemble") -> None:
+    """Say what was written, what it reaches, and how to use it."""
+    from face3d_tune.refit.baselines import NAMES
+
+    count = len(ensemble.members)
+    say(f"wrote {out}: {count} member{'s' * (count > 1)}, predict.py, config.json and README.md")
+    if ensemble.blend is not None:
+        say(f"blended with {NAMES[ensemble.blend]}, weight {ensemble.weight:.2f}, as validation people chose it")
+    if ensemble.validation is not None:
+        people, enrolled, rates = ensemble.validation.people, ensemble.validation.enrolled, ensemble.validation.all
+        rank1 = "" if rates.rank1_enrolled is None else f", rank-1 among {enrolled} enrolled {rates.rank1_enrolled:.3f}"
+        say(f"{people} validation people: cosine {rates.cosine:.4f}{rank1}")
+    say(f"use it: python {shlex.quote(str(out / 'predict.py'))} DATA_DIR -o frontal.npy")
