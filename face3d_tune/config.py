@@ -78,6 +78,8 @@ class TrialConfig:
     loss_type: LossType = field(default="combined", metadata=_about(optional=True))
     focal_gamma: float = field(default=0.0, metadata=_extra(low=0))  # 0 = off
     angle_weight: float = field(default=0.0, metadata=_extra(low=0))  # at |yaw| = 90 degrees, 0 = off
+    identity_weight: float = field(default=0.0, metadata=_extra(low=0, high=1))  # share of the whole loss, 0 = off
+    identity_temperature: float = field(default=0.1, metadata=_extra(above=0))  # in units of cosine
     scheduler_type: SchedulerType = field(default="plateau", metadata=_about(optional=True, later=True))
     scheduler_factor: float = field(default=0.5, metadata=_about(above=0, below=1))  # of plateau
     scheduler_patience: int = field(default=5, metadata=_about(low=0))  # epochs, of plateau

@@ -1,9 +1,12 @@
 """Small valid data folders for tests: a dozen invented people whose turned heads can be learned."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+
+from face3d_tune.data.face_data import FaceData
 
 NAMES = ("张伟", "Zoë", "محمد", "Ольга", 'O\'Brien, "Pat"')
 FACE = np.array([[-3, 3, 0], [3, 3, 0], [0, 0, 2], [-2, -3, 0], [2, -3, 0]])  # eyes, nose, mouth corners
@@ -37,6 +40,22 @@ def write_data(folder: Path, *, people: int = 12, views: int = 6, feature_size: 
     _write_side(folder, "front", front, names, np.zeros((people, 3)), shape, {"standard_scale": 0.25})
     _write_side(folder, "video", video, [names[row] for row in rows], poses, turned, None)
     return folder
+
+
+def with_more_fronts(data: FaceData) -> FaceData:
+    """The same data with a second front row for every other person; that of the first equals the one before."""
+    names = list(dict.fromkeys(data.front_names))[::2]
+    first = [data.front_names.index(name) for name in names]
+    noise = np.random.default_rng(3).normal(size=(len(names), data.feature_size)) * 0.2
+    noise[0] = 0
+    added = {row: len(data.front_names) + place for place, row in enumerate(first)}
+    parts = {}
+    for part, pairs in data.parts.items():
+        again = np.array([(added[row], view) for row, view in pairs.tolist() if row in added], dtype=np.int64)
+        parts[part] = np.concatenate((pairs, again.reshape(-1, 2)))
+    more = (data.front_features[first] + noise).astype(np.float32)
+    features = np.concatenate((data.front_features, more))
+    return replace(data, front_features=features, front_names=(*data.front_names, *names), parts=parts)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -197,6 +197,7 @@ def command(found: Findings, trial: FrozenTrial) -> str | None:
         return None
     exported = commands(repeatable_config(trial), DataUse.of_study(StudyAttr.data.of(found.attrs)))
     missing = [f"# not expressed: {line}" for line in exported.missing]
+    missing += ["# `face3d-tune train` trains all of it"] if missing else []
     return "\n".join([*missing, *(quote(words, "bash") for words in exported.commands)]) + "\n"
 
 

@@ -76,6 +76,8 @@ def _to_say(config: TrialConfig, use: DataUse, data_dir: str, script: Script) ->
             del values["num_layers"]
     if config.early_stopping_patience == 0 and "early_stopping_min_delta" not in flags:
         del values["early_stopping_min_delta"]
+    if config.identity_weight == 0 and "identity_temperature" not in flags:
+        del values["identity_temperature"]
     schedule = schedule_args(config) if "scheduler_type" in flags else {}
     return values | schedule | _yaw_limits(config, use, script)
 

@@ -20,7 +20,7 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from face3d_tune.config import OptimizerName, PoseUnit, TrialConfig
 from face3d_tune.data.face_data import FaceData
-from face3d_tune.data.pairs import Part
+from face3d_tune.data.pairs import Part, persons
 from face3d_tune.device import Precision
 from face3d_tune.errors import ConfigError, NonFiniteError
 from face3d_tune.training import losses
@@ -28,6 +28,7 @@ from face3d_tune.training.augmentation import Augmented, TrainingViews
 from face3d_tune.training.early_stopping import EarlyStopping
 from face3d_tune.training.recognition import Gallery, Judging, Recognition
 from face3d_tune.training.schedules import Schedule
+from face3d_tune.training.training_people import TrainingPeople
 
 # Loshchilov & Hutter (2019), and Kingma & Ba (2015) with the weight decay as an L2 term of the clipped gradient.
 OPTIMIZERS: Mapping[OptimizerName, type[Adam]] = {"adamw": AdamW, "adam": Adam}
@@ -41,7 +42,7 @@ class EpochResult:
 
     epoch: int  # from 1
     lr: float  # of this epoch
-    train_loss: float  # mean over its batches, dropout on, the trial's own weights
+    train_loss: float  # mean over its batches, dropout on, the trial's own weights; like the next, no identity term
     val_loss: float  # mean over validation pairs, the trial's own weights
     val_loss_equal: float  # the same with weights 0.5 / 0.5, comparable between trials
     val_cosine: float  # mean over validation pairs, [-1, 1]
@@ -96,6 +97,7 @@ class PairTensors:
         self.target = torch.from_numpy(data.front_features[front]).to(device, dtype)  # [pairs, F]
         self.yaw = data.yaw[video]  # [pairs], degrees
         self.turn = torch.from_numpy(np.abs(self.yaw)).to(device, dtype)  # [pairs], |yaw|
+        self.person = torch.from_numpy(persons(data.parts[part])).to(device)  # [pairs], numbers from 0
         self.views = TrainingViews(self.src, self.landmarks, data.poses[video], front)
         self._gallery = data, part, device
 
@@ -103,6 +105,11 @@ class PairTensors:
     def gallery(self) -> Gallery:
         """Return all people's frontal embeddings, against which predictions for these pairs are judged."""
         return Gallery(*self._gallery)
+
+    @cached_property
+    def people(self) -> TrainingPeople:
+        """Return the frontal embeddings of the people of these pairs."""
+        return TrainingPeople(self.target, self.views.front, self.person)
 
     def __len__(self) -> int:
         return len(self.src)
@@ -112,7 +119,7 @@ class PairTensors:
         other, index = copy(self), drawn.to(self.src.device)
         other.src, other.landmarks = augmented.src, augmented.landmarks
         other.poses = in_unit(pose_unit, augmented.degrees.numpy()).to(self.poses)
-        other.target, other.turn = self.target[index], self.turn[index]
+        other.target, other.turn, other.person = self.target[index], self.turn[index], self.person[index]
         other.yaw = self.yaw[drawn.numpy()]
         return other
 

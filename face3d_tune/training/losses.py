@@ -50,3 +50,12 @@ def combine(config: TrialConfig, mse: _Number, cosine: _Number) -> _Number:
             return 1 - cosine
         case "combined":
             return config.mse_weight * mse + config.cosine_weight * (1 - cosine)
+
+
+def with_identity(config: TrialConfig, combined: _Number, cross_entropy: _Number) -> _Number:
+    """Return what training minimises: the result of `combine`, or its mix with the identity term.
+
+    (1 − identity_weight) · combined + identity_weight · cross-entropy. `TrainingPeople` defines the cross-entropy.
+    """
+    weight = config.identity_weight
+    return combined if weight == 0 else (1 - weight) * combined + weight * cross_entropy

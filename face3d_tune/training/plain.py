@@ -90,22 +90,30 @@ class Trainer(Training):
         return total.item() / batches
 
     def _train_batch(self, pairs: PairTensors, batch: Tensor) -> Tensor:
-        """Take one optimiser step on the pairs with the indices in `batch`; return the loss before it, a scalar."""
+        """Take one optimiser step on the pairs with the indices in `batch`.
+
+        Return the loss before it, a scalar, without the identity term, which validation people cannot have.
+        """
         prediction = self._predict(pairs, batch)
-        target = pairs.target[batch]
+        target, weights = pairs.target[batch], None
         squared_errors, cosines = losses.squared_errors(prediction, target), losses.cosines(prediction, target)
         if losses.weighs(self.config):
             weights = losses.pair_weights(self.config, cosines, pairs.turn[batch])
-            loss = (weights * losses.combine(self.config, squared_errors, cosines)).mean()
+            combined = (weights * losses.combine(self.config, squared_errors, cosines)).mean()
         else:
-            loss = losses.combine(self.config, squared_errors.mean(), cosines.mean())
+            combined = losses.combine(self.config, squared_errors.mean(), cosines.mean())
+        loss = combined
+        if self.config.identity_weight > 0:
+            temperature = self.config.identity_temperature
+            each = self.train.people.cross_entropies(prediction, pairs.person[batch], temperature)
+            loss = losses.with_identity(self.config, combined, (each if weights is None else weights * each).mean())
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=1.0)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return loss.detach()
+        return combined.detach()
 
     def _predict(self, pairs: PairTensors, batch: Tensor | slice) -> Tensor:
         """Predict the frontal embeddings of some pairs, [B, F]; only the network itself runs in mixed precision."""

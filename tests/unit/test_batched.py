@@ -548,6 +548,7 @@ MAY_DIFFER = {
     **{"scheduler_min_lr": 1e-9, "early_stopping_patience": 9, "early_stopping_min_delta": 0.9},
     **{"scheduler_type": "cosine", "warmup_epochs": 3, "focal_gamma": 1.0, "angle_weight": 1.0, "oversampling": 1.0},
     **{"view_mixing": 0.5, "feature_noise": 0.5, "pose_jitter": 5.0, "landmark_noise": 0.1},
+    **{"identity_weight": 0.5, "identity_temperature": 0.2},
 }
 MUST_AGREE = {
     **{"layout": "pose", "d_model": 32, "dim_feedforward": 64, "nhead": 4, "num_layers": 3, "batch_size": 9},

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fake_data import with_more_fronts
 from reference_model import STRUCTURES
 from trained import trained
 
@@ -168,6 +169,10 @@ BEYOND = {
     "focal, mse": {"focal_gamma": 0.7, "loss_type": "mse"},
     "angle": {"angle_weight": 2.0},
     "angle, cosine loss": {"angle_weight": 1.0, "focal_gamma": 2.0, "loss_type": "cosine"},
+    "identity": {"identity_weight": 0.3},
+    "identity, mse": {"identity_weight": 0.6, "identity_temperature": 0.3, "loss_type": "mse"},
+    "identity alone, weighed pairs": {"identity_weight": 1.0, "focal_gamma": 1.5, "angle_weight": 1.0},
+    "identity, views changed": {"identity_weight": 0.3, "oversampling": 2.0, "view_mixing": 0.5},
     "oversampling": {"oversampling": 2.0},
     "view mixing": {"view_mixing": 0.7},
     "feature noise": {"feature_noise": 0.5},
@@ -178,8 +183,9 @@ BEYOND = {
 MIXED = [
     {"scheduler_type": "cosine", "warmup_epochs": 1, "focal_gamma": 1.0, "feature_noise": 0.4, "oversampling": 1.0},
     {},
-    {"angle_weight": 1.5, "view_mixing": 1.0, "pose_jitter": 5.0, "warmup_epochs": 2},
-    {"landmark_noise": 0.2, "oversampling": 3.0, "focal_gamma": 0.5, "angle_weight": 0.5},
+    {"angle_weight": 1.5, "view_mixing": 1.0, "pose_jitter": 5.0, "warmup_epochs": 2, "identity_weight": 0.4},
+    {"landmark_noise": 0.2, "oversampling": 3.0, "focal_gamma": 0.5, "angle_weight": 0.5}
+    | {"identity_weight": 0.9, "identity_temperature": 0.3},
 ]
 
 
@@ -193,6 +199,28 @@ def test_every_further_parameter_alone_acts_as_in_the_plain_trainer_and_differs_
     without = plain(data, replace(config, **{name: getattr(DEFAULTS, name) for name in BEYOND[what]}), 3)
     with pytest.raises(AssertionError):
         compare(member, trainer.model_state(), without)
+
+
+@pytest.mark.parametrize("what", ["identity", "identity alone, weighed pairs"])
+def test_the_identity_term_with_several_front_rows_is_the_plain_trainers(data, what):
+    several = with_more_fronts(data)
+    configs = [replace(BASE, dropout=0.2, **BEYOND[what]), replace(BASE, lr=2e-3)]
+    batch = Batch(configs[0], Data(several, CPU, torch.float64), "off")
+    members = [batch.add(config, 3, "off") for config in configs]
+    states = train(batch)
+    for config, member in zip(configs, members, strict=True):
+        compare(member, states[member], plain(several, config, 3))
+
+
+def test_not_a_bit_of_a_training_without_the_term_depends_on_one_with_it_or_on_its_temperature(data):
+    config, other = replace(BASE, dropout=0.3), replace(BASE, identity_weight=0.5)
+    expected = alone(data, config, 1)
+    batch = Batch(config, Data(data, CPU), "off")
+    cold = replace(config, identity_temperature=0.01)
+    members = [batch.add(each, seed, "off") for each, seed in ((other, 0), (config, 1), (cold, 1), (other, 2))]
+    states = train(batch)
+    for member in members[1:3]:
+        same_bits(expected, (member, states[member]))
 
 
 @pytest.mark.parametrize("what", ["angle", "oversampling", "view mixing", "pose jitter"])
@@ -331,6 +359,7 @@ SPOILS = {
     "running variance": number("variance", 2),
     "loss weight": hyperparameter(cosine_weight=0.6),
     "weight decay": hyperparameter(weight_decay=0.02),
+    "identity weight": hyperparameter(identity_weight=0.1),
     "pose unit": hyperparameter(pose_unit="degrees"),
     "scheduler": scheduler_step,
     "clipping": no_clipping,

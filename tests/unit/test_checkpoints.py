@@ -127,7 +127,7 @@ BEYOND = {
     "Adam": {"optimizer": "adam", "scheduler_type": "cosine"},
     "weights and augmentation": {
         **{"oversampling": 2.0, "view_mixing": 0.5, "feature_noise": 0.3, "pose_jitter": 5.0, "landmark_noise": 0.1},
-        **{"focal_gamma": 1.0, "angle_weight": 1.0, "scheduler_type": "cosine"},
+        **{"focal_gamma": 1.0, "angle_weight": 1.0, "scheduler_type": "cosine", "identity_weight": 0.3},
     },
 }
 
@@ -159,7 +159,7 @@ def test_a_schedule_that_has_forgotten_an_epoch_would_be_noticed(data, kind):
 
 
 LATER = ("optimizer", "focal_gamma", "angle_weight", "scheduler_type", "warmup_epochs", "oversampling")
-LATER += ("view_mixing", "feature_noise", "pose_jitter", "landmark_noise")
+LATER += ("view_mixing", "feature_noise", "pose_jitter", "landmark_noise", "identity_weight", "identity_temperature")
 
 
 def test_a_checkpoint_of_the_version_before_is_found_and_gone_on_with(data, checkpoints, tmp_path):

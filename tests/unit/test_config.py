@@ -28,6 +28,8 @@ SCRIPT_HAS_NOT = {
     "warmup_epochs": 0,
     "focal_gamma": 0.0,
     "angle_weight": 0.0,
+    "identity_weight": 0.0,
+    "identity_temperature": 0.1,
     "oversampling": 0.0,
     "view_mixing": 0.0,
     "feature_noise": 0.0,
@@ -91,6 +93,8 @@ OUT_OF_RANGE = {
     "early_stopping_min_delta": [-1e-9, NAN, INFINITY],
     "warmup_epochs": [-1],
     "view_mixing": [-0.01, 1.01, NAN, INFINITY],
+    "identity_weight": [-0.01, 1.01, NAN, INFINITY],
+    "identity_temperature": [0.0, -0.1, NAN, INFINITY],
     **{
         name: [-1e-9, NAN, INFINITY]
         for name in ("focal_gamma", "angle_weight", "oversampling", "feature_noise", "pose_jitter", "landmark_noise")
@@ -108,7 +112,7 @@ WRONG_TYPE = {
         [
             *("dropout", "lr", "weight_decay", "mse_weight", "cosine_weight", "scheduler_factor", "scheduler_min_lr"),
             *("early_stopping_min_delta", "focal_gamma", "angle_weight", "oversampling", "view_mixing"),
-            *("feature_noise", "pose_jitter", "landmark_noise"),
+            *("feature_noise", "pose_jitter", "landmark_noise", "identity_weight", "identity_temperature"),
         ],
         ["0.5", None, True, [0.5]],
     ),

@@ -49,6 +49,7 @@ BEYOND = {  # what no copy of the script can do, at values that do something
     "optimizer": "adam",
     "focal_gamma": 1.0,
     "angle_weight": 0.5,
+    "identity_weight": 0.25,
     "oversampling": 2.0,
     "view_mixing": 0.5,
     "feature_noise": 0.25,
@@ -98,7 +99,7 @@ def only_command(config, use=USE, script=DOCUMENTED):
 def expected_values(config, copy):
     """What the parser of a copy has to hold after the exported command."""
     values = config.to_dict()
-    for name in ("layout", "pose_unit", *BEYOND):
+    for name in ("layout", "pose_unit", "identity_temperature", *BEYOND):
         del values[name]
     if copy == "new":
         values["num_decoder_layers"] = values.pop("num_layers")
@@ -236,6 +237,15 @@ def test_what_no_copy_can_do_is_named_as_missing_and_never_dropped(name, copy):
     export = commands(preset("baseline", **{name: BEYOND[name]}), USE, read_script(path))
     assert export.missing == (f"{name} = {BEYOND[name]}: {path} has no --{name}",)
     assert commands(preset("baseline"), USE, read_script(path)).missing == ()
+
+
+def test_the_temperature_of_the_identity_term_is_missing_where_the_term_counts():
+    cold = preset("baseline", identity_temperature=0.05)
+    assert commands(cold, USE).missing == ()
+    assert commands(replace(cold, identity_weight=0.5), USE).missing == (
+        f"identity_weight = 0.5: {DOCUMENTED.path} has no --identity_weight",
+        f"identity_temperature = 0.05: {DOCUMENTED.path} has no --identity_temperature",
+    )
 
 
 def test_the_documented_script_has_neither_cosine_nor_warm_up():

@@ -13,7 +13,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 import torch
-from fake_data import write_data
+from fake_data import with_more_fronts, write_data
 from reference_model import ReferenceModel, reference_forward
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
@@ -119,7 +119,24 @@ def restate(config, data, seed, state, *, optimizer_state=None, first_epoch=1, e
     column = ("first", "second", "third").index(data.turn_angle)
     yaw = torch.from_numpy(np.abs(data.poses[data.parts["train"][:, 1], column])).to(dtype)
 
-    def weighted_loss(batch, degrees):
+    names = [data.front_names[row] for row in data.parts["train"][:, 0]]
+    rows_of = {
+        name: [row for row, each in enumerate(data.front_names) if each == name] for name in dict.fromkeys(names)
+    }
+    person = torch.tensor([list(rows_of).index(name) for name in names])
+    fronts = torch.from_numpy(data.front_features).to(dtype)
+
+    def entropies(prediction, chosen):  # the identity term of each pair
+        away = prediction.unsqueeze(1) / (prediction**2).sum(1).sqrt()[:, None, None]
+        away = (away * fronts / (fronts**2).sum(1, keepdim=True).sqrt()).sum(2) / config.identity_temperature
+        scores = torch.stack([away[:, rows].max(1)[0] for rows in rows_of.values()], 1)
+        return scores.exp().sum(1).log() - scores[torch.arange(len(chosen)), person[chosen]]
+
+    def minimised(combined, weights, prediction, chosen):
+        share = 0.0 if spoil == "identity" else config.identity_weight
+        return combined * (1 - share) + share * (weights * entropies(prediction, chosen)).mean() if share else combined
+
+    def weighted_loss(batch, degrees, chosen):
         src, landmarks, poses, target = batch
         prediction = model(src, landmarks, poses)
         lengths = (prediction**2).sum(1).sqrt() * (target**2).sum(1).sqrt()
@@ -127,7 +144,8 @@ def restate(config, data, seed, state, *, optimizer_state=None, first_epoch=1, e
         weights = (1 + config.angle_weight * degrees / 90) * torch.exp(config.focal_gamma * torch.log(far.detach()))
         weights = weights * len(weights) / weights.sum()
         each = config.mse_weight * ((prediction - target) ** 2).sum(1) / target.shape[1] + config.cosine_weight * far
-        return (weights * each).sum() / len(weights)
+        combined = (weights * each).sum() / len(weights)
+        return minimised(combined, weights, prediction, chosen), combined
 
     def loss_and_cosine(batch):
         src, landmarks, poses, target = batch
@@ -138,7 +156,8 @@ def restate(config, data, seed, state, *, optimizer_state=None, first_epoch=1, e
         weights = (config.cosine_weight, config.mse_weight) if spoil == "weights" else None
         mse_weight, cosine_weight = weights or (config.mse_weight, config.cosine_weight)
         combined = mse_weight * mse + cosine_weight * (1 - cosine)
-        return {"mse": mse, "cosine": 1 - cosine, "combined": combined}[config.loss_type], cosine.item()
+        loss = {"mse": mse, "cosine": 1 - cosine, "combined": combined}[config.loss_type]
+        return loss, cosine.item(), prediction
 
     for epoch in range(first_epoch, first_epoch + (epochs or config.epochs)):
         order = torch.randperm(pairs, generator=seeds.generator(seed, "order", 1 if spoil == "order" else epoch))
@@ -153,17 +172,21 @@ def restate(config, data, seed, state, *, optimizer_state=None, first_epoch=1, e
                 continue
             batch = [tensor[chosen] for tensor in training]
             weighs = config.focal_gamma or config.angle_weight
-            loss = weighted_loss(batch, yaw[chosen]) if weighs else loss_and_cosine(batch)[0]
+            if weighs:
+                loss, shown = weighted_loss(batch, yaw[chosen], chosen)
+            else:
+                shown, _, prediction = loss_and_cosine(batch)
+                loss = minimised(shown, 1, prediction, chosen)
             optimizer.zero_grad()
             loss.backward()
             if spoil != "clipping":
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.1 if spoil == "clip norm" else 1.0)
             optimizer.step()
-            batch_losses.append(loss.item())
+            batch_losses.append(shown.item())
         model.train(spoil == "training mode")
         with torch.no_grad():
             kept = len(validation[0]) // size * size if spoil == "validation batch" else None
-            val_loss, val_cosine = loss_and_cosine([tensor[:kept] for tensor in validation])
+            val_loss, val_cosine, _ = loss_and_cosine([tensor[:kept] for tensor in validation])
         if config.scheduler_type == "cosine":
             scheduler.step()
         elif spoil != "scheduler":
@@ -211,6 +234,8 @@ VARIANTS = {
     "Adam": {"optimizer": "adam", "scheduler_min_lr": 0.0, "lr": 0.02, "use_pose_attention": True},
     "cosine": {"scheduler_type": "cosine"},
     "pair weights": {"focal_gamma": 1.5, "angle_weight": 2.0, "pose_unit": "radians"},
+    "identity": {"identity_weight": 0.3},
+    "identity, pair weights": {"identity_weight": 0.8, "identity_temperature": 0.4, "focal_gamma": 1.5},
     "oversampling": {"oversampling": 2.0},
     "all attention, F ≠ d": {"use_spatial_attention": True, "use_pose_attention": True, "d_model": 12},
 }
@@ -229,6 +254,16 @@ def test_a_whole_training_equals_its_second_statement(data, variant):
     config = replace(HARD, **VARIANTS[variant])
     state, trainer = start_and_train(in_double(data, config, 5))
     compare(trainer, *restate(config, data, 5, state))
+
+
+def test_with_several_front_rows_the_identity_term_counts_the_nearest(data):
+    config, several = replace(HARD, identity_weight=0.3), with_more_fronts(data)
+    state, trainer = start_and_train(in_double(several, config, 5))
+    compare(trainer, *restate(config, several, 5, state))
+    with pytest.raises(AssertionError):
+        compare(trainer, *restate(config, several, 5, state, spoil="identity"))
+    with pytest.raises(AssertionError):
+        compare(trainer, *restate(replace(config, identity_temperature=0.101), several, 5, state))
 
 
 @pytest.mark.parametrize("what", [{"angle_weight": 2.0}, {"oversampling": 2.0}], ids=str)

@@ -176,7 +176,10 @@ class Batch:
         if len(configs) < len(self.state.weights):
             return  # the last place is being filled
         # A loss is linear in the mean squared error and in 1 − cosine; these are its slopes.
-        slopes = [(losses.combine(config, 1.0, 1.0), losses.combine(config, 0.0, 0.0)) for config in configs]
+        units = (1.0, 1.0), (0.0, 0.0)
+        slopes = [
+            [losses.with_identity(config, losses.combine(config, *each), 0.0) for each in units] for config in configs
+        ]
         both = torch.tensor(slopes, device=self.data.device, dtype=self.data.dtype)  # [K, 2]
         shape = (-1, 1, 1) if len(configs) > 1 else (1, 1)
         self._mse_weight, self._cosine_weight = (column.reshape(shape) for column in both.unbind(1))

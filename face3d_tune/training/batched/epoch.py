@@ -8,7 +8,7 @@ from torch import Tensor
 
 from face3d_tune.training import augmentation, losses
 from face3d_tune.training.base import Training
-from face3d_tune.training.batched.table import PairBatch, PairTable, Weighting
+from face3d_tune.training.batched.table import Identity, PairBatch, PairTable, Weighting
 
 
 def batches(table: PairTable, trainings: Sequence[Training], in_radians: bool | Tensor) -> Iterator[PairBatch]:
@@ -23,10 +23,12 @@ def batches(table: PairTable, trainings: Sequence[Training], in_radians: bool | 
     configs = [each.config for each in trainings]
     rows = _rows(table, trainings, drawn).view(*order.shape, -1) if any(map(augmentation.augments, configs)) else None
     angles = _angle_factors(table, trainings, order) if any(map(losses.weighs, configs)) else None
+    identities = _identities(table, trainings, order)
     gammas = table.turn.new_tensor([config.focal_gamma for config in configs]).view(*order.shape[1:-1], 1, 1)
     for step, pairs in enumerate(order):
         batch = table.batch(pairs, in_radians) if rows is None else table.split(rows[step], in_radians)
-        yield batch if angles is None else replace(batch, weighting=Weighting(angles[step], gammas))
+        weighting = None if angles is None else Weighting(angles[step], gammas)
+        yield replace(batch, weighting=weighting, identity=None if identities is None else identities[step])
 
 
 def _rows(table: PairTable, trainings: Sequence[Training], drawn: Sequence[Tensor]) -> Tensor:
@@ -45,3 +47,19 @@ def _angle_factors(table: PairTable, trainings: Sequence[Training], order: Tenso
     """Return 1 + angle_weight · |yaw| / 90° of every pair that the epoch shows, [steps, K, B, 1]."""
     slopes = table.turn.new_tensor([training.config.angle_weight for training in trainings])
     return (1 + slopes.view(*order.shape[1:-1], 1) * table.turn[order] / 90).unsqueeze(-1)
+
+
+def _identities(table: PairTable, trainings: Sequence[Training], order: Tensor) -> list[Identity] | None:
+    """Return the identity term of every step, for the trainings that have one; None if none has."""
+    configs = [training.config for training in trainings]
+    places = [place for place, config in enumerate(configs) if config.identity_weight > 0]
+    if not places:
+        return None
+    models = torch.tensor(places, device=order.device) if order.dim() > 2 else None
+    shape = (-1, 1, 1) if models is not None else (1, 1)
+    weight, temperature = (
+        table.turn.new_tensor([getattr(configs[place], name) for place in places]).view(shape)
+        for name in ("identity_weight", "identity_temperature")
+    )
+    persons = table.person[order if models is None else order[:, models]].unsqueeze(-1)
+    return [Identity(table.people, models, person, weight, temperature) for person in persons]

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from face3d_tune.training import losses
-from face3d_tune.training.batched.layers import steadily
-from face3d_tune.training.batched.table import PairBatch, Weighting
+from face3d_tune.training.batched.layers import product, steadily
+from face3d_tune.training.batched.table import Identity, PairBatch, Weighting
 
 
 def loss_gradient(
@@ -21,10 +21,32 @@ def loss_gradient(
     error = prediction - target
     by_cosine = target / (length * batch.length) - prediction * (cosine / length.square())
     gradient = error * (mse_weight * (2 / (pairs * size))) - by_cosine * (cosine_weight / pairs)
+    if (term := batch.identity) is not None and term.models is None:
+        gradient += _identity_gradient(prediction, length, term)
+    elif term is not None:
+        gradient.index_add_(0, term.models, _identity_gradient(prediction[term.models], length[term.models], term))
     if batch.weighting is None:
         return gradient, error.square().mean((-2, -1)), cosine.mean((-2, -1))
     weights = _pair_weights(cosine, batch.weighting)
     return gradient * weights, (error.square() * weights).mean((-2, -1)), (cosine * weights).mean((-2, -1))
+
+
+def _identity_gradient(prediction: Tensor, length: Tensor, term: Identity) -> Tensor:
+    """Return the gradient of weight · cross-entropy (`training_people`) by the predictions, [M, B, F], mean over pairs.
+
+    Predictions [M, B, F] of the models that have the term, and their lengths [M, B, 1].
+    """
+    people, unit = term.people, prediction / length
+    fronts = people.fronts if unit.dim() == 2 else people.fronts.expand(len(unit), -1, -1)
+    cosines = product(unit, fronts.mT)
+    scores, rows = people.nearest(cosines)
+    slopes = torch.softmax(scores / term.temperature, -1)
+    slopes.scatter_add_(-1, term.person, -torch.ones_like(length))
+    slopes *= term.weight / (term.temperature * unit.shape[-2])
+    along = (slopes * scores).sum(-1, keepdim=True)
+    if rows is not None:
+        slopes = torch.zeros_like(cosines).scatter_(-1, rows, slopes)
+    return (product(slopes, fronts) - unit * along) / length
 
 
 def _pair_weights(cosine: Tensor, weighting: Weighting) -> Tensor:

@@ -1,6 +1,7 @@
 """The pairs of one part of the people as one table, so that a batch of every model is one gather."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from face3d_tune.data.pairs import Part
 from face3d_tune.training.augmentation import Augmented, TrainingViews
 from face3d_tune.training.base import PairTensors, in_unit
 from face3d_tune.training.batched.network import Inputs
+from face3d_tune.training.training_people import TrainingPeople
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,17 @@ class Weighting:
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """The identity term of M of the K models, those that have one; without the axis of models if there is one model."""
+
+    people: TrainingPeople
+    models: Tensor | None  # [M], places; None: there is one model
+    person: Tensor  # [M, B, 1], of each pair
+    weight: Tensor  # [M, 1, 1]
+    temperature: Tensor  # [M, 1, 1]
+
+
+@dataclass(frozen=True, slots=True)
 class PairBatch:
     """The inputs of a batch and its target: target [K, B, F] and the target's length [K, B, 1]."""
 
@@ -28,6 +41,7 @@ class PairBatch:
     target: Tensor
     length: Tensor
     weighting: Weighting | None = None  # None: all pairs have the same weight
+    identity: Identity | None = None  # None: no model has the term
 
 
 class PairTable:
@@ -46,6 +60,7 @@ class PairTable:
             "length": torch.linalg.vector_norm(degrees.target, dim=1, keepdim=True).clamp(min=1e-8),
         }
         self.yaw, self.turn = degrees.yaw, degrees.turn  # [pairs], degrees: with its sign and without
+        self.person = degrees.person  # [pairs]
         self._rows = torch.cat(list(columns.values()), 1)
         self._widths = [column.shape[1] for column in columns.values()]
         self.width = sum(self._widths)
@@ -54,6 +69,12 @@ class PairTable:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @cached_property
+    def people(self) -> TrainingPeople:
+        """Return the frontal embeddings of the people of these pairs."""
+        target = torch.split_with_sizes(self._rows, self._widths, 1)[-2]
+        return TrainingPeople(target, self.views.front, self.person)
 
     def batch(self, pairs: Tensor | slice, in_radians: bool | Tensor) -> PairBatch:
         """Return the pairs with these indices [K, B], or [B] for one model, the pose in radians where asked: [K, 1, 1]
