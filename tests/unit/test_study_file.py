@@ -6,6 +6,7 @@ from dataclasses import replace
 import optuna
 import pytest
 import torch
+from optuna.distributions import FloatDistribution
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import ConfigError, StudyFileError
@@ -15,7 +16,7 @@ from face3d_tune.study.study_file import Component
 from face3d_tune.training.losses import combine
 from face3d_tune.training.plain import Trainer
 
-SHIPPED = ["default", "explore", "size", "stage1-lr", "stage2-loss", "stage3-capacity"]
+SHIPPED = ["default", "explore", "identity", "size", "stage1-lr", "stage2-loss", "stage3-capacity"]
 PRESETS = ["baseline", "recommended", "aggressive", "conservative", "quickstart"]
 WITH_PRESETS = [name for name in SHIPPED if name != "size"]  # which begins with what another search has found
 CPU = torch.device("cpu")
@@ -101,6 +102,7 @@ ACTS_ON = {
     "warmup_epochs": {"weights", "decay"},
     "focal_gamma": {"weights"},
     "angle_weight": {"weights"},
+    "identity_weight": {"weights"},
     "oversampling": {"weights"},
     "view_mixing": {"weights"},
     "feature_noise": {"weights"},
@@ -320,13 +322,22 @@ def test_the_default_study_searches_what_the_guide_turns():
     }
 
 
-def test_explore_searches_the_default_space_and_every_parameter_beyond_the_script():
+def test_explore_searches_the_default_space_size_and_the_guides_further_ideas():
     explore, default = study_file.read("explore"), study_file.read("default")
     beyond = {"optimizer", "scheduler_type", "warmup_epochs", "focal_gamma", "angle_weight", "oversampling"}
     beyond |= {"view_mixing", "feature_noise", "pose_jitter", "landmark_noise", "num_layers", "width"}
     assert set(explore.space) == set(default.space) | beyond
     assert (explore.sampler, explore.pruner) == (default.sampler, default.pruner)
     assert {**explore.fixed, "num_layers": 4} == default.fixed
+
+
+def test_the_study_of_identity_is_the_default_with_the_identity_term_which_no_preset_has():
+    file, default = study_file.read("identity"), study_file.read("default")
+    assert dict(file.space) == {**default.space, "identity_weight": FloatDistribution(0.0, 0.5)}
+    assert file.fixed == {**default.fixed, "identity_temperature": 0.1}
+    assert (file.sampler, file.pruner, file.trials) == (default.sampler, default.pruner, default.trials)
+    assert (file.objective, default.objective) == ("identity", "cosine")
+    assert {trial.params["identity_weight"] for trial in file.initial_trials()} == {0.0}
 
 
 def test_a_sampled_cosine_weight_brings_its_mse_weight():
