@@ -12,12 +12,11 @@ from face3d_tune.cli.language import say
 from face3d_tune.cli.options import FILE_OR_FOLDER, artifacts_option, blend_option
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from face3d_tune.data.face_data import FaceData
+    from face3d_tune.refit.baselines import Blended
     from face3d_tune.refit.inference.ensemble import Ensemble, Member
-    from face3d_tune.training.baseline_file import Kind
-    from face3d_tune.training.predictor import Predictor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +116,7 @@ def _of_trial(
 
 
 def _of_checkpoints(
-    checkpoints: tuple[Path, ...], data_dir: Path | None, blend: "Kind | None"
+    checkpoints: tuple[Path, ...], data_dir: Path | None, blend: "Blended | None"
 ) -> "tuple[list[Member], FaceData | None]":
     """Return the checkpoints and their data; None for data that cannot be read and are not needed."""
     from face3d_tune.device import choose_device
@@ -133,7 +132,7 @@ def _of_checkpoints(
     try:
         data = recorded_data(models, data_dir)
     except DataError as error:
-        if data_dir is not None or blend is not None or _needs_data(models):
+        if data_dir is not None or blend is not None or any(each.pose_unit is None for each in models):
             raise DataError(error.message, "give the training data with --data-dir") from error
         say(f"note: no validation people measure this export: {error.message}", err=True)
     members = of_checkpoints(models, data)
@@ -143,20 +142,16 @@ def _of_checkpoints(
     return members, data
 
 
-def _needs_data(models: "Sequence[Predictor]") -> bool:
-    from face3d_tune.refit.inference.ensemble import VIEW
-
-    return any(each.pose_unit is None or each.args.get("inputs", VIEW) != VIEW for each in models)
-
-
 def _tell(out: Path, ensemble: "Ensemble") -> None:
     """Say what was written, what it reaches, and how to use it."""
     from face3d_tune.refit.baselines import NAMES
 
     count = len(ensemble.members)
     say(f"wrote {out}: {count} member{'s' * (count > 1)}, predict.py, config.json and README.md")
-    if ensemble.blend is not None:
-        say(f"blended with {NAMES[ensemble.blend]}, weight {ensemble.weight:.2f}, as validation people chose it")
+    if ensemble.baseline is not None:
+        say(
+            f"blended with {NAMES[ensemble.baseline.kind]}, weight {ensemble.weight:.2f}, as validation people chose it"
+        )
     if ensemble.validation is not None:
         people, enrolled, rates = ensemble.validation.people, ensemble.validation.enrolled, ensemble.validation.all
         rank1 = "" if rates.rank1_enrolled is None else f", rank-1 among {enrolled} enrolled {rates.rank1_enrolled:.3f}"

@@ -134,7 +134,7 @@ def judge(
     units = [each.pose_unit or unit or likely_unit(each, data) for each in predictors]
 
     def predictions(of: Part) -> list[NDArray[np.float32]]:
-        return [_predict(each, data, data.parts[of], own) for each, own in zip(predictors, units, strict=True)]
+        return [predict(each, data, data.parts[of], own) for each, own in zip(predictors, units, strict=True)]
 
     gallery, members = Gallery(data, part, device), predictions(part)
     fitted = fit(data) if fitted is None else fitted
@@ -194,7 +194,7 @@ def require_fit(predictor: Predictor, data: FaceData) -> None:
         )
 
 
-def _predict(predictor: Predictor, data: FaceData, pairs: NDArray[np.int64], unit: PoseUnit) -> NDArray[np.float32]:
+def predict(predictor: Predictor, data: FaceData, pairs: NDArray[np.int64], unit: PoseUnit) -> NDArray[np.float32]:
     """Predict the frontal embedding of each of these pairs, [pairs, F]. Raises CheckpointError."""
     rows, place = np.unique(pairs[:, 1], return_inverse=True)
     predicted = predictor.predict_all(data.video_features, data.landmarks, data.poses, unit, rows)
@@ -213,7 +213,7 @@ def likely_unit(predictor: Predictor, data: FaceData) -> PoseUnit:
     pairs = pairs[:: -(-len(pairs) // _ENOUGH)]
     front = data.front_features[pairs[:, 0]]
     front = front / np.linalg.norm(front, axis=1, keepdims=True)
-    return max(_UNITS, key=lambda unit: float((_predict(predictor, data, pairs, unit) * front).sum(axis=1).mean()))
+    return max(_UNITS, key=lambda unit: float((predict(predictor, data, pairs, unit) * front).sum(axis=1).mean()))
 
 
 def _table(row: Row, rate: str) -> NDArray[np.float64]:

@@ -3,7 +3,6 @@
 import json
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,11 +17,11 @@ from face3d_tune import __version__
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.face_data import load
 from face3d_tune.data.provenance import DataUse
-from face3d_tune.refit.inference import folder as inference_folder
 from face3d_tune.refit.inference import predict as script
 from face3d_tune.storage.artifacts import Artifacts, best_weights, unique_name
 from face3d_tune.storage.database import Storage
 from face3d_tune.training import kernel_ridge, ridge
+from face3d_tune.training.baseline_file import Baseline
 from face3d_tune.training.checkpoint_file import checkpoint_args
 from face3d_tune.training.ensemble import blend, choose_weight
 from face3d_tune.training.head_frames import ALIGNED, AS_THEY_ARE, TURNED_BACK
@@ -117,7 +116,8 @@ def test_a_blend_has_the_weight_that_validation_people_choose(folder, data, kind
     answer = exported(folder, "one.pth", "two.pth", "--blend", kind)
     simple, each = fit(data).predict(data, "validation"), members(data, CONFIG, RADIANS)
     weight = choose_weight(each, simple, data)
-    assert config_of(folder)["blend"] == {"baseline": kind, "weight": weight}
+    held = config_of(folder)["blend"]
+    assert (held["baseline"], held["weight"]) == (kind, weight)
     assert weight > 0  # or the baseline would not be seen
     np.testing.assert_allclose(predicted(folder, data), blend(each, simple, weight), rtol=0, atol=2e-6)
     assert f"weight {weight:.2f}, as validation people chose it" in answer.out
@@ -131,30 +131,9 @@ CHOICES = [Choice(name, 0.5, 3.0) for name in (NO_LANDMARKS, AS_THEY_ARE, TURNED
 def test_the_script_predicts_with_every_baseline_what_we_predict(choice, turn_angle, data_folder):
     data = load(data_folder, turn_angle=turn_angle)
     fitted = ridge.fit(data, 10.0) if choice is None else kernel_ridge.fit(data, choice)
-    arrays = inference_folder.baseline_file.Baseline(fitted).arrays()
+    arrays = Baseline(fitted).arrays()
     found = script.baseline(arrays, *views(data))
     np.testing.assert_allclose(found, fitted.predict(data, "validation"), rtol=0, atol=2e-6)
-
-
-def test_a_member_trained_on_a_baselines_output_gets_that_output(folder, data):
-    args = checkpoint_args(CONFIG, DataUse.of(data)) | {"inputs": "ridge"}
-    save(folder / "one.pth", data, CONFIG, args)
-    exported(folder, "one.pth")
-    config = config_of(folder)
-    assert [each["kind"] for each in config["baselines"]] == ["ridge"]
-    assert config["blend"] is None
-    source = ridge.fit(data).predict(data, "validation").astype(np.float32)
-    replaced = SimpleNamespace(
-        parts={"validation": np.arange(len(source))[:, None].repeat(2, axis=1)},
-        video_features=source,
-        landmarks=views(data)[1],
-        poses=views(data)[2],
-    )
-    model = trained(data, CONFIG, 1).model.eval()
-    with torch.no_grad():
-        given = (torch.from_numpy(np.asarray(each, np.float32)) for each in views(replaced))
-        expected = unit(model(*given).double().numpy())
-    np.testing.assert_allclose(predicted(folder, data), expected, rtol=0, atol=2e-6)
 
 
 def test_the_weights_load_strictly_in_the_users_model(folder):

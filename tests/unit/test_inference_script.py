@@ -18,6 +18,8 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.data.convert import convert
 from face3d_tune.data.views import read_views
 from face3d_tune.refit.inference import predict as script
+from face3d_tune.training import kernel_ridge, ridge
+from face3d_tune.training.baseline_file import Baseline
 from face3d_tune.training.model import Model
 
 SOURCE = Path(script.__file__)
@@ -42,15 +44,18 @@ def views(rows, feature_size=16):
     return embeddings, random.normal(size=(rows, 5, 3)).astype(np.float32), random.uniform(-75, 75, (rows, 3))
 
 
-def write_folder(folder, *members, unit="degrees", needs_landmarks=True, landmark_scale=0.25, script=SOURCE, **about):
+def write_folder(
+    folder, *members, unit="degrees", needs_landmarks=True, landmark_scale=0.25, inputs=None, script=SOURCE, **about
+):
     """A folder as `export --inference` writes it."""
     folder.mkdir()
     content = {"feature_size": 16, "needs_landmarks": needs_landmarks, "landmark_scale": landmark_scale}
-    content |= {"members": [], "baselines": [], "blend": None, **about}
+    content |= {"members": [], "blend": None, **about}
     for number, each in enumerate(members, 1):
-        torch.save({"model_state_dict": each.state_dict()}, path := folder / f"member-{number}.pth")
+        held = {"model_state_dict": each.state_dict()} | ({"baseline": inputs} if inputs else {})
+        torch.save(held, path := folder / f"member-{number}.pth")
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        content["members"].append({"file": path.name, "sha256": sha256, "pose_unit": unit, "inputs": "view"})
+        content["members"].append({"file": path.name, "sha256": sha256, "pose_unit": unit})
     (folder / "config.json").write_text(json.dumps(content), encoding="utf-8")
     (folder / "predict.py").write_bytes(script.read_bytes())
     return folder
@@ -96,6 +101,17 @@ def test_a_checkpoint_of_the_users_own_model_predicts_what_that_model_predicts(t
     embeddings, landmarks, degrees = views(9)
     rows = script.Predictor(write_folder(tmp_path / "out", theirs)).predict(embeddings, landmarks, degrees)
     np.testing.assert_allclose(rows, expected(theirs, embeddings, landmarks, degrees), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("fit", [ridge.fit, kernel_ridge.fit], ids=["ridge", "kernel"])
+def test_a_member_gets_the_output_of_the_baseline_in_its_checkpoint(tmp_path, data, fit):
+    baseline, made = Baseline(fit(data)), model()
+    held = {name: torch.from_numpy(each) if each.ndim else each.item() for name, each in baseline.arrays().items()}
+    embeddings, landmarks, degrees = views(9)
+    source = baseline.predict(embeddings, landmarks, degrees)
+    rows = script.Predictor(write_folder(tmp_path / "out", made, inputs=held)).predict(embeddings, landmarks, degrees)
+    np.testing.assert_allclose(rows, expected(made, source, landmarks, degrees), rtol=0, atol=2e-6)
+    assert not np.allclose(rows, expected(made, embeddings, landmarks, degrees), atol=1e-3)
 
 
 def test_members_are_averaged_as_unit_vectors(tmp_path):

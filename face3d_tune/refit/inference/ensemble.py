@@ -1,23 +1,18 @@
-"""An ensemble to export: members, the baselines that they or a blend need, and what it reaches on validation people."""
+"""An ensemble to export: its members, the baseline of its blend, and what it reaches on validation people."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from face3d_tune.config import PoseUnit
 from face3d_tune.data.face_data import FaceData
-from face3d_tune.data.pairs import Part
 from face3d_tune.errors import CheckpointError
 from face3d_tune.refit import baselines
+from face3d_tune.refit.judge import predict
 from face3d_tune.training import ensemble
-from face3d_tune.training.baseline_file import Baseline, Kind
+from face3d_tune.training.baseline_file import Baseline
 from face3d_tune.training.predictor import Predictor
 from face3d_tune.training.recognition import Gallery, Recognition
-
-VIEW = "view"  # the `inputs` of a model that gets the view's own embedding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,20 +24,25 @@ class Member:
     source: Mapping[str, Any]  # plain values: study and trial, or the path of a checkpoint
 
     @property
-    def inputs(self) -> str:
-        """Return what the model gets in place of the raw view: VIEW, or a kind of baseline."""
-        return str(self.predictor.args.get("inputs") or VIEW)
+    def baseline(self) -> Baseline | None:
+        """Return the baseline whose output the model gets; None: it gets raw views."""
+        baseline: Baseline | None = getattr(self.predictor, "baseline", None)
+        return baseline
+
+    @property
+    def needs_landmarks(self) -> bool:
+        """Tell whether a prediction depends on the landmarks."""
+        return self.predictor.layout == "keypoint" or (self.baseline is not None and self.baseline.needs_landmarks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ensemble:
-    """Members whose unit predictions are averaged, and blended with a baseline if `blend` names one."""
+    """Members whose unit predictions are averaged, and blended with a baseline if there is one."""
 
     members: tuple[Member, ...]
-    baselines: Mapping[Kind, Baseline]
-    blend: Kind | None
-    weight: float  # of the blend's baseline, 0 to 1
-    data: FaceData | None  # whose training people fit the baselines
+    baseline: Baseline | None  # of the blend
+    weight: float  # of that baseline, 0 to 1
+    data: FaceData | None  # whose training people fit the baseline
     validation: Recognition | None  # of the validation people of `data`
 
     @property
@@ -52,9 +52,9 @@ class Ensemble:
 
     @property
     def needs_landmarks(self) -> bool:
-        """Tell whether a member or a baseline reads landmarks."""
-        layouts = [member.predictor.layout for member in self.members]
-        return "keypoint" in layouts or any(baseline.needs_landmarks for baseline in self.baselines.values())
+        """Tell whether a member or the baseline of the blend reads landmarks."""
+        of_blend = self.baseline is not None and self.baseline.needs_landmarks
+        return of_blend or any(member.needs_landmarks for member in self.members)
 
     @property
     def landmark_scale(self) -> float | None:
@@ -81,59 +81,32 @@ def require_alike(predictors: Sequence[Predictor]) -> None:
         )
 
 
-def needed_baselines(members: Sequence[Member], blend: Kind | None) -> list[Kind]:
-    """Return the baselines that a blend or the inputs of a member need."""
-    needed = {blend, *(member.inputs for member in members)}
-    return [kind for kind in baselines.NAMES if kind in needed]
-
-
 def assemble(
-    members: Sequence[Member], data: FaceData | None, blend: Kind | None, attrs: Mapping[str, Any] | None = None
+    members: Sequence[Member],
+    data: FaceData | None,
+    blend: baselines.Blended | None,
+    attrs: Mapping[str, Any] | None = None,
 ) -> Ensemble:
-    """Fit the baselines, choose the weight of the blend, and measure the result on the validation people.
+    """Fit the baseline of the blend, choose its weight, and measure the result on the validation people.
 
     Args:
         members: At least one.
-        data: None only if neither a blend nor the inputs of a member need it; then nothing is measured.
+        data: None only without a blend; then nothing is measured.
         blend: The baseline of the blend.
         attrs: User attributes of a study on these data: what it chose for its baselines is not chosen again.
 
     Raises:
         CheckpointError: A model predicts no direction for a view.
     """
-    kinds = needed_baselines(members, blend)
     if data is None:
-        assert not kinds, "a baseline is fitted to data"
-        return Ensemble(members=tuple(members), baselines={}, blend=None, weight=0.0, data=None, validation=None)
-    fitted = {kind: Baseline(baselines.fit_one(kind, data, attrs)) for kind in kinds}
-    predicted = [_predict(member, fitted, data, "validation") for member in members]
-    weight, mean = 0.0, ensemble.average(predicted)
+        assert blend is None, "a baseline is fitted to data"
+        return Ensemble(members=tuple(members), baseline=None, weight=0.0, data=None, validation=None)
+    predicted = [predict(member.predictor, data, data.parts["validation"], member.unit) for member in members]
+    baseline, weight, mean = None, 0.0, ensemble.average(predicted)
     if blend is not None:
-        simple = fitted[blend].fitted.predict(data, "validation")
+        baseline = Baseline(baselines.fit_one(blend, data, attrs))
+        simple = baseline.fitted.predict(data, "validation")
         weight = ensemble.choose_weight(predicted, simple, data)
         mean = ensemble.blend(predicted, simple, weight)
-    return Ensemble(
-        members=tuple(members),
-        baselines=fitted,
-        blend=blend,
-        weight=weight,
-        data=data,
-        validation=Gallery(data, "validation").scores(mean).summary(),
-    )
-
-
-def _predict(member: Member, fitted: Mapping[Kind, Baseline], data: FaceData, part: Part) -> NDArray[np.float32]:
-    """Predict the frontal embedding of each pair of a part, [pairs, F], unit length."""
-    rows, place = np.unique(data.parts[part][:, 1], return_inverse=True)
-    source, landmarks, poses = data.video_features[rows], data.landmarks[rows], data.poses[rows]
-    for kind, baseline in fitted.items():
-        if member.inputs == kind:
-            source = baseline.predict(source, landmarks, poses).astype(np.float32)
-    predicted = member.predictor.predict_all(source, landmarks, poses, member.unit, np.arange(len(rows)))
-    if len(bad := np.flatnonzero(~np.isfinite(predicted).all(axis=1))):
-        raise CheckpointError(
-            f"{member.predictor.path} predicts no finite embedding for row {rows[bad[0]]} of video_feature.npy",
-            "use another checkpoint",
-        )
-    by_pair: NDArray[np.float32] = predicted[place]
-    return by_pair
+    reached = Gallery(data, "validation").scores(mean).summary()
+    return Ensemble(members=tuple(members), baseline=baseline, weight=weight, data=data, validation=reached)

@@ -4,7 +4,7 @@ predict.py                the script, with numpy and torch alone
 config.json               what was made of what
 README.md                 how to use it, in English and Chinese
 member-1.pth …            a checkpoint of each member, whose weights load in the users' model
-ridge.npz, kernel.npz     the baselines that the blend or a member needs
+baseline.npz              the baseline of the blend
 """
 
 import hashlib
@@ -25,8 +25,8 @@ from face3d_tune.refit.inference.ensemble import Ensemble, Member
 from face3d_tune.training import baseline_file
 
 VERSION = 1  # of the keys of config.json
-CONFIG, COPIED = "config.json", ("predict.py", "README.md")
-_OURS = re.compile(r"member-\d+\.pth|(ridge|kernel)\.npz|__pycache__")
+CONFIG, BASELINE, COPIED = "config.json", "baseline.npz", ("predict.py", "README.md")
+_OURS = re.compile(r"member-\d+\.pth|__pycache__")
 _TEMPLATES = Path(__file__).parent
 _ANOTHER = "name another folder with --inference"
 
@@ -41,7 +41,7 @@ def require_usable(out: Path, *, force: bool) -> None:
         reason = "it may not be written to" if nearest.is_dir() else "it is no folder"
         raise ConfigError(f"--inference {out} cannot be used: {nearest}: {reason}", _ANOTHER)
     names = sorted(path.name for path in out.iterdir()) if nearest == out else []
-    others = [name for name in names if name not in (CONFIG, *COPIED) and not _OURS.fullmatch(name)]
+    others = [name for name in names if name not in (CONFIG, BASELINE, *COPIED) and not _OURS.fullmatch(name)]
     if others or (names and CONFIG not in names):
         raise ConfigError(f"--inference {out} holds other files, such as {(others or names)[0]}", _ANOTHER)
     if names and not force:
@@ -58,8 +58,8 @@ def write(out: Path, ensemble: Ensemble) -> dict[str, Any]:
         beside.mkdir(parents=True)
         for number, member in enumerate(ensemble.members, 1):
             torch.save(_checkpoint(member), beside / f"member-{number}.pth")
-        for kind, baseline in ensemble.baselines.items():
-            baseline_file.save(beside / f"{kind}.npz", baseline.fitted)
+        if ensemble.baseline is not None:
+            baseline_file.save(beside / BASELINE, ensemble.baseline.fitted)
         config = _config(ensemble, {path.name: _sha256(path) for path in beside.iterdir()})
         text = json.dumps(config, indent=1, ensure_ascii=False) + "\n"
         (beside / CONFIG).write_bytes(text.encode("utf-8", errors="backslashreplace"))
@@ -80,7 +80,11 @@ def _checkpoint(member: Member) -> dict[str, Any]:
     """Return a checkpoint as the users' script writes it, without what only training needs."""
     predictor = member.predictor
     weights = {name: value.detach().to("cpu", copy=True) for name, value in predictor.model.state_dict().items()}
-    return {"epoch": predictor.epoch, "model_state_dict": weights, "args": _plain(predictor.args)}
+    content = {"epoch": predictor.epoch, "model_state_dict": weights, "args": _plain(predictor.args)}
+    if member.baseline is not None:
+        arrays = member.baseline.arrays().items()
+        content["baseline"] = {name: torch.from_numpy(value) if value.ndim else value.item() for name, value in arrays}
+    return content
 
 
 def _sha256(path: Path) -> str:
@@ -95,7 +99,7 @@ def _config(ensemble: Ensemble, sha256: Mapping[str, str]) -> dict[str, Any]:
             "file": (file := f"member-{number}.pth"),
             "sha256": sha256[file],
             "pose_unit": each.unit,
-            "inputs": each.inputs,
+            "inputs": "view" if each.baseline is None else each.baseline.kind,
             "layout": each.predictor.layout,
             "epoch": each.predictor.epoch,
             "made_from": {**each.source, "sha256": each.predictor.sha256},
@@ -103,7 +107,10 @@ def _config(ensemble: Ensemble, sha256: Mapping[str, str]) -> dict[str, Any]:
         }
         for number, each in enumerate(ensemble.members, 1)
     ]
-    blend = None if ensemble.blend is None else {"baseline": ensemble.blend, "weight": ensemble.weight}
+    blend = None
+    if ensemble.baseline is not None:
+        of = {"file": BASELINE, "sha256": sha256[BASELINE]}
+        blend = {"baseline": ensemble.baseline.kind, "weight": ensemble.weight, **of}
     return {
         "version": VERSION,
         "face3d_tune": __version__,
@@ -111,9 +118,6 @@ def _config(ensemble: Ensemble, sha256: Mapping[str, str]) -> dict[str, Any]:
         "needs_landmarks": ensemble.needs_landmarks,
         "landmark_scale": ensemble.landmark_scale,
         "members": members,
-        "baselines": [
-            {"kind": kind, "file": f"{kind}.npz", "sha256": sha256[f"{kind}.npz"]} for kind in ensemble.baselines
-        ],
         "blend": blend,
         "data": None if data is None else {"source": data.source, "fingerprint": data.fingerprint()},
         "validation": None if validation is None else validation.to_dict(),

@@ -30,16 +30,19 @@ class InputError(Exception):
 
 
 class Predictor:
-    """The members in a folder, its baselines and the blend. Raises InputError if one of its files is damaged."""
+    """The members in a folder and their blend with a baseline. Raises InputError if one of its files is damaged."""
 
     def __init__(self, folder: str | Path = HERE, device: str = "cpu") -> None:
         folder, self.device = Path(folder), torch.device(device)
         self.config = _json(folder / "config.json")
-        self.members: list[tuple[Mapping[str, Tensor], Mapping[str, Any]]] = []
+        self.members: list[tuple[dict[str, Tensor], dict[str, Any], str]] = []  # weights, baseline, unit of the poses
         for about in self.config["members"]:
-            file = torch.load(_intact(folder, about), map_location=self.device, weights_only=True)
-            self.members.append((file["model_state_dict"], about))
-        self.baselines = {about["kind"]: dict(np.load(_intact(folder, about))) for about in self.config["baselines"]}
+            file = torch.load(_intact(folder, about), map_location="cpu", weights_only=True)
+            weights = {name: value.to(self.device) for name, value in file["model_state_dict"].items()}
+            inputs = {name: np.asarray(value) for name, value in file.get("baseline", {}).items()}
+            self.members.append((weights, inputs, about["pose_unit"]))
+        self.blend: dict[str, Any] | None = self.config["blend"]
+        self.blended = dict(np.load(_intact(folder, self.blend))) if self.blend else {}
 
     def predict(self, embeddings: Any, landmarks: Any, degrees: Any, out: Any = None) -> NDArray[np.float32]:
         """Predict frontal embeddings, [n, F], every row of length 1. Raises InputError for a row without direction.
@@ -68,15 +71,15 @@ class Predictor:
     def _predict(self, view: NDArray[np.float32], landmarks: NDArray[np.float32], degrees: Array) -> Array:
         view[~view.any(axis=1)] = np.nan  # it has no direction
         points = landmarks.astype(np.float32)
-        simple = {kind: baseline(of, view, points, degrees) for kind, of in self.baselines.items()}
         total = np.zeros(view.shape)
-        for weights, about in self.members:
-            source = simple.get(about["inputs"], view).astype(np.float32)
-            pose = (np.deg2rad(degrees) if about["pose_unit"] == "radians" else degrees).astype(np.float32)
+        for weights, inputs, pose_unit in self.members:
+            source = baseline(inputs, view, points, degrees).astype(np.float32) if inputs else view
+            pose = (np.deg2rad(degrees) if pose_unit == "radians" else degrees).astype(np.float32)
             given = [torch.from_numpy(each).to(self.device) for each in (source, points, pose)]
-            total += unit(member(weights, *given).cpu().numpy())
-        if blend := self.config["blend"]:
-            total = (1 - blend["weight"]) * total / len(self.members) + blend["weight"] * simple[blend["baseline"]]
+            total += unit(member(weights, *given).cpu().numpy()) / len(self.members)
+        if self.blend:
+            weight = self.blend["weight"]
+            total = (1 - weight) * total + weight * baseline(self.blended, view, points, degrees)
         return unit(total)
 
 
@@ -136,7 +139,7 @@ def unit(rows: NDArray[Any]) -> Array:
 
 
 def baseline(of: Mapping[str, Any], embeddings: NDArray[Any], landmarks: NDArray[Any], degrees: Array) -> Array:
-    """Predict with ridge or kernel ridge, [n, F], every row of length 1; `of` is the content of its .npz file."""
+    """Predict with ridge or kernel ridge, [n, F], every row of length 1; `of` is the content of its file."""
     view, radians = unit(embeddings), np.deg2rad(degrees)
     if str(of["kind"]) == "ridge":
         yaw, (pitch, roll) = radians[:, of["turn_column"]], np.delete(radians, of["turn_column"], axis=1).T
