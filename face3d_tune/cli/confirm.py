@@ -1,6 +1,7 @@
 """`face3d-tune confirm`: is the best of a study really better, on people who took no part in any decision?"""
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import click
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import say, translate, word
 from face3d_tune.cli.options import (
+    FILE_OR_FOLDER,
     ONLY_STUDY,
     data_dir_option,
     device_options,
@@ -26,12 +28,16 @@ _SEEDS = 5
 _ROTATIONS = 5  # `data.rotation.ROTATIONS`; --help loads no data
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from face3d_tune.cli.console import Console
+    from face3d_tune.data.face_data import FaceData
     from face3d_tune.device import Precision
     from face3d_tune.executor.plan import Plan
     from face3d_tune.refit.candidates import Candidate
     from face3d_tune.refit.confirm import Confirmation, Record
-    from face3d_tune.refit.retrain import Job
+    from face3d_tune.refit.members import Members
+    from face3d_tune.refit.retrain import Job, Kept
     from face3d_tune.storage.database import Storage
     from face3d_tune.training.base import EpochResult
 
@@ -68,6 +74,12 @@ if TYPE_CHECKING:
     "trained on the others. The test people judge too, so it counts as an evaluation on them.  "
     f"[default: {_ROTATIONS}, if K is omitted]",
 )
+@click.option(
+    "--keep",
+    type=FILE_OR_FOLDER,
+    metavar="DIR",
+    help="Folder for the checkpoints of all trainings: an ensemble of each trial and preset, for judge and predict.",
+)
 @click.option("--baseline", metavar="PRESET", help="Preset to compare with first.  [default: the best one]")
 @data_dir_option("the data that the study names")
 @device_options
@@ -80,6 +92,7 @@ def confirm(
     top: int,
     seeds: int | None,
     rotate: int | None,
+    keep: Path | None,
     baseline: str | None,
     data_dir: Path | None,
     device: str,
@@ -103,6 +116,10 @@ def confirm(
     from face3d_tune.storage.database import Storage
     from face3d_tune.study.trials import find_study
 
+    if keep is not None and rotate is not None:
+        raise click.UsageError(
+            "--keep goes without --rotate: each rotation trains on other people", click.get_current_context()
+        )
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     console = Console(stderr=True, soft_wrap=True)
     place, chosen = Storage.parse(storage), choose_device(device)
@@ -123,13 +140,19 @@ def confirm(
         plan = choose(engine, slots, chosen, data, [each.config for each in picked])
         set_threads(1 if plan.engine == "batched" else None)  # others train
         confirmation = kind(study, opened, data, picked, seeds, console.print)
+        ensembles = {} if keep is None else _ensembles(keep, confirmation, data)
         _introduce(console, confirmation, plan)
-        _train(console, confirmation, plan, precision)
+        if keep is not None:
+            _say_size(console, confirmation, ensembles, keep)
+        console.print(f"engine   {plan}\n")
+        _train(console, confirmation, plan, precision, ensembles)
         if rotate is not None:
             console.print("fitting ridge and kernel ridge in every rotation")
         words = ["face3d-tune", "confirm", "--study-name", study.study_name, "--top", str(top), "--seeds", str(seeds)]
         words += [] if rotate is None else ["--rotate", str(rotate)]
         found = confirmation.conclude(shlex.join(words), baseline)
+        if ensembles:
+            _keep_winner(console, found, ensembles, plan, study.user_attrs)
     if as_json:
         click.echo(json.dumps({"study": study.study_name, **found}, indent=1, ensure_ascii=False))
         return
@@ -184,10 +207,67 @@ def _introduce(console: "Console", confirmation: "Confirmation", plan: "Plan") -
         console.print("note: all people judge, so the result counts as an evaluation on the test people")
     else:
         console.print(f"train    {jobs} trainings, {len(confirmation.seeds)} seeds of each{held}")
-    console.print(f"engine   {plan}\n")
 
 
-def _train(console: "Console", confirmation: "Confirmation", plan: "Plan", precision: "Precision") -> None:
+def _ensembles(folder: Path, confirmation: "Confirmation", data: "FaceData") -> "dict[str, Members]":
+    """Return the ensemble of each candidate by name; make the folder.
+
+    Raises ConfigError if that is impossible, or if an ensemble's own folder holds other trainings.
+    """
+    from face3d_tune.errors import ConfigError
+    from face3d_tune.refit.members import Members
+
+    another = "name another folder with --keep"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--keep {folder} cannot be used: {error.strerror}", another) from error
+    ensembles, seeds = {}, [seed for (seed,) in confirmation.seeds]
+    for each in confirmation.picked:
+        place = folder / re.sub(r"[^\w.-]+", "-", each.name)
+        ensembles[each.name] = Members(place, each.config, seeds, data, another)
+        ensembles[each.name].missing()
+    return ensembles
+
+
+def _say_size(
+    console: "Console", confirmation: "Confirmation", ensembles: "Mapping[str, Members]", folder: Path
+) -> None:
+    """Print how much --keep will write, and how many checkpoints are lost."""
+    from face3d_tune.refit.members import megabytes
+
+    missing = confirmation.missing
+    size = sum(megabytes(job.candidate.config, ensembles[job.candidate.name].data.feature_size) for job in missing)
+    console.print(f"keep     {len(missing)} checkpoints in {folder}, {size:.0f} MB")
+    absent = {name: members.missing() for name, members in ensembles.items()}
+    ended = [job for job in confirmation.jobs if "error" not in confirmation.records.get(job.key, {"error": None})]
+    lost = [job for job in ended if job.number in absent[job.candidate.name]]
+    if lost:
+        console.print(f"note: {len(lost)} trainings are stored without a checkpoint, and are not trained again for one")
+
+
+def _keep_winner(
+    console: "Console",
+    found: "Mapping[str, Any]",
+    ensembles: "Mapping[str, Members]",
+    plan: "Plan",
+    attrs: "Mapping[str, Any]",
+) -> None:
+    """Write what a blend of the winner needs beside its members, if all of them are there."""
+    winner = ensembles[found["winner"]["name"]]
+    if winner.missing():
+        return
+    winner.judge(plan, attrs)
+    console.print(f"kept the winner as an ensemble of {len(winner.seeds)} in {winner.folder}")
+
+
+def _train(
+    console: "Console",
+    confirmation: "Confirmation",
+    plan: "Plan",
+    precision: "Precision",
+    ensembles: "Mapping[str, Members]",
+) -> None:
     """Run the missing trainings: print a line for each that ends, and on a terminal a bar."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -216,8 +296,12 @@ def _train(console: "Console", confirmation: "Confirmation", plan: "Plan", preci
         def epoch(job: "Job", result: "EpochResult") -> None:
             interrupt.check()
 
+        def keep(job: "Job", kept: "Kept") -> None:
+            if ensembles:
+                ensembles[job.candidate.name].keep(job.number, kept, plan)
+
         try:
-            confirmation.train(plan, precision, ended, epoch)
+            confirmation.train(plan, precision, ended, epoch, keep)
         except KeyboardInterrupt:
             done = len(confirmation.jobs) - len(confirmation.missing)
             console.print(f"{done} of {len(confirmation.jobs)} trainings are stored")

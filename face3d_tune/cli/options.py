@@ -136,8 +136,8 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
 blend_option = click.option(
     "--blend",
     type=Choice(["ridge", "kernel"]),
-    help="Blend the mean of the checkpoints with ridge or kernel ridge, fitted on the training people; validation "
-    "people choose its weight.",
+    help="Blend the mean of the checkpoints with ridge or kernel ridge, fitted on the training people of --data-dir; "
+    "its validation people choose the weight.",
 )
 
 

@@ -7,13 +7,21 @@ import click
 
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import say
-from face3d_tune.cli.options import FILE_OR_FOLDER, Choice, Number, inference_device_option
+from face3d_tune.cli.options import (
+    FILE_OR_FOLDER,
+    Choice,
+    Number,
+    blend_option,
+    data_options,
+    inference_device_option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from face3d_tune.config import PoseUnit
     from face3d_tune.data.views import Views
+    from face3d_tune.training.prediction_file import Blend, Member
     from face3d_tune.training.predictor import Predictor
 
 
@@ -21,10 +29,11 @@ if TYPE_CHECKING:
     cls=Command,
     epilog=example(
         "face3d-tune predict trained/default-trial-30/best_model.pth faces160 -o frontal.npy\n"
-        "face3d-tune predict checkpoints/best_model.pth train/datas/file -o frontal.npy --pose-unit radians"
+        "face3d-tune predict checkpoints/best_model.pth train/datas/file -o frontal.npy --pose-unit radians\n"
+        "face3d-tune predict trained/default-trial-30-ensemble faces160 -o frontal.npy --blend kernel"
     ),
 )
-@click.argument("checkpoint", type=FILE_OR_FOLDER)
+@click.argument("checkpoints", metavar="CHECKPOINT...", nargs=-1, required=True, type=FILE_OR_FOLDER)
 @click.argument("folder", metavar="DIR", type=FILE_OR_FOLDER)
 @click.option(
     "-o",
@@ -49,33 +58,104 @@ if TYPE_CHECKING:
     help="Factor of landmarks_3d_original.  [default: standard_scale of DIR/front_metadata.json; without that file, "
     "the checkpoint's]",
 )
+@blend_option
+@click.option(
+    "--weight",
+    type=Number(0, 1),
+    metavar="X",
+    help="Weight of the baseline in the blend.  [default: as `train --seeds` left it in the folder, else the one that "
+    "validation people choose]",
+)
+@data_options
 @inference_device_option
 def predict(
-    checkpoint: Path, folder: Path, out: Path, force: bool, unit: Any, scale: float | None, device: str
+    checkpoints: tuple[Path, ...],
+    folder: Path,
+    out: Path,
+    force: bool,
+    unit: Any,
+    scale: float | None,
+    blend: Any,
+    weight: float | None,
+    data_dir: Path | None,
+    device: str,
+    **pairs: Any,
 ) -> None:
     """Predict frontal embeddings for a folder of side views."""
     from face3d_tune.data.views import read_views
     from face3d_tune.device import choose_device, device_name, set_threads
+    from face3d_tune.script.earlier_run import find
     from face3d_tune.training import predictor
-    from face3d_tune.training.prediction_file import about_file, check_fits, write
+    from face3d_tune.training.prediction_file import Member, about_file, check_fits, write
 
-    _require_usable(out, checkpoint, folder, force)
+    _require_blend(blend)
+    paths = find(checkpoints)
+    _require_usable(out, paths, folder, force)
     chosen = choose_device(device)
     set_threads(None)
-    model = predictor.read(checkpoint, chosen)
+    models = [predictor.read(path, chosen) for path in paths]
+    of_views = [Member(each, unit or each.pose_unit or "degrees") for each in models]
+    mixed = None if blend is None else _blend(checkpoints, of_views, blend, weight, data_dir, chosen, pairs)
+    reading = [each for each in models if each.layout == "keypoint"]
     views = read_views(
-        folder, with_landmarks=model.layout == "keypoint", scale=scale, recorded_scale=model.landmark_scale
+        folder,
+        with_landmarks=bool(reading) or (mixed is not None and mixed.baseline.needs_landmarks),
+        scale=scale,
+        recorded_scale=_recorded_scale(reading, mixed),
     )
-    check_fits(model, views)
-    unit = unit or _unit(model, views)
+    for each in models:
+        check_fits(each, views)
+    members = [Member(each, unit or _unit(each, views)) for each in models]
     about = _with_bar(
         len(views),
-        lambda after_rows: write(model, views, unit, out, device=device_name(chosen), after_rows=after_rows),
+        lambda after_rows: write(members, views, out, blend=mixed, device=device_name(chosen), after_rows=after_rows),
     )
+    if mixed is not None:
+        chosen_by = "as given" if weight is not None else "as validation people chose"
+        say(f"blended with {mixed.name}, weight {mixed.weight:.2f} ({chosen_by})")
     say(f"wrote {out} ({about['output']['rows']} rows of {views.feature_size} numbers) and {about_file(out)}")
 
 
-def _require_usable(out: Path, checkpoint: Path, folder: Path, force: bool) -> None:
+def _require_blend(blend: str | None) -> None:
+    """Raise UsageError if an option is there that goes with --blend only."""
+    context = click.get_current_context()
+    for option in ("weight", "data_dir", "split", "min_yaw", "max_yaw", "turn_angle"):
+        if blend is None and context.get_parameter_source(option) == click.core.ParameterSource.COMMANDLINE:
+            flag = "--" + option.replace("_", "-")
+            raise click.UsageError(f"{flag} goes with --blend only", context)
+
+
+def _blend(
+    given: tuple[Path, ...],
+    members: "list[Member]",
+    kind: Any,
+    weight: float | None,
+    data_dir: Path | None,
+    device: Any,
+    pairs: dict[str, Any],
+) -> "Blend":
+    """Return the blend that `train --seeds` left in the folder, or without that and with --data-dir, fit one."""
+    from face3d_tune.data.face_data import load
+    from face3d_tune.refit import blend
+    from face3d_tune.refit.members import ABOUT
+
+    if data_dir is None and len(given) == 1 and (given[0] / ABOUT).is_file():
+        return blend.of_folder(given[0], kind, members, weight)
+    data = load(data_dir, **pairs)
+    for line in data.warnings:
+        say(f"warning: {line}", err=True)
+    return blend.of_data(kind, members, data, weight, device)
+
+
+def _recorded_scale(reading: "list[Predictor]", mixed: "Blend | None") -> float | None:
+    """Return the scale of the landmarks that the models record; None if they record none, or different ones."""
+    recorded = {each.landmark_scale for each in reading}
+    if mixed is not None and mixed.baseline.needs_landmarks:
+        recorded.add(mixed.landmark_scale)
+    return recorded.pop() if len(recorded) == 1 else None
+
+
+def _require_usable(out: Path, checkpoints: list[Path], folder: Path, force: bool) -> None:
     """Raise an error now, not after the last row, if the two files cannot be written or would replace an input."""
     from face3d_tune.data.files import FILES
     from face3d_tune.errors import ConfigError
@@ -86,7 +166,7 @@ def _require_usable(out: Path, checkpoint: Path, folder: Path, force: bool) -> N
         raise ConfigError(f"-o {out} does not end in .npy", f"-o {out}.npy")
     if not out.parent.is_dir():
         raise ConfigError(f"-o {out} cannot be used: there is no folder {out.parent}", "make the folder first")
-    inputs = [path.resolve() for path in (checkpoint, *(folder / name for name in FILES))]
+    inputs = [path.resolve() for path in (*checkpoints, *(folder / name for name in FILES))]
     written = (out, about_file(out))
     for path in written:
         if path.is_dir():

@@ -1,6 +1,6 @@
 """The guide's before/after table, with measured numbers, in 80 columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,8 +195,8 @@ def _candidates(found: Mapping[str, Any], enrolled: int | None) -> Table:
     return table
 
 
-def judged(found: Mapping[str, Any]) -> None:
-    """Print what `judge` found, to stdout: warnings, a table of all views, of each band and pooled, differences."""
+def judged(found: Mapping[str, Any], where: Container[str] = ("all", *YAW_BANDS, "pooled")) -> None:
+    """Print what `judge` found, to stdout: warnings, a table of some of all views, bands and pooled, differences."""
     console, gallery = results_console(), found["gallery"]
     for line in found["warnings"]:
         console.print(f"{line}\n", soft_wrap=True)
@@ -207,8 +207,10 @@ def judged(found: Mapping[str, Any]) -> None:
     for header in ("cosine", *recognised, "identity"):
         table.add_column(header, justify="right")
     bands = {f"|yaw| {label(band)}": band for band in YAW_BANDS}
-    for heading, where in {"all views": "all", **bands, "pooled": "pooled"}.items():
-        rows = [(row, _section(row["recognition"], where)) for row in found["rows"]]
+    for heading, section in {"all views": "all", **bands, "pooled": "pooled"}.items():
+        if section not in where:
+            continue
+        rows = [(row, _section(row["recognition"], section)) for row in found["rows"]]
         if any(rates["cosine"] is not None for _, rates in rows):  # else no view is in this band
             table.add_row(word(heading), style="italic")
         for row, rates in rows:
@@ -219,7 +221,9 @@ def judged(found: Mapping[str, Any]) -> None:
     console.print(f"galleries: the {gallery['judged']} people judged, and all {gallery['enrolled']} enrolled\n")
     console.print(table)
     console.print("\nTAR 1 %: the share accepted at FAR 1 %")
-    console.print("pooled: the mean of a person's predictions, as one query\n")
+    if "pooled" in where:
+        console.print("pooled: the mean of a person's predictions, as one query")
+    console.print()
     for each in found["differences"]:
         rate = "cosine" if each["rate"] == "cosine" else f"rank-1 {sizes[1]}"
         console.print(f"{each['of']}, {rate}: {confirmation.sentence(each, found['part'])}", soft_wrap=True)

@@ -1,6 +1,7 @@
 """`face3d-tune train`: one full training, kept on disk."""
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,18 @@ from face3d_tune.cli.options import (
 from face3d_tune.study.attrs import TrialAttr
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Literal
+
     from face3d_tune.cli.console import Console
     from face3d_tune.config import TrialConfig
     from face3d_tune.data.face_data import FaceData
+    from face3d_tune.device import Precision
+    from face3d_tune.executor.plan import Plan
     from face3d_tune.refit.full_training import Trained
+    from face3d_tune.refit.members import Members
+    from face3d_tune.refit.retrain import Job
+    from face3d_tune.training.base import EpochResult
 
 
 @click.command(
@@ -44,13 +53,23 @@ if TYPE_CHECKING:
     "--out",
     type=FILE_OR_FOLDER,
     metavar="DIR",
-    help="Folder to write to.  [default: trained/STUDY-trial-N or trained/PRESET]",
+    help="Folder to write to.  [default: trained/STUDY-trial-N or trained/PRESET; of an ensemble, that and -ensemble]",
 )
 @click.option("--force", is_flag=True, help="Overwrite an earlier training in that folder.")
 @click.option(
     "--epochs", type=click.IntRange(1), metavar="N", help="Maximum number of epochs.  [default: the trial's, or 100]"
 )
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Random seed.  [default: the trial's, or 42]")
+@click.option(
+    "--seeds",
+    "count",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Train an ensemble of N members: the same config with N seeds, the first of them --seed. An interrupted one "
+    "resumes with the members that are missing.",
+)
 @data_options
 @device_options
 @engine_option
@@ -64,6 +83,7 @@ def train(
     force: bool,
     epochs: int | None,
     seed: int | None,
+    count: int,
     data_dir: Path | None,
     device: str,
     amp: Any,
@@ -77,49 +97,127 @@ def train(
     from face3d_tune.device import choose_device, choose_precision, set_threads
     from face3d_tune.executor.plan import choose
     from face3d_tune.refit.full_training import FILES, train_fully
+    from face3d_tune.refit.members import ABOUT, Members, seeds_of
 
     if preset is not None and (study_name is not None or number is not None):
         raise click.UsageError("--preset goes without --study-name and --trial", click.get_current_context())
-    if preset is not None:
-        config, data, trial_seed, name, expected = _preset(preset, data_dir, **pairs)
-        its_engine = None
-    else:
-        config, data, trial_seed, name, expected, its_engine = _trial(storage, study_name, number, data_dir)
-    config = replace(config, epochs=epochs or config.epochs)
+    chosen = _preset(preset, data_dir, **pairs) if preset is not None else _trial(storage, study_name, number, data_dir)
+    config, data = replace(chosen.config, epochs=epochs or chosen.config.epochs), chosen.data
     if amp == "off":
         config = replace(config, use_mixed_precision=False)
-    out = out or Path("trained") / name
-    if not force and any((out / file).exists() for file in FILES):
+    out = out or Path("trained") / (chosen.name if count == 1 else f"{chosen.name}-ensemble")
+    taken = FILES if count > 1 else (*FILES, ABOUT, "member-1")  # an ensemble resumes
+    if not force and any((out / file).exists() for file in taken):
         raise click.UsageError(
             f"{out} holds an earlier training; use --force, or another --out", click.get_current_context()
         )
     _require_writable(out)
-    chosen = choose_device(device)
+    where = choose_device(device)
     if engine == "auto":
-        engine = its_engine or choose("auto", None, chosen, data, [config]).engine
-    set_threads(1 if engine == "batched" and chosen.type == "cpu" else None)
-    precision, notice = choose_precision(amp, chosen)
+        engine = chosen.engine or "auto"
+    plan = choose(engine, None, where, data, [config])
+    precision, notice = choose_precision(amp, where)
     console = Console(stderr=True, soft_wrap=True)
     for line in (*data.warnings, *([notice] if notice else [])):
         console.print(f"warning: {line}")
-    console.print(f"training {name} into {out} on {data.source}")
+    seed = chosen.seed if seed is None else seed
+    if count > 1:
+        members = Members(out, config, seeds_of(seed, count), data)
+        _train_members(console, members, replace(plan, slots=min(count, plan.slots)), precision, chosen, force)
+        return
+    set_threads(1 if plan.engine == "batched" and where.type == "cpu" else None)
+    console.print(f"training {chosen.name} into {out} on {data.source}")
     trained = _train_shown(
         console,
         lambda after_epoch: train_fully(
             config,
             data,
             out,
-            seed=trial_seed if seed is None else seed,
-            device=chosen,
+            seed=seed,
+            device=where,
             precision=precision,
-            engine=engine,
+            engine=plan.engine,
             after_epoch=after_epoch,
             notice=console.print,
         ),
         config.epochs,
     )
-    _print_result(data, trained, expected)
+    _print_result(data, trained, chosen)
     say(f"\nwrote {', '.join(str(out / file) for file in FILES)}")
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What to train: a trial or a preset."""
+
+    name: str
+    config: "TrialConfig"
+    data: "FaceData"
+    seed: int
+    expected: float | None = None  # cosine on validation people
+    engine: "Literal['plain', 'batched'] | None" = None  # that trained the trial
+    attrs: "Mapping[str, Any]" = field(default_factory=dict)  # of its study
+
+
+def _train_members(
+    console: "Console", members: "Members", plan: "Plan", precision: "Precision", chosen: _Chosen, force: bool
+) -> None:
+    """Train the members that are missing, with a line for each that ends; then print what the ensemble reaches."""
+    from face3d_tune.cli.table import judged
+    from face3d_tune.device import set_threads
+    from face3d_tune.refit.members import ABOUT
+
+    count = len(members.seeds)
+    if force:
+        members.remove()
+    missing = members.missing()
+    console.print(f"training {count} members of {chosen.name} into {members.folder} on {members.data.source}")
+    if len(missing) < count:
+        console.print(f"{count - len(missing)} of {count} members are there already")
+    if missing:
+        console.print(f"engine   {plan}")
+        set_threads(1 if plan.engine == "batched" else None)  # others train
+        _train_missing(console, members, plan, precision)
+    set_threads(None)
+    console.print("fitting ridge and kernel ridge")
+    result = members.judge(plan, chosen.attrs).to_dict()
+    judged(result, ("all",))
+    say("no test people were used; the weights of the blends were chosen on the people shown, which flatters them")
+    say(f"\nwrote {members.folder}: member-1 to member-{count}, ridge.npz, kernel.npz and {ABOUT}")
+
+
+def _train_missing(console: "Console", members: "Members", plan: "Plan", precision: "Precision") -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from face3d_tune.cli.progress import Interrupt
+
+    interrupt, missing, epochs = Interrupt(console), members.missing(), members.config.epochs
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    with interrupt.caught(), progress as bars:
+        bar, seen = bars.add_task(word("epochs"), total=len(missing) * epochs), dict.fromkeys(missing, 0)
+
+        def shown(number: int, epoch: int) -> None:
+            seen[number] = epoch
+            bars.update(bar, completed=sum(seen.values()))
+
+        def ended(number: int, trained: "Trained") -> None:
+            reached = f"cosine {trained.validation.cosine:.4f} (epoch {trained.best.epoch} of {trained.epochs_run})"
+            console.print(f"member {number} (seed {members.seeds[number - 1]}): {reached}")
+            shown(number, epochs)
+
+        def epoch(job: "Job", result: "EpochResult") -> None:
+            shown(job.number, result.epoch)
+            interrupt.check()
+
+        try:
+            members.train(plan, precision, ended, epoch)
+        except KeyboardInterrupt:
+            console.print(
+                f"{len(members.seeds) - len(members.missing())} of {len(members.seeds)} members are there already"
+            )
+            console.print("hint: run the same command to resume")
+            raise
 
 
 def _require_writable(out: Path) -> None:
@@ -132,10 +230,8 @@ def _require_writable(out: Path) -> None:
         raise ConfigError(f"--out {out} cannot be used: {nearest} {reason}", "name another folder with --out")
 
 
-def _preset(
-    name: str, data_dir: Path | None, layout: Any, **pairs: Any
-) -> tuple["TrialConfig", "FaceData", int, str, float | None]:
-    """Return what to train for a documented preset: config, data, seed, name, expected cosine."""
+def _preset(name: str, data_dir: Path | None, layout: Any, **pairs: Any) -> _Chosen:
+    """Return what to train for a documented preset."""
     from face3d_tune.config import DEFAULTS, resolve
     from face3d_tune.data.face_data import load
     from face3d_tune.errors import StudyError, did_you_mean
@@ -149,13 +245,11 @@ def _preset(
     if layout == "pose":
         values["use_spatial_attention"] = False  # this layout has no spatial attention
     config = resolve(values, feature_size=data.feature_size, epochs=DEFAULTS["epochs"], layout=layout)
-    return config, data, DEFAULT_SEED, name, None
+    return _Chosen(name, config, data, DEFAULT_SEED)
 
 
-def _trial(
-    storage: str, study_name: str | None, number: int | None, data_dir: Path | None
-) -> tuple["TrialConfig", "FaceData", int, str, float | None, str]:
-    """Return the same for a trial, and the engine that trained it; pairs and layout are those of its study."""
+def _trial(storage: str, study_name: str | None, number: int | None, data_dir: Path | None) -> _Chosen:
+    """Return the same for a trial; pairs and layout are those of its study."""
     import optuna
 
     from face3d_tune.storage.database import Storage
@@ -171,7 +265,7 @@ def _trial(
     trial, data = stored.trial, study_data(stored.study, stored.study_attrs, data_dir)
     name = f"{stored.study}-trial-{trial.number}"
     attrs = trial.user_attrs
-    engine = TrialAttr.engine.get(attrs, "plain")  # an older study, from before the batched engine
+    engine: Any = TrialAttr.engine.get(attrs, "plain")  # an older study, from before the batched engine
     expected = kept_cosine(trial)
     if (folds := folds_of(stored.study_attrs)) > 1:
         reached = "" if expected is None else f", {expected:.4f},"
@@ -180,7 +274,8 @@ def _trial(
             err=True,
         )
         expected = None
-    return repeatable_config(trial), data, TrialAttr.seed.get(attrs, 42), name, expected, engine
+    config, seed = repeatable_config(trial), TrialAttr.seed.get(attrs, 42)
+    return _Chosen(name, config, data, seed, expected, engine, stored.study_attrs)
 
 
 def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":
@@ -188,7 +283,6 @@ def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from face3d_tune.cli.progress import Interrupt
-    from face3d_tune.training.base import EpochResult
 
     interrupt = Interrupt(console)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
@@ -198,7 +292,7 @@ def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":
     ):
         task = bars.add_task("", total=epochs)
 
-        def after_epoch(result: EpochResult) -> None:
+        def after_epoch(result: "EpochResult") -> None:
             losses = f"{result.train_loss:.4f} / {result.val_loss:.4f}"
             rate = None if result.recognition is None else result.recognition.all.rank1_enrolled
             named = "" if rate is None else f"  rank-1 {rate:.3f}"
@@ -212,7 +306,7 @@ def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":
     return trained
 
 
-def _print_result(data: "FaceData", trained: "Trained", expected: float | None) -> None:
+def _print_result(data: "FaceData", trained: "Trained", chosen: _Chosen) -> None:
     """Print the result on the validation people, beside the no-model baseline; no test people."""
     from face3d_tune.cli.console import Table
     from face3d_tune.cli.table import add_band_columns, bands, results_console
@@ -230,34 +324,28 @@ def _print_result(data: "FaceData", trained: "Trained", expected: float | None) 
         f"{trained.validation.cosine:.4f}",
         *bands(trained.validation.cosine_by_yaw),
     )
-    warning, recognised = _recognised(data, trained)
+    warning, recognised = _recognised(data, trained, chosen.attrs)
     if warning:
         say(f"{warning}\n")
     results_console().print(table)
     say(recognised)
     say(f"kept epoch {trained.best.epoch} of {trained.epochs_run}")
-    if expected is not None:
+    if (expected := chosen.expected) is not None:
         same = abs(trained.validation.cosine - expected) < 5e-5
         say(f"the study's trial reached {expected:.4f} on validation{': the same' if same else ''}")
     say("no test people were used; `face3d-tune confirm` evaluates the best trials on them")
 
 
-def _recognised(data: "FaceData", trained: "Trained") -> tuple[str | None, str]:
+def _recognised(data: "FaceData", trained: "Trained", attrs: "Mapping[str, Any]") -> tuple[str | None, str]:
     """Return the sentence on a model that only raises the cosine, or None, and a line with rank-1 of all enrolled."""
     from face3d_tune.analysis.recognising import only_raises_cosine
     from face3d_tune.refit import baselines
-    from face3d_tune.training.recognition import Gallery
 
-    gallery = Gallery(data, "validation")
-    simple = {
-        name: gallery.scores(each.predict(data, "validation")).summary().all
-        for name, each in baselines.fit(data).items()
-    }
     assert trained.validation.recognition is not None, "an evaluation has it"
-    model = trained.validation.recognition.all
-    reached = {name: (rates.cosine, rates.rank1_enrolled) for name, rates in simple.items()}
+    enrolled, model = trained.validation.recognition.enrolled, trained.validation.recognition.all
+    reached = baselines.reached(data, attrs)
     sentence = only_raises_cosine(model.cosine, model.rank1_enrolled, reached)
     names = {"no model": "without a model"}
-    beside = "".join(f"; {names.get(name, name)} {rates.rank1_enrolled:.3f}" for name, rates in simple.items())
-    line = f"rank-1 among {gallery.enrolled} enrolled {model.rank1_enrolled:.3f}{beside}"
+    beside = "".join(f"; {names.get(name, name)} {rank1:.3f}" for name, (_, rank1) in reached.items())
+    line = f"rank-1 among {enrolled} enrolled {model.rank1_enrolled:.3f}{beside}"
     return sentence and f"The checkpoint {sentence}.", line

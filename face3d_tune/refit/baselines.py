@@ -5,10 +5,13 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from face3d_tune.analysis import recognising
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.data.pairs import Part
 from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.trials import folds_of
 from face3d_tune.training import kernel_ridge, ridge
+from face3d_tune.training.recognition import Gallery
 
 Blended = Literal["ridge", "kernel"]  # a baseline that a blend may have, as options name it
 NAMES: Mapping[Blended, str] = {"ridge": "ridge", "kernel": "kernel ridge"}
@@ -46,3 +49,17 @@ def fit_one(
         return ridge.fit(data, StudyAttr.ridge_penalty.get(attrs))
     stored = StudyAttr.kernel_ridge_choice.get(attrs)
     return kernel_ridge.fit(data, None if stored is None else kernel_ridge.Choice.of(stored))
+
+
+def reached(data: FaceData, attrs: Mapping[str, Any]) -> dict[str, tuple[float | None, float | None]]:
+    """Return cosine and rank-1 among everyone enrolled that each method reaches on the validation people, by name.
+
+    A study on these data and their ordinary split has stored them in its `attrs`; else the methods are fitted.
+    """
+    stored = recognising.of_baselines(attrs) if folds_of(attrs) == 1 else {}
+    if stored.keys() >= {"no model", *NAMES.values()}:
+        return {name: (each["all"]["cosine"], each["all"]["rank1_enrolled"]) for name, each in stored.items()}
+    gallery = Gallery(data, "validation")
+    scores = {name: gallery.scores(each.predict(data, "validation")) for name, each in fit(data, attrs).items()}
+    rates = {name: each.summary().all for name, each in scores.items()}
+    return {name: (each.cosine, each.rank1_enrolled) for name, each in rates.items()}

@@ -98,10 +98,18 @@ class Confirmation:
         """Return the missing trainings by round, then by seed, so that an early end treats all candidates alike."""
         return [job for job in self.jobs if job.key not in self.records]
 
-    def train(self, plan: Plan, precision: Precision, ended: Callable[[Job, Record], object], epoch: Epoch) -> None:
+    def train(
+        self,
+        plan: Plan,
+        precision: Precision,
+        ended: Callable[[Job, Record], object],
+        epoch: Epoch,
+        keep: Callable[[Job, Kept], object] = lambda job, kept: None,
+    ) -> None:
         """Train what is missing and store each training as it ends; `epoch` may raise to end them all.
 
-        Raises TrainingError if a training fails for another reason than divergence.
+        `keep` gets each training that has not diverged, before it is stored. Raises TrainingError if a training fails
+        for another reason than divergence.
         """
         for place, data in enumerate(self._rounds):
             jobs = [job for job in self.missing if job.round == place]
@@ -109,6 +117,8 @@ class Confirmation:
                 continue
             with closing(retrain(jobs, data, plan, precision, epoch)) as trainings:
                 for job, given in trainings:
+                    if not isinstance(given, str):
+                        keep(job, given)
                     record = {"error": given} if isinstance(given, str) else _record(job, given, data, plan)
                     self._store(job, record)
                     ended(job, record)

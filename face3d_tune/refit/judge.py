@@ -133,10 +133,10 @@ def judge(
         require_fit(each, data)
     units = [each.pose_unit or unit or likely_unit(each, data) for each in predictors]
 
-    def predictions(of: Part) -> list[NDArray[np.float32]]:
-        return [predict(each, data, data.parts[of], own) for each, own in zip(predictors, units, strict=True)]
+    def made(of: Part) -> list[NDArray[np.float32]]:
+        return [predictions(each, data, of, own) for each, own in zip(predictors, units, strict=True)]
 
-    gallery, members = Gallery(data, part, device), predictions(part)
+    gallery, members = Gallery(data, part, device), made(part)
     fitted = fit(data) if fitted is None else fitted
     names = [str(each.path) for each in predictors] if names is None else names
     rows = [Row(name, "baseline", gallery.scores(each.predict(data, part))) for name, each in fitted.items()]
@@ -146,7 +146,7 @@ def judge(
     ]
     if len(members) > 1:
         rows.append(Row(f"ensemble of {len(members)}", "ensemble", gallery.scores(ensemble.average(members))))
-    judging = members if part == "validation" or not blends else predictions("validation")
+    judging = members if part == "validation" or not blends else made("validation")
     for name in map(NAMES.__getitem__, blends):
         weight = ensemble.choose_weight(judging, fitted[name].predict(data, "validation"), data, device)
         blended = gallery.scores(ensemble.blend(members, fitted[name].predict(data, part), weight))
@@ -192,6 +192,14 @@ def require_fit(predictor: Predictor, data: FaceData) -> None:
             f"{data.feature_size}",
             "give data of the network that the model was trained on",
         )
+
+
+def predictions(predictor: Predictor, data: FaceData, part: Part, unit: PoseUnit) -> NDArray[np.float32]:
+    """Predict the frontal embedding of each pair of a part, [pairs, F], unit length; `unit` is that of the poses.
+
+    Raises CheckpointError if a prediction has no direction.
+    """
+    return predict(predictor, data, data.parts[part], unit)
 
 
 def predict(predictor: Predictor, data: FaceData, pairs: NDArray[np.int64], unit: PoseUnit) -> NDArray[np.float32]:

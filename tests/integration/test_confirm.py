@@ -90,7 +90,8 @@ def done(tmp_path_factory, sixty):
     """A search, and a confirmation of its best two trials. Do not change it."""
     place = searched(tmp_path_factory.mktemp("done"), sixty)
     shutil.copy(place.folder / "studies.db", place.folder / "before.db")
-    place.answer = place.confirm()
+    place.kept = tmp_path_factory.mktemp("kept") / "ensembles"  # elsewhere, so that copies of the place are small
+    place.answer = place.confirm("--keep", place.kept)
     assert place.answer.code == 0, place.answer.err
     return place
 
@@ -250,6 +251,38 @@ def test_json_is_what_is_stored(place):
     said = json.loads(answer.out)
     assert said.pop("study") == "quick"
     assert said == place.attrs["confirmation"]
+
+
+# With --keep
+
+
+def test_every_training_is_kept_and_the_winner_is_an_ensemble_for_a_blend(done, tmp_path):
+    winner = done.attrs["confirmation"]["winner"]
+    names = [row["name"].replace(" ", "-") for row in done.attrs["confirmation"]["candidates"]]
+    assert sorted(path.name for path in done.kept.iterdir()) == sorted(names)
+    cosines = {record["seed"]: [] for record in done.trainings.values()}
+    for name in names:
+        for place in sorted((done.kept / name).glob("member-*")):
+            history = json.loads((place / "history.json").read_text(encoding="utf-8"))
+            cosines[history["seed"]].append(history["epochs"][history["best_epoch"] - 1]["val_cosine"])
+            assert (place / "best_model.pth").is_file()
+    for seed, kept in cosines.items():
+        assert sorted(kept) == sorted(each["validation"] for each in done.trainings.values() if each["seed"] == seed)
+    (about,) = done.kept.rglob("ensemble.json")
+    assert about.parent.name == winner["name"].replace(" ", "-")
+    assert re.search(r"^keep     10 checkpoints in .*ensembles, \d+ MB$", done.answer.err, re.M)
+    assert f"kept the winner as an ensemble of 2 in {about.parent}" in done.answer.err
+    words = ("--blend", "ridge", "--device", "cpu")
+    answer = call("predict", about.parent, done.data, "-o", tmp_path / "frontal.npy", *words, cwd=tmp_path)
+    assert answer.code == 0, answer.err
+    assert np.load(tmp_path / "frontal.npy").shape == (300, 8)
+
+
+def test_trainings_that_are_stored_without_a_checkpoint_are_counted_and_not_repeated(place):
+    answer = place.confirm("--keep", "later")
+    assert "keep     0 checkpoints in later, 0 MB\n" in answer.err
+    assert "note: 10 trainings are stored without a checkpoint, and are not trained again for one\n" in answer.err
+    assert list((place.folder / "later").iterdir()) == []
 
 
 # Again
@@ -464,6 +497,8 @@ def test_a_study_with_presets_only_has_nothing_to_confirm(tmp_path, sixty):
         (("--rotate", "2"), "2 rotations are too few: one block of people judges, one validates"),
         (("--rotate", "61"), "61 rotations need 61 people; here are 60"),
         (("--rotate", "many"), "'many' is not a valid integer"),
+        (("--rotate", "5", "--keep", "kept"), "--keep goes without --rotate: each rotation trains on other people"),
+        (("--keep", "studies.db"), "--keep studies.db cannot be used: "),
     ],
 )
 def test_bad_input_is_one_line_and_stores_nothing(done, words, said):

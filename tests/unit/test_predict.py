@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 import torch
 from command_line import call
-from fake_data import write_data
+from fake_data import unit, write_data
 from reference_model import ReferenceModel
 from trained import trained
 
 from face3d_tune import __version__
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.convert import convert
+from face3d_tune.data.face_data import load
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.data.views import read_views
-from face3d_tune.training import predictor
+from face3d_tune.executor.plan import Plan
+from face3d_tune.refit.members import Members, seeds_of
+from face3d_tune.training import kernel_ridge, predictor, ridge
 from face3d_tune.training.base import PairTensors
 from face3d_tune.training.checkpoint_file import checkpoint_args
 
@@ -362,3 +365,122 @@ def test_embeddings_stay_on_the_disk_until_their_rows_are_used(folder, data):
     views = read_views(folder / "files", with_landmarks=True)
     assert isinstance(views.features, np.memmap)
     assert np.array_equal(views.rows(slice(3, 5)), data.video_features[3:5])
+
+
+# Ensembles and blends
+
+
+def together(rows, others=(), weight=0.0, simple=None):
+    mean = sum([rows, *others]) / (1 + len(others))
+    return unit((1 - weight) * mean + weight * simple) if simple is not None else unit(mean)
+
+
+def test_several_checkpoints_predict_the_mean_of_their_unit_predictions(folder, data):
+    paths = checkpoint(folder, data), checkpoint(folder, data, POSE, "other.pth")  # another layout, another unit
+    answer = call("predict", *paths, "files", "-o", "frontal.npy", cwd=folder)
+    assert answer.code == 0, answer.err
+    wanted = together(expected(data), [expected(data, POSE)])
+    np.testing.assert_allclose(np.load(folder / "frontal.npy"), wanted, rtol=0, atol=1e-6)
+    about = json.loads((folder / "frontal.json").read_text(encoding="utf-8"))
+    assert [each["path"] for each in about["checkpoints"]] == [str(path) for path in paths]
+    assert [each["model_input"]["pose_unit"] for each in about["checkpoints"]] == ["degrees", "radians"]
+    assert {"checkpoint", "model_input", "blend"}.isdisjoint(about)
+
+
+@pytest.mark.parametrize(("kind", "method"), [("ridge", ridge), ("kernel", kernel_ridge)])
+def test_a_blend_takes_a_baseline_fitted_on_training_people_with_the_weight_that_judge_chooses(
+    folder, data, kind, method
+):
+    checkpoint(folder, data)
+    checkpoint(folder, data, POSE, "other.pth")
+    models, data_dir = ("best_model.pth", "other.pth"), ("--data-dir", data.source)
+    judged = call("judge", *models, *data_dir, "--blend", kind, "--json", cwd=folder)
+    weight = json.loads(judged.out)["rows"][-1]["weight"]
+    answer = call("predict", *models, "files", "-o", "frontal.npy", "--blend", kind, *data_dir, cwd=folder)
+    assert answer.code == 0, answer.err
+    name = "kernel ridge" if kind == "kernel" else kind
+    assert answer.out.startswith(f"blended with {name}, weight {weight:.2f} (as validation people chose)\n")
+    of_all = replace(data, parts={"train": data.parts["train"], "test": all_pairs(data)})
+    wanted = together(expected(data), [expected(data, POSE)], weight, method.fit(of_all).predict(of_all, "test"))
+    np.testing.assert_allclose(np.load(folder / "frontal.npy"), wanted, rtol=0, atol=1e-6)
+    held = json.loads((folder / "frontal.json").read_text(encoding="utf-8"))["blend"]
+    source = {"source": data.source, "fingerprint": data.fingerprint()}
+    assert held == {
+        "baseline": name,
+        "weight": weight,
+        "fitted": {"data": source},
+        "weight_chosen": {"data": source, "people": 3},
+    }
+
+
+def all_pairs(data):
+    """A pair for each row of the video file, in its order."""
+    pairs = np.concatenate([*data.parts.values()])
+    return pairs[np.argsort(pairs[:, 1])]
+
+
+def test_a_given_weight_needs_no_validation_people_of_the_same_data(folder, data, tmp_path):
+    checkpoint(folder, data)
+    write_data(tmp_path / "elsewhere", seed=1)
+    words = ("--blend", "ridge", "--data-dir", "elsewhere")
+    refused = predict(folder, *words)
+    assert refused.code == 2
+    error, hint = refused.err.splitlines()
+    assert error.startswith("error: best_model.pth was trained on other data, or another split or limits")
+    assert hint == ("hint: give those of its training with --data-dir, --split, --min-yaw and --max-yaw, or a --weight")
+    answer = predict(folder, *words, "--weight", "0.5")
+    assert answer.out.startswith("blended with ridge, weight 0.50 (as given)\n")
+    assert json.loads((folder / "frontal.json").read_text(encoding="utf-8"))["blend"]["weight_chosen"] is None
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory, data_folder):
+    """The folder of an ensemble of two. Do not change it."""
+    made = Members(tmp_path_factory.mktemp("kept"), POSE, seeds_of(1, 2), load(data_folder))
+    plan = Plan("plain", 1, CPU, "")
+    made.train(plan, "off", lambda number, trained: None, lambda job, result: None)
+    made.judge(plan, {})
+    return made.folder
+
+
+def test_the_folder_of_an_ensemble_needs_no_training_data_for_a_blend(folder, kept, data):
+    both = {}
+    for words in ((), ("--data-dir", data.source)):
+        answer = call("predict", kept, "files", "-o", "f.npy", "--force", "--blend", "kernel", *words, cwd=folder)
+        assert answer.code == 0, answer.err
+        both[words] = np.load(folder / "f.npy"), json.loads((folder / "f.json").read_text(encoding="utf-8"))["blend"]
+    (stored, about), (fitted, again) = both.values()
+    np.testing.assert_allclose(stored, fitted, rtol=0, atol=1e-5)
+    assert about["weight"] == again["weight"]
+    assert about["weight_chosen"] == again["weight_chosen"]
+    assert about["fitted"]["sha256"] == hashlib.sha256((kept / "kernel.npz").read_bytes()).hexdigest()
+
+
+def test_a_folder_that_changed_since_its_weights_were_chosen_is_refused(folder, kept):
+    words = ("-o", "f.npy", "--blend", "ridge")
+    for change, said in (
+        (
+            lambda place: (place / "member-2" / "best_model.pth").unlink(),
+            "has other members than its ensemble.json names",
+        ),
+        (lambda place: shutil.copy(place / "kernel.npz", place / "ridge.npz"), "ridge.npz is not the file that"),
+        (lambda place: (place / "ensemble.json").write_text("{}"), "ensemble.json has no 'baselines'"),
+        (lambda place: (place / "ensemble.json").write_text("["), "ensemble.json cannot be read: "),
+    ):
+        shutil.rmtree(folder / "copy", ignore_errors=True)
+        shutil.copytree(kept, folder / "copy")
+        change(folder / "copy")
+        answer = call("predict", "copy", "files", *words, cwd=folder)
+        assert answer.code == 2
+        error, hint = answer.err.splitlines()
+        assert said in error
+        assert hint.endswith("give the training data with --data-dir")
+        assert not (folder / "f.npy").exists()
+
+
+@pytest.mark.parametrize("words", [("--weight", "0.5"), ("--data-dir", "files"), ("--min-yaw", "3")])
+def test_what_belongs_to_a_blend_is_refused_without_one(folder, data, words):
+    checkpoint(folder, data)
+    answer = predict(folder, *words)
+    assert answer.code == 2
+    assert f"{words[0]} goes with --blend only" in answer.err
