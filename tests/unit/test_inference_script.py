@@ -236,7 +236,10 @@ def row_of(number, value):
 
 
 DAMAGED = [
-    (lambda folder: (folder / "files/video_feature.npy").unlink(), "No such file or directory: 'files/video_feature"),
+    (
+        lambda folder: (folder / "files/video_feature.npy").unlink(),
+        "video_feature.npy cannot be used: No such file",
+    ),
     (lambda folder: (folder / "files/video_feature.npy").write_bytes(b"no"), "holds no array of numbers; write it ag"),
     (
         spoiled("video_feature.npy", lambda array: array[:, :8]),
@@ -252,7 +255,10 @@ DAMAGED = [
     (said(lambda it: it.update(poses=(np.array(it["poses"]) / 57.3).tolist())), 'look like radians; add "pose_unit"'),
     (said(lambda it: it["landmarks_3d_original"].__setitem__(1, [[0, 0, 0]])), "landmarks_3d_original: expected 5 x 3"),
     (lambda folder: (folder / "out/member-1.pth").write_bytes(b"no"), "member-1.pth is damaged; copy or export the fo"),
-    (lambda folder: (folder / "out/config.json").unlink(), "No such file or directory"),
+    (
+        lambda folder: (folder / "out/config.json").unlink(),
+        "config.json cannot be used: No such file or directory",
+    ),
     (lambda folder: (folder / "frontal.npy").touch(), "frontal.npy exists already; name another file with -o, or over"),
 ]
 
@@ -267,6 +273,14 @@ def test_what_cannot_be_used_is_one_line_that_says_what_to_do(folder, monkeypatc
     assert line.startswith("error: ")
     assert message in line
     assert not (folder / "frontal.npy.partial").exists()
+
+
+def test_a_device_that_is_not_there_is_one_line(folder, monkeypatch, capsys):
+    code, printed = run(monkeypatch, capsys, "files", "-o", "frontal.npy", "--device", "teapot")
+    assert code == 2
+    (line,) = printed.err.splitlines()
+    assert line.startswith("error: --device teapot cannot be used (")
+    assert line.endswith("; try --device cpu")
 
 
 def test_a_missing_scale_is_named_if_neither_the_data_nor_the_training_has_one(tmp_path, folder, monkeypatch, capsys):

@@ -208,18 +208,33 @@ def main() -> None:
     try:
         if given.out.exists() and not given.force:
             raise InputError(f"{given.out} exists already; name another file with -o, or overwrite it with --force")
-        predictor = Predictor(device=given.device)
+        predictor = Predictor(device=_usable(given.device))
         features, landmarks, degrees = read_views(given.folder, predictor)
         out = np.lib.format.open_memmap(partial, "w+", np.dtype("<f4"), features.shape)
         predictor.predict(features, landmarks, degrees, out)
         rows, numbers = out.shape
         del out, features  # Windows renames no open file
         partial.replace(given.out)
-    except (InputError, OSError, RuntimeError) as error:
+    except (InputError, OSError) as error:
         partial.unlink(missing_ok=True)
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+        print(f"error: {_line(error)}", file=sys.stderr)
         sys.exit(2)
     print(f"wrote {given.out}: {rows} rows of {numbers} numbers, each row of length 1")
+
+
+def _line(error: InputError | OSError) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} cannot be used: {error.strerror}; correct its path or rights"
+    return str(error)
+
+
+def _usable(device: str) -> str:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {device} cannot be used ({reason}); try --device cpu") from error
+    return device
 
 
 def _intact(folder: Path, about: Mapping[str, Any]) -> Path:
