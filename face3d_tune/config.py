@@ -12,6 +12,7 @@ from face3d_tune.errors import ConfigError
 Layout = Literal["keypoint", "pose"]
 PoseUnit = Literal["degrees", "radians"]
 LossType = Literal["combined", "mse", "cosine"]
+InputsName = Literal["view", "ridge", "kernel"]
 OptimizerName = Literal["adamw", "adam"]
 SchedulerType = Literal["plateau", "cosine"]
 
@@ -24,7 +25,7 @@ class About:
     above: float | None = None  # instead of `low`: every value is above it
     high: float | None = None  # the greatest value
     below: float | None = None  # instead of `high`: every value is below it
-    structure: bool = False  # decides shape, type or kernel of a tensor, so that trainings share it or no batch
+    structure: bool = False  # decides shape, type, kernel or rows of a tensor, so that trainings share it or no batch
     optional: bool = False  # a script without such a flag trains as the default says
     ours: bool = False  # no known copy of the script has such a flag, so one of that name may mean something else
     later: bool = False  # older versions had no such field; they trained as the default says
@@ -68,6 +69,7 @@ class TrialConfig:
     use_spatial_attention: bool = field(default=False, metadata=_about(structure=True, optional=True))  # keypoint only
     use_pose_attention: bool = field(default=False, metadata=_about(structure=True, optional=True))
     pose_unit: PoseUnit = "degrees"
+    inputs: InputsName = field(default="view", metadata=_extra(structure=True))  # in place of the view's embedding
     batch_size: int = field(default=32, metadata=_about(low=2, structure=True))  # batch normalisation needs two
     epochs: int = field(default=100, metadata=_about(low=1))
     lr: float = field(default=1e-4, metadata=_about(above=0))

@@ -9,7 +9,7 @@ import click
 from face3d_tune.cli.base import Group, example
 from face3d_tune.cli.language import padded, say, word
 from face3d_tune.cli.options import FILE_OR_FOLDER, Choice, pair_options
-from face3d_tune.errors import DataError
+from face3d_tune.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from face3d_tune.data.face_data import FaceData
@@ -59,20 +59,49 @@ def sample(folder: Path) -> None:
     say(f"wrote the six files of faces160 to {folder}")
 
 
-@data.command(epilog=example("face3d-tune data convert path/to/files path/to/copy --pose-unit radians"))
+@data.command(
+    epilog=example(
+        "face3d-tune data convert path/to/files path/to/copy --pose-unit radians\n"
+        "face3d-tune data convert path/to/files path/to/copy --inputs ridge --pose-unit radians"
+    )
+)
 @click.argument("folder", metavar="DIR", type=FILE_OR_FOLDER)
 @click.argument("out", metavar="OUT", type=FILE_OR_FOLDER)
-@click.option("--pose-unit", type=UNITS, required=True, help="Unit of the poses in the copy, which records it.")
+@click.option("--pose-unit", type=UNITS, help="Unit of the poses in the copy, which records it.")
 @click.option(
     "--from", "unit_if_unrecorded", type=UNITS, help="Unit of the poses in DIR, if its files do not record it."
 )
-def convert(folder: Path, out: Path, pose_unit: Any, unit_if_unrecorded: Any) -> None:
-    """Copy DIR to OUT with the poses in degrees or radians."""
+@click.option(
+    "--inputs",
+    type=Choice(["ridge", "kernel"]),
+    help="Baseline whose outputs replace the embeddings of the views; OUT/baseline.npz is the fitted baseline.",
+)
+@pair_options
+def convert(folder: Path, out: Path, pose_unit: Any, unit_if_unrecorded: Any, inputs: Any, **selection: Any) -> None:
+    """Copy DIR to OUT with other poses or other embeddings of the views.
+
+    The poses are in degrees or radians. --inputs fits a baseline to the training people, whom the other options choose
+    as they do for a search.
+    """
     from face3d_tune.data.convert import convert as write_copy
 
-    old_unit = write_copy(folder, out, unit=pose_unit, unit_if_unrecorded=unit_if_unrecorded)
-    change = f"still in {pose_unit}" if old_unit == pose_unit else f"from {old_unit} to {pose_unit}"
-    say(f"wrote {out}: poses {change}, pose_unit recorded")
+    if pose_unit is None and inputs is None:
+        raise ConfigError("convert changes nothing without --pose-unit or --inputs", "give one of them, or both")
+    if inputs is None:
+        old_unit = write_copy(folder, out, unit=pose_unit, unit_if_unrecorded=unit_if_unrecorded)
+    else:
+        from face3d_tune.refit.baselines import NAMES
+        from face3d_tune.training import inputs as training_inputs
+
+        if unit_if_unrecorded is not None:
+            raise ConfigError(
+                "--inputs takes no --from", "first record the unit with --from and --pose-unit, in another copy"
+            )
+        old_unit = training_inputs.write_copy(folder, out, inputs, unit=pose_unit, **selection)
+        say(f"wrote {out}: embeddings of the views are the outputs of {NAMES[inputs]}, which baseline.npz holds")
+    if pose_unit is not None:
+        change = f"still in {pose_unit}" if old_unit == pose_unit else f"from {old_unit} to {pose_unit}"
+        say(f"wrote {out}: poses {change}, pose_unit recorded")
 
 
 def _describe(data: "FaceData") -> None:

@@ -12,6 +12,7 @@ from face3d_tune.cli.language import say
 from face3d_tune.cli.options import (
     FILE_OR_FOLDER,
     Choice,
+    baseline_option,
     blend_option,
     data_options,
     inference_device_option,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     help="Unit of the poses at the input of a model whose checkpoint records none.  [default: the better one on "
     "training people]",
 )
+@baseline_option
 @blend_option
 @storage_option
 @data_options
@@ -56,6 +58,7 @@ def judge(
     checkpoints: tuple[Path, ...],
     part: Any,
     unit: Any,
+    baseline: Path | None,
     blend: Any,
     storage: str,
     data_dir: Path | None,
@@ -72,13 +75,14 @@ def judge(
     from face3d_tune.refit.judge import judge as judged_by
     from face3d_tune.script.earlier_run import find
     from face3d_tune.storage.database import Storage
-    from face3d_tune.training import predictor
+    from face3d_tune.training import baseline_file, predictor
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place, chosen = Storage.parse(storage), choose_device(device)
     counted = part == "test" and place.holds_studies()  # now, not after the evaluation, if the database is away
     set_threads(None)
-    models = [predictor.read(path, chosen) for path in find(checkpoints)]
+    given = None if baseline is None else baseline_file.load(baseline)
+    models = [predictor.read(path, chosen, given) for path in find(checkpoints)]
     data = load(data_dir, **pairs)
     for line in data.warnings:
         say(f"warning: {line}", err=True)

@@ -133,6 +133,14 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+baseline_option = click.option(
+    "--baseline",
+    type=FILE_OR_FOLDER,
+    metavar="FILE.npz",
+    help="Baseline whose outputs a script's model was trained on: the file of `data convert --inputs`. Checkpoints of "
+    "this program hold theirs.",
+)
+
 blend_option = click.option(
     "--blend",
     type=Choice(["ridge", "kernel"]),

@@ -11,6 +11,7 @@ from face3d_tune.cli.options import (
     FILE_OR_FOLDER,
     Choice,
     Number,
+    baseline_option,
     blend_option,
     data_options,
     inference_device_option,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     help="Factor of landmarks_3d_original.  [default: standard_scale of DIR/front_metadata.json; without that file, "
     "the checkpoint's]",
 )
+@baseline_option
 @blend_option
 @click.option(
     "--weight",
@@ -75,6 +77,7 @@ def predict(
     force: bool,
     unit: Any,
     scale: float | None,
+    baseline: Path | None,
     blend: Any,
     weight: float | None,
     data_dir: Path | None,
@@ -85,7 +88,7 @@ def predict(
     from face3d_tune.data.views import read_views
     from face3d_tune.device import choose_device, device_name, set_threads
     from face3d_tune.script.earlier_run import find
-    from face3d_tune.training import predictor
+    from face3d_tune.training import baseline_file, predictor
     from face3d_tune.training.prediction_file import Member, about_file, check_fits, write
 
     _require_blend(blend)
@@ -93,10 +96,11 @@ def predict(
     _require_usable(out, paths, folder, force)
     chosen = choose_device(device)
     set_threads(None)
-    models = [predictor.read(path, chosen) for path in paths]
+    given = None if baseline is None else baseline_file.load(baseline)
+    models = [predictor.read(path, chosen, given) for path in paths]
     of_views = [Member(each, unit or each.pose_unit or "degrees") for each in models]
     mixed = None if blend is None else _blend(checkpoints, of_views, blend, weight, data_dir, chosen, pairs)
-    reading = [each for each in models if each.layout == "keypoint"]
+    reading = [each for each in models if each.needs_landmarks]
     views = read_views(
         folder,
         with_landmarks=bool(reading) or (mixed is not None and mixed.baseline.needs_landmarks),

@@ -30,10 +30,18 @@ def write_sample(folder: Path) -> None:
     _write(folder, _contents(None))
 
 
-def convert(source: Path, out: Path, *, unit: PoseUnit, unit_if_unrecorded: PoseUnit | None = None) -> PoseUnit:
+def convert(
+    source: Path,
+    out: Path,
+    *,
+    unit: PoseUnit | None,
+    unit_if_unrecorded: PoseUnit | None = None,
+    instead: Mapping[str, bytes] | None = None,
+) -> PoseUnit:
     """Copy the files in `source` to `out` with their poses in `unit`, and record the unit in both metadata files.
 
-    Returns the unit that the poses had. Everything else stays as it is.
+    With None the poses stay as they are. The files of `instead`, by name, replace those in `source` or are added.
+    Everything else stays as it is. Returns the unit that the poses had.
 
     Raises DataError, and writes nothing, if `source` has an error or records another unit than `unit_if_unrecorded`.
     The same holds if it records none and looks like radians, or if `out` has one of the files already.
@@ -46,10 +54,11 @@ def convert(source: Path, out: Path, *, unit: PoseUnit, unit_if_unrecorded: Pose
         raise DataError(f"{source} records its poses in {recorded}, not {unit_if_unrecorded}", "leave out --from")
     old_unit: PoseUnit = recorded or unit_if_unrecorded or "degrees"
     contents = {file: read_bytes(source, file) for file in FILES}
-    for file in contents:
-        if file.endswith(".json"):
-            contents[file] = _rescale(contents[file], old_unit, unit)
-    _write(out, contents)
+    if unit is not None:
+        for file in contents:
+            if file.endswith(".json"):
+                contents[file] = _rescale(contents[file], old_unit, unit)
+    _write(out, {**contents, **(instead or {})})
     return old_unit
 
 

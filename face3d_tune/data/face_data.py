@@ -42,7 +42,7 @@ NO_SPLIT_WARNING = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, weakref_slot=True, kw_only=True, eq=False)
 class FaceData:
     """Valid data, ready to train on. A pair is (front row, video row) of one person."""
 

@@ -26,6 +26,7 @@ from face3d_tune.storage.artifacts import Artifacts, best_weights, study_folder
 from face3d_tune.training import checkpoint_file
 from face3d_tune.training.base import EpochResult, Training, best_epoch, precision_for
 from face3d_tune.training.checkpoint_file import checkpoint_args
+from face3d_tune.training.inputs import BASELINE
 
 _TROUBLE = (ArtifactError, RuntimeError, MemoryError)  # torch reports a lack of memory as RuntimeError
 _PAUSE = 30.0  # seconds without another try after a failed save, which may itself have taken long
@@ -212,6 +213,7 @@ def in_users_format(
     until = history[: best.epoch]
     groups = [{**group, "lr": best.next_lr} for group in snapshot["optimizer"]["param_groups"]]
     return {
+        **{name: snapshot[name] for name in (BASELINE,) if name in snapshot},
         "epoch": best.epoch - 1,  # from 0 there
         "model_state_dict": dict(weights),
         "optimizer_state_dict": {"state": {}, "param_groups": groups},

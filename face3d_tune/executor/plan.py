@@ -57,7 +57,8 @@ def choose(
 ) -> Plan:
     """Choose a plan; `slots` None fits their number to the largest config that the search may try.
 
-    A process holds the pairs once for every fold. Raises ConfigError for slots that the engine does not have.
+    A process holds the pairs once for every fold and kind of inputs. Raises ConfigError for slots that the
+    engine does not have.
     """
     untried = engine == "auto" and device.type not in ("cpu", "cuda")
     if engine == "plain" or untried:
@@ -68,16 +69,17 @@ def choose(
     if slots is not None:
         return Plan("batched", slots, device, f"--slots {slots}")
     configs = list(configs)
+    tables = folds * len({config.inputs for config in configs})
     largest = max(_parameters(config, data.feature_size) for config in configs)
     need = largest * 4 * _COPIES + (_bytes(data) if any(map(augments, configs)) else 0)  # and an epoch's views
     words = f"models of up to {largest / 1e6:.1f} million parameters"
     if device.type == "cpu":
         count, free = cores(), psutil.virtual_memory().available
-        fit = math.floor(_SHARE * free / (need + _PROCESS + folds * _bytes(data)))
+        fit = math.floor(_SHARE * free / (need + _PROCESS + tables * _bytes(data)))
         return Plan("batched", max(1, min(count, fit)), device, f"{count} cores, {free / 2**30:.0f} GiB free, {words}")
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
-        fit = math.floor(_SHARE * (free - folds * _bytes(data)) / need)
+        fit = math.floor(_SHARE * (free - tables * _bytes(data)) / need)
         count = max(1, min(_MOST_ON_ACCELERATOR, fit))
         return Plan("batched", count, device, f"{free / 2**30:.0f} GiB free on the GPU, {words}")
     return Plan("batched", 1, device, f"memory of {device.type} cannot be asked for")

@@ -8,7 +8,7 @@ import multiprocessing
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -23,6 +23,7 @@ from face3d_tune.executor.checkpoints import Checkpoints
 from face3d_tune.executor.slots import BatchedSlots
 from face3d_tune.executor.tasks import Event, Failure, Task
 from face3d_tune.system import signals
+from face3d_tune.training.inputs import seen
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext  # Windows has only the second
@@ -75,6 +76,7 @@ class _Child:
         self.pipe, theirs = context.Pipe()
         self.tasks: dict[int, Task] = {}
         self.dropping: list[int] = []  # tasks whose remaining events are ignored
+        self.given: set[Hashable] = set()  # the data with fitted inputs that it has
         self._killed_before = killed_for_memory()
         self.process: BaseProcess = context.Process(target=serve, args=(theirs,), daemon=True)
         with _signals_blocked():
@@ -143,6 +145,7 @@ class ProcessSlots:
         self.count = processes * each
         self._processes, self._arguments = processes, (data, device, each, checkpoints)
         self._children = [_Child(self._arguments) for _ in range(processes)]
+        self._folds: dict[tuple[int, int], FaceData] = {}  # each keeps the baselines that are fitted to it
 
     def start(self, task: Task) -> None:
         """Give a task to the child with the fewest tasks, or to a new one in the place of a dead one."""
@@ -150,7 +153,18 @@ class ProcessSlots:
         if child is None or (child.tasks and len(self._children) < self._processes):
             child = _Child(self._arguments)
             self._children.append(child)
+        self._give_inputs(child, task)
         child.start(task)
+
+    def _give_inputs(self, child: _Child, task: Task) -> None:
+        """Send the data with the baseline's outputs before the first task that needs them: fitted once, here."""
+        fold, inputs = (task.fold, task.folds), task.config.inputs
+        if inputs == "view" or (fold, inputs) in child.given:
+            return
+        if fold not in self._folds:
+            self._folds[fold] = self._arguments[0].fold(task.fold, of=task.folds)
+        child.given.add((fold, inputs))
+        child.send("give", task, seen(self._folds[fold], inputs))
 
     def drop(self, number: int) -> None:
         """Drop the task in its child, unless the child knows."""
@@ -226,6 +240,8 @@ def serve(pipe: "Connection[Any, Any]") -> None:
                 match heard.popleft():
                     case "start", Task() as task:
                         slots.start(task)
+                    case "give", Task() as task, FaceData() as given:
+                        slots.give(task, given)
                     case "drop", int() as number:
                         slots.drop(number)
                         pipe.send(number)  # every later event with this number belongs to another training

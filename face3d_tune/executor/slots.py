@@ -11,11 +11,13 @@ from typing import Protocol
 
 import torch
 
+from face3d_tune.config import InputsName
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import ConfigError, NonFiniteError, TrainingError
 from face3d_tune.executor.checkpoints import Checkpoints, Saver
 from face3d_tune.executor.tasks import Event, Failure, Task
 from face3d_tune.training.batched.batch import Batch, Data, Member, structure
+from face3d_tune.training.inputs import seen
 from face3d_tune.training.plain import Trainer
 
 
@@ -47,7 +49,8 @@ class PlainSlot:
     engine, count = "plain", 1
 
     def __init__(self, data: FaceData, device: torch.device, checkpoints: Checkpoints | None = None) -> None:
-        self._data, self._device, self._saver = data, device, Saver(checkpoints)
+        self._source, self._device, self._saver = data, device, Saver(checkpoints)
+        self._folds: dict[tuple[int, int], FaceData] = {}  # each keeps the baselines that are fitted to it
         self._task: Task | None = None
         self._trainer: Trainer | None = None
 
@@ -87,7 +90,7 @@ class PlainSlot:
         precision = loaded.precision if loaded else task.precision
 
         def afresh() -> Trainer:
-            data = self._data.fold(task.fold, of=task.folds)
+            data = self._folds.setdefault((task.fold, task.folds), self._source.fold(task.fold, of=task.folds))
             return Trainer(task.config, data, seed=task.seed, device=self._device, precision=precision)
 
         return self._saver.resume(task, loaded, afresh(), afresh)
@@ -107,7 +110,7 @@ class BatchedSlots:
     ) -> None:
         self.count = count
         self._source, self._device, self._saver = data, device, Saver(checkpoints)
-        self._data: dict[tuple[int, int], Data] = {}  # by fold and number of folds
+        self._data: dict[tuple[int, int, InputsName], Data] = {}  # by fold, number of folds and inputs
         self._waiting: list[Task] = []
         self._tasks: dict[Member, Task] = {}
         self._batches: dict[Hashable, Batch] = {}
@@ -121,6 +124,10 @@ class BatchedSlots:
     def start(self, task: Task) -> None:
         """Begin a training at the next epoch."""
         self._waiting.append(task)
+
+    def give(self, task: Task, data: FaceData) -> None:
+        """Take the data of a task's fold and inputs from the parent, which fits each baseline once for all children."""
+        self._data[_rows(task)] = Data(data, self._device)
 
     def drop(self, number: int) -> None:
         """Free the place of a training."""
@@ -151,7 +158,7 @@ class BatchedSlots:
             task = self._waiting[0]
             loaded = self._saver.find(task)
             training = (task.config, task.seed, loaded.precision if loaded else task.precision)
-            key = task.fold, task.folds, structure(task.config, training[2])
+            key = *_rows(task), structure(task.config, training[2])
             try:
                 batch = self._batches.get(key) or Batch(task.config, self._data_of(task), training[2])
                 old = next((member for member in self._ended if member.batch is batch), None)
@@ -179,11 +186,12 @@ class BatchedSlots:
         return events
 
     def _data_of(self, task: Task) -> Data:
-        """Return the data of a task's fold, made when the first training needs it."""
-        fold = task.fold, task.folds
-        if fold not in self._data:
-            self._data[fold] = Data(self._source.fold(task.fold, of=task.folds), self._device)
-        return self._data[fold]
+        """Return the data of a task's fold and inputs, made when the first training needs them."""
+        rows = _rows(task)
+        if rows not in self._data:
+            fold = self._source.fold(task.fold, of=task.folds)
+            self._data[rows] = Data(seen(fold, task.config.inputs), self._device)
+        return self._data[rows]
 
     def _train(self, stop: Callable[[], bool]) -> list[Event]:
         """Train one epoch of every batch in turn."""
@@ -227,6 +235,11 @@ class BatchedSlots:
         """Return free memory to the device."""
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _rows(task: Task) -> tuple[int, int, InputsName]:
+    """Return what decides the rows of a task's data."""
+    return task.fold, task.folds, task.config.inputs
 
 
 def _failure(error: Exception) -> Failure:

@@ -321,7 +321,7 @@ def _record(job: Job, kept: Kept, data: FaceData, plan: Plan) -> Record:
     config = job.candidate.config
     trainer = Trainer(config, data, seed=job.seed, device=plan.device, precision=kept.precision)
     trainer.model.load_state_dict(kept.weights)
-    pairs = PairTensors(data, "test", config.pose_unit, plan.device)
+    pairs = PairTensors(trainer.data, "test", config.pose_unit, plan.device)
     judging = Judging(pairs.gallery)
     _, cosines = trainer.pair_scores(pairs, judging)
     scores, best = judging.end(), kept.best

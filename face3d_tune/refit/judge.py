@@ -179,7 +179,7 @@ def _doubts(row: Row, data: FaceData) -> list[str]:
     if predictor.pose_unit is None:
         doubts.append(f"it does not record the unit of its poses; it gets {row.unit}")
     scale = predictor.landmark_scale
-    if predictor.layout == "keypoint" and scale is not None and scale != data.landmark_scale:
+    if predictor.needs_landmarks and scale is not None and scale != data.landmark_scale:
         doubts.append(f"its landmarks were scaled by {scale:g}, these are by {data.landmark_scale or 1:g}")
     return [f"{row.name}: {doubt}" for doubt in doubts]
 
@@ -240,6 +240,7 @@ def _row(row: Row, data: FaceData) -> dict[str, Any]:
             "epoch": row.predictor.epoch,
             "layout": row.predictor.layout,
             "pose_unit": row.unit,
+            "inputs": row.predictor.inputs,
             "trained_on_these_data": None if fingerprint is None else fingerprint == data.fingerprint(),
         }
     if row.kind == "blend":

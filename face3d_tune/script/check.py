@@ -23,16 +23,17 @@ import psutil
 from torch import Tensor
 
 from face3d_tune.config import TrialConfig
-from face3d_tune.data.convert import convert, copy, write_sample
+from face3d_tune.data.convert import copy, write_sample
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.errors import ScriptError, TrainingError
 from face3d_tune.script import diagnosis
-from face3d_tune.script.export import commands
+from face3d_tune.script.export import commands, conversion
 from face3d_tune.script.flags import Script
 from face3d_tune.study.history import History
 from face3d_tune.study.trials import StoredTrial, folds_of
 from face3d_tune.system import signals
 from face3d_tune.training import checkpoint_file, weights
+from face3d_tune.training.inputs import write_copy
 
 _ENOUGH_TRIALS, _USUAL = 5, 0.05
 _LOOK = 0.05  # seconds between two checks on the script
@@ -79,7 +80,7 @@ def try_script(
         folder = Path(name)
         _copy_data(source, folder / "data", config, use)
         here = replace(use, data_dir=str(folder / "data"), file_pose_unit=config.pose_unit)
-        flags = commands(replace(config, epochs=1), here, script).commands[-1][2:]
+        flags = commands(replace(config, epochs=1, inputs="view"), here, script).commands[-1][2:]
         for each in ("save_dir", "log_dir"):
             if each in script.flags:
                 flags += [script.flags[each].typed, str(folder / each)]
@@ -180,13 +181,14 @@ def _program(python: str) -> str:
 
 
 def _copy_data(source: Path | None, target: Path, config: TrialConfig, use: DataUse) -> None:
-    """Copy the six files, with the poses as the trial used them."""
-    original = source
+    """Copy the six files, with poses and embeddings as the trial used them."""
+    original, converted = source, bool(conversion(config, use))
     if source is None:
-        original = target.with_name("sample") if config.pose_unit != use.file_pose_unit else target
+        original = target.with_name("sample") if converted else target
         write_sample(original)
-    if original is not None and config.pose_unit != use.file_pose_unit:
-        convert(original, target, unit=config.pose_unit)
+    if original is not None and converted:
+        selection: dict[str, Any] = {"min_yaw": use.min_yaw, "max_yaw": use.max_yaw, "turn_angle": use.turn_angle}
+        write_copy(original, target, config.inputs, unit=config.pose_unit, **selection)
     elif source is not None:
         copy(source, target)
 

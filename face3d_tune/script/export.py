@@ -39,13 +39,14 @@ class Export:
 
 
 def commands(config: TrialConfig, use: DataUse, script: Script = DOCUMENTED) -> Export:
-    """Return the command that repeats a training with `script`, after one that converts the poses if need be."""
+    """Return the command that repeats a training with `script`, after one that converts the data if need be."""
     data_dir = _typeable(use.data_dir)
     convert = []
-    if config.pose_unit != use.file_pose_unit:
-        # The script uses the poses as they are in the file, so another unit needs another folder.
-        copy = (data_dir.rstrip("/\\") or data_dir) + f"-{config.pose_unit}"
-        convert = [["face3d-tune", "data", "convert", data_dir, copy, "--pose-unit", config.pose_unit]]
+    if options := conversion(config, use):
+        # The script uses poses and embeddings as they are in the files, so others need another folder.
+        names = [name for name in (config.inputs, config.pose_unit) if name in options]
+        copy = "-".join([data_dir.rstrip("/\\") or data_dir, *names])
+        convert = [["face3d-tune", "data", "convert", data_dir, copy, *options]]
         data_dir = copy
 
     words, missing = ["python", _typeable(script.path)], []
@@ -65,11 +66,24 @@ def commands(config: TrialConfig, use: DataUse, script: Script = DOCUMENTED) -> 
     return Export((*convert, words), tuple(missing), _notes(config, use, words, script))
 
 
+def conversion(config: TrialConfig, use: DataUse) -> list[str]:
+    """Return the options of `data convert` that make the copy which a config trains on; empty if it needs none."""
+    options = []
+    if config.inputs != "view":
+        options += ["--inputs", config.inputs]
+        options += ["--min-yaw", _text(use.min_yaw)] if use.min_yaw else []
+        options += [] if use.max_yaw is None else ["--max-yaw", _text(use.max_yaw)]
+        options += [] if use.turn_angle == "first" else ["--turn-angle", use.turn_angle]
+    if config.pose_unit != use.file_pose_unit:
+        options += ["--pose-unit", config.pose_unit]
+    return options
+
+
 def _to_say(config: TrialConfig, use: DataUse, data_dir: str, script: Script) -> dict[str, Any]:
     """Return the values to state, by flag, in the order of the command."""
     flags = script.flags
     values: dict[str, Any] = {"data_dir": data_dir, **config.to_dict()}
-    del values["layout"], values["pose_unit"]  # no flag sets them: see _notes and `commands`
+    del values["layout"], values["pose_unit"], values["inputs"]  # no flag sets them: see _notes and `commands`
     if "num_decoder_layers" in flags:
         values["num_decoder_layers"] = config.num_layers
         if "num_layers" not in flags:

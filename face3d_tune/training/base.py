@@ -25,7 +25,9 @@ from face3d_tune.device import Precision
 from face3d_tune.errors import ConfigError, NonFiniteError
 from face3d_tune.training import losses
 from face3d_tune.training.augmentation import Augmented, TrainingViews
+from face3d_tune.training.baseline_file import Baseline
 from face3d_tune.training.early_stopping import EarlyStopping
+from face3d_tune.training.inputs import with_baseline
 from face3d_tune.training.recognition import Gallery, Judging, Recognition
 from face3d_tune.training.schedules import Schedule
 from face3d_tune.training.training_people import TrainingPeople
@@ -140,6 +142,7 @@ class Training(ABC):
     """
 
     engine: ClassVar[Literal["plain", "batched"]]
+    baseline: Baseline | None  # whose outputs the model gets; None: raw views
 
     def __init__(self, config: TrialConfig, seed: int, precision: Precision, optimizer: Optimizer) -> None:
         self.config, self.seed = config, seed
@@ -215,15 +218,18 @@ class Training(ABC):
         Random streams and the order of the pairs follow from seed and epoch. The tensors may be those in training, so
         write or copy them before the next epoch.
         """
-        return {
-            "engine": self.engine,
-            "model": self.model_state(),
-            "optimizer": self.optimizer_state(),
-            "scale": self.scale_state(),
-            "scheduler": self.scheduler.state_dict(),
-            "early_stopping": asdict(self.early_stopping),
-            "history": [result.to_dict() for result in self.history],
-        }
+        return with_baseline(
+            {
+                "engine": self.engine,
+                "model": self.model_state(),
+                "optimizer": self.optimizer_state(),
+                "scale": self.scale_state(),
+                "scheduler": self.scheduler.state_dict(),
+                "early_stopping": asdict(self.early_stopping),
+                "history": [result.to_dict() for result in self.history],
+            },
+            self.baseline,
+        )
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Resume from `snapshot`; this training has the snapshot's config and seed and has just begun.
@@ -250,16 +256,19 @@ class Training(ABC):
         """
         if self.best is None:
             raise ValueError("no epoch has been trained yet")
-        return {
-            "epoch": len(self.history) - 1,
-            "model_state_dict": self.model_state(),
-            "optimizer_state_dict": self.optimizer_state(),
-            "best_val_loss": self.best.val_loss,
-            "args": dict(args),
-            "train_loss_history": [result.train_loss for result in self.history],
-            "val_loss_history": [result.val_loss for result in self.history],
-            "val_cosine_sim_history": [result.val_cosine for result in self.history],
-        }
+        return with_baseline(
+            {
+                "epoch": len(self.history) - 1,
+                "model_state_dict": self.model_state(),
+                "optimizer_state_dict": self.optimizer_state(),
+                "best_val_loss": self.best.val_loss,
+                "args": dict(args),
+                "train_loss_history": [result.train_loss for result in self.history],
+                "val_loss_history": [result.val_loss for result in self.history],
+                "val_cosine_sim_history": [result.val_cosine for result in self.history],
+            },
+            self.baseline,
+        )
 
 
 def precision_for(config: TrialConfig, precision: Precision) -> Precision:

@@ -89,21 +89,28 @@ class Baseline:
 
 def save(path: Path, fitted: Fitted) -> None:
     """Write a file, so that a crash leaves the old one or the new one."""
-    content: dict[str, Any] = Baseline(fitted).arrays()
     with replacing(path) as file:
-        np.savez(file, **content)
+        file.write(content(fitted))
+
+
+def content(fitted: Fitted) -> bytes:
+    """Return the content of a file."""
+    arrays: dict[str, Any] = Baseline(fitted).arrays()
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
 
 
 def load(path: Path) -> Baseline:
     """Read a file, without running any code in it. Raises CheckpointError if it holds no such baseline."""
     try:
-        content = regular_file.read_bytes(path)
+        read = regular_file.read_bytes(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}", _HINT) from error
     try:
-        if not zipfile.is_zipfile(io.BytesIO(content)):
+        if not zipfile.is_zipfile(io.BytesIO(read)):
             raise ValueError("it is no .npz file, or only a part of one")
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        with np.load(io.BytesIO(read), allow_pickle=False) as file:
             return Baseline.of({name: file[name] for name in file.files})
     except Exception as error:  # numpy reads a damaged header as Python's source, which can raise anything
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, reduce
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,8 @@ class Choice:
         """Read a choice from what a study stores; other keys are ignored."""
         return cls(stored["landmarks"], stored["gamma"], stored["penalty"])
 
+
+_choices: WeakKeyDictionary[FaceData, Choice] = WeakKeyDictionary()  # of fits, as long as their data live
 
 START = Choice(NO_LANDMARKS, 0.5, 3.0)
 
@@ -98,7 +101,8 @@ def fit(data: FaceData, choice: Choice | None = None) -> KernelRidge:
 
     Float64; no random numbers. Times and memory stand in docs/measured.md.
     """
-    choice = choose(data) if choice is None else choice
+    if choice is None:
+        choice = _choices[data] if data in _choices else _choices.setdefault(data, choose(data))
     pairs, gamma = data.parts["train"], choice.gamma
     inputs = _inputs(data, None if choice.landmarks == NO_LANDMARKS else frames(data)[choice.landmarks])
     views = len(np.unique(pairs[:, 1]))

@@ -26,6 +26,7 @@ from face3d_tune.training.base import (
     pair_scores,
 )
 from face3d_tune.training.dropout import MaskStream
+from face3d_tune.training.inputs import baseline_of, seen
 from face3d_tune.training.model import Model
 from face3d_tune.training.recognition import Judging
 
@@ -58,7 +59,8 @@ class Trainer(Training):
         precision: Precision = "off",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.data, self.device = data, device
+        data = seen(data, config.inputs)
+        self.data, self.device, self.baseline = data, device, baseline_of(data)
         self.train = PairTensors(data, "train", config.pose_unit, device, dtype)
         self.validation = PairTensors(data, "validation", config.pose_unit, device, dtype)
         check_batch(config, len(self.train))

@@ -157,6 +157,7 @@ def _about(members: Sequence[Member], blend: Blend | None, views: Views, device:
             "epoch": each.predictor.epoch,
             "layout": each.predictor.layout,
             "pose_unit": each.predictor.pose_unit,
+            "inputs": each.predictor.inputs,
             "config": _json_safe(each.predictor.config),
         }
         for each in members

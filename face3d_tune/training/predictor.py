@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from face3d_tune.config import Layout, PoseUnit, TrialConfig
+from face3d_tune.config import InputsName, Layout, PoseUnit, TrialConfig
 from face3d_tune.errors import CheckpointError, TrainingError
 from face3d_tune.training import checkpoint_file, weights
 from face3d_tune.training.base import EVALUATION_BATCH, in_unit
+from face3d_tune.training.baseline_file import Baseline
+from face3d_tune.training.inputs import BASELINE, of_state, transform
 from face3d_tune.training.model import Model
 
 _FILE = "give a best_model.pth of `face3d-tune train`, of a search or of your script"
@@ -33,11 +35,22 @@ class Predictor:
     feature_size: int  # numbers per embedding
     args: Mapping[str, Any]  # plain values; empty in a file of weights alone
     epoch: int | None  # as the file counts it
+    baseline: Baseline | None = None  # whose outputs the model gets; None: raw views
 
     @property
     def layout(self) -> Layout:
         """Return the layout of the model, as the weights show it."""
         return self.model.config.layout
+
+    @property
+    def inputs(self) -> InputsName:
+        """Return what the model gets in place of the view's embedding."""
+        return "view" if self.baseline is None else self.baseline.kind
+
+    @property
+    def needs_landmarks(self) -> bool:
+        """Tell whether a prediction depends on the landmarks."""
+        return self.layout == "keypoint" or (self.baseline is not None and self.baseline.needs_landmarks)
 
     @property
     def pose_unit(self) -> PoseUnit | None:
@@ -73,14 +86,16 @@ class Predictor:
         """Predict frontal embeddings of unit length, [B, F], on the model's device, in float32.
 
         Args:
-            src: Side-view embeddings, [B, F].
-            landmarks: Five 3D points, centred and scaled, [B, 5, 3]; None for the pose layout.
+            src: Side-view embeddings, [B, F]; the model may get a baseline's output in their place.
+            landmarks: Five 3D points, centred and scaled, [B, 5, 3]; None unless `needs_landmarks`.
             degrees: Poses in degrees, [B, 3].
             unit: Of the poses at the model's input.
 
         Returns:
             NaN in a row whose prediction has no direction.
         """
+        if self.baseline is not None:
+            src = transform(self.baseline, src, landmarks, degrees)
         device = self.model.output_projection.weight.device
         points = np.zeros((len(src), 5, 3), np.float32) if landmarks is None else landmarks
         with torch.no_grad():
@@ -104,8 +119,11 @@ class Predictor:
         return np.concatenate([self.predict(src[piece], landmarks[piece], degrees[piece], unit) for piece in pieces])
 
 
-def read(path: Path, device: torch.device) -> Predictor:
-    """Read the model of a checkpoint, without running any code in it. Raises CheckpointError."""
+def read(path: Path, device: torch.device, baseline: Baseline | None = None) -> Predictor:
+    """Read the model of a checkpoint, without running any code in it. Raises CheckpointError.
+
+    `baseline` is for a checkpoint that holds none, as those of scripts: the model gets its outputs.
+    """
     try:
         checkpoint = checkpoint_file.load(path)
         with path.open("rb") as file:
@@ -131,6 +149,18 @@ def read(path: Path, device: torch.device) -> Predictor:
     model.load_state_dict(state)
     args = checkpoint_file.mapping(checkpoint.get("args")) or {}
     epoch = checkpoint.get("epoch")
+    baseline = _baseline(path, checkpoint) or baseline
+    if baseline is not None and baseline.feature_size != feature_size:
+        raise CheckpointError(
+            f"{path} takes {feature_size} numbers per embedding, its baseline gives {baseline.feature_size}",
+            "give the baseline.npz of the folder that it was trained on",
+        )
+    inputs = args.get("inputs", "view")
+    if baseline is None and inputs != "view":
+        raise CheckpointError(
+            f"{path} was trained with inputs = {checkpoint_file.plain(inputs)}, and holds no baseline",
+            "give its baseline.npz with --baseline, or the checkpoint as it was written",
+        )
     return Predictor(
         path=path,
         sha256=digest,
@@ -138,7 +168,14 @@ def read(path: Path, device: torch.device) -> Predictor:
         feature_size=feature_size,
         args={str(name): checkpoint_file.plain(value) for name, value in args.items()},
         epoch=epoch if isinstance(epoch, int) else None,
+        baseline=baseline,
     )
+
+
+def _baseline(path: Path, checkpoint: Mapping[str, Any]) -> Baseline | None:
+    """Return the baseline that a checkpoint holds."""
+    state = checkpoint.get(BASELINE)
+    return of_state(state, str(path)) if isinstance(state, Mapping) else None
 
 
 def _names(content: Mapping[Any, Any]) -> str:

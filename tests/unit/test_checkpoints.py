@@ -165,6 +165,7 @@ def test_a_schedule_that_has_forgotten_an_epoch_would_be_noticed(data, kind):
 
 LATER = ("optimizer", "focal_gamma", "angle_weight", "scheduler_type", "warmup_epochs", "oversampling")
 LATER += ("view_mixing", "feature_noise", "pose_jitter", "landmark_noise", "identity_weight", "identity_temperature")
+LATER += ("inputs",)
 
 
 def test_a_checkpoint_of_the_version_before_is_found_and_gone_on_with(data, checkpoints, tmp_path):

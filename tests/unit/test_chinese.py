@@ -21,6 +21,7 @@ FRAGMENTS = {
     "cannot 7 7: 7",
     "study 7 7",
     "without 7",
+    "face3d-tune baseline 1",
     "7 7 already",
     "with 7",
     "is 7",

@@ -99,7 +99,7 @@ def only_command(config, use=USE, script=DOCUMENTED):
 def expected_values(config, copy):
     """What the parser of a copy has to hold after the exported command."""
     values = config.to_dict()
-    for name in ("layout", "pose_unit", "identity_temperature", *BEYOND):
+    for name in ("layout", "pose_unit", "inputs", "identity_temperature", *BEYOND):
         del values[name]
     if copy == "new":
         values["num_decoder_layers"] = values.pop("num_layers")

@@ -26,13 +26,12 @@ class Member:
     @property
     def baseline(self) -> Baseline | None:
         """Return the baseline whose output the model gets; None: it gets raw views."""
-        baseline: Baseline | None = getattr(self.predictor, "baseline", None)
-        return baseline
+        return self.predictor.baseline
 
     @property
     def needs_landmarks(self) -> bool:
         """Tell whether a prediction depends on the landmarks."""
-        return self.predictor.layout == "keypoint" or (self.baseline is not None and self.baseline.needs_landmarks)
+        return self.predictor.needs_landmarks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

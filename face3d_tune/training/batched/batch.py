@@ -35,6 +35,7 @@ from face3d_tune.training.batched.parameters import arrange
 from face3d_tune.training.batched.state import State, optimizer_step
 from face3d_tune.training.batched.table import PairBatch, PairTable
 from face3d_tune.training.dropout import MaskStream
+from face3d_tune.training.inputs import baseline_of, seen
 from face3d_tune.training.model import Model
 from face3d_tune.training.recognition import Gallery, Judging
 
@@ -58,6 +59,7 @@ class Member(Training):
         rate = SGD([torch.zeros(1)], lr=config.lr)  # only carries the learning rate that the scheduler sets
         super().__init__(config, seed, precision, rate)
         self.batch = batch
+        self.baseline = baseline_of(batch.data.source)
 
     def train_epoch(self) -> EpochResult:
         """Train and validate one epoch of a batch of one. Raises NonFiniteError."""
@@ -93,10 +95,12 @@ class Data:
 
 
 class Batch:
-    """A batch of trainings of one structure; `config` is the config of any of them."""
+    """A batch of trainings of one structure; `config` is the config of any of them, `data` as its inputs say."""
 
     def __init__(self, config: TrialConfig, data: Data, precision: Precision) -> None:
         check_batch(config, len(data.train))
+        if seen(data.source, config.inputs) is not data.source:
+            raise ValueError(f"these data hold raw views, and inputs = {config.inputs}")
         self.config, self.data = config, data
         self.precision = precision_for(config, precision)
         self.members: list[Member] = []
@@ -332,4 +336,4 @@ class Batch:
 
 def alone(config: TrialConfig, data: FaceData, *, seed: int, device: torch.device, precision: Precision) -> Member:
     """Make one training in a batch of its own: the batched engine's counterpart of the plain `Trainer`."""
-    return Batch(config, Data(data, device), precision).add(config, seed, precision)
+    return Batch(config, Data(seen(data, config.inputs), device), precision).add(config, seed, precision)
