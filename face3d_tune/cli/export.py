@@ -61,7 +61,7 @@ def command_options(function: Any) -> Any:
     epilog=example(
         "face3d-tune export\n"
         "face3d-tune export --trial 12 --script train_transformer3D/train_3d.py\n"
-        "face3d-tune export trained/default-trial-30-seeds-3 --inference frontal --blend kernel"
+        "face3d-tune export trained/default-trial-30-ensemble --inference frontal --blend kernel"
     ),
 )
 @click.argument("checkpoints", metavar="[CHECKPOINT]...", nargs=-1, type=FILE_OR_FOLDER)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from face3d_tune.data.face_data import FaceData
     from face3d_tune.refit.baselines import Blended
     from face3d_tune.refit.inference.ensemble import Ensemble, Member
+    from face3d_tune.training.prediction_file import Blend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,17 +84,17 @@ def export_inference(
     """Write the folder, and print what it holds and how to use it."""
     from face3d_tune.device import set_threads
     from face3d_tune.refit.inference import folder
-    from face3d_tune.refit.inference.ensemble import assemble
+    from face3d_tune.refit.inference.ensemble import assemble, fit_blend
 
     assert options.out is not None
     folder.require_usable(options.out, force=options.force)
     set_threads(None)
     if checkpoints:
-        members, data = _of_checkpoints(checkpoints, data_dir, options.blend)
-        ensemble = assemble(members, data, options.blend)
+        ensemble = assemble(*_of_checkpoints(checkpoints, data_dir, options.blend))
     else:
         member, data, attrs = _of_trial(storage, study_name, number, data_dir, options.artifacts)
-        ensemble = assemble([member], data, options.blend, attrs)
+        blend = None if options.blend is None else fit_blend(options.blend, [member], data, attrs)
+        ensemble = assemble([member], blend, data)
     folder.write(options.out, ensemble)
     _tell(options.out, ensemble)
 
@@ -116,42 +117,52 @@ def _of_trial(
 
 
 def _of_checkpoints(
-    checkpoints: tuple[Path, ...], data_dir: Path | None, blend: "Blended | None"
-) -> "tuple[list[Member], FaceData | None]":
-    """Return the checkpoints and their data; None for data that cannot be read and are not needed."""
+    checkpoints: tuple[Path, ...], data_dir: Path | None, kind: "Blended | None"
+) -> "tuple[list[Member], Blend | None, FaceData | None]":
+    """Return the checkpoints, their blend and their data; None for data that cannot be read and are not needed.
+
+    A folder of `train --seeds` has its blends; a blend of others is fitted to the data.
+    """
     from face3d_tune.device import choose_device
     from face3d_tune.errors import DataError
-    from face3d_tune.refit.inference.ensemble import require_alike
+    from face3d_tune.refit.blend import of_folder, require_same
+    from face3d_tune.refit.inference.ensemble import fit_blend, require_alike
     from face3d_tune.refit.inference.members import doubts, of_checkpoints, recorded_data
+    from face3d_tune.refit.members import ABOUT
     from face3d_tune.script.earlier_run import find
     from face3d_tune.training import predictor
 
     models = [predictor.read(path, choose_device("cpu")) for path in find(checkpoints)]
     require_alike(models)
+    stored = data_dir is None and len(checkpoints) == 1 and (checkpoints[0] / ABOUT).is_file()
+    needed = any(each.pose_unit is None for each in models) or (kind is not None and not stored)
+    hint = "give the training data with --data-dir"
     data: FaceData | None = None
     try:
         data = recorded_data(models, data_dir)
     except DataError as error:
-        if data_dir is not None or blend is not None or any(each.pose_unit is None for each in models):
-            raise DataError(error.message, "give the training data with --data-dir") from error
+        if needed or data_dir is not None:
+            raise DataError(error.message, hint) from error
         say(f"note: no validation people measure this export: {error.message}", err=True)
     members = of_checkpoints(models, data)
-    if data is not None:
-        for line in doubts(members, data):
-            say(f"note: {line}", err=True)
-    return members, data
+    blend: Blend | None = None
+    if kind is not None and stored:
+        blend = of_folder(checkpoints[0], kind, members, None)
+    elif kind is not None and data is not None:
+        for each in models:
+            require_same(each, data, hint)
+        blend = fit_blend(kind, members, data)
+    for line in [] if data is None else doubts(members, data):
+        say(f"note: {line}", err=True)
+    return members, blend, data
 
 
 def _tell(out: Path, ensemble: "Ensemble") -> None:
     """Say what was written, what it reaches, and how to use it."""
-    from face3d_tune.refit.baselines import NAMES
-
     count = len(ensemble.members)
     say(f"wrote {out}: {count} member{'s' * (count > 1)}, predict.py, config.json and README.md")
-    if ensemble.baseline is not None:
-        say(
-            f"blended with {NAMES[ensemble.baseline.kind]}, weight {ensemble.weight:.2f}, as validation people chose it"
-        )
+    if (blend := ensemble.blend) is not None:
+        say(f"blended with {blend.name}, weight {blend.weight:.2f}, as validation people chose it")
     if ensemble.validation is not None:
         people, enrolled, rates = ensemble.validation.people, ensemble.validation.enrolled, ensemble.validation.all
         rank1 = "" if rates.rank1_enrolled is None else f", rank-1 among {enrolled} enrolled {rates.rank1_enrolled:.3f}"

@@ -16,8 +16,10 @@ from face3d_tune.refit.members import ABOUT
 from face3d_tune.training import baseline_file, ensemble
 from face3d_tune.training.baseline_file import Baseline
 from face3d_tune.training.prediction_file import Blend, Member
+from face3d_tune.training.predictor import Predictor
 
 _INSTEAD = "give the training data with --data-dir"
+_THOSE = "give those of its training with --data-dir, --split, --min-yaw and --max-yaw, or a --weight"
 _AGAIN = f"run the same training again, or {_INSTEAD}"
 
 
@@ -60,20 +62,21 @@ def of_data(
     chosen = None
     if weight is None:
         for each in members:
-            _require_same(each, data)
+            require_same(each.predictor, data, _THOSE)
         made = [predictions(each.predictor, data, "validation", each.unit) for each in members]
         weight = ensemble.choose_weight(made, fitted.predict(data, "validation"), data, device)
         chosen = {"data": trained_on, "people": len(data.people["validation"])}
     return Blend(Baseline(fitted), NAMES[kind], weight, data.landmark_scale, {"data": trained_on}, chosen)
 
 
-def _require_same(member: Member, data: FaceData) -> None:
-    recorded, own = member.predictor.data_fingerprint, data.fingerprint()
+def require_same(predictor: Predictor, data: FaceData, hint: str) -> None:
+    """Raise ConfigError if a checkpoint records other data, whose validation people it may have been trained on."""
+    recorded, own = predictor.data_fingerprint, data.fingerprint()
     if recorded not in (None, own):
         raise ConfigError(
-            f"{member.predictor.path} was trained on other data, or another split or limits ({recorded}), than "
+            f"{predictor.path} was trained on other data, or another split or limits ({recorded}), than "
             f"{data.source} ({own}), whose people cannot choose the weight",
-            "give those of its training with --data-dir, --split, --min-yaw and --max-yaw, or a --weight",
+            hint,
         )
 
 

@@ -1,5 +1,6 @@
 """`export --inference` writes a folder that predicts what our own models and baselines predict."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -20,7 +21,7 @@ from face3d_tune.data.provenance import DataUse
 from face3d_tune.refit.inference import predict as script
 from face3d_tune.storage.artifacts import Artifacts, best_weights, unique_name
 from face3d_tune.storage.database import Storage
-from face3d_tune.training import kernel_ridge, ridge
+from face3d_tune.training import baseline_file, kernel_ridge, ridge
 from face3d_tune.training.baseline_file import Baseline
 from face3d_tune.training.checkpoint_file import checkpoint_args
 from face3d_tune.training.ensemble import blend, choose_weight
@@ -121,6 +122,26 @@ def test_a_blend_has_the_weight_that_validation_people_choose(folder, data, kind
     assert weight > 0  # or the baseline would not be seen
     np.testing.assert_allclose(predicted(folder, data), blend(each, simple, weight), rtol=0, atol=2e-6)
     assert f"weight {weight:.2f}, as validation people chose it" in answer.out
+
+
+def test_a_folder_of_an_ensemble_has_its_blend_already(folder, data):
+    """Its weight and baseline are used as they are, without the data."""
+    known, fitted = [], ridge.fit(data, 10.0)
+    for number, config in ((1, CONFIG), (2, RADIANS)):
+        path = folder / "both" / f"member-{number}" / "best_model.pth"
+        path.parent.mkdir(parents=True)
+        save(path, data, config, checkpoint_args(config, DataUse.of(data)) | {"data_dir": "moved"})
+        known.append({"sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+    baseline_file.save(folder / "both" / "ridge.npz", fitted)
+    held = {"file": "ridge.npz", "weight": 0.35}
+    held["sha256"] = hashlib.sha256((folder / "both" / "ridge.npz").read_bytes()).hexdigest()
+    about = {"members": known, "baselines": {"ridge": held}, "landmark_scale": 0.25, "data": {}, "people": 3}
+    (folder / "both" / "ensemble.json").write_text(json.dumps(about))
+    answer = exported(folder, "both", "--blend", "ridge")
+    expected = blend(members(data, CONFIG, RADIANS), fitted.predict(data, "validation"), 0.35)
+    np.testing.assert_allclose(predicted(folder, data), expected, rtol=0, atol=2e-6)
+    assert "note: no validation people measure this export: moved: no such folder" in answer.err
+    assert (folder / "home" / "baseline.npz").read_bytes() == (folder / "both" / "ridge.npz").read_bytes()
 
 
 CHOICES = [Choice(name, 0.5, 3.0) for name in (NO_LANDMARKS, AS_THEY_ARE, TURNED_BACK, ALIGNED)]
@@ -252,6 +273,15 @@ def test_data_of_another_feature_size(folder, tmp_path):
     write_data(tmp_path / "small", feature_size=8)
     answer = refused(export(folder, "one.pth", "--data-dir", "small", "--blend", "ridge"))
     assert "one.pth takes 16 numbers per embedding, small has 8" in answer
+
+
+def test_people_of_other_data_choose_no_weight(folder, data):
+    save(folder / "far.pth", data, CONFIG, checkpoint_args(CONFIG, DataUse.of(data)) | {"data_fingerprint": "0123"})
+    answer = exported(folder, "far.pth")
+    assert "far.pth records other data, or another split or limits (0123; " in answer.err
+    answer = refused(export(folder, "far.pth", "--blend", "ridge", "--force"))
+    assert "far.pth was trained on other data, or another split or limits (0123), than " in answer
+    assert "whose people cannot choose the weight hint: give the training data with --data-dir" in answer
 
 
 def test_a_damaged_checkpoint(folder):

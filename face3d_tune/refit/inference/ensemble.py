@@ -4,23 +4,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from face3d_tune.config import PoseUnit
+import numpy as np
+from numpy.typing import NDArray
+
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import CheckpointError
 from face3d_tune.refit import baselines
-from face3d_tune.refit.judge import predict
-from face3d_tune.training import ensemble
+from face3d_tune.refit.judge import predictions
+from face3d_tune.training import ensemble, prediction_file
 from face3d_tune.training.baseline_file import Baseline
+from face3d_tune.training.prediction_file import Blend
 from face3d_tune.training.predictor import Predictor
 from face3d_tune.training.recognition import Gallery, Recognition
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Member:
+@dataclass(frozen=True, slots=True, eq=False)
+class Member(prediction_file.Member):
     """One trained model, and what it was made of."""
 
-    predictor: Predictor
-    unit: PoseUnit  # of the poses at its input
     source: Mapping[str, Any]  # plain values: study and trial, or the path of a checkpoint
 
     @property
@@ -39,9 +40,8 @@ class Ensemble:
     """Members whose unit predictions are averaged, and blended with a baseline if there is one."""
 
     members: tuple[Member, ...]
-    baseline: Baseline | None  # of the blend
-    weight: float  # of that baseline, 0 to 1
-    data: FaceData | None  # whose training people fit the baseline
+    blend: Blend | None
+    data: FaceData | None  # that the members were trained on
     validation: Recognition | None  # of the validation people of `data`
 
     @property
@@ -52,14 +52,16 @@ class Ensemble:
     @property
     def needs_landmarks(self) -> bool:
         """Tell whether a member or the baseline of the blend reads landmarks."""
-        of_blend = self.baseline is not None and self.baseline.needs_landmarks
+        of_blend = self.blend is not None and self.blend.baseline.needs_landmarks
         return of_blend or any(member.needs_landmarks for member in self.members)
 
     @property
     def landmark_scale(self) -> float | None:
         """Return the factor of the landmarks in training; None if it is not known, or if it had other landmarks."""
-        recorded = {member.predictor.landmark_scale for member in self.members} - {None}
-        return next(iter(recorded), None if self.data is None else self.data.landmark_scale)
+        recorded = [member.predictor.landmark_scale for member in self.members]
+        recorded += [] if self.blend is None else [self.blend.landmark_scale]
+        recorded += [] if self.data is None else [self.data.landmark_scale]
+        return next((scale for scale in recorded if scale is not None), None)
 
 
 def require_alike(predictors: Sequence[Predictor]) -> None:
@@ -80,32 +82,34 @@ def require_alike(predictors: Sequence[Predictor]) -> None:
         )
 
 
-def assemble(
-    members: Sequence[Member],
-    data: FaceData | None,
-    blend: baselines.Blended | None,
-    attrs: Mapping[str, Any] | None = None,
-) -> Ensemble:
-    """Fit the baseline of the blend, choose its weight, and measure the result on the validation people.
+def fit_blend(
+    kind: baselines.Blended, members: Sequence[Member], data: FaceData, attrs: Mapping[str, Any] | None = None
+) -> Blend:
+    """Fit the baseline on the training people, and choose its weight on the validation people.
 
-    Args:
-        members: At least one.
-        data: None only without a blend; then nothing is measured.
-        blend: The baseline of the blend.
-        attrs: User attributes of a study on these data: what it chose for its baselines is not chosen again.
-
-    Raises:
-        CheckpointError: A model predicts no direction for a view.
+    `attrs` are the user attributes of a study on these data: what it chose for its baselines is not chosen again.
+    Raises CheckpointError if a model predicts no direction for a view.
     """
-    if data is None:
-        assert blend is None, "a baseline is fitted to data"
-        return Ensemble(members=tuple(members), baseline=None, weight=0.0, data=None, validation=None)
-    predicted = [predict(member.predictor, data, data.parts["validation"], member.unit) for member in members]
-    baseline, weight, mean = None, 0.0, ensemble.average(predicted)
-    if blend is not None:
-        baseline = Baseline(baselines.fit_one(blend, data, attrs))
-        simple = baseline.fitted.predict(data, "validation")
-        weight = ensemble.choose_weight(predicted, simple, data)
-        mean = ensemble.blend(predicted, simple, weight)
-    reached = Gallery(data, "validation").scores(mean).summary()
-    return Ensemble(members=tuple(members), baseline=baseline, weight=weight, data=data, validation=reached)
+    fitted, known = baselines.fit_one(kind, data, attrs), {"source": data.source, "fingerprint": data.fingerprint()}
+    weight = ensemble.choose_weight(_predictions(members, data), fitted.predict(data, "validation"), data)
+    chosen = {"data": known, "people": len(data.people["validation"])}
+    return Blend(Baseline(fitted), baselines.NAMES[kind], weight, data.landmark_scale, {"data": known}, chosen)
+
+
+def assemble(members: Sequence[Member], blend: Blend | None, data: FaceData | None) -> Ensemble:
+    """Measure members and blend on the validation people of `data`; without data nothing is measured.
+
+    Raises CheckpointError if a model predicts no direction for a view.
+    """
+    reached = None
+    if data is not None:
+        mean = ensemble.average(predicted := _predictions(members, data))
+        if blend is not None:
+            simple = blend.baseline.fitted.predict(data, "validation")
+            mean = ensemble.blend(predicted, simple, blend.weight)
+        reached = Gallery(data, "validation").scores(mean).summary()
+    return Ensemble(members=tuple(members), blend=blend, data=data, validation=reached)
+
+
+def _predictions(members: Sequence[Member], data: FaceData) -> list[NDArray[np.float32]]:
+    return [predictions(each.predictor, data, "validation", each.unit) for each in members]

@@ -58,8 +58,8 @@ def write(out: Path, ensemble: Ensemble) -> dict[str, Any]:
         beside.mkdir(parents=True)
         for number, member in enumerate(ensemble.members, 1):
             torch.save(_checkpoint(member), beside / f"member-{number}.pth")
-        if ensemble.baseline is not None:
-            baseline_file.save(beside / BASELINE, ensemble.baseline.fitted)
+        if ensemble.blend is not None:
+            baseline_file.save(beside / BASELINE, ensemble.blend.baseline.fitted)
         config = _config(ensemble, {path.name: _sha256(path) for path in beside.iterdir()})
         text = json.dumps(config, indent=1, ensure_ascii=False) + "\n"
         (beside / CONFIG).write_bytes(text.encode("utf-8", errors="backslashreplace"))
@@ -107,10 +107,10 @@ def _config(ensemble: Ensemble, sha256: Mapping[str, str]) -> dict[str, Any]:
         }
         for number, each in enumerate(ensemble.members, 1)
     ]
-    blend = None
-    if ensemble.baseline is not None:
-        of = {"file": BASELINE, "sha256": sha256[BASELINE]}
-        blend = {"baseline": ensemble.baseline.kind, "weight": ensemble.weight, **of}
+    blend: dict[str, Any] | None = None
+    if (of := ensemble.blend) is not None:
+        blend = {"baseline": of.baseline.kind, "weight": of.weight, "file": BASELINE, "sha256": sha256[BASELINE]}
+        blend |= {"made_from": _plain(of.fitted)}
     return {
         "version": VERSION,
         "face3d_tune": __version__,

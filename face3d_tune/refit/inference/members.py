@@ -47,7 +47,7 @@ def of_trial(stored: StoredTrial, artifacts: Artifacts | None) -> Member:
     objective = Objective.of_study(attrs)
     source = {"study": stored.study, "trial": trial.number, objective.name: kept_value(trial, attrs)}
     source |= {"seed": TrialAttr.seed.get(trial.user_attrs)}
-    return Member(predictor=model, unit=model.pose_unit, source=source)
+    return Member(model, model.pose_unit, source)
 
 
 def of_checkpoints(predictors: Sequence[Predictor], data: FaceData | None) -> list[Member]:
@@ -67,7 +67,7 @@ def of_checkpoints(predictors: Sequence[Predictor], data: FaceData | None) -> li
                     "give the training data with --data-dir",
                 )
             unit = likely_unit(each, data)
-        members.append(Member(predictor=each, unit=unit, source={"checkpoint": str(each.path)}))
+        members.append(Member(each, unit, {"checkpoint": str(each.path)}))
     return members
 
 
