@@ -185,9 +185,10 @@ def trial_note(found: Findings, trial: FrozenTrial) -> str:
         lines.append(f"Validation cosine {cosine:.4f}, {cosine - found.no_model:+.4f} against no model; {epochs}.")
         if found.objective != COSINE and (value := found.objective.of_trial(attrs)) is not None:
             lines.append(f"Validation {found.objective.said(value)}, which the study maximises.")
-    if line := command(found, trial):
-        # A line for each flag: a single line would be too wide to read.
-        lines.append("```\n" + line.rstrip().replace(" --", " \\\n  --") + "\n```")
+    if text := command(found, trial):
+        # A line for each flag of a command: a single line would be too wide to read. A comment cannot be continued.
+        shown = [line if line.startswith("#") else line.replace(" --", " \\\n  --") for line in text.splitlines()]
+        lines.append("\n".join(["```", *shown, "```"]))
     return "\n\n".join(lines)
 
 

@@ -22,6 +22,7 @@ from stored_study import (
 )
 
 from face3d_tune.analysis.findings import find
+from face3d_tune.config import TrialConfig
 from face3d_tune.dashboard.figures import figures
 from face3d_tune.dashboard.notes import study_note, trial_note
 from face3d_tune.dashboard.server import make_dashboard
@@ -252,6 +253,19 @@ def test_a_trials_note_says_why_it_is_notable_and_how_to_train_it(study):
     assert "face3d-tune data convert" in notes[2]  # it is in radians
     assert notes[0].startswith("**The guide's preset baseline**")
     assert "the checkpoint of epoch 2 of 3" in notes[0]
+
+
+def test_a_note_says_what_the_script_cannot_train_and_what_can(sqlite):
+    study = our_study(sqlite, "identity")
+    config = TrialConfig(d_model=16, dim_feedforward=64, identity_weight=0.3)
+    add_trial(study, "COMPLETE", [0.5], config=config.to_dict())
+    add_trial(study, "COMPLETE", [0.4], preset="baseline")
+    found = find(study)
+    best, baseline = (trial_note(found, found.trials[number]) for number in (0, 1))
+    assert "# not expressed: identity_weight = 0.3: train_transformer3D/train_3d.py has no --identity_weight\n" in best
+    assert "\n# `face3d-tune train` trains all of it\n" in best
+    assert "not expressed" not in baseline
+    assert "trains all of it" not in baseline
 
 
 def test_of_several_folds_the_notes_say_the_value_of_each_and_the_table_shows_them(sqlite, served):
