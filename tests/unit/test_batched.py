@@ -553,6 +553,7 @@ MAY_DIFFER = {
 MUST_AGREE = {
     **{"layout": "pose", "d_model": 32, "dim_feedforward": 64, "nhead": 4, "num_layers": 3, "batch_size": 9},
     **{"use_spatial_attention": True, "use_pose_attention": True, "optimizer": "adam"},
+    **{"inputs": "ridge"},
 }
 
 
