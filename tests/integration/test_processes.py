@@ -25,6 +25,7 @@ from face3d_tune.storage.database import Storage
 from face3d_tune.study import study_file
 from face3d_tune.study.settings import Settings
 from face3d_tune.study.trials import cause
+from face3d_tune.training import ridge
 from face3d_tune.training.batched.batch import alone
 
 CPU = torch.device("cpu")
@@ -443,6 +444,25 @@ def test_a_training_whose_process_is_killed_goes_on_in_another_as_if_nothing_had
     ]
     assert checkpoints.finish("trial-7", "trial-9") is None
     assert checkpoints.artifacts.names("") == [checkpoints.best_name("trial-9")]
+
+
+def test_children_get_a_baselines_output_from_the_parent_which_fits_it_once(slots, data, monkeypatch):
+    fit, fits = ridge.fit, []
+    monkeypatch.setattr(ridge, "fit", lambda data, penalty=None: fits.append(penalty) or fit(data, penalty))
+    config = replace(SMALL, inputs="ridge")
+    for number in (1, 2):
+        slots.start(Task(number, config, number, "off"))
+    given = {1: [], 2: []}
+    while any(not results or results[-1].stop_reason is None for results in given.values()):
+        for event in slots.wait():
+            given[event.number].append(event.content)
+    assert len(fits) <= 1  # none, if another test has fitted it to these data
+    for number, results in given.items():
+        training = alone(config, data, seed=number, device=CPU, precision="off")
+        while training.stop_reason is None:
+            training.train_epoch()
+        expected = [replace(result, seconds=0) for result in training.history]
+        assert [replace(result, seconds=0) for result in results] == expected
 
 
 def test_before_a_stop_every_child_saves_without_giving_its_epoch_up(tmp_path, data):

@@ -398,6 +398,20 @@ def test_a_trial_in_radians_trains_on_a_converted_copy_with_its_limits_in_radian
     assert parsed.max_yaw_angle == pytest.approx(math.pi / 2, abs=1e-15)
 
 
+def test_a_trial_on_a_baselines_output_trains_on_a_converted_copy_of_the_same_people_and_views():
+    config = preset("baseline", inputs="ridge", pose_unit="radians")
+    use = replace(USE, data_dir="faces", min_yaw=20.0, max_yaw=60.0, turn_angle="second")
+    convert, train = commands(config, use).commands
+    limits = ["--min-yaw", "20.0", "--max-yaw", "60.0", "--turn-angle", "second"]
+    options = ["--inputs", "ridge", *limits, "--pose-unit", "radians"]
+    assert convert == ["face3d-tune", "data", "convert", "faces", "faces-ridge-radians", *options]
+    assert train[3] == "faces-ridge-radians"
+    assert "--inputs" not in train
+    (convert, _) = commands(preset("baseline", inputs="kernel"), USE).commands
+    assert convert[4:] == ["train/datas/file-kernel", "--inputs", "kernel"]
+    assert commands(config, use).missing == commands(preset("baseline", pose_unit="radians"), use).missing
+
+
 def test_files_in_radians_are_converted_for_a_trial_in_degrees():
     use = replace(USE, file_pose_unit="radians", max_yaw=60.0)
     convert, train = commands(preset("baseline"), use, read_script(NEW_SCRIPT)).commands
