@@ -17,6 +17,7 @@ from face3d_tune.cli.options import (
     data_options,
     inference_device_option,
     storage_option,
+    weight_option,
 )
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 )
 @baseline_option
 @blend_option
+@weight_option
 @storage_option
 @data_options
 @inference_device_option
@@ -60,6 +62,7 @@ def judge(
     unit: Any,
     baseline: Path | None,
     blend: Any,
+    weight: float | None,
     storage: str,
     data_dir: Path | None,
     device: str,
@@ -77,6 +80,8 @@ def judge(
     from face3d_tune.storage.database import Storage
     from face3d_tune.training import baseline_file, predictor
 
+    if weight is not None and blend is None:
+        raise click.UsageError("--weight goes with --blend only", click.get_current_context())
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place, chosen = Storage.parse(storage), choose_device(device)
     counted = part == "test" and place.holds_studies()  # now, not after the evaluation, if the database is away
@@ -86,12 +91,12 @@ def judge(
     data = load(data_dir, **pairs)
     for line in data.warnings:
         say(f"warning: {line}", err=True)
-    judgement = judged_by(models, data, part, unit=unit, device=chosen, blends=[blend] if blend else ())
+    judgement = judged_by(models, data, part, unit=unit, device=chosen, blends=[blend] if blend else (), weight=weight)
     for line in doubts(judgement):
         say(f"note: {line}", err=True)
     result = {**judgement.to_dict(), "device": device_name(chosen)}
     if part == "test":
-        result["looks"] = _count(place, result, blend) if counted else None
+        result["looks"] = _count(place, result, blend, weight) if counted else None
     if as_json:
         click.echo(json.dumps(result, indent=1, ensure_ascii=False))
         return
@@ -102,12 +107,15 @@ def judge(
         _tell_count(result, place)
 
 
-def _count(place: "Storage", result: "Mapping[str, Any]", blend: str | None) -> "Sequence[Mapping[str, Any]] | None":
+def _count(
+    place: "Storage", result: "Mapping[str, Any]", blend: str | None, weight: float | None
+) -> "Sequence[Mapping[str, Any]] | None":
     """Store this evaluation with the studies on these data; return all evaluations so far, None without a study."""
     from face3d_tune.refit import looks
 
     names = [row["name"] for row in result["rows"] if row["kind"] == "checkpoint"]
-    words = ["--blend", blend] if blend else []
+    words = [] if blend is None else ["--blend", blend]
+    words += [] if weight is None else ["--weight", f"{weight:g}"]
     command = shlex.join(["face3d-tune", "judge", *names, "--part", "test", *words])
     look = {"time": result["time"], "command": command, "compared": names}
     with place.opened() as opened:

@@ -147,6 +147,13 @@ blend_option = click.option(
     help="Blend the mean of the checkpoints with ridge or kernel ridge, fitted on the training people of --data-dir; "
     "its validation people choose the weight.",
 )
+weight_option = click.option(
+    "--weight",
+    type=Number(0, 1),
+    metavar="X",
+    help="Weight of the baseline in the blend.  [default: the one that validation people choose; predict takes the one "
+    "that `train --seeds` left in the folder]",
+)
 
 
 def study_data(study: str, attrs: Mapping[str, Any], data_dir: Path | None) -> "FaceData":

@@ -15,6 +15,7 @@ from face3d_tune.cli.options import (
     blend_option,
     data_options,
     inference_device_option,
+    weight_option,
 )
 
 if TYPE_CHECKING:
@@ -61,13 +62,7 @@ if TYPE_CHECKING:
 )
 @baseline_option
 @blend_option
-@click.option(
-    "--weight",
-    type=Number(0, 1),
-    metavar="X",
-    help="Weight of the baseline in the blend.  [default: as `train --seeds` left it in the folder, else the one that "
-    "validation people choose]",
-)
+@weight_option
 @data_options
 @inference_device_option
 def predict(

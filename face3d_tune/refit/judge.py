@@ -40,7 +40,8 @@ class Row:
     predictor: Predictor | None = None  # of a checkpoint
     unit: PoseUnit | None = None  # of the poses at its input
     baseline: str | None = None  # of a blend
-    weight: float | None = None  # of that baseline, as validation people chose it
+    weight: float | None = None  # of that baseline
+    given: bool = False  # whether the weight was given; else validation people chose it
 
     def rate(self, name: str) -> float | None:
         """Return one of RATES over all views."""
@@ -105,6 +106,7 @@ def judge(
     unit: PoseUnit | None,
     device: torch.device,
     blends: Sequence[Blended] = (),
+    weight: float | None = None,
     fitted: Mapping[str, Fitted] | None = None,
     names: Sequence[str] | None = None,
 ) -> Judgement:
@@ -118,6 +120,7 @@ def judge(
             on training people.
         device: Of the scores.
         blends: Baselines to blend with the checkpoints, each alone. Validation people choose a weight for either part.
+        weight: Of the baseline in every blend, instead of the chosen ones.
         fitted: The result of `baselines.fit`, if it is there already.
         names: Of the checkpoints; without them, their paths.
 
@@ -146,11 +149,15 @@ def judge(
     ]
     if len(members) > 1:
         rows.append(Row(f"ensemble of {len(members)}", "ensemble", gallery.scores(ensemble.average(members))))
-    judging = members if part == "validation" or not blends else made("validation")
+    choosing = blends and weight is None
+    judging = made("validation") if choosing and part != "validation" else members
     for name in map(NAMES.__getitem__, blends):
-        weight = ensemble.choose_weight(judging, fitted[name].predict(data, "validation"), data, device)
-        blended = gallery.scores(ensemble.blend(members, fitted[name].predict(data, part), weight))
-        rows.append(Row(f"blend, {weight:.2f} {name}", "blend", blended, baseline=name, weight=weight))
+        own = weight
+        if own is None:
+            own = ensemble.choose_weight(judging, fitted[name].predict(data, "validation"), data, device)
+        scores = gallery.scores(ensemble.blend(members, fitted[name].predict(data, part), own))
+        named = f"blend, {own:.2f} {name}"
+        rows.append(Row(named, "blend", scores, baseline=name, weight=own, given=weight is not None))
     return Judgement(data, part, tuple(rows))
 
 
@@ -158,7 +165,7 @@ def doubts(judgement: Judgement) -> list[str]:
     """Say what makes numbers doubtful: judged people in a training or in the choice of a weight, or a guessed input."""
     doubts = [doubt for row in judgement.rows for doubt in _doubts(row, judgement.data)]
     if judgement.part == "validation":
-        chosen = [row.name for row in judgement.rows if row.kind == "blend"]
+        chosen = [row.name for row in judgement.rows if row.kind == "blend" and not row.given]
         doubts += [f"{name}: its weight was chosen on the people judged here, which flatters it" for name in chosen]
     return doubts
 

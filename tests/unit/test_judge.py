@@ -170,6 +170,15 @@ def test_a_single_checkpoint_has_a_blend_and_no_ensemble(folder, data):
     assert answer.err == f"note: {name}: its weight was chosen on the people judged here, which flatters it\n"
 
 
+def test_a_given_weight_is_taken_and_no_one_is_flattered(folder, data):
+    answer = judge(folder, data, "one.pth", "--blend", "ridge", "--weight", "0.3", "--json")
+    row = json.loads(answer.out)["rows"][-1]
+    assert (row["name"], row["weight"], answer.err) == ("blend, 0.30 ridge", 0.3, "")
+    blended = 0.7 * predictions(data, CONFIG) + 0.3 * ridge.fit(data).predict(data, "validation")
+    wanted = by_hand(data, unit(blended))
+    assert {rate: row["recognition"]["all"][rate] for rate in wanted} == pytest.approx(wanted, abs=1e-6)
+
+
 def test_an_evaluation_of_a_blend_on_the_test_people_is_recorded_as_one(folder, data):
     with storage(folder).opened(create=True) as opened:
         our_study(opened, "ours", data_fingerprint=data.fingerprint())
@@ -278,6 +287,7 @@ def test_what_cannot_be_judged_is_one_line_and_a_hint(folder, data, tmp_path):
         (data, ["empty.pth"], "empty.pth holds no weights of a model; it holds epoch"),
         (wide, ["one.pth"], f"one.pth takes 16 numbers per embedding, {wide.source} has 24"),
         (data, ["one.pth", "--split", "none", "--part", "test"], "--part test: with --split none it has no people"),
+        (data, ["one.pth", "--weight", "0.5"], "--weight goes with --blend only"),
         (data, ["--blend", "ridge"], "--blend ridge needs a checkpoint to blend with"),
         (data, ["one.pth", "--part", "train"], "Invalid value for '--part': 'train' is not one of"),
         (data, ["one.pth", "--min-yaw", "90", "--max-yaw", "91"], "video_metadata.json: poses: no view is left"),
