@@ -24,7 +24,8 @@ class Terminal:
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
         env = environment(settings, TERM="xterm-256color", **more)
-        self.process = Run(words, cwd=cwd, env=env, streams=(theirs, theirs, theirs), start_new_session=True)
+        streams, first = (theirs, theirs, theirs), ("doomed", "hurry", {})
+        self.process = Run(words, cwd=cwd, env=env, streams=streams, start_new_session=True, first=first)
         os.close(theirs)
         self._ours = ours
 
