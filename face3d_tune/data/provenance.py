@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from face3d_tune.config import PoseUnit
 from face3d_tune.data.face_data import SAMPLE_NAME, FaceData, recorded_selection
-from face3d_tune.data.pairs import TurnAngle
+from face3d_tune.data.pairs import Split, TurnAngle
 
 SAMPLE_FOLDER = "faces160"
 
@@ -21,6 +21,7 @@ class DataUse:
     min_yaw: float = 0.0  # degrees, of |yaw|; 0 = no limit
     max_yaw: float | None = None  # degrees, of |yaw|
     turn_angle: TurnAngle = "first"  # the angle that is yaw; the script always limits the first angle
+    split: Split = "person"
     landmark_scale: float | None = None  # factor of landmarks_3d_original; None: not known, or other landmarks
     fingerprint: str | None = None  # of numbers, pairs and split; None: not known
 
@@ -39,6 +40,7 @@ class DataUse:
             min_yaw=data.min_yaw,
             max_yaw=data.max_yaw,
             turn_angle=data.turn_angle,
+            split=data.split,
             landmark_scale=data.landmark_scale,
             fingerprint=data.fingerprint(),
         )
@@ -54,5 +56,5 @@ class DataUse:
             data_dir=data_dir or source,
             feature_size=recorded["feature_size"],
             file_pose_unit=recorded["pose_unit"],
-            **{name: value for name, value in recorded_selection(recorded).items() if name != "split"},
+            **recorded_selection(recorded),
         )

@@ -187,7 +187,12 @@ def _copy_data(source: Path | None, target: Path, config: TrialConfig, use: Data
         original = target.with_name("sample") if converted else target
         write_sample(original)
     if original is not None and converted:
-        selection: dict[str, Any] = {"min_yaw": use.min_yaw, "max_yaw": use.max_yaw, "turn_angle": use.turn_angle}
+        selection: dict[str, Any] = {
+            "split": use.split,
+            "min_yaw": use.min_yaw,
+            "max_yaw": use.max_yaw,
+            "turn_angle": use.turn_angle,
+        }
         write_copy(original, target, config.inputs, unit=config.pose_unit, **selection)
     elif source is not None:
         copy(source, target)

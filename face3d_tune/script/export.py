@@ -71,6 +71,7 @@ def conversion(config: TrialConfig, use: DataUse) -> list[str]:
     options = []
     if config.inputs != "view":
         options += ["--inputs", config.inputs]
+        options += [] if use.split == "person" else ["--split", use.split]
         options += ["--min-yaw", _text(use.min_yaw)] if use.min_yaw else []
         options += [] if use.max_yaw is None else ["--max-yaw", _text(use.max_yaw)]
         options += [] if use.turn_angle == "first" else ["--turn-angle", use.turn_angle]

@@ -407,6 +407,8 @@ def test_a_trial_on_a_baselines_output_trains_on_a_converted_copy_of_the_same_pe
     assert convert == ["face3d-tune", "data", "convert", "faces", "faces-ridge-radians", *options]
     assert train[3] == "faces-ridge-radians"
     assert "--inputs" not in train
+    (everyone, _) = commands(config, replace(use, split="none")).commands
+    assert everyone[5:9] == ["--inputs", "ridge", "--split", "none"]
     (convert, _) = commands(preset("baseline", inputs="kernel"), USE).commands
     assert convert[4:] == ["train/datas/file-kernel", "--inputs", "kernel"]
     assert commands(config, use).missing == commands(preset("baseline", pose_unit="radians"), use).missing
