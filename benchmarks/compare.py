@@ -24,13 +24,17 @@ from face3d_tune.analysis.svg import Chart, Panel, picture
 
 BUDGETS = (500, 1000, 2000, 5000)
 GOAL, LONG = 5000, 20_000  # epochs of random search: whose quality is to be had for less, and as far as it is followed
+PAIRED, _RESAMPLES = (250, 500, 750, 1000, 1500, 2000), 4000
 PICTURES = Path("docs/pictures")
 STARTUP = 8  # trials before a sampler begins to learn
-DEFAULT = Setting(  # of studies/default.toml
+EXTRAPOLATING = Setting(  # of studies/default.toml until it knew the shapes of curves; what most comparisons vary
     "tpe",
     {"multivariate": False, "n_startup_trials": STARTUP},
     "extrapolation",
     {"chance": 0.1, "n_startup_trials": 4, "n_warmup_steps": 5},
+)
+DEFAULT = replace(
+    EXTRAPOLATING, pruner="shape", pruner_options={"chance": 0.05, "n_warmup_steps": 5}, pruned_as_completed=True
 )
 BEFORE = Setting(  # these measurements
     "tpe",
@@ -52,7 +56,7 @@ def _samplers() -> dict[str, Setting]:
         "CMA-ES": ("cmaes", {"n_startup_trials": STARTUP}),
     }
     return {
-        f"{name}{with_presets}": replace(DEFAULT, sampler=sampler, sampler_options=given, presets=presets)
+        f"{name}{with_presets}": replace(EXTRAPOLATING, sampler=sampler, sampler_options=given, presets=presets)
         for with_presets, presets in (("", "none"), (", presets first", "trials"))
         for name, (sampler, given) in kinds.items()
     }
@@ -61,7 +65,7 @@ def _samplers() -> dict[str, Setting]:
 def _gp() -> dict[str, Setting]:
     """Apart, since it takes as long as all others."""
     options = {"n_startup_trials": STARTUP}
-    gp = replace(DEFAULT, sampler="gp", sampler_options=options)
+    gp = replace(EXTRAPOLATING, sampler="gp", sampler_options=options)
     return {
         "GP": replace(gp, presets="none"),
         "GP, presets first": gp,
@@ -71,18 +75,22 @@ def _gp() -> dict[str, Setting]:
 
 def _presets() -> dict[str, Setting]:
     prior = {"share": 0.5, "half_life": 15.0}
-    own = DEFAULT.sampler_options
+    own = EXTRAPOLATING.sampler_options
     return {
-        "none": replace(DEFAULT, presets="none"),
-        "first trials": DEFAULT,
-        "prior": replace(DEFAULT, presets="none", sampler_options={**own, **prior}),
-        "prior, long": replace(DEFAULT, presets="none", sampler_options={**own, **prior, "half_life": 50.0}),
-        "first trials and prior": replace(DEFAULT, sampler_options={**own, **prior}),
-        "first trials, round the best": replace(DEFAULT, sampler_options={**own, "best_share": 0.25}),
-        "first trials, near the best": replace(DEFAULT, sampler_options={**own, "best_share": 0.25, "width": 0.1}),
-        "first trials, half near the best": replace(DEFAULT, sampler_options={**own, "best_share": 0.5, "width": 0.1}),
+        "none": replace(EXTRAPOLATING, presets="none"),
+        "first trials": EXTRAPOLATING,
+        "prior": replace(EXTRAPOLATING, presets="none", sampler_options={**own, **prior}),
+        "prior, long": replace(EXTRAPOLATING, presets="none", sampler_options={**own, **prior, "half_life": 50.0}),
+        "first trials and prior": replace(EXTRAPOLATING, sampler_options={**own, **prior}),
+        "first trials, round the best": replace(EXTRAPOLATING, sampler_options={**own, "best_share": 0.25}),
+        "first trials, near the best": replace(
+            EXTRAPOLATING, sampler_options={**own, "best_share": 0.25, "width": 0.1}
+        ),
+        "first trials, half near the best": replace(
+            EXTRAPOLATING, sampler_options={**own, "best_share": 0.5, "width": 0.1}
+        ),
         "first trials, prior, round the best": replace(
-            DEFAULT, sampler_options={**own, **prior, "best_share": 0.25}
+            EXTRAPOLATING, sampler_options={**own, **prior, "best_share": 0.25}
         ),  # PriorBand has all three
     }
 
@@ -94,10 +102,10 @@ def _pruners() -> dict[str, Setting]:
         "percentile 25": ("percentile", {"percentile": 25.0, "n_startup_trials": 5, "n_warmup_steps": 10}),
         "ASHA": ("successive_halving", {"min_resource": 5, "reduction_factor": 3}),
         "Hyperband": ("hyperband", {"min_resource": 5, "max_resource": 100, "reduction_factor": 3}),
-        "extrapolation": (DEFAULT.pruner, dict(DEFAULT.pruner_options)),
+        "extrapolation": (EXTRAPOLATING.pruner, dict(EXTRAPOLATING.pruner_options)),
     }
     return {
-        f"{name}{how}": replace(DEFAULT, pruner=pruner, pruner_options=given, stopping=stopping)
+        f"{name}{how}": replace(EXTRAPOLATING, pruner=pruner, pruner_options=given, stopping=stopping)
         for how, stopping in (("", True), (", to the end", False))
         for name, (pruner, given) in kinds.items()
     }
@@ -111,19 +119,33 @@ def _pruners_random() -> dict[str, Setting]:
 
 
 def _defaults() -> dict[str, Setting]:
-    """Return the default, what it was before, and its neighbours: how much its numbers matter."""
-    own, stop = DEFAULT.sampler_options, DEFAULT.pruner_options
+    """Return the default while it extrapolated, what it was before, and its neighbours."""
+    own, stop = EXTRAPOLATING.sampler_options, EXTRAPOLATING.pruner_options
     return {
         "before": BEFORE,
-        "default": DEFAULT,
-        "no presets": replace(DEFAULT, presets="none"),
-        "5 trials at random": replace(DEFAULT, sampler_options={**own, "n_startup_trials": 5}),
-        "15 trials at random": replace(DEFAULT, sampler_options={**own, "n_startup_trials": 15}),
-        "chance 0.05": replace(DEFAULT, pruner_options={**stop, "chance": 0.05}),
-        "chance 0.2": replace(DEFAULT, pruner_options={**stop, "chance": 0.2}),
-        "10 epochs of warm-up": replace(DEFAULT, pruner_options={**stop, "n_warmup_steps": 10}),
-        "before, with extrapolation": replace(BEFORE, pruner=DEFAULT.pruner, pruner_options=stop),
-        "default, with median": replace(DEFAULT, pruner=BEFORE.pruner, pruner_options=BEFORE.pruner_options),
+        "default": EXTRAPOLATING,
+        "no presets": replace(EXTRAPOLATING, presets="none"),
+        "5 trials at random": replace(EXTRAPOLATING, sampler_options={**own, "n_startup_trials": 5}),
+        "15 trials at random": replace(EXTRAPOLATING, sampler_options={**own, "n_startup_trials": 15}),
+        "chance 0.05": replace(EXTRAPOLATING, pruner_options={**stop, "chance": 0.05}),
+        "chance 0.2": replace(EXTRAPOLATING, pruner_options={**stop, "chance": 0.2}),
+        "10 epochs of warm-up": replace(EXTRAPOLATING, pruner_options={**stop, "n_warmup_steps": 10}),
+        "before, with extrapolation": replace(BEFORE, pruner=EXTRAPOLATING.pruner, pruner_options=stop),
+        "default, with median": replace(EXTRAPOLATING, pruner=BEFORE.pruner, pruner_options=BEFORE.pruner_options),
+    }
+
+
+def _epochs() -> dict[str, Setting]:
+    """Return the default, what it was while it extrapolated, and its neighbours."""
+    stop = DEFAULT.pruner_options
+    return {
+        "extrapolation": EXTRAPOLATING,
+        "extrapolation, as completed": replace(EXTRAPOLATING, pruned_as_completed=True),
+        "shape": DEFAULT,
+        "shape, as pruned": replace(DEFAULT, pruned_as_completed=False),
+        "shape, chance 0.02": replace(DEFAULT, pruner_options={**stop, "chance": 0.02}),
+        "shape, chance 0.1": replace(DEFAULT, pruner_options={**stop, "chance": 0.1}),
+        "shape, no presets": replace(DEFAULT, presets="none"),
     }
 
 
@@ -136,7 +158,7 @@ def _stages() -> dict[str, Setting]:
         "default, then explore": {"study": "default > explore"},
     }
     return {
-        f"{name}{where}": replace(DEFAULT, on="explore", fixed=fixed, **kind)
+        f"{name}{where}": replace(EXTRAPOLATING, on="explore", fixed=fixed, **kind)
         for where, fixed in (("", {}), (", in radians", {"pose_unit": "radians"}))
         for name, kind in kinds.items()
     }
@@ -145,7 +167,7 @@ def _stages() -> dict[str, Setting]:
 def _folds() -> dict[str, Setting]:
     """Return settings with ever fewer validation people, on whom the best need not be best on others."""
     return {
-        f"{people} people, {how}": replace(DEFAULT, people=people, folds=folds, race=race)
+        f"{people} people, {how}": replace(EXTRAPOLATING, people=people, folds=folds, race=race)
         for people in (PEOPLE, 12, 4)
         for how, folds, race in (("one fold", 1, True), ("3 folds, raced", 3, True), ("3 folds, all trained", 3, False))
     }
@@ -160,6 +182,7 @@ COMPARISONS: Mapping[str, Callable[[], dict[str, Setting]]] = {
     "stages": _stages,
     "folds": _folds,
     "defaults": _defaults,
+    "epochs": _epochs,
 }
 
 
@@ -185,6 +208,18 @@ def tell_shares(name: str, result: Result, bases: Mapping[str, Result]) -> None:
             share = "-" if math.isnan(needed) else f"{needed / spent:.2f}"
             rows.append((kind, spent, f"{regret * 1000:.1f}", _number(needed), share))
     table(("", "epochs", "regret", f"{name} needs", "of them"), rows)
+
+
+def tell_paired(before: Result, after: Result) -> None:
+    """Print how much the median regret has changed, with a 95 % bootstrap interval over the seeds that both had."""
+    rng, rows = np.random.default_rng(0), []
+    for spent in (budget for budget in PAIRED if budget <= before.epochs):
+        pair = np.column_stack((before.regret(spent), after.regret(spent))) * 1000
+        drawn = np.median(pair[rng.integers(len(pair), size=(_RESAMPLES, len(pair)))], axis=1)
+        low, high = np.quantile(drawn[:, 1] - drawn[:, 0], (0.025, 0.975))
+        old, new = np.median(pair, axis=0)
+        rows.append((f"{spent} epochs", f"{old:.1f}", f"{new:.1f}", f"{new - old:+.1f} ({low:+.1f} to {high:+.1f})"))
+    table(("median regret, 0.001 cosine", "extrapolation", "shape", "change"), rows)
 
 
 def _quartiles(regret: np.ndarray) -> str:
@@ -253,6 +288,8 @@ def main() -> None:
         results = run(settings, epochs=epochs, **given)
         print(f"{name}: {searches} searches each, best truth {next(iter(results.values())).best:.4f}")
         tell(results, bases)
+        if name == "epochs":
+            tell_paired(results["extrapolation"], results["shape"])
         if "default" in results:
             tell_shares("default", results["default"], bases)
         if not asked.quick:

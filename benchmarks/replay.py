@@ -34,6 +34,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.search.algorithms import make_pruner, make_sampler
 from face3d_tune.search.extrapolation import ExtrapolationPruner
 from face3d_tune.search.racing import is_lost
+from face3d_tune.search.shapes import ShapePruner
 from face3d_tune.study import study_file
 from face3d_tune.study.space import suggest
 from face3d_tune.study.study_file import Component, StudyFile
@@ -58,6 +59,7 @@ class Setting:
     on: str = ""  # the study whose surrogate is searched, if not its own
     folds: int = 0  # trained on; 0: all people there are validate every training
     race: bool = True  # between trials, after each fold
+    pruned_as_completed: bool = False  # to the sampler, with the highest value that was reached
     people: int = PEOPLE  # who validate in each fold
 
     @property
@@ -173,6 +175,9 @@ class Replay:
 
     def _give_up(self, trial: optuna.Trial, curve: Mapping[int, float], epoch: int) -> None:
         self.counts["pruned"] += 1
+        if self.setting.pruned_as_completed:
+            self.study.tell(trial, max(value for step, value in curve.items() if step <= epoch))
+            return
         if self._by_completed:  # else all was reported; samplers look at the last, or at the highest
             highest = max(range(1, epoch + 1), key=curve.__getitem__)
             for step in sorted({highest, epoch}):
@@ -181,7 +186,7 @@ class Replay:
 
     @property
     def _by_completed(self) -> bool:
-        return isinstance(self.pruner, NopPruner | PercentilePruner | ExtrapolationPruner)
+        return isinstance(self.pruner, NopPruner | PercentilePruner | ExtrapolationPruner | ShapePruner)
 
     def _pruned_at(self, trial: optuna.Trial, curve: Mapping[int, float]) -> int | None:
         """Return the epoch after which the pruner stops the trial. It is not asked after the last one."""

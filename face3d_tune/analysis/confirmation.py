@@ -17,6 +17,13 @@ def simple_methods(confirmation: Mapping[str, Any]) -> dict[str, str]:
     return {name: key for name, key in _SIMPLE.items() if key in confirmation}
 
 
+def value_in_study(candidate: Mapping[str, Any], none: str) -> str:
+    """Return a candidate's value in the study: at least so much if its trial was pruned; `none` without a trial."""
+    if candidate["value"] is None:
+        return none
+    return f"{'≥ ' if candidate.get('pruned') else ''}{candidate['value']:.4f}"  # an older one does not say
+
+
 def part_of(confirmation: Mapping[str, Any]) -> str:
     """Return the part of the people that judged: `test`, or `judged` of several rotations, which are all people."""
     return "judged" if "rotations" in confirmation else "test"

@@ -181,7 +181,7 @@ def _candidates(found: Mapping[str, Any], enrolled: int | None) -> Table:
         return [*by_yaw, f"{row['test_rank1_enrolled']:.3f}"] if enrolled else by_yaw
 
     for row in found["candidates"]:
-        value = "" if row["value"] is None else f"{row['value']:.4f}"
+        value = confirmation.value_in_study(row, "")
         style = "bold" if row["name"] == found["winner"]["name"] else ""
         if row["error"] is not None:
             table.add_row(row["name"], value, word("diverged"))

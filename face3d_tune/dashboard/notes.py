@@ -8,7 +8,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.analysis import recognising
-from face3d_tune.analysis.confirmation import headline, no_better_recognised, simple_methods, told
+from face3d_tune.analysis.confirmation import headline, no_better_recognised, simple_methods, told, value_in_study
 from face3d_tune.analysis.findings import Findings
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.data.yaw_bands import YAW_BANDS, label
@@ -121,14 +121,14 @@ def _rotated(found: Findings) -> list[str]:
 def _judged(confirmation: Mapping[str, Any], judged: str) -> list[str]:
     """Write the numbers of a confirmation, and its other sentences; `judged` names the people."""
     rows = [
-        (row["name"], row["value"], row["validation"], row["test"])
+        (row["name"], value_in_study(row, "–"), f"{row['validation']:.4f}", f"{row['test']:.4f}")
         for row in confirmation["candidates"]
         if not row["error"]
     ]
     simple = {name: confirmation[key] for name, key in simple_methods(confirmation).items()}
-    rows += [(name, None, row["validation"], row["test"]) for name, row in simple.items()]
+    rows += [(name, "–", f"{row['validation']:.4f}", f"{row['test']:.4f}") for name, row in simple.items()]
     table = f"| | in the study | validation, again | {judged} |\n|---|--:|--:|--:|\n"
-    cells = [(_plain(name), *("–" if each is None else f"{each:.4f}" for each in values)) for name, *values in rows]
+    cells = [(_plain(name), *values) for name, *values in rows]
     details = "\n".join(f"- {_plain(line.strip())}" for line in told(confirmation)[1:])
     return [table + "\n".join(f"| {' | '.join(row)} |" for row in cells), details]
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.config import TrialConfig, resolve
 from face3d_tune.data.face_data import FaceData
@@ -25,6 +25,7 @@ class Candidate:
     value: float | None  # mean validation cosine in the study
     identity: float | None = None  # there
     aliases: tuple[str, ...] = ()  # presets with equal values
+    pruned: bool = False  # its value in the study is the least that it would have reached
 
 
 def candidates(study: optuna.Study, data: FaceData, top: int) -> list[Candidate]:
@@ -53,7 +54,8 @@ def candidates(study: optuna.Study, data: FaceData, top: int) -> list[Candidate]
 
 def _candidate(name: str, trial: FrozenTrial, preset: bool, aliases: tuple[str, ...] = ()) -> Candidate:
     cosine, identity = (objective.of_trial(trial.user_attrs) for objective in (COSINE, IDENTITY))
-    return Candidate(name, config_of(trial), trial.number, preset, cosine, identity, aliases)
+    pruned = trial.state == TrialState.PRUNED
+    return Candidate(name, config_of(trial), trial.number, preset, cosine, identity, aliases, pruned)
 
 
 def _presets(study: optuna.Study, data: FaceData) -> list[Candidate]:

@@ -269,6 +269,7 @@ class Confirmation:
         error = next((record["error"] for record in records if "error" in record), None)
         row: dict[str, Any] = {"name": candidate.name, "trial": candidate.trial, "preset": candidate.preset}
         row |= {"aliases": list(candidate.aliases), "value": candidate.value, "error": error}
+        row["pruned"] = candidate.pruned
         if error is not None:
             return row
         validation = [mean(record["validation"] for record in rounds) for rounds in by_seed]

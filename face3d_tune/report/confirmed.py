@@ -13,6 +13,7 @@ from face3d_tune.analysis.confirmation import (
     recognised_alike,
     resolved,
     simple_methods,
+    value_in_study,
 )
 from face3d_tune.report.blocks import Block, Paragraph, Runs, Table, Tiles
 from face3d_tune.report.content import Content
@@ -155,7 +156,7 @@ def _candidates(confirmation: Mapping[str, Any], say: Words, judged: str = "test
     rows: list[Sequence[str]] = []
     for row in confirmation["candidates"]:
         name = " = ".join((_name(row, say), *map(say.preset, row["aliases"])))
-        value = NOT_KNOWN if row["value"] is None else f"{row['value']:.4f}"
+        value = value_in_study(row, NOT_KNOWN)
         if row["error"] is not None:
             rows.append((name, value, say.text("diverged"), *[NOT_KNOWN] * (len(header) - 3)))
             continue

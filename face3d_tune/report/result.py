@@ -126,19 +126,22 @@ def compared(content: Content, say: Words) -> list[Block]:
     named = {entry.name: entry for entry in content.presets}
     before, recommended = named.get(_BASELINE), named.get(_RECOMMENDED)
     columns = [before, recommended, content.best]
+    cut_short = _REACHED if before is not None and before.state == "pruned" else ()
+    changes = [_change(None if name in cut_short else before, content.best, read) for name, read, _ in _ROWS]
     rows = [
-        (say.text(f"row_{name}"), *(_cell(entry, read, form) for entry in columns), _change(before, content.best, read))
-        for name, read, form in _ROWS
+        (say.text(f"row_{name}"), *(_cell(entry, read, form) for entry in columns), change, "")
+        for (name, read, form), change in zip(_ROWS, changes, strict=True)
     ]
-    rows = [(*row, "") for row in rows]
     no_model = {"cosine": content.no_model, "beyond": content.no_model_by_yaw.get(FARTHEST)}
     for place, (name, _, form) in enumerate(_ROWS):
         value = no_model.get(name)
         rows[place] = (*rows[place][:-1], NOT_KNOWN if value is None else form(value))
-    header = ("metric", "before", "recommended", "found", "change", "no_model")
+    header = [say.text(f"column_{name}") for name in ("metric", "before", "recommended", "found", "change", "no_model")]
+    for place, entry in enumerate(columns, start=1):
+        header[place] += f" ({say.text('state_pruned')})" if entry is not None and entry.state == "pruned" else ""
     return [
         Paragraph(say("compared")),
-        Table([say.text(f"column_{name}") for name in header], rows),
+        Table(header, rows),
         Paragraph(say("compared_note"), "note"),
         Paragraph(say("guide_note"), "note"),
     ]
@@ -155,6 +158,7 @@ def _power(value: float) -> str:
     return f"{value:.1e}".replace("e-0", "e-")
 
 
+_REACHED = ("loss", "cosine", "beyond")  # rows that say nothing about a training cut short
 _ROWS: tuple[tuple[str, Read, Callable[[Any], str]], ...] = (
     ("lr", _setting("lr"), _power),
     ("factor", _setting("scheduler_factor"), "{:.2f}".format),

@@ -1,4 +1,4 @@
-"""Samplers and pruners by the name that a study file gives them; all but one are Optuna's own, with its options."""
+"""Samplers and pruners by the name that a study file gives them; all but two are Optuna's own, with its options."""
 
 import inspect
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from optuna import pruners, samplers
 
 from face3d_tune.errors import StudyFileError, did_you_mean
 from face3d_tune.search.extrapolation import ExtrapolationPruner
+from face3d_tune.search.shapes import ShapePruner
 from face3d_tune.study.study_file import Component, StudyFile
 
 _SAMPLERS: Mapping[str, type[samplers.BaseSampler]] = {
@@ -24,6 +25,7 @@ _PRUNERS: Mapping[str, type[pruners.BasePruner]] = {
     "successive_halving": pruners.SuccessiveHalvingPruner,
     "hyperband": pruners.HyperbandPruner,
     "extrapolation": ExtrapolationPruner,
+    "shape": ShapePruner,
 }
 _NEEDS = {"gp": ("scipy",), "cmaes": ("cmaes",)}  # packages that Optuna imports in mid-search
 _WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}

@@ -1,8 +1,12 @@
-"""Failed trials as the sampler sees them: those that diverged or ran out of memory count as the worst.
+"""Failed and pruned trials as the sampler sees them.
 
-Optuna's samplers ignore failed trials, so they return to the same hopeless region. The stored trials stay
-as they are: failed, and outside every budget. The sampler does not see trials of other programs. Their values may be of
-another measure, and one that lacks a parameter would end joint sampling for all others.
+Those that diverged or ran out of memory count as the worst. To TPE a pruned trial is a completed one with the highest
+value that it reached. Optuna's TPE ranks every completed trial above every pruned one. A pruner that stops most trials
+early would leave it the first completed trials, however bad, among the best tenth.
+
+Optuna's samplers ignore failed trials, so they return to the same hopeless region. The stored trials stay as they are;
+failed ones are outside every budget. The sampler does not see trials of other programs. Their values may be of another
+measure, and one that lacks a parameter would end joint sampling for all others.
 """
 
 import copy
@@ -30,13 +34,14 @@ class FailuresAsWorst(BaseSampler):
 
     def __init__(self, sampler: BaseSampler) -> None:
         self._sampler = sampler
-        self._startup = startup_trials(sampler)
-        self._counted = FINISHED if isinstance(sampler, TPESampler) else (TrialState.COMPLETE,)
+        self._startup, self._is_tpe = startup_trials(sampler), isinstance(sampler, TPESampler)
+        self._counted = FINISHED if self._is_tpe else (TrialState.COMPLETE,)
 
     def _seen(self, study: optuna.Study) -> optuna.Study:
         trials = own_trials(trials_as_sampled_from(study))
         started = sum(trial.state in self._counted for trial in trials) >= self._startup
-        return cast(optuna.Study, StudyView(study, seen_by_sampler if started else own_trials))
+        shown = seen_by_tpe if self._is_tpe else seen_by_sampler
+        return cast(optuna.Study, StudyView(study, shown if started else own_trials))
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return what the wrapped sampler samples jointly."""
@@ -80,6 +85,16 @@ def seen_by_sampler(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     failed = [trial.number for trial in trials if cause(trial) in OF_THE_CONFIG]
     taught = set(failed[-_AT_MOST * len(completed) :] if completed else [])
     return [_as_completed(trial, min(completed)) if trial.number in taught else trial for trial in trials]
+
+
+def seen_by_tpe(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return what any sampler sees, with pruned trials as completed ones with the highest value that they reached."""
+    return [
+        _as_completed(trial, max(trial.intermediate_values.values()))
+        if trial.state == TrialState.PRUNED and trial.intermediate_values
+        else trial
+        for trial in seen_by_sampler(trials)
+    ]
 
 
 def _as_completed(trial: FrozenTrial, value: float) -> FrozenTrial:

@@ -1,8 +1,8 @@
 """Optuna's pruner, called after every epoch without reading the whole study again.
 
 `Trial.should_prune` reads the curves of all running trials from the database, which is most of what a search spends
-beside training. A median, percentile or extrapolation pruner, and the race between folds, look at completed trials
-only, which do not change.
+beside training. A median, percentile, extrapolation or shape pruner, and the race between folds, look at completed
+trials only, which do not change.
 """
 
 import time
@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.search import racing
 from face3d_tune.search.extrapolation import ExtrapolationPruner
+from face3d_tune.search.shapes import ShapePruner
 from face3d_tune.storage.optuna_internals import StudyView, storage_of, trial_id
 from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.other_programs import own_trials
@@ -100,7 +101,7 @@ class TrialReporter:
         pruner = self._trial.study.pruner
         if isinstance(pruner, NopPruner):
             return False
-        if not isinstance(pruner, PercentilePruner | ExtrapolationPruner):  # the median pruner is one
+        if not isinstance(pruner, PercentilePruner | ExtrapolationPruner | ShapePruner):  # the median pruner is one
             trial = storage_of(self._trial.study).get_trial(trial_id(self._trial))
             return pruner.prune(StudyView(self._trial.study, own_trials), trial)  # type: ignore[arg-type]
         running = FrozenTrial(

@@ -241,7 +241,7 @@ def test_a_search_tries_the_same_with_trials_of_other_programs_beside_it_as_with
     assert len(tried[0]) == 4
 
 
-@pytest.mark.parametrize("pruner", ["median", "percentile", "hyperband", "extrapolation"])
+@pytest.mark.parametrize("pruner", ["median", "percentile", "hyperband", "extrapolation", "shape"])
 def test_a_curve_of_another_program_prunes_nothing(sqlite, tmp_path, data, pruner):
     options = {"percentile": "percentile = 50.0\nn_startup_trials = 1", "median": "n_startup_trials = 1"}
     text = SAMPLED_ONLY + f'[pruner]\nname = "{pruner}"\n{options.get(pruner, "")}\n'

@@ -8,7 +8,7 @@ from optuna.pruners import HyperbandPruner, NopPruner
 from optuna.samplers import CmaEsSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
-from face3d_tune.search.failed_trials import FailuresAsWorst, seen_by_sampler
+from face3d_tune.search.failed_trials import FailuresAsWorst, seen_by_sampler, seen_by_tpe
 
 STARTUP = 8
 TRAINED = {"config": {}, "stop_reason": "finished"}  # by which a trial of this program is known
@@ -145,3 +145,38 @@ def test_without_a_completed_trial_there_is_no_worst_one_and_failures_stay_what_
 def test_at_most_four_failures_are_shown_for_each_completed_trial_the_latest_ones():
     study = study_of(*[DIVERGED] * 3, (TrialState.COMPLETE, 0.5, {}), *[DIVERGED] * 3)
     assert [state for state, _ in shown(study)] == ["FAIL", "FAIL", *["COMPLETE"] * 5]
+
+
+def test_tpe_sees_a_pruned_trial_as_a_completed_one_with_the_highest_value_that_it_reached():
+    study = study_of((TrialState.COMPLETE, 0.5, {}), (TrialState.PRUNED, None, {}), DIVERGED)
+    pruned = optuna.trial.create_trial(
+        state=TrialState.PRUNED, intermediate_values={1: 0.2, 2: 0.6, 3: 0.55}, user_attrs=TRAINED
+    )
+    study.add_trial(pruned)
+    seen = [(trial.state.name, trial.value) for trial in seen_by_tpe(study.trials)]
+    assert seen == [("COMPLETE", 0.5), ("PRUNED", None), ("COMPLETE", 0.5), ("COMPLETE", 0.6)]
+    assert study.trials[3].state == TrialState.PRUNED  # what is stored stays as it is
+
+
+def test_tpe_learns_from_a_good_pruned_trial_before_a_bad_completed_one():
+    """Optuna's own order puts the completed trial at 1.0 first."""
+    study, rows = optuna.create_study(direction="maximize"), [(TrialState.COMPLETE, 1.0, 0.1)]
+    rows += [(TrialState.PRUNED, 100.0, 0.6)] + [(TrialState.PRUNED, 1.0, 0.05)] * 8
+    for state, lr, value in rows:
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=state,
+                value=value,
+                params={"lr": lr},
+                distributions={"lr": optuna.distributions.FloatDistribution(0.1, 1e3, log=True)},
+                intermediate_values={1: value},
+                user_attrs=TRAINED,
+            )
+        )
+    proposed = {}
+    for steered in (False, True):
+        sampler = optuna.samplers.TPESampler(n_startup_trials=1, seed=0)
+        study.sampler = FailuresAsWorst(sampler) if steered else sampler
+        values = [study.ask().suggest_float("lr", 0.1, 1e3, log=True) for _ in range(20)]
+        proposed[steered] = sum(value > 10 for value in values)
+    assert proposed[True] > proposed[False]

@@ -9,12 +9,14 @@ from optuna.trial import TrialState
 
 from face3d_tune.search.extrapolation import ExtrapolationPruner
 from face3d_tune.search.pruning import CompletedTrials, TrialReporter
+from face3d_tune.search.shapes import ShapePruner
 
 PRUNERS = {
     "median": MedianPruner(n_startup_trials=2, n_warmup_steps=3),
     "at once": MedianPruner(n_startup_trials=1, n_warmup_steps=0),
     "percentile": PercentilePruner(30.0, n_startup_trials=1, n_warmup_steps=2, interval_steps=2, n_min_trials=2),
     "extrapolation": ExtrapolationPruner(n_startup_trials=3, n_warmup_steps=2),
+    "shape": ShapePruner(chance=0.4, n_warmup_steps=2),
     "none": NopPruner(),
     "successive halving": SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
     "hyperband": HyperbandPruner(min_resource=1, max_resource=8, reduction_factor=2),
@@ -41,7 +43,7 @@ def test_the_verdict_is_optunas_own_on_any_curves(name, seed):
             reporter.report(level + 0.3 * dice.random(), step, 1e-3)
             pruned = reporter.should_prune()
             if isinstance(
-                study.pruner, PercentilePruner | ExtrapolationPruner | NopPruner
+                study.pruner, PercentilePruner | ExtrapolationPruner | ShapePruner | NopPruner
             ):  # asking the others changes what they know
                 assert pruned == trial.should_prune()
             verdicts.append(pruned)

@@ -25,9 +25,12 @@ from stored_study import (
 
 import face3d_tune.analysis.diagnostics
 import face3d_tune.report
+from face3d_tune.analysis.confirmation import value_in_study
 from face3d_tune.analysis.findings import find
 from face3d_tune.analysis.importance import FEWEST
 from face3d_tune.analysis.svg import tick_text, ticks
+from face3d_tune.dashboard.notes import study_note
+from face3d_tune.refit.candidates import candidates
 from face3d_tune.report.blocks import number, rich
 from face3d_tune.report.content import Content, content
 from face3d_tune.report.render import report
@@ -592,3 +595,33 @@ def test_a_report_of_a_study_for_identity_is_in_its_unit_and_keeps_the_cosine_be
     assert (held.best.value, held.no_model) == (-0.2, 0.5)
     assert {(point.value, point.cosine == point.value) for point in held.trials} == {(-0.2, False)}
     assert held.repeat[held.repeat.index("--objective") + 1] == "identity"
+
+
+def test_a_pruned_preset_is_marked_in_the_guides_table_and_no_change_is_counted_from_it():
+    """Its training was cut short: what it reached is the least that it would have."""
+    changes = {}
+    for state in ("COMPLETE", "PRUNED"):
+        study = study_of(trial_of(state, 0.3, preset="baseline"), trial_of("COMPLETE", 0.6))
+        text = report(find(study), "md", "en", MADE)
+        before = WORDS["en"]["column_before"]
+        assert (f"| {before} (pruned) |" in text) == (state == "PRUNED")
+        row = next(line for line in text.splitlines() if line.startswith(f"| {WORDS['en']['row_cosine']} "))
+        changes[state] = [cell.strip() for cell in row.split("|")][5]
+    assert changes == {"COMPLETE": "↑ 100 %", "PRUNED": "–"}
+
+
+def test_a_confirmation_says_that_a_pruned_preset_reached_at_least_its_value_in_the_study():
+    held = confirmation_of()
+    held["candidates"][1] = held["candidates"][1] | {"pruned": True, "value": 0.4321}
+    study = study_of(*searched(), confirmation=held)
+    assert "| ≥ 0.4321 |" in report(find(study), "md", "en", MADE)
+    assert "| ≥ 0.4321 |" in study_note(find(study))
+    assert value_in_study(held["candidates"][1], "") == "≥ 0.4321"
+    del held["candidates"][1]["pruned"]  # an earlier version does not say
+    assert value_in_study(held["candidates"][1], "") == "0.4321"
+
+
+def test_confirm_trains_pruned_presets_too_and_knows_that_they_were():
+    study = study_of(trial_of("PRUNED", 0.3, preset="baseline"), trial_of("COMPLETE", 0.6, lr=2e-3))
+    found = candidates(study, None, 1)  # the data is asked only for a study without presets
+    assert [(each.name, each.pruned) for each in found] == [("trial 1", False), ("baseline", True)]

@@ -581,6 +581,7 @@ def test_a_sampler_whose_package_is_missing_says_so_before_the_search(tmp_path, 
         ("pruner = { name = 'hyperband', max_resource = 'auto' }", "HyperbandPruner", {"_max_resource": "auto"}),
         ("pruner = { name = 'hyperband', max_resource = 30 }", "HyperbandPruner", {"_max_resource": 30}),
         ("pruner = { name = 'extrapolation', chance = 0.2 }", "ExtrapolationPruner", {"_chance": 0.2}),
+        ("pruner = { name = 'shape', chance = 0.2 }", "ShapePruner", {"_chance": 0.2}),
     ],
 )
 def test_a_sampler_or_pruner_has_the_options_of_the_file(tmp_path, monkeypatch, text, kind, options):
