@@ -9,7 +9,7 @@ import click
 
 from face3d_tune.cli.base import option_group
 from face3d_tune.cli.language import say
-from face3d_tune.cli.options import FILE_OR_FOLDER, artifacts_option, blend_option
+from face3d_tune.cli.options import FILE_OR_FOLDER, artifacts_option, baseline_option, blend_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +26,7 @@ class InferenceOptions:
 
     out: Path | None  # None: no folder
     blend: Any  # a kind of baseline, or None
+    baseline: Path | None  # whose outputs a script's model was trained on
     artifacts: str | None
     force: bool
 
@@ -42,6 +43,7 @@ inference_options = option_group(
         "the weights that the search kept of the trial.",
     ),
     blend_option,
+    baseline_option,
     artifacts_option,
     click.option("--force", is_flag=True, help="Overwrite an earlier folder of --inference."),
 )
@@ -60,7 +62,12 @@ def check_usage(
         return context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
 
     if options.out is None:
-        for name, used in (("CHECKPOINT", checkpoints), ("--blend", options.blend), ("--force", options.force)):
+        for name, used in (
+            ("CHECKPOINT", checkpoints),
+            ("--blend", options.blend),
+            ("--baseline", options.baseline),
+            ("--force", options.force),
+        ):
             if used:
                 refuse(f"{name} needs --inference DIR")
         return
@@ -71,6 +78,8 @@ def check_usage(
         refuse("--check tries a command: it goes without --inference")
     if checkpoints and (study_name is not None or number is not None):
         refuse("a CHECKPOINT goes without --study-name and --trial")
+    if options.baseline is not None and not checkpoints:
+        refuse("--baseline goes with a CHECKPOINT only")
 
 
 def export_inference(
@@ -90,7 +99,7 @@ def export_inference(
     folder.require_usable(options.out, force=options.force)
     set_threads(None)
     if checkpoints:
-        ensemble = assemble(*_of_checkpoints(checkpoints, data_dir, options.blend))
+        ensemble = assemble(*_of_checkpoints(checkpoints, data_dir, options.blend, options.baseline))
     else:
         member, data, attrs = _of_trial(storage, study_name, number, data_dir, options.artifacts)
         blend = None if options.blend is None else fit_blend(options.blend, [member], data, attrs)
@@ -117,7 +126,7 @@ def _of_trial(
 
 
 def _of_checkpoints(
-    checkpoints: tuple[Path, ...], data_dir: Path | None, kind: "Blended | None"
+    checkpoints: tuple[Path, ...], data_dir: Path | None, kind: "Blended | None", baseline: Path | None
 ) -> "tuple[list[Member], Blend | None, FaceData | None]":
     """Return the checkpoints, their blend and their data; None for data that cannot be read and are not needed.
 
@@ -130,9 +139,10 @@ def _of_checkpoints(
     from face3d_tune.refit.inference.members import doubts, of_checkpoints, recorded_data
     from face3d_tune.refit.members import ABOUT
     from face3d_tune.script.earlier_run import find
-    from face3d_tune.training import predictor
+    from face3d_tune.training import baseline_file, predictor
 
-    models = [predictor.read(path, choose_device("cpu")) for path in find(checkpoints)]
+    inputs = None if baseline is None else baseline_file.load(baseline)
+    models = [predictor.read(path, choose_device("cpu"), inputs) for path in find(checkpoints)]
     require_alike(models)
     stored = data_dir is None and len(checkpoints) == 1 and (checkpoints[0] / ABOUT).is_file()
     needed = any(each.pose_unit is None for each in models) or (kind is not None and not stored)

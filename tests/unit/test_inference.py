@@ -21,7 +21,7 @@ from face3d_tune.data.provenance import DataUse
 from face3d_tune.refit.inference import predict as script
 from face3d_tune.storage.artifacts import Artifacts, best_weights, unique_name
 from face3d_tune.storage.database import Storage
-from face3d_tune.training import baseline_file, kernel_ridge, ridge
+from face3d_tune.training import baseline_file, kernel_ridge, predictor, ridge
 from face3d_tune.training.baseline_file import Baseline
 from face3d_tune.training.checkpoint_file import checkpoint_args
 from face3d_tune.training.ensemble import blend, choose_weight
@@ -355,3 +355,31 @@ def test_a_script_records_no_unit_and_gets_the_better_one(folder, data):
 )
 def test_options_that_do_not_go_together(folder, words, said):
     assert said in refused(call(*words, cwd=folder))
+
+
+@pytest.mark.parametrize("inputs", ["ridge", "kernel"])
+def test_a_member_trained_on_the_outputs_of_a_baseline_gets_them_from_its_checkpoint(folder, data, inputs):
+    config = replace(CONFIG, inputs=inputs)
+    save(folder / "inputs.pth", data, config)
+    exported(folder, "inputs.pth", "one.pth")
+    ours = [predictor.read(folder / name, torch.device("cpu")) for name in ("inputs.pth", "one.pth")]
+    expected = unit(sum(each.predict(*views(data), "degrees").astype(np.float64) for each in ours))
+    np.testing.assert_allclose(predicted(folder, data), expected, rtol=0, atol=2e-6)
+    assert [each["inputs"] for each in config_of(folder)["members"]] == [inputs, "view"]
+    again = predictor.read(folder / "home" / "member-1.pth", torch.device("cpu"))  # whole for this program too
+    np.testing.assert_array_equal(again.predict(*views(data), "degrees"), ours[0].predict(*views(data), "degrees"))
+
+
+def test_a_script_trained_on_a_converted_copy_needs_the_copys_baseline(folder, data):
+    assert call("data", "convert", data.source, "copy", "--inputs", "ridge", cwd=folder).code == 0
+    save(folder / "script.pth", data, replace(CONFIG, inputs="ridge"), {"data_dir": "copy", "pose_unit": "degrees"})
+    held = torch.load(folder / "script.pth", weights_only=True)
+    del held["baseline"]  # a script writes none
+    torch.save(held, folder / "script.pth")
+    answer = refused(export(folder, "script.pth"))
+    assert "copy holds the outputs of a baseline: the exported folder gets raw views" in answer
+    assert "give copy/baseline.npz with --baseline" in answer
+    exported(folder, "script.pth", "--baseline", "copy/baseline.npz", "--data-dir", data.source)
+    save(folder / "ours.pth", data, replace(CONFIG, inputs="ridge"))
+    expected = predictor.read(folder / "ours.pth", torch.device("cpu")).predict(*views(data), "degrees")
+    np.testing.assert_allclose(predicted(folder, data), expected, rtol=0, atol=2e-6)

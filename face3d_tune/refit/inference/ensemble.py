@@ -24,16 +24,6 @@ class Member(prediction_file.Member):
 
     source: Mapping[str, Any]  # plain values: study and trial, or the path of a checkpoint
 
-    @property
-    def baseline(self) -> Baseline | None:
-        """Return the baseline whose output the model gets; None: it gets raw views."""
-        return self.predictor.baseline
-
-    @property
-    def needs_landmarks(self) -> bool:
-        """Tell whether a prediction depends on the landmarks."""
-        return self.predictor.needs_landmarks
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ensemble:
@@ -53,7 +43,7 @@ class Ensemble:
     def needs_landmarks(self) -> bool:
         """Tell whether a member or the baseline of the blend reads landmarks."""
         of_blend = self.blend is not None and self.blend.baseline.needs_landmarks
-        return of_blend or any(member.needs_landmarks for member in self.members)
+        return of_blend or any(member.predictor.needs_landmarks for member in self.members)
 
     @property
     def landmark_scale(self) -> float | None:
@@ -73,7 +63,7 @@ def require_alike(predictors: Sequence[Predictor]) -> None:
                 f"{first.path} takes {first.feature_size} numbers per embedding, {each.path} takes {each.feature_size}",
                 "export members that were trained on the same data",
             )
-    scales = {each.landmark_scale: each for each in predictors if each.layout == "keypoint" and each.landmark_scale}
+    scales = {each.landmark_scale: each for each in predictors if each.needs_landmarks and each.landmark_scale}
     if len(scales) > 1:
         (scale, one), (other_scale, other) = list(scales.items())[:2]
         raise CheckpointError(

@@ -23,6 +23,7 @@ from face3d_tune import __version__
 from face3d_tune.errors import ConfigError
 from face3d_tune.refit.inference.ensemble import Ensemble, Member
 from face3d_tune.training import baseline_file
+from face3d_tune.training.inputs import with_baseline
 
 VERSION = 1  # of the keys of config.json
 CONFIG, BASELINE, COPIED = "config.json", "baseline.npz", ("predict.py", "README.md")
@@ -81,10 +82,7 @@ def _checkpoint(member: Member) -> dict[str, Any]:
     predictor = member.predictor
     weights = {name: value.detach().to("cpu", copy=True) for name, value in predictor.model.state_dict().items()}
     content = {"epoch": predictor.epoch, "model_state_dict": weights, "args": _plain(predictor.args)}
-    if member.baseline is not None:
-        arrays = member.baseline.arrays().items()
-        content["baseline"] = {name: torch.from_numpy(value) if value.ndim else value.item() for name, value in arrays}
-    return content
+    return with_baseline(content, predictor.baseline)
 
 
 def _sha256(path: Path) -> str:
@@ -99,7 +97,7 @@ def _config(ensemble: Ensemble, sha256: Mapping[str, str]) -> dict[str, Any]:
             "file": (file := f"member-{number}.pth"),
             "sha256": sha256[file],
             "pose_unit": each.unit,
-            "inputs": "view" if each.baseline is None else each.baseline.kind,
+            "inputs": each.predictor.inputs,
             "layout": each.predictor.layout,
             "epoch": each.predictor.epoch,
             "made_from": {**each.source, "sha256": each.predictor.sha256},

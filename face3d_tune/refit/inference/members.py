@@ -16,6 +16,7 @@ from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.trials import StoredTrial, is_imported, kept_value
 from face3d_tune.training import checkpoint_file, predictor
+from face3d_tune.training.inputs import BASELINE_FILE
 from face3d_tune.training.predictor import Predictor
 
 _CPU = torch.device("cpu")
@@ -72,13 +73,21 @@ def of_checkpoints(predictors: Sequence[Predictor], data: FaceData | None) -> li
 
 
 def recorded_data(predictors: Sequence[Predictor], folder: Path | None) -> FaceData:
-    """Load the data in `folder`, or those that the first checkpoint records, with its limits. Raises DataError."""
+    """Load the data in `folder`, or those that the first checkpoint records, with its limits.
+
+    Raises DataError if they cannot be read, and CheckpointError if they hold a baseline's outputs, not raw views.
+    """
     first = predictors[0]
     source, turn = first.args.get("data_dir"), first.args.get("turn_angle")
     if folder is None and source != SAMPLE_NAME:
         if not isinstance(source, str):
             raise DataError(f"{first.path} does not record its data", "give the training data with --data-dir")
         folder = Path(source)
+    if folder is not None and (folder / BASELINE_FILE).exists():
+        raise CheckpointError(
+            f"{folder} holds the outputs of a baseline: the exported folder gets raw views",
+            f"give {folder / BASELINE_FILE} with --baseline, and the data that it was made from with --data-dir",
+        )
     return load(
         folder,
         min_yaw=checkpoint_file.number(first.args.get("min_yaw_angle")) or 0.0,
