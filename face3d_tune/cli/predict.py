@@ -112,6 +112,10 @@ def predict(
     if mixed is not None:
         chosen_by = "as given" if weight is not None else "as validation people chose"
         say(f"blended with {mixed.name}, weight {mixed.weight:.2f} ({chosen_by})")
+        if mixed.weight == 1:
+            say(
+                f"note: this weight leaves the checkpoints no share: the rows are those of {mixed.name} alone", err=True
+            )
     say(f"wrote {out} ({about['output']['rows']} rows of {views.feature_size} numbers) and {about_file(out)}")
 
 

@@ -433,6 +433,15 @@ def test_a_given_weight_needs_no_validation_people_of_the_same_data(folder, data
     assert json.loads((folder / "frontal.json").read_text(encoding="utf-8"))["blend"]["weight_chosen"] is None
 
 
+def test_a_blend_of_the_baseline_alone_says_so(folder, data):
+    checkpoint(folder, data)
+    answer = predict(folder, "--blend", "ridge", "--data-dir", data.source, "--weight", "1")
+    assert answer.err == ("note: this weight leaves the checkpoints no share: the rows are those of ridge alone\n")
+    of_all = replace(data, parts={"train": data.parts["train"], "test": all_pairs(data)})
+    wanted = unit(ridge.fit(of_all).predict(of_all, "test"))
+    np.testing.assert_allclose(np.load(folder / "frontal.npy"), wanted, rtol=0, atol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory, data_folder):
     """The folder of an ensemble of two. Do not change it."""
