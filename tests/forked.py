@@ -130,20 +130,25 @@ def _server():
 def _serve(orders):
     # What a search loads late, torch as it makes its first optimiser, and Optuna as it opens its first storage.
     import torch
-    from searches import disk_not_waited_for, migrations_read_once
+    from fake_data import write_data
+    from searches import MEASURES, baselines_measured_once, disk_not_waited_for, migrations_read_once
 
+    from face3d_tune.data import face_data
+    from face3d_tune.search import open_study
     from face3d_tune.storage.database import Storage
 
     for name in LATE:
         importlib.import_module(name)
     torch.set_num_threads(1)
     torch.optim.AdamW([torch.zeros(1)])
-    with disk_not_waited_for(), migrations_read_once():
+    with disk_not_waited_for(), migrations_read_once(), baselines_measured_once():
         with (
             tempfile.TemporaryDirectory() as folder,
             Storage.parse(f"sqlite:///{folder}/first.db").opened(create=True),
         ):
-            pass
+            data = face_data.load(write_data(Path(folder) / "files"))  # what most runs search on
+            for name in MEASURES:
+                getattr(open_study, name)(data, 1)
         tempfile.tempdir = None  # a run asks its own environment for it
         gc.collect()
         gc.freeze()  # a collection in a run then copies no page of these

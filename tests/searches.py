@@ -1,6 +1,6 @@
 """What the tests of whole searches share: how one is set up, watched, and looked at afterwards."""
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 import sqlalchemy
@@ -8,13 +8,16 @@ import torch
 from alembic.script import ScriptDirectory
 
 from face3d_tune.executor.tasks import Event, Failure
+from face3d_tune.search import open_study
 from face3d_tune.search import search as search_module
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.study import study_file
 from face3d_tune.study.settings import Settings
+from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.base import EpochResult
 
 CPU = torch.device("cpu")
+MEASURES = ("no_model_attrs", "ridge_attrs", "kernel_ridge_attrs")
 DISTINCT = ["baseline", "recommended", "aggressive", "conservative"]  # quickstart equals recommended
 
 SAMPLED_ONLY = """
@@ -163,6 +166,31 @@ def migrations_read_once():
 
     with mock.patch.object(ScriptDirectory, "from_config", once):
         yield
+
+
+@contextmanager
+def baselines_measured_once():
+    """What needs no training, which every new study measures on its data; most studies of the tests have the same.
+
+    A test that changes how a baseline is fitted measures it anew.
+    """
+    with ExitStack() as stack:
+        for name in MEASURES:
+            stack.enter_context(mock.patch.object(open_study, name, _once(getattr(open_study, name))))
+        yield
+
+
+def _once(measure):
+    known = {}
+
+    def measured(data, folds):
+        how = ridge.fit, kernel_ridge.fit, kernel_ridge.CENTRES, kernel_ridge.CENTRES_TO_CHOOSE
+        key = data.fingerprint(), folds, how
+        if key not in known:
+            known[key] = measure(data, folds)
+        return known[key]
+
+    return measured
 
 
 @contextmanager
