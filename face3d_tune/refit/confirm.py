@@ -143,7 +143,7 @@ class Confirmation:
         """Store a record; retry while the database is away."""
 
         def store() -> bool:
-            with still_present(self.study, self._own):
+            with still_present(self.study, self._own, self._storage.engine):
                 self.study.set_user_attr(job.key, record)
             return True
 
@@ -158,7 +158,7 @@ class Confirmation:
         """
         found = self._judged(baseline)
         compared = [candidate["name"] for candidate in found["candidates"]]
-        with one_at_a_time(self._storage.engine), still_present(self.study, self._own):
+        with one_at_a_time(self._storage.engine), still_present(self.study, self._own, self._storage.engine):
             look = {"time": found["time"], "command": command, "compared": compared}
             people = StudyAttr.data_fingerprint.of(self.study.user_attrs)
             found["looks"] = [*looks.recorded(self._storage, people), look]

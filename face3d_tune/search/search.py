@@ -26,7 +26,7 @@ from face3d_tune.search.trial_loop import Loop, Watcher
 from face3d_tune.search.trial_queue import TrialQueue
 from face3d_tune.search.trial_run import Outcome, Setup, TrialRun
 from face3d_tune.storage.artifacts import Artifacts, unique_name
-from face3d_tune.storage.optuna_internals import storage_of, trial_id
+from face3d_tune.storage.optuna_internals import record_of
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
 from face3d_tune.storage.workers import DEFAULT_SILENCE, Heartbeat
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
@@ -132,7 +132,7 @@ class Search:
 
     def _begin(self, trial: optuna.Trial, reporter: TrialReporter, engine: str, watcher: Watcher) -> TrialRun | Outcome:
         """Sample the parameters that no preset sets, and return the run; an invalid config fails the trial."""
-        frozen = storage_of(self.study).get_trial(trial_id(trial))
+        frozen = record_of(trial)
         ordinal = TrialAttr.ordinal.of(frozen.user_attrs)
         # Every trial samples with a seed of its own, on every worker. Optuna calls the sampler only below.
         sampler_seed = seeds.derive(self.seed, "sampler", ordinal)

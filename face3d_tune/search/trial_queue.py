@@ -5,7 +5,7 @@ next worker recognises a crash between any two. So the number of finished trials
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from typing import Any
 
@@ -67,7 +67,7 @@ class TrialQueue:
 
     def on_study(self) -> AbstractContextManager[None]:
         """Raise StudyGoneError if the study is missing in this block, in place of the errors that follow from it."""
-        return still_present(self.study, self._own)
+        return still_present(self.study, self._own, self._engine)
 
     def counts(self) -> dict[TrialState, int]:
         """Count trials by state, without reading them; imported ones and those of other programs do not count."""
@@ -119,7 +119,8 @@ class TrialQueue:
 
     def ask(self) -> optuna.Trial | None:
         """Claim the next trial; None if the finished ones and those in training may suffice for the budget."""
-        self._trials()  # caches most trials before the other workers have to wait
+        if self._engine.dialect.name != "sqlite":
+            self._trials()  # caches most trials before the other workers have to wait
         with one_at_a_time(self._engine) as still_alone:
             self._requeue_orphans()
             counts = self.counts()
@@ -145,7 +146,7 @@ class TrialQueue:
         May be called again if the database went away during the call.
         """
         try:
-            if not self._storage.get_trial(trial_id(trial)).state.is_finished():
+            with suppress(UpdateFinishedTrialError):  # the lines below find out who ended it
                 self.store(trial, outcome.attrs)  # outside the lock
                 self._storage.set_trial_system_attr(trial_id(trial), history.ATTR, outcome.history)
             with one_at_a_time(self._engine):

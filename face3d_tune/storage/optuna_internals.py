@@ -43,6 +43,11 @@ def trial_id(trial: optuna.Trial | FrozenTrial) -> int:
     return trial._trial_id
 
 
+def record_of(trial: optuna.Trial) -> FrozenTrial:
+    """Return what the storage held of a trial when it was asked for, with what was stored of it since, from memory."""
+    return trial._cached_frozen_trial
+
+
 def store_attrs(engine: Engine, trial: optuna.Trial | FrozenTrial, attrs: Mapping[str, Any]) -> None:
     """Store user attributes of a trial in one transaction; `Trial.set_user_attr` makes one for each.
 
@@ -58,7 +63,7 @@ def store_attrs(engine: Engine, trial: optuna.Trial | FrozenTrial, attrs: Mappin
             raise UpdateFinishedTrialError(f"Trial#{trial.number} has already finished and can not be updated.")
         rows = [{"trial": trial_id(trial), "key": key, "value": json.dumps(value)} for key, value in attrs.items()]
         database.execute(text(_UPSERT), rows)
-    record = trial._cached_frozen_trial if isinstance(trial, optuna.Trial) else trial
+    record = record_of(trial) if isinstance(trial, optuna.Trial) else trial
     record.user_attrs.update(attrs)
 
 

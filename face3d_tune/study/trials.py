@@ -1,5 +1,6 @@
 """A study as read: its trials, the best one, the config of each. Nothing here writes."""
 
+import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,11 +10,13 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import text
+from sqlalchemy.engine import Engine
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StudyError, StudyGoneError
 from face3d_tune.storage.database import Storage
-from face3d_tune.storage.optuna_internals import storage_of
+from face3d_tune.storage.optuna_internals import storage_of, study_id
 from face3d_tune.storage.study_names import existing_name, listed_names, study_names
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.objective import Objective
@@ -62,7 +65,7 @@ def find_study(storage: BaseStorage, name: str | None) -> optuna.Study:
     return study
 
 
-def require_present(study: optuna.Study, own: str | None) -> None:
+def require_present(study: optuna.Study, own: str | None, engine: Engine) -> None:
     """Raise StudyGoneError unless the storage still has the study whose user attribute `id` is `own`.
 
     Optuna's id of a study is not enough: SQLite gives that of a deleted study to the next one. The dashboard renames a
@@ -70,7 +73,7 @@ def require_present(study: optuna.Study, own: str | None) -> None:
     """
     storage = storage_of(study)
     try:
-        if StudyAttr.id.get(study.user_attrs) == own:
+        if own == (_stored_id(study, engine) if own else StudyAttr.id.get(study.user_attrs)):
             return
     except KeyError:
         pass
@@ -89,14 +92,25 @@ def require_present(study: optuna.Study, own: str | None) -> None:
     )
 
 
+def _stored_id(study: optuna.Study, engine: Engine) -> str | None:
+    """Return the user attribute `id` of a study, None if it has none or is gone.
+
+    Every step of a search asks first, and Optuna would read all attributes of the study through its objects.
+    """
+    question = text("select value_json from study_user_attributes where study_id = :study and key = :key")
+    with engine.connect() as database:
+        found = database.execute(question, {"study": study_id(study), "key": StudyAttr.id.key}).scalar_one_or_none()
+    return None if found is None else json.loads(found)
+
+
 @contextmanager
-def still_present(study: optuna.Study, own: str | None) -> Iterator[None]:
+def still_present(study: optuna.Study, own: str | None, engine: Engine) -> Iterator[None]:
     """Raise StudyGoneError if the study is gone at the beginning of the block, or if that is why the block fails."""
-    require_present(study, own)
+    require_present(study, own, engine)
     try:
         yield
     except Exception:
-        require_present(study, own)
+        require_present(study, own, engine)
         raise
 
 

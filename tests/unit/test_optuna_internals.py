@@ -21,6 +21,7 @@ from face3d_tune.storage.optuna_internals import (
     StudyView,
     fixed_params,
     forget_importances,
+    record_of,
     startup_trials,
     storage_of,
     store_attrs,
@@ -54,6 +55,19 @@ def test_a_trial_knows_its_id(study, sqlite):
         assert hasattr(trial, "_trial_id"), changed(f"{kind}._trial_id")
         known = sqlite.get_trial_id_from_study_id_trial_number(study_id(study), trial.number)
         assert trial_id(trial) == known, changed(f"{kind}._trial_id")
+
+
+def test_what_is_known_of_a_trial_that_was_asked_for_is_what_the_storage_holds(storage):
+    study = our_study(storage, "faces")
+    study.enqueue_trial({"lr": 0.01}, user_attrs={"preset": "baseline"})
+    asked = study.ask()
+    assert hasattr(asked, "_cached_frozen_trial"), changed("Trial._cached_frozen_trial")
+    asked.set_user_attr("ordinal", 3)
+    asked.suggest_float("lr", 1e-4, 1.0)
+    known, held = record_of(asked), storage.get_trial(trial_id(asked))
+    for name in ("number", "state", "params", "user_attrs", "system_attrs"):
+        assert getattr(known, name) == getattr(held, name), changed("Trial._cached_frozen_trial")
+    assert fixed_params(known) == {"lr": 0.01}
 
 
 def test_many_attributes_of_a_trial_are_stored_at_once_as_optuna_stores_each(storage):
