@@ -78,11 +78,7 @@ def sample(folder: Path) -> None:
 )
 @pair_options
 def convert(folder: Path, out: Path, pose_unit: Any, unit_if_unrecorded: Any, inputs: Any, **selection: Any) -> None:
-    """Copy DIR to OUT with other poses or other embeddings of the views.
-
-    The poses are in degrees or radians. --inputs fits a baseline to the training people, whom the other options choose
-    as they do for a search.
-    """
+    """Copy DIR to OUT with other poses or view embeddings."""
     from face3d_tune.data.convert import convert as write_copy
 
     if pose_unit is None and inputs is None:

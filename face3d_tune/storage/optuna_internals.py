@@ -44,7 +44,7 @@ def trial_id(trial: optuna.Trial | FrozenTrial) -> int:
 
 
 def record_of(trial: optuna.Trial) -> FrozenTrial:
-    """Return what the storage held of a trial when it was asked for, with what was stored of it since, from memory."""
+    """Return what the storage held of a trial when it was last read, with what was stored of it since, from memory."""
     return trial._cached_frozen_trial
 
 
