@@ -202,6 +202,10 @@ def _run(order, streams):
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["env"])
+    # As from a terminal, even where the tests run in the background and these are ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     random.seed()
     warnings.simplefilter("error")
     sys.argv = ["face3d-tune", *order["words"]]

@@ -55,7 +55,7 @@ LINES = {
     "data convrt": "no command named 'convrt'; did you mean 'convert'?",
     "run --trails 5": "No such option '--trails'. (Did you mean one of: '--trials', '--turn-angle'?)",
     "status --jsn": "No such option '--jsn'. Did you mean '--json'?",
-    "export --shel cmd": "No such option '--shel'. (Did you mean one of: '--check', '--help', '--shell'?)",
+    "export --shel cmd": "No such option '--shel'. (Did you mean one of: '--baseline', '--help', '--shell'?)",
     "train --epoch 1": "No such option '--epoch'. Did you mean '--epochs'?",
     "dashboard --prt 1": "No such option '--prt'. Did you mean '--port'?",
     "presets --data baseline": "No such option '--data'.",
@@ -63,7 +63,7 @@ LINES = {
     "run 50": "unexpected extra argument (50)",
     "run --trials": "Option '--trials' requires an argument.",
     "data convert data": "Missing argument 'OUT'.",
-    "data convert data new": "Missing option '--pose-unit'.",
+    "data convert data new": "convert changes nothing without --pose-unit or --inputs",
     # values
     "run --trials 0": "'--trials': 0 is not in the range",
     "run --trials many": "'--trials': 'many' is not a valid integer",

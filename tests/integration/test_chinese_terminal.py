@@ -122,7 +122,10 @@ def test_every_command_speaks_chinese(place, tmp_path, words):
         ("run --split folds", "错误：'--split' 的值无效：'folds' 不是 'person', 'none' 之一\n"),
         ("run --split persn", "错误：'--split' 的值无效：'persn' 不是 'person', 'none' 之一；是不是 'person'？\n"),
         ("import", "错误：缺少参数 'PATH...'。\n"),
-        ("data convert a b", "错误：缺少选项 '--pose-unit'。可选：degrees, radians\n"),
+        (
+            "data convert a b",
+            "错误：没有 --pose-unit 或 --inputs，convert 什么也不改\n提示：给出其中一个，或两个都给\n",
+        ),
         ("copy a b c", "错误：多余的参数（c）\n"),
         ("status --json=3", "错误：选项 '--json' 不带值。\n"),
         ("run --study nope", "错误：没有名为 'nope' 的研究\n提示：自带的有 default, "),

@@ -6,7 +6,7 @@ from dataclasses import replace
 import optuna
 import pytest
 import torch
-from optuna.distributions import FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import ConfigError, StudyFileError
@@ -333,11 +333,16 @@ def test_explore_searches_the_default_space_size_and_the_guides_further_ideas():
 
 def test_the_study_of_identity_is_the_default_with_the_identity_term_which_no_preset_has():
     file, default = study_file.read("identity"), study_file.read("default")
-    assert dict(file.space) == {**default.space, "identity_weight": FloatDistribution(0.0, 0.5)}
+    more = {
+        "inputs": CategoricalDistribution(("view", "ridge", "kernel")),
+        "identity_weight": FloatDistribution(0.0, 0.5),
+    }
+    assert dict(file.space) == {**default.space, **more}
     assert file.fixed == {**default.fixed, "identity_temperature": 0.1}
     assert (file.sampler, file.pruner, file.trials) == (default.sampler, default.pruner, default.trials)
     assert (file.objective, default.objective) == ("identity", "cosine")
     assert {trial.params["identity_weight"] for trial in file.initial_trials()} == {0.0}
+    assert {trial.params["inputs"] for trial in file.initial_trials()} == {"view"}
 
 
 def test_a_sampled_cosine_weight_brings_its_mse_weight():
