@@ -24,7 +24,7 @@ class Console(rich.console.Console):
         return super().status(translate(status), **options)
 
 
-class Table(rich.table.Table):
+class TranslatedTable(rich.table.Table):
     """A table whose headings are in the chosen language; its cells are printed as they are."""
 
     def add_column(self, header: Any = "", *others: Any, **options: Any) -> None:

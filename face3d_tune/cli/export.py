@@ -269,11 +269,11 @@ def _check(
 
 def _list_presets() -> None:
     """Return a line for each preset, with the values that differ between presets."""
-    from face3d_tune.cli.console import Table
+    from face3d_tune.cli.console import TranslatedTable
     from face3d_tune.cli.table import results_console
     from face3d_tune.study.presets import PRESETS
 
-    table = Table(box=None, pad_edge=False)
+    table = TranslatedTable(box=None, pad_edge=False)
     for header in ("preset", "lr", "mse / cosine", "factor", "patience", "min lr", "early stop", "AMP", "attention"):
         table.add_column(header)
     for name, preset in PRESETS.items():

@@ -111,10 +111,10 @@ def import_(
 def _print(examined: "Sequence[Examined]", numbers: "dict[str, tuple[int, bool]]") -> None:
     """Return a line for each run: its claimed and measured cosine, and the decision; then every reason."""
     from face3d_tune.analysis.recognising import of_trial
-    from face3d_tune.cli.console import Table
+    from face3d_tune.cli.console import TranslatedTable
     from face3d_tune.cli.table import results_console
 
-    table = Table(box=None, pad_edge=False)
+    table = TranslatedTable(box=None, pad_edge=False)
     table.add_column("run", overflow="fold")
     for header in ("epoch", "says", "validation", "train", "both", "rank-1"):
         table.add_column(header, justify="right")

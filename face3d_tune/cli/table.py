@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.measure import Measurement
 
 from face3d_tune.analysis import confirmation, recognising
-from face3d_tune.cli.console import Console, Table
+from face3d_tune.cli.console import Console, TranslatedTable
 from face3d_tune.cli.language import translate, word
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.yaw_bands import COLUMNS, YAW_BANDS, label
@@ -83,7 +83,7 @@ _RATES = {"rank1_judged": "rank-1", "tar_enrolled": "TAR 1 %", "tar_judged": "TA
 
 def _fitting(
     console: Console, rows: Sequence[_Row], sizes: tuple[int, int] | None, objective: Objective
-) -> tuple[Table, Sequence[Mapping[str, str]]]:
+) -> tuple[TranslatedTable, Sequence[Mapping[str, str]]]:
     """Return the widest table that fits the console, and the groups of columns that find no room.
 
     `sizes` are those of the galleries; without them no column is about recognition.
@@ -99,10 +99,10 @@ def _fitting(
     return table, lost
 
 
-def _table(rows: Sequence[_Row], groups: Sequence[Mapping[str, str]], sizes: tuple[int, int] | None) -> Table:
+def _table(rows: Sequence[_Row], groups: Sequence[Mapping[str, str]], sizes: tuple[int, int] | None) -> TranslatedTable:
     judged, enrolled = sizes or (0, 0)
     columns = {key: heading for group in groups for key, heading in group.items()}
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table = TranslatedTable(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("")
     for key, heading in columns.items():
         of = f"\nof {enrolled if key.endswith('enrolled') else judged}" if key in _RANK1 or key in _RATES else ""
@@ -166,9 +166,9 @@ def confirmed(found: Mapping[str, Any]) -> None:
         console.print(line)
 
 
-def _candidates(found: Mapping[str, Any], enrolled: int | None) -> Table:
+def _candidates(found: Mapping[str, Any], enrolled: int | None) -> TranslatedTable:
     """Return the table of candidates and methods without training; None for `enrolled` omits rank-1."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table = TranslatedTable(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("mean cosine")
     for header in ("in study", "validation", "judged" if found.get("rotations") else "test"):
         table.add_column(header, justify="right")
@@ -200,7 +200,7 @@ def judged(found: Mapping[str, Any], where: Container[str] = ("all", *YAW_BANDS,
     console, gallery = results_console(), found["gallery"]
     for line in found["warnings"]:
         console.print(f"{line}\n", soft_wrap=True)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table = TranslatedTable(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("", overflow="fold")
     sizes = [f"of {gallery[name]}" for name in ("judged", "enrolled")]
     recognised = [f"{rate}\n{size}" for rate in ("rank-1", "TAR 1 %") for size in sizes]
@@ -251,7 +251,7 @@ def bands(cosine_by_yaw: Mapping[str, float | None]) -> list[str]:
     return ["–" if value is None else f"{value:.2f}" for value in cosine_by_yaw.values()]
 
 
-def add_band_columns(table: Table) -> None:
+def add_band_columns(table: TranslatedTable) -> None:
     """Add a column for each band."""
     for header in COLUMNS:
         table.add_column(header, justify="right")

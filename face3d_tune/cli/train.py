@@ -308,10 +308,10 @@ def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":
 
 def _print_result(data: "FaceData", trained: "Trained", chosen: _Chosen) -> None:
     """Print the result on the validation people, beside the no-model baseline; no test people."""
-    from face3d_tune.cli.console import Table
+    from face3d_tune.cli.console import TranslatedTable
     from face3d_tune.cli.table import add_band_columns, bands, results_console
 
-    table = Table(box=None, pad_edge=False)
+    table = TranslatedTable(box=None, pad_edge=False)
     table.add_column("mean cosine")
     for header in ("people", "pairs", "no model", "trained"):
         table.add_column(header, justify="right")

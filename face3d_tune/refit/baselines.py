@@ -48,7 +48,7 @@ def fit_one(
     if kind == "ridge":
         return ridge.fit(data, StudyAttr.ridge_penalty.get(attrs))
     stored = StudyAttr.kernel_ridge_choice.get(attrs)
-    return kernel_ridge.fit(data, None if stored is None else kernel_ridge.Choice.of(stored))
+    return kernel_ridge.fit(data, None if stored is None else kernel_ridge.Hyperparameters.of(stored))
 
 
 def reached(data: FaceData, attrs: Mapping[str, Any]) -> dict[str, tuple[float | None, float | None]]:

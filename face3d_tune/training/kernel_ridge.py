@@ -45,7 +45,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Hyperparameters:
     """The parameters that cross-validation chooses: enough to fit again without it."""
 
     landmarks: str  # the name of a frame, or NO_LANDMARKS
@@ -58,19 +58,19 @@ class Choice:
         return cls(stored["landmarks"], stored["gamma"], stored["penalty"])
 
 
-_choices: WeakKeyDictionary[FaceData, Choice] = WeakKeyDictionary()  # of fits, as long as their data live
+_choices: WeakKeyDictionary[FaceData, Hyperparameters] = WeakKeyDictionary()  # of fits, as long as their data live
 
-START = Choice(NO_LANDMARKS, 0.5, 3.0)
+START = Hyperparameters(NO_LANDMARKS, 0.5, 3.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KernelRidge:
     """A fitted regression."""
 
-    choice: Choice
+    choice: Hyperparameters
     views: int  # of training people
     inputs: "Inputs"
-    centres: "Views"
+    centres: "KernelRows"
     weights: Matrix  # [centres, F]
 
     def predict(self, data: FaceData, part: Part) -> Matrix:
@@ -87,7 +87,7 @@ class KernelRidge:
         """
         return self.predict_at(self.inputs.of(embeddings, landmarks, poses))
 
-    def predict_at(self, views: "Views") -> Matrix:
+    def predict_at(self, views: "KernelRows") -> Matrix:
         """Predict from the inputs of the kernel, [n, F], unit length."""
         return _unit(views.embeddings + _kernel(views, self.centres, self.choice.gamma, self.weights))
 
@@ -96,7 +96,7 @@ class KernelRidge:
         return _products(self.predict(data, part), _front(data, data.parts[part]))
 
 
-def fit(data: FaceData, choice: Choice | None = None) -> KernelRidge:
+def fit(data: FaceData, choice: Hyperparameters | None = None) -> KernelRidge:
     """Fit on the training people; without `choice`, cross-validation over them chooses.
 
     Float64; no random numbers. Times and memory stand in docs/measured.md.
@@ -121,7 +121,7 @@ def fit(data: FaceData, choice: Choice | None = None) -> KernelRidge:
     return KernelRidge(choice, views, inputs, centres, whitening @ _solve(gram, choice.penalty, right))
 
 
-def choose(data: FaceData) -> Choice:
+def choose(data: FaceData) -> Hyperparameters:
     """Return the choice with the highest mean cosine on training people left out, each of FOLDS in turn.
 
     λ is chosen without landmarks, then the landmarks, γ, and λ again. Every third person, in the order of the files, is
@@ -142,10 +142,10 @@ def choose(data: FaceData) -> Choice:
         return _Folds(data, inputs[landmarks], pairs[some], fold[some], gamma)
 
     @cache
-    def score(choice: Choice) -> float:
+    def score(choice: Hyperparameters) -> float:
         return folds(choice.landmarks, choice.gamma).cosine(choice.penalty)
 
-    def with_best_penalty(choice: Choice) -> Choice:
+    def with_best_penalty(choice: Hyperparameters) -> Hyperparameters:
         return replace(
             choice, penalty=_climb(PENALTIES, choice.penalty, lambda each: score(replace(choice, penalty=each)))
         )
@@ -172,28 +172,28 @@ def _climb(options: Sequence[float], start: float, score: Callable[[float], floa
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Views:
+class KernelRows:
     """The inputs of the kernel, [n, …] each, scaled so that squared distances are its exponents, except for γ."""
 
     embeddings: Matrix  # of length 1
     landmarks: Matrix | None
     angles: Matrix
 
-    def part(self, rows: slice) -> "Views":
+    def part(self, rows: slice) -> "KernelRows":
         """Return some of the rows."""
         landmarks = None if self.landmarks is None else self.landmarks[rows]
-        return Views(self.embeddings[rows], landmarks, self.angles[rows])
+        return KernelRows(self.embeddings[rows], landmarks, self.angles[rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
-    """The transformation from rows of the files to `Views`, fitted to training views."""
+    """The transformation from rows of the files to `KernelRows`, fitted to training views."""
 
     frame: Frame | None  # None: no landmarks
     mean: Matrix  # [15], as the next
     scale: Matrix
 
-    def of(self, embeddings: NDArray[np.float32], landmarks: NDArray[np.float32] | None, poses: Matrix) -> Views:
+    def of(self, embeddings: NDArray[np.float32], landmarks: NDArray[np.float32] | None, poses: Matrix) -> KernelRows:
         """Transform embeddings of any length, landmarks and poses in degrees."""
         radians = np.deg2rad(poses)
         angles = np.concatenate((np.sin(radians), np.cos(radians)), axis=1) / np.sqrt(_ANGLE_WIDTH)
@@ -202,9 +202,9 @@ class Inputs:
             if landmarks is None:
                 raise ValueError("this kernel ridge needs landmarks")
             scaled = (_framed(self.frame, landmarks, poses) - self.mean) * self.scale
-        return Views(_unit(embeddings), scaled, angles)
+        return KernelRows(_unit(embeddings), scaled, angles)
 
-    def of_rows(self, data: FaceData, rows: Rows) -> Views:
+    def of_rows(self, data: FaceData, rows: Rows) -> KernelRows:
         """Transform rows of the video files."""
         return self.of(data.video_features[rows], data.landmarks[rows], data.poses[rows])
 
@@ -247,7 +247,7 @@ class _Folds:
         return float(np.concatenate(cosines).mean())
 
 
-def _space(data: FaceData, inputs: Inputs, pairs: Pairs, gamma: float) -> tuple[Views, Matrix]:
+def _space(data: FaceData, inputs: Inputs, pairs: Pairs, gamma: float) -> tuple[KernelRows, Matrix]:
     """Return the views of these pairs as centres, and W: rows of K[·, centres] · W have inner products K."""
     centres = inputs.of_rows(data, np.unique(pairs[:, 1]))
     among = _kernel(centres, centres, gamma)
@@ -260,7 +260,7 @@ def _solve(gram: Matrix, penalty: float, right: Matrix) -> Matrix:
     return np.linalg.solve(system, right).astype(np.float64, copy=False)
 
 
-def _kernel(views: Views, centres: Views, gamma: float, weights: Matrix | None = None) -> Matrix:
+def _kernel(views: KernelRows, centres: KernelRows, gamma: float, weights: Matrix | None = None) -> Matrix:
     """Return the kernel of every view with every centre, [views, centres], or that times `weights`."""
     width = len(centres.angles) if weights is None else weights.shape[1]
     product = np.empty((len(views.angles), width))

@@ -12,9 +12,9 @@ from face3d_tune.errors import CheckpointError
 from face3d_tune.training import baseline_file, kernel_ridge, ridge
 from face3d_tune.training.baseline_file import Baseline
 from face3d_tune.training.head_frames import ALIGNED, AS_THEY_ARE, TURNED_BACK
-from face3d_tune.training.kernel_ridge import NO_LANDMARKS, Choice
+from face3d_tune.training.kernel_ridge import NO_LANDMARKS, Hyperparameters
 
-CHOICES = [Choice(name, 0.5, 3.0) for name in (NO_LANDMARKS, AS_THEY_ARE, TURNED_BACK, ALIGNED)]
+CHOICES = [Hyperparameters(name, 0.5, 3.0) for name in (NO_LANDMARKS, AS_THEY_ARE, TURNED_BACK, ALIGNED)]
 
 
 def fits():

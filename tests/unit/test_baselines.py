@@ -45,4 +45,4 @@ def test_what_a_study_has_chosen_is_not_chosen_again(data, monkeypatch):
     monkeypatch.setattr(kernel_ridge, "choose", never)
     found = baselines.fit(data, attrs)
     assert found["ridge"].penalty == 10.0
-    assert found["kernel ridge"].choice == kernel_ridge.Choice("none", 2.0, 3.0)
+    assert found["kernel ridge"].choice == kernel_ridge.Hyperparameters("none", 2.0, 3.0)

@@ -21,13 +21,13 @@ from face3d_tune.training.base import PairTensors
 from face3d_tune.training.batched.batch import Batch, Data, alone
 from face3d_tune.training.checkpoint_file import checkpoint_args
 from face3d_tune.training.inputs import seen, write_copy
-from face3d_tune.training.kernel_ridge import Choice
+from face3d_tune.training.kernel_ridge import Hyperparameters
 from face3d_tune.training.plain import Trainer
 
 CPU = torch.device("cpu")
 CONFIG = TrialConfig(d_model=16, dim_feedforward=16, nhead=2, num_layers=1, batch_size=8, epochs=2, lr=1e-3)
 RIDGE, KERNEL = replace(CONFIG, inputs="ridge"), replace(CONFIG, inputs="kernel")
-WITH_LANDMARKS = Choice("turned back", 0.5, 3.0)
+WITH_LANDMARKS = Hyperparameters("turned back", 0.5, 3.0)
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,13 @@ from face3d_tune.data.pairs import persons
 from face3d_tune.study.settings import describe_kernel_ridge
 from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.head_frames import ALIGNED, AS_THEY_ARE, TURNED_BACK, frames
-from face3d_tune.training.kernel_ridge import NO_LANDMARKS, PENALTIES, Choice
+from face3d_tune.training.kernel_ridge import NO_LANDMARKS, PENALTIES, Hyperparameters
 
-CHOICES = [Choice(NO_LANDMARKS, 0.5, 3.0), Choice(AS_THEY_ARE, 2.0, 0.3), Choice(ALIGNED, 1.0, 10.0)]
+CHOICES = [
+    Hyperparameters(NO_LANDMARKS, 0.5, 3.0),
+    Hyperparameters(AS_THEY_ARE, 2.0, 0.3),
+    Hyperparameters(ALIGNED, 1.0, 10.0),
+]
 
 
 def unit(vector):
@@ -116,7 +120,7 @@ def test_a_whole_turn_of_an_angle_changes_nothing(data, landmarks):
     wrapped = (upright + 180) % 360 - 180
     assert np.ptp(wrapped[:, 2]) > 300
     both = [
-        kernel_ridge.fit(each, Choice(landmarks, 0.5, 3.0)).predict(each, "validation")
+        kernel_ridge.fit(each, Hyperparameters(landmarks, 0.5, 3.0)).predict(each, "validation")
         for each in (replace(data, poses=upright), replace(data, poses=wrapped))
     ]
     np.testing.assert_allclose(*both, atol=1e-9)
@@ -131,7 +135,7 @@ def test_the_length_of_embeddings_does_not_matter(data):
 def test_a_single_person_leaves_nobody_to_choose_by(data):
     one = data.parts["train"][persons(data.parts["train"]) == 0]
     alone = replace(data, parts={**data.parts, "train": one})
-    assert kernel_ridge.choose(alone) == Choice(NO_LANDMARKS, 0.5, max(PENALTIES))
+    assert kernel_ridge.choose(alone) == Hyperparameters(NO_LANDMARKS, 0.5, max(PENALTIES))
     assert np.isfinite(kernel_ridge.fit(alone).predict(alone, "validation")).all()
 
 
@@ -165,7 +169,7 @@ def test_whatever_trains_gives_finite_predictions_of_unit_length(data, changed, 
     monkeypatch.setattr(kernel_ridge, "CENTRES", centres)
     monkeypatch.setattr(kernel_ridge, "CENTRES_TO_CHOOSE", centres)
     odd = replace(data, **changed(data))
-    choice = None if landmarks is None else Choice(landmarks, 0.5, 0.1)
+    choice = None if landmarks is None else Hyperparameters(landmarks, 0.5, 0.1)
     predictions = kernel_ridge.fit(odd, choice).predict(odd, "validation")
     np.testing.assert_allclose(np.linalg.norm(predictions, axis=1), 1)
 
@@ -182,7 +186,7 @@ def test_with_several_front_rows_a_person_is_in_one_fold_and_every_pair_counts(t
         parts={**data.parts, "train": np.concatenate((train, mirrored))},
     )
     # Each equation twice is the same as half the penalty.
-    choice = Choice(AS_THEY_ARE, 0.5, 2.0)
+    choice = Hyperparameters(AS_THEY_ARE, 0.5, 2.0)
     np.testing.assert_allclose(
         kernel_ridge.fit(twice, choice).predict(twice, "validation"),
         kernel_ridge.fit(data, replace(choice, penalty=1.0)).predict(data, "validation"),
@@ -230,7 +234,7 @@ def test_on_the_sample_it_passes_ridge_by_far():
     sample = face_data.load(None)
     ours, ridges = (
         module.fit(sample, choice).cosines(sample, "validation").mean()
-        for module, choice in ((kernel_ridge, Choice(TURNED_BACK, 0.5, 3.0)), (ridge, 10.0))
+        for module, choice in ((kernel_ridge, Hyperparameters(TURNED_BACK, 0.5, 3.0)), (ridge, 10.0))
     )
     assert ours == pytest.approx(0.6566, abs=5e-4)
     assert ours > ridges + 0.015
