@@ -140,6 +140,7 @@ def test_a_second_search_in_the_same_file_is_refused_and_a_killed_one_is_taken_u
         watching = call("status", cwd=place)
         process.kill()
         process.communicate(timeout=PATIENCE)
+    unfinished = [trial for trial in read_trials(place) if trial.state == optuna.trial.TrialState.RUNNING]
     assert second.code == 2
     assert second.out == ""
     error, hint = second.err.splitlines()
@@ -153,7 +154,8 @@ def test_a_second_search_in_the_same_file_is_refused_and_a_killed_one_is_taken_u
 
     rest = call(*search(data_folder), cwd=place)
     assert rest.code == 0
-    assert "1 trial(s) without a living worker: queued again" in rest.err
+    # It may have been killed between two trials.
+    assert ("1 trial(s) without a living worker: queued again" in rest.err) == (len(unfinished) == 1)
     assert finished(place) == uninterrupted
     assert [trial.number for trial in read_trials(place) if not trial.state.is_finished()] == []
 

@@ -26,7 +26,7 @@ from face3d_tune.training.baseline_file import Baseline
 from face3d_tune.training.checkpoint_file import checkpoint_args
 from face3d_tune.training.ensemble import blend, choose_weight
 from face3d_tune.training.head_frames import ALIGNED, AS_THEY_ARE, TURNED_BACK
-from face3d_tune.training.kernel_ridge import NO_LANDMARKS, Choice
+from face3d_tune.training.kernel_ridge import NO_LANDMARKS, Hyperparameters
 from face3d_tune.training.recognition import Gallery
 
 CONFIG = TrialConfig(d_model=16, dim_feedforward=32, nhead=2, num_layers=1, epochs=2, batch_size=8)
@@ -144,7 +144,7 @@ def test_a_folder_of_an_ensemble_has_its_blend_already(folder, data):
     assert (folder / "home" / "baseline.npz").read_bytes() == (folder / "both" / "ridge.npz").read_bytes()
 
 
-CHOICES = [Choice(name, 0.5, 3.0) for name in (NO_LANDMARKS, AS_THEY_ARE, TURNED_BACK, ALIGNED)]
+CHOICES = [Hyperparameters(name, 0.5, 3.0) for name in (NO_LANDMARKS, AS_THEY_ARE, TURNED_BACK, ALIGNED)]
 
 
 @pytest.mark.parametrize("turn_angle", ["first", "second", "third"])

@@ -103,6 +103,7 @@ ACTS_ON = {
     "focal_gamma": {"weights"},
     "angle_weight": {"weights"},
     "identity_weight": {"weights"},
+    "inputs": {"weights"},
     "oversampling": {"weights"},
     "view_mixing": {"weights"},
     "feature_noise": {"weights"},
