@@ -92,8 +92,9 @@ def export_inference(
 ) -> None:
     """Write the folder, and print what it holds and how to use it."""
     from face3d_tune.device import set_threads
+    from face3d_tune.refit.blend import fit_blend
     from face3d_tune.refit.inference import folder
-    from face3d_tune.refit.inference.ensemble import assemble, fit_blend
+    from face3d_tune.refit.inference.ensemble import assemble
 
     assert options.out is not None
     folder.require_usable(options.out, force=options.force)
@@ -134,8 +135,8 @@ def _of_checkpoints(
     """
     from face3d_tune.device import choose_device
     from face3d_tune.errors import DataError
-    from face3d_tune.refit.blend import of_folder, require_same
-    from face3d_tune.refit.inference.ensemble import fit_blend, require_alike
+    from face3d_tune.refit.blend import fit_blend, of_folder, require_same
+    from face3d_tune.refit.inference.ensemble import require_alike
     from face3d_tune.refit.inference.members import doubts, of_checkpoints, recorded_data
     from face3d_tune.refit.members import ABOUT
     from face3d_tune.script.earlier_run import find

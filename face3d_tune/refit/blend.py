@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,28 @@ def of_data(
     """
     for each in members:
         require_fit(each.predictor, data)
-    fitted = fit_one(kind, data)
-    trained_on = {"source": data.source, "fingerprint": data.fingerprint()}
-    chosen = None
-    if weight is None:
-        for each in members:
+        if weight is None:
             require_same(each.predictor, data, _THOSE)
+    return fit_blend(kind, members, data, weight=weight, device=device)
+
+
+def fit_blend(
+    kind: Blended,
+    members: Sequence[Member],
+    data: FaceData,
+    attrs: Mapping[str, Any] | None = None,
+    *,
+    weight: float | None = None,
+    device: torch.device | None = None,
+) -> Blend:
+    """Fit the baseline on the training people; without `weight`, the validation people choose that.
+
+    `attrs` are the user attributes of a study on these data: what it chose for its baselines is not chosen again.
+    Raises CheckpointError if a model predicts no direction for a view.
+    """
+    fitted = fit_one(kind, data, attrs)
+    trained_on, chosen = {"source": data.source, "fingerprint": data.fingerprint()}, None
+    if weight is None:
         made = [predictions(each.predictor, data, "validation", each.unit) for each in members]
         weight = ensemble.choose_weight(made, fitted.predict(data, "validation"), data, device)
         chosen = {"data": trained_on, "people": len(data.people["validation"])}

@@ -9,10 +9,8 @@ from numpy.typing import NDArray
 
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import CheckpointError
-from face3d_tune.refit import baselines
 from face3d_tune.refit.judge import predictions
 from face3d_tune.training import ensemble, prediction_file
-from face3d_tune.training.baseline_file import Baseline
 from face3d_tune.training.prediction_file import Blend
 from face3d_tune.training.predictor import Predictor
 from face3d_tune.training.recognition import Gallery, Recognition
@@ -70,20 +68,6 @@ def require_alike(predictors: Sequence[Predictor]) -> None:
             f"{one.path} was trained with landmarks times {scale:g}, {other.path} with landmarks times {other_scale:g}",
             "export members that were trained on the same data",
         )
-
-
-def fit_blend(
-    kind: baselines.Blended, members: Sequence[Member], data: FaceData, attrs: Mapping[str, Any] | None = None
-) -> Blend:
-    """Fit the baseline on the training people, and choose its weight on the validation people.
-
-    `attrs` are the user attributes of a study on these data: what it chose for its baselines is not chosen again.
-    Raises CheckpointError if a model predicts no direction for a view.
-    """
-    fitted, known = baselines.fit_one(kind, data, attrs), {"source": data.source, "fingerprint": data.fingerprint()}
-    weight = ensemble.choose_weight(_predictions(members, data), fitted.predict(data, "validation"), data)
-    chosen = {"data": known, "people": len(data.people["validation"])}
-    return Blend(Baseline(fitted), baselines.NAMES[kind], weight, data.landmark_scale, {"data": known}, chosen)
 
 
 def assemble(members: Sequence[Member], blend: Blend | None, data: FaceData | None) -> Ensemble:
