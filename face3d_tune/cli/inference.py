@@ -109,6 +109,14 @@ def export_inference(
     _tell(options.out, ensemble)
 
 
+def tell_blend(blend: "Blend") -> None:
+    """Say what a prediction is blended with, and if nothing of the checkpoints is left."""
+    chosen_by = "as given" if blend.chosen is None else "as validation people chose"
+    say(f"blended with {blend.name}, weight {blend.weight:.2f} ({chosen_by})")
+    if blend.weight == 1:
+        say(f"note: this weight leaves the checkpoints no share: the rows are those of {blend.name} alone", err=True)
+
+
 def _of_trial(
     storage: str, study_name: str | None, number: int | None, data_dir: Path | None, artifacts: str | None
 ) -> "tuple[Member, FaceData, Mapping[str, Any]]":
@@ -173,7 +181,7 @@ def _tell(out: Path, ensemble: "Ensemble") -> None:
     count = len(ensemble.members)
     say(f"wrote {out}: {count} member{'s' * (count > 1)}, predict.py, config.json and README.md")
     if (blend := ensemble.blend) is not None:
-        say(f"blended with {blend.name}, weight {blend.weight:.2f}, as validation people chose it")
+        tell_blend(blend)
     if ensemble.validation is not None:
         people, enrolled, rates = ensemble.validation.people, ensemble.validation.enrolled, ensemble.validation.all
         rank1 = "" if rates.rank1_enrolled is None else f", rank-1 among {enrolled} enrolled {rates.rank1_enrolled:.3f}"

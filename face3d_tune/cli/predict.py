@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face3d_tune.cli.base import Command, example
+from face3d_tune.cli.inference import tell_blend
 from face3d_tune.cli.language import say
 from face3d_tune.cli.options import (
     FILE_OR_FOLDER,
@@ -110,12 +111,7 @@ def predict(
         lambda after_rows: write(members, views, out, blend=mixed, device=device_name(chosen), after_rows=after_rows),
     )
     if mixed is not None:
-        chosen_by = "as given" if weight is not None else "as validation people chose"
-        say(f"blended with {mixed.name}, weight {mixed.weight:.2f} ({chosen_by})")
-        if mixed.weight == 1:
-            say(
-                f"note: this weight leaves the checkpoints no share: the rows are those of {mixed.name} alone", err=True
-            )
+        tell_blend(mixed)
     say(f"wrote {out} ({about['output']['rows']} rows of {views.feature_size} numbers) and {about_file(out)}")
 
 

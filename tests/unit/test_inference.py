@@ -121,7 +121,7 @@ def test_a_blend_has_the_weight_that_validation_people_choose(folder, data, kind
     assert (held["baseline"], held["weight"]) == (kind, weight)
     assert weight > 0  # or the baseline would not be seen
     np.testing.assert_allclose(predicted(folder, data), blend(each, simple, weight), rtol=0, atol=2e-6)
-    assert f"weight {weight:.2f}, as validation people chose it" in answer.out
+    assert f"weight {weight:.2f} (as validation people chose)" in answer.out
 
 
 def test_a_folder_of_an_ensemble_has_its_blend_already(folder, data):
