@@ -2,12 +2,11 @@
 
     face3d-tune run --study identity --trials 50
     python -m benchmarks.ensembles --study-name identity
-    python -m benchmarks.ensembles --study-name identity --test   # the untouched test people, once, at the very end
 
 All people judge once, in rotations, by members that were trained on others. In each rotation the validation people
-choose the weight of kernel ridge, as `predict --blend` does. The settings were chosen with some of these people. With
-`--test` the members train on the study's own training people, and its test people judge. Members stay in a folder, so
-the same command resumes.
+choose the weight of kernel ridge, as `predict --blend` does. The settings were chosen with some of these people.
+Members stay in a folder, so the same command resumes. On the test people `face3d-tune judge FOLDER --blend kernel
+--part test` says the same of one ensemble.
 """
 
 import argparse
@@ -21,7 +20,6 @@ import optuna
 from benchmarks.common import machine, table
 from face3d_tune import seeds
 from face3d_tune.cli.options import study_data
-from face3d_tune.data.face_data import FaceData
 from face3d_tune.data.rotation import ROTATIONS, rotations
 from face3d_tune.device import choose_device, choose_precision, set_threads
 from face3d_tune.executor.plan import Plan, choose
@@ -78,10 +76,9 @@ def by_person(judgements: Sequence[Judgement]) -> dict[str, dict[str, intervals.
 def compared(
     values: Mapping[str, Mapping[str, intervals.Values]], name: str, other: str, rate: str, sizes: Sequence[int]
 ) -> str:
-    """Format the difference of a method to a baseline with its 95 % interval."""
-    one, two = values[name][rate], values[other][rate]
+    """Format the difference of a method to a baseline with its 95 % interval over rotations of these sizes."""
     blocks = np.repeat(np.arange(len(sizes)), sizes)
-    found = intervals.compare_blocks(one, two, blocks) if len(sizes) > 1 else intervals.compare(one, two)
+    found = intervals.compare_blocks(values[name][rate], values[other][rate], blocks)
     return f"{found['difference']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
 
 
@@ -103,20 +100,6 @@ def show(judgements: Sequence[Judgement]) -> None:
     print(f"\nweight of {LINE}: {', '.join(f'{weight:.2f}' for weight in weights)} (mean {fmean(weights):.2f})")
 
 
-def cut(data: FaceData, of: int, seed: int, count: int, *, test: bool) -> list[tuple[str, FaceData, list[int]]]:
-    """Return name, data and seeds of the members of each rotation, or of the study's own split."""
-    if test:
-        return [("test", data, [seeds.derive(seed, "confirm", number) for number in range(count)])]
-    return [
-        (
-            f"rotation-{place + 1}-of-{of}",
-            each,
-            [seeds.derive(seed, "rotate", of, place, number) for number in range(count)],
-        )
-        for place, each in enumerate(rotations(data, of, seed=seed))
-    ]
-
-
 def main() -> None:
     """Train, judge and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -125,7 +108,6 @@ def main() -> None:
     parser.add_argument("--rotate", type=int, default=ROTATIONS, help="rotations of the people")
     parser.add_argument("--members", type=int, default=3, help="of each ensemble")
     parser.add_argument("--keep", type=Path, default=Path("ensembles"), help="folder of the members")
-    parser.add_argument("--test", action="store_true", help="judge by the test people instead")
     given = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     print(machine())
@@ -138,7 +120,9 @@ def main() -> None:
     precision, _ = choose_precision("auto", device)
     set_threads(1 if plan.engine == "batched" else None)
     judgements = []
-    for name, each, drawn in cut(data, given.rotate, seed, given.members, test=given.test):
+    for place, each in enumerate(rotations(data, given.rotate, seed=seed)):
+        drawn = [seeds.derive(seed, "rotate", given.rotate, place, number) for number in range(given.members)]
+        name = f"rotation-{place + 1}-of-{given.rotate}"
         members = Members(given.keep / given.study_name / name, best.config, drawn, each)
         train(members, plan, precision, name)
         judgements.append(judged(members, plan))
