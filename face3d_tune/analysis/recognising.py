@@ -20,7 +20,8 @@ def only_raises_cosine(
 ) -> str | None:
     """Say that a model raises the cosine over no model, but recognises people no better than a baseline.
 
-    Rank-1 is that of the `enrolled` gallery, as `training/recognition` defines it. An equal rank-1 is no better.
+    Rank-1 is that of the `enrolled` gallery, as `training/recognition` defines it. An equal rank-1 is no better, except
+    where the model names every person: then nobody is left to recognise better.
 
     Args:
         cosine: Mean cosine of the model; None if it is not known, as with the next one.
@@ -39,7 +40,7 @@ def _as_good(
 ) -> list[str]:
     """Return the baselines that recognise people as well as a model that raises the cosine; else none."""
     without = baselines["no model"][0]
-    if cosine is None or rank1 is None or without is None or cosine <= without:
+    if cosine is None or rank1 is None or rank1 == 1 or without is None or cosine <= without:
         return []
     return [name for name, (_, other) in baselines.items() if other is not None and rank1 <= other]
 

@@ -36,6 +36,12 @@ def test_three_baselines_are_listed():
     assert only_raises_cosine(0.65, 0.6, three) == BEGINNING + "no model, ridge or kernel ridge"
 
 
+def test_nobody_is_left_to_recognise_better_where_the_model_names_everyone():
+    everyone = {"no model": (0.55, 0.96), "kernel ridge": (0.716, 1.0)}
+    assert only_raises_cosine(0.70, 1.0, everyone) is None
+    assert only_raises_cosine(0.70, 0.999, everyone) == BEGINNING + "kernel ridge"
+
+
 def test_a_baseline_of_an_older_study_without_recognition_says_nothing():
     assert only_raises_cosine(0.65, 0.6, {"no model": (0.55, None)}) is None
 
