@@ -30,7 +30,7 @@ class InTraining:
     lr: float | None = None
     fold: int = 1  # of `folds`, on which it trains
     folds: int = 1
-    rank1: float | None = None  # among all enrolled; only `run` knows it
+    rank1: float | None = None  # among all enrolled
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,9 +181,8 @@ class SearchProgress:
     def epoch_ended(self, number: int, result: EpochResult) -> None:
         """Update the live line of the trial."""
         value = self._tally.objective.of_epoch(result)
-        named = None if result.recognition is None else result.recognition.all.rank1_enrolled
         training, lr = self._training[number], result.next_lr
-        self._training[number] = replace(training, epoch=result.epoch, value=value, lr=lr, rank1=named)
+        self._training[number] = replace(training, epoch=result.epoch, value=value, lr=lr, rank1=result.rank1)
 
     def stopping(self) -> bool:
         """Tell whether Ctrl-C was pressed."""
@@ -243,7 +242,7 @@ class JsonLines:
         reached = {"value": self._tally.objective.of_epoch(result), "cosine": result.val_cosine}
         more: dict[str, float | None] = {"train_loss": result.train_loss, "val_loss": result.val_loss}
         if result.recognition is not None:
-            more |= {"identity": result.recognition.all.identity, "rank1": result.recognition.all.rank1_enrolled}
+            more |= {"identity": result.recognition.all.identity, "rank1": result.rank1}
         self.say("epoch", trial=number, epoch=result.epoch, **reached, lr=result.lr, **more)
 
     def stopping(self) -> bool:

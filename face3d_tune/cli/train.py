@@ -294,8 +294,7 @@ def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":
 
         def after_epoch(result: "EpochResult") -> None:
             losses = f"{result.train_loss:.4f} / {result.val_loss:.4f}"
-            rate = None if result.recognition is None else result.recognition.all.rank1_enrolled
-            named = "" if rate is None else f"  rank-1 {rate:.3f}"
+            named = "" if result.rank1 is None else f"  rank-1 {result.rank1:.3f}"
             line = f"loss {losses}  cosine {result.val_cosine:.4f}{named}  lr {result.lr:.1e}"
             bars.update(task, completed=result.epoch, description=translate(line))
             if not console.is_terminal and (result.epoch == 1 or result.epoch % 10 == 0):

@@ -115,6 +115,7 @@ def _in_training(trial: "FrozenTrial", folds: int) -> "InTraining":
         epoch=step - (fold - 1) * epochs,
         value=steps.get(step),
         lr=TrialAttr.lr_now.get(attrs, config.get("lr")),
+        rank1=TrialAttr.rank1_now.get(attrs),
         fold=fold,
         folds=folds,
     )

@@ -30,6 +30,7 @@ def _at_once(action: Callable[[], Any]) -> Any:
 
 
 _FRESH = 10.0  # seconds for which completed trials of other workers may be unknown
+_LIVE = 2.0  # seconds between two stored values of rank-1, which `watch` reads as often: each is a transaction
 
 
 class CompletedTrials:
@@ -65,22 +66,26 @@ class TrialReporter:
     def __init__(self, trial: optuna.Trial, completed: CompletedTrials, attempt: Attempt = _at_once) -> None:
         self._trial, self._completed, self._attempt = trial, completed, attempt
         self._curve: dict[int, float] = {}
-        self._waiting: deque[tuple[float, int, float]] = deque()
+        self._waiting: deque[tuple[float, int, float, float | None]] = deque()
         self._lr: float | None = None  # as stored
+        self._rank1_at = time.monotonic()  # when it was stored; a trial of less than that long needs none
 
-    def report(self, value: float, step: int, lr: float) -> None:
-        """Store the value of an epoch (the step, from 1), and a new learning rate."""
+    def report(self, value: float, step: int, lr: float, rank1: float | None = None) -> None:
+        """Store the value of an epoch (the step, from 1), a new learning rate, and sometimes rank-1, for `watch`."""
         self._curve[step] = value
-        self._waiting.append((value, step, lr))
+        self._waiting.append((value, step, lr, rank1))
         self._attempt(self.deliver)
 
     def deliver(self) -> None:
         """Store the pending reports."""
         while self._waiting:
-            value, step, lr = self._waiting[0]
+            value, step, lr, rank1 = self._waiting[0]
             if lr != self._lr:  # first: it may be stored twice if the report fails, a report may not
                 self._trial.set_user_attr(TrialAttr.lr_now.key, lr)
                 self._lr = lr
+            if rank1 is not None and time.monotonic() - self._rank1_at >= _LIVE:
+                self._trial.set_user_attr(TrialAttr.rank1_now.key, rank1)
+                self._rank1_at = time.monotonic()
             self._trial.report(value, step)
             self._waiting.popleft()
 

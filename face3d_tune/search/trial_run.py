@@ -29,8 +29,8 @@ Cause = Literal["diverged", "out_of_memory", "error", "outside"]  # of a failure
 class Reporter(Protocol):
     """The part of an Optuna trial that a training needs: it stores the curve, and prunes."""
 
-    def report(self, value: float, step: int, lr: float) -> None:
-        """Store the value of an epoch under its step (1-based), and the learning rate of the next epoch."""
+    def report(self, value: float, step: int, lr: float, rank1: float | None = None) -> None:
+        """Store the value of an epoch under its step (1-based), the learning rate of the next epoch, and rank-1."""
 
     def should_prune(self) -> bool:
         """Tell whether other trials' curves make this one hopeless."""
@@ -145,7 +145,7 @@ class TrialRun:
     def _report(self, result: EpochResult) -> None:
         step = self._folds.step(result.epoch)
         if step > self._reported:
-            self._reporter.report(self._objective.of_epoch(result), step, result.next_lr)
+            self._reporter.report(self._objective.of_epoch(result), step, result.next_lr, result.rank1)
             self._reported = step
 
     def _decide(self, result: EpochResult, after_epoch: Callable[[EpochResult], None]) -> Outcome | Task | None:

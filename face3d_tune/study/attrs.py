@@ -89,6 +89,7 @@ class TrialAttr:
     device = Attr[str]("device")
     engine = Attr[str]("engine")
     lr_now = Attr[float]("lr_now")  # learning rate of the last epoch
+    rank1_now = Attr[float]("rank1_now")  # among all enrolled, of an epoch in the last seconds of training
 
     # How it ended.
     stop_reason = Attr[str]("stop_reason")

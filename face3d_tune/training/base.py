@@ -55,6 +55,11 @@ class EpochResult:
     seconds: float
     recognition: Recognition | None = None  # of the validation people; None in a snapshot of an earlier version
 
+    @property
+    def rank1(self) -> float | None:
+        """Return rank-1 among all enrolled people, [0, 1]: what the line of a training shows."""
+        return None if self.recognition is None else self.recognition.all.rank1_enrolled
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values, for a snapshot."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -170,6 +170,17 @@ def test_a_search_elsewhere_is_watched_in_the_fold_of_its_last_step():
     assert (_in_training(trial, 3).epoch, _in_training(trial, 3).fold) == (0, 1)
 
 
+def test_a_search_elsewhere_has_the_line_that_run_has_with_rank_1():
+    study = our_study(None, "faces")
+    add_trial(study, "RUNNING", [0.25, 0.5], config=CONFIG.to_dict(), lr_now=1e-4, rank1_now=0.4)
+    progress = SearchProgress(Console(file=io.StringIO()), Tally("faces", 9))
+    progress.trial_started(0, None, CONFIG)
+    rates = Recognition.of(recognition_of(0.4))
+    progress.epoch_ended(0, replace(epoch(2, 0.5), next_lr=1e-4, recognition=rates))
+    assert [_in_training(study.trials[0], 1)] == progress._picture().training
+    assert drawn(120, training=[_in_training(study.trials[0], 1)])[0].endswith("lr 1.0e-04  rank-1 0.400")
+
+
 @pytest.fixture
 def study():
     study = our_study(None, "faces")

@@ -68,6 +68,18 @@ def test_completed_trials_are_read_once_until_one_has_ended_or_some_time_has_pas
     assert [trial.value for trial in completed.get_trials()] == [0.5, 0.6]
 
 
+def test_rank_1_is_stored_for_watch_once_in_two_seconds_and_never_for_a_trial_that_takes_less(monkeypatch):
+    study, clock = optuna.create_study(direction="maximize", pruner=NopPruner()), [100.0]
+    monkeypatch.setattr("face3d_tune.search.pruning.time.monotonic", lambda: clock[0])
+    trial = study.ask()
+    reporter, stored = TrialReporter(trial, CompletedTrials(study)), []
+    for step, rank1 in enumerate([0.1, 0.2, 0.3, None, 0.5, 0.6], 1):  # an epoch of an earlier version has none
+        clock[0] += 0.8
+        reporter.report(0.5, step, 1e-3, rank1)
+        stored.append(study.trials[0].user_attrs.get("rank1_now"))
+    assert stored == [None, None, 0.3, 0.3, 0.3, 0.6]
+
+
 def test_an_epoch_whose_learning_rate_could_not_be_stored_is_not_reported_twice(monkeypatch, recwarn):
     study = optuna.create_study(direction="maximize", pruner=NopPruner())
     trial = study.ask()

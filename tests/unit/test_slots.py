@@ -275,7 +275,7 @@ class Reporter:
     def __init__(self):
         self.curve = {}
 
-    def report(self, value, step, lr):
+    def report(self, value, step, lr, rank1=None):
         assert step not in self.curve
         self.curve[step] = value
 

@@ -34,9 +34,11 @@ class Reporter:
     def __init__(self, prune_from=None, lost_after=None):
         self.reports, self.asked, self.prune_from = [], [], prune_from
         self.raced, self.lost_after = [], lost_after
+        self.rank1 = []
 
-    def report(self, value, step, lr):
+    def report(self, value, step, lr, rank1=None):
         self.reports.append((step, value))
+        self.rank1.append(rank1)
 
     def should_prune(self):
         step = self.reports[-1][0]
@@ -175,6 +177,7 @@ def test_a_trial_repeats_exactly_from_its_config_and_seed(data):
 def test_every_epoch_is_reported_once_in_order_and_then_told(data):
     trial = Trial(data)
     assert trial.reporter.reports == [(result.epoch, result.val_cosine) for result in trial.epochs]
+    assert trial.reporter.rank1 == [result.recognition.all.rank1_enrolled for result in trial.epochs]
     assert trial.reporter.steps == [1, 2, 3, 4]
 
 
