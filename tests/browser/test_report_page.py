@@ -39,55 +39,60 @@ def reports(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def module_context(browser):
-    """One context for all tests that ask for nothing special: every new one starts a process of the browser."""
+def module_page(browser):
+    """One page for all tests: every new one starts a process of the browser."""
     context = browser.new_context(offline=True)
-    yield context
+    yield context.new_page()
     context.close()
 
 
 @pytest.fixture
-def opened(browser, module_context, reports):
+def opened(module_page, reports):
     """Opens a report; nothing but its file may be asked for, and nothing may be complained of."""
-    opened, complaints = [], []
+    page, complaints = module_page, []
+    heard = {
+        "console": lambda message: complaints.append(message.text),
+        "pageerror": lambda error: complaints.append(str(error)),
+        "request": lambda asked: asked.url.startswith("file:") or complaints.append(asked.url),
+    }
 
-    def look(name, size, **how):
-        context = browser.new_context(offline=True, **how) if how else module_context
-        page = context.new_page()
-        opened.append(context if how else page)
-        page.set_viewport_size(SIZES[size])
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda asked: asked.url.startswith("file:") or complaints.append(asked.url))
+    def look(name):
         page.goto((reports / f"{name}.html").as_uri())
-        if folder := os.environ.get("SCREENSHOTS"):
-            page.screenshot(path=f"{folder}/report-{name}-{size}.png", full_page=True)
         return page
 
+    for event, hear in heard.items():
+        page.on(event, hear)
+    page.set_viewport_size(SIZES["desktop"])
     yield look
-    for each in opened:
-        each.close()
+    for event, hear in heard.items():
+        page.remove_listener(event, hear)
+    page.emulate_media(media="null", color_scheme="null")  # as it was
     assert complaints == []
 
 
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_report_is_read_without_scrolling_sideways_and_without_a_network(opened, kind, language, size):
-    page = opened(f"{kind}-{language}", size)
+def test_a_report_is_read_without_scrolling_sideways_and_without_a_network(opened, kind, language):
+    page = opened(f"{kind}-{language}")
     expect(page.get_by_role("heading", level=1)).to_contain_text(f"{LONG}<b>")
-    widest, window = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-    assert widest <= window
-    charts = page.get_by_role("img")
-    named = charts.evaluate_all("elements => elements.map(element => element.firstChild.textContent)")
-    assert (len(named) > 5) == (kind in ("finished", "large"))
+    charts = page.locator("[role=img]")
+    for size in SIZES:
+        page.set_viewport_size(SIZES[size])
+        widest, window = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert (widest <= window, window) == (True, SIZES[size]["width"]), size
+        named = charts.evaluate_all("elements => elements.map(element => element.firstChild.textContent)")
+        assert (len(named) > 5) == (kind in ("finished", "large"))
+        expect(page.get_by_role("img")).to_have_count(len(named))  # all of them are there for a reader of the screen
+        if folder := os.environ.get("SCREENSHOTS"):
+            page.screenshot(path=f"{folder}/report-{kind}-{language}-{size}.png", full_page=True)
     for chart, name in zip(charts.all(), named, strict=True):
         expect(chart).to_have_accessible_name(name)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_letters_lines_and_dots_stand_out_from_the_ground(opened, scheme):
-    page = opened("finished-en", "desktop", color_scheme=scheme)
+    page = opened("finished-en")
+    page.emulate_media(color_scheme=scheme)
     read = "name => getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim()"
     names = ("ground", "ink", "quiet", "accent", "warn", "warn-ground", "s0", "s1", "s2", "s3", "s4", "s5")
     colours = {name: page.evaluate(read, name) for name in names}
@@ -101,7 +106,8 @@ def test_letters_lines_and_dots_stand_out_from_the_ground(opened, scheme):
 
 
 def test_a_command_is_copied_as_it_is_typed(opened):
-    page = opened("finished-en", "desktop", permissions=["clipboard-read", "clipboard-write"])
+    page = opened("finished-en")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Copy").first.click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     convert, train = page.evaluate("navigator.clipboard.readText()").splitlines()
@@ -111,7 +117,7 @@ def test_a_command_is_copied_as_it_is_typed(opened):
 
 
 def test_on_paper_there_is_nothing_to_press_and_nothing_cut_off(opened):
-    page = opened("finished-zh", "desktop")
+    page = opened("finished-zh")
     page.emulate_media(media="print")
     expect(page.get_by_role("button", name="复制").first).to_be_hidden()
     assert page.evaluate("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
