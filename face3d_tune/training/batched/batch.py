@@ -104,8 +104,8 @@ class Batch:
         self.config, self.data = config, data
         self.precision = precision_for(config, precision)
         self.members: list[Member] = []
-        template = self._plain_model(config, 0)
-        self._template = {name: value.to("meta") for name, value in template.state_dict().items()}
+        template = Model(config, data.source.feature_size, None)
+        self._template = template.state_dict()
         self._parameters = [name for name, _ in template.named_parameters()]
         self._live, self._dead, self._products = arrange(config, {n: v.shape for n, v in self._template.items()})
         like = torch.empty(0, device=data.device, dtype=data.dtype)
