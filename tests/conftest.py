@@ -12,7 +12,7 @@ from chromium import BROWSERS, QUIET, executable
 from fake_data import write_data
 from moto.server import ThreadedMotoServer
 from playwright.sync_api import expect, sync_playwright
-from searches import baselines_measured_once, disk_not_waited_for, migrations_read_once
+from searches import baselines_measured_once, disk_not_waited_for, migrations_read_once, statements_compiled_once
 from servers import server
 from shared_out import SharedOut
 
@@ -92,7 +92,7 @@ def _in_this_process():
 
 @pytest.fixture(scope="session", autouse=True)
 def _new_studies_in_no_time():
-    with disk_not_waited_for(), migrations_read_once(), baselines_measured_once():
+    with disk_not_waited_for(), migrations_read_once(), statements_compiled_once(), baselines_measured_once():
         yield
 
 

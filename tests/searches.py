@@ -6,6 +6,9 @@ from unittest import mock
 import sqlalchemy
 import torch
 from alembic.script import ScriptDirectory
+from sqlalchemy.engine import Engine
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.util import LRUCache
 
 from face3d_tune.executor.tasks import Event, Failure
 from face3d_tune.search import open_study
@@ -165,6 +168,26 @@ def migrations_read_once():
         return known[0]
 
     with mock.patch.object(ScriptDirectory, "from_config", once):
+        yield
+
+
+@contextmanager
+def statements_compiled_once():
+    """Those of SQLAlchemy, which otherwise compiles all of them anew for each storage that is opened.
+
+    A compiled statement depends on the kind of database alone, for all tests of a kind use one version of it.
+    """
+    made, known = Engine.__init__, LRUCache(2000)
+
+    def sharing(engine, *arguments, **named):
+        made(engine, *arguments, **named)
+        engine._compiled_cache = known
+
+    with (
+        mock.patch.object(Engine, "__init__", sharing),
+        mock.patch.object(DefaultDialect, "__eq__", lambda self, other: type(self) is type(other)),
+        mock.patch.object(DefaultDialect, "__hash__", lambda self: hash(type(self))),
+    ):
         yield
 
 
