@@ -1,4 +1,4 @@
-"""Starts of the program in milliseconds: one process loads everything once, and forks for each.
+"""Starts of the program in milliseconds: one process, for all workers of pytest, loads everything and forks for each.
 
 A run is `python -W error -m face3d_tune WORDS` in a process of its own in every other way: it has the folder,
 environment, streams and session that it is given, hears signals, and may start processes itself.
@@ -23,13 +23,18 @@ import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from multiprocessing import util
 from pathlib import Path
+from uuid import uuid4
+
+import memory
 
 ROOT = Path(__file__).parent.parent
 LATE = (
     *("face3d_tune.cli.main", "face3d_tune.cli.progress", "face3d_tune.cli.table", "face3d_tune.executor.plan"),
     *("face3d_tune.search.run_search", "face3d_tune.search.search", "face3d_tune.refit.full_training"),
-    *("psycopg", "rich.progress", "rich.status", "sqlalchemy.dialects.postgresql.psycopg", "tomli_w"),
+    *("face3d_tune.dashboard.server", "psycopg", "rich.progress", "rich.status"),
+    *("sqlalchemy.dialects.postgresql.psycopg", "tomli_w"),
 )
 
 
@@ -111,23 +116,54 @@ class Run:
 
 @cache
 def _server():
-    """Where orders are sent; the process at the other end lives as long as this one."""
-    ours, theirs = socket.socketpair()
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-    environment.pop("TMPDIR", None)  # of the test that happens to be the first; torch makes a folder there
-    command = [sys.executable, "-W", "error", __file__, str(theirs.fileno())]
-    process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-    theirs.close()
+    """Where orders are sent; the process at the other end lives as long as somebody can send it one."""
+    import fcntl  # not on Windows
+
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid4().hex)  # of which all workers share one
+    address = (memory.folder() or Path("/tmp")) / f"face3d-runs-{run[:16]}"  # short, as the names of sockets are
+    lock = address.with_suffix(".lock")
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        process = None
+        try:
+            orders = _connected(address)
+        except OSError:  # this is the first who needs it
+            address.unlink(missing_ok=True)
+            process = _started(address)
+            orders = _connected(address)
 
     def end():
-        ours.close()
-        process.wait()
+        orders.close()
+        if process:
+            process.wait()
+            lock.unlink(missing_ok=True)
 
     atexit.register(end)
+    return orders
+
+
+def _connected(address):
+    ours = socket.socket(socket.AF_UNIX)
+    try:
+        ours.connect(str(address))
+    except OSError:
+        ours.close()
+        raise
     return ours
 
 
-def _serve(orders):
+def _started(address):
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    environment.pop("TMPDIR", None)  # of the test that happens to be the first; torch makes a folder there
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(address))
+        listening.listen()
+        passed = [listening.fileno()]
+        command = [sys.executable, "-W", "error", __file__, *map(str, passed)]
+        return subprocess.Popen(command, env=environment, pass_fds=passed, stdin=subprocess.DEVNULL)
+
+
+def _serve(listening):
     # What a search loads late, torch as it makes its first optimiser, and Optuna as it opens its first storage.
     import torch
     from fake_data import write_data
@@ -158,22 +194,41 @@ def _serve(orders):
         tempfile.tempdir = None  # a run asks its own environment for it
         gc.collect()
         gc.freeze()  # a collection in a run then copies no page of these
-        while True:
-            text, descriptors, *_ = socket.recv_fds(orders, 2**16, 4)
-            while text and not text.endswith(b"\n"):
-                text += orders.recv(2**16)
-            if not text:
-                return
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-            if not os.fork():
-                orders.close()
-                *streams, tell = descriptors
-                _keep(json.loads(text), streams, tell)
-                return
-            for descriptor in descriptors:
-                os.close(descriptor)
+        senders = [listening.accept()[0]]
+        while senders:
+            for ready in select.select([listening, *senders], [], [])[0]:
+                if ready is listening:
+                    senders.append(listening.accept()[0])
+                elif (order := _received(ready)) is None:
+                    senders.remove(ready)
+                    ready.close()
+                elif not os.fork():
+                    for ours in (listening, *senders):
+                        ours.close()
+                    _keep(*order)
+                    return
+                else:
+                    _, streams, tell = order
+                    for descriptor in (*streams, tell):
+                        os.close(descriptor)
+            if not senders:
+                Path(listening.getsockname()).unlink(missing_ok=True)
+                if select.select([listening], [], [], 0)[0]:  # somebody was faster
+                    senders.append(listening.accept()[0])
+
+
+def _received(sender):
+    """The next order of a sender, its streams and where to tell how the run ended; none if the sender is gone."""
+    text, descriptors, *_ = socket.recv_fds(sender, 2**16, 4)
+    while text and not text.endswith(b"\n"):
+        text += sender.recv(2**16)
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    if not text:
+        return None
+    *streams, tell = descriptors
+    return json.loads(text), streams, tell
 
 
 def _keep(order, streams, tell):
@@ -215,6 +270,7 @@ def _run(order, streams):
     random.seed()
     warnings.simplefilter("error")
     sys.argv = ["face3d-tune", *order["words"]]
+    util.spawnv_passfds = forked_if_it_loads_torch
     if order["first"]:
         module, function, arguments = order["first"]
         getattr(importlib.import_module(module), function)(**arguments)
@@ -224,6 +280,29 @@ def _run(order, streams):
         threading._shutdown()
         atexit._run_exitfuncs()
         os._exit(ended.code)
+
+
+_spawn = util.spawnv_passfds
+
+
+def forked_if_it_loads_torch(path, args, passed):
+    """Start the process from which `multiprocessing` forks children; it would import for seconds what this one has."""
+    if "multiprocessing.forkserver" not in args[-1]:
+        return _spawn(path, args, passed)
+    if pid := os.fork():
+        return pid
+    for number in signal.valid_signals():  # as where a program starts
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for descriptor in map(int, os.listdir("/dev/fd")):
+        if descriptor > 2 and descriptor not in passed:
+            with contextlib.suppress(OSError):  # the one that listed them
+                os.close(descriptor)
+    try:
+        exec(args[-1], {})
+    finally:
+        os._exit(0)
 
 
 def _written_through(descriptor):
