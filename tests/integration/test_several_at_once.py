@@ -2,8 +2,10 @@
 
 import random
 import re
+import shutil
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import optuna
@@ -18,7 +20,10 @@ from face3d_tune.errors import StorageAwayError, TrainingError
 from face3d_tune.executor.tasks import Event, Failure
 from face3d_tune.search import trial_loop as loop_module
 from face3d_tune.search.trial_queue import REQUEUED
+from face3d_tune.storage.database import Storage
 from face3d_tune.study.trials import cause, preset_rows
+
+STUDY = SAMPLED_ONLY.replace('"tpe"', '"random"').replace("n_startup_trials = 2", "")
 
 
 def two_epochs(task, number):
@@ -29,19 +34,28 @@ def endless(task, number):
     return (0.0,)
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory, sqlite_without_studies, data):
+    """A storage with a study without trials, to be copied."""
+    path = Path(shutil.copy(sqlite_without_studies, tmp_path_factory.mktemp("begun")))
+    with Storage.parse(f"sqlite:///{path.as_posix()}").opened() as opened:
+        search_in(opened, file_of(path.parent, STUDY), data)
+    return path
+
+
 @pytest.fixture
-def scripted(sqlite, tmp_path, data):
+def scripted(begun, sqlite_url, tmp_path, data):
     """Run a search of one parameter in scripted slots; returns it."""
-    made = search_in(
-        sqlite, file_of(tmp_path, SAMPLED_ONLY.replace('"tpe"', '"random"').replace("n_startup_trials = 2", "")), data
-    )
+    shutil.copyfile(begun, Storage.parse(sqlite_url).sqlite_file)
+    with Storage.parse(sqlite_url).opened() as opened:
+        search = search_in(opened, file_of(tmp_path, STUDY), data)
 
-    def run(slots, trials, watch=None, **options):
-        made.run(trials, watch or Watch(), slots=slots, **options)
-        return made
+        def run(slots, trials, watch=None, **options):
+            search.run(trials, watch or Watch(), slots=slots, **options)
+            return search
 
-    run.search = made
-    return run
+        run.search = search
+        yield run
 
 
 def check_put_back(study, numbers, reason):
@@ -61,8 +75,8 @@ def check_put_back(study, numbers, reason):
 @pytest.mark.parametrize("chance", range(6))
 def test_no_more_trials_run_than_there_are_slots_nor_than_could_be_needed(scripted, chance):
     dice = random.Random(chance)
-    count, goal = dice.randint(1, 5), dice.randint(1, 8)
-    lengths = {number: dice.randint(1, 6) for number in range(50)}
+    count, goal = dice.randint(1, 5), dice.randint(1, 7)
+    lengths = {number: dice.randint(1, 3) for number in range(50)}
     failing = {number for number in range(50) if dice.random() < 0.25}
 
     def play(task, number):
@@ -175,9 +189,11 @@ def test_after_the_last_retry_a_trial_whose_process_dies_fails_with_the_cause(sc
     assert other.params != last.params
 
 
-@pytest.mark.parametrize(("out_of_memory", "trials"), [(False, 8), (True, 80)], ids=["by an error", "for memory"])
-def test_processes_that_die_for_ever_end_a_search(scripted, out_of_memory, trials):
-    """Of two trials both ends and three deaths make five errors. For want of memory twenty trials must end."""
+@pytest.mark.parametrize(("out_of_memory", "trials"), [(False, 8), (True, 12)], ids=["by an error", "for memory"])
+def test_processes_that_die_for_ever_end_a_search(scripted, monkeypatch, out_of_memory, trials):
+    """Of two trials both ends and three deaths make five errors. For want of memory twenty trials must end, here 3."""
+    assert loop_module._HOPELESS_IN_A_ROW == 20
+    monkeypatch.setattr(loop_module, "_HOPELESS_IN_A_ROW", 3)
     slots = Scripted(1, lambda task, number: Failure(KILLED, out_of_memory=out_of_memory, died=True))
     with pytest.raises(TrainingError, match=f"trials in a row failed.*the last: {re.escape(KILLED)}"):
         scripted(slots, 3)
@@ -204,8 +220,16 @@ def test_a_process_that_dies_while_the_search_is_stopped_costs_nothing_either(sc
     assert [trial.user_attrs["deaths"] for trial in trials[2:]] == [1, 0]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), ValueError("no space left")], ids=repr)
-@pytest.mark.parametrize("when", ["trial_started", "epoch_ended", "trial_ended"])
+@pytest.mark.parametrize(
+    ("when", "error"),
+    [
+        ("trial_started", KeyboardInterrupt()),
+        ("epoch_ended", ValueError("no space left")),
+        ("trial_ended", SystemExit(3)),
+        ("trial_ended", KeyboardInterrupt()),
+    ],
+    ids=repr,
+)
 def test_whatever_a_watcher_raises_puts_all_running_trials_back_in_their_order(sqlite, quick, data, error, when):
     search, watch = search_in(sqlite, quick, data), Watch()
     search.enqueue_presets()
@@ -380,20 +404,20 @@ def test_while_the_database_is_away_training_goes_on_and_the_reports_arrive_late
 
 def test_a_full_disk_is_waited_for_and_nothing_is_lost(scripted, monkeypatch):
     engine, watch = scripted.search.queue._engine, Watch()
-    slots = Scripted(1, lambda task, number: (number / 1000, "finished" if number == 120 else None))
+    slots = Scripted(1, lambda task, number: (number / 1000, "finished" if number == 60 else None))
     with engine.connect() as database:  # small pages, so that few reports need another one
         database.exec_driver_sql("pragma page_size = 512")
         database.exec_driver_sql("vacuum")
 
     def no_more_pages(connection, _):
-        if 3 <= slots.epochs.get(0, 0) < 100:
+        if 3 <= slots.epochs.get(0, 0) < 50:
             (held,) = connection.execute("pragma page_count").fetchone()
             connection.execute(f"pragma max_page_count = {held}")
 
     sqlalchemy.event.listen(engine, "connect", no_more_pages)
     monkeypatch.setattr("face3d_tune.storage.retry._PAUSES", (0.0, 0.0))
     scripted(slots, 1, watch)
-    assert scripted.search.study.trials[0].intermediate_values == {step: step / 1000 for step in range(1, 121)}
+    assert scripted.search.study.trials[0].intermediate_values == {step: step / 1000 for step in range(1, 61)}
     assert watch.notes[0].startswith("the storage does not answer (database or disk is full); training continues")
     assert watch.notes[-1].startswith("the storage answers again")
 
