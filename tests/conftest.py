@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import blas  # noqa: F401 - before NumPy is loaded
 import boto3
 import memory
 import pytest
