@@ -1,6 +1,8 @@
 """`face3d-tune report`, as it is typed."""
 
 import json
+import shutil
+from pathlib import Path
 
 import optuna
 import pytest
@@ -10,12 +12,28 @@ from stored_study import searched, study_of
 from face3d_tune.storage.database import Storage
 
 
-@pytest.fixture
-def place(tmp_path):
-    """A folder with one study in the default storage."""
-    with Storage.parse(f"sqlite:///{(tmp_path / 'face3d_tune.db').as_posix()}").opened(create=True) as opened:
+@pytest.fixture(scope="module")
+def one_study(tmp_path_factory, sqlite_without_studies):
+    """A storage with one study, to be copied."""
+    file = Path(shutil.copy(sqlite_without_studies, tmp_path_factory.mktemp("one_study")))
+    with Storage.parse(f"sqlite:///{file.as_posix()}").opened() as opened:
         study_of(*searched(), storage=opened)
+    return file
+
+
+@pytest.fixture
+def place(one_study, tmp_path):
+    """A folder with one study in the default storage."""
+    shutil.copy(one_study, tmp_path / "face3d_tune.db")
     return tmp_path
+
+
+@pytest.fixture
+def empty(sqlite_without_studies, tmp_path):
+    """The default storage of a folder, without studies."""
+    file = Path(shutil.copy(sqlite_without_studies, tmp_path / "face3d_tune.db"))
+    with Storage.parse(f"sqlite:///{file.as_posix()}").opened() as opened:
+        yield opened
 
 
 def test_the_only_study_is_written_beside_the_storage(place):
@@ -75,15 +93,13 @@ def test_the_study_is_named_by_argument_or_as_in_other_commands(place):
     assert (answer.code, "did you mean 'faces'?" in answer.err) == (2, True)
 
 
-def test_a_study_that_is_not_ours_is_an_error(tmp_path):
-    with Storage.parse(f"sqlite:///{(tmp_path / 'face3d_tune.db').as_posix()}").opened(create=True) as opened:
-        optuna.create_study(study_name="theirs", storage=opened)
+def test_a_study_that_is_not_ours_is_an_error(empty, tmp_path):
+    optuna.create_study(study_name="theirs", storage=empty)
     answer = call("report", cwd=tmp_path)
     assert (answer.code, "'theirs' was not made by face3d-tune" in answer.err) == (2, True)
 
 
-def test_a_name_that_no_file_can_have_is_made_one(tmp_path):
-    with Storage.parse(f"sqlite:///{(tmp_path / 'face3d_tune.db').as_posix()}").opened(create=True) as opened:
-        study_of(name='../a:b?"人脸"', storage=opened)
+def test_a_name_that_no_file_can_have_is_made_one(empty, tmp_path):
+    study_of(name='../a:b?"人脸"', storage=empty)
     answer = call("report", "--lang", "zh", cwd=tmp_path)
     assert answer.out.startswith("已写入 report-.._a_b__人脸_.html")
