@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+from stand_in_parsers import OLD_SCRIPT
+
 HERE = Path(__file__).parent
 REAL_SCRIPT = HERE / "scripts" / "train_3d_real.py"
 PRESENT_SCRIPT = HERE / "scripts" / "train_3d_present.py"
@@ -30,6 +32,16 @@ def write_repo(folder: Path, *changes: tuple[str, str], source: Path = REAL_SCRI
     (folder / "models" / "__init__.py").write_text("", encoding="utf-8")
     shutil.copyfile(HERE / "reference_model.py", folder / "models" / "transformer.py")
     return script
+
+
+def script_of(folder: Path, main: str, imports: str = "") -> Path:
+    """Write a script with the guide's parser that does `main` instead of training, without loading torch."""
+    text = OLD_SCRIPT.read_text(encoding="utf-8")
+    text = text.replace("import argparse\n", f"import argparse, json, os, sys, time\n{imports}")
+    text = text.replace('raise RuntimeError("the script was run; it may only be read")', main)
+    path = folder / "train_3d.py"
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ from command_line import call, start
 from conftest import QUICK_STUDY
 from reference_model import ReferenceModel
 from stand_in_parsers import NEW_SCRIPT, OLD_SCRIPT
-from users_repo import PRESENT_SCRIPT, contents, train, write_repo
+from users_repo import PRESENT_SCRIPT, contents, script_of, train, write_repo
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.provenance import DataUse
@@ -28,16 +28,17 @@ SEEDED = (
     "    args = build_parser().parse_args()\n",
     "    args = build_parser().parse_args()\n    torch.manual_seed(7)\n",
 )
+STUDY = QUICK_STUDY.replace(', "recommended", "aggressive", "conservative", "quickstart"', "")
 RADIANS = '\n[presets.radians]\npose_unit = "radians"\nbatch_size = 8\nnhead = 2\nnum_layers = 1\n'
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, data_folder):
-    """A folder with data, a study of five trials on it by a relative path, and nothing else."""
+    """A folder with data, a study of two trials on it by a relative path, and nothing else."""
     folder = tmp_path_factory.mktemp("home")
     shutil.copytree(data_folder, folder / "my files")
-    (folder / "quick.toml").write_text(QUICK_STUDY + RADIANS, encoding="utf-8")
-    words = ("run", "--study", "quick.toml", *STORAGE, "--data-dir", "my files", "--trials", 5, "--device", "cpu")
+    (folder / "quick.toml").write_text(STUDY + RADIANS, encoding="utf-8")
+    words = ("run", "--study", "quick.toml", *STORAGE, "--data-dir", "my files", "--trials", 2, "--device", "cpu")
     answer = call(*words, cwd=folder)
     assert answer.code == 0, answer.err
     return folder
@@ -50,16 +51,6 @@ def temporary(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     return folder
-
-
-def script_of(folder, main, imports=""):
-    """A script with the guide's parser that does `main` instead of training, without loading torch."""
-    text = OLD_SCRIPT.read_text(encoding="utf-8")
-    text = text.replace("import argparse\n", f"import argparse, json, os, sys, time\n{imports}")
-    text = text.replace('raise RuntimeError("the script was run; it may only be read")', main)
-    path = folder / "train_3d.py"
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 def model_of(layout, **changes):
@@ -111,10 +102,10 @@ def test_the_flags_are_those_of_the_command_and_the_poses_those_of_the_trial(hom
         "    poses = json.load(open(os.path.join(args.data_dir, 'video_metadata.json'), encoding='utf-8'))['poses']\n"
         f"    json.dump([sys.argv, os.getcwd(), max(p[0] for p in poses)], open({str(report)!r}, 'w'))",
     )
-    exported = call("export", *STORAGE, "--trial", 4, "--script", script, cwd=home)
+    exported = call("export", *STORAGE, "--trial", 1, "--script", script, cwd=home)
     convert, command = (shlex.split(line) for line in exported.out.splitlines())
     assert convert[:3] == ["face3d-tune", "data", "convert"]
-    answer = check(home, script, "--trial", 4)
+    answer = check(home, script, "--trial", 1)
     assert answer.code == 0, answer.err
     assert "wrote no checkpoint that can be read here, so which model it builds is not checked" in answer.err
     assert "check: it builds" not in answer.err
@@ -174,11 +165,9 @@ def test_the_same_copy_is_well_with_a_trial_of_the_layout_that_it_builds(home, t
     ran = call("run", *words, "--storage", "sqlite:///pose.db", "--trials", 1, "--device", "cpu", cwd=home)
     assert ran.code == 0, ran.err
     # Under another name, and wrapped as several GPUs need it.
-    changes = (
-        ('"model_state_dict": model', '"model_state_dict": torch.nn.DataParallel(model)'),
-        ("best_model.pth", "a.ckpt"),
-    )
-    script = write_repo(tmp_path / "repo", *changes, source=PRESENT_SCRIPT)
+    built = {f"module.{name}": weight for name, weight in model_of("pose", num_layers=4).items()}
+    script = script_with(tmp_path, a={"model_state_dict": built, "val_loss_history": [0.8]})
+    (tmp_path / "checkpoints" / "a.pth").rename(tmp_path / "checkpoints" / "a.ckpt")
     answer = call("export", "--storage", "sqlite:///pose.db", "--script", script, "--check", cwd=home)
     assert answer.code == 0, answer.err
     assert "check: it builds the model of trial 0: pose layout, d_model 16, 4 layers" in answer.err
