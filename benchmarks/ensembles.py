@@ -1,30 +1,35 @@
-"""What the best trial of a study reaches on people never seen: one model, an ensemble, and a blend with kernel ridge.
+"""What the best trials of studies reach on people never seen: one model, an ensemble, and a blend with kernel ridge.
 
     face3d-tune run --study identity --trials 50
-    python -m benchmarks.ensembles --study-name identity
+    face3d-tune run --trials 50
+    python -m benchmarks.ensembles identity=3              # three members of the best trial of the study identity
+    python -m benchmarks.ensembles identity=3 default=1    # and one of the study default
 
 All people judge once, in rotations, by members that were trained on others. In each rotation the validation people
 choose the weight of kernel ridge, as `predict --blend` does. The settings were chosen with some of these people.
-Members stay in a folder, so the same command resumes. On the test people `face3d-tune judge FOLDER --blend kernel
+Members stay in a folder, so the same command resumes. On the test people `face3d-tune judge FOLDER… --blend kernel
 --part test` says the same of one ensemble.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 import optuna
+from optuna.storages import BaseStorage
 
 from benchmarks.common import machine, table
 from face3d_tune import seeds
 from face3d_tune.cli.options import study_data
+from face3d_tune.data.face_data import FaceData
 from face3d_tune.data.rotation import ROTATIONS, rotations
-from face3d_tune.device import choose_device, choose_precision, set_threads
+from face3d_tune.device import Precision, choose_device, choose_precision, set_threads
 from face3d_tune.executor.plan import Plan, choose
 from face3d_tune.refit import baselines, intervals
-from face3d_tune.refit.candidates import candidates
+from face3d_tune.refit.candidates import Candidate, candidates
 from face3d_tune.refit.judge import COMPARED, Judgement, judge
 from face3d_tune.refit.members import Members
 from face3d_tune.storage.database import Storage
@@ -32,28 +37,43 @@ from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.training.predictor import read
 from face3d_tune.training.recognition import ALL, RATES
 
-ONE, ENSEMBLE, BLEND = "one model", "ensemble", "blend"  # methods, beside the baselines
+ONE, ENSEMBLE, BLEND = "one model", "ensemble", "blend"  # methods, beside the baselines; the first with its study
 AGAINST = ("no model", "kernel ridge")
 LINE = "kernel ridge"
 
 
-def train(members: Members, plan: Plan, precision: str, where: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The members of an ensemble that the best trial of one study gives."""
+
+    study: str
+    candidate: Candidate
+    count: int
+    seed: int  # of the study
+
+    def members(self, keep: Path, data: FaceData, place: int, of: int) -> Members:
+        """Return those of a rotation, from 0."""
+        drawn = [seeds.derive(self.seed, "rotate", of, place, number) for number in range(self.count)]
+        return Members(keep / self.study / f"rotation-{place + 1}-of-{of}", self.candidate.config, drawn, data)
+
+
+def train(members: Members, plan: Plan, precision: Precision) -> None:
     """Train the members that are missing."""
-    number_of = len(members.seeds)
     members.train(
         plan,
         precision,
-        lambda number, trained: print(f"{where}: member {number} of {number_of}", flush=True),
+        lambda number, trained: print(f"{members.folder}: member {number}", flush=True),
         lambda job, epoch: None,
     )
 
 
-def judged(members: Members, plan: Plan) -> Judgement:
-    """Judge members, ensemble and blend on the test people of their data."""
-    paths = [members.place(number + 1) / "best_model.pth" for number in range(len(members.seeds))]
-    models = [read(path, plan.device) for path in paths]
-    data = members.data
-    return judge(models, data, "test", unit=None, device=plan.device, blends=("kernel",), fitted=baselines.fit(data))
+def judged(groups: Mapping[str, Members], data: FaceData, plan: Plan) -> Judgement:
+    """Judge members, ensemble and blend on the test people; `groups` are the members by study."""
+    places = [(study, each.place(n + 1)) for study, each in groups.items() for n in range(len(each.seeds))]
+    models = [read(place / "best_model.pth", plan.device) for _, place in places]
+    names = [study for study, _ in places]
+    fitted = baselines.fit(data)
+    return judge(models, data, "test", unit=None, device=plan.device, blends=("kernel",), fitted=fitted, names=names)
 
 
 def by_person(judgements: Sequence[Judgement]) -> dict[str, dict[str, intervals.Values]]:
@@ -62,7 +82,8 @@ def by_person(judgements: Sequence[Judgement]) -> dict[str, dict[str, intervals.
     for judgement in judgements:
         rows: dict[str, list[intervals.Values]] = {}
         for row in judgement.rows:
-            name = {"checkpoint": ONE, "ensemble": ENSEMBLE, "blend": BLEND}.get(row.kind, row.name)
+            kinds = {"checkpoint": f"{ONE}, {row.name}", "ensemble": ENSEMBLE, "blend": BLEND}
+            name = kinds.get(row.kind, row.name)
             rows.setdefault(name, []).append(row.scores.person_means()[ALL])
         for name, means in rows.items():
             for rate in COMPARED:
@@ -90,8 +111,8 @@ def show(judgements: Sequence[Judgement]) -> None:
     table(["", "cosine", "rank-1, all enrolled"], reached)
     rows = [
         [name, other, *(compared(values, name, other, rate, sizes) for rate in COMPARED)]
-        for name in (ONE, ENSEMBLE, BLEND)
-        if name in values
+        for name in values
+        if name.startswith((ONE, ENSEMBLE, BLEND))
         for other in AGAINST
     ]
     print()
@@ -100,34 +121,42 @@ def show(judgements: Sequence[Judgement]) -> None:
     print(f"\nweight of {LINE}: {', '.join(f'{weight:.2f}' for weight in weights)} (mean {fmean(weights):.2f})")
 
 
+def group_of(wanted: str, storage: BaseStorage) -> tuple[Group, FaceData]:
+    """Return the group that STUDY=COUNT names, and the data of the study."""
+    name, _, count = wanted.partition("=")
+    study = optuna.load_study(study_name=name, storage=storage)
+    data = study_data(name, study.user_attrs, None)
+    seed = StudyAttr.settings.of(study.user_attrs)["seed"]
+    return Group(name, candidates(study, data, 1)[0], int(count or 1), seed), data
+
+
 def main() -> None:
     """Train, judge and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("groups", nargs="*", default=["identity=3"], metavar="STUDY=COUNT")
     parser.add_argument("--storage", default="sqlite:///face3d_tune.db")
-    parser.add_argument("--study-name", default="identity")
     parser.add_argument("--rotate", type=int, default=ROTATIONS, help="rotations of the people")
-    parser.add_argument("--members", type=int, default=3, help="of each ensemble")
     parser.add_argument("--keep", type=Path, default=Path("ensembles"), help="folder of the members")
     given = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     print(machine())
     with Storage.parse(given.storage).opened() as opened:
-        study = optuna.load_study(study_name=given.study_name, storage=opened)
-        data = study_data(study.study_name, study.user_attrs, None)
-        best, seed = candidates(study, data, 1)[0], StudyAttr.settings.of(study.user_attrs)["seed"]
+        groups, studies = zip(*(group_of(each, opened) for each in given.groups), strict=True)
+    data = studies[0]
+    if any(each.fingerprint() != data.fingerprint() for each in studies):
+        raise SystemExit("the studies have different data")
     device = choose_device("auto")
-    plan = choose("auto", None, device, data, [best.config])
+    plan = choose("auto", None, device, data, [each.candidate.config for each in groups])
     precision, _ = choose_precision("auto", device)
     set_threads(1 if plan.engine == "batched" else None)
     judgements = []
-    for place, each in enumerate(rotations(data, given.rotate, seed=seed)):
-        drawn = [seeds.derive(seed, "rotate", given.rotate, place, number) for number in range(given.members)]
-        name = f"rotation-{place + 1}-of-{given.rotate}"
-        members = Members(given.keep / given.study_name / name, best.config, drawn, each)
-        train(members, plan, precision, name)
-        judgements.append(judged(members, plan))
+    for place, each in enumerate(rotations(data, given.rotate, seed=groups[0].seed)):
+        members = {group.study: group.members(given.keep, each, place, given.rotate) for group in groups}
+        for some in members.values():
+            train(some, plan, precision)
+        judgements.append(judged(members, each, plan))
     people = sum(len(judgement.rows[0].scores.gallery.people) for judgement in judgements)
-    print(f"{best.name} of study {given.study_name}, {given.members} members; {people} people judge\n")
+    print(f"{', '.join(f'{each.count} of {each.study}, {each.candidate.name}' for each in groups)}; {people} judge\n")
     show(judgements)
 
 

@@ -20,8 +20,8 @@ ROTATIONS = [
     SimpleNamespace(
         rows=[
             row("baseline", "kernel ridge", [0.4, 0.4]),
-            row("checkpoint", "one.pth", [0.5, 0.6]),
-            row("checkpoint", "two.pth", [0.7, 0.6]),
+            row("checkpoint", "identity", [0.5, 0.6]),
+            row("checkpoint", "identity", [0.7, 0.6]),
             row("ensemble", "ensemble of 2", [0.7, 0.7]),
             row("blend", "blend, 0.30 kernel ridge", [0.8, 0.7]),
         ]
@@ -29,8 +29,8 @@ ROTATIONS = [
     SimpleNamespace(
         rows=[
             row("baseline", "kernel ridge", [0.2]),
-            row("checkpoint", "three.pth", [0.4]),
-            row("checkpoint", "four.pth", [0.6]),
+            row("checkpoint", "identity", [0.4]),
+            row("checkpoint", "identity", [0.6]),
             row("ensemble", "ensemble of 2", [0.6]),
             row("blend", "blend, 0.90 kernel ridge", [0.5]),
         ]
@@ -40,7 +40,7 @@ ROTATIONS = [
 
 def test_every_person_stands_once_with_one_value_for_each_member():
     values = by_person(ROTATIONS)
-    assert values[ONE]["cosine"].tolist() == [[0.5, 0.6, 0.4], [0.7, 0.6, 0.6]]
+    assert values[f"{ONE}, identity"]["cosine"].tolist() == [[0.5, 0.6, 0.4], [0.7, 0.6, 0.6]]
     assert values[ENSEMBLE]["cosine"].tolist() == [[0.7, 0.7, 0.6]]
     assert values[BLEND]["cosine"].tolist() == [[0.8, 0.7, 0.5]]  # whatever its weight in a rotation
 
@@ -54,5 +54,5 @@ def test_a_difference_is_the_mean_over_people_and_its_interval_counts_rotations(
 
 
 def test_members_count_with_their_mean():
-    found = compared(by_person(ROTATIONS), ONE, "kernel ridge", "cosine", [2, 1])
+    found = compared(by_person(ROTATIONS), f"{ONE}, identity", "kernel ridge", "cosine", [2, 1])
     assert float(found.split()[0]) == pytest.approx((0.2 + 0.2 + 0.3) / 3, abs=5e-5)
