@@ -36,7 +36,6 @@ _GOALS = {
     "cosine": "the highest mean cosine between the model's output and the frontal embedding",
     "identity": "the highest mean identity: how far the own person stands above all enrolled, in units of cosine",
 }
-_HEAD = f"| | trial | cosine | gain | {' | '.join(map(label, YAW_BANDS))} |\n|---|--:|--:|--:|--:|--:|--:|\n"
 
 
 def study_note(found: Findings) -> str:
@@ -68,18 +67,9 @@ def study_note(found: Findings) -> str:
     if found.best is None:
         lines.append("No trial has completed yet.")
         return "\n\n".join(lines)
-    rows = [_row("no model", None, found.no_model, StudyAttr.no_model_by_yaw.of(found.attrs), found)]
-    if found.ridge is not None:
-        rows.append(_row("ridge regression", None, found.ridge, StudyAttr.ridge_by_yaw.of(found.attrs), found))
-    if found.kernel_ridge is not None:
-        rows.append(
-            _row("kernel ridge", None, found.kernel_ridge, StudyAttr.kernel_ridge_by_yaw.of(found.attrs), found)
-        )
-    rows += [_trial_row(_plain(row.name), row.trial, found) for row in found.presets if row.trial is not None]
-    rows.append(_trial_row("**best trial**", found.best, found))
     name = shlex.quote(found.name)
     lines += [
-        _HEAD + "\n".join(rows),
+        _table(found, found.best),
         *_is_it_the_model(found),
         *_recognised(found),
         "The best of many is a little flattered by having been chosen. Its note holds the training command.",
@@ -182,9 +172,13 @@ def trial_note(found: Findings, trial: FrozenTrial) -> str:
             values = ", ".join(f"{fold['value']:.4f}" for fold in folds)
             kept = f"epoch {TrialAttr.best_epoch.of(attrs)} of {TrialAttr.epochs_run.of(folds[0])} of fold 1"
             epochs = f"by fold {values}; kept is {kept}"
-        lines.append(f"Validation cosine {cosine:.4f}, {cosine - found.no_model:+.4f} against no model; {epochs}.")
-        if found.objective != COSINE and (value := found.objective.of_trial(attrs)) is not None:
-            lines.append(f"Validation {found.objective.said(value)}, which the study maximises.")
+        against = f"cosine {cosine:.4f}, {cosine - found.no_model:+.4f} against no model"
+        value, without = found.objective.of_trial(attrs), found.lines.get("no model")
+        if found.objective != COSINE and value is not None and without is not None:
+            said = f"{found.objective.said(value)}, {value - without:+.4f} against no model"
+            lines.append(f"Validation {said}; {epochs}. Its {against}.")
+        else:
+            lines.append(f"Validation {against}; {epochs}.")
     if text := command(found, trial):
         # A line for each flag of a command: a single line would be too wide to read. A comment cannot be continued.
         shown = [line if line.startswith("#") else line.replace(" --", " \\\n  --") for line in text.splitlines()]
@@ -213,18 +207,52 @@ def _reason(found: Findings, trial: FrozenTrial) -> str:
     return f"Runner-up {place}: {config_of(trial).pose_unit}, lr {config_of(trial).lr:.1e}"
 
 
+def _table(found: Findings, best: FrozenTrial) -> str:
+    """Write what the methods without training, the presets and the best trial reach: value, gain, cosine by |yaw|."""
+    heads = ["", "trial", found.objective.name, "gain", *_beside(found, "cosine"), *map(label, YAW_BANDS)]
+    baselines = {
+        "no model": ("no model", found.no_model, StudyAttr.no_model_by_yaw),
+        "ridge regression": ("ridge", found.ridge, StudyAttr.ridge_by_yaw),
+        "kernel ridge": ("kernel ridge", found.kernel_ridge, StudyAttr.kernel_ridge_by_yaw),
+    }
+    rows = [
+        _row(name, None, found.lines.get(key), cosine, by_yaw.of(found.attrs), found)
+        for name, (key, cosine, by_yaw) in baselines.items()
+        if cosine is not None
+    ]
+    rows += [_trial_row(_plain(row.name), row.trial, found) for row in found.presets if row.trial is not None]
+    rows.append(_trial_row("**best trial**", best, found))
+    return "\n".join([f"| {' | '.join(heads)} |", f"|---|{'--:|' * (len(heads) - 1)}", *rows])
+
+
 def _trial_row(name: str, trial: FrozenTrial, found: Findings) -> str:
-    cosine = kept_cosine(trial)
+    cosine, attrs = kept_cosine(trial), trial.user_attrs
     if cosine is None or not trial.state.is_finished():
         return f"| {name} | {trial.number} | {trial.state.name.lower()} | | | | |"
     pruned = " (pruned)" if trial.state == TrialState.PRUNED else ""
-    return _row(name + pruned, trial.number, cosine, TrialAttr.cosine_by_yaw.of(trial.user_attrs), found)
+    value, by_yaw = found.objective.of_trial(attrs), TrialAttr.cosine_by_yaw.of(attrs)
+    return _row(name + pruned, trial.number, value, cosine, by_yaw, found)
 
 
-def _row(name: str, number: int | None, cosine: float, by_yaw: Mapping[str, float | None], found: Findings) -> str:
-    bands = " | ".join("–" if value is None else f"{value:.3f}" for value in by_yaw.values())
-    gain = "" if number is None else f"{cosine - found.no_model:+.4f}"
-    return f"| {name} | {'' if number is None else number} | {cosine:.4f} | {gain} | {bands} |"
+def _row(
+    name: str,
+    number: int | None,
+    value: float | None,
+    cosine: float,
+    by_yaw: Mapping[str, float | None],
+    found: Findings,
+) -> str:
+    """Write a row; `number` is None without training. The gain is that of the objective over no model."""
+    without = found.lines.get("no model")
+    gain = "" if number is None or value is None or without is None else f"{value - without:+.4f}"
+    bands = ["–" if each is None else f"{each:.3f}" for each in by_yaw.values()]
+    reached = ["–" if value is None else f"{value:.4f}", gain, *_beside(found, f"{cosine:.4f}")]
+    return f"| {' | '.join([name, '' if number is None else str(number), *reached, *bands])} |"
+
+
+def _beside(found: Findings, cell: str) -> list[str]:
+    """Return a cell with the cosine, which stands beside the value of another objective only."""
+    return [] if found.objective == COSINE else [cell]
 
 
 def _plain(text: str) -> str:

@@ -59,7 +59,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """The lead of the best trial, and how many others confirm it. Differences of validation cosines."""
+    """The lead of the best trial, and how many others confirm it. Differences of the objective."""
 
     over_no_model: float
     over_preset: float | None  # over the best preset; 0 if the best is that preset

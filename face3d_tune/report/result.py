@@ -126,14 +126,16 @@ def compared(content: Content, say: Words) -> list[Block]:
     named = {entry.name: entry for entry in content.presets}
     before, recommended = named.get(_BASELINE), named.get(_RECOMMENDED)
     columns = [before, recommended, content.best]
+    shown = [row for row in _ROWS if row[0] != "identity" or content.objective == "identity"]
     cut_short = _REACHED if before is not None and before.state == "pruned" else ()
-    changes = [_change(None if name in cut_short else before, content.best, read) for name, read, _ in _ROWS]
+    changes = [_change(None if name in cut_short else before, content.best, read) for name, read, _ in shown]
     rows = [
         (say.text(f"row_{name}"), *(_cell(entry, read, form) for entry in columns), change, "")
-        for (name, read, form), change in zip(_ROWS, changes, strict=True)
+        for (name, read, form), change in zip(shown, changes, strict=True)
     ]
     no_model = {"cosine": content.no_model, "beyond": content.no_model_by_yaw.get(FARTHEST)}
-    for place, (name, _, form) in enumerate(_ROWS):
+    no_model["identity"] = content.lines.get("no model")
+    for place, (name, _, form) in enumerate(shown):
         value = no_model.get(name)
         rows[place] = (*rows[place][:-1], NOT_KNOWN if value is None else form(value))
     header = [say.text(f"column_{name}") for name in ("metric", "before", "recommended", "found", "change", "no_model")]
@@ -158,7 +160,7 @@ def _power(value: float) -> str:
     return f"{value:.1e}".replace("e-0", "e-")
 
 
-_REACHED = ("loss", "cosine", "beyond")  # rows that say nothing about a training cut short
+_REACHED = ("loss", "identity", "cosine", "beyond")  # rows that say nothing about a training cut short
 _ROWS: tuple[tuple[str, Read, Callable[[Any], str]], ...] = (
     ("lr", _setting("lr"), _power),
     ("factor", _setting("scheduler_factor"), "{:.2f}".format),
@@ -166,6 +168,7 @@ _ROWS: tuple[tuple[str, Read, Callable[[Any], str]], ...] = (
     ("cosine_weight", _setting("cosine_weight"), "{:.2f}".format),
     ("pace", lambda entry: entry.seconds / entry.epochs if entry.seconds and entry.epochs else None, "{:.2f}".format),
     ("loss", lambda entry: entry.loss, "{:.4f}".format),
+    ("identity", lambda entry: entry.value, "{:.4f}".format),  # in a study for it
     ("cosine", lambda entry: entry.cosine, "{:.4f}".format),
     ("beyond", lambda entry: entry.by_yaw.get(FARTHEST), "{:.2f}".format),
 )
@@ -180,6 +183,8 @@ def _change(before: Entry | None, after: Entry, read: Read) -> str:
     start, end = (read(before) if before else None), read(after)
     if start is None or end is None or start == 0:
         return NOT_KNOWN
+    if start < 0:  # of an identity, whose zero is the best there is: a share would say nothing
+        return f"{'↑' if end > start else '↓'} {abs(end - start):.4f}"
     share = end / start - 1
     return "= 0 %" if abs(share) < 0.005 else f"{'↑' if share > 0 else '↓'} {abs(share):.0%}".replace("%", " %")
 
@@ -190,6 +195,8 @@ def curves(content: Content, say: Words) -> list[Block]:
     if not series:
         return []
     header = [say.text(f"column_{name}") for name in ("trial", *_SETTINGS, "loss", "cosine", "kept")]
+    if content.objective == "identity":
+        header.insert(-2, say.text("row_identity"))
     blocks: list[Block] = [Paragraph(say("curves"))]
     if content.folds > 1:
         blocks.append(Paragraph(say("of_fold_1", folds=content.folds), "note"))
@@ -207,15 +214,15 @@ def curves(content: Content, say: Words) -> list[Block]:
         blocks.append(Figure(losses, [(say.text(name), kind) for name, kind in names], say("caption_losses")))
     else:
         blocks.append(Paragraph(say("no_histories"), "note"))
-    rows = [(label, *_settings(entry, say)) for label, entry, _ in series]
-    rows += [(f"{say.preset(e.name)} = {e.same_as}", *_settings(e, say)) for e in content.presets if e.same_as]
+    rows = [(label, *_settings(content, entry, say)) for label, entry, _ in series]
+    rows += [(f"{say.preset(e.name)} = {e.same_as}", *_settings(content, e, say)) for e in content.presets if e.same_as]
     return [*blocks, Table(header, rows, marked=0 if content.best else None), Paragraph(say("loss_note"), "note")]
 
 
 _SETTINGS = ("lr", "cosine_weight", "factor", "patience", "dropout", "pose_unit")
 
 
-def _settings(entry: Entry, say: Words) -> list[str]:
+def _settings(content: Content, entry: Entry, say: Words) -> list[str]:
     forms: Mapping[str, tuple[str, Callable[[Any], str]]] = {
         "lr": ("lr", _power),
         "cosine_weight": ("cosine_weight", "{:.2f}".format),
@@ -229,7 +236,8 @@ def _settings(entry: Entry, say: Words) -> list[str]:
     cosine += "" if entry.state == "complete" else f" ({say.text(f'state_{entry.state}')})"
     epochs = entry.folds[0]["epochs_run"] if entry.folds else entry.epochs
     epoch = NOT_KNOWN if entry.kept_epoch is None else say.text("of", part=entry.kept_epoch, whole=epochs)
-    return [*cells, NOT_KNOWN if entry.loss is None else f"{entry.loss:.4f}", cosine, epoch]
+    reached = (entry.loss, entry.value) if content.objective == "identity" else (entry.loss,)
+    return [*cells, *(NOT_KNOWN if value is None else f"{value:.4f}" for value in reached), cosine, epoch]
 
 
 def by_yaw(content: Content, say: Words) -> list[Block]:

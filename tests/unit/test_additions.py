@@ -1,6 +1,7 @@
 """What is added to optuna-dashboard's answers: notes, figures, artifacts, columns; and what is left as it was."""
 
 import json
+import re
 import shutil
 import threading
 from urllib.error import HTTPError
@@ -253,6 +254,22 @@ def test_a_trials_note_says_why_it_is_notable_and_how_to_train_it(study):
     assert "face3d-tune data convert" in notes[2]  # it is in radians
     assert notes[0].startswith("**The guide's preset baseline**")
     assert "the checkpoint of epoch 2 of 3" in notes[0]
+
+
+def test_the_notes_of_a_study_for_identity_have_its_values_and_gains_and_the_cosine_beside_them(sqlite):
+    study = recognised(storage=sqlite)
+    study.set_user_attr("settings", study.user_attrs["settings"] | {"objective": "identity"})
+    without = recognition_of(0.6, 0.5)
+    without["all"]["identity"] = -0.5  # that of every trial is -0.2
+    study.set_user_attr("no_model_recognition", without)
+    found = find(study)
+    note = study_note(found)
+    assert "| trial | identity | gain | cosine | 0–15° |" in note
+    assert "| no model |  | -0.5000 |  | 0.5000 | 0.800 |" in note
+    assert re.search(r"\| \*\*best trial\*\* \| \d+ \| -0.2000 \| \+0.3000 \| 0.\d{4} \|", note)
+    first = trial_note(found, found.best)
+    assert "Validation identity -0.2000, +0.3000 against no model; the checkpoint of epoch" in first
+    assert re.search(r"\. Its cosine 0.\d{4}, \+0.\d{4} against no model\.", first)
 
 
 def test_a_note_says_what_the_script_cannot_train_and_what_can(sqlite):

@@ -582,14 +582,24 @@ def test_a_report_of_a_study_for_identity_is_in_its_unit_and_keeps_the_cosine_be
     page, chinese = page_of(study), page_of(study, "zh")
     for shown in (
         "an identity of -0.2000",
-        "Values are identities",
+        "by identity, which says how far the own person stands above all enrolled people",
+        "curves are identities",
+        "differences in identity lie between the groups",
+        "mean identity by value",
+        "share of the differences in identity (%)",
         "mean identity (at most 0)",
         "Validation identity by",
     ):
         assert shown in page.text, shown
     assert "mean cosine similarity (1 = identical)" in page.text  # of the picture by head turn
-    for shown in ("辨识度 -0.2000", "这里的值是辨识度", "平均辨识度（最大为 0）"):
+    assert "by the mean cosine" not in page.text
+    assert "differences in cosine" not in page.text
+    for shown in ("辨识度 -0.2000", "曲线都是辨识度", "平均辨识度（最大为 0）", "辨识度差异的占比（%）"):
         assert shown in chinese.text, shown
+    assert "上评分：模型输出" not in chinese.text
+    notes = report(find(study), "md", "en", MADE)
+    assert "| validation identity | -0.2000 |" in notes  # of the guide's table
+    assert re.search(r"\| poses in \| validation loss\\\* \| validation identity \| validation cosine \|", notes)
     held = held_by(study)
     assert (held.objective, held.lines) == ("identity", dict.fromkeys(("no model", "ridge", "kernel ridge"), -0.2))
     assert (held.best.value, held.no_model) == (-0.2, 0.5)
