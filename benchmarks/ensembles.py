@@ -30,8 +30,8 @@ from face3d_tune.device import Precision, choose_device, choose_precision, set_t
 from face3d_tune.executor.plan import Plan, choose
 from face3d_tune.refit import baselines, intervals
 from face3d_tune.refit.candidates import Candidate, candidates
+from face3d_tune.refit.ensemble_folder import Members
 from face3d_tune.refit.judge import COMPARED, Judgement, judge
-from face3d_tune.refit.members import Members
 from face3d_tune.storage.database import Storage
 from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.training.predictor import read

@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from collections import defaultdict
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -236,6 +237,21 @@ def test_user_attributes_are_read_through_study_attrs():
     assert {module: found for module, found in by_name.items() if found} == {}
 
 
+def classes_of_one_name(trees):
+    """Names that several classes have, each with its modules."""
+    modules = defaultdict(list)
+    for module, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                modules[node.name].append(module)
+    return {name: held for name, held in modules.items() if len(held) > 1}
+
+
+def test_no_two_classes_have_one_name():
+    written_out = "refit.inference.predict"  # stands alone in an exported folder
+    assert classes_of_one_name({module: tree for module, tree in TREES.items() if module != written_out}) == {}
+
+
 def test_the_page_of_the_design_shows_every_room_and_every_file_in_it():
     design = (PACKAGE.parent / "docs" / "design.md").read_text(encoding="utf-8")
     tree = re.search(r"```\nface3d_tune/\n(.*?)```", design, flags=re.DOTALL)[1]
@@ -339,6 +355,8 @@ def test_the_rules_would_notice():
     ):
         assert list(looks_at_test_people(ast.parse(code)))
     assert not list(looks_at_test_people(ast.parse('people["test"]; words("tests")')))
+    twice = {"a": ast.parse("class Row: ..."), "b": ast.parse("class Row: ...\nclass Table: ...")}
+    assert classes_of_one_name(twice) == {"Row": ["a", "b"]}
 
 
 def test_no_circle_of_imports_between_the_benchmarks():

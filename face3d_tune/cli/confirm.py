@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from face3d_tune.executor.plan import Plan
     from face3d_tune.refit.candidates import Candidate
     from face3d_tune.refit.confirm import Confirmation, Record
-    from face3d_tune.refit.members import Members
+    from face3d_tune.refit.ensemble_folder import Members
     from face3d_tune.refit.retrain import Job, Kept
     from face3d_tune.storage.database import Storage
     from face3d_tune.training.base import EpochResult
@@ -215,7 +215,7 @@ def _ensembles(folder: Path, confirmation: "Confirmation", data: "FaceData") -> 
     Raises ConfigError if that is impossible, or if an ensemble's own folder holds other trainings.
     """
     from face3d_tune.errors import ConfigError
-    from face3d_tune.refit.members import Members
+    from face3d_tune.refit.ensemble_folder import Members
 
     another = "name another folder with --keep"
     try:
@@ -234,7 +234,7 @@ def _say_size(
     console: "Console", confirmation: "Confirmation", ensembles: "Mapping[str, Members]", folder: Path
 ) -> None:
     """Print how much --keep will write, and how many checkpoints are lost."""
-    from face3d_tune.refit.members import megabytes
+    from face3d_tune.refit.ensemble_folder import megabytes
 
     missing = confirmation.missing
     size = sum(megabytes(job.candidate.config, ensembles[job.candidate.name].data.feature_size) for job in missing)

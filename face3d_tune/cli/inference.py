@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from face3d_tune.data.face_data import FaceData
     from face3d_tune.refit.baselines import Blended
-    from face3d_tune.refit.inference.ensemble import Ensemble, Member
+    from face3d_tune.refit.inference.ensemble import Ensemble, ExportedMember
     from face3d_tune.training.prediction_file import Blend
 
 
@@ -119,10 +119,10 @@ def tell_blend(blend: "Blend") -> None:
 
 def _of_trial(
     storage: str, study_name: str | None, number: int | None, data_dir: Path | None, artifacts: str | None
-) -> "tuple[Member, FaceData, Mapping[str, Any]]":
+) -> "tuple[ExportedMember, FaceData, Mapping[str, Any]]":
     """Return the kept weights of a trial, its study's data and attributes; with folds, the people of the first."""
     from face3d_tune.cli.options import study_data
-    from face3d_tune.refit.inference.members import of_trial
+    from face3d_tune.refit.inference.sources import of_trial
     from face3d_tune.storage.artifacts import Artifacts
     from face3d_tune.storage.database import Storage
     from face3d_tune.study.trials import folds_of, read_trial
@@ -136,17 +136,18 @@ def _of_trial(
 
 def _of_checkpoints(
     checkpoints: tuple[Path, ...], data_dir: Path | None, kind: "Blended | None", baseline: Path | None
-) -> "tuple[list[Member], Blend | None, FaceData | None]":
+) -> "tuple[list[ExportedMember], Blend | None, FaceData | None]":
     """Return the checkpoints, their blend and their data; None for data that cannot be read and are not needed.
 
     A folder of `train --seeds` has its blends; a blend of others is fitted to the data.
     """
     from face3d_tune.device import choose_device
     from face3d_tune.errors import DataError
+    from face3d_tune.refit import doubts
     from face3d_tune.refit.blend import fit_blend, of_folder, require_same
+    from face3d_tune.refit.ensemble_folder import ABOUT
     from face3d_tune.refit.inference.ensemble import require_alike
-    from face3d_tune.refit.inference.members import doubts, of_checkpoints, recorded_data
-    from face3d_tune.refit.members import ABOUT
+    from face3d_tune.refit.inference.sources import of_checkpoints, recorded_data
     from face3d_tune.script.earlier_run import find
     from face3d_tune.training import baseline_file, predictor
 
@@ -171,8 +172,10 @@ def _of_checkpoints(
         for each in models:
             require_same(each, data, hint)
         blend = fit_blend(kind, members, data)
-    for line in [] if data is None else doubts(members, data):
-        say(f"note: {line}", err=True)
+    if data is not None:
+        for member in members:
+            for doubt in doubts.find(member.predictor, member.unit, data):
+                say(f"note: {member.predictor.path}: {doubt}", err=True)
     return members, blend, data
 
 

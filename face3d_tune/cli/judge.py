@@ -74,8 +74,8 @@ def judge(
 
     from face3d_tune.data.face_data import load
     from face3d_tune.device import choose_device, device_name, set_threads
-    from face3d_tune.refit.judge import doubts
     from face3d_tune.refit.judge import judge as judged_by
+    from face3d_tune.refit.judge import notes
     from face3d_tune.script.earlier_run import find
     from face3d_tune.storage.database import Storage
     from face3d_tune.training import baseline_file, predictor
@@ -92,7 +92,7 @@ def judge(
     for line in data.warnings:
         say(f"warning: {line}", err=True)
     judgement = judged_by(models, data, part, unit=unit, device=chosen, blends=[blend] if blend else (), weight=weight)
-    for line in doubts(judgement):
+    for line in notes(judgement):
         say(f"note: {line}", err=True)
     result = {**judgement.to_dict(), "device": device_name(chosen)}
     if part == "test":

@@ -136,7 +136,7 @@ def _blend(
     """Return the blend that `train --seeds` left in the folder, or without that and with --data-dir, fit one."""
     from face3d_tune.data.face_data import load
     from face3d_tune.refit import blend
-    from face3d_tune.refit.members import ABOUT
+    from face3d_tune.refit.ensemble_folder import ABOUT
 
     if data_dir is None and len(given) == 1 and (given[0] / ABOUT).is_file():
         return blend.of_folder(given[0], kind, members, weight)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from face3d_tune.data.face_data import FaceData
     from face3d_tune.device import Precision
     from face3d_tune.executor.plan import Plan
+    from face3d_tune.refit.ensemble_folder import Members
     from face3d_tune.refit.full_training import Trained
-    from face3d_tune.refit.members import Members
     from face3d_tune.refit.retrain import Job
     from face3d_tune.training.base import EpochResult
 
@@ -96,8 +96,8 @@ def train(
     from face3d_tune.cli.console import Console
     from face3d_tune.device import choose_device, choose_precision, set_threads
     from face3d_tune.executor.plan import choose
+    from face3d_tune.refit.ensemble_folder import ABOUT, Members, seeds_of
     from face3d_tune.refit.full_training import FILES, train_fully
-    from face3d_tune.refit.members import ABOUT, Members, seeds_of
 
     if preset is not None and (study_name is not None or number is not None):
         raise click.UsageError("--preset goes without --study-name and --trial", click.get_current_context())
@@ -165,7 +165,7 @@ def _train_members(
     """Train the members that are missing, with a line for each that ends; then print what the ensemble reaches."""
     from face3d_tune.cli.table import judged
     from face3d_tune.device import set_threads
-    from face3d_tune.refit.members import ABOUT
+    from face3d_tune.refit.ensemble_folder import ABOUT
 
     count = len(members.seeds)
     if force:

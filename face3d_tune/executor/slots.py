@@ -16,7 +16,7 @@ from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import ConfigError, NonFiniteError, TrainingError
 from face3d_tune.executor.checkpoints import Checkpoints, Saver
 from face3d_tune.executor.tasks import Event, Failure, Task
-from face3d_tune.training.batched.batch import Batch, Data, Member, structure
+from face3d_tune.training.batched.batch import Batch, BatchedTraining, Data, structure
 from face3d_tune.training.inputs import seen
 from face3d_tune.training.plain import Trainer
 
@@ -112,9 +112,9 @@ class BatchedSlots:
         self._source, self._device, self._saver = data, device, Saver(checkpoints)
         self._data: dict[tuple[int, int, InputsName], Data] = {}  # by fold, number of folds and inputs
         self._waiting: list[Task] = []
-        self._tasks: dict[Member, Task] = {}
+        self._tasks: dict[BatchedTraining, Task] = {}
         self._batches: dict[Hashable, Batch] = {}
-        self._ended: list[Member] = []  # still in their place, for the next training of their structure
+        self._ended: list[BatchedTraining] = []  # still in their place, for the next training of their structure
 
     @property
     def busy(self) -> bool:
@@ -227,7 +227,7 @@ class BatchedSlots:
         self._free()
         return events
 
-    def _end(self, member: Member) -> None:
+    def _end(self, member: BatchedTraining) -> None:
         self._saver.forget(self._tasks.pop(member).number)
         self._ended.append(member)
 

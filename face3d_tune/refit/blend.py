@@ -11,8 +11,8 @@ import torch
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import CheckpointError, ConfigError
 from face3d_tune.refit.baselines import NAMES, Blended, fit_one
+from face3d_tune.refit.ensemble_folder import ABOUT
 from face3d_tune.refit.judge import predictions, require_fit
-from face3d_tune.refit.members import ABOUT
 from face3d_tune.training import baseline_file, ensemble
 from face3d_tune.training.baseline_file import Baseline
 from face3d_tune.training.prediction_file import Blend, Member

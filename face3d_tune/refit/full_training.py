@@ -26,7 +26,7 @@ from face3d_tune.study.history import History
 from face3d_tune.system.whole_file import replacing
 from face3d_tune.training import checkpoint_file
 from face3d_tune.training.base import EpochResult, Evaluation, Training, best_epoch, precision_for
-from face3d_tune.training.batched.batch import Member, alone
+from face3d_tune.training.batched.batch import BatchedTraining, alone
 from face3d_tune.training.checkpoint_file import checkpoint_args
 from face3d_tune.training.plain import Trainer
 
@@ -62,7 +62,7 @@ def train_fully(
     """
     task = Task(0, config, seed, precision_for(config, precision))
     while True:
-        trainer: Trainer | Member
+        trainer: Trainer | BatchedTraining
         if engine == "plain":
             trainer = Trainer(config, data, seed=seed, device=device, precision=task.precision)
         else:
@@ -119,7 +119,7 @@ class _Facts:
 
 
 def _train(
-    trainer: Trainer | Member,
+    trainer: Trainer | BatchedTraining,
     data: FaceData,
     out: Path,
     device: torch.device,

@@ -18,7 +18,7 @@ from face3d_tune.config import PoseUnit
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.data.pairs import Part
 from face3d_tune.errors import CheckpointError, ConfigError
-from face3d_tune.refit import intervals
+from face3d_tune.refit import doubts, intervals
 from face3d_tune.refit.baselines import NAMES, Blended, Fitted, fit
 from face3d_tune.training import ensemble
 from face3d_tune.training.predictor import Predictor
@@ -161,34 +161,16 @@ def judge(
     return Judgement(data, part, tuple(rows))
 
 
-def doubts(judgement: Judgement) -> list[str]:
+def notes(judgement: Judgement) -> list[str]:
     """Say what makes numbers doubtful: judged people in a training or in the choice of a weight, or a guessed input."""
-    doubts = [doubt for row in judgement.rows for doubt in _doubts(row, judgement.data)]
+    lines = []
+    for row in judgement.rows:
+        if row.predictor is not None and row.unit is not None:
+            lines += [f"{row.name}: {doubt}" for doubt in doubts.find(row.predictor, row.unit, judgement.data)]
     if judgement.part == "validation":
         chosen = [row.name for row in judgement.rows if row.kind == "blend" and not row.given]
-        doubts += [f"{name}: its weight was chosen on the people judged here, which flatters it" for name in chosen]
-    return doubts
-
-
-def _doubts(row: Row, data: FaceData) -> list[str]:
-    predictor = row.predictor
-    if predictor is None:
-        return []
-    doubts = []
-    fingerprint = predictor.data_fingerprint
-    if fingerprint is None:
-        doubts.append("it does not record its data, so judged people may be among those it was trained on")
-    elif fingerprint != data.fingerprint():
-        doubts.append(
-            f"it records other data, or another split or limits ({fingerprint}; these are {data.fingerprint()}), "
-            "so judged people may be among those it was trained on"
-        )
-    if predictor.pose_unit is None:
-        doubts.append(f"it does not record the unit of its poses; it gets {row.unit}")
-    scale = predictor.landmark_scale
-    if predictor.needs_landmarks and scale is not None and scale != data.landmark_scale:
-        doubts.append(f"its landmarks were scaled by {scale:g}, these are by {data.landmark_scale or 1:g}")
-    return [f"{row.name}: {doubt}" for doubt in doubts]
+        lines += [f"{name}: its weight was chosen on the people judged here, which flatters it" for name in chosen]
+    return lines
 
 
 def require_fit(predictor: Predictor, data: FaceData) -> None:

@@ -24,7 +24,7 @@ from face3d_tune.system import regular_file
 from face3d_tune.system.whole_file import replacing
 from face3d_tune.training import head_frames
 from face3d_tune.training.head_frames import Frame
-from face3d_tune.training.kernel_ridge import NO_LANDMARKS, Hyperparameters, Inputs, KernelRidge, KernelRows
+from face3d_tune.training.kernel_ridge import NO_LANDMARKS, Hyperparameters, KernelRidge, KernelRows, RowTransform
 from face3d_tune.training.ridge import Ridge
 
 FORMAT = "face3d-tune baseline 1"
@@ -153,9 +153,9 @@ def _fitted(arrays: Mapping[str, NDArray[Any]]) -> Fitted:
     if kind != "kernel":
         raise ValueError(f"its kind is {kind[:60]!r}, expected 'ridge' or 'kernel'")
     choice = Hyperparameters(str(arrays["landmarks"]), read.number("gamma"), read.number("penalty"))
-    inputs, landmarks = Inputs(None, np.zeros(0), np.zeros(0)), None
+    inputs, landmarks = RowTransform(None, np.zeros(0), np.zeros(0)), None
     if choice.landmarks != NO_LANDMARKS:
-        inputs = Inputs(read.frame(choice.landmarks), read.table("mean", 15), read.table("scale", 15))
+        inputs = RowTransform(read.frame(choice.landmarks), read.table("mean", 15), read.table("scale", 15))
         landmarks = read.table("centre_landmarks", rows, 15)
     centres = KernelRows(read.table("centre_embeddings", rows, size), landmarks, read.table("centre_angles", rows, 6))
     return KernelRidge(choice, int(read.number("views")), inputs, centres, read.table("weights", rows, size))

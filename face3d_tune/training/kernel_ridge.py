@@ -69,7 +69,7 @@ class KernelRidge:
 
     choice: Hyperparameters
     views: int  # of training people
-    inputs: "Inputs"
+    inputs: "RowTransform"
     centres: "KernelRows"
     weights: Matrix  # [centres, F]
 
@@ -186,7 +186,7 @@ class KernelRows:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Inputs:
+class RowTransform:
     """The transformation from rows of the files to `KernelRows`, fitted to training views."""
 
     frame: Frame | None  # None: no landmarks
@@ -209,16 +209,16 @@ class Inputs:
         return self.of(data.video_features[rows], data.landmarks[rows], data.poses[rows])
 
 
-def _inputs(data: FaceData, frame: Frame | None) -> Inputs:
+def _inputs(data: FaceData, frame: Frame | None) -> RowTransform:
     """Take mean and scale of the landmarks from the training views."""
     if frame is None:
-        return Inputs(None, np.zeros(0), np.zeros(0))
+        return RowTransform(None, np.zeros(0), np.zeros(0))
     views = np.unique(data.parts["train"][:, 1])
     points = _framed(frame, data.landmarks[views], data.poses[views])
     deviation = points.std(axis=0)
     varies = deviation > _CONSTANT * np.abs(points).max()
     scale = np.where(varies, 1 / np.sqrt(_LANDMARK_WIDTH) / np.where(varies, deviation, 1), 0)
-    return Inputs(frame, points.mean(axis=0), scale)
+    return RowTransform(frame, points.mean(axis=0), scale)
 
 
 def _framed(frame: Frame, landmarks: NDArray[np.float32], poses: Matrix) -> Matrix:
@@ -228,7 +228,7 @@ def _framed(frame: Frame, landmarks: NDArray[np.float32], poses: Matrix) -> Matr
 class _Folds:
     """Ridge regression over the features of a few centres, each fold left out in turn."""
 
-    def __init__(self, data: FaceData, inputs: Inputs, pairs: Pairs, fold: Rows, gamma: float) -> None:
+    def __init__(self, data: FaceData, inputs: RowTransform, pairs: Pairs, fold: Rows, gamma: float) -> None:
         centres, whitening = _space(data, inputs, pairs[_spread(data, pairs, CENTRES_TO_CHOOSE)], gamma)
         self._parts = []
         for each in np.unique(fold).tolist():
@@ -247,7 +247,7 @@ class _Folds:
         return float(np.concatenate(cosines).mean())
 
 
-def _space(data: FaceData, inputs: Inputs, pairs: Pairs, gamma: float) -> tuple[KernelRows, Matrix]:
+def _space(data: FaceData, inputs: RowTransform, pairs: Pairs, gamma: float) -> tuple[KernelRows, Matrix]:
     """Return the views of these pairs as centres, and W: rows of K[·, centres] · W have inner products K."""
     centres = inputs.of_rows(data, np.unique(pairs[:, 1]))
     among = _kernel(centres, centres, gamma)

@@ -210,7 +210,7 @@ def test_a_checkpoint_of_other_data_may_have_been_trained_on_judged_people(folde
     assert answer.code == 0
     assert answer.err == (
         f"note: one.pth: it records other data, or another split or limits ({data.fingerprint()}; these are "
-        f"{other.fingerprint()}), so judged people may be among those it was trained on\n"
+        f"{other.fingerprint()}), so people measured here may be among those it was trained on\n"
     )
 
 
@@ -219,7 +219,7 @@ def test_of_a_scripts_checkpoint_training_people_tell_the_unit_of_its_poses(fold
     save(folder, data, RADIANS, "two.pth", args=kind(lr=1e-2, batch_size=8, epochs=6))
     answer = judge(folder, data, "two.pth", "--json")
     assert answer.err.splitlines() == [
-        "note: two.pth: it does not record its data, so judged people may be among those it was trained on",
+        "note: two.pth: it does not record its data, so people measured here may be among those it was trained on",
         "note: two.pth: it does not record the unit of its poses; it gets radians",
     ]
     row = json.loads(answer.out)["rows"][-1]

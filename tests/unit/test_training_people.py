@@ -12,7 +12,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.training import losses
 from face3d_tune.training.base import PairTensors
 from face3d_tune.training.batched.losses import loss_gradient
-from face3d_tune.training.batched.network import Inputs
+from face3d_tune.training.batched.network import ViewBatch
 from face3d_tune.training.batched.table import Identity, PairBatch
 from face3d_tune.training.plain import Trainer
 from face3d_tune.training.training_people import TrainingPeople
@@ -126,7 +126,7 @@ def test_the_gradient_by_hand_is_that_of_the_formula(data, rows):
     prediction = torch.randn(len(tensors), data.feature_size, dtype=torch.float64, generator=random)
     weight, temperature, zero = (torch.full((1, 1), value, dtype=torch.float64) for value in (0.3, 0.2, 0.0))
     batch = PairBatch(
-        Inputs(*(tensors.src,) * 4),
+        ViewBatch(*(tensors.src,) * 4),
         tensors.target,
         torch.linalg.vector_norm(tensors.target, dim=1, keepdim=True),
         identity=Identity(tensors.people, None, tensors.person.unsqueeze(-1), weight, temperature),

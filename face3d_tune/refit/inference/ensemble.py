@@ -17,7 +17,7 @@ from face3d_tune.training.recognition import Gallery, Recognition
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Member(prediction_file.Member):
+class ExportedMember(prediction_file.Member):
     """One trained model, and what it was made of."""
 
     source: Mapping[str, Any]  # plain values: study and trial, or the path of a checkpoint
@@ -27,7 +27,7 @@ class Member(prediction_file.Member):
 class Ensemble:
     """Members whose unit predictions are averaged, and blended with a baseline if there is one."""
 
-    members: tuple[Member, ...]
+    members: tuple[ExportedMember, ...]
     blend: Blend | None
     data: FaceData | None  # that the members were trained on
     validation: Recognition | None  # of the validation people of `data`
@@ -70,7 +70,7 @@ def require_alike(predictors: Sequence[Predictor]) -> None:
         )
 
 
-def assemble(members: Sequence[Member], blend: Blend | None, data: FaceData | None) -> Ensemble:
+def assemble(members: Sequence[ExportedMember], blend: Blend | None, data: FaceData | None) -> Ensemble:
     """Measure members and blend on the validation people of `data`; without data nothing is measured.
 
     Raises CheckpointError if a model predicts no direction for a view.
@@ -85,5 +85,5 @@ def assemble(members: Sequence[Member], blend: Blend | None, data: FaceData | No
     return Ensemble(members=tuple(members), blend=blend, data=data, validation=reached)
 
 
-def _predictions(members: Sequence[Member], data: FaceData) -> list[NDArray[np.float32]]:
+def _predictions(members: Sequence[ExportedMember], data: FaceData) -> list[NDArray[np.float32]]:
     return [predictions(each.predictor, data, "validation", each.unit) for each in members]

@@ -21,7 +21,7 @@ import torch
 
 from face3d_tune import __version__
 from face3d_tune.errors import ConfigError
-from face3d_tune.refit.inference.ensemble import Ensemble, Member
+from face3d_tune.refit.inference.ensemble import Ensemble, ExportedMember
 from face3d_tune.training import baseline_file
 from face3d_tune.training.inputs import with_baseline
 
@@ -77,7 +77,7 @@ def write(out: Path, ensemble: Ensemble) -> dict[str, Any]:
     return config
 
 
-def _checkpoint(member: Member) -> dict[str, Any]:
+def _checkpoint(member: ExportedMember) -> dict[str, Any]:
     """Return a checkpoint as the users' script writes it, without what only training needs."""
     predictor = member.predictor
     weights = {name: value.detach().to("cpu", copy=True) for name, value in predictor.model.state_dict().items()}

@@ -50,7 +50,7 @@ def structure(config: TrialConfig, precision: Precision) -> Hashable:
     return (precision_for(config, precision), *values)
 
 
-class Member(Training):
+class BatchedTraining(Training):
     """One training in a batch."""
 
     engine = "batched"
@@ -103,7 +103,7 @@ class Batch:
             raise ValueError(f"these data hold raw views, and inputs = {config.inputs}")
         self.config, self.data = config, data
         self.precision = precision_for(config, precision)
-        self.members: list[Member] = []
+        self.members: list[BatchedTraining] = []
         template = Model(config, data.source.feature_size, None)
         self._template = template.state_dict()
         self._parameters = [name for name, _ in template.named_parameters()]
@@ -115,24 +115,24 @@ class Batch:
         return Model(config, self.data.source.feature_size, seeds.generator(seed, "weights"))
 
     @torch.inference_mode()
-    def add(self, config: TrialConfig, seed: int, precision: Precision) -> Member:
+    def add(self, config: TrialConfig, seed: int, precision: Precision) -> BatchedTraining:
         """Begin a training in a new place. Raises RuntimeError if memory runs out; then nothing has changed."""
         models, fresh = len(self.members), self._plain_model(config, seed)
         self._use(self.state.resized(list(range(models)), models + 1))
-        self.members.append(Member(self, config, seed, precision))
+        self.members.append(BatchedTraining(self, config, seed, precision))
         self._fill(models, fresh)
         return self.members[models]
 
     @torch.inference_mode()
-    def replace(self, old: Member, config: TrialConfig, seed: int, precision: Precision) -> Member:
+    def replace(self, old: BatchedTraining, config: TrialConfig, seed: int, precision: Precision) -> BatchedTraining:
         """Begin a training in the place of an ended one, without effect on the neighbours."""
         place, fresh = self.members.index(old), self._plain_model(config, seed)
-        self.members[place] = Member(self, config, seed, precision)
+        self.members[place] = BatchedTraining(self, config, seed, precision)
         self._fill(place, fresh)
         return self.members[place]
 
     @torch.inference_mode()
-    def remove(self, *gone: Member) -> None:
+    def remove(self, *gone: BatchedTraining) -> None:
         """Remove ended trainings and close up their places."""
         places = [place for place, member in enumerate(self.members) if member not in gone]
         self.members = [self.members[place] for place in places]
@@ -270,7 +270,7 @@ class Batch:
             for place, (each, judging) in enumerate(zip(cosines, judgings, strict=True))
         ]
 
-    def model_state(self, member: Member) -> dict[str, Tensor]:
+    def model_state(self, member: BatchedTraining) -> dict[str, Tensor]:
         """Return the full state dict of one model, as the plain model loads it strictly."""
         state, place, numbers = self._zeros(), self.members.index(member), self.state
         self._live.read(numbers.weights[place], state)
@@ -283,7 +283,7 @@ class Batch:
             state[f"{norm}.num_batches_tracked"].fill_(len(member.history) * batches)
         return state
 
-    def optimizer_state(self, member: Member) -> dict[str, Any]:
+    def optimizer_state(self, member: BatchedTraining) -> dict[str, Any]:
         """Return the optimiser's state of one model in the order of the plain model's parameters."""
         place = self.members.index(member)
         moments = []
@@ -301,14 +301,18 @@ class Batch:
         }
         return whole
 
-    def scale_state(self, member: Member) -> dict[str, Any]:
+    def scale_state(self, member: BatchedTraining) -> dict[str, Any]:
         """Return the scale of one model's loss and the steps since its last change."""
         place, numbers = self.members.index(member), self.state
         return {"scale": numbers.scales[place].item(), "since_overflow": int(numbers.since_overflow[place].item())}
 
     @torch.inference_mode()
     def load_numbers(
-        self, member: Member, model: Mapping[str, Tensor], optimizer: Mapping[str, Any], scale: Mapping[str, Any]
+        self,
+        member: BatchedTraining,
+        model: Mapping[str, Tensor],
+        optimizer: Mapping[str, Any],
+        scale: Mapping[str, Any],
     ) -> None:
         """Write the results of the three methods above into the place of a training that has just begun."""
         place, numbers = self.members.index(member), self.state
@@ -334,6 +338,8 @@ class Batch:
         }
 
 
-def alone(config: TrialConfig, data: FaceData, *, seed: int, device: torch.device, precision: Precision) -> Member:
+def alone(
+    config: TrialConfig, data: FaceData, *, seed: int, device: torch.device, precision: Precision
+) -> BatchedTraining:
     """Make one training in a batch of its own: the batched engine's counterpart of the plain `Trainer`."""
     return Batch(config, Data(seen(data, config.inputs), device), precision).add(config, seed, precision)

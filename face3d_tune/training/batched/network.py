@@ -33,7 +33,7 @@ _BOTH = (-2, -1)  # pairs and numbers
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class ViewBatch:
     """A batch of pairs: src [K, B, F], landmarks [K, B, 15], their x and y [K, B, 10], pose and a one [K, B, 4].
 
     Without K they are the same for every model.
@@ -68,7 +68,7 @@ class Network:
         self.crosses = _Crosses(config, weights, gradients)
         self.layers = [_Layer(layer, weights, gradients) for layer in range(config.num_layers)]
 
-    def __call__(self, batch: Inputs, masks: Masks, *, training: bool) -> tuple[Tensor, Callable[[Tensor], None]]:
+    def __call__(self, batch: ViewBatch, masks: Masks, *, training: bool) -> tuple[Tensor, Callable[[Tensor], None]]:
         """Predict [K, B, F]; also return the function from the predictions' gradient to that of every weight."""
         batch = self._for_every_model(batch)
         scale, shift, code, angle, value, pull_pose = self.pose(batch.pose[..., :3])
@@ -112,12 +112,12 @@ class Network:
 
         return prediction, pull
 
-    def _for_every_model(self, batch: Inputs) -> Inputs:
+    def _for_every_model(self, batch: ViewBatch) -> ViewBatch:
         models = self.angle_scale.shape[:-2]
         every = (batch.src, batch.landmarks, batch.xy, batch.pose)
         if batch.src.dim() == self.angle_scale.dim():
             return batch
-        return Inputs(*(each.expand(*models, *each.shape[-2:]) for each in every))
+        return ViewBatch(*(each.expand(*models, *each.shape[-2:]) for each in every))
 
 
 class _Pose:

@@ -10,7 +10,7 @@ from face3d_tune.data.face_data import FaceData
 from face3d_tune.data.pairs import Part
 from face3d_tune.training.augmentation import Augmented, TrainingViews
 from face3d_tune.training.base import PairTensors, in_unit
-from face3d_tune.training.batched.network import Inputs
+from face3d_tune.training.batched.network import ViewBatch
 from face3d_tune.training.training_people import TrainingPeople
 
 
@@ -37,7 +37,7 @@ class Identity:
 class PairBatch:
     """The inputs of a batch and its target: target [K, B, F] and the target's length [K, B, 1]."""
 
-    inputs: Inputs
+    inputs: ViewBatch
     target: Tensor
     length: Tensor
     weighting: Weighting | None = None  # None: all pairs have the same weight
@@ -104,4 +104,4 @@ class PairTable:
             pose = torch.where(in_radians, radians, degrees)
         else:
             pose = radians if in_radians else degrees
-        return PairBatch(Inputs(src, landmarks, xy, pose), target, length)
+        return PairBatch(ViewBatch(src, landmarks, xy, pose), target, length)

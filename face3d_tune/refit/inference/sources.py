@@ -9,7 +9,7 @@ import torch
 from face3d_tune.data.face_data import SAMPLE_NAME, FaceData, load
 from face3d_tune.data.pairs import TURN_ANGLES
 from face3d_tune.errors import CheckpointError, DataError
-from face3d_tune.refit.inference.ensemble import Member
+from face3d_tune.refit.inference.ensemble import ExportedMember
 from face3d_tune.refit.judge import likely_unit, require_fit
 from face3d_tune.storage.artifacts import Artifacts, best_weights, unique_name
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
@@ -22,7 +22,7 @@ from face3d_tune.training.predictor import Predictor
 _CPU = torch.device("cpu")
 
 
-def of_trial(stored: StoredTrial, artifacts: Artifacts | None) -> Member:
+def of_trial(stored: StoredTrial, artifacts: Artifacts | None) -> ExportedMember:
     """Read the best weights of a trial that a search kept. Raises ArtifactError, and CheckpointError without any."""
     trial, attrs = stored.trial, stored.study_attrs
     if is_imported(trial):
@@ -48,10 +48,10 @@ def of_trial(stored: StoredTrial, artifacts: Artifacts | None) -> Member:
     objective = Objective.of_study(attrs)
     source = {"study": stored.study, "trial": trial.number, objective.name: kept_value(trial, attrs)}
     source |= {"seed": TrialAttr.seed.get(trial.user_attrs)}
-    return Member(model, model.pose_unit, source)
+    return ExportedMember(model, model.pose_unit, source)
 
 
-def of_checkpoints(predictors: Sequence[Predictor], data: FaceData | None) -> list[Member]:
+def of_checkpoints(predictors: Sequence[Predictor], data: FaceData | None) -> list[ExportedMember]:
     """Find the unit of the poses of each checkpoint: recorded, or the better one on the training people of `data`.
 
     Raises CheckpointError if it can be found in neither way, or if a model takes embeddings of another size.
@@ -68,7 +68,7 @@ def of_checkpoints(predictors: Sequence[Predictor], data: FaceData | None) -> li
                     "give the training data with --data-dir",
                 )
             unit = likely_unit(each, data)
-        members.append(Member(each, unit, {"checkpoint": str(each.path)}))
+        members.append(ExportedMember(each, unit, {"checkpoint": str(each.path)}))
     return members
 
 
@@ -94,19 +94,3 @@ def recorded_data(predictors: Sequence[Predictor], folder: Path | None) -> FaceD
         max_yaw=checkpoint_file.number(first.args.get("max_yaw_angle")),
         turn_angle=turn if turn in TURN_ANGLES else "first",
     )
-
-
-def doubts(members: Sequence[Member], data: FaceData) -> list[str]:
-    """Say what makes the validation people doubtful, and which input of a checkpoint was guessed."""
-    lines = []
-    for model, unit in ((member.predictor, member.unit) for member in members):
-        if model.data_fingerprint is None:
-            lines.append(f"{model.path} does not record its data: validation people may be among its training people")
-        elif model.data_fingerprint != data.fingerprint():
-            lines.append(
-                f"{model.path} records other data, or another split or limits ({model.data_fingerprint}; these are "
-                f"{data.fingerprint()}): validation people may be among its training people"
-            )
-        if model.pose_unit is None:
-            lines.append(f"{model.path} does not record the unit of its poses; it gets {unit}")
-    return lines
