@@ -1,14 +1,13 @@
 """How much `confirm --rotate` flatters a search, as the settings were chosen with some of the people who judge.
 
     face3d-tune run --trials 50
-    face3d-tune confirm
-    face3d-tune confirm --rotate 10
-    python -m benchmarks.rotation
+    face3d-tune confirm --rotate --top 1
+    python -m benchmarks.rotation --top 1
 
 All people judge in rotations, by models that never saw them. The search chose its settings with the training and
 validation people of the study's split, and never with the test people. The winner's gain on the former less its gain on
 the latter is what the choice flatters, if nothing else tells these people apart. Beside it stands what `confirm` found
-on the test people. It trains nothing, so every training has to be stored.
+on the test people, if the study has that. It trains nothing, so every training has to be stored.
 """
 
 import argparse
@@ -63,8 +62,8 @@ def main() -> None:
     with Storage.parse(given.storage).opened() as opened:
         study = optuna.load_study(study_name=given.study_name, storage=opened)
         stored, ordinary = (attr.get(study.user_attrs) for attr in (StudyAttr.rotation, StudyAttr.confirmation))
-        if stored is None or ordinary is None:
-            raise SystemExit("the study needs `face3d-tune confirm` and `face3d-tune confirm --rotate` first")
+        if stored is None:
+            raise SystemExit("the study needs `face3d-tune confirm --rotate` first")
         data = study_data(study.study_name, study.user_attrs, None)
         picked, count = candidates(study, data, given.top), len(stored["seeds"])
         confirmation = RotatedConfirmation(study, opened, data, picked, count, print, of=stored["rotations"])
@@ -73,14 +72,15 @@ def main() -> None:
         judged, names = confirmation.by_person(), names_of(confirmation)
     homes = np.array([next(part for part, people in data.people.items() if name in people) for name in names])
     winner, rows = stored["winner"]["name"], []
-    test = {entry["name"]: entry["difference"] for entry in ordinary["against"]}
+    test = {} if ordinary is None else {entry["name"]: entry["difference"] for entry in ordinary["against"]}
+    same = ordinary is not None and ordinary["winner"]["name"] == winner
     for name, values in judged.items():
-        if name not in test:
+        if name == winner:
             continue
         gains = (judged[winner] - values).mean(axis=0)
         by, half = flattered(gains, homes != "test")
         cells = [f"{gains[homes == part].mean():+.4f}" for part in ("train", "validation", "test")]
-        found = f"{test[name]:+.4f}" if ordinary["winner"]["name"] == winner else "another winner"
+        found = f"{test[name]:+.4f}" if same and name in test else "–"
         rows.append([name, f"{gains.mean():+.4f}", *cells, f"{by:+.4f} ± {half:.4f}", found])
     counts = {part: int((homes == part).sum()) for part in ("train", "validation", "test")}
     print(f"{winner} less each, over {len(names)} people in {stored['rotations']} rotations, {count} trainings in each")

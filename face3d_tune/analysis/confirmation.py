@@ -140,7 +140,7 @@ def cross_validated(confirmation: Mapping[str, Any]) -> str:
     return (
         f"Cross-validated, no test: each of {confirmation['people']} people is judged once, in one of "
         f"{confirmation['rotations']} rotations, by models trained on others. The settings were chosen with some of "
-        "these people, which flatters the trials; by how much is not measured yet."
+        "these people, which flatters the trials; on the bundled sample by less than its test people can show."
     )
 
 

@@ -21,7 +21,7 @@ def only_raises_cosine(
     """Say that a model raises the cosine over no model, but recognises people no better than a baseline.
 
     Rank-1 is that of the `enrolled` gallery, as `training/recognition` defines it. An equal rank-1 is no better, except
-    where the model names every person: then nobody is left to recognise better.
+    where the model names every person: then no more can be named.
 
     Args:
         cosine: Mean cosine of the model; None if it is not known, as with the next one.
