@@ -83,6 +83,7 @@ def predict(
     """Predict frontal embeddings for a folder of side views."""
     from face3d_tune.data.views import read_views
     from face3d_tune.device import choose_device, device_name, set_threads
+    from face3d_tune.refit import doubts
     from face3d_tune.script.earlier_run import find
     from face3d_tune.training import baseline_file, predictor
     from face3d_tune.training.prediction_file import Member, about_file, check_fits, write
@@ -105,6 +106,8 @@ def predict(
     )
     for each in models:
         check_fits(each, views)
+        for doubt in doubts.of_inputs(each, folder):
+            say(f"note: {each.path}: {doubt}", err=True)
     members = [Member(each, unit or _unit(each, views)) for each in models]
     about = _with_bar(
         len(views),

@@ -53,11 +53,14 @@ def command(content: Content, say: Words) -> list[Block]:
     if not content.commands:
         return []
     sample = content.commands[0][:3] == ["face3d-tune", "data", "sample"]
-    converts = any(words[1:3] == ["data", "convert"] for words in content.commands)
+    converted = next((words for words in content.commands if words[1:3] == ["data", "convert"]), ())
     blocks: list[Block] = [Paragraph(say("command"))]
     if sample:
         blocks.append(Paragraph(say("command_sample"), "note"))
-    if converts:
+    if "--inputs" in converted:
+        method = say.value(converted[converted.index("--inputs") + 1])
+        blocks.append(Paragraph(say("command_inputs", method=method), "note"))
+    if "--pose-unit" in converted:
         blocks.append(Paragraph(say("command_convert"), "note"))
     blocks.append(Code(content.commands))
     if content.not_in_commands:

@@ -64,6 +64,12 @@ class Predictor:
         return checkpoint_file.number(self.args.get("landmark_scale"))
 
     @property
+    def data_dir(self) -> str | None:
+        """Return the folder of the data that it was trained on, as the training named it; None if unrecorded."""
+        folder = self.args.get("data_dir")
+        return folder if isinstance(folder, str) else None
+
+    @property
     def data_fingerprint(self) -> str | None:
         """Return the fingerprint of the data that it was trained on, if the checkpoint records it."""
         fingerprint = self.args.get("data_fingerprint")

@@ -3,6 +3,8 @@
 import json
 from argparse import Namespace
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from face3d_tune.storage.database import Storage
 from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.base import PairTensors
 from face3d_tune.training.checkpoint_file import checkpoint_args
+from face3d_tune.training.inputs import write_copy
 from face3d_tune.training.predictor import Predictor
 
 CPU = torch.device("cpu")
@@ -228,6 +231,36 @@ def test_of_a_scripts_checkpoint_training_people_tell_the_unit_of_its_poses(fold
         by_hand(data, predictions(data, RADIANS))["cosine"], abs=1e-6
     )
     assert judged(folder, data, "two.pth", "--pose-unit", "degrees")["rows"][-1]["pose_unit"] == "degrees"
+
+
+def test_a_checkpoint_of_a_converted_copy_that_gets_raw_views_is_known_by_the_copys_baseline(folder, data):
+    write_copy(Path(data.source), folder / "copy", "ridge")
+    save(folder, data, CONFIG, "two.pth", args={"data_dir": "copy", "lr": 1e-2})
+    baseline, unknown = Path("copy", "baseline.npz"), ("does not record its data", "the unit of its poses")
+
+    def told(*words, of=data):
+        answer = judge(folder, of, "two.pth", "--pose-unit", "degrees", *words)
+        assert answer.code == 0, answer.err
+        return [line for line in answer.err.splitlines() if not any(each in line for each in unknown)]
+
+    raw = f"it was trained on copy, the outputs of a baseline, and gets raw views without --baseline {baseline}"
+    assert told() == [f"note: two.pth: {raw}"]
+    assert told("--baseline", baseline) == []
+    converted = SimpleNamespace(source="copy")
+    assert told(of=converted) == []  # what it was trained on
+    once_more = "copy holds the outputs of a baseline, and its own baseline is applied to them once more"
+    assert told("--baseline", baseline, of=converted) == [f"note: two.pth: {once_more}"]
+    answer = call("predict", "two.pth", data.source, "-o", "frontal.npy", "--pose-unit", "degrees", cwd=folder)
+    assert (answer.code, answer.err) == (0, f"note: two.pth: {raw}\n")
+    (folder / "copy").rename(folder / "moved")  # then nothing is known
+    assert told() == []
+
+
+def test_a_checkpoint_of_raw_views_that_gets_a_converted_copy_is_known_by_its_own_folder(folder, data):
+    write_copy(Path(data.source), folder / "copy", "ridge")
+    answer = judge(folder, SimpleNamespace(source="copy"), "one.pth")
+    said = f"it was trained on {data.source}, raw views, and gets the outputs of a baseline, which copy holds"
+    assert answer.err.splitlines()[0] == f"note: one.pth: {said}"
 
 
 # Test people

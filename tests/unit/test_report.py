@@ -9,7 +9,9 @@ from pathlib import Path
 from string import Formatter
 
 import pytest
+from optuna.distributions import CategoricalDistribution, distribution_to_json
 from stored_study import (
+    attrs_of,
     confirmation_of,
     of_one_person,
     over_folds,
@@ -29,6 +31,7 @@ from face3d_tune.analysis.confirmation import value_in_study
 from face3d_tune.analysis.findings import find
 from face3d_tune.analysis.importance import FEWEST
 from face3d_tune.analysis.svg import tick_text, ticks
+from face3d_tune.config import TrialConfig
 from face3d_tune.dashboard.notes import study_note
 from face3d_tune.refit.candidates import candidates
 from face3d_tune.report.blocks import number, rich
@@ -429,6 +432,22 @@ def test_the_commands_train_the_best_trial_on_poses_in_its_unit():
     assert held.commands[0] == ["face3d-tune", "data", "convert", "faces", "faces-radians", "--pose-unit", "radians"]
     assert held.commands[1][:4] == ["python", "train_transformer3D/train_3d.py", "--data_dir", "faces-radians"]
     assert held.commands[1][held.commands[1].index("--lr") + 1] == "0.003"
+
+
+def test_the_inputs_of_a_model_are_in_words_and_the_copy_that_its_command_writes_is_explained():
+    settings = attrs_of()["settings"]
+    choices = CategoricalDistribution(["view", "ridge", "kernel"])
+    settings["space"] = {"inputs": json.loads(distribution_to_json(choices))}
+    config = TrialConfig(d_model=16, dim_feedforward=64, inputs="kernel", epochs=20)
+    best = trial_of("COMPLETE", 0.7, config=config.to_dict())
+    study = study_of(trial_of("COMPLETE", 0.6, preset="baseline"), best, settings=settings)
+    english, chinese = (report(find(study), "md", language, MADE) for language in ("en", "zh"))
+    assert "| input of the model | side view / ridge regression / kernel ridge | side view | kernel ridge |" in english
+    assert "| 模型输入 | 侧脸特征 / 岭回归 / 核岭回归 | 侧脸特征 | 核岭回归 |" in chinese
+    assert "gets the output of kernel ridge in place of the side view's embedding" in english
+    assert "用核岭回归的输出代替侧脸特征" in chinese
+    assert "another unit than the files have" not in english  # its poses are in theirs
+    assert "face3d-tune data convert faces faces-kernel --inputs kernel\n" in english
 
 
 def test_the_search_is_repeated_by_a_command_that_says_its_conditions():

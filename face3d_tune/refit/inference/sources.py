@@ -78,9 +78,9 @@ def recorded_data(predictors: Sequence[Predictor], folder: Path | None) -> FaceD
     Raises DataError if they cannot be read, and CheckpointError if they hold a baseline's outputs, not raw views.
     """
     first = predictors[0]
-    source, turn = first.args.get("data_dir"), first.args.get("turn_angle")
+    source, turn = first.data_dir, first.args.get("turn_angle")
     if folder is None and source != SAMPLE_NAME:
-        if not isinstance(source, str):
+        if source is None:
             raise DataError(f"{first.path} does not record its data", "give the training data with --data-dir")
         folder = Path(source)
     if folder is not None and (folder / BASELINE_FILE).exists():
