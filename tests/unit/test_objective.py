@@ -230,7 +230,7 @@ def test_note_and_figures_of_a_study_for_identity_are_in_its_unit():
     assert drawn["layout"]["yaxis"]["title"]["text"] == "mean identity, validation people"
     levels = {trace["name"]: trace["y"] for trace in drawn["data"]}
     assert (levels["no model"], levels["kernel ridge"]) == ([-0.2, -0.2], [-0.2, -0.2])
-    assert "Validation identity -0.2000, which the study maximises." in trial_note(found, found.best)
+    assert "Validation identity -0.2000, +0.0000 against no model; the checkpoint" in trial_note(found, found.best)
 
 
 def test_a_study_may_begin_at_the_best_of_one_with_another_objective_and_its_value_says_which():
