@@ -16,7 +16,7 @@ _SMALL = 400  # multiplications in a product; torch's own limit
 _VECTORS = 64  # elements; a multiple of what one turn of a vectorised loop takes, for any type on any CPU
 
 
-class Linear:
+class BatchedLinear:
     """y = x Wᵀ + b; weight [K, out, in], bias [K, out]."""
 
     def __init__(self, weights: dict[str, Tensor], gradients: dict[str, Tensor], name: str) -> None:
@@ -45,8 +45,8 @@ class Linear:
         return gradient
 
 
-class Score(Linear):
-    """A Linear with one output, computed by sums: a product with a single row rounds differently with and without
+class Score(BatchedLinear):
+    """A layer with one output, computed by sums: a product with a single row rounds differently with and without
     models.
     """
 

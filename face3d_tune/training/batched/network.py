@@ -16,9 +16,9 @@ from torch.nn import functional
 from face3d_tune.config import TrialConfig
 from face3d_tune.training.batched.dropout_sites import Masks
 from face3d_tune.training.batched.layers import (
+    BatchedLinear,
     BatchNorm,
     LayerNorm,
-    Linear,
     Score,
     added,
     dropped,
@@ -58,7 +58,7 @@ class Network:
         gradients: dict[str, Tensor],
         running: dict[str, Tensor],
     ) -> None:
-        self.input, self.output = (Linear(weights, gradients, name) for name in ("input", "output"))
+        self.input, self.output = (BatchedLinear(weights, gradients, name) for name in ("input", "output"))
         self.spatial = _Spatial(weights, gradients) if config.use_spatial_attention else None
         self.pose = _Pose(weights, gradients)
         self.keypoints = _Keypoints(weights, gradients, running) if config.layout == "keypoint" else None
@@ -124,8 +124,8 @@ class _Pose:
     """The part that depends on the pose alone, its first products as one: steps 3 to 6."""
 
     def __init__(self, weights: dict[str, Tensor], gradients: dict[str, Tensor]) -> None:
-        self.first = Linear(weights, gradients, "pose")
-        self.second = [Linear(weights, gradients, name) for name in ("scale", "shift", "pose_code")]
+        self.first = BatchedLinear(weights, gradients, "pose")
+        self.second = [BatchedLinear(weights, gradients, name) for name in ("scale", "shift", "pose_code")]
         self.widths = [linear.weight.shape[-1] for linear in self.second]
         rest, d = self.first.weight.shape[-2] - sum(self.widths), self.widths[0]
         self.has_value = rest == 2 * d
@@ -154,7 +154,7 @@ class _Spatial:
 
     def __init__(self, weights: dict[str, Tensor], gradients: dict[str, Tensor]) -> None:
         names = ("spatial_code0", "spatial_code1", "spatial_gate0")
-        self.code0, self.code1, self.gate0 = (Linear(weights, gradients, name) for name in names)
+        self.code0, self.code1, self.gate0 = (BatchedLinear(weights, gradients, name) for name in names)
         self.gate1 = Score(weights, gradients, "spatial_gate1")
 
     def __call__(self, x: Tensor, xy: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -183,7 +183,7 @@ class _Keypoints:
     """Step 4 in the keypoint layout: the code of the landmarks, and the learned mix of three codes."""
 
     def __init__(self, weights: dict[str, Tensor], gradients: dict[str, Tensor], running: dict[str, Tensor]) -> None:
-        self.first, self.second = (Linear(weights, gradients, name) for name in ("keypoints0", "keypoints1"))
+        self.first, self.second = (BatchedLinear(weights, gradients, name) for name in ("keypoints0", "keypoints1"))
         self.norm = BatchNorm(weights, gradients, "batch_norm", running)
         self.shares, self.share_gradients = weights["fusion_weights"], gradients["fusion_weights"]
 
@@ -216,7 +216,7 @@ class _Crosses:
 
     def __init__(self, config: TrialConfig, weights: dict[str, Tensor], gradients: dict[str, Tensor]) -> None:
         self.names = [f"{layer}.cross_heads" for layer in range(config.num_layers)]
-        self.out = [Linear(weights, gradients, f"{layer}.cross_out") for layer in range(config.num_layers)]
+        self.out = [BatchedLinear(weights, gradients, f"{layer}.cross_out") for layer in range(config.num_layers)]
         self.memory_weight, self.memory_bias = weights["memory.weight"].mT, weights["memory.bias"].unsqueeze(-2)
         self.value_weight, self.value_bias = weights["cross_value.weight"], weights["cross_value.bias"]  # L·d rows
         self.gradients = gradients
@@ -252,7 +252,7 @@ class _Layer:
         self.name = layer
         names = ("self_value", "self_out", "linear1", "linear2")
         self.value, self.out, self.linear1, self.linear2 = (
-            Linear(weights, gradients, f"{layer}.{name}") for name in names
+            BatchedLinear(weights, gradients, f"{layer}.{name}") for name in names
         )
         self.norm1, self.norm2, self.norm3 = (LayerNorm(weights, gradients, f"{layer}.norm{i}") for i in (1, 2, 3))
 
