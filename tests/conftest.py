@@ -176,12 +176,17 @@ def postgres_without_studies(postgres_server) -> str:
         return url.url.database
 
 
+@pytest.fixture
+def postgres_tables_url(postgres_server, postgres_without_studies) -> str:
+    """A database of its own, with its tables and without studies."""
+    return postgres_server.new_database(like=postgres_without_studies)
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def storage_url(request) -> str:
     """Each kind of storage in turn, with its tables and without studies."""
     if request.param == "postgres":
-        server = request.getfixturevalue("postgres_server")
-        return server.new_database(like=request.getfixturevalue("postgres_without_studies"))
+        return request.getfixturevalue("postgres_tables_url")
     url = request.getfixturevalue("sqlite_url")
     shutil.copyfile(request.getfixturevalue("sqlite_without_studies"), Storage.parse(url).sqlite_file)
     return url

@@ -37,7 +37,7 @@ STUDY = SAMPLED_ONLY.replace('"tpe"', '"random"').replace("n_startup_trials = 2"
 
 def place_on(request, kind):
     """A storage of this kind, opened for the search and once more for another program."""
-    url = request.getfixturevalue(f"{kind}_url")
+    url = request.getfixturevalue({"sqlite": "sqlite_url", "postgres": "postgres_tables_url"}[kind])
     opened, theirs = (request.getfixturevalue("opens")(url) for _ in range(2))
     return SimpleNamespace(url=url, storage=opened, theirs=theirs)
 
