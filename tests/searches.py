@@ -36,6 +36,22 @@ lr = { low = 1e-5, high = 3e-3, scale = "log" }
 use_pose_attention = [false, true]
 """
 
+TWO_PRESETS = """
+[study]
+presets = ["baseline", "recommended"]
+[budget]
+trials = 3
+epochs = 2
+[sampler]
+name = "random"
+[fixed]
+batch_size = 8
+nhead = 2
+num_layers = 1
+[space]
+lr = { low = 1e-5, high = 1e-2, scale = "log" }
+"""
+
 
 class Watch:
     """Watches a search, and interrupts it at the end of one epoch of one trial."""

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from command_line import call
+from searches import TWO_PRESETS
 
 # Names, values, units, and what README.zh-CN.md leaves in Latin letters.
 NAMES = set(
@@ -20,22 +21,7 @@ NAMES = set(
         """,
     )
 )
-STUDY = """
-[study]
-presets = ["baseline", "recommended"]
-[budget]
-trials = 3
-epochs = 2
-[sampler]
-name = "random"
-[fixed]
-batch_size = 8
-nhead = 2
-num_layers = 1
-[space]
-lr = { low = 1e-5, high = 1e-2, scale = "log" }
-pose_unit = ["degrees", "radians"]
-"""
+STUDY = TWO_PRESETS + 'pose_unit = ["degrees", "radians"]\n'
 
 
 def english(answer):

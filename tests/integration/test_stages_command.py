@@ -5,28 +5,14 @@ import json
 import optuna
 import pytest
 from command_line import call
+from searches import TWO_PRESETS
 
 from face3d_tune.analysis.findings import find
 from face3d_tune.dashboard.notes import study_note
 from face3d_tune.study.trials import preset_rows
 
 STORAGE = "sqlite:///studies.db"
-RATES = """
-[study]
-presets = ["baseline", "recommended"]
-[budget]
-trials = 3
-epochs = 2
-[sampler]
-name = "random"
-[fixed]
-batch_size = 8
-nhead = 2
-num_layers = 1
-[space]
-lr = { low = 1e-5, high = 1e-2, scale = "log" }
-scheduler_patience = { low = 1, high = 8 }
-"""
+RATES = TWO_PRESETS + "scheduler_patience = { low = 1, high = 8 }\n"
 WEIGHTS = RATES.replace("scheduler_patience = { low = 1, high = 8 }", "cosine_weight = { low = 0.3, high = 1.0 }")
 WEIGHTS = (
     WEIGHTS.replace('["baseline", "recommended"]', "[]")
