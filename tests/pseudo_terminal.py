@@ -32,7 +32,12 @@ class Terminal:
     def until(self, shown):
         """Read until these bytes were shown."""
         while shown not in self.raw:
-            self.raw += os.read(self._ours, 65536)
+            assert self._read(), "it ended before that"
+
+    def until_it_shows(self, pattern):
+        """Read until a line of its screen does."""
+        while not self.shows(pattern):
+            assert self._read(), "it ended before that"
 
     def close(self):
         """Close it, as a person closes its window: the kernel sends SIGHUP, and nothing can be written any more."""
@@ -41,18 +46,21 @@ class Terminal:
     def until_the_end(self):
         """Read everything that it shows; its exit code."""
         deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            try:
-                got = os.read(self._ours, 65536)
-            except OSError:  # its side is closed
-                break
-            if not got:
-                break
-            self.raw += got
-            self._stream.feed(got)
-            self.seen.append([line.rstrip() for line in self.screen.display])
+        while time.monotonic() < deadline and self._read():
+            pass
         os.close(self._ours)
         return self.process.wait(timeout=PATIENCE)
+
+    def _read(self):
+        """What it wrote meanwhile; nothing at its end."""
+        try:
+            got = os.read(self._ours, 65536)
+        except OSError:  # its side is closed
+            return b""
+        self.raw += got
+        self._stream.feed(got)
+        self.seen.append([line.rstrip() for line in self.screen.display])
+        return got
 
     def shows(self, pattern):
         """Whether a line of any of its screens did."""

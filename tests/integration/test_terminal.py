@@ -1,13 +1,11 @@
 """What a person sees in a real pseudo-terminal, what a pipe gets, what the Tab key and the doctor say."""
 
-import contextlib
 import json
 import os
 import re
 import select
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -27,7 +25,8 @@ if os.name == "nt":
     pytest.skip("Windows has no pseudo-terminals of this kind", allow_module_level=True)
 from pseudo_terminal import Terminal
 from reference_model import ReferenceModel
-from users_repo import PRESENT_SCRIPT, contents, write_repo
+from searches import Watch, file_of, search_in
+from users_repo import PRESENT_SCRIPT, contents, script_of, write_repo
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120  # seconds
@@ -56,6 +55,21 @@ lr = 1e-3
 def place(tmp_path):
     (tmp_path / "quick.toml").write_text(STUDY, encoding="utf-8")
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory, data_folder):
+    """A folder with a search that has ended, and what it said where it was asked for the result alone."""
+    folder = tmp_path_factory.mktemp("quiet")
+    (folder / "quick.toml").write_text(STUDY, encoding="utf-8")
+    return folder, call(*search(data_folder, "--quiet"), cwd=folder)
+
+
+@pytest.fixture
+def searched(place, quiet):
+    """A copy of that folder."""
+    shutil.copy(quiet[0] / "face3d_tune.db", place)
+    return place
 
 
 def search(data_folder, *more):
@@ -92,7 +106,7 @@ def test_a_terminal_that_closes_lets_the_epoch_end_and_puts_the_trial_back(place
 
 def test_a_search_goes_on_when_nobody_reads_it_any_more(place, data_folder):
     """With output in a pipe there is no signal that says so."""
-    with start(*search(data_folder, "--epochs", 12), "--json", cwd=place) as process:
+    with start(*search(data_folder, "--epochs", 4, "--trials", 2), "--json", cwd=place) as process:
         for line in process.stdout:
             if '"epoch"' in line:
                 break
@@ -100,21 +114,22 @@ def test_a_search_goes_on_when_nobody_reads_it_any_more(place, data_folder):
         process.stderr.close()
         assert process.wait(timeout=PATIENCE) == 0
     found = json.loads(call("status", "--json", cwd=place).out)["studies"][0]
-    assert found["states"]["complete"] == 3
+    assert found["states"]["complete"] == 2
 
 
 def test_no_color_is_respected(place, data_folder):
-    coloured = Terminal(search(data_folder), place, 120)
+    short = search(data_folder, "--trials", 1, "--epochs", 1)
+    coloured = Terminal(short, place, 120)
     assert coloured.until_the_end() == 0
     assert re.search(rb"\x1b\[[\d;]*3[1-7]m", coloured.raw)
     (place / "face3d_tune.db").unlink()
-    plain = Terminal(search(data_folder), place, 120, NO_COLOR="1")
+    plain = Terminal(short, place, 120, NO_COLOR="1")
     assert plain.until_the_end() == 0
     assert not re.search(rb"\x1b\[[\d;]*3[1-7]m", plain.raw)
 
 
 def test_a_pipe_gets_plain_lines(place, data_folder):
-    with start(*search(data_folder), cwd=place) as process:
+    with start(*search(data_folder, "--epochs", 1), cwd=place) as process:
         out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert "\x1b" not in out + err
@@ -122,25 +137,26 @@ def test_a_pipe_gets_plain_lines(place, data_folder):
     assert [line.split()[0] for line in err.splitlines() if line.startswith("#")] == ["#0", "#1", "#2"]
 
 
-def test_quiet_prints_the_result_alone(place, data_folder):
-    answer = call(*search(data_folder, "--quiet"), cwd=place)
+def test_quiet_prints_the_result_alone(quiet):
+    _, answer = quiet
     assert (answer.code, answer.err) == (0, "")
     assert "best trial" in answer.out
     assert "#0 " not in answer.out
 
 
 def test_json_prints_an_object_a_line_and_nothing_else(place, data_folder):
-    answer = call(*search(data_folder, "--json"), cwd=place)
+    words = search(data_folder, "--json", "--epochs", 2)
+    answer = call(*words, cwd=place)
     assert (answer.code, answer.err) == (0, "")
     events = [json.loads(line) for line in answer.out.splitlines()]
     assert (events[0]["event"], events[0]["goal"], events[0]["done"]) == ("started", 3, 0)
-    assert sum(event["event"] == "epoch" for event in events) == 18
+    assert sum(event["event"] == "epoch" for event in events) == 6
     ended = [event for event in events if event["event"] == "trial_ended"]
     assert [event["trial"] for event in ended] == [0, 1, 2]
     best = max(ended, key=lambda event: event["value"])
     last = events[-1]
     assert (last["event"], last["done"], last["trial"], last["value"]) == ("finished", 3, best["trial"], best["value"])
-    again = [json.loads(line) for line in call(*search(data_folder, "--json"), cwd=place).out.splitlines()]
+    again = [json.loads(line) for line in call(*words, cwd=place).out.splitlines()]
     assert [event["event"] for event in again] == ["started", "finished"]
     assert again[-1]["value"] == best["value"]
 
@@ -148,33 +164,30 @@ def test_json_prints_an_object_a_line_and_nothing_else(place, data_folder):
 # A search that runs elsewhere
 
 
-def test_watch_shows_a_search_of_another_process_until_it_is_done(place, data_folder):
-    with start(*search(data_folder, "--epochs", 40), cwd=place) as process:
-        while not is_training(place / "face3d_tune.db"):
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.02)
-        watching = Terminal(("watch",), place, 100)
-        code = watching.until_the_end()
-        process.communicate(timeout=PATIENCE)
-    assert code == 0
-    assert watching.shows(r"^#\d (预 ?设|sampled) +\d+/40  [━─]{20}  cosine 0\.\d{4}.*  lr \d\.\de-0\d$")
-    assert watching.shows(r"^quick  \d of 3 done")
-    assert watching.shows(r"^study 'quick': 3 of 3 trials finished")
+class Watched(Watch):
+    """A search that waits after each epoch until `watch`, in another process, has shown it."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder, self.terminal = folder, None
+
+    def epoch_ended(self, number, result):
+        self.terminal = self.terminal or Terminal(("watch", "--storage", "sqlite:///studies.db"), self.folder, 100)
+        epoch = rf"^#{number} (预 ?设|sampled) +{result.epoch}/3  [━─]{{20}}  cosine -?0\.\d{{4}}.*  lr \d\.\de-0\d"
+        self.terminal.until_it_shows(epoch)
 
 
-def is_training(file):
-    """Whether a trial runs; asked of the file alone, for a command would make what is missing in it."""
-    with (
-        contextlib.suppress(sqlite3.OperationalError),
-        contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database,
-    ):
-        return bool(database.execute("select 1 from trials where state = 'RUNNING'").fetchone())
-    return False
+def test_watch_shows_a_search_of_another_process_until_it_is_done(sqlite, place, data):
+    searching, watched = search_in(sqlite, file_of(place, STUDY), data, epochs=3), Watched(place)
+    searching.enqueue_presets()
+    searching.run(2, watched)
+    assert watched.terminal.until_the_end() == 0
+    assert watched.terminal.shows(r"^quick  \d of 2 done")
+    assert watched.terminal.shows(r"^study 'quick': 2 of 2 trials finished")
 
 
-def test_watch_of_a_search_that_is_done_says_so_and_ends(place, data_folder):
-    call(*search(data_folder), cwd=place)
-    answer = call("watch", cwd=place)
+def test_watch_of_a_search_that_is_done_says_so_and_ends(searched):
+    answer = call("watch", cwd=searched)
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.startswith("study 'quick': 3 of 3 trials finished, 0 of them pruned; best cosine 0.")
 
@@ -186,9 +199,8 @@ def test_watch_ends_with_a_search_that_reached_its_target(place, data_folder):
     assert answer.out.startswith("study 'quick': 1 of 3 trials finished")
 
 
-def test_watch_ends_on_ctrl_c_and_outlives_a_storage_that_is_away(place, data_folder):
-    call(*search(data_folder, "--trials", 1), cwd=place)
-    file = place / "face3d_tune.db"
+def test_watch_ends_on_ctrl_c_and_outlives_a_storage_that_is_away(searched):
+    place, file = searched, searched / "face3d_tune.db"
     study = optuna.load_study(study_name="quick", storage=f"sqlite:///{file}")
     study.set_user_attr("effort", {"trials": 99})
     with start("watch", cwd=place) as process:
@@ -219,9 +231,8 @@ def says_what_ended(process, file):
     return process.stdout.readline()
 
 
-def test_watch_asks_which_study_and_finds_a_mistyped_one(place, data_folder):
-    call(*search(data_folder, "--trials", 1), cwd=place)
-    answer = call("watch", "--study-name", "quik", cwd=place)
+def test_watch_asks_which_study_and_finds_a_mistyped_one(searched):
+    answer = call("watch", "--study-name", "quik", cwd=searched)
     assert answer.code == 2
     assert "did you mean 'quick'?" in answer.err
 
@@ -256,8 +267,8 @@ def test_the_doctor_says_what_to_do_about_each_problem_and_fails(tmp_path, data_
     assert "hint: choose another --storage" in shown.out
 
 
-def test_the_doctor_counts_studies_and_who_works_on_them(place, data_folder):
-    call(*search(data_folder, "--trials", 1), cwd=place)
+def test_the_doctor_counts_studies_and_who_works_on_them(searched, data_folder):
+    place = searched
     assert looks(cwd=place)["storage"]["said"].endswith(": 1 study; workers searching now: 0")
     with start(*search(data_folder, "--study-name", "long", "--epochs", 2000), cwd=place) as process:
         while not (said := looks(cwd=place)["storage"]["said"]).endswith(": 2 studies; workers searching now: 1"):
@@ -360,7 +371,8 @@ def test_the_doctor_does_not_ask_a_script_for_what_it_has_no_flag_for(tmp_path, 
 
 
 def test_the_doctor_says_why_a_script_does_not_train(tmp_path, data_folder):
-    script = write_repo(tmp_path / "repo", ("PLATEAU = {}", "PLATEAU = {'verbose': True}"), source=PRESENT_SCRIPT)
+    complaint = "ReduceLROnPlateau.__init__() got an unexpected keyword argument 'verbose'"
+    script = script_of(tmp_path, f"raise TypeError({complaint!r})")
     found = looks("--data-dir", data_folder, "--artifacts", "none", "--script", script, cwd=tmp_path, code=1)["script"]
     assert "unexpected keyword argument 'verbose'" in found["said"]
     assert found["advice"].startswith("delete verbose=…")
@@ -406,9 +418,8 @@ def test_bash_understands_its_script(tmp_path):
     assert "face3d-tune" in checked.stdout
 
 
-def test_commands_options_study_files_presets_and_studies_are_completed(tmp_path, data_folder):
-    (tmp_path / "quick.toml").write_text(STUDY, encoding="utf-8")
-    call(*search(data_folder, "--trials", 1), cwd=tmp_path)
+def test_commands_options_study_files_presets_and_studies_are_completed(searched):
+    tmp_path = searched
     assert completed(tmp_path, "wa", honestly=True) == ["watch"]
     assert "--study-name" in completed(tmp_path, "run", "--stu")
     assert completed(tmp_path, "run", "--study", "stage")[:3] == ["stage1-lr", "stage2-loss", "stage3-capacity"]
