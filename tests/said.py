@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import face3d_tune
@@ -36,13 +37,16 @@ def sentences() -> Iterator[tuple[str, str]]:
             yield place, text
 
 
-def texts() -> Iterator[tuple[str, str]]:
-    """Yield every text of the package that is not certainly shown elsewhere, sentence or not."""
+@cache
+def texts() -> list[tuple[str, str]]:
+    """Return every text of the package that is not certainly shown elsewhere, sentence or not, with its place."""
+    found = []
     for path in sorted(ROOT.rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()
         if not {name, name.partition("/")[0]} & _ELSEWHERE:
             for node, text in _texts(ast.parse(path.read_text(encoding="utf-8"))):
-                yield f"{name}:{node.lineno}", text
+                found.append((f"{name}:{node.lineno}", text))
+    return found
 
 
 def _texts(node: ast.AST) -> Iterator[tuple[ast.expr, str]]:

@@ -63,13 +63,13 @@ def share(make, seeds, **options):
 
 @pytest.mark.parametrize(("name", "of_before"), [("tpe, joint", 0.5), ("tpe, independent", 0.5), ("cmaes", 0.85)])
 def test_a_sampler_soon_leaves_a_region_that_diverges_and_would_not_without(name, of_before):
-    taught, untaught = share(SAMPLERS[name], 5), share(SAMPLERS[name], 5, steered=False)
+    taught, untaught = share(SAMPLERS[name], 3), share(SAMPLERS[name], 3, steered=False)
     assert taught < of_before * untaught  # a generation of CMA-ES moves by steps
     assert untaught > 0.5
 
 
 def test_a_gaussian_process_leaves_it_too():
-    study, diverged = searched(SAMPLERS["gp"], 14, at_most=40)
+    study, diverged = searched(SAMPLERS["gp"], 12, at_most=40)
     assert sum(diverged) <= 2
     assert study.best_value > 0.59
 

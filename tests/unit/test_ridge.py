@@ -28,7 +28,8 @@ def columns(data, pairs):
 def by_least_squares(data, penalty, part):
     """The cosines of the same regression, by least squares with one more row for each column."""
     pairs = data.parts["train"]
-    x, e = columns(data, pairs), columns(data, pairs)[:, : data.feature_size]
+    x = columns(data, pairs)
+    e = x[:, : data.feature_size]
     y = data.front_features[pairs[:, 0]].astype(float)
     y = y / np.linalg.norm(y, axis=1, keepdims=True)
     more = np.sqrt(penalty) * np.eye(x.shape[1])
