@@ -5,6 +5,7 @@ import hashlib
 import json
 import pickle
 import random
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -140,13 +141,13 @@ BEYOND = {
 @pytest.mark.parametrize("what", BEYOND)
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_lost_of_schedules_adam_and_augmentation_either(data, checkpoints, kind, what):
-    config = replace(CONFIG, **BEYOND[what], epochs=5, early_stopping_patience=0)
+    config = replace(CONFIG, **BEYOND[what], epochs=4, early_stopping_patience=0)
     whole = make(kind, data, config)
     while whole.stop_reason is None:
         whole.train_epoch()
         assert checkpoints.save(f"trial-{whole.epoch}", whole) is None
     assert len({result.lr for result in whole.history}) > 2
-    for epochs in range(1, 5):
+    for epochs in (1, 3):  # in the warm-up and after it
         again = make(kind, data, config)
         again.restore(checkpoints.load(f"trial-{epochs + 1}", Task(0, config, 5, "off")).snapshot)
         assert same(state(to_the_end(again)), state(whole))
@@ -195,7 +196,7 @@ def test_a_checkpoint_of_the_version_before_is_found_and_gone_on_with(data, chec
 def test_a_training_resumed_in_a_batch_is_as_alone_and_its_neighbours_do_not_notice(data):
     configs = [replace(CONFIG, lr=lr, early_stopping_patience=0) for lr in (1e-3, 3e-2, 3e-3)]
     expected = [state(to_the_end(make("batched", data, config, seed))) for seed, config in enumerate(configs)]
-    for epoch in range(1, CONFIG.epochs):
+    for epoch in (1, 4, CONFIG.epochs - 1):
         stopped = make("batched", data, configs[1], 1)
         for _ in range(epoch):
             stopped.train_epoch()
@@ -359,6 +360,27 @@ def saved(checkpoints, training, epochs, key="trial-1"):
     return given
 
 
+@pytest.fixture(scope="module")
+def three_epochs(data, tmp_path_factory):
+    """A folder with what a training has saved in its first three epochs, and what it would have gone on with."""
+    folder = tmp_path_factory.mktemp("three") / "kept"
+    return folder, saved(Checkpoints(Artifacts.parse(str(folder)), "a study"), make("batched", data), 3)
+
+
+@pytest.fixture
+def begun(three_epochs, checkpoints, tmp_path):
+    """The same of the test's own `checkpoints`."""
+    shutil.copytree(three_epochs[0], tmp_path / "kept", dirs_exist_ok=True)
+    return three_epochs[1]
+
+
+@pytest.fixture(scope="module")
+def after_an_epoch(data):
+    training = make("batched", data)
+    training.train_epoch()
+    return training
+
+
 def found(checkpoints, data, task, key="trial-1", kind="batched"):
     loaded = checkpoints.load(key, task)
     if loaded is None or loaded.snapshot is None:
@@ -380,8 +402,7 @@ def test_the_last_two_epochs_are_kept(data, checkpoints, tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_torn_file_is_noticed_and_the_one_before_it_used(data, checkpoints, tmp_path, seed):
-    expected = saved(checkpoints, make("batched", data), 3)
+def test_a_torn_file_is_noticed_and_the_one_before_it_used(data, checkpoints, begun, tmp_path, seed):
     chance, newest = random.Random(seed), running(tmp_path)[-1]
     content = bytearray(newest.read_bytes())
     if seed % 2:
@@ -390,12 +411,11 @@ def test_a_torn_file_is_noticed_and_the_one_before_it_used(data, checkpoints, tm
         content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
     newest.write_bytes(content)
     loaded, held = found(checkpoints, data, TASK)
-    assert same(held, expected[1])
+    assert same(held, begun[1])
     assert loaded.note.startswith("the checkpoint of epoch 3 cannot be used, ")
 
 
-def test_two_torn_files_let_the_training_begin_again_and_say_so(data, checkpoints, tmp_path):
-    saved(checkpoints, make("batched", data), 3)
+def test_two_torn_files_let_the_training_begin_again_and_say_so(data, checkpoints, begun, tmp_path):
     for path in running(tmp_path):
         path.write_bytes(path.read_bytes()[:-1])
     slots = BatchedSlots(data, CPU, 1, checkpoints)
@@ -408,8 +428,8 @@ def test_two_torn_files_let_the_training_begin_again_and_say_so(data, checkpoint
 
 
 @pytest.mark.parametrize("other", [replace(TASK, seed=6), replace(TASK, config=POSE)], ids=["seed", "config"])
-def test_a_checkpoint_of_another_training_is_none(data, checkpoints, other):
-    saved(checkpoints, make("batched", data), 2)
+def test_a_checkpoint_of_another_training_is_none(checkpoints, begun, other):
+    assert checkpoints.load("trial-1", TASK).snapshot is not None
     assert checkpoints.load("trial-1", other) is None
     assert checkpoints.load("trial-11", TASK) is None
     assert replace(checkpoints, study="A study").load("trial-1", TASK) is None
@@ -418,10 +438,10 @@ def test_a_checkpoint_of_another_training_is_none(data, checkpoints, other):
 def test_the_second_attempt_without_mixed_precision_is_what_is_gone_on_with(data, checkpoints):
     first, second = make("batched", data, MIXED, precision="bf16"), make("batched", data, MIXED)
     lower, full = (Task(1, MIXED, 5, precision, "trial-1") for precision in ("bf16", "off"))
-    begun = saved(checkpoints, first, 4)
+    expected = saved(checkpoints, first, 4)
     loaded, held = found(checkpoints, data, lower)
     assert loaded.precision == "bf16"
-    assert same(held, begun[3])
+    assert same(held, expected[3])
     assert checkpoints.load("trial-1", full) is None  # that of the first attempt is stale
     again = saved(checkpoints, second, 2)
     for task in (lower, full):
@@ -439,9 +459,9 @@ def test_whoever_comes_back_late_leaves_the_later_checkpoints_of_his_successor(d
 
 
 @pytest.mark.parametrize("study", ["CON", "../../etc/passwd", "a/b\\c:d", "名前", "x" * 300, "ends.", ""])
-def test_any_name_of_a_study_is_a_folder_of_its_own_on_every_system(data, checkpoints, tmp_path, study):
+def test_any_name_of_a_study_is_a_folder_of_its_own_on_every_system(checkpoints, after_an_epoch, tmp_path, study):
     one, other = replace(checkpoints, study=study), replace(checkpoints, study=study + " ")
-    saved(one, make("batched", data), 1)
+    assert one.save("trial-1", after_an_epoch) is None
     assert other.load("trial-1", TASK) is None
     assert one.load("trial-1", TASK).snapshot is not None
     (name,) = files(tmp_path)
@@ -450,9 +470,9 @@ def test_any_name_of_a_study_is_a_folder_of_its_own_on_every_system(data, checkp
     assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-./")
 
 
-def test_checkpoints_can_be_sent_to_another_process(data, checkpoints):
+def test_checkpoints_can_be_sent_to_another_process(checkpoints, after_an_epoch):
     sent = pickle.loads(pickle.dumps(checkpoints))
-    saved(sent, make("batched", data), 1)
+    assert sent.save("trial-1", after_an_epoch) is None
     assert checkpoints.load("trial-1", TASK).snapshot is not None
 
 
