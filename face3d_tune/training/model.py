@@ -32,7 +32,7 @@ class Dropout(nn.Module):
         return x * self.masks.draw(x.shape, self.p, like=x)
 
 
-class Linear(nn.Linear):
+class EmptyLinear(nn.Linear):
     """`nn.Linear` that draws no numbers when it is built: `Model._initialise` draws them, and only once."""
 
     def reset_parameters(self) -> None:
@@ -50,7 +50,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * d, d))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * d))
-        self.out_proj = Linear(d, d)
+        self.out_proj = EmptyLinear(d, d)
         self.dropout = Dropout(dropout)
 
     def forward(self, target: Tensor, memory: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.self_attn = Attention(d, heads, dropout)
         self.multihead_attn = Attention(d, heads, dropout)
-        self.linear1, self.linear2 = Linear(d, ff), Linear(ff, d)
+        self.linear1, self.linear2 = EmptyLinear(d, ff), EmptyLinear(ff, d)
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(d), nn.LayerNorm(d), nn.LayerNorm(d)
         self.dropout = Dropout(dropout)
 
@@ -110,8 +110,8 @@ class SpatialFusion(nn.Module):
 
     def __init__(self, d: int) -> None:
         super().__init__()
-        self.keypoint_encoder = nn.Sequential(Linear(10, 128), nn.ReLU(), Linear(128, d))
-        self.attention_generator = nn.Sequential(Linear(2 * d, d), nn.ReLU(), Linear(d, 1), nn.Sigmoid())
+        self.keypoint_encoder = nn.Sequential(EmptyLinear(10, 128), nn.ReLU(), EmptyLinear(128, d))
+        self.attention_generator = nn.Sequential(EmptyLinear(2 * d, d), nn.ReLU(), EmptyLinear(d, 1), nn.Sigmoid())
 
     def forward(self, x: Tensor, landmarks: Tensor) -> Tensor:
         """Mix `x` [B, d] and `landmarks` [B, 5, 3] to [B, d]."""
@@ -126,8 +126,8 @@ class PoseAttention(nn.Module):
 
     def __init__(self, d: int) -> None:
         super().__init__()
-        self.pose_to_key, self.pose_to_value = Linear(3, d), Linear(3, d)
-        self.feature_to_query = Linear(d, d)
+        self.pose_to_key, self.pose_to_value = EmptyLinear(3, d), EmptyLinear(3, d)
+        self.feature_to_query = EmptyLinear(d, d)
 
     def forward(self, x: Tensor, pose: Tensor) -> Tensor:
         """Attend from `x` [B, d] to `pose` [B, 3]; returns [B, d]."""
@@ -143,7 +143,7 @@ class AnglePositionalEncoding(nn.Module):
 
     def __init__(self, d: int) -> None:
         super().__init__()
-        self.angle_projection = Linear(3, d)
+        self.angle_projection = EmptyLinear(3, d)
         self.scale = nn.Parameter(torch.empty(1))
 
     def forward(self, x: Tensor, pose: Tensor) -> Tensor:
@@ -157,8 +157,8 @@ class AngleConditionedNorm(nn.Module):
 
     def __init__(self, d: int) -> None:
         super().__init__()
-        self.angle_to_scale = nn.Sequential(Linear(3, d), nn.ReLU(), Linear(d, d), nn.Sigmoid())
-        self.angle_to_shift = nn.Sequential(Linear(3, d), nn.ReLU(), Linear(d, d))
+        self.angle_to_scale = nn.Sequential(EmptyLinear(3, d), nn.ReLU(), EmptyLinear(d, d), nn.Sigmoid())
+        self.angle_to_shift = nn.Sequential(EmptyLinear(3, d), nn.ReLU(), EmptyLinear(d, d))
         self.layer_norm = nn.LayerNorm(d)
 
     def forward(self, x: Tensor, pose: Tensor) -> Tensor:
@@ -181,28 +181,28 @@ class Model(nn.Module):
         super().__init__()
         d = config.d_model
         with torch.device("meta" if generator is None else "cpu"):  # no random numbers: `_initialise` draws them
-            self.input_projection = Linear(feature_size, d)
+            self.input_projection = EmptyLinear(feature_size, d)
             if config.use_spatial_attention:
                 self.spatial_fusion = SpatialFusion(d)
             if config.use_pose_attention:
                 self.pose_attention = PoseAttention(d)
             if config.layout == "keypoint":
                 self.keypoint_encoder = nn.Sequential(
-                    Linear(15, 256), nn.BatchNorm1d(256), nn.ReLU(), Dropout(config.dropout), Linear(256, d)
+                    EmptyLinear(15, 256), nn.BatchNorm1d(256), nn.ReLU(), Dropout(config.dropout), EmptyLinear(256, d)
                 )
                 self.fusion_weights = nn.Parameter(torch.empty(3))
-            self.pose_encoder = nn.Sequential(Linear(3, 128), nn.ReLU(), Linear(128, d))
+            self.pose_encoder = nn.Sequential(EmptyLinear(3, 128), nn.ReLU(), EmptyLinear(128, d))
             self.angle_pe = AnglePositionalEncoding(d)
             self.angle_conditioned_norm = AngleConditionedNorm(d)
             self.dropout = Dropout(config.dropout)
-            self.angle_memory_projection = Linear(3, d)
+            self.angle_memory_projection = EmptyLinear(3, d)
             self.transformer_decoder = Decoder(
                 [
                     DecoderLayer(d, config.nhead, config.dim_feedforward, config.dropout)
                     for _ in range(config.num_layers)
                 ]
             )
-            self.output_projection = Linear(d, feature_size)
+            self.output_projection = EmptyLinear(d, feature_size)
         self.config = config
         if generator is not None:
             self._initialise(generator)
