@@ -9,7 +9,7 @@ import click
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import say
 from face3d_tune.cli.options import ONLY_STUDY, storage_option, study_name_option
-from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.attrs import TrialAttr
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -39,7 +39,7 @@ def watch(storage: str, study_name: str | None) -> None:
     from face3d_tune.study.objective import Objective
     from face3d_tune.study.other_programs import is_foreign, own_trials
     from face3d_tune.study.storage_cache import StorageCache
-    from face3d_tune.study.trials import best_trial, budget_of, find_study, folds_of
+    from face3d_tune.study.trials import best_trial, budget_of, effort_of, find_study, folds_of
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = Storage.parse(storage)
@@ -56,7 +56,7 @@ def watch(storage: str, study_name: str | None) -> None:
                         now = cache.look()
                         study = now.built
                         attrs = study.user_attrs
-                        effort = StudyAttr.effort.get(attrs, {})  # of the last `run`, which may begin meanwhile
+                        effort = effort_of(attrs)  # of the last `run`, which may begin meanwhile
                         trials = study.get_trials(deepcopy=False)
                     away = ""
                 except (StorageError, StudyError, KeyError) as error:  # the storage may come back

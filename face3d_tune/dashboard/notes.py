@@ -21,6 +21,7 @@ from face3d_tune.study.trials import (
     budget_of,
     config_of,
     count_causes,
+    effort_of,
     folds_of,
     in_words,
     kept_cosine,
@@ -40,7 +41,7 @@ _GOALS = {
 
 def study_note(found: Findings) -> str:
     """Write goal, data, budget, the best trial beside presets and no model, and what to do with it."""
-    settings, effort = StudyAttr.settings.of(found.attrs), StudyAttr.effort.get(found.attrs, {})
+    settings, effort = StudyAttr.settings.of(found.attrs), effort_of(found.attrs)
     states = ", ".join(f"{count} {state}" for state, count in found.states.items() if count) or "no trials yet"
     budget = budget_of(found.attrs)
     done = f"{found.finished} of {budget} finished trials" if budget else f"{found.finished} finished trials"

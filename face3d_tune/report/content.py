@@ -14,7 +14,7 @@ from face3d_tune.analysis.importance import Importance
 from face3d_tune.data.face_data import SAMPLE_NAME, recorded_selection
 from face3d_tune.data.provenance import SAMPLE_FOLDER, DataUse
 from face3d_tune.script.export import commands
-from face3d_tune.study.attrs import Attr, StudyAttr, TrialAttr
+from face3d_tune.study.attrs import Attr, Effort, StoredSettings, StudyAttr, TrialAttr
 from face3d_tune.study.builtin import STUDIES
 from face3d_tune.study.history import History
 from face3d_tune.study.objective import COSINE, Objective, ObjectiveName
@@ -23,6 +23,7 @@ from face3d_tune.study.trials import (
     budget_of,
     config_of,
     count_causes,
+    effort_of,
     folds_of,
     is_imported,
     kept_cosine,
@@ -125,8 +126,8 @@ class Content:
     not_in_commands: Sequence[str]
     repeat: Sequence[str]  # the command that searches again
     data: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    effort: Mapping[str, Any]
+    settings: StoredSettings
+    effort: Effort
     versions: Mapping[str, str]
     devices: Sequence[str]
     engines: Sequence[str]
@@ -143,7 +144,6 @@ def content(found: Findings, made: datetime) -> Content:
     pruned = [trial for trial in finished if trial.state == TrialState.PRUNED]
     every = max(1, -(-len(pruned) // _PRUNED_CURVES))
     exported = commands(repeatable_config(best), DataUse.of_study(StudyAttr.data.of(attrs))) if best else None
-    effort = StudyAttr.effort.get(attrs, {})
     return Content(
         version=VERSION,
         study=found.name,
@@ -190,7 +190,7 @@ def content(found: Findings, made: datetime) -> Content:
             "fingerprint": StudyAttr.data_fingerprint.of(attrs),
         },
         settings=StudyAttr.settings.of(attrs),
-        effort=effort,
+        effort=effort_of(attrs),
         versions=StudyAttr.versions.of(attrs),
         devices=_distinct(found.trials, TrialAttr.device),
         engines=_distinct(found.trials, TrialAttr.engine),
@@ -268,7 +268,7 @@ def _sample(data: Mapping[str, Any]) -> list[list[str]]:
 def _repeat(found: Findings) -> list[str]:
     """Return the command that repeats the search as another study, on the same data with the same settings."""
     settings, data = StudyAttr.settings.of(found.attrs), StudyAttr.data.of(found.attrs)
-    effort = StudyAttr.effort.get(found.attrs, {})
+    effort = effort_of(found.attrs)
     own = not (STUDIES / f"{settings['study_file']}.toml").exists()
     words = ["face3d-tune", "run", "--study", settings["study_file"] + (".toml" if own else "")]
     words += ["--study-name", f"{found.name}-again"]
@@ -283,6 +283,6 @@ def _repeat(found: Findings) -> list[str]:
     words += [] if data["max_yaw"] is None else ["--max-yaw", f"{data['max_yaw']:g}"]
     turn = recorded_selection(data)["turn_angle"]
     words += [] if turn == "first" else ["--turn-angle", turn]
-    words += [] if effort.get("target") is None else ["--target", f"{effort['target']:g}"]
+    words += [] if (target := effort.get("target")) is None else ["--target", f"{target:g}"]
     words += ["--target-epochs", str(effort["target_epochs"])] if "target_epochs" in effort else []
     return [*words, "--slots", "1"]

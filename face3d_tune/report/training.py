@@ -93,7 +93,7 @@ def reproduce(content: Content, say: Words) -> list[Block]:
         "layout": settings["layout"],
         "epochs": say.text("at_most", n=settings["epochs"]),
         "fixed": fixed,
-        "sampler": ", ".join(filter(None, map(content.effort.get, ("sampler", "pruner")))) or NOT_KNOWN,
+        "sampler": ", ".join(filter(None, (content.effort.get("sampler"), content.effort.get("pruner")))) or NOT_KNOWN,
         "seed": str(settings["seed"]),
         "best_seed": str(best.seed) if best and best.seed is not None else NOT_KNOWN,
         "device": f"{devices}; {', '.join(content.engines) or NOT_KNOWN}",

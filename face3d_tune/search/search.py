@@ -29,7 +29,7 @@ from face3d_tune.storage.artifacts import Artifacts, unique_name
 from face3d_tune.storage.optuna_internals import record_of
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
 from face3d_tune.storage.workers import DEFAULT_SILENCE, Heartbeat
-from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.attrs import Effort, StudyAttr, TrialAttr
 from face3d_tune.study.settings import Settings
 from face3d_tune.study.space import suggest
 from face3d_tune.study.study_file import BoundStudyFile
@@ -124,9 +124,10 @@ class Search:
 
     def _store_effort(self) -> None:
         """Store budget, target, sampler and pruner of this run; those of the next run may differ."""
-        names = {"sampler": self.file.sampler.name, "pruner": self.file.pruner.name}
-        stable = {"target_epochs": self.setup.target_epochs} if self.setup.target_epochs > 1 else {}
-        effort = {"trials": self.queue.budget, "target": self.setup.target, **stable, **names}
+        effort: Effort = {"trials": self.queue.budget, "target": self.setup.target}
+        if self.setup.target_epochs > 1:
+            effort["target_epochs"] = self.setup.target_epochs
+        effort |= {"sampler": self.file.sampler.name, "pruner": self.file.pruner.name}
         if StudyAttr.effort.get(self.study.user_attrs) != effort:
             self.study.set_user_attr(StudyAttr.effort.key, effort)
 

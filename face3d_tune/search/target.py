@@ -5,13 +5,12 @@ enough epochs in a row that do. With one epoch in a row, this is the trial's val
 epoch does not count. With several folds only their mean counts.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from optuna.trial import FrozenTrial
 
 from face3d_tune.errors import ConfigError
-from face3d_tune.study.attrs import TrialAttr
+from face3d_tune.study.attrs import Effort, TrialAttr
 from face3d_tune.study.history import History
 from face3d_tune.study.objective import COSINE, Objective
 from face3d_tune.study.trials import is_complete
@@ -53,7 +52,7 @@ def reached(trial: FrozenTrial, target: float, epochs: int, objective: Objective
     return is_reached(curve, trial.value, TrialAttr.best_epoch.get(attrs, 1), target, epochs)
 
 
-def reached_by_any(trials: Iterable[FrozenTrial], effort: Mapping[str, Any], objective: Objective = COSINE) -> bool:
+def reached_by_any(trials: Iterable[FrozenTrial], effort: Effort, objective: Objective = COSINE) -> bool:
     """Tell whether a trial has reached the target of its study's last run; false without a target."""
     target, epochs = effort.get("target"), effort.get("target_epochs", 1)
     return target is not None and any(reached(trial, target, epochs, objective) for trial in trials)

@@ -5,7 +5,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Literal, NotRequired, TypedDict, TypeVar, overload
+
+from face3d_tune.config import Layout
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -37,15 +39,38 @@ class Attr(Generic[T]):
         return self.key in attrs
 
 
+class StoredSettings(TypedDict):
+    """The attribute `settings`: what all trials of a study share. An older study lacks the optional ones."""
+
+    study_file: str  # its name
+    layout: Layout
+    epochs: int  # of a trial, at most
+    folds: NotRequired[int]  # 1 if missing
+    objective: NotRequired[Literal["cosine", "identity"]]  # the cosine if missing
+    seed: int
+    fixed: Mapping[str, Any]  # parameters that are not searched
+    space: Mapping[str, Any]  # Optuna's distribution of each searched parameter, as JSON
+
+
+class Effort(TypedDict, total=False):
+    """The attribute `effort`: how the last run searches, which the next one may change."""
+
+    trials: int  # finished trials, in all
+    target: float | None  # value that ends the search
+    target_epochs: int  # in a row that must reach it; 1 if missing
+    sampler: str  # its name, as the next one
+    pruner: str
+
+
 class StudyAttr:
     """The user attributes of a study."""
 
     id = Attr[str]("id")  # tells a study from another of the same name
     data = Attr[Mapping[str, Any]]("data")  # where the data came from, and which pairs were chosen
     data_fingerprint = Attr[str]("data_fingerprint")
-    settings = Attr[Mapping[str, Any]]("settings")  # what all trials share
+    settings = Attr[StoredSettings]("settings")
     versions = Attr[Mapping[str, str]]("versions")  # of the programs that made the study
-    effort = Attr[Mapping[str, Any]]("effort")  # budget, target, sampler and pruner of the last run
+    effort = Attr[Effort]("effort")
     preset_aliases = Attr[Mapping[str, str]]("preset_aliases")  # presets that equal another, and which
     follows = Attr[Mapping[str, Any]]("from")  # the warm start
     no_model_cosine = Attr[float]("no_model_cosine")  # on the validation people, as the next ten

@@ -27,7 +27,8 @@ class Objective:
     @classmethod
     def of_study(cls, study_attrs: Mapping[str, Any]) -> "Objective":
         """Return the objective of a study; an older study, which does not say, has the cosine."""
-        return cls(StudyAttr.settings.get(study_attrs, {}).get("objective", COSINE.name))
+        settings = StudyAttr.settings.get(study_attrs)
+        return cls(settings.get("objective", COSINE.name)) if settings else COSINE
 
     @property
     def metric(self) -> str:

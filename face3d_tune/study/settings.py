@@ -16,7 +16,7 @@ from face3d_tune.config import Layout
 from face3d_tune.data.face_data import FaceData, mean_by_yaw, recorded_selection
 from face3d_tune.data.pairs import PARTS
 from face3d_tune.errors import StudyError
-from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.attrs import StoredSettings, StudyAttr
 from face3d_tune.study.objective import COSINE, Objective
 from face3d_tune.study.study_file import StudyFile
 from face3d_tune.study.summary import mean_by_band, mean_of_records
@@ -44,6 +44,16 @@ def study_attrs(data: FaceData, file: StudyFile, settings: Settings) -> dict[str
     The no-model baseline is measured like a trial: the mean over folds of their validation people.
     """
     folds = data.folds(settings.folds)
+    stored: StoredSettings = {
+        "study_file": file.name,
+        "layout": settings.layout,
+        "epochs": settings.epochs,
+        "folds": settings.folds,
+        "objective": settings.objective.name,
+        "seed": DEFAULT_SEED if settings.seed is None else settings.seed,
+        "fixed": dict(file.fixed),
+        "space": {name: json.loads(distribution_to_json(row)) for name, row in file.space.items()},
+    }
     return {
         StudyAttr.data_fingerprint.key: data.fingerprint(),
         StudyAttr.data.key: {
@@ -65,16 +75,7 @@ def study_attrs(data: FaceData, file: StudyFile, settings: Settings) -> dict[str
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        StudyAttr.settings.key: {
-            "study_file": file.name,
-            "layout": settings.layout,
-            "epochs": settings.epochs,
-            "folds": settings.folds,
-            "objective": settings.objective.name,
-            "seed": DEFAULT_SEED if settings.seed is None else settings.seed,
-            "fixed": dict(file.fixed),
-            "space": {name: json.loads(distribution_to_json(row)) for name, row in file.space.items()},
-        },
+        StudyAttr.settings.key: stored,
     }
 
 

@@ -18,7 +18,7 @@ from face3d_tune.errors import StudyError, StudyGoneError
 from face3d_tune.storage.database import Storage
 from face3d_tune.storage.optuna_internals import storage_of, study_id
 from face3d_tune.storage.study_names import existing_name, listed_names, study_names
-from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.attrs import Effort, StudyAttr, TrialAttr
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import count_foreign, ended_from_outside, is_foreign, is_own_study, own_trials
 
@@ -161,15 +161,20 @@ def kept_value(trial: FrozenTrial, study_attrs: Mapping[str, Any]) -> float | No
     return Objective.of_study(study_attrs).of_trial(trial.user_attrs)
 
 
+def effort_of(study_attrs: Mapping[str, Any]) -> Effort:
+    """Return budget, target, sampler and pruner of a study's last run; empty if no run is recorded."""
+    return StudyAttr.effort.get(study_attrs) or {}
+
+
 def budget_of(study_attrs: Mapping[str, Any]) -> int | None:
     """Return the budget of a study's last run: its total number of finished trials; None if that is not recorded."""
-    return StudyAttr.effort.get(study_attrs, {}).get("trials")
+    return effort_of(study_attrs).get("trials")
 
 
 def folds_of(study_attrs: Mapping[str, Any]) -> int:
     """Return the number of folds over which the values of a study's trials are means; 1: the ordinary split."""
-    folds: int = StudyAttr.settings.get(study_attrs, {}).get("folds", 1)  # an older study does not say
-    return folds
+    settings = StudyAttr.settings.get(study_attrs)
+    return settings.get("folds", 1) if settings else 1
 
 
 def pick_trial(study: optuna.Study, number: int | None) -> FrozenTrial:

@@ -23,6 +23,7 @@ from face3d_tune.script import import_runs
 from face3d_tune.search.retention import Retention
 from face3d_tune.search.target import check, reached
 from face3d_tune.search.trial_run import Setup
+from face3d_tune.study.attrs import StoredSettings
 from face3d_tune.study.history import History
 from face3d_tune.study.objective import COSINE, IDENTITY, OBJECTIVES, Objective
 from face3d_tune.study.settings import Settings, check_same, study_attrs
@@ -145,6 +146,11 @@ def made(data, tmp_path):
         return held
 
     return attrs
+
+
+def test_the_stored_settings_have_the_keys_of_their_type(made):
+    assert made(COSINE)["settings"].keys() == StoredSettings.__required_keys__ | StoredSettings.__optional_keys__
+    assert StoredSettings.__optional_keys__ == {"folds", "objective"}  # which version 0.1.0 did not store
 
 
 def test_a_study_is_not_continued_under_another_objective(made):
