@@ -1,11 +1,13 @@
 """Whole searches on small data: what is tried, stored, refused, and what an interruption leaves behind."""
 
 import math
+import shutil
 import sqlite3
 import sys
 import time
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -17,6 +19,7 @@ from fake_data import write_data
 from optuna.trial import TrialState
 from searches import CPU, DISTINCT, SAMPLED_ONLY, Scripted, Watch, file_of, search_in, states
 from sqlalchemy import text
+from trained import trained
 
 import face3d_tune
 from face3d_tune.cli.main import main
@@ -35,7 +38,9 @@ from face3d_tune.training import kernel_ridge, losses, ridge
 from face3d_tune.training.plain import Trainer
 from face3d_tune.training.recognition import Gallery
 
-TRIALS = 7  # of the searches that are interrupted: four presets, one random trial, two of the sampler
+WHOLE = 6  # trials of a search that is only read: four presets, one random trial, one of the sampler
+TRIALS = 4  # of the searches that are interrupted: two presets, one random trial, one of the sampler
+SHORT = QUICK_STUDY.replace(', "aggressive", "conservative", "quickstart"', "").replace("trials = 5", "trials = 3")
 
 # For many trials of which only how they end is asked.
 RANDOM = """
@@ -74,16 +79,21 @@ def module_quick(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def sqlite_run(tmp_path_factory, module_quick, data):
-    url = f"sqlite:///{(tmp_path_factory.mktemp('sqlite') / 'studies.db').as_posix()}"
-    with Storage.parse(url).opened(create=True) as opened:
+def short(tmp_path_factory):
+    """A study of two presets: the storage takes longer over each that is queued than over an epoch."""
+    return file_of(tmp_path_factory.mktemp("short"), SHORT)
+
+
+@pytest.fixture(scope="module")
+def sqlite_run(tmp_path_factory, module_quick, data, sqlite_without_studies):
+    file = shutil.copy(sqlite_without_studies, tmp_path_factory.mktemp("finished"))
+    with Storage.parse(f"sqlite:///{Path(file).as_posix()}").opened() as opened:
         yield watched_run(opened, module_quick, data)
 
 
 @pytest.fixture(scope="module")
-def postgres_run(postgres_server, module_quick, data):
-    postgres_server.psql("create database finished;")
-    with Storage.parse(postgres_server.get_uri("finished")).opened(create=True) as opened:
+def postgres_run(postgres_server, module_quick, data, postgres_without_studies):
+    with Storage.parse(postgres_server.new_database(like=postgres_without_studies)).opened() as opened:
         yield watched_run(opened, module_quick, data)
 
 
@@ -99,14 +109,18 @@ def finished(finished_run):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(sqlite_run):
+def undisturbed(tmp_path_factory, short, data, sqlite_without_studies):
     """What a search finds that nothing interrupts."""
-    return found(sqlite_run[0])
+    file = shutil.copy(sqlite_without_studies, tmp_path_factory.mktemp("undisturbed"))
+    with Storage.parse(f"sqlite:///{Path(file).as_posix()}").opened() as opened:
+        study = searched(opened, short, data, TRIALS).study
+        assert states(study) == ["COMPLETE"] * TRIALS
+        return found(study)
 
 
 def watched_run(storage, file, data):
     watch = Watch()
-    return searched(storage, file, data, TRIALS, watch).study, watch
+    return searched(storage, file, data, WHOLE, watch).study, watch
 
 
 def searched(storage, file, data, trials, watch=None, **settings):
@@ -140,13 +154,13 @@ def unchanged(study):
 
 def test_presets_come_first_in_order_and_marked_and_then_the_sampler(finished_run):
     study, watch = finished_run
-    assert [trial.user_attrs["preset"] for trial in study.trials] == [*DISTINCT, None, None, None]
+    assert [trial.user_attrs["preset"] for trial in study.trials] == [*DISTINCT, None, None]
     assert [(number, preset) for number, preset, _ in watch.started] == [
         *enumerate(DISTINCT),
-        *((number, None) for number in (4, 5, 6)),
+        *((number, None) for number in (4, 5)),
     ]
-    assert states(study) == ["COMPLETE"] * TRIALS
-    assert [trial.number for trial in watch.ended] == list(range(TRIALS))
+    assert states(study) == ["COMPLETE"] * WHOLE
+    assert [trial.number for trial in watch.ended] == list(range(WHOLE))
 
 
 def test_a_preset_that_equals_another_is_not_trained_twice_but_has_its_row(finished):
@@ -188,29 +202,27 @@ def test_parameters_and_overrides_rebuild_every_config(finished, quick):
         assert rebuilt.to_dict() == trial.user_attrs["config"]
 
 
-def test_without_mixed_precision_as_a_setting_of_the_run_no_preset_has_it(sqlite, quick, data):
-    study = searched(sqlite, quick, data, 2, use_amp=False).study
+def test_without_mixed_precision_as_a_setting_of_the_run_no_preset_has_it(sqlite, short, data):
+    study = searched(sqlite, short, data, 2, use_amp=False, epochs=1).study
     assert [trial.user_attrs["config"]["use_mixed_precision"] for trial in study.trials[:2]] == [False, False]
 
 
 def test_the_pose_layout_searches_without_the_landmark_gate(sqlite, tmp_path, data):
-    text = QUICK_STUDY.replace(
-        "use_pose_attention = [", "use_spatial_attention = [false, true]\nuse_pose_attention = ["
-    )
-    study = searched(sqlite, file_of(tmp_path, text), data, 5, layout="pose", epochs=1).study
+    text = SHORT.replace("use_pose_attention = [", "use_spatial_attention = [false, true]\nuse_pose_attention = [")
+    study = searched(sqlite, file_of(tmp_path, text), data, 3, layout="pose", epochs=1).study
     assert all("use_spatial_attention" not in trial.params for trial in study.trials)
-    assert [trial.user_attrs["config"]["layout"] for trial in study.trials[:5]] == ["pose"] * 5
+    assert [trial.user_attrs["config"]["layout"] for trial in study.trials] == ["pose"] * 3
 
 
 def test_one_seed_is_one_search_and_another_seed_another(sqlite, tmp_path, data):
     file = file_of(tmp_path, SAMPLED_ONLY)
     results = []
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        search = searched(sqlite, file, data, 3, name=name, seed=seed, epochs=1)
+    for name, seed, trials in (("a", 1, 3), ("b", 1, 3), ("c", 2, 1)):
+        search = searched(sqlite, file, data, trials, name=name, seed=seed, epochs=1)
         assert search.seed == seed
         results.append([(trial.params, trial.value) for trial in search.study.trials])
     assert results[0] == results[1]
-    assert all(first != other for first, other in zip(results[0], results[2], strict=True))
+    assert results[0][0] != results[2][0]
     assert len({str(params) for params, _ in results[0]}) == 3  # no suggestion is repeated
 
 
@@ -246,7 +258,7 @@ def test_a_study_knows_its_metric_data_versions_and_what_no_model_reaches(finish
         "seed": 42,
         "fixed": quick.fixed,
     }
-    assert attrs["effort"] == {"trials": TRIALS, "target": None, "sampler": "tpe", "pruner": "none"}
+    assert attrs["effort"] == {"trials": WHOLE, "target": None, "sampler": "tpe", "pruner": "none"}
 
 
 def test_every_trial_keeps_what_is_promised_about_it(finished):
@@ -275,7 +287,7 @@ def test_every_trial_keeps_what_is_promised_about_it(finished):
         assert isinstance(attrs["seed"], int)
         assert attrs["seconds"] > 0
         assert attrs["device"] == f"cpu ({torch.get_num_threads()} threads)"
-    assert len({trial.user_attrs["seed"] for trial in finished.trials}) == TRIALS
+    assert len({trial.user_attrs["seed"] for trial in finished.trials}) == WHOLE
 
 
 def test_the_reported_curve_is_every_epochs_cosine_and_the_value_that_of_the_kept_checkpoint(finished_run):
@@ -306,9 +318,7 @@ def test_the_value_of_a_trial_that_got_worse_again_is_what_it_had_when_it_was_be
 def test_training_a_stored_config_with_its_seed_gives_the_same_value_bit_for_bit(finished, data):
     for trial in finished.trials:
         config, seed = TrialConfig(**trial.user_attrs["config"]), trial.user_attrs["seed"]
-        trainer = Trainer(config, data, seed=seed, device=CPU)
-        while trainer.stop_reason is None:
-            trainer.train_epoch()
+        trainer = trained(data, config, seed)  # once for both storages
         assert trainer.best.val_cosine == trial.value
         assert {result.epoch: result.val_cosine for result in trainer.history} == trial.intermediate_values
     other = Trainer(config, data, seed=seed + 1, device=CPU)
@@ -318,17 +328,17 @@ def test_training_a_stored_config_with_its_seed_gives_the_same_value_bit_for_bit
 # How much is tried
 
 
-def test_trials_is_how_many_finished_trials_the_study_holds_in_the_end(sqlite, quick, data, undisturbed):
-    assert searched(sqlite, quick, data, 5).finished() == 5
-    continued = searched(sqlite, quick, data, TRIALS)
+def test_trials_is_how_many_finished_trials_the_study_holds_in_the_end(sqlite, short, data, undisturbed):
+    assert searched(sqlite, short, data, 3).finished() == 3
+    continued = searched(sqlite, short, data, TRIALS)
     assert (continued.finished(), len(continued.study.trials)) == (TRIALS, TRIALS)
     assert found(continued.study) == undisturbed  # in two pieces or in one
-    for fewer in (TRIALS, 3):
-        assert len(searched(sqlite, quick, data, fewer).study.trials) == TRIALS
+    for fewer in (TRIALS, 2):
+        assert len(searched(sqlite, short, data, fewer).study.trials) == TRIALS
 
 
-def test_a_search_ends_when_a_trial_reaches_the_target(sqlite, quick, data):
-    search = searched(sqlite, quick, data, 6, target=-1.0)
+def test_a_search_ends_when_a_trial_reaches_the_target(sqlite, short, data):
+    search = searched(sqlite, short, data, 6, target=-1.0)
     assert search.target_reached()
     (trial, *waiting) = search.study.trials
     assert (trial.state, trial.user_attrs["stop_reason"], trial.user_attrs["epochs_run"]) == (
@@ -341,12 +351,12 @@ def test_a_search_ends_when_a_trial_reaches_the_target(sqlite, quick, data):
     assert search.finished() == 1
 
 
-def test_a_target_that_must_hold_is_asked_of_stored_trials_too(sqlite, quick, data):
-    study = searched(sqlite, quick, data, 1, epochs=3).study
+def test_a_target_that_must_hold_is_asked_of_stored_trials_too(sqlite, short, data):
+    study = searched(sqlite, short, data, 1, epochs=3).study
     lowest = min(study.trials[0].intermediate_values.values())
 
     def continued(target, epochs):
-        return search_in(sqlite, quick, data, epochs=3, target=target, target_epochs=epochs)
+        return search_in(sqlite, short, data, epochs=3, target=target, target_epochs=epochs)
 
     assert continued(lowest - 1e-4, 3).target_reached()
     assert not continued(lowest + 1e-4, 3).target_reached()  # one of its three epochs is below
@@ -357,8 +367,8 @@ def test_a_target_that_must_hold_is_asked_of_stored_trials_too(sqlite, quick, da
     assert again.study.user_attrs["effort"]["target_epochs"] == 3
 
 
-def test_a_trial_that_reached_a_target_that_must_hold_is_repeated_with_the_epochs_it_ran(sqlite, quick, data):
-    search = searched(sqlite, quick, data, 6, epochs=9, target=-1.0, target_epochs=3)
+def test_a_trial_that_reached_a_target_that_must_hold_is_repeated_with_the_epochs_it_ran(sqlite, short, data):
+    search = searched(sqlite, short, data, 6, epochs=9, target=-1.0, target_epochs=3)
     trial = search.study.trials[0]
     assert (trial.user_attrs["stop_reason"], trial.user_attrs["epochs_run"]) == ("target", 3)
     assert repeatable_config(trial).epochs == 3
@@ -369,27 +379,27 @@ def test_a_trial_that_reached_a_target_that_must_hold_is_repeated_with_the_epoch
     assert search.finished() == 1
 
 
-def test_a_target_that_nothing_reaches_changes_nothing(sqlite, quick, data, undisturbed):
-    search = searched(sqlite, quick, data, 2, target=1.0)
+def test_a_target_that_nothing_reaches_changes_nothing(sqlite, short, data, undisturbed):
+    search = searched(sqlite, short, data, 2, target=1.0)
     assert not search.target_reached()
     assert search.finished() == 2
     assert set(found(search.study)) <= set(undisturbed)
 
 
-def test_after_the_deadline_no_trial_starts(sqlite, quick, data):
-    search = search_in(sqlite, quick, data)
+def test_after_the_deadline_no_trial_starts(sqlite, short, data):
+    search = search_in(sqlite, short, data)
     search.enqueue_presets()
     search.run(6, Watch(), deadline=time.monotonic() - 1)
-    assert states(search.study) == ["WAITING"] * 4
+    assert states(search.study) == ["WAITING"] * 2
 
 
-def test_a_trial_that_runs_at_the_deadline_is_finished(sqlite, quick, data):
+def test_a_trial_that_runs_at_the_deadline_is_finished(sqlite, short, data):
     watch = Watch()
-    search = search_in(sqlite, quick, data)
+    search = search_in(sqlite, short, data)
     search.enqueue_presets()
     watch.trial_started = lambda *_: time.sleep(0.5)
     search.run(6, watch, deadline=time.monotonic() + 0.4)
-    assert states(search.study) == ["COMPLETE", "WAITING", "WAITING", "WAITING"]
+    assert states(search.study) == ["COMPLETE", "WAITING"]
 
 
 def test_a_pruned_trial_counts_as_finished_and_says_so(storage, tmp_path, data):
@@ -418,8 +428,8 @@ def broken_losses(monkeypatch):
         yield
 
 
-def test_a_trial_without_a_finite_loss_fails_with_that_reason_and_does_not_count(sqlite, quick, data, monkeypatch):
-    search = search_in(sqlite, quick, data)
+def test_a_trial_without_a_finite_loss_fails_with_that_reason_and_does_not_count(sqlite, short, data, monkeypatch):
+    search = search_in(sqlite, short, data)
     search.enqueue_presets()
     watch = Watch()
     began, combine = [], losses.combine
@@ -430,13 +440,13 @@ def test_a_trial_without_a_finite_loss_fails_with_that_reason_and_does_not_count
 
     with monkeypatch.context() as patch:
         patch.setattr(losses, "combine", broken_for_the_first)
-        search.run(2, watch)
-    failed, *finished = search.study.trials[:3]
+        search.run(1, watch)
+    failed, finished = search.study.trials
     assert (failed.state, failed.user_attrs["stop_reason"]) == (TrialState.FAIL, "non_finite")
     assert "is nan" in failed.user_attrs["error"]
     assert failed.user_attrs["preset"] == "baseline"
-    assert [trial.state for trial in finished] == [TrialState.COMPLETE] * 2
-    assert [trial.number for trial in watch.ended] == [0, 1, 2]
+    assert finished.state == TrialState.COMPLETE
+    assert [trial.number for trial in watch.ended] == [0, 1]
 
 
 def test_five_failures_in_a_row_end_the_search_and_keep_what_there_is(sqlite, tmp_path, data, monkeypatch):
@@ -651,9 +661,9 @@ def test_what_does_not_change_a_trials_value_may_change_between_two_runs(sqlite,
     assert [trial.user_attrs["preset"] for trial in study.trials if "preset" in trial.user_attrs] == [*DISTINCT, "mine"]
 
 
-def test_several_studies_share_a_storage(sqlite, quick, data):
-    first = searched(sqlite, quick, data, 1, name="first")
-    second = searched(sqlite, quick, data, 2, name="second")
+def test_several_studies_share_a_storage(sqlite, short, data):
+    first = searched(sqlite, short, data, 1, name="first")
+    second = searched(sqlite, short, data, 2, name="second")
     assert (first.finished(), second.finished()) == (1, 2)
 
 
@@ -675,12 +685,12 @@ def test_a_file_that_does_not_fit_is_refused_before_anything_is_stored(sqlite, t
 # Interruptions
 
 
-@pytest.mark.parametrize("interrupt", [(1, 1), (5, 2)])
+@pytest.mark.parametrize("interrupt", [(1, 1), (3, 2)])
 def test_an_interrupted_trial_goes_back_to_the_queue_and_the_search_ends_as_if_nothing_had_been(
-    sqlite, quick, data, undisturbed, interrupt
+    sqlite, short, data, undisturbed, interrupt
 ):
     number, epoch = interrupt
-    search = search_in(sqlite, quick, data)
+    search = search_in(sqlite, short, data)
     search.enqueue_presets()
     with pytest.raises(KeyboardInterrupt):
         search.run(TRIALS, Watch(interrupt))
@@ -694,32 +704,32 @@ def test_an_interrupted_trial_goes_back_to_the_queue_and_the_search_ends_as_if_n
     assert successor.user_attrs.get("preset") == interrupted.user_attrs["preset"]
     assert successor.system_attrs["fixed_params"] == interrupted.params
 
-    continued = searched(sqlite, quick, data, TRIALS)
+    continued = searched(sqlite, short, data, TRIALS)
     assert found(continued.study) == undisturbed
     assert states(continued.study).count("COMPLETE") == TRIALS
     assert {row.trial.state for row in preset_rows(continued.study)} == {TrialState.COMPLETE}
 
 
-def test_a_search_interrupted_again_and_again_still_ends_as_if_nothing_had_been(sqlite, quick, data, undisturbed):
+def test_a_search_interrupted_again_and_again_still_ends_as_if_nothing_had_been(sqlite, short, data, undisturbed):
     interrupted = 0
     for number in range(TRIALS + 2):
         try:
-            searched(sqlite, quick, data, TRIALS, Watch((number, 1)))
+            searched(sqlite, short, data, TRIALS, Watch((number, 1)))
         except KeyboardInterrupt:
             interrupted += 1
-    study = searched(sqlite, quick, data, TRIALS).study
+    study = searched(sqlite, short, data, TRIALS).study
     assert interrupted > TRIALS
     assert found(study) == undisturbed
     assert set(states(study)) == {"COMPLETE", "FAIL"}
 
 
-def test_an_interrupt_while_parameters_are_chosen_changes_nothing_either(sqlite, quick, data, undisturbed, monkeypatch):
-    for number, asked in ((2, 3), (5, 3)):  # a preset and a sampled trial, with three of their parameters chosen
+def test_an_interrupt_while_parameters_are_chosen_changes_nothing_either(sqlite, short, data, undisturbed, monkeypatch):
+    for number, asked in ((1, 3), (4, 3)):  # a preset and a sampled trial, with three of their parameters chosen
         with monkeypatch.context() as patch:
             patch.setattr(search_module, "suggest", interrupted_suggest(number, asked))
             with pytest.raises(KeyboardInterrupt):
-                searched(sqlite, quick, data, TRIALS)
-    study = searched(sqlite, quick, data, TRIALS).study
+                searched(sqlite, short, data, TRIALS)
+    study = searched(sqlite, short, data, TRIALS).study
     assert found(study) == undisturbed
     assert "RUNNING" not in states(study)
 
@@ -737,25 +747,25 @@ def interrupted_suggest(number, asked):
     return suggest_or_interrupt
 
 
-def test_an_error_of_the_program_puts_the_trial_back_and_is_not_hidden(sqlite, quick, data, undisturbed):
+def test_an_error_of_the_program_puts_the_trial_back_and_is_not_hidden(sqlite, short, data, undisturbed):
     with pytest.raises(ValueError, match="no space left"):
-        searched(sqlite, quick, data, TRIALS, Watch((1, 1), ValueError("no space left")))
-    study = search_in(sqlite, quick, data).study
+        searched(sqlite, short, data, TRIALS, Watch((1, 1), ValueError("no space left")))
+    study = search_in(sqlite, short, data).study
     assert study.trials[1].user_attrs["error"] == "ValueError: no space left"
     assert "RUNNING" not in states(study)
-    continued = searched(sqlite, quick, data, len(DISTINCT))
-    assert continued.finished() == len(DISTINCT)
+    continued = searched(sqlite, short, data, 2)
+    assert continued.finished() == 2
     assert set(found(continued.study)) <= set(undisturbed)
 
 
-def test_trials_whose_process_died_are_taken_back(sqlite, quick, data, undisturbed):
-    dead = search_in(sqlite, quick, data)
+def test_trials_whose_process_died_are_taken_back(sqlite, short, data, undisturbed):
+    dead = search_in(sqlite, short, data)
     dead.enqueue_presets()
     dead.study.ask()  # a preset, dead before it chose anything
-    search = search_in(sqlite, quick, data)
+    search = search_in(sqlite, short, data)
     assert search.requeue_abandoned() == 1
     assert search.requeue_abandoned() == 0
-    search.run(5, Watch())
+    search.run(3, Watch())
     dead.study.ask()  # a sampled one, dead before it chose anything: there is nothing to put back
     assert search.requeue_abandoned() == 1
     search.run(TRIALS, Watch())
@@ -765,7 +775,7 @@ def test_trials_whose_process_died_are_taken_back(sqlite, quick, data, undisturb
 
 
 def test_a_crash_between_the_two_steps_of_putting_back_does_not_double_the_trial(
-    sqlite, quick, data, undisturbed, monkeypatch
+    sqlite, short, data, undisturbed, monkeypatch
 ):
     with monkeypatch.context() as patch:
         storage = optuna.storages._CachedStorage
@@ -776,12 +786,12 @@ def test_a_crash_between_the_two_steps_of_putting_back_does_not_double_the_trial
 
         patch.setattr(storage, "set_trial_state_values", killed_as_it_fails)
         with pytest.raises(SystemExit):
-            searched(sqlite, quick, data, len(DISTINCT), Watch((0, 1)))
-    search = search_in(sqlite, quick, data)
+            searched(sqlite, short, data, 2, Watch((0, 1)))
+    search = search_in(sqlite, short, data)
     assert states(search.study)[0] == "RUNNING"
     assert search.requeue_abandoned() == 1
-    search.run(len(DISTINCT), Watch())
-    assert search.finished() == len(DISTINCT)
+    search.run(2, Watch())
+    assert search.finished() == 2
     assert set(found(search.study)) <= set(undisturbed)
     assert len([trial for trial in search.study.trials if "retry_of" in trial.user_attrs]) == 1
 
