@@ -14,6 +14,8 @@ stopping or a pruner would have cut off is cut off in the replay. Parts:
     folds     folds 2 and 3 of the same, with the seed of fold 1
     best, explore-best
               what a surrogate of the records so far holds for the best of the space, in rounds of six
+    identity  of studies/identity.toml: the presets, known good settings with every input, Sobol and random points, and
+              second seeds of some of them; mixed, so that the first 20 or 60 will do
 
 Points, seeds and ids follow from this file alone; those of `repeats` and whatever follows it from the records made
 before them too. One that diverged stays in, with what it said.
@@ -28,7 +30,8 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +40,27 @@ import torch
 from torch.quasirandom import SobolEngine
 
 from benchmarks.common import data_of, machine, options, table
+from benchmarks.identity_term import ATTENTION, SETTINGS
 from benchmarks.packed import EPOCHS, PACKED, Curves, at, pack, read, unpacked
 from benchmarks.surrogate import Surrogate
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import NonFiniteError
 from face3d_tune.executor.plan import cores
 from face3d_tune.study import study_file
+from face3d_tune.study.objective import IDENTITY
 from face3d_tune.training.batched.batch import alone
 
-PARTS = ("presets", "default", "explore", "repeats", "folds", "best", "explore-best")
+PARTS = ("presets", "default", "explore", "repeats", "folds", "best", "explore-best", "identity")
 RECORDS = Path("build/curves")  # one JSON object a line, in any number of files
 _POINTS = 256  # of each kind
-_FIRST_SEED = {"default": 1000, "explore": 3000, "best": 5000, "explore-best": 7000}
-_STREAM = {"default": 1, "explore": 2}  # of Sobol's scrambling and of the random points
+_FIRST_SEED = {"default": 1000, "explore": 3000, "best": 5000, "explore-best": 7000, "identity": 9000}
+_STREAM = {"default": 1, "explore": 2, "identity": 3}  # of Sobol's scrambling and of the random points
 _CHOSEN_FROM = 32  # so many Sobol and as many random points of a space
 _BEST, _SPREAD, _SEEDS = 4, 4, 2
 _WITHOUT = {"early_stopping_patience": 0, "use_mixed_precision": False}
 _ROUND = 6  # points of the part `best`
+_WEIGHTS = (0.1, 0.0, 0.3)  # of the identity term, with the known good settings
+_BETWEEN = 2  # Sobol and random points of the part `identity` between two others
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,8 @@ def points(part: str, records: Sequence[Mapping[str, Any]]) -> list[Point]:
             return _favourites(part, "default", records)
         case "explore-best":
             return _favourites(part, "explore", records)
+        case "identity":
+            return list(_identity())
     raise SystemExit(f"no part named {part}")
 
 
@@ -112,13 +121,32 @@ def _space_filling(study: str) -> Iterator[Point]:
             yield Point(f"{prefix}{kind}-{i}", study, params, {}, _FIRST_SEED[study] + i)
 
 
+def _identity() -> Iterator[Point]:
+    """Points of the study `identity`, mixed: every third one is a preset, a known one or a second seed."""
+    file, filling = study_file.read("identity"), _space_filling("identity")
+    seed = _FIRST_SEED["identity"] + 2 * _POINTS
+    presets = [
+        Point(f"identity-preset-{s.name}-0", "identity", s.params, s.overrides, 0)
+        for s in file.initial_trials()
+        if s.name != "quickstart"
+    ]
+    good = {name: value for name, value in (SETTINGS | ATTENTION).items() if name in file.space}
+    known = [
+        Point(f"identity-known-{n}", "identity", {**good, "inputs": inputs, "identity_weight": weight}, {}, seed + n)
+        for n, (weight, inputs) in enumerate(product(_WEIGHTS, file.space["inputs"].choices))
+    ]
+    again = [replace(p, id=f"{p.id}/seed1", seed=100_000 + p.seed) for p in (*known[:3], *presets[:1], *known[3:6])]
+    for other in (*known[:3], *presets, *again[:4], *known[3:], *again[4:]):
+        yield from islice(filling, _BETWEEN)
+        yield other
+    yield from filling
+
+
 def _dozens(records: Sequence[Mapping[str, Any]]) -> list[Point]:
     """Of each space whose first points are all there, the best by kept cosine and others at even ranks."""
     held = {record["id"]: record for record in records}
     chosen: list[Point] = []
-    for study in study_file.builtin_names():
-        if study not in _STREAM:
-            continue
+    for study in ("default", "explore"):
         first = [p for p in _space_filling(study) if int(p.id.rsplit("-", 1)[1]) < _CHOSEN_FROM]
         if missing := [p.id for p in first if p.id not in held]:
             print(f"no repeats or folds of {study} yet: {len(missing)} records are missing, such as {missing[0]}")
@@ -179,6 +207,7 @@ def train(point: Point, epochs: int = EPOCHS) -> dict[str, Any]:
         "seconds": time.time() - started,
         "cosine": [result.val_cosine for result in history],
         "mse": [2 * result.val_loss_equal - (1 - result.val_cosine) for result in history],
+        "identity": [IDENTITY.of_epoch(result) for result in history],
     }
 
 

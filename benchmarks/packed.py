@@ -12,7 +12,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 
 PACKED = Path(__file__).parent / "curves.npz"
 EPOCHS = 100
-_COSINE_UNIT, _MSE_UNIT = 1e-6, 1e-8  # what a packed number counts
+METRICS = {"cosine": 1e-6, "mse": 1e-8, "identity": 1e-6}  # of the validation people; what a packed number counts
+_LATER = "identity"  # older records lack it
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,17 @@ class Curves:
     errors: list[str | None]
     cosine: np.ndarray  # [rows, EPOCHS], of the validation people after each epoch
     mse: np.ndarray  # [rows, EPOCHS]
+    identity: np.ndarray  # [rows, EPOCHS]; NaN where an older record lacks it
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def rows(self, *, of_identity: bool = False) -> list[int]:
+        """Return the rows of the part `identity`, or those of all other parts.
+
+        The two are never mixed, so what was measured on the others stays as it is.
+        """
+        return [i for i, id in enumerate(self.ids) if id.startswith("identity-") == of_identity]
 
 
 def pack(records: Sequence[Mapping[str, Any]], path: Path = PACKED) -> None:
@@ -38,8 +47,8 @@ def pack(records: Sequence[Mapping[str, Any]], path: Path = PACKED) -> None:
         path,
         records=np.frombuffer(json.dumps(described).encode(), dtype=np.uint8),
         epochs=np.array([len(r["cosine"]) for r in records], dtype=np.int16),
-        cosine=_differences([r["cosine"] for r in records], _COSINE_UNIT),
-        mse=_differences([r["mse"] for r in records], _MSE_UNIT),
+        identity_epochs=np.array([len(r.get(_LATER, ())) for r in records], dtype=np.int16),
+        **{name: _differences([r.get(name, ()) for r in records], unit) for name, unit in METRICS.items()},
     )
 
 
@@ -58,17 +67,18 @@ def read(path: Path = PACKED) -> Curves:
         raise SystemExit(f"{path}: no such file; `python -m benchmarks.curves pack` makes one")
     with np.load(path) as held:
         described = json.loads(held["records"].tobytes())
-        epochs = held["epochs"]
-        cosine, mse = (held[name].astype(np.int64).cumsum(axis=1) for name in ("cosine", "mse"))
-    missing = np.arange(EPOCHS) >= epochs[:, None]
+        curves = {name: np.full((len(described), EPOCHS), np.nan) for name in METRICS}
+        for name in curves.keys() & set(held.files):
+            whole = held[name].astype(np.int64).cumsum(axis=1) * METRICS[name]
+            epochs = held["identity_epochs" if name == _LATER else "epochs"]
+            curves[name] = np.where(np.arange(EPOCHS) < epochs[:, None], whole, np.nan)
     return Curves(
         ids=[d["id"] for d in described],
         params=[d["params"] for d in described],
         seeds=[d["seed"] for d in described],
         folds=[d["fold"] for d in described],
         errors=[d["error"] for d in described],
-        cosine=np.where(missing, np.nan, cosine * _COSINE_UNIT),
-        mse=np.where(missing, np.nan, mse * _MSE_UNIT),
+        **curves,
     )
 
 
@@ -77,7 +87,7 @@ def unpacked(path: Path) -> Iterator[dict[str, Any]]:
     curves = read(path)
     for i, id in enumerate(curves.ids):
         described = {"params": curves.params[i], "seed": curves.seeds[i], "fold": curves.folds[i]}
-        rows = {"cosine": curves.cosine[i], "mse": curves.mse[i]}
+        rows = {name: getattr(curves, name)[i] for name in METRICS}
         yield {"id": id, "error": curves.errors[i], **described} | {
             name: row[~np.isnan(row)].tolist() for name, row in rows.items()
         }

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -22,11 +23,12 @@ def test_a_packed_curve_is_the_recorded_one_to_a_millionth(tmp_path):
     rng = random.Random(0)
     cosine = [rng.uniform(-0.2, 0.7) for _ in range(100)]
     mse = [rng.uniform(0, 0.5) for _ in cosine]
+    identity = [-rng.uniform(0.1, 0.5) for _ in cosine]
     whole = {"id": "sobol-0", "params": {"lr": 1e-4}, "seed": 3, "fold": 1, "error": None}
     diverged = {"id": "sobol-1", "params": {}, "seed": 4, "fold": 2, "error": "NaN"}
     records = [
-        {**whole, "cosine": cosine, "mse": mse},
-        {**diverged, "cosine": cosine[:7], "mse": mse[:7]},
+        {**whole, "cosine": cosine, "mse": mse},  # as it was recorded before there was identity
+        {**diverged, "cosine": cosine[:7], "mse": mse[:7], "identity": identity[:7]},
     ]
 
     packed.pack(records, tmp_path / "curves.npz")
@@ -36,7 +38,23 @@ def test_a_packed_curve_is_the_recorded_one_to_a_millionth(tmp_path):
     assert np.abs(read.mse[0] - mse).max() <= 1e-8
     assert np.isnan(read.cosine[1, 7:]).all()
     assert not np.isnan(read.cosine[1, :7]).any()
+    assert np.isnan(read.identity[0]).all()
+    assert np.abs(read.identity[1, :7] - identity[:7]).max() <= 1e-6
+    assert np.isnan(read.identity[1, 7:]).all()
     assert (read.ids, read.seeds, read.folds, read.errors) == (["sobol-0", "sobol-1"], [3, 4], [1, 2], [None, "NaN"])
+
+
+def test_a_file_that_was_packed_without_identity_is_read_and_stays_without_it(tmp_path):
+    record = {"id": "sobol-1", "params": {}, "seed": 3, "fold": 1, "error": None, "cosine": [0.1], "mse": [0.02]}
+    packed.pack([record], tmp_path / "curves.npz")
+    with np.load(tmp_path / "curves.npz") as held:
+        np.savez(tmp_path / "old.npz", **{name: held[name] for name in ("records", "epochs", "cosine", "mse")})
+
+    (again,) = packed.unpacked(tmp_path / "old.npz")
+    packed.pack([again], tmp_path / "new.npz")
+
+    assert again == {**record, "cosine": [pytest.approx(0.1)], "mse": [pytest.approx(0.02)], "identity": []}
+    assert list(packed.unpacked(tmp_path / "new.npz")) == [again]
 
 
 def test_what_is_packed_stays_when_more_is_added(tmp_path):
@@ -57,6 +75,38 @@ def test_points_follow_from_the_file_alone():
     assert first == again
     assert [p.id for p in first[:3]] == ["sobol-0", "random-0", "sobol-1"]
     assert len({tuple(p.params.values()) for p in first}) == len(first)
+
+
+def test_any_beginning_of_the_part_identity_covers_the_space_and_knows_the_noise_of_a_seed():
+    points = curves.points("identity", [])
+    begun = points[:60]
+
+    kinds = [point.id.removeprefix("identity-").partition("-")[0] for point in begun]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"sobol": 20, "random": 20, "preset": 5, "known": 15}
+    again = {point.id: point for point in begun if point.id.endswith("/seed1")}
+    first = {point.id: point for point in begun if point.id not in again}
+    assert len(again) == 7
+    for id, second in again.items():
+        once = first[id.removesuffix("/seed1")]
+        assert (second.params, second.overrides) == (once.params, once.overrides)
+        assert second.seed != once.seed
+    earliest = next(place for place, point in enumerate(points) if point.id in again)
+    assert len({points[place].params["inputs"] for place in range(earliest)}) == 3
+    assert earliest < 25
+    assert len({point.id for point in points}) == len(points)
+
+
+def test_a_record_has_the_identity_of_every_epoch_of_a_model_on_the_inputs_of_its_point(data, monkeypatch):
+    monkeypatch.setattr(curves, "_data", {1: data})
+    point = next(point for point in curves.points("identity", []) if point.params["inputs"] == "ridge")
+    monkeypatch.setattr(curves.torch, "set_num_threads", lambda count: None)
+
+    record = curves.train(replace(point, overrides={"batch_size": 8, "num_layers": 1}), epochs=2)
+
+    assert record["error"] is None
+    assert [len(record[name]) for name in packed.METRICS] == [2, 2, 2]
+    assert all(value < 0 for value in record["identity"])
+    assert record["params"]["inputs"] == "ridge"
 
 
 @pytest.mark.parametrize("patience", [0, 3, 15])
@@ -99,6 +149,7 @@ def two_configurations(tmp_path, monkeypatch):
             errors=[None] * len(rows),
             cosine=np.repeat(np.array(cosine)[:, None], packed.EPOCHS, axis=1),
             mse=np.full((len(rows), packed.EPOCHS), 0.01),
+            identity=np.full((len(rows), packed.EPOCHS), np.nan),
         )
 
     return make
