@@ -6,6 +6,9 @@
 Regret is the best truth there is less the truth of the trial that a search would recommend, in units of 0.001 cosine:
 median (lower quartile to upper quartile) of all searches. "As good" says after how many epochs the median regret is,
 for good, no more than that of random search with nothing else after 5000, with and without early stopping.
+
+`identity` compares searches of studies/identity.toml for either objective, and shows the regret in both. The regret in
+identity has the same unit.
 """
 
 import math
@@ -21,6 +24,7 @@ from benchmarks.packed import PACKED
 from benchmarks.replay import Result, Setting, run
 from benchmarks.surrogate import PEOPLE
 from face3d_tune.analysis.svg import Chart, Panel, picture
+from face3d_tune.study.objective import COSINE, OBJECTIVES, ObjectiveName
 
 BUDGETS = (500, 1000, 2000, 5000)
 GOAL, LONG = 5000, 20_000  # epochs of random search: whose quality is to be had for less, and as far as it is followed
@@ -173,6 +177,22 @@ def _folds() -> dict[str, Setting]:
     }
 
 
+def _identity() -> dict[str, Setting]:
+    """Return searches of one space for either objective."""
+    kinds = {
+        "shape": DEFAULT,
+        "shape, no presets": replace(DEFAULT, presets="none"),
+        "extrapolation": replace(DEFAULT, pruner=EXTRAPOLATING.pruner, pruner_options=EXTRAPOLATING.pruner_options),
+        "no pruner": replace(DEFAULT, pruner="none", pruner_options={}),
+        "random": BASELINES["random"],
+    }
+    return {
+        f"{name}, for {objective}": replace(setting, study="identity", objective=objective)
+        for name, setting in kinds.items()
+        for objective in OBJECTIVES
+    }
+
+
 COMPARISONS: Mapping[str, Callable[[], dict[str, Setting]]] = {
     "samplers": _samplers,
     "gp": _gp,
@@ -183,6 +203,7 @@ COMPARISONS: Mapping[str, Callable[[], dict[str, Setting]]] = {
     "folds": _folds,
     "defaults": _defaults,
     "epochs": _epochs,
+    "identity": _identity,
 }
 
 
@@ -210,16 +231,37 @@ def tell_shares(name: str, result: Result, bases: Mapping[str, Result]) -> None:
     table(("", "epochs", "regret", f"{name} needs", "of them"), rows)
 
 
-def tell_paired(before: Result, after: Result) -> None:
-    """Print how much the median regret has changed, with a 95 % bootstrap interval over the seeds that both had."""
-    rng, rows = np.random.default_rng(0), []
+def tell_identity(results: Mapping[str, Result]) -> None:
+    """Print the regret in each objective, whichever was searched for, and what a search for the other one changes."""
+    first = next(iter(results.values()))
+    best = ", ".join(f"{objective} {first.best[objective]:.4f}" for objective in OBJECTIVES)
+    print(f"identity: {len(first.traces)} searches each, best truths {best}")
+    tell_both(results)
+    pair = {f"for {objective}": results[f"shape, for {objective}"] for objective in OBJECTIVES}
+    for objective in OBJECTIVES:
+        tell_paired(pair, objective)
+
+
+def tell_both(results: Mapping[str, Result]) -> None:
+    """Print the regret of every setting in each objective."""
+    epochs = next(iter(results.values())).epochs
+    columns = [(spent, objective) for spent in BUDGETS if spent <= epochs for objective in OBJECTIVES]
+    rows = [(name, *(_quartiles(result.regret(*column)) for column in columns)) for name, result in results.items()]
+    table(("regret, 0.001", *(f"{objective}, {spent} epochs" for spent, objective in columns)), rows)
+
+
+def tell_paired(pair: Mapping[str, Result], objective: ObjectiveName = COSINE.name) -> None:
+    """Print how much the median regret changes from the first to the second, with a 95 % bootstrap interval over the
+    seeds that both had.
+    """
+    rng, rows, (before, after) = np.random.default_rng(0), [], pair.values()
     for spent in (budget for budget in PAIRED if budget <= before.epochs):
-        pair = np.column_stack((before.regret(spent), after.regret(spent))) * 1000
-        drawn = np.median(pair[rng.integers(len(pair), size=(_RESAMPLES, len(pair)))], axis=1)
+        regrets = np.column_stack([each.regret(spent, objective) for each in (before, after)]) * 1000
+        drawn = np.median(regrets[rng.integers(len(regrets), size=(_RESAMPLES, len(regrets)))], axis=1)
         low, high = np.quantile(drawn[:, 1] - drawn[:, 0], (0.025, 0.975))
-        old, new = np.median(pair, axis=0)
+        old, new = np.median(regrets, axis=0)
         rows.append((f"{spent} epochs", f"{old:.1f}", f"{new:.1f}", f"{new - old:+.1f} ({low:+.1f} to {high:+.1f})"))
-    table(("median regret, 0.001 cosine", "extrapolation", "shape", "change"), rows)
+    table((f"median regret, 0.001 {objective}", *pair, "change"), rows)
 
 
 def _quartiles(regret: np.ndarray) -> str:
@@ -282,14 +324,18 @@ def main() -> None:
     given: dict[str, Any] = {"searches": searches, "packed": asked.packed, "workers": asked.workers}
     for name in COMPARISONS if "all" in asked.names else asked.names:
         settings = COMPARISONS[name]()
+        if name == "identity":
+            tell_identity(run(settings, epochs=epochs, **given))
+            continue
         landscape = next(iter(settings.values())).on  # of all of them
         baselines = {key: replace(base, on=landscape) for key, base in BASELINES.items()}
         bases = run(baselines, epochs=500 if asked.quick else LONG, **given)
         results = run(settings, epochs=epochs, **given)
-        print(f"{name}: {searches} searches each, best truth {next(iter(results.values())).best:.4f}")
+        first = next(iter(results.values()))
+        print(f"{name}: {searches} searches each, best truth {first.best[first.objective]:.4f}")
         tell(results, bases)
         if name == "epochs":
-            tell_paired(results["extrapolation"], results["shape"])
+            tell_paired({kind: results[kind] for kind in ("extrapolation", "shape")})
         if "default" in results:
             tell_shares("default", results["default"], bases)
         if not asked.quick:

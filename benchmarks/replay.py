@@ -3,7 +3,7 @@
 A search runs as `face3d-tune run` would with one slot: the study file's sampler and pruner, a sampler seeded anew for
 every trial, presets queued first, a value reported after every epoch, early stopping before pruning. What it spends is
 counted in epochs. What it has found is the truth (`benchmarks.surrogate`) of the trial it would recommend, the best
-completed one: not the value that it saw.
+completed one by the objective: not the value that it saw.
 """
 
 import hashlib
@@ -36,6 +36,7 @@ from face3d_tune.search.extrapolation import ExtrapolationPruner
 from face3d_tune.search.racing import is_lost
 from face3d_tune.search.shapes import ShapePruner
 from face3d_tune.study import study_file
+from face3d_tune.study.objective import ObjectiveName
 from face3d_tune.study.space import suggest
 from face3d_tune.study.study_file import Component, StudyFile
 from face3d_tune.study.warm_start import WarmStart, follow
@@ -57,6 +58,7 @@ class Setting:
     study: str = "default"  # whose space; "A > B" for one after the other
     fixed: Mapping[str, Any] = field(default_factory=dict)  # instead of what the study fixes or searches
     on: str = ""  # the study whose surrogate is searched, if not its own
+    objective: ObjectiveName | None = None  # None: the study's
     folds: int = 0  # trained on; 0: all people there are validate every training
     race: bool = True  # between trials, after each fold
     pruned_as_completed: bool = False  # to the sampler, with the highest value that was reached
@@ -76,6 +78,7 @@ class Setting:
         own = {key: value for key, value in self.sampler_options.items() if key not in _AROUND}
         return replace(
             file,
+            objective=self.objective or file.objective,
             fixed={**file.fixed, **self.fixed},
             space={name: row for name, row in file.space.items() if name not in self.fixed},
             presets={name: {**preset, **self.fixed} for name, preset in file.presets.items()},
@@ -105,7 +108,8 @@ class _Completed:
         return self.trials
 
 
-Trace = list[tuple[int, float]]  # epochs spent when another trial became the best, and its truth
+Truths = Mapping[ObjectiveName, float]  # of one trial, for every objective that has one
+Trace = list[tuple[int, Truths]]  # epochs spent when another trial became the best, and its truths
 
 
 class Replay:
@@ -118,7 +122,7 @@ class Replay:
         self.pruner = make_pruner(self.file)
         self.study = optuna.create_study(direction="maximize", pruner=self.pruner)
         self.completed = _Completed()
-        self.spent, self.trace, self._best = 0, list[tuple[int, float]](), -np.inf
+        self.spent, self.trace, self._best = 0, Trace(), -np.inf
         self.best_config: TrialConfig | None = None  # of the trial that it would recommend
         self.counts = {"complete": 0, "pruned": 0}
         self.raced: list[list[float]] = []  # values of every completed trial, by fold
@@ -152,15 +156,16 @@ class Replay:
         values: list[float] = []
         curves: list[dict[int, float]] = []
         for fold in self._folds:
-            cosine, mse = (curve.tolist() for curve in self.surrogate.train(config, rng, fold, self._stretch))
-            ended = Ended.of(config, cosine, mse)
-            curves.append(dict(enumerate(cosine[: ended.epochs], start=1)))
+            metrics = self.surrogate.train(config, rng, fold, self._stretch)
+            ended = Ended.of(config, metrics["cosine"].tolist(), metrics["mse"].tolist())
+            seen = metrics[self.file.objective].tolist()
+            curves.append(dict(enumerate(seen[: ended.epochs], start=1)))
             if not values and (pruned_at := self._pruned_at(trial, curves[0])):
                 self.spent += pruned_at
                 self._give_up(trial, curves[0], pruned_at)
                 return
             self.spent += ended.epochs
-            values.append(cosine[ended.kept])
+            values.append(seen[ended.kept])
             if self.setting.race and len(values) < len(self._folds) and is_lost(values, self.raced):
                 self._give_up(trial, curves[-1], ended.epochs)
                 return
@@ -171,7 +176,8 @@ class Replay:
         self.raced.append(values)
         if value > self._best:
             self._best, self.best_config = value, config
-            self.trace.append((self.spent, round(self.surrogate.truth(config), 5)))
+            truths = self.surrogate.truths(config)
+            self.trace.append((self.spent, {name: round(truth, 5) for name, truth in truths.items()}))
 
     def _give_up(self, trial: optuna.Trial, curve: Mapping[int, float], epoch: int) -> None:
         self.counts["pruned"] += 1
@@ -230,11 +236,16 @@ class Result:
     setting: Setting
     epochs: int
     traces: list[Trace]
-    best: float  # the best truth there is
+    objective: ObjectiveName  # that was searched for
+    best: Truths  # the best truth there is for each objective, not of the same configuration
 
-    def regret(self, spent: int) -> np.ndarray:
-        """Return the best truth less that of the recommended trial, [searches]; 1 for a search that has none yet."""
-        return np.array([_regret(trace, spent, self.best) for trace in self.traces])
+    def regret(self, spent: int, objective: ObjectiveName | None = None) -> np.ndarray:
+        """Return the best truth less that of the recommended trial, [searches]; 1 for a search that has none yet.
+
+        Of the objective that was searched for, or of another one.
+        """
+        name = objective or self.objective
+        return np.array([_regret(trace, spent, name, self.best[name]) for trace in self.traces])
 
     def median(self, spent: int) -> float:
         """Of the regret."""
@@ -249,8 +260,8 @@ class Result:
         return float(grid[first]) if first < len(grid) else float("nan")
 
 
-def _regret(trace: Trace, spent: int, best: float) -> float:
-    return next((best - truth for epochs, truth in reversed(trace) if epochs <= spent), 1.0)
+def _regret(trace: Trace, spent: int, objective: ObjectiveName, best: float) -> float:
+    return next((best - truths[objective] for epochs, truths in reversed(trace) if epochs <= spent), 1.0)
 
 
 @lru_cache(maxsize=4)
@@ -262,14 +273,14 @@ def surrogate_of(study: str, packed: Path) -> Surrogate:
 
 def staged(surrogate: Surrogate, setting: Setting, seed: int, epochs: int) -> Trace:
     """Several studies, an equal part of the epochs each: the best of one is where the next begins (`run --from`)."""
-    spent, trace, best, names = 0, list[tuple[int, float]](), None, setting.stages
+    spent, trace, best, names = 0, Trace(), None, setting.stages
     for number, name in enumerate(names, start=1):
         file = study_file.read(name)
         if best is not None:
             start = WarmStart(names[number - 2], 0, 0.0, best.to_dict())
             file = follow(file.bind("keypoint", FEATURE_SIZE, file.epochs), start, seed)
         stage = Replay(surrogate, setting, seeds.derive(seed, name), setting.applied(file))
-        trace += [(spent + at, truth) for at, truth in stage.run(number * epochs // len(names) - spent)]
+        trace += [(spent + at, truths) for at, truths in stage.run(number * epochs // len(names) - spent)]
         spent, best = spent + stage.spent, stage.best_config or best
     return trace
 
@@ -302,7 +313,9 @@ def run(
             if ones:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps({"name": name, "setting": asdict(setting), "traces": traces}))
-            found[name] = Result(setting, epochs, traces[:searches], surrogate.best[0])
+            objective = setting.objective or surrogate.objective
+            best = {each: surrogate.best(each)[0] for each in surrogate.objectives}
+            found[name] = Result(setting, epochs, traces[:searches], objective, best)
     return found
 
 

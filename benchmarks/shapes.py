@@ -2,8 +2,10 @@
 
     python -m benchmarks.shapes        # seconds: the constants, and how well they decide on trainings left out
 
-Every training of fold 1 in `curves.npz` is stopped as early stopping would have stopped it. At some epochs it is asked
-whether it will end above the best of up to 15 others, if it is not above it already. A logistic regression answers.
+Every training of fold 1 in `curves.npz`, those of the part `identity` aside, is stopped as early stopping would have
+stopped it. At some epochs it is asked whether it will end above the best of up to 15 others, if it is not above it
+already. A logistic regression answers. Those of the part `identity`, which it was not fitted to, are asked the same
+about their identity.
 """
 
 from collections.abc import Iterator
@@ -26,10 +28,11 @@ _CHANCE = 0.05
 Question = tuple[int, int, tuple[float, ...], bool]  # training, epoch, terms, whether it ended above
 
 
-def ended(packed: Path) -> list[tuple[str, list[float], float]]:
-    """Return id, curve and kept cosine of every training, one seed each."""
+def ended(packed: Path, *, of_identity: bool = False) -> list[tuple[str, list[float], float]]:
+    """Return id, curve and kept value of every training, one seed each: of cosine, or of the part `identity`."""
     curves, found = read(packed), []
-    for i, name in enumerate(curves.ids):
+    for i in curves.rows(of_identity=of_identity):
+        name = curves.ids[i]
         if curves.folds[i] == 1 and "/seed" not in name and curves.errors[i] is None:
             weight = curves.params[i].get("cosine_weight", 0.5)
             config = TrialConfig(
@@ -41,7 +44,8 @@ def ended(packed: Path) -> list[tuple[str, list[float], float]]:
             )
             cosine = curves.cosine[i].tolist()
             end = Ended.of(config, cosine, curves.mse[i].tolist())
-            found.append((name, cosine[: end.epochs], cosine[end.kept]))
+            curve = curves.identity[i].tolist() if of_identity else cosine
+            found.append((name, curve[: end.epochs], curve[end.kept]))
     return found
 
 
@@ -54,6 +58,11 @@ def questions(trainings: list[tuple[str, list[float], float]]) -> Iterator[Quest
                 best = rng.choice(ends, rng.integers(1, _OTHERS + 1)).max() + _SEED_NOISE * rng.normal()
                 if best > max(curve[:epoch]):
                     yield i, epoch, terms(curve[:epoch], best), end > best
+
+
+def _columns(trainings: list[tuple[str, list[float], float]]) -> tuple[np.ndarray, ...]:
+    """Return the questions about them: training, epoch, terms, and whether it ended above."""
+    return tuple(np.array(column) for column in zip(*questions(trainings), strict=True))
 
 
 def fit(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -75,8 +84,8 @@ def main() -> None:
     """Fit, and decide on what was left out."""
     parser = options(__doc__)
     parser.add_argument("--packed", type=Path, default=PACKED)
-    asked = list(questions(trainings := ended(parser.parse_args().packed)))
-    training, epoch, x, y = (np.array(column) for column in zip(*asked, strict=True))
+    packed = parser.parse_args().packed
+    training, epoch, x, y = _columns(trainings := ended(packed))
     explore = np.array([name.startswith("explore") for name, _, _ in trainings])[training]
     answered = np.empty(len(y))
     for part in range(_PARTS):
@@ -85,12 +94,16 @@ def main() -> None:
     other = np.empty(len(y))  # by the trainings of the other space
     for out in (explore, ~explore):
         other[out] = 1 / (1 + np.exp(-x[out] @ fit(x[~out], y[~out])))
+    judged = {"other trainings": (epoch, y, answered), "the other space": (epoch, y, other)}
+    if of_identity := ended(packed, of_identity=True):
+        _, at, terms_of, above = _columns(of_identity)
+        judged["all of these, asked identity"] = (at, above, 1 / (1 + np.exp(-terms_of @ fit(x, y))))
     rows = []
-    for name, p in (("other trainings", answered), ("the other space", other)):
+    for name, (at, above, p) in judged.items():
         for low, high in ((3, 8), (10, 18), (22, 36), (42, 90)):
-            held = (epoch >= low) & (epoch <= high)
-            share = [f"{(p[held & (y == won)] < _CHANCE).mean():.2f}" for won in (False, True)]
-            rows.append((f"{name}, epochs {low} to {high}", int(held.sum()), f"{y[held].mean():.3f}", *share))
+            held = (at >= low) & (at <= high)
+            share = [f"{(p[held & (above == won)] < _CHANCE).mean():.2f}" for won in (False, True)]
+            rows.append((f"{name}, epochs {low} to {high}", int(held.sum()), f"{above[held].mean():.3f}", *share))
     table((f"chance below {_CHANCE}, fitted to", "questions", "end above", "of the others", "of these"), rows)
     print(f"{len(trainings)} trainings:", ", ".join(f"{weight:.4f}" for weight in fit(x, y)))
 

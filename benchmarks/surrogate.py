@@ -3,12 +3,12 @@
     python -m benchmarks.surrogate        # how good it is, and how noisy trainings are
 
 A curve is mean plus noise. The mean: a Gaussian process for each of a few principal components of the curves (cosine
-and mean squared error together), Matérn 5/2 with a length of its own for every parameter, fitted by its likelihood. The
-noise: what two seeds of one configuration differ by, whole curves of it, borrowed from the repeated configurations that
-lie nearest.
+and mean squared error together, and identity in a study that searches for it), Matérn 5/2 with a length of its own for
+every parameter, fitted by its likelihood. The noise: what two seeds of one configuration differ by, whole curves of it,
+borrowed from the repeated configurations that lie nearest.
 
 Truth is what a configuration is worth before the luck of a seed: the mean, over all noise that its trainings could
-have, of the cosine at the epoch that training keeps.
+have, of the cosine at the epoch that training keeps. Where curves have identity, there is a truth for either objective.
 """
 
 import hashlib
@@ -24,16 +24,17 @@ import torch
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from benchmarks.common import options, table
-from benchmarks.packed import EPOCHS, PACKED, Curves, at, read
+from benchmarks.packed import EPOCHS, METRICS, PACKED, Curves, at, read
 from face3d_tune.config import TrialConfig
 from face3d_tune.study import study_file
+from face3d_tune.study.objective import COSINE, IDENTITY, OBJECTIVES, ObjectiveName
 from face3d_tune.study.study_file import StudyFile
 
 FEATURE_SIZE = 128  # of the sample
 PEOPLE = 48  # who validate in it
 CACHE = Path("build/surrogate")
 _EXPLAINED, _MOST = 0.998, 10  # variance of the curves that the components hold; their number
-_ABOVE = 0.012  # cosine above the best that was trained that no curve reaches: three times the noise of a seed
+_ABOVE = 0.012  # units of cosine above the best trained curve that none reaches: three times the noise of a seed
 _CLIMBS, _APART = 12, 0.4  # to the best truth; distance of two favourites in the unit cube
 _DONORS = 4  # repeated configurations whose noise a configuration borrows
 _BY_THE_WAY = {"cosine_weight", "mse_weight", "early_stopping_patience", "early_stopping_min_delta", "d_model"} | {
@@ -124,41 +125,66 @@ class Space:
         )
 
 
-def _transformed(cosine: np.ndarray, mse: np.ndarray, ceiling: float) -> np.ndarray:
-    """[rows, 2 · EPOCHS] in which good curves are told apart better than bad ones; NaN holds the value before it.
+class Transform:
+    """Curves of some metrics as one row of numbers in which good curves are told apart better than bad ones.
 
-    No sum of such numbers comes back as a cosine of `ceiling`: without one the model promises in the corners of the
-    space, where it has seen little, what no training there keeps.
+    No sum of such numbers comes back as a cosine or an identity of its ceiling: without one the model promises in the
+    corners of the space, where it has seen little, what no training there keeps.
     """
-    both = np.concatenate((-np.log(np.maximum(ceiling - cosine, 1e-4)), 0.3 * np.log(np.maximum(mse, 1e-7))), axis=1)
-    for half in (both[:, :EPOCHS], both[:, EPOCHS:]):
-        for epoch in range(1, EPOCHS):
-            gone = np.isnan(half[:, epoch])
-            half[gone, epoch] = half[gone, epoch - 1]
-    return both
 
+    def __init__(self, curves: Curves, rows: Sequence[int], metrics: Sequence[str]) -> None:
+        self.metrics = tuple(metrics)
+        self._ceilings = {
+            name: float(np.nanmax(getattr(curves, name)[rows])) + _ABOVE for name in metrics if name in OBJECTIVES
+        }
 
-def _back(both: np.ndarray, ceiling: float) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine and mean squared error, [..., EPOCHS] each."""
-    return ceiling - np.exp(-both[..., :EPOCHS]), np.exp(both[..., EPOCHS:] / 0.3)
+    def forward(self, curves: Curves, rows: Sequence[int]) -> np.ndarray:
+        """[rows, metrics · EPOCHS]; NaN holds the value before it."""
+        parts = []
+        for name in self.metrics:
+            curve = getattr(curves, name)[rows]
+            if name in self._ceilings:
+                part = -np.log(np.maximum(self._ceilings[name] - curve, 1e-4))
+            else:
+                part = 0.3 * np.log(np.maximum(curve, 1e-7))
+            for epoch in range(1, EPOCHS):
+                gone = np.isnan(part[:, epoch])
+                part[gone, epoch] = part[gone, epoch - 1]
+            parts.append(part)
+        return np.concatenate(parts, axis=1)
+
+    def back(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        """[..., metrics · EPOCHS] to curves by metric, [..., EPOCHS] each."""
+        parts = np.split(numbers, len(self.metrics), axis=-1)
+        return {
+            name: self._ceilings[name] - np.exp(-part) if name in self._ceilings else np.exp(part / 0.3)
+            for name, part in zip(self.metrics, parts, strict=True)
+        }
 
 
 class Surrogate:
-    """Curves of any configuration of a study's space, after the trainings of fold 1 in a table."""
+    """Curves of any configuration of a study's space, after the trainings of fold 1 in a table.
+
+    A study for identity has the trainings of the part `identity` alone, and their identity beside the other curves.
+    """
 
     def __init__(self, curves: Curves, study: str = "default") -> None:
         self.space, self._curves = Space(study_file.read(study)), curves
-        configs = [self.space.config(_known(params), {}) for params in curves.params]
-        rows = [i for i, c in enumerate(configs) if curves.folds[i] == 1 and self.space.holds(c)]
+        self.objective = self.space.file.objective  # of the study
+        with_identity = self.objective == IDENTITY.name
+        self.objectives = OBJECTIVES if with_identity else (COSINE.name,)  # that have a truth
+        configs = {i: self.space.config(_known(curves.params[i]), {}) for i in curves.rows(of_identity=with_identity)}
+        rows = [i for i, c in configs.items() if curves.folds[i] == 1 and self.space.holds(c)]
+        if not rows:
+            raise SystemExit(f"no training of the table is of the space of {study}; make its part first")
         self.configs = [configs[i] for i in rows]
-        self.cosine, self.mse = curves.cosine[rows], curves.mse[rows]
         self.x = np.array([self.space.point(c) for c in self.configs])  # [rows, dimensions]
-        self.ceiling = float(np.nanmax(self.cosine)) + _ABOVE
-        y = _transformed(self.cosine, self.mse, self.ceiling)
+        self.transform = Transform(curves, rows, tuple(METRICS) if with_identity else tuple(METRICS)[:2])
+        self.y = y = self.transform.forward(curves, rows)  # [rows, metrics · EPOCHS]
         self._centre = y.mean(axis=0)
         _, s, axes = np.linalg.svd(y - self._centre, full_matrices=False)
         held = int(np.searchsorted(np.cumsum(s**2) / np.sum(s**2), _EXPLAINED)) + 1
-        self._axes = axes[: min(held, _MOST)]  # [components, 2 · EPOCHS]
+        self._axes = axes[: min(held, _MOST)]  # [components, metrics · EPOCHS]
         scores = (y - self._centre) @ self._axes.T
         self._scale = scores.std(axis=0)
         self._scores = scores / self._scale  # [rows, components]
@@ -189,22 +215,22 @@ class Surrogate:
     @cached_property
     def folds(self) -> tuple[np.ndarray, np.ndarray]:
         """Every configuration that was trained on all folds, [configurations, dimensions], and what each fold added
-        beside the main effects, [configurations, 3, 2 · EPOCHS].
+        beside the main effects, [configurations, 3, metrics · EPOCHS].
 
         A two-way layout, as in `face3d_tune.search.racing`; scaled so that variances are right in spite of the two
         means. The noise of a seed is still in it.
         """
         held: dict[tuple[float, ...], dict[int, int]] = {}
         curves = self._curves
-        for i, params in enumerate(curves.params):
-            config = self.space.config(_known(params), {})
+        for i in curves.rows(of_identity=self.objective == IDENTITY.name):
+            config = self.space.config(_known(curves.params[i]), {})
             if self.space.holds(config) and "/seed" not in curves.ids[i]:
                 held.setdefault(tuple(self.space.point(config)), {})[curves.folds[i]] = i
         whole = {point: [rows[fold] for fold in (1, 2, 3)] for point, rows in held.items() if rows.keys() >= {1, 2, 3}}
         if not whole:
             raise SystemExit("no configuration of the table was trained on all folds; make the part folds first")
-        flat = np.array(list(whole.values())).ravel()
-        y = _transformed(curves.cosine[flat], curves.mse[flat], self.ceiling).reshape(len(whole), 3, -1)
+        flat = np.array(list(whole.values())).ravel().tolist()
+        y = self.transform.forward(curves, flat).reshape(len(whole), 3, -1)
         left = y - y.mean(axis=0) - y.mean(axis=1, keepdims=True) + y.mean(axis=(0, 1))
         freedom = (1 - 1 / len(whole)) * (1 - 1 / 3)
         return np.array(list(whole)), left / np.sqrt(freedom)
@@ -220,10 +246,10 @@ class Surrogate:
         self._donors = np.array([self.x[rows[0]] for rows in repeated])
         self.noise = [
             (y[rows] - y[rows].mean(axis=0)) * np.sqrt(len(rows) / (len(rows) - 1)) for rows in repeated
-        ]  # of each, [seeds, 2 · EPOCHS]
+        ]  # of each, [seeds, metrics · EPOCHS]
 
     def mean(self, points: np.ndarray) -> np.ndarray:
-        """Curves without noise in transformed numbers: [points, dimensions] to [points, 2 · EPOCHS]."""
+        """Curves without noise in transformed numbers: [points, dimensions] to [points, metrics · EPOCHS]."""
         scores = np.empty((len(points), len(self._axes)))
         for i, point in enumerate(points):
             difference = self._scaled - (point / self._lengths)[:, None]
@@ -232,14 +258,14 @@ class Surrogate:
         return self._centre + (scores * self._scale) @ self._axes
 
     def _noise_near(self, point: np.ndarray) -> np.ndarray:
-        """[curves, 2 · EPOCHS] of the nearest repeated configurations."""
+        """[curves, metrics · EPOCHS] of the nearest repeated configurations."""
         distances = _distances(point[None], self._donors, self._lengths[0])[0]
         return np.concatenate([self.noise[i] for i in np.argsort(distances)[:_DONORS]])
 
     def train(
         self, config: TrialConfig, rng: np.random.Generator, fold: int | None = None, stretch: float = 1.0
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """One training: cosine and mean squared error after each epoch.
+    ) -> dict[str, np.ndarray]:
+        """One training: every metric after each epoch.
 
         `fold`, from 0, of the three: on its people, what that adds times `stretch`.
         """
@@ -248,60 +274,69 @@ class Surrogate:
         curve = self.mean(point[None])[0] + near[rng.integers(len(near))] * rng.choice((-1.0, 1.0))
         if fold is not None:
             curve = curve + stretch * self._of_fold(point, fold)
-        return _back(curve, self.ceiling)
+        return self.transform.back(curve)
 
     def _of_fold(self, point: np.ndarray, fold: int) -> np.ndarray:
         """Return what a fold adds to a curve only here, from the nearest configuration that had all folds."""
         donors, added = self.folds
         return added[np.argmin(_distances(point[None], donors, self._lengths[0])[0]), fold]
 
-    def truth(self, config: TrialConfig) -> float:
-        """Return the worth of the configuration: the kept cosine, on average over all noise it could meet."""
+    def truths(self, config: TrialConfig) -> dict[ObjectiveName, float]:
+        """Return the worth of the configuration: what it keeps, on average over all noise it could meet."""
         point = self.space.point(config)
         near = self._noise_near(point)
-        cosine, mse = _back(self.mean(point[None]) + np.concatenate((near, -near)), self.ceiling)
-        kept = [c[Ended.of(config, c.tolist(), m.tolist()).kept] for c, m in zip(cosine, mse, strict=True)]
-        return float(np.mean(kept))
+        y = self.mean(point[None]) + np.concatenate((near, -near))
+        return {name: float(values.mean()) for name, values in self.kept([config] * len(y), y).items()}
 
-    @cached_property
-    def best(self) -> tuple[float, TrialConfig]:
-        """The best truth there is, as far as many random points and a climb from the best of them find it."""
-        path, rows = CACHE / f"{self.key}-best.npy", list(self.space.file.space.items())
-        u = np.load(path) if path.exists() else self._climbed[0][1]
+    def kept(self, configs: Sequence[TrialConfig], y: np.ndarray) -> dict[ObjectiveName, np.ndarray]:
+        """Return what each config's training keeps, [rows], of curves in transformed numbers [rows, metrics · EPOCHS].
+
+        It is the value of the epoch with the lowest validation loss, whatever the objective.
+        """
+        curves = self.transform.back(y)
+        losses = zip(configs, curves["cosine"].tolist(), curves["mse"].tolist(), strict=True)
+        epochs = [Ended.of(*each).kept for each in losses]
+        return {name: curves[name][np.arange(len(y)), epochs] for name in self.objectives}
+
+    def best(self, objective: ObjectiveName) -> tuple[float, TrialConfig]:
+        """Return the best truth there is, as far as many random points and a climb from the best of them find it."""
+        name = "best" if objective == COSINE.name else f"best-{objective}"
+        path, rows = CACHE / f"{self.key}-{name}.npy", list(self.space.file.space.items())
+        u = np.load(path) if path.exists() else self._climbed(objective)[0][1]
         np.save(path, u)
         config = self._config(u, rows)
-        return self.truth(config), config
+        return self.truths(config)[objective], config
 
     def favourites(self, count: int) -> list[dict[str, Any]]:
         """Params of the points that it holds for the best, no two of them near each other: to be trained, since a
         search finds whatever a surrogate is wrong about in its own favour.
         """
         rows, chosen = list(self.space.file.space.items()), list[np.ndarray]()
-        for _, u in self._climbed:
+        for _, u in self._climbed(self.objective):
             if len(chosen) < count and all(np.linalg.norm(u - other) > _APART for other in chosen):
                 chosen.append(u)
         return [{name: at(row, float(v)) for (name, row), v in zip(rows, u, strict=True)} for u in chosen]
 
-    @cached_property
-    def _climbed(self) -> list[tuple[float, np.ndarray]]:
+    def _climbed(self, objective: ObjectiveName) -> list[tuple[float, np.ndarray]]:
         """Truths and points, the highest first, each climbed to from one of the best of many random points or of what
         was trained.
         """
         rng, rows = np.random.default_rng(0), list(self.space.file.space.items())
         drawn = [*rng.random((6000, len(rows))), *(self._cube(config) for config in self.configs)]
-        quick = [self._last(u, rows) for u in drawn]
+        quick = [self._last(u, rows, objective) for u in drawn]
         climbed = []
         for i in np.argsort(quick)[-_CLIMBS:]:
-            u, value, step = drawn[i], self.truth(self._config(drawn[i], rows)), 0.2
+            u, value, step = drawn[i], self.truths(self._config(drawn[i], rows))[objective], 0.2
             while step > 0.01:
                 moved = np.where(rng.random(len(u)) < 0.4, u + step * rng.normal(size=len(u)), u).clip(0, 1 - 1e-9)
-                other = self.truth(self._config(moved, rows))
+                other = self.truths(self._config(moved, rows))[objective]
                 u, value, step = (moved, other, step) if other > value else (u, value, step * 0.97)
             climbed.append((value, u))
         return sorted(climbed, key=lambda pair: -pair[0])
 
-    def _last(self, u: np.ndarray, rows: list[tuple[str, Any]]) -> float:
-        return float(self.mean(self.space.point(self._config(u, rows))[None])[0, :EPOCHS].max())
+    def _last(self, u: np.ndarray, rows: list[tuple[str, Any]], objective: ObjectiveName) -> float:
+        mean = self.transform.back(self.mean(self.space.point(self._config(u, rows))[None])[0])
+        return float(mean[objective].max())
 
     def _cube(self, config: TrialConfig) -> np.ndarray:
         """Where `_config` gives a trained one, or what is nearest to it in the space."""
@@ -385,65 +420,61 @@ def _most_likely(x: np.ndarray, target: np.ndarray) -> np.ndarray:
     return minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60}).x
 
 
-def kept_value(config: TrialConfig, cosine: np.ndarray, mse: np.ndarray) -> float:
-    """Return the cosine at the epoch that a training keeps."""
-    return float(cosine[Ended.of(config, cosine.tolist(), mse.tolist()).kept])
-
-
 def _ranks(values: np.ndarray) -> np.ndarray:
     return np.argsort(np.argsort(values)).astype(float)
 
 
 def quality(surrogate: Surrogate) -> None:
     """Print how well left-out trainings are predicted, and how large the noise of a seed is."""
+    for objective in surrogate.objectives:
+        _tell_left_out(surrogate, objective)
+        _tell_noise(surrogate, objective)
+    lengths = " ".join(
+        f"{name} {length:.2g}" for name, length in zip(surrogate.space.names, surrogate._lengths[0], strict=True)
+    )
+    print(f"{len(surrogate.x)} trainings, {len(surrogate._axes)} components; lengths of the first: {lengths}")
+    for objective in surrogate.objectives:
+        value, config = surrogate.best(objective)
+        chosen = {name: getattr(config, name, None) for name in surrogate.space.file.space}
+        truths = ", ".join(f"{name} {truth:.4f}" for name, truth in surrogate.truths(config).items())
+        print(f"best truth of {objective} {value:.4f} ({truths}): {chosen}")
+
+
+def _tell_left_out(surrogate: Surrogate, objective: ObjectiveName) -> None:
     predicted = surrogate.left_out()
     held = ~np.isnan(predicted[:, 0])
     configs = [c for c, keep in zip(surrogate.configs, held, strict=True) if keep]
     rows = []
     for name, patience in (("100 epochs", 0), ("early stopping", 15)):
         stopping = [replace(c, early_stopping_patience=patience) for c in configs]
-        real = np.array([kept_value(*row) for row in zip(stopping, *_filled(surrogate, held), strict=True)])
-        guess = np.array(
-            [kept_value(*row) for row in zip(stopping, *_back(predicted[held], surrogate.ceiling), strict=True)]
-        )
+        real, guess = (surrogate.kept(stopping, y[held])[objective] for y in (surrogate.y, predicted))
         for part, chosen in (("all", real > -1), ("the better half", real >= np.median(real))):
             r, g = real[chosen], guess[chosen]
             r2 = 1 - np.square(r - g).sum() / np.square(r - r.mean()).sum()
             rank = np.corrcoef(_ranks(r), _ranks(g))[0, 1]
             error = np.sqrt(np.mean((r - g) ** 2))
             rows.append((f"{name}, {part}", len(r), f"{r.std():.4f}", f"{error:.4f}", f"{r2:.3f}", f"{rank:.3f}"))
-    table(("kept cosine of left-out trainings", "n", "SD", "error", "R²", "rank r"), rows)
-    rows = []
-    for point, noise in zip(surrogate._donors, surrogate.noise, strict=True):
-        config = next(c for c, x in zip(surrogate.configs, surrogate.x, strict=True) if (x == point).all())
-        same = [i for i, x in enumerate(surrogate.x) if (x == point).all()]
-        real = [kept_value(config, surrogate.cosine[i], surrogate.mse[i]) for i in same]
-        unit, lr, decay = config.pose_unit, config.lr, config.weight_decay
-        rows.append((f"{unit} lr {lr:.1e} wd {decay:.0e}", len(noise), f"{np.mean(real):.4f}", np.var(real, ddof=1)))
-    rows.sort(key=lambda row: row[2])
-    table(
-        ("kept cosine of repeated configurations", "seeds", "mean", "SD"),
-        [(*r[:3], f"{r[3] ** 0.5:.4f}") for r in rows],
-    )
-    print(f"noise of a seed: SD {np.mean([row[3] for row in rows]) ** 0.5:.4f}")
-    lengths = " ".join(
-        f"{name} {length:.2g}" for name, length in zip(surrogate.space.names, surrogate._lengths[0], strict=True)
-    )
-    print(f"{len(surrogate.x)} trainings, {len(surrogate._axes)} components; lengths of the first: {lengths}")
-    value, config = surrogate.best
-    chosen = {name: getattr(config, name, None) for name in surrogate.space.file.space}
-    print(f"best truth {value:.4f}: {chosen}")
+    table((f"kept {objective} of left-out trainings", "n", "SD", "error", "R²", "rank r"), rows)
 
 
-def _filled(surrogate: Surrogate, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    ceiling = surrogate.ceiling
-    return _back(_transformed(surrogate.cosine[rows], surrogate.mse[rows], ceiling), ceiling)
+def _tell_noise(surrogate: Surrogate, objective: ObjectiveName) -> None:
+    real, rows = surrogate.kept(surrogate.configs, surrogate.y)[objective], []
+    for point in surrogate._donors:
+        same = np.flatnonzero((surrogate.x == point).all(axis=1))
+        config, values = surrogate.configs[same[0]], real[same]
+        name = f"{config.pose_unit} lr {config.lr:.1e} wd {config.weight_decay:.0e}"
+        if len(surrogate.objectives) > 1:
+            name += f" {config.inputs} {config.identity_weight:.1f}"
+        rows.append((name, len(same), f"{values.mean():.4f}", f"{values.std(ddof=1):.4f}"))
+    table((f"kept {objective} of repeated configurations", "seeds", "mean", "SD"), sorted(rows, key=lambda row: row[2]))
+    deviations = [float(row[3]) ** 2 for row in rows]
+    print(f"noise of a seed: SD {np.mean(deviations) ** 0.5:.4f}")
 
 
 def main() -> None:
     """Say how good it is."""
     parser = options(__doc__)
-    parser.add_argument("--study", default="default", choices=("default", "explore"))
+    parser.add_argument("--study", default="default", choices=("default", "explore", "identity"))
     parser.add_argument("--packed", type=Path, default=PACKED)
     asked = parser.parse_args()
     torch.set_num_threads(1)

@@ -12,7 +12,7 @@ from command_line import call
 
 from benchmarks import compare, curves, other_people, packed, surrogate
 from benchmarks.priors import AroundSampler
-from benchmarks.replay import Replay, Setting
+from benchmarks.replay import Replay, Result, Setting
 from benchmarks.surrogate import Ended, Surrogate
 from face3d_tune.config import resolve
 from face3d_tune.study import study_file
@@ -180,14 +180,144 @@ def test_what_was_trained_is_found_again_in_the_cube(two_configurations):
         assert modelled.space.point(again) == pytest.approx(point, abs=1e-8)
 
 
+@pytest.fixture
+def both_tables(tmp_path, monkeypatch):
+    """Gives two trainings of the default space, and three of the study `identity`: two seeds each, and a preset."""
+    monkeypatch.setattr(surrogate, "CACHE", tmp_path)
+    monkeypatch.setattr(surrogate, "_most_likely", lambda x, target: np.array([0.0] * x.shape[1] + [0.0, -4.0]))
+    rows = [
+        ("sobol-0", {"lr": 1e-4}, 0.64, np.nan),
+        ("sobol-0/seed1", {"lr": 1e-4}, 0.62, np.nan),
+        ("identity-known-0", {"lr": 1e-4, "inputs": "ridge", "identity_weight": 0.1}, 0.61, -0.14),
+        ("identity-known-0/seed1", {"lr": 1e-4, "inputs": "ridge", "identity_weight": 0.1}, 0.63, -0.16),
+        ("identity-preset-baseline-0", {"lr": 1e-3}, 0.5, -0.3),
+    ]
+    ids, params, cosine, identity = zip(*rows, strict=True)
+    return packed.Curves(
+        ids=list(ids),
+        params=list(params),
+        seeds=[0] * len(rows),
+        folds=[1] * len(rows),
+        errors=[None] * len(rows),
+        cosine=np.repeat(np.array(cosine)[:, None], packed.EPOCHS, axis=1),
+        mse=np.full((len(rows), packed.EPOCHS), 0.01),
+        identity=np.repeat(np.array(identity)[:, None], packed.EPOCHS, axis=1),
+    )
+
+
+def test_a_study_for_identity_has_its_own_trainings_and_a_truth_for_each_objective(both_tables):
+    modelled = Surrogate(both_tables, "identity")
+
+    assert (modelled.objective, modelled.objectives) == ("identity", ("cosine", "identity"))
+    known, _, preset = modelled.configs
+    assert [config.inputs for config in modelled.configs] == ["ridge", "ridge", "view"]
+    truths = modelled.truths(known)
+    assert truths["cosine"] == pytest.approx(0.62, abs=0.01)
+    assert truths["identity"] == pytest.approx(-0.15, abs=0.01)
+    assert all(truths[name] > modelled.truths(preset)[name] for name in truths)
+    curves_of = modelled.train(known, np.random.default_rng(0))
+    assert [len(curves_of[name]) for name in packed.METRICS] == [packed.EPOCHS] * 3
+
+
+def test_the_other_studies_have_the_trainings_that_they_had_before_those_of_identity(both_tables):
+    modelled = Surrogate(both_tables, "default")  # whose space has the preset of the part `identity`, too
+
+    assert [config.lr for config in modelled.configs] == [1e-4, 1e-4]
+    assert modelled.truths(modelled.configs[0]).keys() == {"cosine"}
+    assert both_tables.rows() == [0, 1]
+    assert both_tables.rows(of_identity=True) == [2, 3, 4]
+
+
+def test_what_is_kept_is_of_the_lowest_loss_whatever_the_objective(both_tables):
+    modelled, config = Surrogate(both_tables, "identity"), resolve({}, feature_size=128, epochs=100, layout="keypoint")
+    curves_of = {name: np.full((1, packed.EPOCHS), start) for name, start in (("cosine", 0.5), ("identity", -0.2))}
+    curves_of["mse"] = np.full((1, packed.EPOCHS), 0.01)
+    curves_of["cosine"][0, 7], curves_of["identity"][0, 7] = 0.55, -0.22  # the lowest loss; identity is higher before
+    table = packed.Curves(ids=[], params=[], seeds=[], folds=[], errors=[], **curves_of)
+
+    kept = modelled.kept([config], modelled.transform.forward(table, [0]))
+
+    assert kept == {"cosine": [pytest.approx(0.55)], "identity": [pytest.approx(-0.22)]}
+
+
+class Crossed:
+    """Stands in for a surrogate: a small rate is good for the cosine, and a large one for identity."""
+
+    def train(self, config, rng, fold, stretch):
+        truths = self.truths(config)
+        curves_of = {name: np.full(100, truth) for name, truth in truths.items()} | {"mse": np.full(100, 0.01)}
+        curves_of["cosine"][0] += 0.01  # the kept epoch is the first
+        curves_of["identity"][0] -= 0.01
+        return curves_of
+
+    def truths(self, config):
+        return {"cosine": 0.6 - 100 * config.lr, "identity": -0.3 + 100 * config.lr}
+
+
+@pytest.mark.parametrize("objective", ["cosine", "identity"])
+def test_a_replayed_search_sees_and_recommends_by_its_objective_and_knows_the_truth_of_both(objective, monkeypatch):
+    setting = Setting("random", presets="none", stopping=False, study="identity", objective=objective)
+    rates = [5e-4, 1e-4, 1e-3]
+    drawn = iter(rates)
+    monkeypatch.setattr("benchmarks.replay.suggest", lambda trial, name, row: next(drawn) if name == "lr" else 0.5)
+    monkeypatch.setattr(
+        "benchmarks.replay.Space.config",
+        lambda self, params, overrides: resolve({"lr": params["lr"]}, feature_size=128, epochs=100, layout="keypoint"),
+    )
+    search = Replay(Crossed(), setting, seed=0)
+
+    for _ in rates:
+        search._trial()
+
+    seen = {"cosine": [0.56, 0.6, 0.51], "identity": [-0.26, -0.3, -0.21]}[objective]
+    assert [trial.value for trial in search.study.trials] == pytest.approx(seen)
+    best = rates[seen.index(max(seen))]
+    assert search.best_config.lr == best
+    assert search.trace[-1][1] == pytest.approx({"cosine": 0.6 - 100 * best, "identity": -0.3 + 100 * best})
+
+
+def test_the_pruner_of_a_search_for_identity_is_asked_about_identity(monkeypatch):
+    setting = Setting("random", pruner="shape", presets="none", stopping=False, study="identity")
+    search, asked = Replay(Crossed(), setting, seed=0), []
+    monkeypatch.setattr(
+        search.pruner, "prune", lambda study, trial: asked.append(dict(trial.intermediate_values)) or len(asked) == 3
+    )
+
+    search._trial()
+
+    assert asked[-1].keys() == {1, 2, 3}
+    assert all(value < 0 for value in asked[-1].values())
+    assert (search.spent, search.counts["pruned"]) == (3, 1)
+
+
+def test_the_regret_of_a_search_is_told_in_both_objectives(capsys):
+    best = {"cosine": 0.65, "identity": -0.14}
+    chosen = {"cosine": {"cosine": 0.64, "identity": -0.17}, "identity": {"cosine": 0.62, "identity": -0.145}}
+    results = {
+        f"shape, for {name}": Result(Setting(objective=name), 500, [[(90, chosen[name])]] * 3, name, best)
+        for name in chosen
+    }
+    assert results["shape, for identity"].median(500) == pytest.approx(0.005)
+    assert results["shape, for identity"].regret(500, "cosine") == pytest.approx([0.03] * 3)
+    assert results["shape, for identity"].median(80) == 1  # nothing is completed yet
+
+    compare.tell_identity(results)
+
+    out = capsys.readouterr().out
+    assert "3 searches each, best truths cosine 0.6500, identity -0.1400" in out
+    assert "30.0 (30.0 to 30.0)" in out
+    assert "+20.0 (+20.0 to +20.0)" in out  # cosine that the choice for identity loses
+
+
 class Steady:
     """Stands in for a surrogate: a curve is flat, at a height that a small rate raises; every fold is as hard."""
 
     def train(self, config, rng, fold, stretch):
-        return np.full(100, self.truth(config)) + rng.normal(0, 1e-6, 100), np.full(100, 0.01)
+        cosine = np.full(100, self.truths(config)["cosine"]) + rng.normal(0, 1e-6, 100)
+        return {"cosine": cosine, "mse": np.full(100, 0.01)}
 
-    def truth(self, config):
-        return 0.6 - 100 * config.lr
+    def truths(self, config):
+        return {"cosine": 0.6 - 100 * config.lr}
 
 
 @pytest.mark.parametrize(("race", "spent"), [(False, 6 * 300), (True, 3 * 300 + 3 * 100)])
