@@ -171,10 +171,10 @@ def _favourites(part: str, study: str, records: Sequence[Mapping[str, Any]]) -> 
     ]
 
 
-def _kept(record: Mapping[str, Any]) -> float:
-    """Return the cosine at the lowest validation loss."""
+def _kept(record: Mapping[str, Any], metric: str = "cosine") -> float:
+    """Return the cosine, or another metric, at the lowest validation loss of 100 epochs."""
     cosine, weight = np.array(record["cosine"]), record["params"].get("cosine_weight", 0.5)
-    return float(cosine[np.argmin(weight * (1 - cosine) + (1 - weight) * np.array(record["mse"]))])
+    return float(record[metric][np.argmin(weight * (1 - cosine) + (1 - weight) * np.array(record["mse"]))])
 
 
 _data: dict[int, FaceData] = {}  # of a process, by fold
@@ -269,6 +269,21 @@ def show(curves: Curves) -> None:
     print(f"{len(curves)} trainings, {sum(e is not None for e in curves.errors)} of them diverged")
 
 
+def show_known(records: Iterable[Mapping[str, Any]]) -> None:
+    """Print what the known good settings of the part `identity` keep, with every input and weight of the term."""
+    found: dict[tuple[str, float], list[tuple[float, float]]] = {}
+    for record in records:
+        if record["id"].startswith("identity-known-") and record["error"] is None:
+            key = record["params"]["inputs"], record["params"]["identity_weight"]
+            found.setdefault(key, []).append((_kept(record), _kept(record, "identity")))
+    rows = [
+        (inputs, weight, len(kept), *(f"{mean:.4f}" for mean in np.mean(kept, axis=0)))
+        for (inputs, weight), kept in sorted(found.items())
+    ]
+    if rows:
+        table(("known settings, inputs", "identity weight", "seeds", "cosine", "identity"), rows)
+
+
 def main() -> None:
     """Make, pack or show."""
     parser = options(__doc__)
@@ -288,6 +303,7 @@ def main() -> None:
             print(f"{len(records)} trainings, {asked.packed.stat().st_size / 1000:.0f} kB")
         case "show":
             show(read(asked.packed))
+            show_known(unpacked(asked.packed))
 
 
 def _make(asked: argparse.Namespace) -> None:

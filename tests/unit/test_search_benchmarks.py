@@ -109,6 +109,17 @@ def test_a_record_has_the_identity_of_every_epoch_of_a_model_on_the_inputs_of_it
     assert record["params"]["inputs"] == "ridge"
 
 
+def test_what_the_known_settings_keep_is_shown_by_input_and_weight_at_the_lowest_loss(capsys):
+    params = {"inputs": "kernel", "identity_weight": 0.3, "cosine_weight": 0.5}
+    record = {"id": "identity-known-0", "params": params, "error": None, "mse": [0.02, 0.02]}
+    first = {**record, "cosine": [0.6, 0.5], "identity": [-0.2, -0.1]}
+    second = {**record, "cosine": [0.6, 0.7], "identity": [-0.2, -0.3]}
+
+    curves.show_known([first, second, {**first, "id": "identity-sobol-0"}])
+
+    assert capsys.readouterr().out.splitlines()[1].split() == ["kernel", "0.3", "2", "0.6500", "-0.2500"]
+
+
 @pytest.mark.parametrize("patience", [0, 3, 15])
 def test_early_stopping_is_replayed_as_a_training_does_it(patience):
     rng = np.random.default_rng(patience)
