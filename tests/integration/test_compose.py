@@ -19,15 +19,19 @@ from face3d_tune.study.trials import FINISHED
 
 PASSWORD = "tops3cret/&é $x"
 TRIALS = 4
+SHORT = ("--epochs", "3")  # that is not what these tests are about
 PROGRAMS = {"face3d-tune": [sys.executable, "-m", "face3d_tune"], "python": [sys.executable]}  # also if not installed
 
 
 class Container:
-    """A service as a process: the words, variables, mounts and ports of the file; only where things are differs."""
+    """A service as a process: the words, variables, mounts and ports of the file; only where things are differs.
 
-    def __init__(self, service, folder, host):
+    `more` follows the words.
+    """
+
+    def __init__(self, service, folder, host, more=()):
         folder.mkdir()
-        self.service, self.folder, self.process, self.starts = service, folder, None, 0
+        self.service, self.folder, self.more, self.process, self.starts = service, folder, more, None, 0
         self.places = {"@postgres/face3d_tune": f"@/face3d_tune?host={host}", "0.0.0.0": "127.0.0.1"}
         for volume in service.get("volumes", []):
             place, inside = volume.removesuffix(":ro").rsplit(":", 1)
@@ -64,8 +68,14 @@ class Container:
             assert words[:3] == PROGRAMS["face3d-tune"]
             with (self.folder / f"log{self.starts}").open("w") as log, open(os.devnull) as nothing:
                 streams = (nothing.fileno(), log.fileno(), log.fileno())
-                self.process = Run(words[3:], cwd=self.folder, env=self.environment, streams=streams)
+                self.process = Run([*words[3:], *self.more], cwd=self.folder, env=self.environment, streams=streams)
         return self.process.poll() is None
+
+    def answers(self):
+        """Whether its port is open: asking is cheaper than the health check."""
+        _, published, _ = self.service["ports"][0].split(":")
+        with socket.socket() as asking:
+            return asking.connect_ex(("127.0.0.1", int(published))) == 0
 
     def healthy(self, **environment):
         """Whether the health check says so."""
@@ -137,17 +147,17 @@ def test_the_services_as_processes_search_to_the_exact_total_under_the_dashboard
     }
     (tmp_path / "artifacts").mkdir()
     services = compose_file.read(chosen)
-    workers = [Container(services["worker"], tmp_path / f"worker{number}", host) for number in (1, 2)]
+    workers = [Container(services["worker"], tmp_path / f"worker{number}", host, SHORT) for number in (1, 2)]
     dashboard = Container(services["dashboard"], tmp_path / "dashboard", host)
     assert not workers[0].healthy()  # there is no study yet
     assert not dashboard.healthy()
     deadline, healthy = time.monotonic() + 240, False
     try:
         running = True
-        while running and time.monotonic() < deadline:
+        while (running or not healthy) and time.monotonic() < deadline:
             running = any([container.tend() for container in workers])
             dashboard.tend()
-            healthy = healthy or (workers[0].healthy() and dashboard.healthy())
+            healthy = healthy or (dashboard.answers() and dashboard.healthy() and workers[0].healthy())
             time.sleep(0.2)
         assert not running, "".join(container.logs() for container in (*workers, dashboard))
         assert healthy

@@ -99,7 +99,7 @@ def test_workers_that_open_a_new_study_at_once_make_it_once_with_every_preset_on
 
 
 def test_two_workers_share_a_study_without_doing_anything_twice(url, data_folder, quick_study, tmp_path):
-    words = run_words(data_folder, quick_study, "--trials", "10", "--epochs", "2", "--storage", url)
+    words = run_words(data_folder, quick_study, "--trials", "7", "--epochs", "1", "--storage", url)
     workers = [start(*words, cwd=tmp_path) for _ in "ab"]
     printed = ["".join(worker.communicate(timeout=120)) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], printed
@@ -107,7 +107,7 @@ def test_two_workers_share_a_study_without_doing_anything_twice(url, data_folder
     trials = trials_of(url)
     assert [trial.number for trial in trials] == list(range(len(trials)))
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
-    assert len(trials) in (10, 11)  # the other worker may be in its last trial when the tenth ends
+    assert len(trials) in (7, 8)  # the other worker may be in its last trial when the seventh ends
     trained = [[int(number) for number in re.findall(r"^#(\d+) ", text, re.MULTILINE)] for text in printed]
     assert Counter(trained[0] + trained[1]) == Counter(range(len(trials)))
     presets = Counter(trial.user_attrs["preset"] for trial in trials)

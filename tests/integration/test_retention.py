@@ -15,7 +15,7 @@ from face3d_tune.study.settings import Settings
 from face3d_tune.training import checkpoint_file
 from face3d_tune.training.plain import Trainer
 
-EPOCHS = 4
+EPOCHS = 3
 STUDY = SAMPLED_ONLY.replace("batch_size = 8", "batch_size = 20")
 
 
@@ -76,19 +76,19 @@ def test_an_interrupted_trial_goes_on_at_its_next_epoch_as_if_nothing_had_happen
 
 
 def test_a_trial_interrupted_again_and_again_never_repeats_an_epoch(opened, data):
-    for epoch in (1, 2, 3):
+    for epoch in (1, 2):
         with pytest.raises(KeyboardInterrupt):
             run(opened(), 1, Watch((epoch - 1, epoch)))
     watch = run(opened(), 1)
-    last = opened().study.trials[3]
-    assert [result.epoch for result in watch.epochs[3]] == [3, 4]
+    last = opened().study.trials[2]
+    assert [result.epoch for result in watch.epochs[2]] == [2, 3]
     assert last.intermediate_values == curve_alone(last, data)
     assert last.user_attrs["lineage"] == 0
 
 
 def test_without_its_checkpoints_a_trial_begins_again_and_says_so(opened, data, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        run(opened(), 1, Watch((0, 3)))
+        run(opened(), 1, Watch((0, 2)))
     watch = run(opened(artifacts=tmp_path / "elsewhere"), 1)
     again = opened().study.trials[1]
     place = tmp_path / "elsewhere"
@@ -99,7 +99,7 @@ def test_without_its_checkpoints_a_trial_begins_again_and_says_so(opened, data, 
 
 def test_the_weights_that_are_kept_load_strictly_and_give_the_trials_value(opened, data, tmp_path):
     search = opened()
-    run(search, 3)
+    run(search, 2)
     checkpoints, path = search.retention.checkpoints, tmp_path / "copy.pth"
     for trial in search.study.trials:
         path.write_bytes(checkpoints.artifacts.read(checkpoints.best_name(f"trial-{trial.number}")))
@@ -112,10 +112,10 @@ def test_the_weights_that_are_kept_load_strictly_and_give_the_trials_value(opene
 
 def test_only_the_best_trials_keep_their_weights(opened):
     search = opened(keep=2)
-    files = run(search, 4).files
+    files = run(search, 3).files
     best = sorted(search.study.trials, key=lambda trial: -trial.value)[:2]
     assert files == sorted(f"best/trial-{trial.number}.pth" for trial in best)
-    assert run(opened(keep=0), 5).files == []
+    assert run(opened(keep=0), 4).files == []
 
 
 def test_nothing_is_kept_of_a_trial_that_failed_for_good(opened, monkeypatch):
@@ -124,7 +124,7 @@ def test_nothing_is_kept_of_a_trial_that_failed_for_good(opened, monkeypatch):
     train_epoch = Trainer.train_epoch
 
     def fails_later(trainer):
-        if trainer.epoch == 3:
+        if trainer.epoch == 2:
             raise RuntimeError("the disk is on fire")
         return train_epoch(trainer)
 

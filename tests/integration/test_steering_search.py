@@ -26,7 +26,7 @@ def wild(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("wild")
     with Storage.parse(f"sqlite:///{(folder / 'studies.db').as_posix()}").opened(create=True) as opened:
         search, watch = search_in(opened, file_of(folder, WILD), data, epochs=1), Watch()
-        search.run(14, watch)
+        search.run(10, watch)
         yield search, watch
 
 
@@ -35,8 +35,8 @@ def test_trials_that_diverge_fail_with_that_cause_and_do_not_count(wild):
     causes = count_causes(search.study.trials)
     assert causes["diverged"] >= 1
     assert (causes["out_of_memory"], causes["error"]) == (0, 0)
-    assert search.finished() == 14
-    assert len(watch.ended) == 14 + causes["diverged"]
+    assert search.finished() == 10
+    assert len(watch.ended) == 10 + causes["diverged"]
     worst = min(trial.params["lr"] for trial in search.study.trials if trial.state.name == "FAIL")
     assert worst > 1e3
 
