@@ -493,7 +493,7 @@ def batched(session, tmp_path_factory):
     """A search by the batched engine, two trials at once, asked for by the environment; its answer and its URL."""
     url = f"sqlite:///{tmp_path_factory.mktemp('batched') / 'studies.db'}"
     environment = {"FACE3D_TUNE_ENGINE": "batched", "FACE3D_TUNE_SLOTS": "2"}
-    answer = session.call(*session.run, "--storage", url, "--trials", 3, **environment)
+    answer = session.call(*session.run, "--storage", url, "--trials", 2, **environment)
     assert answer.code == 0, answer.err
     return answer, url
 
@@ -501,10 +501,10 @@ def batched(session, tmp_path_factory):
 def test_a_search_says_which_engine_trains_how_many_trials_at_once_and_why(session, batched):
     assert "\nengine   plain, one trial after another (--engine plain)\n" in session.search.err
     assert "\nengine   batched, 2 at once in as many processes of one thread (--slots 2)\n" in batched[0].err
-    assert "3 of 3 trials finished" in batched[0].err
+    assert "2 of 2 trials finished" in batched[0].err
 
 
-@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("number", [0, 1])
 def test_training_a_trial_of_the_batched_engine_gives_its_value_again_exactly(session, batched, number, tmp_path):
     out, url = tmp_path / "out", batched[1]
     words = ("train", "--storage", url, "--trial", number, "--device", "cpu", "--out", out)

@@ -429,6 +429,7 @@ def test_two_workers_share_a_study_of_folds_on_postgres(postgres_tables_url, dat
         trials = optuna.load_study(study_name="quick", storage=storage).trials
     assert len(trials) in (3, 4)
     ended = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    assert all(trial.value == sum(fold["value"] for fold in trial.user_attrs["folds"]) / 3 for trial in ended)
+    values = [[fold["value"] for fold in trial.user_attrs["folds"]] for trial in ended]
+    assert [trial.value for trial in ended] == pytest.approx([sum(each) / 3 for each in values], abs=1e-12)
     assert {len(trial.user_attrs["folds"]) for trial in ended} == {3}
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}

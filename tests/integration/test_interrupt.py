@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows cannot send the
 STUDY = """
 [budget]
 trials = 3
-epochs = 6
+epochs = 10
 
 [fixed]
 batch_size = 32
@@ -265,7 +265,7 @@ def test_signals_are_left_alone_in_a_thread_that_gets_none():
 # Several trials at once, in processes of their own
 
 
-AT_ONCE = ("--engine", "batched", "--trials", "4")
+AT_ONCE = ("--engine", "batched", "--trials", "5")
 
 
 @contextlib.contextmanager
@@ -322,7 +322,7 @@ def check_all_put_back(folder, slots, reason):
 
 @pytest.mark.parametrize(
     ("number", "slots", "epochs", "trained"),
-    [(signal.SIGINT, 3, 10, 0), (signal.SIGTERM, 2, 60, 2), (getattr(signal, "SIGHUP", 0), 2, 60, 2)],
+    [(signal.SIGINT, 4, 15, 0), (signal.SIGTERM, 2, 60, 2), (getattr(signal, "SIGHUP", 0), 2, 60, 2)],
     ids=["Ctrl-C at the start", "SIGTERM in training", "a terminal that closes"],
 )
 def test_a_signal_puts_all_running_trials_back_and_leaves_no_process(
@@ -342,11 +342,11 @@ def test_a_signal_puts_all_running_trials_back_and_leaves_no_process(
     check_all_put_back(place, slots, "interrupted")
 
     if number == signal.SIGINT:
-        rest = call(*search(data_folder), "--trials", 4, "--epochs", epochs, cwd=place)  # by the other engine
+        rest = call(*search(data_folder), *AT_ONCE, "--slots", 2, "--epochs", epochs, cwd=place)
         assert rest.code == 0, rest.err
-        assert "4 of 4 trials finished" in rest.err
+        assert "5 of 5 trials finished" in rest.err
         states = [trial.state.name for trial in read_trials(place)]
-        assert sorted(states) == ["COMPLETE"] * 4 + ["FAIL"] * slots
+        assert sorted(states) == ["COMPLETE"] * 5 + ["FAIL"] * slots
         assert [preset for preset, *_ in finished(place) if preset] == ["first"]
 
 
@@ -377,14 +377,14 @@ def test_a_second_ctrl_c_does_not_wait_for_the_epoch(place, data_folder):
 def test_the_processes_of_a_search_that_is_killed_end_by_themselves_and_the_next_one_takes_its_trials_back(
     place, data_folder
 ):
-    with searching(place, data_folder, 2, epochs=12, trained=2) as (process, children):
+    with searching(place, data_folder, 2, epochs=25, trained=2) as (process, children):
         process.kill()
         process.communicate(timeout=PATIENCE)
     assert still_there(children) == []
     running = [trial.number for trial in read_trials(place) if trial.state == TrialState.RUNNING]
     assert len(running) == 2
 
-    rest = call(*search(data_folder), "--epochs", 12, "--trials", 2, cwd=place)  # by the other engine
+    rest = call(*search(data_folder), "--epochs", 25, "--trials", 3, cwd=place)  # by the other engine
     assert rest.code == 0, rest.err
     assert "2 trial(s) without a living worker: queued again" in rest.err
     trials = read_trials(place)
