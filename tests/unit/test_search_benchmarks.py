@@ -265,16 +265,21 @@ class Crossed:
         return {"cosine": 0.6 - 100 * config.lr, "identity": -0.3 + 100 * config.lr}
 
 
-@pytest.mark.parametrize("objective", ["cosine", "identity"])
-def test_a_replayed_search_sees_and_recommends_by_its_objective_and_knows_the_truth_of_both(objective, monkeypatch):
-    setting = Setting("random", presets="none", stopping=False, study="identity", objective=objective)
-    rates = [5e-4, 1e-4, 1e-3]
+def suggest_only(rates, monkeypatch):
+    """Make a replay draw these learning rates, in this order, and leave all else at its default."""
     drawn = iter(rates)
     monkeypatch.setattr("benchmarks.replay.suggest", lambda trial, name, row: next(drawn) if name == "lr" else 0.5)
     monkeypatch.setattr(
         "benchmarks.replay.Space.config",
         lambda self, params, overrides: resolve({"lr": params["lr"]}, feature_size=128, epochs=100, layout="keypoint"),
     )
+
+
+@pytest.mark.parametrize("objective", ["cosine", "identity"])
+def test_a_replayed_search_sees_and_recommends_by_its_objective_and_knows_the_truth_of_both(objective, monkeypatch):
+    setting = Setting("random", presets="none", stopping=False, study="identity", objective=objective)
+    rates = [5e-4, 1e-4, 1e-3]
+    suggest_only(rates, monkeypatch)
     search = Replay(Crossed(), setting, seed=0)
 
     for _ in rates:
@@ -335,12 +340,7 @@ class Steady:
 def test_a_replay_on_three_folds_pays_for_each_and_saves_what_the_race_saves(race, spent, monkeypatch):
     setting = Setting("random", presets="none", stopping=False, folds=3, race=race)
     rates = [1e-5, 2e-5, 3e-5, 1e-4, 1e-3, 5e-4]  # the first three fill the race; no later one is better
-    drawn = iter(rates)
-    monkeypatch.setattr("benchmarks.replay.suggest", lambda trial, name, row: next(drawn) if name == "lr" else 0.5)
-    monkeypatch.setattr(
-        "benchmarks.replay.Space.config",
-        lambda self, params, overrides: resolve({"lr": params["lr"]}, feature_size=128, epochs=100, layout="keypoint"),
-    )
+    suggest_only(rates, monkeypatch)
     search = Replay(Steady(), setting, seed=0)
 
     for _ in rates:
