@@ -8,7 +8,7 @@ Every training goes its 100 epochs with early stopping off, on the bundled sampl
 stopping or a pruner would have cut off is cut off in the replay. Parts:
 
     presets   the guide's four presets, two seeds
-    default   256 Sobol and 256 random points of studies/default.toml, in turn
+    default   256 Sobol and 256 random points of studies/default.toml, in turn; `inputs` is the view in all of them
     explore   the same of studies/explore.toml
     repeats   more seeds of some points of each: the best ones, and others at even ranks
     folds     folds 2 and 3 of the same, with the seed of fold 1
@@ -41,7 +41,7 @@ from torch.quasirandom import SobolEngine
 
 from benchmarks.common import data_of, machine, options, table
 from benchmarks.identity_term import ATTENTION, SETTINGS
-from benchmarks.packed import EPOCHS, PACKED, Curves, at, pack, read, unpacked
+from benchmarks.packed import EPOCHS, PACKED, Curves, at, pack, read, study_of, unpacked
 from benchmarks.surrogate import Surrogate
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import NonFiniteError
@@ -79,7 +79,7 @@ def points(part: str, records: Sequence[Mapping[str, Any]]) -> list[Point]:
     """Return the trainings of a part, in order. Raises SystemExit if it needs records that are missing."""
     match part:
         case "presets":
-            initial_trials = [s for s in study_file.read("default").initial_trials() if s.name != "quickstart"]
+            initial_trials = [s for s in study_of("default").initial_trials() if s.name != "quickstart"]
             return [
                 Point(f"preset-{s.name}-{seed}", "default", s.params, s.overrides, seed)
                 for seed in (0, 1)
@@ -110,7 +110,7 @@ def points(part: str, records: Sequence[Mapping[str, Any]]) -> list[Point]:
 
 def _space_filling(study: str) -> Iterator[Point]:
     """Sobol and random points of a study's space in turn."""
-    space, prefix = study_file.read(study).space, "" if study == "default" else f"{study}-"
+    space, prefix = study_of(study).space, "" if study == "default" else f"{study}-"
     stream = _STREAM[study]
     sobol = SobolEngine(len(space), scramble=True, seed=stream).draw(_POINTS, dtype=torch.float64).tolist()
     rng = random.Random(stream)
@@ -123,7 +123,7 @@ def _space_filling(study: str) -> Iterator[Point]:
 
 def _identity() -> Iterator[Point]:
     """Points of the study `identity`, mixed: every third one is a preset, a known one or a second seed."""
-    file, filling = study_file.read("identity"), _space_filling("identity")
+    file, filling = study_of("identity"), _space_filling("identity")
     seed = _FIRST_SEED["identity"] + 2 * _POINTS
     presets = [
         Point(f"identity-preset-{s.name}-0", "identity", s.params, s.overrides, 0)

@@ -2,6 +2,7 @@
 
     python -m benchmarks.identity_term                                 # one seed of each row
     python -m benchmarks.identity_term --seeds 3 --small 0,0.1 0.3,0.1 # WEIGHT,TEMPERATURE of each row
+    python -m benchmarks.identity_term --inputs kernel                 # the model gets kernel ridge's output
 
 The settings are those of the best trial in the README, as far as its table shows them; the others are below. `--small`
 has two layers and no attention, for half the time. Validation loss, scheduler and early stopping are without the term.
@@ -11,11 +12,12 @@ cross-entropy of validation people among everyone enrolled, whose mean is −ide
 
 from collections.abc import Iterator
 from statistics import fmean
+from typing import get_args
 
 import torch
 
 from benchmarks.common import machine, options, table
-from face3d_tune.config import TrialConfig, resolve
+from face3d_tune.config import InputsName, TrialConfig, resolve
 from face3d_tune.data.face_data import load
 from face3d_tune.training import losses
 from face3d_tune.training.base import EpochResult
@@ -31,11 +33,12 @@ SETTINGS = {
 ATTENTION = {"use_spatial_attention": True, "use_pose_attention": True}
 
 
-def config_of(row: str, feature_size: int, epochs: int, *, small: bool) -> TrialConfig:
+def config_of(row: str, feature_size: int, epochs: int, *, inputs: str, small: bool) -> TrialConfig:
     """Make the config of a row, WEIGHT,TEMPERATURE."""
     weight, temperature = map(float, row.split(","))
     more = {"num_layers": 2} if small else ATTENTION
-    values = {**SETTINGS, **more, "identity_weight": weight, "identity_temperature": temperature}
+    term = {"identity_weight": weight, "identity_temperature": temperature}
+    values = {**SETTINGS, **more, **term, "inputs": inputs}
     return resolve(values, feature_size=feature_size, epochs=epochs, layout="keypoint")
 
 
@@ -69,13 +72,14 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", default=ROWS, metavar="WEIGHT,TEMPERATURE")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--small", action="store_true", help="two layers, no attention")
+    parser.add_argument("--inputs", default="view", choices=get_args(InputsName), help="what the model gets")
     given = parser.parse_args()
     torch.set_num_threads(1)
     data, epochs = load(None), 2 if given.quick else 100
     print(f"{machine()}\n", flush=True)
     header = ("weight,temperature", "kept by a loss", "epoch", "cosine", "rank-1", "rank-1 enrolled", "TAR", "identity")
     for row in given.rows:
-        config = config_of(row, data.feature_size, epochs, small=given.small)
+        config = config_of(row, data.feature_size, epochs, inputs=given.inputs, small=given.small)
         found: dict[str, list[EpochResult]] = {}
         for seed in range(given.seeds):
             training = alone(config, data, seed=seed, device=CPU, precision="off")

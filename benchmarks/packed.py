@@ -3,12 +3,15 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+
+from face3d_tune.study import study_file
+from face3d_tune.study.study_file import StudyFile
 
 PACKED = Path(__file__).parent / "curves.npz"
 EPOCHS = 100
@@ -59,6 +62,17 @@ def _differences(rows: Sequence[Sequence[float]], unit: float) -> np.ndarray:
         line[: len(row)] = np.rint(np.minimum(row, 2**29 * unit) / unit)
         line[len(row) :] = line[len(row) - 1] if row else 0
     return np.diff(whole, axis=1, prepend=0).astype(np.int32)
+
+
+def study_of(name: str) -> StudyFile:
+    """Return a built-in study file with the space that its trainings fill.
+
+    `inputs` joined the spaces of `default` and `explore` after these had been trained; `identity` always had it.
+    """
+    file = study_file.read(name)
+    if name == "identity":
+        return file
+    return replace(file, space={name: row for name, row in file.space.items() if name != "inputs"})
 
 
 def read(path: Path = PACKED) -> Curves:

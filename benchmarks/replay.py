@@ -26,7 +26,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from benchmarks.packed import read
+from benchmarks.packed import read, study_of
 from benchmarks.priors import AroundSampler
 from benchmarks.surrogate import FEATURE_SIZE, PEOPLE, Ended, Space, Surrogate
 from face3d_tune import seeds
@@ -35,7 +35,6 @@ from face3d_tune.search.algorithms import make_pruner, make_sampler
 from face3d_tune.search.extrapolation import ExtrapolationPruner
 from face3d_tune.search.racing import is_lost
 from face3d_tune.search.shapes import ShapePruner
-from face3d_tune.study import study_file
 from face3d_tune.study.objective import ObjectiveName
 from face3d_tune.study.space import suggest
 from face3d_tune.study.study_file import Component, StudyFile
@@ -71,7 +70,7 @@ class Setting:
 
     def file(self) -> StudyFile:
         """Return the study file of this variant."""
-        return self.applied(study_file.read(self.study))
+        return self.applied(study_of(self.study))
 
     def applied(self, file: StudyFile) -> StudyFile:
         """Make a study file that searches in this way."""
@@ -275,7 +274,7 @@ def staged(surrogate: Surrogate, setting: Setting, seed: int, epochs: int) -> Tr
     """Several studies, an equal part of the epochs each: the best of one is where the next begins (`run --from`)."""
     spent, trace, best, names = 0, Trace(), None, setting.stages
     for number, name in enumerate(names, start=1):
-        file = study_file.read(name)
+        file = study_of(name)
         if best is not None:
             start = WarmStart(names[number - 2], 0, 0.0, best.to_dict())
             file = follow(file.bind("keypoint", FEATURE_SIZE, file.epochs), start, seed)

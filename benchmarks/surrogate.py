@@ -24,9 +24,8 @@ import torch
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from benchmarks.common import options, table
-from benchmarks.packed import EPOCHS, METRICS, PACKED, Curves, at, read
+from benchmarks.packed import EPOCHS, METRICS, PACKED, Curves, at, read, study_of
 from face3d_tune.config import TrialConfig
-from face3d_tune.study import study_file
 from face3d_tune.study.objective import COSINE, IDENTITY, OBJECTIVES, ObjectiveName
 from face3d_tune.study.study_file import StudyFile
 
@@ -169,7 +168,7 @@ class Surrogate:
     """
 
     def __init__(self, curves: Curves, study: str = "default") -> None:
-        self.space, self._curves = Space(study_file.read(study)), curves
+        self.space, self._curves = Space(study_of(study)), curves
         self.objective = self.space.file.objective  # of the study
         with_identity = self.objective == IDENTITY.name
         self.objectives = OBJECTIVES if with_identity else (COSINE.name,)  # that have a truth

@@ -90,6 +90,7 @@ def trial_of(
     preset=None,
     lr=1e-3,
     pose_unit="degrees",
+    inputs="view",
     epochs=EPOCHS,
     minute=0,
     history=True,
@@ -115,7 +116,8 @@ def trial_of(
     params = {} if waits else {"lr": lr, "pose_unit": pose_unit}
     held = {}
     if not waits:
-        config = TrialConfig(d_model=16, dim_feedforward=64, lr=lr, pose_unit=pose_unit, epochs=EPOCHS)
+        searched = {"lr": lr, "pose_unit": pose_unit, "inputs": inputs}
+        config = TrialConfig(d_model=16, dim_feedforward=64, epochs=EPOCHS, **searched)
         held = {"config": config.to_dict(), "preset": preset, "overrides": {}, "seed": 7}
         held |= {"device": "cpu (1 threads)", "engine": "batched"}
     if state.is_finished():

@@ -72,6 +72,7 @@ class _Row:
 # Columns and their headings, in groups.
 _TRIAL = {name: name for name in ("trial", "lr", "cos w")}
 _SCHEDULER = {name: name for name in ("factor", "patience")}
+_INPUT = {"input": "input"}  # only where a trial has another one than the view
 _POSE = {"pose": "pose"}
 _LOSS = {"loss*": "loss*"}
 _IDENTITY = {"identity": "identity"}  # of a study with that objective
@@ -89,10 +90,11 @@ def _fitting(
     `sizes` are those of the galleries; without them no column is about recognition.
     """
     unlimited = console.options.update(max_width=_ANY)
+    inputs = (_INPUT,) if {row.cells.get("input") for row in rows} - {None, word("view")} else ()
     values = (_IDENTITY, _COSINE) if objective == IDENTITY else (_COSINE,)
     narrowest = (_RATES, _BANDS, _LOSS, *((_SCHEDULER,) if objective == IDENTITY else ()))
     for lost in ((), (_RATES,), (_RATES, _BANDS), (_RATES, _BANDS, _LOSS), narrowest):
-        groups = (_TRIAL, _SCHEDULER, _POSE, _LOSS, *values, _BANDS, *((_RANK1, _RATES) if sizes else ()))
+        groups = (_TRIAL, _SCHEDULER, *inputs, _POSE, _LOSS, *values, _BANDS, *((_RANK1, _RATES) if sizes else ()))
         table = _table(rows, [group for group in groups if group not in lost], sizes)
         if Measurement.get(console, unlimited, table).maximum <= console.width:
             break
@@ -283,5 +285,6 @@ def _settings(config: TrialConfig) -> dict[str, str]:
         "cos w": f"{config.cosine_weight:.2f}",
         "factor": f"{config.scheduler_factor:.2f}",
         "patience": str(config.scheduler_patience),
+        "input": word(config.inputs),
         "pose": config.pose_unit[:3],
     }

@@ -205,7 +205,9 @@ def _reason(found: Findings, trial: FrozenTrial) -> str:
     if preset:
         return f"The guide's {preset}" if names[0] in PRESETS else f"The {preset}"
     place = [other.number for other in found.runners_up].index(trial.number) + 1
-    return f"Runner-up {place}: {config_of(trial).pose_unit}, lr {config_of(trial).lr:.1e}"
+    config = config_of(trial)
+    other = "" if config.inputs == "view" else f"{config.inputs} input, "
+    return f"Runner-up {place}: {other}{config.pose_unit}, lr {config.lr:.1e}"
 
 
 def _table(found: Findings, best: FrozenTrial) -> str:

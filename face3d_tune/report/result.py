@@ -1,7 +1,7 @@
 """The section on the result: the answer, before and after, learning curves, yaw bands."""
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from face3d_tune.data.yaw_bands import FARTHEST
@@ -194,7 +194,8 @@ def curves(content: Content, say: Words) -> list[Block]:
     series = charts.series(content, say)
     if not series:
         return []
-    header = [say.text(f"column_{name}") for name in ("trial", *_SETTINGS, "loss", "cosine", "kept")]
+    settings = _shown_settings([*content.presets, *(entry for _, entry, _ in series)])
+    header = [say.text(f"column_{name}") for name in ("trial", *settings, "loss", "cosine", "kept")]
     if content.objective == "identity":
         header.insert(-2, say.text("row_identity"))
     blocks: list[Block] = [Paragraph(say("curves"))]
@@ -214,16 +215,24 @@ def curves(content: Content, say: Words) -> list[Block]:
         blocks.append(Figure(losses, [(say.text(name), kind) for name, kind in names], say("caption_losses")))
     else:
         blocks.append(Paragraph(say("no_histories"), "note"))
-    rows = [(label, *_settings(content, entry, say)) for label, entry, _ in series]
-    rows += [(f"{say.preset(e.name)} = {e.same_as}", *_settings(content, e, say)) for e in content.presets if e.same_as]
+    same = [(f"{say.preset(entry.name)} = {entry.same_as}", entry) for entry in content.presets if entry.same_as]
+    named = [*((label, entry) for label, entry, _ in series), *same]
+    rows = [(label, *_settings(content, settings, entry, say)) for label, entry in named]
     return [*blocks, Table(header, rows, marked=0 if content.best else None), Paragraph(say("loss_note"), "note")]
 
 
 _SETTINGS = ("lr", "cosine_weight", "factor", "patience", "dropout", "pose_unit")
 
 
-def _settings(content: Content, entry: Entry, say: Words) -> list[str]:
+def _shown_settings(entries: Sequence[Entry]) -> Sequence[str]:
+    """Return the settings that the table shows: the model's input only where one is not the view."""
+    others = any(entry.config.get("inputs", "view") != "view" for entry in entries)
+    return ("inputs", *_SETTINGS) if others else _SETTINGS
+
+
+def _settings(content: Content, settings: Sequence[str], entry: Entry, say: Words) -> list[str]:
     forms: Mapping[str, tuple[str, Callable[[Any], str]]] = {
+        "inputs": ("inputs", say.value),
         "lr": ("lr", _power),
         "cosine_weight": ("cosine_weight", "{:.2f}".format),
         "factor": ("scheduler_factor", "{:.2f}".format),
@@ -231,7 +240,8 @@ def _settings(content: Content, entry: Entry, say: Words) -> list[str]:
         "dropout": ("dropout", "{:.2f}".format),
         "pose_unit": ("pose_unit", say.value),
     }
-    cells = [form(entry.config[name]) if name in entry.config else NOT_KNOWN for name, form in forms.values()]
+    chosen = [forms[name] for name in settings]
+    cells = [form(entry.config[name]) if name in entry.config else NOT_KNOWN for name, form in chosen]
     cosine = NOT_KNOWN if entry.cosine is None else f"{entry.cosine:.4f}"
     cosine += "" if entry.state == "complete" else f" ({say.text(f'state_{entry.state}')})"
     epochs = entry.folds[0]["epochs_run"] if entry.folds else entry.epochs

@@ -119,7 +119,10 @@ def _prepare(options: SearchOptions, view: View) -> _Prepared:
     name = name_to_search(storage, study.study_name or file.name)
     use_amp = options.device.amp != "off"
     bound = file.bind(study.layout, data.feature_size, settings.epochs, use_amp=use_amp)
+    wanted = bound.space
     bound, stage = take_up(storage, name, study.before, data, bound, settings)
+    if lacking := ", ".join(parameter for parameter in wanted if parameter not in bound.space):
+        view.warning(f"study {name!r} was made before {file.path.name} searched {lacking}, and goes on without")
     check(bound, settings, data)
     plan = choose(options.device.engine, options.device.slots, device, data, bound.extreme_configs(), study.folds)
     set_threads(1 if plan.engine == "batched" else None)  # others train

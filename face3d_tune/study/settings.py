@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -17,8 +17,9 @@ from face3d_tune.data.face_data import FaceData, mean_by_yaw, recorded_selection
 from face3d_tune.data.pairs import PARTS
 from face3d_tune.errors import StudyError
 from face3d_tune.study.attrs import StoredSettings, StudyAttr
+from face3d_tune.study.builtin import STUDIES
 from face3d_tune.study.objective import COSINE, Objective
-from face3d_tune.study.study_file import StudyFile
+from face3d_tune.study.study_file import BoundStudyFile, StudyFile
 from face3d_tune.study.summary import mean_by_band, mean_of_records
 from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.recognition import Gallery, Predictions
@@ -162,6 +163,18 @@ def check_same(name: str, record: Mapping[str, Any], wanted: Mapping[str, Any], 
         if before.get(key) != now.get(key):
             values = f"{before.get(key)}, now it is {now.get(key)}"
             raise StudyError(f"study {name!r} was made with {key} = {values}", _hint(key, before.get(key)))
+
+
+def as_made(file: BoundStudyFile, record: Mapping[str, Any]) -> BoundStudyFile:
+    """Return a built-in file without the parameters that the study with attributes `record` was made without.
+
+    A later version may search more, and a study that an earlier one began must be able to end. A file of the user's own
+    is taken as it is, since its author changed it.
+    """
+    stored = StudyAttr.settings.of(record)
+    if file.path.parent != STUDIES or stored["study_file"] != file.name:
+        return file
+    return replace(file, space={name: row for name, row in file.space.items() if name in stored["space"]})
 
 
 def _hint(key: str, before: object) -> str:

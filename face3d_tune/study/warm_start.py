@@ -24,7 +24,7 @@ from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.objective import COSINE, Objective, ObjectiveName
 from face3d_tune.study.other_programs import is_own_study
 from face3d_tune.study.presets import PRESETS, Preset
-from face3d_tune.study.settings import DEFAULT_SEED, Settings, describe_data, missing_options, study_attrs
+from face3d_tune.study.settings import DEFAULT_SEED, Settings, as_made, describe_data, missing_options, study_attrs
 from face3d_tune.study.study_file import BoundStudyFile, StudyFile
 from face3d_tune.study.trials import find_study, pick_trial, repeatable_config
 
@@ -59,13 +59,15 @@ class WarmStart:
 def take_up(
     place: Storage, name: str, before: str | None, data: FaceData, file: BoundStudyFile, settings: Settings
 ) -> tuple[BoundStudyFile, WarmStart | None]:
-    """Return the study file as study `name` continues study `before`, and the warm start; else the file unchanged.
+    """Return the study file as study `name` continues itself or study `before`, and the warm start.
 
     Raises StudyError, as `find` does, and StorageError.
     """
     if before is None and not place.holds_studies():
         return file, None
     with place.opened() as storage:
+        if (own := _own_study(storage, name)) is not None:
+            file = as_made(file, own.user_attrs)
         stage = find(storage, name, before, data, file, settings)
         if stage is None:
             return file, None
@@ -80,12 +82,9 @@ def find(
     None without a study before. Raises StudyError if `before` is another study than the stored one, or cannot be
     followed.
     """
-    names = study_names(storage)
-    before = before and (alike(before, names) or before)
-    if name in names:
-        study = optuna.load_study(study_name=name, storage=storage)
-        if is_own_study(study):  # else the process that made it died too early, or another program made it
-            return _stored_start(name, study.user_attrs, before)
+    before = before and (alike(before, study_names(storage)) or before)
+    if (own := _own_study(storage, name)) is not None:
+        return _stored_start(name, own.user_attrs, before)
     if before is None:
         return None
     if before == name:
@@ -97,6 +96,14 @@ def find(
     best = pick_trial(study, None)
     objective = Objective.of_study(study.user_attrs).name
     return WarmStart(before, best.number, float(best.value or 0.0), repeatable_config(best).to_dict(), objective)
+
+
+def _own_study(storage: BaseStorage, name: str) -> optuna.Study | None:
+    """Return study `name`; None if there is none, its process died too early, or another program made it."""
+    if name not in study_names(storage):
+        return None
+    study = optuna.load_study(study_name=name, storage=storage)
+    return study if is_own_study(study) else None
 
 
 def _stored_start(name: str, attrs: Mapping[str, Any], before: str | None) -> WarmStart | None:
@@ -126,11 +133,10 @@ def _check_comparable(study: optuna.Study, wanted: Mapping[str, Any]) -> None:
 
 def _seed(storage: BaseStorage, name: str, settings: Settings) -> int:
     """Return the seed that study `name` has, or will have."""
-    own: int = DEFAULT_SEED
-    if name in study_names(storage):
-        study = optuna.load_study(study_name=name, storage=storage)
-        own = StudyAttr.settings.of(study.user_attrs)["seed"] if is_own_study(study) else DEFAULT_SEED
-    return own if settings.seed is None else settings.seed
+    if settings.seed is not None:
+        return settings.seed
+    own = _own_study(storage, name)
+    return DEFAULT_SEED if own is None else StudyAttr.settings.of(own.user_attrs)["seed"]
 
 
 def follow(file: BoundStudyFile, stage: WarmStart, seed: int) -> BoundStudyFile:

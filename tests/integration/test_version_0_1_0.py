@@ -9,8 +9,12 @@ import optuna
 import pytest
 import torch
 from command_line import call
+from conftest import QUICK_STUDY
+
+from face3d_tune.study import settings
 
 WRITTEN = Path(__file__).parent.parent / "version_0_1_0"
+INPUTS = 'inputs = ["view", "ridge", "kernel"]'
 STORAGE = ("--storage", "sqlite:///studies.db")
 
 
@@ -87,6 +91,27 @@ def test_run_refuses_other_conditions_as_it_would_for_a_study_of_its_own(place):
     answer = call("run", *STORAGE, *words, "--epochs", "41", "--trials", "1", cwd=place)
     assert answer.code == 2
     assert "epochs" in answer.err
+
+
+def run_a_wider_space(place):
+    """Continue `finished` with a study file that searches what 0.1.0 did not have."""
+    (place / "quick.toml").write_text(QUICK_STUDY.replace("[space]", f"[space]\n{INPUTS}"), encoding="utf-8")
+    words = ("--data-dir", "data", "--study", "quick.toml", "--study-name", "finished")
+    return call("run", *STORAGE, *words, "--epochs", "4", "--trials", "7", cwd=place)
+
+
+def test_run_continues_a_study_whose_built_in_file_searches_more_since_then(place, monkeypatch):
+    monkeypatch.setattr(settings, "STUDIES", Path())  # as if quick.toml were built in
+    answer = run_a_wider_space(place)
+    assert "0.2810" in printed(answer)
+    said = "warning: study 'finished' was made before quick.toml searched inputs, and goes on without"
+    assert said in answer.err.splitlines()
+
+
+def test_run_refuses_a_file_of_the_users_own_that_searches_more(place):
+    answer = run_a_wider_space(place)
+    assert answer.code == 2
+    assert "study 'finished' was made with space.inputs = None" in answer.err
 
 
 def test_confirm_knows_its_first_evaluation_of_the_test_people(place):

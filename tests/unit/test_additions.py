@@ -256,6 +256,15 @@ def test_a_trials_note_says_why_it_is_notable_and_how_to_train_it(study):
     assert "the checkpoint of epoch 2 of 3" in notes[0]
 
 
+def test_the_note_of_a_runner_up_names_its_poses_and_rate_and_its_input_if_that_is_not_the_view(study):
+    add_trial(study, "COMPLETE", [0.63], inputs="kernel")
+    add_trial(study, "COMPLETE", [0.61], pose_unit="radians")
+    found = find(study)
+    first, second = (trial_note(found, trial) for trial in found.runners_up[:2])
+    assert first.startswith("**Runner-up 1: kernel input, degrees, lr 1.0e-04**")
+    assert second.startswith("**Runner-up 2: radians, lr 1.0e-04**")
+
+
 def test_the_notes_of_a_study_for_identity_have_its_values_and_gains_and_the_cosine_beside_them(sqlite):
     study = recognised(storage=sqlite)
     study.set_user_attr("settings", study.user_attrs["settings"] | {"objective": "identity"})

@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 from searches import epoch
-from stored_study import add_trial, our_study, recognised, recognition_of, searched, study_of
+from stored_study import add_trial, our_study, recognised, recognition_of, searched, study_of, trial_of
 
 from face3d_tune.cli import language, table
 from face3d_tune.cli.live import InTraining, Picture, Standing
@@ -331,3 +331,17 @@ def test_the_table_of_a_study_for_identity_has_a_column_for_it_beside_the_cosine
     assert re.search(r"^no model +-0.2000 +0.5000", shown, re.M)
     assert max(map(len, shown.splitlines())) <= width
     assert ("factor and patience: in a wider terminal" in shown) == (width == 80)
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_table_names_the_models_input_where_a_trial_has_another_one_than_the_view(monkeypatch, width):
+    trials = (trial_of("COMPLETE", 0.6, preset="baseline"), trial_of("COMPLETE", 0.7, inputs="kernel"))
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    monkeypatch.setattr(table, "results_console", lambda: console)
+    table.before_and_after(study_of(*trials))
+    table.before_and_after(study_of(trials[0]))
+    shown, _, of_views = console.file.getvalue().rpartition("Validation on")
+    assert re.search(r"input +pose", shown)
+    assert re.search(r"^baseline .* view +deg .*\n(.*\n)*best trial .* kernel +deg ", shown, re.M)
+    assert "input" not in of_views
+    assert max(map(len, shown.splitlines())) <= width

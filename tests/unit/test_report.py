@@ -31,7 +31,6 @@ from face3d_tune.analysis.confirmation import value_in_study
 from face3d_tune.analysis.findings import find
 from face3d_tune.analysis.importance import FEWEST
 from face3d_tune.analysis.svg import tick_text, ticks
-from face3d_tune.config import TrialConfig
 from face3d_tune.dashboard.notes import study_note
 from face3d_tune.refit.candidates import candidates
 from face3d_tune.report.blocks import number, rich
@@ -438,8 +437,7 @@ def test_the_inputs_of_a_model_are_in_words_and_the_copy_that_its_command_writes
     settings = attrs_of()["settings"]
     choices = CategoricalDistribution(["view", "ridge", "kernel"])
     settings["space"] = {"inputs": json.loads(distribution_to_json(choices))}
-    config = TrialConfig(d_model=16, dim_feedforward=64, inputs="kernel", epochs=20)
-    best = trial_of("COMPLETE", 0.7, config=config.to_dict())
+    best = trial_of("COMPLETE", 0.7, inputs="kernel")
     study = study_of(trial_of("COMPLETE", 0.6, preset="baseline"), best, settings=settings)
     english, chinese = (report(find(study), "md", language, MADE) for language in ("en", "zh"))
     assert "| input of the model | side view / ridge regression / kernel ridge | side view | kernel ridge |" in english
@@ -448,6 +446,10 @@ def test_the_inputs_of_a_model_are_in_words_and_the_copy_that_its_command_writes
     assert "用核岭回归的输出代替侧脸特征" in chinese
     assert "another unit than the files have" not in english  # its poses are in theirs
     assert "face3d-tune data convert faces faces-kernel --inputs kernel\n" in english
+    assert "| trial | model's input | learning rate |" in english
+    assert "| 试验 | 模型输入 | 学习率 |" in chinese
+    of_views = report(find(study_of(trial_of("COMPLETE", 0.6), settings=settings)), "md", "en", MADE)
+    assert "| trial | learning rate |" in of_views
 
 
 def test_the_search_is_repeated_by_a_command_that_says_its_conditions():

@@ -308,8 +308,9 @@ def test_only_the_zero_that_no_log_range_can_hold_is_kept_from_optuna():
     assert kept["aggressive"]["early_stopping_patience"] == 10
 
 
-def test_the_default_study_searches_what_the_guide_turns():
+def test_the_default_study_searches_the_input_and_what_the_guide_turns():
     assert set(study_file.read("default").space) == {
+        "inputs",
         "lr",
         "cosine_weight",
         "scheduler_factor",
@@ -334,11 +335,8 @@ def test_explore_searches_the_default_space_size_and_the_guides_further_ideas():
 
 def test_the_study_of_identity_is_the_default_with_the_identity_term_which_no_preset_has():
     file, default = study_file.read("identity"), study_file.read("default")
-    more = {
-        "inputs": CategoricalDistribution(("view", "ridge", "kernel")),
-        "identity_weight": FloatDistribution(0.0, 0.5),
-    }
-    assert dict(file.space) == {**default.space, **more}
+    assert dict(file.space) == {**default.space, "identity_weight": FloatDistribution(0.0, 0.5)}
+    assert file.space["inputs"] == CategoricalDistribution(("view", "ridge", "kernel"))
     assert file.fixed == {**default.fixed, "identity_temperature": 0.1}
     assert (file.sampler, file.pruner, file.trials) == (default.sampler, default.pruner, default.trials)
     assert (file.objective, default.objective) == ("identity", "cosine")
