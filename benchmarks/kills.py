@@ -199,8 +199,9 @@ class Kills:
             "face3d_tune.executor.plan",
             "face3d_tune.executor.processes",
             "face3d_tune.cli.progress",
+            "face3d_tune.cli.result_tables",
         ]
-        self._context.set_forkserver_preload(["benchmarks.chaos", "torch._dynamo", *late, "face3d_tune.cli.table"])
+        self._context.set_forkserver_preload(["benchmarks.chaos", "torch._dynamo", *late])
         self.report, self.log = Report(), folder / "log"
         self._url, self._total, self._dice = url, total, dice
         self._words = [*words, "--storage", url, "--artifacts", str(folder / "artifacts"), "--trials", str(total)]

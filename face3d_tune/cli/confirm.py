@@ -156,7 +156,7 @@ def confirm(
     if as_json:
         click.echo(json.dumps({"study": study.study_name, **found}, indent=1, ensure_ascii=False))
         return
-    from face3d_tune.cli.table import confirmed
+    from face3d_tune.cli.result_tables import confirmed
 
     confirmed(found)
     _say_what_is_next(study.study_name, place)

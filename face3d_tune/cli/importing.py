@@ -112,7 +112,7 @@ def _print(examined: "Sequence[Examined]", numbers: "dict[str, tuple[int, bool]]
     """Return a line for each run: its claimed and measured cosine, and the decision; then every reason."""
     from face3d_tune.analysis.recognising import of_trial
     from face3d_tune.cli.console import TranslatedTable
-    from face3d_tune.cli.table import results_console
+    from face3d_tune.cli.result_tables import results_console
 
     table = TranslatedTable(box=None, pad_edge=False)
     table.add_column("run", overflow="fold")

@@ -100,7 +100,7 @@ def judge(
     if as_json:
         click.echo(json.dumps(result, indent=1, ensure_ascii=False))
         return
-    from face3d_tune.cli.table import judged
+    from face3d_tune.cli.result_tables import judged
 
     judged(result)
     if part == "test":

@@ -14,7 +14,7 @@ from face3d_tune.cli.console import Console
 from face3d_tune.cli.language import say, translate
 from face3d_tune.cli.options import storage_words
 from face3d_tune.cli.progress import JsonLines, SearchProgress, Tally
-from face3d_tune.cli.table import before_and_after, results_console
+from face3d_tune.cli.result_tables import before_and_after, results_console
 from face3d_tune.device import device_name
 from face3d_tune.search.run_search import OpenSearch, View
 from face3d_tune.search.search import Search

@@ -163,7 +163,7 @@ def _train_members(
     console: "Console", members: "Members", plan: "Plan", precision: "Precision", chosen: _Chosen, force: bool
 ) -> None:
     """Train the members that are missing, with a line for each that ends; then print what the ensemble reaches."""
-    from face3d_tune.cli.table import judged
+    from face3d_tune.cli.result_tables import judged
     from face3d_tune.device import set_threads
     from face3d_tune.refit.ensemble_folder import ABOUT
 
@@ -308,7 +308,7 @@ def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":
 def _print_result(data: "FaceData", trained: "Trained", chosen: _Chosen) -> None:
     """Print the result on the validation people, beside the no-model baseline; no test people."""
     from face3d_tune.cli.console import TranslatedTable
-    from face3d_tune.cli.table import add_band_columns, bands, results_console
+    from face3d_tune.cli.result_tables import add_band_columns, bands, results_console
 
     table = TranslatedTable(box=None, pad_edge=False)
     table.add_column("mean cosine")

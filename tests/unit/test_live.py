@@ -11,7 +11,7 @@ from rich.console import Console
 from searches import epoch
 from stored_study import add_trial, our_study, recognised, recognition_of, searched, study_of, trial_of
 
-from face3d_tune.cli import language, table
+from face3d_tune.cli import language, result_tables
 from face3d_tune.cli.live import InTraining, Picture, Standing
 from face3d_tune.cli.progress import JsonLines, SearchProgress, Tally, ended
 from face3d_tune.cli.watch import _in_training
@@ -279,8 +279,8 @@ def test_a_program_gets_an_object_a_line(study):
 def test_a_table_leaves_columns_out_before_it_cuts_a_name(study, monkeypatch, width):
     add_trial(study, "PRUNED", [0.4], preset="conservative")
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    monkeypatch.setattr(table, "results_console", lambda: console)
-    table.before_and_after(study)
+    monkeypatch.setattr(result_tables, "results_console", lambda: console)
+    result_tables.before_and_after(study)
     shown = console.file.getvalue()
     assert max(map(len, shown.splitlines())) <= width
     assert re.search(r"^conservative .*\(pruned\)", shown, re.M)
@@ -295,8 +295,8 @@ def test_the_table_has_rank_1_beside_the_cosine_and_first_says_whom_the_best_rec
     study = recognised(best=0.65, no_model=0.61, ridge=0.66)  # kernel ridge 0.8
     add_trial(study, "PRUNED", [0.4], preset="conservative", recognition=recognition_of(0.44))
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    monkeypatch.setattr(table, "results_console", lambda: console)
-    table.before_and_after(study)
+    monkeypatch.setattr(result_tables, "results_console", lambda: console)
+    result_tables.before_and_after(study)
     shown = console.file.getvalue()
     first = " ".join(shown.partition("\n\n")[0].split())
     assert first == "The best trial raises the cosine, but recognises people no better than ridge or kernel ridge."
@@ -311,8 +311,8 @@ def test_the_table_has_rank_1_beside_the_cosine_and_first_says_whom_the_best_rec
 def test_the_table_warns_of_nobody_whose_best_recognises_better_and_an_older_study_has_no_columns(monkeypatch):
     for study, columns in ((recognised(best=0.9), True), (study_of(*searched()), False)):
         console = Console(file=io.StringIO(), width=140, force_terminal=False)
-        monkeypatch.setattr(table, "results_console", lambda console=console: console)
-        table.before_and_after(study)
+        monkeypatch.setattr(result_tables, "results_console", lambda console=console: console)
+        result_tables.before_and_after(study)
         shown = console.file.getvalue()
         assert shown.startswith("Validation on 3 people never trained on:")
         assert ("rank-1" in shown, "TAR" in shown) == (columns, columns)
@@ -324,8 +324,8 @@ def test_the_table_of_a_study_for_identity_has_a_column_for_it_beside_the_cosine
     study.set_user_attr("settings", study.user_attrs["settings"] | {"objective": "identity"})
     add_trial(study, "PRUNED", [0.4], preset="conservative", recognition=recognition_of(0.44))
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    monkeypatch.setattr(table, "results_console", lambda: console)
-    table.before_and_after(study)
+    monkeypatch.setattr(result_tables, "results_console", lambda: console)
+    result_tables.before_and_after(study)
     shown = console.file.getvalue()
     assert re.search(r"identity +cosine", shown)
     assert re.search(r"^no model +-0.2000 +0.5000", shown, re.M)
@@ -337,9 +337,9 @@ def test_the_table_of_a_study_for_identity_has_a_column_for_it_beside_the_cosine
 def test_the_table_names_the_models_input_where_a_trial_has_another_one_than_the_view(monkeypatch, width):
     trials = (trial_of("COMPLETE", 0.6, preset="baseline"), trial_of("COMPLETE", 0.7, inputs="kernel"))
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    monkeypatch.setattr(table, "results_console", lambda: console)
-    table.before_and_after(study_of(*trials))
-    table.before_and_after(study_of(trials[0]))
+    monkeypatch.setattr(result_tables, "results_console", lambda: console)
+    result_tables.before_and_after(study_of(*trials))
+    result_tables.before_and_after(study_of(trials[0]))
     shown, _, of_views = console.file.getvalue().rpartition("Validation on")
     assert re.search(r"input +pose", shown)
     assert re.search(r"^baseline .* view +deg .*\n(.*\n)*best trial .* kernel +deg ", shown, re.M)

@@ -1,4 +1,4 @@
-"""The guide's before/after table, with measured numbers, in 80 columns."""
+"""The tables that `run`, `confirm` and `judge` end with. A column that finds no room is left out, not cut."""
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
