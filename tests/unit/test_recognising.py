@@ -7,7 +7,7 @@ from stored_study import confirmation_of, recognising_people
 
 from face3d_tune.analysis.confirmation import no_better_recognised, told
 from face3d_tune.analysis.recognising import only_raises_cosine
-from face3d_tune.cli import table
+from face3d_tune.cli import result_tables
 from face3d_tune.cli.console import Console
 
 # Of the sample's validation people: cosine, and rank-1 among everyone enrolled.
@@ -78,8 +78,8 @@ def test_the_table_of_a_confirmation_has_rank_1_of_every_row_where_it_is_stored_
     verdicts = {"kernel_ridge": "better", "ridge": "better", "no_model": "better"}
     held = recognising_people(confirmation_of(kernel_ridge="same"), preset="same" if stored else None, **verdicts)
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    monkeypatch.setattr(table, "results_console", lambda: console)
-    table.confirmed(held)
+    monkeypatch.setattr(result_tables, "results_console", lambda: console)
+    result_tables.confirmed(held)
     numbers = console.file.getvalue().partition("\n\n")[2].partition("\n\n")[0]
     last = {line.split("  ")[0]: line.split()[-1] for line in numbers.splitlines()}
     assert (last["trial 12"], last["no model"]) == (("0.610", "0.600") if shown else ("–", "–"))  # – beyond 45 degrees
