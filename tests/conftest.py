@@ -6,6 +6,7 @@ from pathlib import Path
 
 import blas  # noqa: F401 - before NumPy is loaded
 import boto3
+import garbage
 import memory
 import pytest
 import torch
@@ -62,6 +63,7 @@ BUCKET = "checkpoints"  # of the S3 that imitates one
 
 def pytest_configure(config):
     memory.use()
+    config.pluginmanager.register(garbage)
     if not hasattr(config, "workerinput"):  # it is no worker
         config.pluginmanager.register(SharedOut())
 

@@ -54,7 +54,8 @@ NOT_ON_WINDOWS = {
     *("multiprocessing.context.ForkContext", "multiprocessing.context.ForkServerContext"),
     *("os.fork", "os.killpg", "signal.SIGHUP", "signal.SIGKILL", "signal.pthread_sigmask"),
 }
-IMPORTED_LATE = {f"cli.{name}" for name in ("console", "progress", "result_tables", "live", "run_output")}  # in functions
+# In functions.
+IMPORTED_LATE = {f"cli.{name}" for name in ("console", "progress", "result_tables", "live", "run_output")}
 
 
 def name_of(path):

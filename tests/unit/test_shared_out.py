@@ -1,5 +1,6 @@
-"""The tests of a file run in one worker, and those that watch the clock all in the same."""
+"""The tests of a file run in one worker, those that watch the clock all in the same, and garbage is looked for again."""
 
+import gc
 from types import SimpleNamespace
 
 from conftest import ROOT
@@ -26,3 +27,8 @@ def test_a_run_that_tears_a_file_apart_fails():
     shared.pytest_runtest_logreport(ran("gw1", "test_a.py::test_2"))
     shared.pytest_sessionfinish(session)
     assert (session.exitstatus, shared.torn) == (1, ["test_a.py"])
+
+
+def test_garbage_is_looked_for_while_tests_run_but_not_among_what_was_there_before():
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 100_000  # torch alone has more
