@@ -60,7 +60,7 @@ def _numbers(lines: list[str]) -> list[str]:
 def dashboard(page: Page, storage: str) -> None:
     """Picture the first study's page, from its first figure on."""
     with Storage.parse(storage).opened() as opened, make_dashboard(opened) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)  # a page that fails ends the program
         thread.start()
         page.set_viewport_size({"width": 1300, "height": 2600})
         page.goto(f"http://127.0.0.1:{server.server_port}/dashboard/studies/1")

@@ -1,4 +1,4 @@
-"""The tests of a file run in one worker, those that watch the clock all in the same, and garbage is looked for again."""
+"""Workers share tests by file, those that watch the clock go to one, and garbage is looked for while tests run."""
 
 import gc
 from types import SimpleNamespace
