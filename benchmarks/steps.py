@@ -129,6 +129,24 @@ def halves(shape: str, data: FaceData, repeats: int) -> list[str]:
     return [NAMES[shape], f"{ms['float32']:.2f}", f"{ms['bf16']:.2f}", f"{ms['float32'] / ms['bf16']:.2f}"]
 
 
+def with_identity(shape: str, data: FaceData, repeats: int) -> list[str]:
+    """Return the steps of both trainers without and with the identity term."""
+    without = config_of(data)
+    configs = {"without": without, "with": replace(without, identity_weight=0.1)}
+    count = len(data.parts["train"]) // without.batch_size
+    contenders: dict[str, Callable[[], object]] = {}
+    for name, config in configs.items():
+        plain = Trainer(config, data, seed=0, device=CPU)
+        contenders[f"plain {name}"] = lambda plain=plain: plain._train_all_batches(1)
+        contenders[f"engine {name}"] = steps_of(engine(config, Data(data, CPU)))
+    ms = {name: seconds / count * 1000 for name, seconds in interleaved(contenders, repeats).items()}
+    row = [NAMES[shape]]
+    for trainer in ("plain", "engine"):
+        pair = [ms[f"{trainer} {name}"] for name in configs]
+        row += [*(f"{each:.2f}" for each in pair), f"{pair[1] / pair[0]:.3f}"]
+    return row
+
+
 def main() -> None:
     """Print the tables."""
     parser = options(__doc__)
@@ -141,6 +159,9 @@ def main() -> None:
     rows = [single(shape, data[shape], repeats, **flags) for flags in ({}, FLAGS) for shape in SHAPES]
     print("ms per training step")
     table(["shape", "plain", "engine", "floor", "plain/engine", "target", "floor/engine", "target"], rows)
+    print("ms per training step, without and with the identity term")
+    header = ["shape", "plain", "with", "ratio", "engine", "with", "ratio"]
+    table(header, [with_identity(shape, data[shape], repeats) for shape in SHAPES])
     print("epochs per minute, validation included")
     table(["shape", "8 in one batch", "8 batches of one", "ratio"], [batched(data["sample"], repeats)])
     print("ms per training step of the engine")
