@@ -27,6 +27,7 @@ from face3d_tune.cli.options import study_data
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.data.rotation import ROTATIONS, rotations
 from face3d_tune.device import Precision, choose_device, choose_precision, set_threads
+from face3d_tune.errors import TuneError
 from face3d_tune.executor.plan import Plan, choose
 from face3d_tune.refit import baselines, intervals
 from face3d_tune.refit.candidates import Candidate, candidates
@@ -34,6 +35,7 @@ from face3d_tune.refit.ensemble_folder import Members
 from face3d_tune.refit.judge import COMPARED, Judgement, judge
 from face3d_tune.storage.database import Storage
 from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.trials import find_study
 from face3d_tune.training.predictor import read
 from face3d_tune.training.recognition import ALL, RATES
 
@@ -124,7 +126,7 @@ def show(judgements: Sequence[Judgement]) -> None:
 def group_of(wanted: str, storage: BaseStorage) -> tuple[Group, FaceData]:
     """Return the group that STUDY=COUNT names, and the data of the study."""
     name, _, count = wanted.partition("=")
-    study = optuna.load_study(study_name=name, storage=storage)
+    study = find_study(storage, name)
     data = study_data(name, study.user_attrs, None)
     seed = StudyAttr.settings.of(study.user_attrs)["seed"]
     return Group(name, candidates(study, data, 1)[0], int(count or 1), seed), data
@@ -161,4 +163,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except TuneError as error:
+        raise SystemExit(f"error: {error.message}\nhint: {error.hint}") from error

@@ -10,6 +10,7 @@ The second line of a row asks what keeping the epoch by a loss with the term wou
 cross-entropy of validation people among everyone enrolled, whose mean is −identity / 0.1 (`training/recognition`).
 """
 
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from statistics import fmean
 from typing import get_args
@@ -31,6 +32,17 @@ SETTINGS = {
     **{"scheduler_min_lr": 1e-6, "early_stopping_patience": 15, "dropout": 0.35, "weight_decay": 0.1},
 }
 ATTENTION = {"use_spatial_attention": True, "use_pose_attention": True}
+
+
+def row_of(text: str) -> str:
+    """Check WEIGHT,TEMPERATURE, as typed. Raises ArgumentTypeError."""
+    try:
+        weight, temperature = map(float, text.split(","))
+    except ValueError:
+        weight = temperature = -1.0
+    if not (0 <= weight <= 1 and temperature > 0):
+        raise ArgumentTypeError(f"{text!r} is no weight from 0 to 1 and temperature above 0; expected such as 0.1,0.2")
+    return text
 
 
 def config_of(row: str, feature_size: int, epochs: int, *, inputs: str, small: bool) -> TrialConfig:
@@ -69,7 +81,7 @@ def cells(epochs: list[EpochResult]) -> list[str]:
 def main() -> None:
     """Train row by row."""
     parser = options(__doc__)
-    parser.add_argument("rows", nargs="*", default=ROWS, metavar="WEIGHT,TEMPERATURE")
+    parser.add_argument("rows", nargs="*", type=row_of, default=ROWS, metavar="WEIGHT,TEMPERATURE")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--small", action="store_true", help="two layers, no attention")
     parser.add_argument("--inputs", default="view", choices=get_args(InputsName), help="what the model gets")
