@@ -17,7 +17,6 @@ from face3d_tune.study.trials import (
     FINISHED,
     PresetRow,
     best_trial,
-    config_of,
     count_states,
     counts,
     is_complete,
@@ -127,9 +126,11 @@ class Findings:
 
     @property
     def best_preset(self) -> PresetRow | None:
-        """Return the preset with the highest value: the one to beat."""
+        """Return the preset with the best value: the one to beat."""
         completed = [
-            (_value(row.trial), row) for row in self.presets if row.trial and row.trial.state == TrialState.COMPLETE
+            (self.objective.key(row.trial.value), row)
+            for row in self.presets
+            if row.trial and row.trial.state == TrialState.COMPLETE
         ]
         return max(completed, key=lambda pair: pair[0])[1] if completed else None
 
@@ -149,6 +150,7 @@ def find(study: optuna.Study) -> Findings:
     completed = list(filter(is_complete, trials))
     sampled = [trial for trial in completed if trial is not best and not TrialAttr.preset.get(trial.user_attrs)]
     searching = _searching(trials)
+    objective = Objective.of_study(study.user_attrs)
     return Findings(
         name=study.study_name,
         attrs=study.user_attrs,
@@ -157,8 +159,8 @@ def find(study: optuna.Study) -> Findings:
         states=count_states(study),
         best=best,
         presets=preset_rows(study),
-        runners_up=sorted(sampled, key=_value, reverse=True)[:_RUNNERS_UP],
-        improvements=_improvements(trials, searching),
+        runners_up=sorted(sampled, key=lambda trial: objective.key(trial.value), reverse=True)[:_RUNNERS_UP],
+        improvements=_improvements(trials, searching, objective),
         seconds=sum((end - start).total_seconds() for start, end in searching),
         epochs=sum(TrialAttr.epochs_run.get(trial.user_attrs, 0) for trial in _own(trials, FINISHED)),
         pruning=_pruning(trials),
@@ -172,7 +174,7 @@ def searched(trials: Sequence[FrozenTrial], space: Mapping[str, Any]) -> tuple[d
     A preset's value outside the space stays as it is. A trial that lacks a parameter is omitted.
     """
     settings = [
-        {**config_of(trial).to_dict(), **TrialAttr.overrides.get(trial.user_attrs, {}), **trial.params}
+        {**TrialAttr.config.of(trial.user_attrs), **TrialAttr.overrides.get(trial.user_attrs, {}), **trial.params}
         for trial in trials
     ]
     whole = [number for number, values in enumerate(settings) if space.keys() <= values.keys()]
@@ -202,14 +204,14 @@ def _searching(trials: Sequence[FrozenTrial]) -> list[tuple[datetime, datetime]]
 
 
 def _improvements(
-    trials: Sequence[FrozenTrial], searching: Sequence[tuple[datetime, datetime]]
+    trials: Sequence[FrozenTrial], searching: Sequence[tuple[datetime, datetime]], objective: Objective
 ) -> tuple[Improvement, ...]:
     counted = filter(counts, trials)
     ended = [(trial.datetime_complete, trial) for trial in counted]
     improvements: list[Improvement] = []
     in_order = sorted(((when, trial) for when, trial in ended if when), key=lambda pair: (pair[0], pair[1].number))
     for finished, (when, trial) in enumerate(in_order, 1):
-        if is_complete(trial) and _value(trial) > (improvements[-1].value if improvements else float("-inf")):
+        if is_complete(trial) and objective.better(trial.value, improvements[-1].value if improvements else None):
             seconds = sum((min(end, when) - start).total_seconds() for start, end in searching if start < when)
             improvements.append(Improvement(trial.number, finished, seconds, _value(trial)))
     return tuple(improvements)

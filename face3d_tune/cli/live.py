@@ -82,8 +82,9 @@ class Picture:
                 name, value = self.standing.to_beat
                 if self.standing.to_beat_by_fold:  # on the same people, else the difference would be between people
                     value = self.standing.to_beat_by_fold[trial.fold - 1]
+                better = self.standing.objective.better(trial.value, value)
                 beside = f"{trial.value - value:+.4f} on {shortened(name, _NAME if wide else _SHORT)}"
-                text.append(f"  {translate(beside)}", "green" if trial.value > value else "dim")
+                text.append(f"  {translate(beside)}", "green" if better else "dim")
         if trial.lr is not None and (wide or trial.folds == 1):  # a narrow terminal has no room for both
             text.append(f"  lr {trial.lr:.1e}")
         rank1 = "" if trial.rank1 is None or width < _ROOM_FOR_RANK1 else f"  rank-1 {trial.rank1:.3f}"

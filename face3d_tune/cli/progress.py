@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from types import FrameType
@@ -15,7 +15,7 @@ from face3d_tune.analysis.recognising import of_trial, rank1
 from face3d_tune.cli.console import Console
 from face3d_tune.cli.eta import time_left
 from face3d_tune.cli.live import InTraining, Picture, Standing, in_columns
-from face3d_tune.config import TrialConfig
+from face3d_tune.search.trial_loop import ShownEpoch
 from face3d_tune.study.attrs import Attr, TrialAttr
 from face3d_tune.study.objective import COSINE, Objective
 from face3d_tune.study.other_programs import is_foreign
@@ -30,7 +30,6 @@ from face3d_tune.study.trials import (
     trained_here,
 )
 from face3d_tune.system import signals
-from face3d_tune.training.base import EpochResult
 
 # Attributes of an ended trial in the output of `run --json`.
 _TOLD: tuple[Attr[Any], ...] = (
@@ -121,10 +120,12 @@ class Tally:
             self._seconds.append(TrialAttr.seconds.of(attrs))
         if trial.value is None or not is_complete(trial):
             return False
-        if (preset := TrialAttr.preset.get(attrs)) and (self.to_beat is None or trial.value > self.to_beat[1]):
+        if (preset := TrialAttr.preset.get(attrs)) and self.objective.better(
+            trial.value, self.to_beat and self.to_beat[1]
+        ):
             self.to_beat = preset, trial.value
             self._to_beat_by_fold = [fold["value"] for fold in TrialAttr.folds.get(attrs, ())]
-        improved = self.best is None or trial.value > self.best[0]
+        improved = self.objective.better(trial.value, self.best and self.best[0])
         if improved:
             self.best = trial.value, trial.number
         return improved
@@ -168,9 +169,10 @@ class SearchProgress:
         with self._interrupt.caught(), self._live:
             yield
 
-    def trial_started(self, number: int, preset: str | None, config: TrialConfig) -> None:
+    def trial_started(self, number: int, preset: str | None, config: Mapping[str, Any]) -> None:
         """Start a new live line."""
-        self._training[number] = InTraining(number, preset or "sampled", config.epochs, lr=config.lr)
+        name, epochs = preset or "sampled", config.get("epochs") or 0
+        self._training[number] = InTraining(number, name, epochs, lr=config.get("lr"))
         self._began[number] = time.monotonic()
 
     def fold_started(self, number: int, fold: int, folds: int) -> None:
@@ -178,7 +180,7 @@ class SearchProgress:
         again = replace(self._training[number], epoch=0, value=None, rank1=None, fold=fold, folds=folds)
         self._training[number] = again
 
-    def epoch_ended(self, number: int, result: EpochResult) -> None:
+    def epoch_ended(self, number: int, result: ShownEpoch) -> None:
         """Update the live line of the trial."""
         value = self._tally.objective.of_epoch(result)
         training, lr = self._training[number], result.next_lr
@@ -229,21 +231,22 @@ class JsonLines:
         """Catch interrupts until the block ends."""
         return self._interrupt.caught()
 
-    def trial_started(self, number: int, preset: str | None, config: TrialConfig) -> None:
+    def trial_started(self, number: int, preset: str | None, config: Mapping[str, Any]) -> None:
         """Write `trial_started`: trial, preset, config."""
-        self.say("trial_started", trial=number, preset=preset, config=config.to_dict())
+        self.say("trial_started", trial=number, preset=preset, config=dict(config))
 
     def fold_started(self, number: int, fold: int, folds: int) -> None:
         """Write `fold_started`: trial, fold (1-based), folds; only with several folds."""
         self.say("fold_started", trial=number, fold=fold, folds=folds)
 
-    def epoch_ended(self, number: int, result: EpochResult) -> None:
-        """Write `epoch`: trial, epoch, value, cosine, losses, learning rate, identity, rank-1 of all enrolled."""
-        reached = {"value": self._tally.objective.of_epoch(result), "cosine": result.val_cosine}
-        more: dict[str, float | None] = {"train_loss": result.train_loss, "val_loss": result.val_loss}
-        if result.recognition is not None:
-            more |= {"identity": result.recognition.all.identity, "rank1": result.rank1}
-        self.say("epoch", trial=number, epoch=result.epoch, **reached, lr=result.lr, **more)
+    def epoch_ended(self, number: int, result: ShownEpoch) -> None:
+        """Write `epoch`: trial, epoch, value, cosine, losses, learning rate, identity, rank-1 of all enrolled.
+
+        Of a script: trial, epoch, value, and its numbers by name.
+        """
+        objective = self._tally.objective
+        more = {"numbers": dict(result.numbers)} if objective.script else {**result.numbers, "lr": result.lr}
+        self.say("epoch", trial=number, epoch=result.epoch, value=objective.of_epoch(result), **more)
 
     def stopping(self) -> bool:
         """Tell whether Ctrl-C was pressed."""
@@ -261,7 +264,9 @@ class JsonLines:
         """Write `trial_ended`: trial, state, value and cosine (null if it failed), best (so far), and how it ended."""
         best, attrs = self._tally.add(trial), trial.user_attrs
         others = {attr.key: attr.of(attrs) for attr in _TOLD if attr.held_by(attrs)}
-        values = {"value": self._tally.objective.of_trial(attrs), "cosine": kept_cosine(trial)}
+        objective = self._tally.objective
+        values: dict[str, Any] = {"value": objective.of_trial(attrs)}
+        values |= {"numbers": TrialAttr.numbers.get(attrs)} if objective.script else {"cosine": kept_cosine(trial)}
         self.say("trial_ended", trial=trial.number, state=trial.state.name.lower(), **values, best=best, **others)
 
 

@@ -105,7 +105,7 @@ class OutputOptions:
     ),
     click.option(
         "--target",
-        type=Number(-1, 1),
+        type=Number(),
         metavar="VALUE",
         help="End the search when a trial reaches this value of the objective, e.g. cosine 0.85 or identity -0.1.  "
         "[default: none]",

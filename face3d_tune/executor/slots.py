@@ -7,7 +7,7 @@ A training with a checkpoint resumes from it, and reports that before anything e
 
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -27,7 +27,7 @@ class Slots(Protocol):
     engine: str  # "plain" or "batched"
     count: int  # trainings at once
 
-    def start(self, task: Task) -> None:
+    def start(self, task: Any) -> None:
         """Begin a training; the caller never starts more than `count`."""
 
     def drop(self, number: int) -> None:

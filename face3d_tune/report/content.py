@@ -17,7 +17,7 @@ from face3d_tune.script.export import commands
 from face3d_tune.study.attrs import Attr, Effort, StoredSettings, StudyAttr, TrialAttr
 from face3d_tune.study.builtin import STUDIES
 from face3d_tune.study.history import History
-from face3d_tune.study.objective import COSINE, Objective, ObjectiveName
+from face3d_tune.study.objective import COSINE, Objective
 from face3d_tune.study.trials import (
     FINISHED,
     budget_of,
@@ -102,7 +102,7 @@ class Content:
     imported: int  # trials that were trained elsewhere
     by_hand: int  # trials of other programs, counted nowhere else
     folds: int  # of people, over which values are means; 1: the ordinary split
-    objective: ObjectiveName  # cosine or identity: what a value is
+    objective: str  # cosine or identity: what a value is
     lines: Mapping[str, float]  # the values of no model, ridge and kernel ridge, as far as they are known
     no_model: float
     no_model_by_yaw: Mapping[str, float | None]

@@ -11,6 +11,7 @@ measure, and one that lacks a parameter would end joint sampling for all others.
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import optuna
@@ -40,7 +41,7 @@ class FailuresAsWorst(BaseSampler):
     def _seen(self, study: optuna.Study) -> optuna.Study:
         trials = own_trials(trials_as_sampled_from(study))
         started = sum(trial.state in self._counted for trial in trials) >= self._startup
-        shown = seen_by_tpe if self._is_tpe else seen_by_sampler
+        shown = partial(seen_by_tpe if self._is_tpe else seen_by_sampler, minimize=study.direction.name == "MINIMIZE")
         return cast(optuna.Study, StudyView(study, shown if started else own_trials))
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -74,7 +75,7 @@ class FailuresAsWorst(BaseSampler):
         self._sampler.after_trial(study, trial, state, values)
 
 
-def seen_by_sampler(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+def seen_by_sampler(trials: Sequence[FrozenTrial], *, minimize: bool = False) -> list[FrozenTrial]:
     """Return this program's trials, with those that failed by their own config as completed ones with the worst value.
 
     The worst known value says "not there" without bending a model of the others, as -1 would. Before a trial has
@@ -84,16 +85,18 @@ def seen_by_sampler(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     completed = [trial.value for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
     failed = [trial.number for trial in trials if cause(trial) in OF_THE_CONFIG]
     taught = set(failed[-_AT_MOST * len(completed) :] if completed else [])
-    return [_as_completed(trial, min(completed)) if trial.number in taught else trial for trial in trials]
+    worst = max if minimize else min
+    return [_as_completed(trial, worst(completed)) if trial.number in taught else trial for trial in trials]
 
 
-def seen_by_tpe(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return what any sampler sees, with pruned trials as completed ones with the highest value that they reached."""
+def seen_by_tpe(trials: Sequence[FrozenTrial], *, minimize: bool = False) -> list[FrozenTrial]:
+    """Return what any sampler sees, with pruned trials as completed ones with the best value that they reached."""
+    best = min if minimize else max
     return [
-        _as_completed(trial, max(trial.intermediate_values.values()))
+        _as_completed(trial, best(trial.intermediate_values.values()))
         if trial.state == TrialState.PRUNED and trial.intermediate_values
         else trial
-        for trial in seen_by_sampler(trials)
+        for trial in seen_by_sampler(trials, minimize=minimize)
     ]
 
 

@@ -5,6 +5,7 @@ beside training. A median, percentile, extrapolation or shape pruner, and the ra
 trials only, which do not change.
 """
 
+import copy
 import time
 from collections import deque
 from collections.abc import Callable, Container, Sequence
@@ -122,4 +123,24 @@ class TrialReporter:
             intermediate_values=dict(self._curve),
             trial_id=trial_id(self._trial),
         )
+        if self._completed.direction == StudyDirection.MINIMIZE and not isinstance(pruner, PercentilePruner):
+            return pruner.prune(_Mirrored(self._completed), _mirrored(running))  # type: ignore[arg-type]
         return pruner.prune(self._completed, running)  # type: ignore[arg-type]
+
+
+class _Mirrored:
+    """Completed trials with the opposite of each value, for the pruners that know only maximising."""
+
+    def __init__(self, completed: CompletedTrials) -> None:
+        self._completed = completed
+
+    def get_trials(self, deepcopy: bool = False, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        return list(map(_mirrored, self._completed.get_trials(deepcopy, states)))
+
+
+def _mirrored(trial: FrozenTrial) -> FrozenTrial:
+    opposite = copy.copy(trial)
+    if trial.value is not None:
+        opposite.value = -trial.value
+    opposite.intermediate_values = {step: -value for step, value in trial.intermediate_values.items()}
+    return opposite

@@ -9,7 +9,8 @@ from face3d_tune.executor.checkpoints import Checkpoints
 from face3d_tune.search.fold_sequence import later_key
 from face3d_tune.search.trial_queue import lineage
 from face3d_tune.study.attrs import TrialAttr
-from face3d_tune.study.trials import FINISHED, kept_value, trained_here
+from face3d_tune.study.objective import Objective
+from face3d_tune.study.trials import FINISHED, trained_here
 
 DEFAULT_KEEP = 10  # trials
 
@@ -78,11 +79,10 @@ class Retention:
     def _ranked(self) -> list[str]:
         """Return the names of all trials that finished here, completed before pruned ones, best first."""
         trials = list(filter(trained_here, self._study.get_trials(deepcopy=False, states=FINISHED)))
-        attrs = self._study.user_attrs
+        objective = Objective.of_study(self._study.user_attrs)
 
         def rank(trial: FrozenTrial) -> tuple[bool, float]:
-            value = kept_value(trial, attrs)
-            return trial.state == TrialState.COMPLETE, float("-inf") if value is None else value
+            return trial.state == TrialState.COMPLETE, objective.key(objective.of_trial(trial.user_attrs))
 
         return [_name(trial) for trial in reversed(sorted(trials, key=rank))]
 

@@ -18,14 +18,23 @@ from face3d_tune.study.trials import is_complete
 
 def check(target: float | None, objective: Objective) -> None:
     """Raise ConfigError if no trial can have that value."""
-    if target is not None and target > objective.highest:
+    if target is None or objective.script:
+        return
+    if not -1 <= target <= objective.highest:
         raise ConfigError(
-            f"--target {target:g} is out of range: {objective} is at most {objective.highest:g}",
+            f"--target {target:g} is out of range: {objective} is -1 to {objective.highest:g}",
             "give the target in the unit of the objective, as `run` shows what its trials reach",
         )
 
 
-def is_reached(curve: Sequence[float], value: float, kept_epoch: int, target: float, epochs: int) -> bool:
+def is_reached(
+    curve: Sequence[float],
+    value: float,
+    kept_epoch: int,
+    target: float,
+    epochs: int,
+    objective: Objective = COSINE,
+) -> bool:
     """Tell whether a training has reached its target: the kept epoch, and enough epochs in a row around it.
 
     Args:
@@ -34,11 +43,14 @@ def is_reached(curve: Sequence[float], value: float, kept_epoch: int, target: fl
         kept_epoch: Its number, 1-based.
         target: Value to reach.
         epochs: Number of epochs in a row, the kept one included.
+        objective: Says which direction is better.
     """
-    if value < target:
+    least = objective.key(target)
+    if objective.key(value) < least:
         return False
-    before, after = curve[: kept_epoch - 1], curve[kept_epoch:]
-    return 1 + _run(reversed(before), target) + _run(after, target) >= epochs
+    keys = [objective.key(each) for each in curve]
+    before, after = keys[: kept_epoch - 1], keys[kept_epoch:]
+    return 1 + _run(reversed(before), least) + _run(after, least) >= epochs
 
 
 def reached(trial: FrozenTrial, target: float, epochs: int, objective: Objective = COSINE) -> bool:
@@ -49,7 +61,7 @@ def reached(trial: FrozenTrial, target: float, epochs: int, objective: Objective
     if len(TrialAttr.folds.get(attrs, ())) > 1:
         return trial.value >= target  # the mean over folds belongs to no epoch
     curve = History.of(trial, objective).values(objective) if epochs > 1 else ()  # for one epoch the value suffices
-    return is_reached(curve, trial.value, TrialAttr.best_epoch.get(attrs, 1), target, epochs)
+    return is_reached(curve, trial.value, TrialAttr.best_epoch.get(attrs, 1), target, epochs, objective)
 
 
 def reached_by_any(trials: Iterable[FrozenTrial], effort: Effort, objective: Objective = COSINE) -> bool:

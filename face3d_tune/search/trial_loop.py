@@ -6,25 +6,25 @@ away, the slots train on and their results wait here.
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StorageAwayError, StudyGoneError, TrainingError
 from face3d_tune.executor.slots import Slots
-from face3d_tune.executor.tasks import Event, Failure, Note, Resumed, Task
+from face3d_tune.executor.tasks import Event, Failure, Note, Resumed
 from face3d_tune.search.pruning import CompletedTrials, TrialReporter
 from face3d_tune.search.trial_queue import TrialLost, TrialQueue, lineage
-from face3d_tune.search.trial_run import Outcome, TrialRun
+from face3d_tune.search.trial_run import Outcome
 from face3d_tune.storage.database import is_away
 from face3d_tune.storage.optuna_internals import trial_id
 from face3d_tune.storage.retry import DatabaseRetry
 from face3d_tune.study.attrs import TrialAttr
+from face3d_tune.study.objective import Epoch
 from face3d_tune.study.trials import OF_THE_CONFIG, OUTSIDE, cause, count_causes, in_words
 from face3d_tune.system import signals
 from face3d_tune.training.base import EpochResult
@@ -37,16 +37,47 @@ _ALERT = 0.1  # seconds until an interrupt is noticed while resting
 T = TypeVar("T")
 
 
+class ShownEpoch(Epoch, Protocol):
+    """An epoch, as a watcher sees it."""
+
+    @property
+    def lr(self) -> float | None:
+        """Return its learning rate; None if it is not known."""
+
+    @property
+    def next_lr(self) -> float | None:
+        """Return the learning rate of the next epoch; None if it is not known."""
+
+    @property
+    def rank1(self) -> float | None:
+        """Return rank-1 among all enrolled, if it was measured."""
+
+
+class Run(Protocol):
+    """One trial in training, whatever trains it: `trial_run.TrialRun`, or `script_run.ScriptRun`."""
+
+    @property
+    def task(self) -> Any:
+        """Return the training that a slot should run now: it has the trial's number, a fold and the folds."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Return the values that it trains with."""
+
+    def take(self, event: Event, after_epoch: Callable[[Any], None]) -> "Outcome | Any | None":
+        """Process an event. Return the outcome, or a task to start instead, or None if the training continues."""
+
+
 class Watcher(Protocol):
     """The observer of a search: a terminal, or a test."""
 
-    def trial_started(self, number: int, preset: str | None, config: TrialConfig) -> None:
-        """Take note that a trial begins to train."""
+    def trial_started(self, number: int, preset: str | None, config: Mapping[str, Any]) -> None:
+        """Take note that a trial begins to train, with these values."""
 
     def fold_started(self, number: int, fold: int, folds: int) -> None:
         """Take note that a trial of several folds begins this one (1-based), or restarts it."""
 
-    def epoch_ended(self, number: int, result: EpochResult) -> None:
+    def epoch_ended(self, number: int, result: ShownEpoch) -> None:
         """Take note of an epoch, trained and validated. An exception from here stops the search at once."""
 
     def trial_ended(self, trial: FrozenTrial) -> None:
@@ -62,9 +93,7 @@ class Watcher(Protocol):
         """Tell whether the search should stop when the running epochs have ended."""
 
 
-Begin = Callable[
-    [optuna.Trial, TrialReporter], TrialRun | Outcome
-]  # samples a config; an outcome if it cannot be trained
+Begin = Callable[[optuna.Trial, TrialReporter], Run | Outcome]  # samples a config; an outcome if it cannot be trained
 
 
 @dataclass(slots=True)
@@ -73,7 +102,7 @@ class _Running:
 
     trial: optuna.Trial
     reporter: TrialReporter
-    run: TrialRun | None = None  # None until its parameters are known
+    run: Run | None = None  # None until its parameters are known
     outcome: Outcome | None = None  # set once training has ended, until the queue has stored it
     stopped: bool = False  # its last epoch before a stop has ended
     started: float = field(default_factory=time.monotonic)
@@ -180,11 +209,11 @@ class Loop:
         entry.run = made
         attrs = entry.trial.user_attrs
         self._watcher.trial_started(
-            entry.trial.number, TrialAttr.preset.get(attrs) or TrialAttr.near.get(attrs), made.task.config
+            entry.trial.number, TrialAttr.preset.get(attrs) or TrialAttr.near.get(attrs), made.config
         )
         self._train(made.task)
 
-    def _train(self, task: Task) -> None:
+    def _train(self, task: Any) -> None:
         if task.folds > 1:
             self._watcher.fold_started(task.number, task.fold, task.folds)
         self._slots.start(task)

@@ -108,6 +108,11 @@ class TrialRun:
         """Return the training that a slot should run now."""
         return self._folds.current.task
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """Return the values of its config."""
+        return self._folds.all[0].task.config.to_dict()
+
     def take(self, event: Event, after_epoch: Callable[[EpochResult], None]) -> Outcome | Task | None:
         """Process an event. Return the outcome, or a task to start instead, or None if the training continues.
 
@@ -122,7 +127,7 @@ class TrialRun:
                 return None
             case Resumed() as resumed:
                 return self._resume(resumed, after_epoch)
-            case result:
+            case EpochResult() as result:
                 self._folds.current.add(result)
                 self._report(result)
                 return self._decide(result, after_epoch)

@@ -40,16 +40,35 @@ class Attr(Generic[T]):
 
 
 class StoredSettings(TypedDict):
-    """The attribute `settings`: what all trials of a study share. An older study lacks the optional ones."""
+    """The attribute `settings`: what all trials of a study share. An older study lacks the optional ones.
+
+    A study of a script has neither layout nor folds, and no epochs if the script takes none.
+    """
 
     study_file: str  # its name
     layout: Layout
     epochs: int  # of a trial, at most
     folds: NotRequired[int]  # 1 if missing
-    objective: NotRequired[Literal["cosine", "identity"]]  # the cosine if missing
+    objective: NotRequired[str]  # the cosine if missing; a number of a script
     seed: int
     fixed: Mapping[str, Any]  # parameters that are not searched
     space: Mapping[str, Any]  # Optuna's distribution of each searched parameter, as JSON
+
+
+class StoredScript(TypedDict):
+    """The attribute `script`: the user's own script that a study searches."""
+
+    path: str  # as the study file names it, from its folder
+    sources: Mapping[str, str]  # sha256 of the script and of each Python file that it imports, by path
+    metric: str  # the number that is a trial's value
+    source: str  # where the script gives it: tensorboard, checkpoint, printed, json, csv
+    direction: Literal["maximize", "minimize"]
+    keep: str | None  # the number whose lowest or highest epoch the script keeps; None: the metric's best
+    keep_direction: Literal["maximize", "minimize"]
+    command: Sequence[str]  # python and script, before the flags
+    seed_flag: str | None  # the flag that gets the trial's seed; None: the script has its own
+    epochs_flag: str | None  # the flag that gets the epochs
+    engine: NotRequired[Mapping[str, float]]  # how the built-in engine compares, if the script is the documented one
 
 
 class Effort(TypedDict, total=False):
@@ -69,6 +88,7 @@ class StudyAttr:
     data = Attr[Mapping[str, Any]]("data")  # where the data came from, and which pairs were chosen
     data_fingerprint = Attr[str]("data_fingerprint")
     settings = Attr[StoredSettings]("settings")
+    script = Attr[StoredScript]("script")  # of a study that searches a script of the user's own
     versions = Attr[Mapping[str, str]]("versions")  # of the programs that made the study
     effort = Attr[Effort]("effort")
     preset_aliases = Attr[Mapping[str, str]]("preset_aliases")  # presets that equal another, and which
@@ -139,4 +159,5 @@ class TrialAttr:
     gap = Attr[float]("gap")  # validation loss less training loss
     cosine_by_yaw = Attr[Mapping[str, float | None]]("cosine_by_yaw")
     recognition = Attr[Mapping[str, Any]]("recognition")  # at the best epoch, as `Recognition.to_dict` gives it
+    numbers = Attr[Mapping[str, float]]("numbers")  # of a script at the best epoch, by name
     folds = Attr[Sequence[Mapping[str, Any]]]("folds")

@@ -1,8 +1,8 @@
-"""The epochs of a trial, as stored with it: learning rates, losses, cosines and recognition."""
+"""The epochs of a trial, as stored with it: learning rates, losses, cosines and recognition, or a script's numbers."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
@@ -23,32 +23,42 @@ class History:
 
     A running trial has only the objective, and one of an earlier version only the cosine, or no recognition. An
     imported one lacks recognition, and may lack the learning rate. With several folds these are the epochs of the
-    first.
+    first. A trial of a script has `numbers` alone.
     """
 
-    cosine: tuple[float, ...]  # mean over validation pairs, [-1, 1]
+    cosine: tuple[float, ...] = ()  # mean over validation pairs, [-1, 1]
     train_loss: tuple[float, ...] = ()  # with the trial's own weights, dropout on
     val_loss: tuple[float, ...] = ()  # with the trial's own weights
     lr: tuple[float, ...] = ()  # of the epoch
     identity: tuple[float, ...] = ()  # of the validation people, at most 0; see training/recognition
     rank1_enrolled: tuple[float, ...] = ()  # of the validation people among all enrolled, [0, 1]
+    numbers: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # of a script, by name
 
     @classmethod
     def of(cls, trial: FrozenTrial, objective: Objective = COSINE) -> "History":
         """Read the stored epochs of a trial; while it trains, what it has reported of its study's objective."""
         if stored := trial.system_attrs.get(ATTR):
-            return cls(**{name: tuple(values) for name, values in stored.items()})
+            return cls._of_curves(stored)
         steps, epochs = trial.intermediate_values, TrialAttr.config.get(trial.user_attrs, {}).get("epochs", math.inf)
         reported = tuple(steps[step] for step in sorted(steps) if step <= epochs)
-        return cls(**{COSINE.name: (), objective.name: reported})
+        return cls._of_curves(
+            {"numbers": {objective.name: reported}} if objective.script else {objective.name: reported}
+        )
+
+    @classmethod
+    def _of_curves(cls, curves: Mapping[str, Any]) -> "History":
+        numbers = {name: tuple(values) for name, values in curves.get("numbers", {}).items()}
+        return cls(**{name: tuple(values) for name, values in curves.items() if name != "numbers"}, numbers=numbers)
 
     @classmethod
     def of_epochs(cls, epochs: "Iterable[EpochResult]") -> "History":
         """Take the epochs of a training in this process, rounded as they are stored."""
-        return cls(**{name: tuple(values) for name, values in pack(epochs).items()})
+        return cls._of_curves(pack(epochs))
 
     def values(self, objective: Objective) -> tuple[float, ...]:
         """Return what an objective gives every epoch, from epoch 1; empty if it is not known."""
+        if objective.script:
+            return self.numbers.get(objective.name, ())
         return self.cosine if objective == COSINE else self.identity
 
 

@@ -8,16 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.objective import Objective
 
 # User attributes by which this program recognises its own trials.
 _TAKEN = (TrialAttr.ordinal.key, TrialAttr.config.key)  # set when a worker begins it; version 0.1.0 set the second only
 _TRAINED = (TrialAttr.config.key, TrialAttr.stop_reason.key)  # set when a worker ends it
 _QUEUED = TrialAttr.overrides.key  # set when this program queues it
 _OF_A_STUDY = (StudyAttr.data_fingerprint, StudyAttr.data, StudyAttr.settings, StudyAttr.no_model_cosine)
+_OF_A_SCRIPT = (StudyAttr.script, StudyAttr.settings)
 
 
 def _has(*keys: str) -> str:
@@ -71,9 +72,11 @@ def ended_from_outside(trial: FrozenTrial) -> bool:
 
 def is_own_study(study: optuna.Study) -> bool:
     """Tell whether this program made a study, completely."""
-    return study.directions == [StudyDirection.MAXIMIZE] and is_described(study.user_attrs)
+    directions = [direction.name.lower() for direction in study.directions]
+    attrs = study.user_attrs
+    return is_described(attrs) and directions == [Objective.of_study(attrs).direction]
 
 
 def is_described(attrs: Mapping[str, Any]) -> bool:
     """Tell whether a study's user attributes are those that this program stores."""
-    return all(attr.held_by(attrs) for attr in _OF_A_STUDY)
+    return all(attr.held_by(attrs) for attr in (_OF_A_SCRIPT if StudyAttr.script.held_by(attrs) else _OF_A_STUDY))

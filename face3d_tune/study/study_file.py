@@ -67,7 +67,7 @@ class StudyFile:
     space: Space
     presets: Mapping[str, Preset]
     near: tuple[str, ...] = ()
-    objective: ObjectiveName = COSINE.name
+    objective: str = COSINE.name
 
     def bind(self, layout: Layout, feature_size: int, epochs: int, *, use_amp: bool = True) -> "BoundStudyFile":
         """Return the file for one layout, feature size and number of epochs, as a study searches it.

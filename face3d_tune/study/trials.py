@@ -115,7 +115,7 @@ def still_present(study: optuna.Study, own: str | None, engine: Engine) -> Itera
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """Return the completed trial with the highest value; None if none has completed.
+    """Return the completed trial with the best value; None if none has completed.
 
     An imported trial whose value the study could not confirm does not count.
     """
@@ -123,9 +123,10 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
 
 def completed_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the completed trials that count, by value, best first."""
+    """Return the completed trials that count, best first."""
     found = filter(is_complete, study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-    return sorted(found, key=lambda trial: float("-inf") if trial.value is None else trial.value, reverse=True)
+    objective = Objective.of_study(study.user_attrs)
+    return sorted(found, key=lambda trial: objective.key(trial.value), reverse=True)
 
 
 def counts(trial: FrozenTrial) -> bool:

@@ -21,7 +21,7 @@ from face3d_tune.storage.database import Storage
 from face3d_tune.storage.study_names import alike, study_names
 from face3d_tune.study import space as space_module
 from face3d_tune.study.attrs import StudyAttr
-from face3d_tune.study.objective import COSINE, Objective, ObjectiveName
+from face3d_tune.study.objective import COSINE, Objective
 from face3d_tune.study.other_programs import is_own_study
 from face3d_tune.study.presets import PRESETS, Preset
 from face3d_tune.study.settings import DEFAULT_SEED, Settings, as_made, describe_data, missing_options, study_attrs
@@ -40,7 +40,7 @@ class WarmStart:
     trial: int
     value: float  # of the objective of that study
     config: Mapping[str, Any]  # of a TrialConfig
-    objective: ObjectiveName = COSINE.name
+    objective: str = COSINE.name
 
     @classmethod
     def of(cls, attrs: Mapping[str, Any]) -> Self | None:

@@ -60,6 +60,19 @@ class EpochResult:
         """Return rank-1 among all enrolled people, [0, 1]: what the line of a training shows."""
         return None if self.recognition is None else self.recognition.all.rank1_enrolled
 
+    @property
+    def numbers(self) -> dict[str, float | None]:
+        """Return what is measured, by the names that `run --json` gives; None where it is undefined."""
+        numbers: dict[str, float | None] = {
+            "cosine": self.val_cosine,
+            "train_loss": self.train_loss,
+            "val_loss": self.val_loss,
+        }
+        if self.recognition is not None:
+            rates = self.recognition.all
+            numbers |= {"identity": rates.identity, "rank1": rates.rank1_enrolled}
+        return numbers
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values, for a snapshot."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}

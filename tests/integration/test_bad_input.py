@@ -68,7 +68,7 @@ LINES = {
     "run --trials 0": "'--trials': 0 is not in the range",
     "run --trials many": "'--trials': 'many' is not a valid integer",
     "run --epochs 0": "'--epochs': 0 is not in the range",
-    "run --target 2": "'--target': 2.0 is not in the range",
+    "run --target 2": "--target 2 is out of range: cosine is -1 to 1",
     "run --target nan": "'--target': nan is not a number",
     "run --seed -1": "'--seed': -1 is not in the range",
     "run --timeout soon": "'soon' is not a duration; expected seconds, or a number with s, m or h, such as 8h",

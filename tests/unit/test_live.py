@@ -75,7 +75,7 @@ def test_a_trial_in_training_has_rank_1_at_the_end_of_its_line_where_there_is_ro
 def test_run_gives_its_live_line_the_rank_1_of_the_epoch(study):
     console = Console(file=io.StringIO(), width=120, force_terminal=False)
     watcher = SearchProgress(console, Tally("faces", 9))
-    watcher.trial_started(4, None, CONFIG)
+    watcher.trial_started(4, None, CONFIG.to_dict())
     watcher.epoch_ended(4, replace(epoch(1, 0.5), recognition=Recognition.of(recognition_of(0.4))))
     console.print(watcher._picture())
     assert console.file.getvalue().splitlines()[0].endswith("rank-1 0.400")
@@ -150,7 +150,7 @@ def test_the_beginning_of_a_fold_is_told_to_a_person_and_to_a_program():
     JsonLines(Console(file=io.StringIO()), Tally("faces", 9), said.append).fold_started(4, 2, 3)
     assert json.loads(said[0]) == {"event": "fold_started", "study": "faces", "trial": 4, "fold": 2, "folds": 3}
     progress = SearchProgress(Console(file=io.StringIO()), Tally("faces", 9))
-    progress.trial_started(4, None, CONFIG)
+    progress.trial_started(4, None, CONFIG.to_dict())
     progress.epoch_ended(4, epoch(30, 0.5))
     progress.fold_started(4, 2, 3)
     (shown,) = progress._picture().training
@@ -174,7 +174,7 @@ def test_a_search_elsewhere_has_the_line_that_run_has_with_rank_1():
     study = our_study(None, "faces")
     add_trial(study, "RUNNING", [0.25, 0.5], config=CONFIG.to_dict(), lr_now=1e-4, rank1_now=0.4)
     progress = SearchProgress(Console(file=io.StringIO()), Tally("faces", 9))
-    progress.trial_started(0, None, CONFIG)
+    progress.trial_started(0, None, CONFIG.to_dict())
     rates = Recognition.of(recognition_of(0.4))
     progress.epoch_ended(0, replace(epoch(2, 0.5), next_lr=1e-4, recognition=rates))
     assert [_in_training(study.trials[0], 1)] == progress._picture().training
@@ -242,10 +242,10 @@ def test_without_a_terminal_there_is_a_line_a_trial_and_no_other_sign(study):
     console = Console(file=io.StringIO(), force_terminal=False, width=80, soft_wrap=True)
     progress = SearchProgress(console, Tally("faces", 50))
     with progress.shown():
-        progress.trial_started(0, "baseline", CONFIG)
+        progress.trial_started(0, "baseline", CONFIG.to_dict())
         progress.epoch_ended(0, epoch(1, 0.5))
         progress.trial_ended(study.trials[0])
-        progress.trial_started(7, None, CONFIG)
+        progress.trial_started(7, None, CONFIG.to_dict())
         progress.trial_lost(7, "ended from outside")
     assert console.file.getvalue().splitlines() == [
         "#0 baseline        cosine 0.6000 (epoch 2 of 2, finished, 60 s)  best so far",
@@ -257,7 +257,7 @@ def test_a_program_gets_an_object_a_line(study):
     lines = []
     watcher = JsonLines(Console(file=io.StringIO()), Tally("faces", 50), lines.append)
     with watcher.shown():
-        watcher.trial_started(0, "baseline", CONFIG)
+        watcher.trial_started(0, "baseline", CONFIG.to_dict())
         watcher.epoch_ended(0, epoch(1, 0.5))
         watcher.trial_ended(study.trials[0])
         watcher.trial_ended(study.trials[2])

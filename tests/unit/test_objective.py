@@ -126,7 +126,7 @@ def test_a_target_that_can_be_reached_is_taken(target, objective):
 
 
 def test_a_target_above_the_highest_value_is_refused():
-    with pytest.raises(ConfigError, match=r"--target 0.85 is out of range: identity is at most 0") as refused:
+    with pytest.raises(ConfigError, match=r"--target 0.85 is out of range: identity is -1 to 0") as refused:
         check(0.85, IDENTITY)
     assert refused.value.hint is not None
 
