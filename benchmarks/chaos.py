@@ -30,7 +30,7 @@ from sqlalchemy.exc import OperationalError
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.data import face_data
-from face3d_tune.search.search import open_search
+from face3d_tune.search.trainer_search import open_search
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.database import Storage
 from face3d_tune.study import study_file

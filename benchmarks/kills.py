@@ -40,7 +40,7 @@ from face3d_tune.cli.main import main as main_of_cli
 from face3d_tune.data import face_data
 from face3d_tune.executor import processes
 from face3d_tune.executor.tasks import RETRIES
-from face3d_tune.search.search import open_search
+from face3d_tune.search.trainer_search import open_search
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.database import Storage
 from face3d_tune.study import study_file
@@ -195,7 +195,7 @@ class Kills:
     def __init__(self, folder: Path, url: str, words: list[str], workers: int, total: int, dice: random.Random) -> None:
         self._context = multiprocessing.get_context("forkserver")
         late = [
-            "face3d_tune.search.search",
+            "face3d_tune.search.trainer_search",
             "face3d_tune.executor.plan",
             "face3d_tune.executor.processes",
             "face3d_tune.cli.progress",

@@ -27,7 +27,7 @@ from sqlalchemy import bindparam, text
 
 from face3d_tune.data import face_data
 from face3d_tune.executor.tasks import Event, Task
-from face3d_tune.search.search import Search, open_search
+from face3d_tune.search.trainer_search import TrainerSearch, open_search
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.database import Storage
 from face3d_tune.study import study_file
@@ -86,7 +86,7 @@ class Silent:
         return lambda *_: None
 
 
-def _search(storage: Any, folder: Path) -> Search:
+def _search(storage: Any, folder: Path) -> TrainerSearch:
     setup = Setup(face_data.load(folder), torch.device("cpu"), "off")
     file = study_file.read("default").bind("keypoint", setup.data.feature_size, EPOCHS)
     return open_search(storage, "default", file, Settings("keypoint", EPOCHS, None), setup)
@@ -135,7 +135,7 @@ def measure(host: Server, folder: Path, held: int, workers: int, more: int) -> s
             names = [name for name, row in search.file.space.items() if not isinstance(row, FloatDistribution)]
             database.execute(text(whole).bindparams(bindparam("whole", expanding=True)), {"whole": names})
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["face3d_tune.search.search"])
+    context.set_forkserver_preload(["face3d_tune.search.trainer_search"])
     results: Queue[dict[str, list[float]]] = context.Queue()
     processes = [context.Process(target=_work, args=(url, folder, held + more, results)) for _ in range(workers)]
     engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))

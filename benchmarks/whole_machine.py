@@ -31,7 +31,7 @@ from face3d_tune.device import set_threads
 from face3d_tune.executor.plan import choose
 from face3d_tune.executor.slots import Slots
 from face3d_tune.executor.tasks import Task
-from face3d_tune.search.search import open_search
+from face3d_tune.search.trainer_search import open_search
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.database import Storage
 from face3d_tune.study import study_file

@@ -32,7 +32,7 @@ import memory
 ROOT = Path(__file__).parent.parent
 LATE = (
     *("face3d_tune.cli.main", "face3d_tune.cli.progress", "face3d_tune.cli.result_tables", "face3d_tune.executor.plan"),
-    *("face3d_tune.search.run_search", "face3d_tune.search.search", "face3d_tune.refit.full_training"),
+    *("face3d_tune.search.run_search", "face3d_tune.search.trainer_search", "face3d_tune.refit.full_training"),
     *("face3d_tune.dashboard.server", "psycopg", "rich.progress", "rich.status"),
     *("sqlalchemy.dialects.postgresql.psycopg", "tomli_w"),
 )

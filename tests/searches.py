@@ -11,8 +11,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.util import LRUCache
 
 from face3d_tune.executor.tasks import Event, Failure
-from face3d_tune.search import open_study
-from face3d_tune.search import search as search_module
+from face3d_tune.search import open_study, trainer_search
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.study import study_file
 from face3d_tune.study.settings import Settings
@@ -167,7 +166,7 @@ def search_in(
 def open_search(storage, name, file, settings, setup, *, use_amp=True, **options):
     """A search of a study file that is bound to these settings and data."""
     bound = file.bind(settings.layout, setup.data.feature_size, settings.epochs, use_amp=use_amp)
-    return search_module.open_search(storage, name, bound, settings, setup, **options)
+    return trainer_search.open_search(storage, name, bound, settings, setup, **options)
 
 
 def states(study):

@@ -55,7 +55,9 @@ NOT_ON_WINDOWS = {
     *("os.fork", "os.killpg", "signal.SIGHUP", "signal.SIGKILL", "signal.pthread_sigmask"),
 }
 # In functions.
-IMPORTED_LATE = {f"cli.{name}" for name in ("console", "progress", "result_tables", "live", "run_output")}
+IMPORTED_LATE = {
+    f"cli.{name}" for name in ("console", "progress", "result_tables", "live", "run_heading", "run_output")
+}
 
 
 def name_of(path):

@@ -15,14 +15,11 @@ from face3d_tune.cli.language import say, translate
 from face3d_tune.cli.options import storage_words
 from face3d_tune.cli.progress import JsonLines, SearchProgress, Tally
 from face3d_tune.cli.result_tables import before_and_after, results_console
-from face3d_tune.device import device_name
+from face3d_tune.cli.run_heading import introduce, target_of
 from face3d_tune.search.run_search import OpenSearch, View
 from face3d_tune.search.search import Search
 from face3d_tune.storage.database import Storage
-from face3d_tune.study.other_programs import count_foreign
-from face3d_tune.study.settings import describe_data, describe_kernel_ridge
-from face3d_tune.study.trials import best_trial, count_imported
-from face3d_tune.study.warm_start import WarmStart, moved
+from face3d_tune.study.trials import best_trial
 
 
 def view_of(*, quiet: bool, as_json: bool, data_dir: Path | None) -> View:
@@ -50,7 +47,7 @@ class TerminalView:
 
     def opened(self, opened: OpenSearch) -> SearchProgress:
         """Print the inputs and the plan of the search."""
-        _introduce(self._console, opened)
+        introduce(self._console, opened)
         if opened.requeued:
             self._console.print(f"{opened.requeued} trial(s) without a living worker: queued again")
         if opened.nothing_to_do:
@@ -96,7 +93,7 @@ class JsonView:
         self._lines = JsonLines(self._console, self._tally, self._write)
         follows = {"from": opened.stage.to_attr()} if opened.stage else {}
         done, engine = self._tally.done, opened.plan.engine
-        aim = {"objective": opened.search.settings.objective.name, "goal": opened.search.queue.budget}
+        aim = {"objective": opened.search.objective.name, "goal": opened.search.queue.budget}
         self._lines.say("started", storage=str(opened.storage), **aim, done=done, engine=engine, **follows)
         return self._lines
 
@@ -118,60 +115,14 @@ class JsonView:
 
 def _tally(opened: OpenSearch) -> Tally:
     study = opened.search.study
-    objective = opened.search.settings.objective
+    objective = opened.search.objective
     return Tally(study.study_name, opened.search.queue.budget, study.get_trials(deepcopy=False), objective)
-
-
-def _introduce(console: Console, opened: OpenSearch) -> None:
-    """Print the inputs and the plan of the search."""
-    search = opened.search
-    setup, file, study, folds = search.setup, search.file, search.study, search.settings.folds
-    objective = search.settings.objective
-    imported = f", {count} more imported" if (count := count_imported(study)) else ""
-    imported += f", {count} added by hand" if (count := count_foreign(study)) else ""
-    console.print(f"data     {describe_data(study.user_attrs)}; poses in {setup.data.file_pose_unit}")
-    done = f"{search.finished()} of {opened.search.queue.budget} trials done{imported}"
-    console.print(f"study    {study.study_name} ({file.path.name}) in {opened.storage}; {done}")
-    console.print(
-        f"trials   {file.sampler.name} over {', '.join(file.space)}; {file.pruner.name} pruner; "
-        f"up to {search.settings.epochs} epochs {f'in each of {folds} folds' if folds > 1 else 'each'}"
-    )
-    if stage := WarmStart.of(study.user_attrs):
-        console.print(f"from     {stage}")
-        if stage.objective != objective.name:
-            console.print("         a value of another objective does not compare; its config is a good beginning")
-        for name, (was, now) in moved(file, stage).items():
-            console.print(f"         its {name} is outside this space: {_short(was)}; begins at {_short(now)}")
-    names = [name for name in file.presets if name not in file.near]
-    near = f"; {len(file.near)} near the best" if file.near else ""
-    console.print(f"presets  {', '.join(names) or 'none'}{near}")
-    console.print(f"device   {device_name(setup.device)}, mixed precision {setup.precision}; seed {search.seed}")
-    console.print(f"engine   {opened.plan}")
-    reached = objective.of_baselines(study.user_attrs)
-    over = f" over {folds} folds of people" if folds > 1 else ""
-    ends = "" if setup.target is None else f"; ends at {_target(search)}"
-    ridge, kernel = reached["ridge"], reached["kernel ridge"]
-    lines = f"without a model it is {reached['no model']:.4f}, ridge {ridge:.4f}, kernel ridge {kernel:.4f}"
-    console.print(f"goal     {objective.goal}{over}; {lines}{ends}")
-    if few := describe_kernel_ridge(study.user_attrs):
-        console.print(f"         {few}")
-    console.print()
-
-
-def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _target(search: Search) -> str:
-    """Format the target: `0.85`, or `0.85 in 5 epochs in a row`."""
-    target, epochs = search.setup.target, search.setup.target_epochs
-    return f"{target}{f' in {epochs} epochs in a row' if epochs > 1 else ''}"
 
 
 def _nothing_to_do(search: Search) -> str:
     name, finished = search.study.study_name, search.finished()
     if search.target_reached():
-        return f"nothing to do: study {name!r} has reached the target, {_target(search)}\n"
+        return f"nothing to do: study {name!r} has reached the target, {target_of(search)}\n"
     done = f"study {name!r} already has {finished} of {search.queue.budget} trials"
     return f"nothing to do: {done}; to continue: --trials {finished + 50}\n"
 

@@ -10,7 +10,8 @@ from optuna import pruners, samplers
 from face3d_tune.errors import StudyFileError, did_you_mean
 from face3d_tune.search.extrapolation import ExtrapolationPruner
 from face3d_tune.search.shapes import ShapePruner
-from face3d_tune.study.study_file import Component, StudyFile
+from face3d_tune.study.searched_file import SearchedFile
+from face3d_tune.study.study_file import Component
 
 _SAMPLERS: Mapping[str, type[samplers.BaseSampler]] = {
     "tpe": samplers.TPESampler,
@@ -31,7 +32,7 @@ _NEEDS = {"gp": ("scipy",), "cmaes": ("cmaes",)}  # packages that Optuna imports
 _WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
 
 
-def make_sampler(file: StudyFile, seed: int) -> samplers.BaseSampler:
+def make_sampler(file: SearchedFile, seed: int) -> samplers.BaseSampler:
     """Make the sampler of a study file, seeded. Raises StudyFileError."""
     options = dict(file.sampler.options)
     if file.sampler.name == "tpe":  # several trials run at once: they must not try the same point
@@ -41,13 +42,13 @@ def make_sampler(file: StudyFile, seed: int) -> samplers.BaseSampler:
     return sampler
 
 
-def make_pruner(file: StudyFile) -> pruners.BasePruner:
+def make_pruner(file: SearchedFile) -> pruners.BasePruner:
     """Make the pruner of a study file. Raises StudyFileError."""
     pruner: pruners.BasePruner = _make(file, "pruner", file.pruner, _PRUNERS, {})
     return pruner
 
 
-def _make(file: StudyFile, table: str, component: Component, kinds: Mapping[str, Any], ours: dict[str, Any]) -> Any:
+def _make(file: SearchedFile, table: str, component: Component, kinds: Mapping[str, Any], ours: dict[str, Any]) -> Any:
     if component.name not in kinds:
         question = did_you_mean(component.name, kinds)
         raise StudyFileError(

@@ -1,7 +1,7 @@
 """Open a study, or create it: stored only if it can be searched, continued only with its own settings."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -9,7 +9,6 @@ import optuna
 from optuna.distributions import check_distribution_compatibility
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
-from optuna.study import StudyDirection
 
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import StudyError
@@ -18,6 +17,7 @@ from face3d_tune.storage.database import one_at_a_time
 from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import is_own_study
+from face3d_tune.study.searched_file import SearchedFile
 from face3d_tune.study.settings import (
     ANOTHER,
     Settings,
@@ -59,16 +59,35 @@ def open_study(
     _, aliases = file.distinct_presets()
     follows = {StudyAttr.follows.key: stage.to_attr()} if stage else {}
     attrs = {"preset_aliases": aliases, **follows, **study_attrs(data, file, settings)}
+
+    def check_before(study: optuna.Study) -> None:
+        check_same(name, study.user_attrs, attrs, settings)
+
+    return opened(storage, name, file, attrs, settings.objective, check_before)
+
+
+def opened(
+    storage: RDBStorage,
+    name: str,
+    file: SearchedFile,
+    attrs: Mapping[str, Any],
+    objective: Objective,
+    check_before: Callable[[optuna.Study], object],
+) -> optuna.Study:
+    """Open the study, or create it with these user attributes, of which `settings` is the last.
+
+    `check_before` raises StudyError if a study that exists may not go on.
+    """
     pruner = make_pruner(file)
     with one_at_a_time(storage.engine):
         study = optuna.create_study(
-            study_name=name, storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
+            study_name=name, storage=storage, direction=objective.direction, pruner=pruner, load_if_exists=True
         )
         if not is_own_study(study):  # new, incomplete after a crash, or of another program
-            _require_empty(study)
-            _describe(study, attrs, settings.objective)
+            _require_empty(study, objective)
+            _describe(study, attrs, objective)
         else:
-            check_same(name, study.user_attrs, attrs, settings)
+            check_before(study)
             _require_same_kinds(study, file)
         if not StudyAttr.id.held_by(study.user_attrs):
             study.set_user_attr(StudyAttr.id.key, uuid4().hex)
@@ -92,14 +111,15 @@ def store_baselines(study: optuna.Study, data: FaceData, folds: int) -> None:
                     study.set_user_attr(key, value)
 
 
-def _require_empty(study: optuna.Study) -> None:
+def _require_empty(study: optuna.Study, objective: Objective) -> None:
     """Raise StudyError if another program made the study."""
-    foreign = study.directions != [StudyDirection.MAXIMIZE] or study.get_trials(deepcopy=False)
+    directions = [direction.name.lower() for direction in study.directions]
+    foreign = directions != [objective.direction] or study.get_trials(deepcopy=False)
     if foreign or StudyAttr.settings.held_by(study.user_attrs):  # stored last, so an incomplete study does not have it
         raise StudyError(f"study {study.study_name!r} was not made by face3d-tune", ANOTHER)
 
 
-def _require_same_kinds(study: optuna.Study, file: BoundStudyFile) -> None:
+def _require_same_kinds(study: optuna.Study, file: SearchedFile) -> None:
     """Raise StudyError if a trial has a parameter of another kind than the study file: Optuna allows one kind."""
     for trial in study.get_trials(deepcopy=False):
         for parameter in trial.distributions.keys() & file.space.keys():

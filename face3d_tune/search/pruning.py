@@ -67,11 +67,11 @@ class TrialReporter:
     def __init__(self, trial: optuna.Trial, completed: CompletedTrials, attempt: Attempt = _at_once) -> None:
         self._trial, self._completed, self._attempt = trial, completed, attempt
         self._curve: dict[int, float] = {}
-        self._waiting: deque[tuple[float, int, float, float | None]] = deque()
+        self._waiting: deque[tuple[float, int, float | None, float | None]] = deque()
         self._lr: float | None = None  # as stored
         self._rank1_at = time.monotonic()  # when it was stored; a trial of less than that long needs none
 
-    def report(self, value: float, step: int, lr: float, rank1: float | None = None) -> None:
+    def report(self, value: float, step: int, lr: float | None, rank1: float | None = None) -> None:
         """Store the value of an epoch (the step, from 1), a new learning rate, and sometimes rank-1, for `watch`."""
         self._curve[step] = value
         self._waiting.append((value, step, lr, rank1))
@@ -81,7 +81,7 @@ class TrialReporter:
         """Store the pending reports."""
         while self._waiting:
             value, step, lr, rank1 = self._waiting[0]
-            if lr != self._lr:  # first: it may be stored twice if the report fails, a report may not
+            if lr is not None and lr != self._lr:  # first: it may be stored twice if the report fails, a report may not
                 self._trial.set_user_attr(TrialAttr.lr_now.key, lr)
                 self._lr = lr
             if rank1 is not None and time.monotonic() - self._rank1_at >= _LIVE:

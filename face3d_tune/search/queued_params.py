@@ -10,12 +10,11 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from face3d_tune.config import PARAMETERS, check_type
 from face3d_tune.errors import ConfigError, near_miss
 from face3d_tune.storage.optuna_internals import fixed_params
 from face3d_tune.study import space as space_module
 from face3d_tune.study.attrs import TrialAttr
-from face3d_tune.study.study_file import StudyFile
+from face3d_tune.study.searched_file import SearchedFile
 
 _LONGEST = 60  # characters of a value in a message
 
@@ -38,11 +37,11 @@ def from_outside(trial: FrozenTrial) -> bool:
     )
 
 
-def read(trial: FrozenTrial, file: StudyFile) -> Queued:
+def read(trial: FrozenTrial, file: SearchedFile) -> Queued:
     """Return the request of a queued trial. Raises ConfigError if no trial of this study can have it."""
     attrs, wanted = trial.user_attrs, fixed_params(trial) or {}
     overrides, seed = TrialAttr.overrides.get(attrs, {}), TrialAttr.seed.get(attrs)
-    valid = isinstance(overrides, dict) and overrides.keys() <= PARAMETERS.keys()
+    valid = isinstance(overrides, dict) and overrides.keys() <= set(file.parameters)
     _require("overrides", overrides, valid, "parameters of a study file")
     for attr in (TrialAttr.preset, TrialAttr.near):
         name = attr.get(attrs)
@@ -57,7 +56,7 @@ def read(trial: FrozenTrial, file: StudyFile) -> Queued:
     )
 
 
-def say_ignored(names: tuple[str, ...], file: StudyFile) -> str:
+def say_ignored(names: tuple[str, ...], file: SearchedFile) -> str:
     """Name the ignored parameters, and suggest the nearest known name."""
     words = []
     for name in names:
@@ -72,10 +71,9 @@ def short(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-def _check(name: str, value: Any, file: StudyFile) -> None:
+def _check(name: str, value: Any, file: SearchedFile) -> None:
     try:
-        check_type(name, value)
-        inside = space_module.contains(file.space[name], space_module.exact(name, value))
+        inside = space_module.contains(file.space[name], file.exact(name, value))
     except OverflowError:  # an integer beyond the range of floats
         inside = False
     if not inside:

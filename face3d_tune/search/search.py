@@ -4,62 +4,105 @@
 """
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import optuna
-from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune import seeds
-from face3d_tune.data.provenance import DataUse
-from face3d_tune.device import device_name
 from face3d_tune.errors import ConfigError
-from face3d_tune.executor.checkpoints import Checkpoints
-from face3d_tune.executor.slots import PlainSlot, Slots
+from face3d_tune.executor.slots import Slots
 from face3d_tune.search import queued_params
 from face3d_tune.search.algorithms import make_sampler
 from face3d_tune.search.failed_trials import FailuresAsWorst
-from face3d_tune.search.open_study import open_study, store_baselines
 from face3d_tune.search.pruning import TrialReporter
-from face3d_tune.search.retention import DEFAULT_KEEP, Retention
 from face3d_tune.search.target import reached
-from face3d_tune.search.trial_loop import Loop, Watcher
+from face3d_tune.search.trial_loop import Loop, Run, Watcher
 from face3d_tune.search.trial_queue import TrialQueue
-from face3d_tune.search.trial_run import Outcome, Setup, TrialRun
-from face3d_tune.storage.artifacts import Artifacts, unique_name
+from face3d_tune.search.trial_run import Outcome
 from face3d_tune.storage.optuna_internals import record_of
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
-from face3d_tune.storage.workers import DEFAULT_SILENCE, Heartbeat
+from face3d_tune.storage.workers import Heartbeat
 from face3d_tune.study.attrs import Effort, StudyAttr, TrialAttr
-from face3d_tune.study.settings import Settings
+from face3d_tune.study.objective import Objective
+from face3d_tune.study.searched_file import SearchedFile
 from face3d_tune.study.space import suggest
-from face3d_tune.study.study_file import BoundStudyFile
 from face3d_tune.study.trials import OUTSIDE
-from face3d_tune.study.warm_start import WarmStart
 
 
-class Search:
-    """One study, its study file and data, and this process as one of its workers. `open_search` makes one.
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A trial that has got its config, before it trains."""
 
-    `stage` is the warm start that `file` contains, if any.
+    number: int
+    config: Any  # as the study file makes it
+    seed: int
+    reporter: TrialReporter
+    key: str | None  # under which checkpoints are saved; None: no checkpoints
+    retry: bool  # whether a worker has begun it before
+    note: Callable[[str], None]
+
+
+class KeptFiles(Protocol):
+    """What is kept of the trainings of a study: `retention.Retention`, or `script_folders.ScriptFolders`."""
+
+    note: Callable[[str], object]
+
+    def key(self, trial: FrozenTrial | optuna.Trial) -> str | None:
+        """Return the key of a trial's files, whichever worker trains it."""
+
+    def take(self, trial: FrozenTrial) -> None:
+        """Keep or remove the files of an ended trial."""
+
+    def tidy(self) -> None:
+        """Remove what dead workers have left."""
+
+
+class Search(ABC):
+    """One study, its study file, and this process as one of its workers.
+
+    A subclass knows what trains: `TrainerSearch` the built-in trainer, `script_search.ScriptSearch` a script.
+
+    Attributes:
+        queue: The trials, as this worker may change them.
+        file: The study file.
+        objective: What a trial's value is.
+        retention: What is kept of the trainings.
+        target: Value that ends the search.
+        target_epochs: Epochs in a row that must reach it.
+        seed: Of the study; the seeds of its trials follow from it.
     """
 
     def __init__(
         self,
         queue: TrialQueue,
-        file: BoundStudyFile,
-        settings: Settings,
-        setup: Setup,
-        retention: Retention,
+        file: SearchedFile,
+        objective: Objective,
+        retention: KeptFiles,
         *,
+        target: float | None = None,
+        target_epochs: int = 1,
         storage_timeout: float = DEFAULT_TIMEOUT,
-        stage: WarmStart | None = None,
+        before: Sequence[str] = (),
     ) -> None:
         self.queue, self.study, self.worker = queue, queue.study, queue.worker
-        self.file, self.settings, self.setup, self.retention = file, settings, setup, retention
-        self._storage_timeout = storage_timeout
+        self.file, self.objective = file, objective
+        self.target, self.target_epochs = target, target_epochs
+        self._files, self._storage_timeout = retention, storage_timeout
         self.seed: int = StudyAttr.settings.of(self.study.user_attrs)["seed"]
         # The best config of the study before gets a new seed: with the old one its value would only repeat.
-        self._before = (stage.study,) if stage else ()
+        self._before = tuple(before)
+
+    @abstractmethod
+    def _run_of(self, begun: Begun) -> Run:
+        """Return the run of a trial. Raises ConfigError if it cannot be trained."""
+
+    @abstractmethod
+    def _attrs_of(self, begun: Begun) -> dict[str, Any]:
+        """Return user attributes that are stored together with the trial's config."""
 
     def finished(self) -> int:
         """Count the trials within the budget: completed or pruned."""
@@ -67,12 +110,10 @@ class Search:
 
     def target_reached(self) -> bool:
         """Tell whether a completed trial has reached the target."""
-        if self.setup.target is None:
+        if self.target is None:
             return False  # saves reading the study
         completed = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return any(
-            reached(trial, self.setup.target, self.setup.target_epochs, self.settings.objective) for trial in completed
-        )
+        return any(reached(trial, self.target, self.target_epochs, self.objective) for trial in completed)
 
     def requeue_abandoned(self) -> int:
         """Requeue the trials of dead workers; return how many there were."""
@@ -83,7 +124,7 @@ class Search:
         presets, _ = self.file.distinct_presets()
         self.queue.enqueue(presets)
 
-    def run(self, budget: int, watcher: Watcher, *, slots: Slots | None = None, deadline: float = math.inf) -> None:
+    def search(self, budget: int, watcher: Watcher, slots: Slots, *, deadline: float = math.inf) -> None:
         """Search until the budget is spent, the target is reached, or no time is left.
 
         Every free slot gets the next trial, until the trials in training, here and at other workers, could fill the
@@ -95,7 +136,7 @@ class Search:
         Args:
             budget: Total number of finished trials, earlier runs included.
             watcher: Receives events and notes, and may request a stop.
-            slots: Where trials train; by default one after another with the plain trainer.
+            slots: Where trials train.
             deadline: Of time.monotonic; no trial starts after it.
 
         Raises:
@@ -103,12 +144,11 @@ class Search:
             StorageAwayError: The database did not answer for too long.
             StudyGoneError: The study was deleted.
         """
-        slots = slots or PlainSlot(self.setup.data, self.setup.device)
         self.queue.budget = budget
-        self.queue.note = self.retention.note = watcher.note
+        self.queue.note = self._files.note = watcher.note
         with self.queue.on_study():
             self._store_effort()
-            self.retention.tidy()
+            self._files.tidy()
         loop = Loop(
             self.queue,
             lambda trial, reporter: self._begin(trial, reporter, slots.engine, watcher),
@@ -117,92 +157,60 @@ class Search:
             DatabaseRetry(self._storage_timeout, watcher.note),
             deadline=deadline,
             target_reached=self.target_reached,
-            retain=self.retention.take,
+            retain=self._files.take,
         )
         with Heartbeat(self.worker, self.queue.requeue_orphans, watcher.note):
             loop.run()
 
+    def tidy(self, note: Callable[[str], object]) -> None:
+        """Tidy the files of ended trials, now that nothing trains."""
+        self._files.note = note
+        self._files.tidy()
+
     def _store_effort(self) -> None:
         """Store budget, target, sampler and pruner of this run; those of the next run may differ."""
-        effort: Effort = {"trials": self.queue.budget, "target": self.setup.target}
-        if self.setup.target_epochs > 1:
-            effort["target_epochs"] = self.setup.target_epochs
+        effort: Effort = {"trials": self.queue.budget, "target": self.target}
+        if self.target_epochs > 1:
+            effort["target_epochs"] = self.target_epochs
         effort |= {"sampler": self.file.sampler.name, "pruner": self.file.pruner.name}
         if StudyAttr.effort.get(self.study.user_attrs) != effort:
             self.study.set_user_attr(StudyAttr.effort.key, effort)
 
-    def _begin(self, trial: optuna.Trial, reporter: TrialReporter, engine: str, watcher: Watcher) -> TrialRun | Outcome:
+    def _begin(self, trial: optuna.Trial, reporter: TrialReporter, engine: str, watcher: Watcher) -> Run | Outcome:
         """Sample the parameters that no preset sets, and return the run; an invalid config fails the trial."""
         frozen = record_of(trial)
         ordinal = TrialAttr.ordinal.of(frozen.user_attrs)
         # Every trial samples with a seed of its own, on every worker. Optuna calls the sampler only below.
         sampler_seed = seeds.derive(self.seed, "sampler", ordinal)
         self.study.sampler = FailuresAsWorst(make_sampler(self.file, sampler_seed))
+
+        def note(line: str) -> None:
+            watcher.note(f"trial {trial.number}: {line}")
+
         try:
             request = queued_params.read(frozen, self.file)
             searched = {name: row for name, row in self.file.space.items() if name not in request.overrides}
             config = self.file.config(
                 {name: suggest(trial, name, row) for name, row in searched.items()}, request.overrides
             )
+            seed = seeds.derive(self.seed, "trial", *self._before, ordinal) if request.seed is None else request.seed
+            retry = TrialAttr.retry_of.held_by(frozen.user_attrs)
+            begun = Begun(trial.number, config, seed, reporter, self._files.key(trial), retry, note)
+            run = self._run_of(begun)
         except ConfigError as error:  # it would fail again, so it is not requeued
             cause = OUTSIDE if queued_params.from_outside(frozen) else "error"
             failed = {TrialAttr.stop_reason.key: "error", TrialAttr.cause.key: cause}
             return Outcome("error", None, failed | {TrialAttr.error.key: error.message})
-        seed = seeds.derive(self.seed, "trial", *self._before, ordinal) if request.seed is None else request.seed
         attrs = {  # stored together with the config
             TrialAttr.seed.key: seed,
             TrialAttr.sampler_seed.key: sampler_seed,
             TrialAttr.worker.key: self.worker.label,
-            TrialAttr.device.key: device_name(self.setup.device),
             TrialAttr.engine.key: engine,
             TrialAttr.preset.key: request.preset,
-            TrialAttr.config.key: config.to_dict(),
+            TrialAttr.config.key: dict(run.config),
+            **self._attrs_of(begun),
         }
         self.queue.store(trial, attrs)
-
-        def note(line: str) -> None:
-            watcher.note(f"trial {trial.number}: {line}")
-
         if request.ignored:
             note(queued_params.say_ignored(request.ignored, self.file))
-        return TrialRun(
-            trial.number,
-            config,
-            self.setup,
-            seed=seed,
-            reporter=reporter,
-            key=self.retention.key(trial),
-            retry=TrialAttr.retry_of.held_by(frozen.user_attrs),
-            folds=self.settings.folds,
-            objective=self.settings.objective,
-            note=note,
-        )
-
-
-def open_search(
-    storage: RDBStorage,
-    name: str,
-    file: BoundStudyFile,
-    settings: Settings,
-    setup: Setup,
-    *,
-    silence: float = DEFAULT_SILENCE,
-    storage_timeout: float = DEFAULT_TIMEOUT,
-    artifacts: Artifacts | None = None,
-    checkpoint_every: float = 0.0,
-    keep_checkpoints: int = DEFAULT_KEEP,
-    stage: WarmStart | None = None,
-) -> Search:
-    """Open or create a study, join its workers, and return the search.
-
-    Raises the errors of `open_study` and `Worker`.
-    """
-    study = open_study(storage, name, file, settings, setup.data, stage)
-    store_baselines(study, setup.data, settings.folds)
-    queue = TrialQueue(study, storage, silence=silence)
-    checkpoints = None
-    if artifacts is not None:
-        unique = unique_name(name, StudyAttr.id.of(study.user_attrs))
-        checkpoints = Checkpoints(artifacts, unique, checkpoint_every, DataUse.of(setup.data))
-    retention = Retention(study, checkpoints, keep_checkpoints, settings.folds)
-    return Search(queue, file, settings, setup, retention, storage_timeout=storage_timeout, stage=stage)
+        return run

@@ -170,7 +170,7 @@ class TrialQueue:
             )
             return self._storage.get_trial(trial_id(trial))
         match outcome.stop_reason:
-            case "pruned":
+            case "pruned" | "over_time":
                 return self.study.tell(trial, state=TrialState.PRUNED)
             case "non_finite" | "error":
                 return self.study.tell(trial, state=TrialState.FAIL)

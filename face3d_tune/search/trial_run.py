@@ -22,14 +22,14 @@ from face3d_tune.study.history import History, pack
 from face3d_tune.study.objective import COSINE, Objective
 from face3d_tune.training.base import EpochResult, precision_for
 
-StopReason = Literal["finished", "early_stopping", "pruned", "target", "non_finite", "error"]
+StopReason = Literal["finished", "early_stopping", "pruned", "over_time", "target", "non_finite", "error"]
 Cause = Literal["diverged", "out_of_memory", "error", "outside"]  # of a failure; see `trials.cause`
 
 
 class Reporter(Protocol):
     """The part of an Optuna trial that a training needs: it stores the curve, and prunes."""
 
-    def report(self, value: float, step: int, lr: float, rank1: float | None = None) -> None:
+    def report(self, value: float, step: int, lr: float | None, rank1: float | None = None) -> None:
         """Store the value of an epoch under its step (1-based), the learning rate of the next epoch, and rank-1."""
 
     def should_prune(self) -> bool:

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -75,6 +76,11 @@ class Artifacts(ABC):
         """Return the names that begin with `prefix`, sorted."""
 
     @property
+    def folder(self) -> Path | None:
+        """Return the folder on this machine; None for a bucket."""
+        return None
+
+    @property
     @abstractmethod
     def optuna_store(self) -> Any:
         """Return the same place as an Optuna artifact store (`optuna.artifacts`)."""
@@ -126,6 +132,11 @@ class _Folder(Artifacts):
         with self._refused("list"):
             paths = [path.relative_to(self._path).as_posix() for path in start.rglob("*") if path.is_file()]
         return sorted(name for name in paths if name.startswith(prefix) and not name.endswith(PARTIAL))
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder."""
+        return self._path
 
     @property
     def optuna_store(self) -> Any:
@@ -248,6 +259,11 @@ def study_folder(unique: str) -> str:
 def best_weights(unique: str, trial: str) -> str:
     """Return the name of the best weights of a trial, `trial-N`, in the users' format (trainer contract §4)."""
     return f"{study_folder(unique)}/best/{trial}.pth"
+
+
+def log_of(unique: str, trial: str) -> str:
+    """Return the name of the output of a trial of a script, `trial-N`."""
+    return f"{study_folder(unique)}/logs/{trial}.txt"
 
 
 def _checked(name: str) -> str:

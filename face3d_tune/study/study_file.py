@@ -5,7 +5,7 @@ Every error in a file raises StudyFileError, naming file and key.
 
 import math
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -157,6 +157,16 @@ class BoundStudyFile(StudyFile):
     layout: Layout
     feature_size: int  # of the embeddings
     use_amp: bool = True  # False: no trial does, whatever the file or a preset says
+
+    @property
+    def parameters(self) -> Collection[str]:
+        """Return the parameters that a preset may set."""
+        return PARAMETERS.keys()
+
+    def exact(self, name: str, value: Any) -> Any:
+        """Return a value in its parameter's type. Raises ConfigError if it does not fit."""
+        check_type(name, value)
+        return space_module.exact(name, value)
 
     def config(self, params: Mapping[str, Any], overrides: Mapping[str, Any]) -> TrialConfig:
         """Return what trains: the fixed values, under a preset's own, under the searched ones. Raises ConfigError."""

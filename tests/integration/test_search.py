@@ -27,6 +27,7 @@ from face3d_tune.config import TrialConfig, resolve
 from face3d_tune.data import face_data
 from face3d_tune.errors import StudyError, StudyFileError, TrainingError
 from face3d_tune.search import search as search_module
+from face3d_tune.search import trainer_search
 from face3d_tune.search.trial_queue import REQUEUED
 from face3d_tune.search.trial_run import Outcome
 from face3d_tune.storage.database import Storage
@@ -479,7 +480,7 @@ def test_a_space_in_which_everything_diverges_ends_the_search_after_twenty_trial
 def scripted_outcomes(monkeypatch, outcomes):
     """Slots that train nothing, and these outcomes of whatever they give."""
     outcomes = iter(outcomes)
-    monkeypatch.setattr(search_module.TrialRun, "take", lambda *_: next(outcomes))
+    monkeypatch.setattr(trainer_search.TrialRun, "take", lambda *_: next(outcomes))
     return Scripted(1, lambda task, number: (0.5, "finished"))
 
 
