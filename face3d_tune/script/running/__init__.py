@@ -1,0 +1,1 @@
+"""A user's script in training; no Optuna, no database."""

@@ -1,0 +1,222 @@
+"""One process of a user's script: its start, its output, its end."""
+
+import codecs
+import json
+import os
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from io import FileIO
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from face3d_tune.script.running import supervisor
+from face3d_tune.script.running.supervisor import CANNOT_START as CANNOT_START
+from face3d_tune.script.running.supervisor import KILLED, START, TRIAL
+
+MIB = 2**20
+GRACE = 5.0  # seconds from TERM to KILL
+
+_BEATS = 5.0  # seconds between two heartbeats at most
+_LAST = 64 * 1024  # bytes of the output in memory, for a diagnosis
+_PATIENCE = 15.0  # seconds for a supervisor to end what it kills
+_DRAINING = 1.0  # seconds for the last of the output, if a process that nothing could end keeps the pipe open
+
+
+def sweep(key: str, grace: float = GRACE) -> tuple[str, ...]:
+    """End every process on this machine that belongs to the trial `key`; return their command lines.
+
+    So at most one copy of a trial runs, whatever died: call it before a trial starts.
+    """
+    processes = supervisor.marked(TRIAL, key)
+    lines = supervisor.described(processes)
+    for process in processes:
+        with suppress(psutil.Error):
+            process.terminate()
+    psutil.wait_procs(processes, timeout=grace)
+    supervisor.kill(partial(supervisor.marked, TRIAL, key))
+    return tuple(lines)
+
+
+class ScriptProcess:
+    """A script in training, under a supervisor that ends it if this process dies or stops.
+
+    A thread reads the output, so the script never waits for a busy worker.
+
+    Args:
+        command: The program and its arguments.
+        cwd: The folder to start in.
+        environment: All of the script's environment.
+        key: Of the trial; marks every process that the script starts.
+        log: The file to which the output is appended: the first MiB and the last, however much the script prints.
+        hear: Takes the output in pieces of any length; called in another thread.
+        silence: Seconds without a heartbeat of this process after which the script is ended.
+        grace: Seconds from TERM to KILL.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        environment: Mapping[str, str],
+        key: str,
+        log: Path,
+        hear: Callable[[str], None],
+        silence: float = 60.0,
+        grace: float = GRACE,
+    ) -> None:
+        self.strays: tuple[str, ...] = ()  # command lines of processes that outlived the script, and were ended
+        self._hear, self._log, self._last = hear, _Log(log), bytearray()
+        self._error: Exception | None = None
+        self._code: int | None = None
+        self._closing, self._sending = threading.Lock(), threading.Lock()
+        self._silence, self._grace = silence, grace
+        self._start = uuid.uuid4().hex
+        marks = {TRIAL: key, START: self._start}
+        # By its path: `-m` would import whatever is called face3d_tune in the folder that this process works in.
+        self._supervisor = subprocess.Popen(
+            [sys.executable, "-P", supervisor.__file__],
+            env={**os.environ, **marks},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,  # Ctrl-C in the terminal is for the worker, which decides what ends
+        )
+        order = {"command": list(command), "cwd": str(cwd), "silence": silence, "grace": grace}
+        self._orders, self._reports = _pipe(self._supervisor.stdin), _pipe(self._supervisor.stdout)
+        with suppress(OSError):  # it has died, which `poll` notices
+            self._orders.write(json.dumps({**order, "environment": {**environment, **marks}}).encode() + b"\n")
+        self._ended = threading.Event()
+        self._reader = threading.Thread(target=self._read, args=(_pipe(self._supervisor.stderr),), daemon=True)
+        self._reader.start()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    @property
+    def output(self) -> str:
+        """Return the last part of the output."""
+        return bytes(self._last).decode(errors="replace")
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative for a signal; None while the script or anything that it started runs.
+
+        Raises what `hear` raised.
+        """
+        if self._code is None and self._supervisor.poll() is not None:
+            self._close()
+        if self._error is not None:
+            raise self._error
+        return self._code
+
+    def end(self) -> None:
+        """End the script and all that it started: TERM, then KILL after the grace; return when nothing is left."""
+        self._send_no_more()
+        try:
+            self._supervisor.wait(2 * self._grace + _PATIENCE)
+        except subprocess.TimeoutExpired:  # something stopped it
+            self._supervisor.kill()
+            self._supervisor.wait()
+        self._close()
+
+    def _beat(self) -> None:
+        """Send heartbeats until the end."""
+        while not self._ended.wait(min(_BEATS, self._silence / 4)):
+            with self._sending, suppress(OSError):  # the supervisor has ended
+                if not self._orders.closed:
+                    self._orders.write(b".")
+
+    def _send_no_more(self) -> None:
+        """Close the pipe to the supervisor, never during a write: another file may get its number at once."""
+        self._ended.set()
+        with self._sending, suppress(OSError):
+            self._orders.close()
+
+    def _read(self, pipe: IO[bytes]) -> None:
+        """Read the output until its end."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        with pipe, self._log:
+            while data := pipe.read(64 * 1024):
+                self._log.write(data)
+                self._last += data
+                del self._last[:-_LAST]
+                if self._error is None:
+                    try:
+                        self._hear(decoder.decode(data))
+                    except Exception as error:  # a script that nothing reads would wait for ever
+                        self._error = error
+
+    def _close(self) -> None:
+        """Take the report of a supervisor that has ended; one that was killed leaves none, but perhaps processes."""
+        with self._closing:
+            if self._code is not None:
+                return
+            self._send_no_more()
+            with self._reports:
+                report = self._reports.read()
+            try:
+                told = json.loads(report)
+            except ValueError:
+                told = {"code": KILLED, "strays": []}
+                # Not by the trial's key: another worker may run it by now.
+                supervisor.kill(partial(supervisor.marked, START, self._start))
+            self._reader.join(_DRAINING)
+            self.strays = tuple(told["strays"])
+            self._code = int(told["code"])
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None
+    return pipe
+
+
+class _Log:
+    """A file to which the output is appended, cut in the middle so that it holds its first MiB and its last.
+
+    What was written is in the file at once, as the next attempt of a trial reads it. A full disk ends the log, not the
+    script.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.touch()
+        self._file: FileIO | None = FileIO(path, "r+")
+        self._size = self._file.seek(0, os.SEEK_END)
+
+    def __enter__(self) -> "_Log":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        with suppress(OSError):
+            self._cut(2 * MIB)
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, data: bytes) -> None:
+        """Append output."""
+        if self._file is None:
+            return
+        try:
+            self._file.write(data)
+            self._size += len(data)
+            self._cut(3 * MIB)
+        except OSError:
+            self._file.close()
+            self._file = None
+
+    def _cut(self, most: int) -> None:
+        """Cut a file of more than `most` bytes."""
+        if self._file is None or self._size <= most:
+            return
+        self._file.seek(-MIB, os.SEEK_END)
+        tail = self._file.read()
+        tail = tail[tail.find(b"\n") + 1 :]  # from the beginning of a line
+        self._file.seek(MIB)
+        self._file.write(b"\n[the middle of the output was left out]\n" + tail)
+        self._file.truncate()
+        self._size = self._file.tell()
