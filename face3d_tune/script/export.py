@@ -17,7 +17,7 @@ import tomli_w
 from face3d_tune.config import ABOUT, DEFAULTS, PARAMETERS, TrialConfig
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.errors import ExportError
-from face3d_tune.script.flags import DOCUMENTED, UNKNOWN, Flag, Script
+from face3d_tune.script.flags import DOCUMENTED, Script, arguments
 from face3d_tune.training.checkpoint_file import UNSEARCHED_FLAGS, schedule_args
 
 Shell = Literal["bash", "powershell", "cmd"]
@@ -129,26 +129,9 @@ def _has_default(name: str, script: Script) -> bool:
 
 def _say(name: str, value: Any, script: Script) -> list[str] | str:
     """Return the arguments that give `name` the `value` (none if the script cannot differ), or why there are none."""
-    flag = script.flags.get(name)
-    if flag is None:
-        does_anyway = name in ABOUT and ABOUT[name].optional and value == DEFAULTS[name]
-        return [] if does_anyway else f"{script.path} has no --{name}"
-    if not flag.takes_value:
-        return _switch(value, flag)
-    if flag.choices is not None and _text(value) not in map(str, flag.choices):
-        return f"{flag.typed} takes only {', '.join(map(str, flag.choices))}"
-    return [flag.typed, _text(value)]
-
-
-def _switch(value: Any, flag: Flag) -> list[str] | str:
-    if not isinstance(value, bool):
-        return f"{flag.typed} takes no value"
-    word = flag.name if value else flag.off_name
-    if word is not None:
-        return [f"--{word}"]
-    if flag.default is UNKNOWN:
-        return f"no flag says so, and the default of {flag.typed} cannot be read from the source"
-    return [] if bool(flag.default) is value else f"{flag.typed} is {flag.default} by default and no flag undoes that"
+    if name not in script.flags and name in ABOUT and ABOUT[name].optional and value == DEFAULTS[name]:
+        return []
+    return arguments(script, name, value)
 
 
 def _notes(config: TrialConfig, use: DataUse, words: list[str], script: Script) -> tuple[str, ...]:

@@ -1,17 +1,18 @@
 """The flags that a user's training script accepts: its `add_argument` calls, read from the source and never run."""
 
 import ast
-import tokenize
-import warnings
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from face3d_tune.errors import ExportError
-from face3d_tune.system import regular_file
+from face3d_tune.script import sources
 
 
 class Unknown(Enum):
@@ -22,6 +23,11 @@ class Unknown(Enum):
 
 UNKNOWN = Unknown.UNKNOWN  # a default that is no literal in the source
 
+# What a flag takes: `switch` is true or false without a value, `other` none of these, such as a count.
+Kind = Literal["int", "float", "str", "bool", "switch", "other"]
+
+_NUMBERS: tuple[Kind, ...] = ("int", "float")
+_REPEATING = ("append", "extend")
 _VALUELESS = ("store_true", "store_false", "store_const", "append_const", "count", "help", "version")
 
 
@@ -39,6 +45,10 @@ class Flag:
     choices: tuple[Any, ...] | None = None  # None: anything, or no literal
     off_name: str | None = None
     required: bool = False
+    kind: Kind = "str"  # of each value
+    many: bool = False  # takes a list of such values
+    repeats: bool = False  # each value of the list follows a flag of its own
+    false: str = "False"  # how a bool is typed that is false: type=bool takes every text but the empty one for true
 
     @property
     def typed(self) -> str:
@@ -97,41 +107,74 @@ DOCUMENTED = _documented()  # the copy that the tuning guide describes (trainer 
 def read_script(path: Path) -> Script:
     """Read the flags of the script at `path`.
 
-    Raises ExportError if the file does not exist, if it is not Python, or if it declares no `--` option.
+    A script without any may build its argument parser in a file that it imports: that file's flags count then. Raises
+    ExportError if the file does not exist, if it is not Python, or if it declares no `--` option.
     """
-    tree = _parse(path)
-    flags: dict[str, Flag] = {}
-    for call in _calls(tree, "add_argument"):
-        _add(flags, call)
+    flags = _read(sources.parse(path))
+    if not flags:
+        for each in sources.imported(path):
+            with suppress(ExportError):
+                flags = flags or _read(sources.parse(each))
     if not flags:
         raise ExportError(
             f'{path} has no add_argument("--…") call, so it takes no flags',
             "name the file that builds the argument parser, usually train_transformer3D/train_3d.py",
         )
+    return Script(str(path), MappingProxyType(flags))
+
+
+def arguments(script: Script, name: str, value: Any) -> list[str] | str:
+    """Return the arguments that give the flag `name` this value, or why there are none.
+
+    They are none if the script has the value without being told. A float is written in full, so that it is read back
+    exactly.
+    """
+    flag = script.flags.get(name)
+    if flag is None:
+        return f"{script.path} has no --{name}"
+    if not flag.takes_value:
+        return _switch(value, flag)
+    values = value if flag.many and isinstance(value, list | tuple) else [value]
+    texts = [_text(each, flag) for each in values]
+    for text in texts:
+        if flag.choices is not None and text not in map(str, flag.choices):
+            return f"{flag.typed} takes only {', '.join(map(str, flag.choices))}"
+    if flag.many and not flag.repeats:
+        return [flag.typed, *texts]
+    # argparse takes a text that begins with a dash for another flag, unless = binds it to its own.
+    pairs = [[f"{flag.typed}={text}"] if text.startswith("-") else [flag.typed, text] for text in texts]
+    return [word for pair in pairs for word in pair]
+
+
+def _switch(value: Any, flag: Flag) -> list[str] | str:
+    if not isinstance(value, bool):
+        return f"{flag.typed} takes no value"
+    word = flag.name if value else flag.off_name
+    if word is not None:
+        return [f"--{word}"]
+    if flag.default is UNKNOWN:
+        return f"no flag says so, and the default of {flag.typed} cannot be read from the source"
+    return [] if bool(flag.default) is value else f"{flag.typed} is {flag.default} by default and no flag undoes that"
+
+
+def _text(value: Any, flag: Flag) -> str:
+    if value is False:
+        return flag.false
+    if flag.many and isinstance(value, float) and value < 0:
+        return format(Decimal(repr(value)), "f")  # argparse knows -0.00001 for a number in a list, but not -1e-05
+    return value if isinstance(value, str) else repr(value)
+
+
+def _read(tree: ast.Module) -> dict[str, Flag]:
+    """Return the flags that a file declares."""
+    flags: dict[str, Flag] = {}
+    for call in _calls(tree, "add_argument"):
+        _add(flags, call)
     for call in _calls(tree, "set_defaults"):
         for name, value in _keywords(call).items():
             if name in flags:
                 flags[name] = replace(flags[name], default=_literal(value))
-    return Script(str(path), MappingProxyType(flags))
-
-
-def _parse(path: Path) -> ast.Module:
-    """Parse the script into a syntax tree, with byte-order mark and coding cookie."""
-    hint = "name a Python file, usually train_transformer3D/train_3d.py"
-    try:
-        regular_file.require(path, most=regular_file.MOST_TEXT)
-        with tokenize.open(path) as file:
-            source = file.read()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as "\d" in a string: the script's own affair
-            return ast.parse(source)
-    except OSError as error:
-        raise ExportError(f"{path} cannot be read: {error.strerror}", hint) from error
-    except SyntaxError as error:
-        where = f"line {error.lineno}: " if error.lineno else ""
-        raise ExportError(f"{path} is not Python: {where}{error.msg}", hint) from error
-    except ValueError as error:  # bytes that the declared encoding does not have, or a null byte
-        raise ExportError(f"{path} is not Python text: {error}", hint) from error
+    return flags
 
 
 def _calls(tree: ast.Module, method: str) -> Iterator[ast.Call]:
@@ -150,29 +193,49 @@ def _add(flags: dict[str, Flag], call: ast.Call) -> None:
     keywords = _keywords(call)
     destination = _literal(keywords["dest"]) if "dest" in keywords else names[0]
     flag = _flag(names[0], keywords)
-    for key in {str(name).replace("-", "_") for name in (destination, *names)}:
+    for key in dict.fromkeys(str(name).replace("-", "_") for name in (destination, *names)):
         flags[key] = _merge(flags[key], flag) if key in flags else flag
 
 
 def _flag(name: str, keywords: Mapping[str, ast.expr]) -> Flag:
-    action = _action(keywords.get("action"))
+    action = _last_name(keywords.get("action"))
     default = _literal(keywords["default"]) if "default" in keywords else None
     required = "required" in keywords and _literal(keywords["required"]) is True
     if action == "store_true":
-        return Flag(name=name, takes_value=False, default=default or False, required=required)
+        return Flag(name=name, takes_value=False, default=default or False, required=required, kind="switch")
     if action == "store_false":
         value = default if "default" in keywords else True
-        return Flag(name=None, takes_value=False, default=value, off_name=name, required=required)
+        return Flag(name=None, takes_value=False, default=value, off_name=name, required=required, kind="switch")
     if action == "BooleanOptionalAction":
-        return Flag(name=name, takes_value=False, default=default, off_name=f"no-{name}", required=required)
-    choices = _literal(keywords["choices"]) if "choices" in keywords else None
+        off = f"no-{name}"
+        return Flag(name=name, takes_value=False, default=default, off_name=off, required=required, kind="switch")
+    if action in _VALUELESS:
+        return Flag(name=name, takes_value=False, default=default, required=required, kind="other")
+    listed = _literal(keywords["choices"]) if "choices" in keywords else None
+    choices = tuple(listed) if isinstance(listed, (list, tuple, set)) else None
+    nargs = _literal(keywords["nargs"]) if "nargs" in keywords else None
+    kind_name = _last_name(keywords.get("type"))
     return Flag(
         name=name,
-        takes_value=action not in _VALUELESS,
         default=default,
-        choices=tuple(choices) if isinstance(choices, (list, tuple, set)) else None,
+        choices=choices,
         required=required,
+        kind=_kind(kind_name, choices or default),
+        many=nargs not in (None, "?") or action in _REPEATING,
+        repeats=action in _REPEATING,
+        false="" if kind_name in ("", "bool") else "False",
     )
+
+
+def _kind(type_name: str, example: Any) -> Kind:
+    """Return what a flag takes, by the name of its `type=`; else by its default or a choice."""
+    words = {word.lower() for word in re.split(r"_|(?<=[a-z])(?=[A-Z])", type_name)}
+    if isinstance(example, list | tuple):
+        example = next(iter(example), None)
+    for kind in _NUMBERS:
+        if kind in words or (not words & {*_NUMBERS, "str"} and type(example).__name__ == kind):
+            return kind  # also positive_int, FloatRange
+    return "bool" if "bool" in type_name.lower() or isinstance(example, bool) else "str"
 
 
 def _merge(first: Flag, second: Flag) -> Flag:
@@ -180,11 +243,14 @@ def _merge(first: Flag, second: Flag) -> Flag:
     return replace(first, name=first.name or second.name, off_name=first.off_name or second.off_name)
 
 
-def _action(node: ast.expr | None) -> str:
+def _last_name(node: ast.expr | None) -> str:
+    """Return the name that an action or type has in the source, without its module; empty if it has none."""
     match node:
         case ast.Constant(value=str(name)) | ast.Attribute(attr=name) | ast.Name(id=name):
             return name
-    return "store"
+        case ast.Lambda():
+            return "lambda"
+    return ""
 
 
 def _keywords(call: ast.Call) -> dict[str, ast.expr]:

@@ -1,12 +1,13 @@
 """Reading what a script accepts, from its source."""
 
+import argparse
 from pathlib import Path
 
 import pytest
 from stand_in_parsers import NEW_SCRIPT, OLD_SCRIPT, build_new, build_old
 
 from face3d_tune.errors import ExportError
-from face3d_tune.script.flags import DOCUMENTED, UNKNOWN, Flag, read_script
+from face3d_tune.script.flags import DOCUMENTED, UNKNOWN, Flag, arguments, read_script
 
 
 def reading(tmp_path, *lines, encoding="utf-8"):
@@ -28,6 +29,7 @@ def test_what_is_read_is_what_argparse_knows(path, build):
             takes_value=action.nargs != 0,
             default=action.default,
             choices=tuple(action.choices) if action.choices else None,
+            kind="switch" if action.nargs == 0 else action.type.__name__,
         )
         assert script.flags[name] == expected
 
@@ -53,7 +55,7 @@ def test_a_script_is_never_run(tmp_path):
         "raise SystemExit('the script was run')",
         "parser.add_argument('--lr', type=float, default=launch())",
     )
-    assert flags == {"lr": Flag(name="lr", default=UNKNOWN)}
+    assert flags == {"lr": Flag(name="lr", default=UNKNOWN, kind="float")}
     assert not marker.exists()
 
 
@@ -65,8 +67,8 @@ def test_dashes_aliases_and_a_destination_all_lead_to_the_flag(tmp_path):
         "p.add_argument('positional')",
         "p.add_argument('-q')",
     )
-    batch = Flag(name="batch-size", default=16)
-    rate = Flag(name="learning-rate", default=-1.5)
+    batch = Flag(name="batch-size", default=16, kind="int")
+    rate = Flag(name="learning-rate", default=-1.5, kind="float", false="")
     assert flags == {"batch_size": batch, "bs": batch, "lr": rate, "learning_rate": rate}
 
 
@@ -83,13 +85,14 @@ def test_flags_without_value_say_what_they_can_set(tmp_path):
         "p.add_argument('--no-amp', action='store_false', dest='use_amp')",
         "p.add_argument('-v', '--verbose', action='count')",
     )
-    assert flags["plain"] == Flag(name="plain", takes_value=False, default=False)
-    assert flags["always"] == Flag(name="always", takes_value=False, default=True)
-    assert flags["somehow"] == Flag(name="somehow", takes_value=False, default=UNKNOWN)
-    assert flags["never"] == Flag(name=None, takes_value=False, default=True, off_name="never")
-    assert flags["both"] == Flag(name="both", takes_value=False, default=True, off_name="no-both")
-    assert flags["use_amp"] == Flag(name="amp", takes_value=False, default=False, off_name="no-amp")
+    assert flags["plain"] == Flag(name="plain", takes_value=False, default=False, kind="switch")
+    assert flags["always"] == Flag(name="always", takes_value=False, default=True, kind="switch")
+    assert flags["somehow"] == Flag(name="somehow", takes_value=False, default=UNKNOWN, kind="switch")
+    assert flags["never"] == Flag(name=None, takes_value=False, default=True, off_name="never", kind="switch")
+    assert flags["both"] == Flag(name="both", takes_value=False, default=True, off_name="no-both", kind="switch")
+    assert flags["use_amp"] == Flag(name="amp", takes_value=False, default=False, off_name="no-amp", kind="switch")
     assert flags["verbose"].takes_value is False
+    assert flags["verbose"].kind == "other"
 
 
 def test_flags_with_value_are_read_with_choices_and_defaults(tmp_path):
@@ -100,10 +103,99 @@ def test_flags_with_value_are_read_with_choices_and_defaults(tmp_path):
         "p.add_argument('--layers', type=int, choices=range(1, 9), default=os.environ.get('LAYERS'))",
         "p.set_defaults(nhead=4, layers=6, elsewhere=1)",
     )
-    assert flags["amp"] == Flag(name="amp", default=False)
-    assert flags["nhead"] == Flag(name="nhead", default=4, choices=(4, 8), required=True)
-    assert flags["layers"] == Flag(name="layers", default=6)
+    assert flags["amp"] == Flag(name="amp", default=False, kind="bool")
+    assert flags["nhead"] == Flag(name="nhead", default=4, choices=(4, 8), required=True, kind="int")
+    assert flags["layers"] == Flag(name="layers", default=6, kind="int")
     assert set(flags) == {"amp", "nhead", "layers"}
+
+
+@pytest.mark.parametrize(
+    ("keywords", "kind"),
+    [
+        ("type=int", "int"),
+        ("type=float", "float"),
+        ("type=str", "str"),
+        ("type=bool", "bool"),
+        ("type=str2bool", "bool"),
+        ("type=utils.strtobool", "bool"),
+        ("type=positive_int", "int"),
+        ("type=pathlib.Path", "str"),
+        ("type=lambda text: text == 'True', default=True", "bool"),
+        ("type=lambda text: float(text), default=0.1", "float"),
+        ("type=str, default=3", "str"),
+        ("default=3", "int"),
+        ("default=0.5", "float"),
+        ("default='adam'", "str"),
+        ("default=[0.5, 1.0], nargs='+'", "float"),
+        ("choices=[8, 16]", "int"),
+        ("", "str"),
+    ],
+)
+def test_the_kind_of_a_flag_is_that_of_its_type_else_of_its_default_or_choices(tmp_path, keywords, kind):
+    assert reading(tmp_path, f"p.add_argument('--x', {keywords})")["x"].kind == kind
+
+
+def test_choices_that_only_running_the_script_would_show_are_unknown(tmp_path):
+    assert reading(tmp_path, "p.add_argument('--x', choices=list(MODELS))")["x"].choices is None
+
+
+def parsed(tmp_path, declaration, value):
+    """What argparse gives a script that gets this value, by the arguments for it."""
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    exec(declaration, {"p": parser, "argparse": argparse, "str2bool": lambda text: text.lower() in ("true", "1")})
+    path = tmp_path / "train_3d.py"
+    path.write_text(declaration)
+    return parser.parse_args(arguments(read_script(path), "x", value)).x
+
+
+@pytest.mark.parametrize(
+    ("keywords", "value"),
+    [
+        ("type=float", 0.1),
+        ("type=float", -1e-05),  # alone, argparse would take -1e-05 for a flag
+        ("type=float", float("inf")),
+        ("type=int", -3),
+        ("type=str", "-a b"),
+        ("type=str", "数据"),
+        ("type=str2bool", True),
+        ("type=str2bool", False),
+        ("type=bool, default=True", False),  # for which "False" is true
+        ("type=bool", True),
+        ("type=float, nargs='+'", [0.5, -1e-05]),
+        ("type=int, nargs='*'", []),
+        ("type=int, action='append'", [1, -2]),
+        ("type=int, choices=[4, 8]", 8),
+        ("action='store_true'", True),
+        ("action='store_true'", False),
+        ("action='store_false'", False),
+        ("action='store_false'", True),
+        ("action=argparse.BooleanOptionalAction, default=True", False),
+    ],
+)
+def test_argparse_reads_back_the_value_that_arguments_type(tmp_path, keywords, value):
+    assert parsed(tmp_path, f"p.add_argument('--x', {keywords})", value) == value
+
+
+@pytest.mark.parametrize(
+    ("keywords", "value", "reason"),
+    [
+        ("choices=[4, 8], type=int", 6, "--x takes only 4, 8"),
+        ("action='store_true', default=True", False, "--x is True by default and no flag undoes that"),
+        ("action='store_true'", 1, "--x takes no value"),
+        ("action='count'", 2, "--x takes no value"),
+    ],
+)
+def test_a_value_that_no_flag_can_say_has_a_reason(tmp_path, keywords, value, reason):
+    path = tmp_path / "train_3d.py"
+    path.write_text(f"p.add_argument('--x', {keywords})")
+    assert arguments(read_script(path), "x", value) == reason
+    assert arguments(read_script(path), "y", value) == f"{path} has no --y"
+
+
+def test_a_parser_that_an_imported_file_builds_is_read_there(tmp_path):
+    (tmp_path / "options.py").write_text("p.add_argument('--lr', type=float, default=0.1)\n")
+    flags = reading(tmp_path, "from options import parser", "args = parser.parse_args()")
+    assert flags == {"lr": Flag(name="lr", default=0.1, kind="float")}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
