@@ -45,9 +45,9 @@ from benchmarks.packed import EPOCHS, PACKED, Curves, at, pack, read, study_of, 
 from benchmarks.surrogate import Surrogate
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import NonFiniteError
-from face3d_tune.executor.plan import cores
 from face3d_tune.study import study_file
 from face3d_tune.study.objective import IDENTITY
+from face3d_tune.system import limits
 from face3d_tune.training.batched.batch import alone
 
 PARTS = ("presets", "default", "explore", "repeats", "folds", "best", "explore-best", "identity")
@@ -291,7 +291,7 @@ def main() -> None:
     parser.add_argument("part", nargs="?", default="default", choices=PARTS, help="of make; see above")
     parser.add_argument("--records", type=Path, default=RECORDS, help=f"folder of the records ({RECORDS})")
     parser.add_argument("--packed", type=Path, default=PACKED, help="the packed file")
-    parser.add_argument("--workers", type=int, default=cores(), help="processes, of one thread each")
+    parser.add_argument("--workers", type=int, default=limits.cores().amount, help="processes, of one thread each")
     parser.add_argument("--limit", type=int, default=None, help="trainings to make at most")
     parser.add_argument("--hours", type=float, default=math.inf, help="no training starts after so long")
     asked = parser.parse_args()

@@ -42,7 +42,7 @@ TOOLS = {
     "optuna_dashboard": "dashboard",
     "waitress": "dashboard",
     "tomli_w": "script",
-    "psutil": "system executor script search",
+    "psutil": "system script search",
     "torch": "seeds device training study executor search script refit",
     "numpy": "data training search script analysis refit cli",
 }

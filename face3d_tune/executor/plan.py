@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-import psutil
 import torch
 
 from face3d_tune.config import TrialConfig
@@ -14,6 +13,7 @@ from face3d_tune.errors import ConfigError
 from face3d_tune.executor.checkpoints import Checkpoints
 from face3d_tune.executor.processes import ProcessSlots
 from face3d_tune.executor.slots import PlainSlot, Slots
+from face3d_tune.system import limits
 from face3d_tune.training.augmentation import augments
 
 Engine = Literal["auto", "plain", "batched"]
@@ -74,21 +74,18 @@ def choose(
     need = largest * 4 * _COPIES + (_bytes(data) if any(map(augments, configs)) else 0)  # and an epoch's views
     words = f"models of up to {largest / 1e6:.1f} million parameters"
     if device.type == "cpu":
-        count, free = cores(), psutil.virtual_memory().available
-        fit = math.floor(_SHARE * free / (need + _PROCESS + tables * _bytes(data)))
-        return Plan("batched", max(1, min(count, fit)), device, f"{count} cores, {free / 2**30:.0f} GiB free, {words}")
+        cores, memory = limits.cores(), limits.memory()
+        fit = math.floor(_SHARE * memory.amount / (need + _PROCESS + tables * _bytes(data)))
+        machine = f"{cores.amount} cores by CPU quota" if cores.of_cgroup else f"{cores.amount} cores"
+        gib = f"{memory.amount / 2**30:.0f}"
+        free = f"{gib} GiB free by memory limit" if memory.of_cgroup else f"{gib} GiB free"
+        return Plan("batched", max(1, min(cores.amount, fit)), device, f"{machine}, {free}, {words}")
     if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-        fit = math.floor(_SHARE * (free - tables * _bytes(data)) / need)
+        on_gpu = torch.cuda.mem_get_info(device)[0]
+        fit = math.floor(_SHARE * (on_gpu - tables * _bytes(data)) / need)
         count = max(1, min(_MOST_ON_ACCELERATOR, fit))
-        return Plan("batched", count, device, f"{free / 2**30:.0f} GiB free on the GPU, {words}")
+        return Plan("batched", count, device, f"{on_gpu / 2**30:.0f} GiB free on the GPU, {words}")
     return Plan("batched", 1, device, f"memory of {device.type} cannot be asked for")
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    affinity = getattr(psutil.Process(), "cpu_affinity", None)  # macOS has none
-    return len(affinity()) if affinity else psutil.cpu_count() or 1
 
 
 def _parameters(config: TrialConfig, feature_size: int) -> int:

@@ -26,7 +26,6 @@ from face3d_tune.data.pairs import TurnAngle
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.device import choose_device, choose_precision, device_name
 from face3d_tune.errors import NoStudiesError, TuneError
-from face3d_tune.executor.plan import cores
 from face3d_tune.script.check import endings_interrupt, try_script, wrong_model
 from face3d_tune.script.export import commands
 from face3d_tune.script.flags import Script, read_script
@@ -34,6 +33,7 @@ from face3d_tune.storage.artifacts import Artifacts
 from face3d_tune.storage.database import Storage
 from face3d_tune.storage.study_names import study_names
 from face3d_tune.storage.workers import clock, read_workers
+from face3d_tune.system import limits
 from face3d_tune.system.paths import expanded
 
 Level = Literal["ok", "warning", "problem"]
@@ -132,10 +132,14 @@ def _precision() -> Finding:
 
 
 def _cores() -> Finding:
-    count, busy = cores(), psutil.cpu_percent(interval=0.3) / 100 * (os.cpu_count() or 1)
+    cores, total = limits.cores(), os.cpu_count() or 1
+    count, busy = cores.amount, psutil.cpu_percent(interval=0.3) / 100 * total
     threads = ", ".join(f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ)
-    text = f"{count} cores, {busy:.1f} of them busy{f'; {threads}' if threads else ''}"
-    if busy > 0.5 * count:
+    text = f"{count} cores, {busy:.1f} of them busy"
+    if cores.of_cgroup:  # others use the machine as well, each within a quota
+        text = f"{count} cores by CPU quota, {busy:.1f} of the machine's {total} busy"
+    text += f"; {threads}" if threads else ""
+    if busy > 0.5 * (total if cores.of_cgroup else count):
         return Finding(
             "cores", "warning", text, f"end other programs, or leave them room: --slots {max(1, count // 2)}"
         )
@@ -143,9 +147,10 @@ def _cores() -> Finding:
 
 
 def _memory() -> Finding:
-    free = psutil.virtual_memory().available
-    text = f"{free / 2**30:.1f} GiB free"
-    if free < _LITTLE_MEMORY:
+    memory = limits.memory()
+    gib = f"{memory.amount / 2**30:.1f}"
+    text = f"{gib} GiB free by memory limit" if memory.of_cgroup else f"{gib} GiB free"
+    if memory.amount < _LITTLE_MEMORY:
         return Finding("memory", "warning", text, "end other programs, or train one trial at a time: --slots 1")
     return Finding("memory", "ok", text)
 

@@ -5,7 +5,7 @@ import os
 import stat
 from pathlib import Path
 
-import psutil
+from face3d_tune.system import limits
 
 MOST_TEXT = 16 * 2**20  # bytes of a study file or script, each of which has some kilobytes
 
@@ -28,7 +28,7 @@ def require(path: Path, *, most: int | None = None) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise OSError(errno.EINVAL, f"{kind}, not a regular file", str(path))
-    limit, whose = (psutil.virtual_memory().available, "free memory") if most is None else (most, "a file of its kind")
+    limit, whose = (limits.memory().amount, "free memory") if most is None else (most, "a file of its kind")
     if status.st_size > limit:
         sizes = f"{status.st_size / 2**20:,.0f} MiB, more than the {limit / 2**20:,.0f} MiB of {whose}"
         raise OSError(errno.EFBIG, sizes, str(path))

@@ -301,10 +301,22 @@ def test_the_doctor_warns_of_a_clock_that_is_wrong_a_full_disk_and_little_memory
     monkeypatch.setattr(
         "face3d_tune.search.doctor.shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(1, 1, 1000)
     )
-    monkeypatch.setattr("face3d_tune.search.doctor.psutil.virtual_memory", lambda: type("", (), {"available": 1000}))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("", (), {"available": 1000}))
     found = {look.name: look for look in examine(postgres_url, "kept", None)}
     assert (found["clock"].level, found["disk"].level, found["memory"].level) == ("warning", "problem", "warning")
     assert "-60.0 s from this machine's" in found["clock"].said
+
+
+def test_the_doctor_shows_what_a_container_may_use_and_not_what_the_machine_has(tmp_path, monkeypatch):
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: 40.0)
+    monkeypatch.setattr("face3d_tune.search.doctor.os.cpu_count", lambda: 64)
+    monkeypatch.setattr("psutil.Process", lambda: type("", (), {"cpu_affinity": lambda self: list(range(64))})())
+    monkeypatch.setattr("face3d_tune.system.limits._cpu_quotas", lambda: [2.0])
+    monkeypatch.setattr("face3d_tune.system.limits._free_in_cgroups", lambda: [800 * 2**20])
+    found = {look.name: look for look in examine(f"sqlite:///{tmp_path / 'studies.db'}", "kept", None)}
+    assert found["cores"].said.startswith("2 cores by CPU quota, 25.6 of the machine's 64 busy")
+    assert found["cores"].level == "ok"  # 60 % of the machine is idle
+    assert (found["memory"].level, found["memory"].said) == ("warning", "0.8 GiB free by memory limit")
 
 
 def test_the_doctor_does_not_show_a_password(tmp_path):

@@ -13,6 +13,7 @@ from face3d_tune.executor import plan
 from face3d_tune.executor.plan import choose
 from face3d_tune.executor.slots import PlainSlot
 from face3d_tune.study import study_file
+from face3d_tune.system import limits
 from face3d_tune.training.model import Model
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
@@ -25,10 +26,12 @@ LARGE = replace(SMALL, d_model=2048, dim_feedforward=8192, num_layers=6)
 def machine(monkeypatch):
     """Pretend to have this many cores and so much free memory."""
 
-    def pretend(*, cores=4, memory=64 * GIB, gpu=64 * GIB):
+    def pretend(*, cores=4, memory=64 * GIB, gpu=64 * GIB, quota=None, limit=None):
         monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=memory))
         affinity = SimpleNamespace(cpu_affinity=lambda: list(range(cores)))
         monkeypatch.setattr(psutil, "Process", lambda *_: affinity)
+        monkeypatch.setattr(limits, "_cpu_quotas", lambda: [] if quota is None else [quota])
+        monkeypatch.setattr(limits, "_free_in_cgroups", lambda: [] if limit is None else [limit])
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (gpu, 2 * gpu))
 
     pretend()
@@ -148,6 +151,15 @@ def test_a_plan_says_what_was_chosen_and_why(machine, data):
     assert str(choose("auto", 3, CPU, data, [])) == (
         "batched, 3 at once in as many processes of one thread (--slots 3)"
     )
+
+
+def test_a_plan_says_when_a_container_allows_less_than_the_machine_has(machine, data):
+    machine(cores=64, memory=256 * GIB, quota=2.5, limit=8 * GIB)
+    chosen = choose("auto", None, CPU, data, [SMALL])
+    assert chosen.slots == 2
+    assert "(2 cores by CPU quota, 8 GiB free by memory limit, models of up to" in str(chosen)
+    machine(cores=64, memory=256 * GIB, limit=2 * GIB)
+    assert 1 < choose("auto", None, CPU, data, [SMALL]).slots < 8
 
 
 def test_the_size_of_a_model_is_estimated_from_above_but_not_by_far(data):
