@@ -37,7 +37,8 @@ from face3d_tune.search.racing import is_lost
 from face3d_tune.search.shapes import ShapePruner
 from face3d_tune.study.objective import ObjectiveName
 from face3d_tune.study.space import suggest
-from face3d_tune.study.study_file import Component, StudyFile
+from face3d_tune.study.study_file import StudyFile
+from face3d_tune.study.tables import Component
 from face3d_tune.study.warm_start import WarmStart, follow
 
 RESULTS = Path("build/replays")

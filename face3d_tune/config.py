@@ -141,18 +141,22 @@ _TYPES: Mapping[str, Any] = {**{each.name: each.type for each in fields(TrialCon
 
 
 def check_type(name: str, value: object) -> None:
-    """Raise ConfigError unless `value` has the type of the parameter or run setting `name`.
+    """Raise ConfigError unless `value` has the type of the parameter or run setting `name`."""
+    check_kind(name, value, _TYPES[name])
+
+
+def check_kind(name: str, value: object, expected: Any) -> None:
+    """Raise ConfigError unless `value` is of a type: bool, int, float, str, or a Literal of choices.
 
     An int may stand for a float, a bool never for a number.
     """
-    expected = _TYPES[name]
     if choices := get_args(expected):
         if value not in choices or isinstance(value, bool):
-            raise ConfigError(f"{name} = {value!r} is unknown; expected one of {', '.join(choices)}")
+            raise ConfigError(f"{name} = {value!r} is unknown; expected one of {', '.join(map(str, choices))}")
         return
     fits = isinstance(value, (int, float) if expected is float else expected)
     if not fits or (isinstance(value, bool) and expected is not bool):
-        word = {bool: "true or false", int: "a whole number", float: "a number"}[expected]
+        word = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[expected]
         raise ConfigError(f"{name} = {value!r} has the wrong type; expected {word}")
 
 

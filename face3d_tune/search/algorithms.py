@@ -11,7 +11,7 @@ from face3d_tune.errors import StudyFileError, did_you_mean
 from face3d_tune.search.extrapolation import ExtrapolationPruner
 from face3d_tune.search.shapes import ShapePruner
 from face3d_tune.study.searched_file import SearchedFile
-from face3d_tune.study.study_file import Component
+from face3d_tune.study.tables import Component
 
 _SAMPLERS: Mapping[str, type[samplers.BaseSampler]] = {
     "tpe": samplers.TPESampler,

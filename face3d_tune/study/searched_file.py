@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from face3d_tune.study.space import Space
-from face3d_tune.study.study_file import Component, InitialTrial
+from face3d_tune.study.study_file import InitialTrial
+from face3d_tune.study.tables import Component
 
 
 class SearchedFile(Protocol):

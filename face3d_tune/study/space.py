@@ -8,7 +8,7 @@ from typing import Any, get_args
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from face3d_tune.config import PARAMETERS, check_type
+from face3d_tune.config import PARAMETERS, check_kind
 from face3d_tune.errors import ConfigError
 
 Space = Mapping[str, BaseDistribution]
@@ -16,18 +16,18 @@ Space = Mapping[str, BaseDistribution]
 _STEP = 0.1  # of a range: the distance of a neighbour
 
 
-def parse(name: str, row: Any) -> BaseDistribution:
+def parse(name: str, row: Any, kind: Any = None) -> BaseDistribution:
     """Parse a row of the space: a list is a choice, a table {low, high, scale = "linear" | "log"} a range.
 
-    A range has the parameter's own type. Raises ConfigError.
+    A range has the parameter's own type, or `kind`, one of those that `config.check_kind` takes. Raises ConfigError.
     """
+    kind = PARAMETERS[name] if kind is None else kind
     if isinstance(row, list):
         if not row:
             raise ConfigError(f"{name} = [] has no choice; expected at least one value")
         for value in row:
-            check_type(name, value)
-        return CategoricalDistribution(tuple(exact(name, value) for value in row))
-    kind = PARAMETERS[name]
+            check_kind(name, value, kind)
+        return CategoricalDistribution(tuple(exact(value, kind) for value in row))
     if not isinstance(row, dict):
         raise ConfigError(f"{name} = {row!r} is not a range; expected {{ low = …, high = … }} or a list of choices")
     if unknown := set(row) - {"low", "high", "scale"}:
@@ -37,8 +37,8 @@ def parse(name: str, row: Any) -> BaseDistribution:
     if missing := {"low", "high"} - set(row):
         raise ConfigError(f"{name}: {min(missing)} is missing; expected {{ low = …, high = … }}")
     low, high, scale = row["low"], row["high"], row.get("scale", "linear")
-    check_type(name, low)
-    check_type(name, high)
+    check_kind(name, low, kind)
+    check_kind(name, high, kind)
     if scale not in ("linear", "log"):
         raise ConfigError(f"{name}: scale = {scale!r} is unknown; expected linear or log")
     if not low <= high:
@@ -49,9 +49,11 @@ def parse(name: str, row: Any) -> BaseDistribution:
     return distribution(low, high, log=scale == "log")
 
 
-def exact(name: str, value: Any) -> Any:
+def exact(value: Any, kind: Any) -> Any:
     """Convert a checked value to its parameter's type, since Optuna tells the choices 0 and 0.0 apart."""
-    return float(value) if PARAMETERS[name] is float else value
+    if choices := get_args(kind):
+        return next(choice for choice in choices if choice == value)
+    return float(value) if kind is float else value
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:

@@ -4,7 +4,6 @@ Every error in a file raises StudyFileError, naming file and key.
 """
 
 import math
-import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -13,11 +12,12 @@ from typing import Any, Literal
 from face3d_tune.config import DEFAULTS, PARAMETERS, Layout, TrialConfig, check_type, resolve
 from face3d_tune.errors import ConfigError, StudyFileError, did_you_mean
 from face3d_tune.study import space as space_module
+from face3d_tune.study import tables
 from face3d_tune.study.builtin import STUDIES, builtin_names
 from face3d_tune.study.objective import COSINE, OBJECTIVES, ObjectiveName
 from face3d_tune.study.presets import PRESETS, Preset
 from face3d_tune.study.space import Space
-from face3d_tune.system import regular_file
+from face3d_tune.study.tables import Component
 from face3d_tune.system.paths import expanded
 
 _TABLES = {
@@ -29,14 +29,6 @@ _TABLES = {
     "space": tuple(PARAMETERS),
     "presets": None,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Component:
-    """A sampler or pruner by name, with the options of Optuna's class."""
-
-    name: str
-    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +158,7 @@ class BoundStudyFile(StudyFile):
     def exact(self, name: str, value: Any) -> Any:
         """Return a value in its parameter's type. Raises ConfigError if it does not fit."""
         check_type(name, value)
-        return space_module.exact(name, value)
+        return space_module.exact(value, PARAMETERS[name])
 
     def config(self, params: Mapping[str, Any], overrides: Mapping[str, Any]) -> TrialConfig:
         """Return what trains: the fixed values, under a preset's own, under the searched ones. Raises ConfigError."""
@@ -218,100 +210,46 @@ def read(name_or_path: str) -> StudyFile:
             f"no study named {name_or_path!r}{did_you_mean(name_or_path, builtin_names())}",
             f"built in are {', '.join(builtin_names())}; a file of your own ends in .toml",
         )
-    return _parse(path, _load(path))
+    return _parse(path, tables.load(path))
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        regular_file.require(path, most=regular_file.MOST_TEXT)
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise StudyFileError(f"{path}: {error.strerror}", f"built in are {', '.join(builtin_names())}") from error
-    except UnicodeDecodeError as error:
-        raise StudyFileError(f"{path}: not UTF-8 at byte {error.start}", "save the file as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise StudyFileError(f"{path}: not valid TOML: {error}") from error
-
-
-def _parse(path: Path, tables: dict[str, Any]) -> StudyFile:
-    _require_known(path, "", tables, tuple(_TABLES))
-    for table, keys in _TABLES.items():
-        content = tables.setdefault(table, {})
-        if not isinstance(content, dict):
-            raise StudyFileError(f"{path}: {table} = {content!r} is not a table; expected [{table}]")
-        if keys is not None:
-            _require_known(path, f"{table}.", content, keys)
-    space = {name: _at(path, "space", space_module.parse, name, row) for name, row in tables["space"].items()}
+def _parse(path: Path, loaded: dict[str, Any]) -> StudyFile:
+    content = tables.split(path, loaded, _TABLES)
+    space = {name: tables.at(path, "space", space_module.parse, name, row) for name, row in content["space"].items()}
     if not space:
         raise StudyFileError(f"{path}: [space] is empty; a study needs at least one searched parameter")
-    for name, value in tables["fixed"].items():
+    for name, value in content["fixed"].items():
         if name in space:
             raise StudyFileError(f"{path}: {name} is both in [fixed] and in [space]; keep one")
-        _at(path, "fixed", check_type, name, value)
-        tables["fixed"][name] = space_module.exact(name, value)
-    if "width" in space and "d_model" in {**space, **tables["fixed"]}:
+        tables.at(path, "fixed", check_type, name, value)
+        content["fixed"][name] = space_module.exact(value, PARAMETERS[name])
+    if "width" in space and "d_model" in {**space, **content["fixed"]}:
         raise StudyFileError(f"{path}: d_model follows from space.width; keep one of them")
     file = StudyFile(
         name=path.stem,
         path=path,
-        description=_text(path, tables["study"].get("description", "")),
-        trials=_count(path, "budget.trials", tables["budget"].get("trials", 50)),
-        epochs=_count(path, "budget.epochs", tables["budget"].get("epochs", 100)),
-        sampler=_component(path, "sampler", tables["sampler"], "tpe"),
-        pruner=_component(path, "pruner", tables["pruner"], "none"),
-        fixed=tables["fixed"],
+        description=tables.text(path, "study.description", content["study"].get("description", "")),
+        trials=tables.count(path, "budget.trials", content["budget"].get("trials", 50)),
+        epochs=tables.count(path, "budget.epochs", content["budget"].get("epochs", 100)),
+        sampler=tables.component(path, "sampler", content["sampler"], "tpe"),
+        pruner=tables.component(path, "pruner", content["pruner"], "none"),
+        fixed=content["fixed"],
         space=space,
-        presets=_presets(path, tables),
-        objective=_objective(path, tables["study"].get("objective", COSINE.name)),
+        presets=_presets(path, content),
+        objective=_objective(path, content["study"].get("objective", COSINE.name)),
     )
     file.check()
     return file
 
 
-def _presets(path: Path, tables: dict[str, Any]) -> dict[str, Preset]:
+def _presets(path: Path, content: dict[str, Any]) -> dict[str, Preset]:
     """Return the guide's presets that `study.presets` lists, then every [presets.NAME] of the file."""
-    own, listed = tables["presets"], tables["study"].get("presets", [])
-    if not isinstance(listed, list):
-        raise StudyFileError(f"{path}: study.presets = {listed!r} is not a list of names")
-    for name in listed:
-        _require_known(path, "study.presets: ", [name], tuple(PRESETS))
+    listed, own = tables.presets(path, content, tuple(PRESETS), tuple(PARAMETERS))
     for name, preset in own.items():
-        if name in PRESETS:
-            raise StudyFileError(f"{path}: presets.{name} has the name of a documented preset; give it another")
-        if not isinstance(preset, dict):
-            raise StudyFileError(f"{path}: presets.{name} is not a table")
-        _require_known(path, f"presets.{name}.", preset, tuple(PARAMETERS))
         for key, value in preset.items():
-            _at(path, f"presets.{name}", check_type, key, value)
-            preset[key] = space_module.exact(key, value)
+            tables.at(path, f"presets.{name}", check_type, key, value)
+            preset[key] = space_module.exact(value, PARAMETERS[key])
     return {**{name: PRESETS[name] for name in listed}, **own}
-
-
-def _at(path: Path, table: str, check: Any, name: str, value: Any) -> Any:
-    """Check one value; name its place in the file in the error."""
-    try:
-        return check(name, value)
-    except ConfigError as error:
-        raise StudyFileError(f"{path}: {table}.{error.message}", error.hint) from error
-
-
-def _require_known(path: Path, place: str, names: Any, choices: tuple[str, ...]) -> None:
-    for name in names:
-        if name not in choices:
-            question = did_you_mean(str(name), choices)
-            raise StudyFileError(f"{path}: {place}{name} is unknown{question}", f"known are {', '.join(choices)}")
-
-
-def _count(path: Path, key: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise StudyFileError(f"{path}: {key} = {value!r} is out of range; expected a whole number of at least 1")
-    return value
-
-
-def _text(path: Path, value: Any) -> str:
-    if not isinstance(value, str):
-        raise StudyFileError(f"{path}: study.description = {value!r} is not text")
-    return value
 
 
 def _objective(path: Path, value: Any) -> ObjectiveName:
@@ -321,11 +259,3 @@ def _objective(path: Path, value: Any) -> ObjectiveName:
     question = did_you_mean(str(value), OBJECTIVES)
     names = f"known are {', '.join(OBJECTIVES)}"
     raise StudyFileError(f"{path}: study.objective = {value!r} is unknown{question}", names)
-
-
-def _component(path: Path, table: str, content: dict[str, Any], default: str) -> Component:
-    options = dict(content)
-    name = options.pop("name", default)
-    if not isinstance(name, str):
-        raise StudyFileError(f"{path}: {table}.name = {name!r} is not text")
-    return Component(name, options)

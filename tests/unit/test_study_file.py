@@ -12,7 +12,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.errors import ConfigError, StudyFileError
 from face3d_tune.search.algorithms import make_pruner, make_sampler
 from face3d_tune.study import study_file
-from face3d_tune.study.study_file import Component
+from face3d_tune.study.tables import Component
 from face3d_tune.training.losses import combine
 from face3d_tune.training.plain import Trainer
 
