@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import re
 import sqlite3
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.builtin import builtin_names
 from face3d_tune.study.objective import OBJECTIVES
 from face3d_tune.study.presets import PRESETS
+from face3d_tune.system import durations
 from face3d_tune.system.paths import expanded
 
 if TYPE_CHECKING:
@@ -292,13 +292,10 @@ class Duration(click.ParamType[float]):
         """Return the seconds."""
         if isinstance(value, float):
             return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip())
-        seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else -1.0
-        if seconds < 0 or (seconds == 0 and not self._zero):
-            self.fail(
-                f"{value!r} is not a duration; expected seconds, or a number with s, m or h, such as 8h", param, ctx
-            )
-        return seconds
+        duration = durations.seconds(value)
+        if duration is None or (duration == 0 and not self._zero):
+            self.fail(f"{value!r} is not a duration; {durations.EXPECTED}", param, ctx)
+        return duration
 
 
 artifacts_option = click.option(

@@ -1,0 +1,295 @@
+"""A study file with [script]: a search over the flags of the user's own script, read and checked against them.
+
+Every error in a file raises StudyFileError, naming file and key.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from face3d_tune.config import check_kind
+from face3d_tune.errors import ConfigError, StudyFileError
+from face3d_tune.script import script_table
+from face3d_tune.script.flags import UNKNOWN, Flag, Script, arguments
+from face3d_tune.script.script_table import ScriptTable
+from face3d_tune.study import space as space_module
+from face3d_tune.study import tables
+from face3d_tune.study.objective import Objective
+from face3d_tune.study.presets import PRESETS, Preset
+from face3d_tune.study.space import Space
+from face3d_tune.study.study_file import InitialTrial
+from face3d_tune.study.tables import Component
+from face3d_tune.system.paths import expanded
+
+_TABLES = {
+    "script": script_table.KEYS,
+    "study": ("description", "presets"),
+    "budget": ("trials", "epochs"),
+    "sampler": None,
+    "pruner": None,
+    "fixed": None,
+    "space": None,
+    "presets": None,
+}
+_Owners = dict[
+    str, tuple[str, str]
+]  # by a flag as typed: the table or key of the file that sets it, and its name there
+_TYPES: Mapping[str, type] = {"int": int, "float": float, "str": str, "bool": bool, "switch": bool}
+# As in studies/default.toml.
+_SAMPLER = {"name": "tpe", "multivariate": False, "constant_liar": True, "n_startup_trials": 8}
+_PRUNER = {"name": "shape", "chance": 0.05, "n_warmup_steps": 5}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptStudyFile:
+    """One study file of a script, read and checked. `presets` are in the order in which they are tried."""
+
+    name: str
+    path: Path
+    description: str
+    trials: int
+    epochs: int | None  # None: the script decides
+    sampler: Component
+    pruner: Component
+    fixed: Mapping[str, Any]
+    space: Space
+    presets: Mapping[str, Preset]
+    near: tuple[str, ...] = ()
+    objective: Objective
+    script: ScriptTable
+    flags: Script
+
+    def config(self, params: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the flags' values: the fixed ones, under a preset's own, under the searched ones."""
+        return {**self.fixed, **overrides, **params}
+
+    def command(self, config: Mapping[str, Any], seed: int | None = None, epochs: int | None = None) -> tuple[str, ...]:
+        """Return Python, the script and its arguments, without folders and a checkpoint to resume.
+
+        `epochs` replaces the budget's. Raises ConfigError if a flag cannot have a value of `config`.
+        """
+        own = {self.script.epochs_flag: epochs or self.epochs, self.script.seed_flag: seed}
+        values = {**config, **{flag: value for flag, value in own.items() if flag is not None and value is not None}}
+        words = [self.script.python, str(self.script.path), *self.script.arguments]
+        for name, value in values.items():
+            said = arguments(self.flags, name, value)
+            if isinstance(said, str):
+                raise ConfigError(f"{name} = {_shown(value)}: {said}")
+            words += said
+        return tuple(words)
+
+    def initial_trials(self) -> list[InitialTrial]:
+        """Cut every preset into searched and other values.
+
+        A searched flag that a preset does not name has the script's default. A value outside its range is refused,
+        except 0 in a logarithmic range, which cannot contain it. Optuna does not see that 0, and the trial applies it.
+        """
+        return [self._initial_trial(name, preset) for name, preset in self.presets.items()]
+
+    def _initial_trial(self, name: str, preset: Preset) -> InitialTrial:
+        place = f"{self.path}: presets.{name}."
+        values = {**{key: self._default(place, key) for key in self.space if key not in preset}, **preset}
+        try:
+            params, overrides = space_module.cut(self.space, values)
+        except ConfigError as error:
+            raise StudyFileError(f"{place}{error.message}", f"{error.hint}, or omit the preset") from error
+        return InitialTrial(name, params, overrides, "near" if name in self.near else "preset")
+
+    def _default(self, place: str, name: str) -> Any:
+        """Return the script's default of a searched flag."""
+        flag = self.flags.flags[name]
+        if flag.default is UNKNOWN:
+            reason = f"the script's default of {flag.typed} cannot be read from its source"
+        elif flag.default is None:
+            reason = f"the script has no default of {flag.typed}"
+        else:
+            try:
+                check_kind(name, flag.default, kind(flag))
+                return space_module.exact(flag.default, kind(flag))
+            except ConfigError as error:
+                reason = f"the script's default does not fit: {error.message}"
+        raise StudyFileError(f"{place}{name} is not set, and {reason}", f"set {name} in the preset")
+
+    def distinct_presets(self) -> tuple[list[InitialTrial], dict[str, str]]:
+        """Return the presets without those that equal an earlier one, and for these the name of the earlier one."""
+        first_of: dict[tuple[Any, ...], str] = {}
+        distinct, aliases = [], {}
+        for initial_trial in self.initial_trials():
+            config = self.command(self.config(initial_trial.params, initial_trial.overrides))
+            if config in first_of:
+                aliases[initial_trial.name] = first_of[config]
+            else:
+                first_of[config] = initial_trial.name
+                distinct.append(initial_trial)
+        return distinct, aliases
+
+    def check(self) -> None:
+        """Type every end, choice and preset, so that a value that no flag can say is found before the first trial.
+
+        Raises StudyFileError.
+        """
+        for place, values in self._values():
+            for name, value in values.items():
+                said = arguments(self.flags, name, value)
+                if isinstance(said, str):
+                    raise StudyFileError(f"{self.path}: {place}.{name} = {_shown(value)}: {said}")
+        self.initial_trials()
+
+    def _values(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield every table of values, and each end or choice of the space."""
+        yield "fixed", self.fixed
+        for name, row in self.space.items():
+            yield from (("space", {name: value}) for value in space_module.ends(row))
+        yield from ((f"presets.{name}", preset) for name, preset in self.presets.items())
+
+
+def kind(flag: Flag) -> Any:
+    """Return the type of a flag's values, as `config.check_kind` takes it: a Literal of its choices if it has any."""
+    return Literal[flag.choices] if flag.choices else _TYPES[flag.kind]
+
+
+def has_script(name_or_path: str) -> bool:
+    """Tell whether a study file by path has a table [script]; a built-in study has none. Raises StudyFileError."""
+    return name_or_path.endswith(".toml") and "script" in tables.load(expanded(name_or_path))
+
+
+def read(path: Path, script: Path | None = None) -> ScriptStudyFile:
+    """Read a study file; `script` replaces its script.path. Raises StudyFileError, and ExportError for `script`."""
+    content = tables.split(path, tables.load(path), _TABLES)
+    table, flags = script_table.read(path, content["script"], script)
+    owners: _Owners = {flags.flags[name].typed: (f"script.{key}", name) for name, key in table.own_flags().items()}
+    owners |= {_typed(word, flags): ("script.arguments", word) for word in table.arguments if word.startswith("--")}
+    space = _space(path, content["space"], flags, owners)
+    fixed = _values(path, "fixed", content["fixed"], flags, owners)
+    _require_complete(path, flags, owners)
+    sampler, pruner = content["sampler"] or _SAMPLER, content["pruner"] or _PRUNER
+    file = ScriptStudyFile(
+        name=path.stem,
+        path=path,
+        description=tables.text(path, "study.description", content["study"].get("description", "")),
+        trials=tables.count(path, "budget.trials", content["budget"].get("trials", 50)),
+        epochs=_epochs(path, content["budget"], table, flags),
+        sampler=tables.component(path, "sampler", sampler, "tpe"),
+        pruner=tables.component(path, "pruner", pruner, "shape"),
+        fixed=fixed,
+        space=space,
+        presets=_presets(path, content, flags, space, owners),
+        objective=Objective(table.metric, table.direction, script=True),
+        script=table,
+        flags=flags,
+    )
+    file.check()
+    return file
+
+
+def _space(path: Path, rows: Mapping[str, Any], script: Script, owners: _Owners) -> Space:
+    """Parse [space], and enter its flags in `owners`."""
+    space = {}
+    for name, row in rows.items():
+        flag = _flag(path, "space", name, script, owners)
+        if flag.many:
+            raise StudyFileError(f"{path}: space.{name} takes a list, which no search can vary", "set it in [fixed]")
+        if flag.choices and isinstance(row, dict):
+            raise StudyFileError(
+                f"{path}: space.{name} takes only {', '.join(map(str, flag.choices))}; expected a list of some of them"
+            )
+
+        def parse(name: str, row: Any, flag: Flag = flag) -> Any:
+            return space_module.parse(name, row, kind(flag))
+
+        space[name] = tables.at(path, "space", parse, name, row)
+    if not space:
+        raise StudyFileError(
+            f"{path}: [space] is empty; a study needs at least one searched flag",
+            f"known are {', '.join(script.flags)}",
+        )
+    return space
+
+
+def _values(path: Path, place: str, values: Mapping[str, Any], script: Script, owners: _Owners) -> dict[str, Any]:
+    """Check the values of [fixed] or a preset, and enter their flags in `owners`."""
+    return {
+        name: tables.at(path, place, _checker(_flag(path, place, name, script, owners)), name, value)
+        for name, value in values.items()
+    }
+
+
+def _checker(flag: Flag) -> Any:
+    def check(name: str, value: Any) -> Any:
+        if not flag.many:
+            check_kind(name, value, kind(flag))
+            return space_module.exact(value, kind(flag))
+        if not isinstance(value, list):
+            raise ConfigError(f"{name} = {value!r} is not a list; {flag.typed} takes one")
+        for each in value:
+            check_kind(name, each, kind(flag))
+        return [space_module.exact(each, kind(flag)) for each in value]
+
+    return check
+
+
+def _flag(path: Path, place: str, name: str, script: Script, owners: _Owners) -> Flag:
+    """Return the flag of a key, and enter it: each flag has one owner."""
+    tables.require_known(path, f"{place}.", [name], tuple(script.flags))
+    flag = script.flags[name]
+    if flag.kind == "other":
+        raise StudyFileError(f"{path}: {place}.{name}: {flag.typed} takes no value that a study file can say")
+    owner_place, owner = owners.setdefault(flag.typed, (place, name))
+    if owner_place.startswith("script."):
+        raise StudyFileError(f"{path}: {place}.{name} is also set by {owner_place}; keep one")
+    if owner != name:
+        raise StudyFileError(
+            f"{path}: {place}.{name} and {owner_place}.{owner} are the same flag, {flag.typed}; keep one name"
+        )
+    if (owner_place, place) == ("space", "fixed"):
+        raise StudyFileError(f"{path}: {name} is both in [fixed] and in [space]; keep one")
+    return flag
+
+
+def _typed(word: str, script: Script) -> str:
+    """Return the flag that a word of a command line names, by its first name."""
+    name = word.partition("=")[0]
+    flag = script.flags.get(name.removeprefix("--").replace("-", "_"))
+    return flag.typed if flag else name
+
+
+def _require_complete(path: Path, script: Script, owners: _Owners) -> None:
+    for name, flag in script.flags.items():
+        if flag.required and flag.typed not in owners:
+            raise StudyFileError(
+                f"{path}: {script.path} does not start without {flag.typed}",
+                f"set fixed.{name}, or search it in [space]",
+            )
+
+
+def _epochs(path: Path, budget: Mapping[str, Any], table: ScriptTable, script: Script) -> int | None:
+    """Return the budget's epochs, or else the default of the script's flag."""
+    if "epochs" in budget or table.epochs_flag is None:
+        return tables.count(path, "budget.epochs", budget["epochs"]) if "epochs" in budget else None
+    default = script.flags[table.epochs_flag].default
+    if not isinstance(default, int) or isinstance(default, bool) or default < 1:
+        raise StudyFileError(f"{path}: budget.epochs is missing, which script.epochs_flag gets")
+    return default
+
+
+def _presets(
+    path: Path, content: Mapping[str, Any], script: Script, space: Space, owners: _Owners
+) -> dict[str, Preset]:
+    """Return the guide's presets that `study.presets` lists, as far as the script has their flags, then the file's."""
+    listed, own = tables.presets(path, content, tuple(PRESETS), tuple(script.flags))
+    presets: dict[str, Preset] = {}
+    for name in listed:
+        known = {key: value for key, value in PRESETS[name].items() if key in script.flags}
+        if not known.keys() & space.keys():
+            raise StudyFileError(
+                f"{path}: study.presets: {name} sets none of the searched flags, {', '.join(space)}", "omit it"
+            )
+        presets[name] = _values(path, f"presets.{name}", known, script, dict(owners))
+    for name, preset in own.items():
+        presets[name] = _values(path, f"presets.{name}", preset, script, dict(owners))
+    return presets
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
