@@ -1,0 +1,165 @@
+"""The numbers that a script gives, from each source, as they appear: the curve of each by epoch."""
+
+import re
+import threading
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from face3d_tune.script.running import event_file, records, result_files
+from face3d_tune.script.running.printed import Printed
+from face3d_tune.script.running.result_files import CsvColumns, GrowingFile, WholeFile
+
+Source = Literal["tensorboard", "checkpoint", "printed", "json", "csv"]
+SOURCES: tuple[Source, ...] = get_args(Source)
+
+_BY_SUFFIX: dict[str, Source] = {".json": "json", ".jsonl": "json", ".csv": "csv"}  # any other may be a checkpoint
+_MOST_NAMES, _MOST_VALUES = 2_000, 20_000  # of a script; of a name, more of which are no values of epochs
+_MOST_FILES = 5_000
+_LONGEST_LINE = 20_000  # characters
+_PHASES = re.compile(r"train(ing)?|val(id(ation)?)?|test|eval(uation)?|dev", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class _Series:
+    """The values of one name by the source's own epoch, or by order of appearance."""
+
+    values: dict[int, float] = field(default_factory=dict)
+    stated: bool = False
+    curve: dict[int, float] | None = None
+
+    def add(self, epoch: int | None, value: float) -> None:
+        """Add a value. The last one of an epoch counts."""
+        if epoch is None:
+            if self.stated:
+                return
+            epoch = len(self.values) + 1
+        elif not self.stated:
+            # What came before the first stated epoch belongs to the epoch before it.
+            self.values = {epoch - 1: list(self.values.values())[-1]} if self.values else {}
+            self.stated = True
+        if epoch not in self.values and self.values and epoch < next(reversed(self.values)):
+            return  # too late: the ranks of the epochs after it are known already
+        if len(self.values) <= _MOST_VALUES:
+            self.values[epoch] = value
+            self.curve = None
+
+    def ranked(self) -> dict[int, float]:
+        """Return the values by epoch from 1, without gaps; none of a name with too many for epochs."""
+        if self.curve is None:
+            many = len(self.values) > _MOST_VALUES
+            self.curve = {} if many else dict(enumerate(self.values.values(), 1))
+        return self.curve
+
+
+class Numbers:
+    """Every number that a script has given so far, from all sources or a few.
+
+    One thread may `hear` the output while another looks into the files. `folder` is the trial's, and is searched with
+    all folders in it.
+    """
+
+    def __init__(self, folder: Path, sources: Collection[Source] = SOURCES) -> None:
+        self._folder, self._sources = folder, frozenset(sources)
+        self._series: dict[tuple[Source, str], _Series] = {}
+        self._owners: dict[tuple[Source, str], str] = {}  # which kind of file gives a name
+        self._files: dict[Path, WholeFile | GrowingFile] = {}
+        self._events: dict[Path, int] = {}
+        self._printed, self._line = Printed(), ""
+        self._lock = threading.Lock()
+
+    def hear(self, text: str) -> None:
+        """Read output of the script as it comes, in pieces of any length; a carriage return ends a line as well."""
+        if not {"printed", "json"} & self._sources:
+            return
+        with self._lock:
+            *lines, last = re.split(r"[\r\n]+|\x08{2,}", self._line + text)
+            self._line = last[:_LONGEST_LINE]
+            for line in lines:
+                if line:
+                    self._hear(line[:_LONGEST_LINE])
+
+    def look(self, *, ended: bool = False) -> None:
+        """Read what is new in files. A checkpoint or JSON file is read at the second look that finds it unchanged.
+
+        `ended` says that the script has ended, so that every file is whole and the last line needs no end.
+        """
+        with self._lock:
+            if ended and self._line:
+                line, self._line = self._line, ""
+                self._hear(line)
+            if not self._sources - {"printed"}:
+                return
+            for path, signature in result_files.signatures(self._folder, _MOST_FILES).items():
+                if "tfevents" in path.name:
+                    if "tensorboard" in self._sources:
+                        self._look_at_events(path, signature[0])
+                else:
+                    self._look_at_file(path, signature, ended=ended)
+
+    def curves(self) -> Mapping[tuple[Source, str], Mapping[int, float]]:
+        """Return the values of each number by epoch from 1, without gaps.
+
+        The epoch is the rank of the source's own epoch, or the order of appearance if the source names none.
+        """
+        with self._lock:
+            return {key: curve for key, series in self._series.items() if (curve := series.ranked())}
+
+    def _hear(self, line: str) -> None:
+        record = records.of_line(line)
+        if isinstance(record, dict):
+            if "json" in self._sources:
+                self._add("json", records.of_record(record))
+        elif "printed" in self._sources:
+            self._add("printed", self._printed.read(line))
+
+    def _look_at_events(self, path: Path, size: int) -> None:
+        offset = self._events.get(path, 0)
+        if size == offset:
+            return
+        try:
+            scalars, self._events[path] = event_file.read(path, offset if size > offset else 0)
+        except OSError:
+            return
+        given = [(_tag(scalar.tag, path.parent.name), scalar.step, scalar.value) for scalar in scalars]
+        self._add("tensorboard", given)
+
+    def _look_at_file(self, path: Path, signature: result_files.Signature, *, ended: bool) -> None:
+        source = _BY_SUFFIX.get(path.suffix.lower(), "checkpoint")
+        if source not in self._sources:
+            return
+        if path not in self._files:
+            if path.suffix.lower() == ".jsonl":
+                self._files[path] = GrowingFile(path, result_files.json_line)
+            elif source == "csv":
+                self._files[path] = GrowingFile(path, CsvColumns().row)
+            else:
+                parse = result_files.whole_json if source == "json" else result_files.checkpoint
+                self._files[path] = WholeFile(path, parse)
+        given = self._files[path].new(signature, ended=ended)
+        if given:
+            # Two files with the same names, such as train.csv and val.csv, are told apart; copies of one are not.
+            self._add(source, given, "" if source == "checkpoint" else re.sub(r"[\d_-]+", "", path.stem))
+
+    def _add(self, source: Source, given: Iterable[records.Given], owner: str = "") -> None:
+        for name, epoch, value in given:
+            key = source, name
+            if self._owners.setdefault(key, owner) != owner:
+                key = source, f"{owner}/{name}"
+            if key not in self._series and len(self._series) < _MOST_NAMES:
+                self._series[key] = _Series()
+            if key in self._series:
+                self._series[key].add(epoch, value)
+
+
+def _tag(tag: str, folder: str) -> str:
+    """Name a scalar by its tag, and by its folder if several writers share the tag.
+
+    `add_scalars("Loss", {"val": …})` writes the tag Loss into a folder Loss_val, Keras the tag epoch_loss into the
+    folders train and validation.
+    """
+    beginning = f"{tag.replace('/', '_')}_"
+    if folder.startswith(beginning):
+        return f"{tag}/{folder.removeprefix(beginning)}"
+    return f"{folder}/{tag}" if _PHASES.fullmatch(folder) else tag
