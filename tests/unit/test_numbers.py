@@ -87,8 +87,16 @@ PRINTED = {
     ),
     "Chinese punctuation": (
         "第 1 轮：训练损失=0.5，准确率：85.3%，学习率：1e-4\n第 2/10 轮：训练损失=0.4；准确率 86.3%；学习率 1e-4\n"
-        "第3轮：训练损失 0.3、准确率：87%\n",
-        {"训练损失": [0.5, 0.4, 0.3], "训练准确率": [85.3, 86.3, 87.0], "学习率": [1e-4, 1e-4]},
+        "第3轮：训练损失 0.3、准确率：87％\n轮次：4\n📊 验证损失：0.2\n用时：3.2秒\n最终损失为0.25。余弦0.75\n",
+        {
+            "训练损失": [0.5, 0.4, 0.3],
+            "训练准确率": [85.3, 86.3, 87.0],
+            "学习率": [1e-4, 1e-4],
+            "验证损失": [0.2],
+            "用时": [3.2],
+            "最终损失": [0.25],
+            "余弦": [0.75],
+        },
     ),
     "a bar of tqdm": (
         "\rEpoch 1/2:  45%|####5     | 45/100 [00:10<00:12,  4.5it/s, loss=0.5, acc=0.9]"
@@ -128,6 +136,19 @@ PRINTED = {
         "Epoch 0: 100%|██████████| 10/10 [00:01<00:00,  8.5it/s, v_num=0, train_loss=0.5, val_loss=0.4]\n"
         "Epoch 1: 100%|██████████| 10/10 [00:01<00:00,  8.5it/s, v_num=0, train_loss=0.4, val_loss=0.3]\n",
         {"v_num": [0.0, 0.0], "train_loss": [0.5, 0.4], "val_loss": [0.4, 0.3]},
+    ),
+    "the rich bar of Lightning": (
+        "Epoch 0/1 ━━━━━━━━━━━━━━━━ 10/10 0:00:01 • 0:00:00 8.50it/s v_num: 0.000 train_loss: 0.5\n"
+        "Epoch 1/1 ━━━━━━━━━━━━━━━━ 10/10 0:00:01 • 0:00:00 8.50it/s v_num: 0.000 train_loss: 0.4 val_loss: 0.3\n",
+        {"v_num": [0.0, 0.0], "train_loss": [0.5, 0.4], "val_loss": [0.3]},
+    ),
+    "a dict after a word": (
+        "Epoch 1: {'loss': 0.5, 'val_acc': 0.8}\nEpoch 2: {'loss': 0.4, 'val_acc': 0.9}\n",
+        {"loss": [0.5, 0.4], "val_acc": [0.8, 0.9]},
+    ),
+    "a table with names of rows": (
+        "| split | loss | acc |\n|-------|------|-----|\n| train | 0.5 | 0.8 |\n| val | 0.4 | 0.9 |\n",
+        {"train loss": [0.5], "train acc": [0.8], "val loss": [0.4], "val acc": [0.9]},
     ),
     "logging": (
         "2026-01-01 12:00:00,123 - root - INFO - Epoch [1/10] Train Loss: 0.5, Val Loss: 0.4, LR: 1.00e-04\n"
@@ -251,7 +272,7 @@ def test_a_line_of_megabytes_and_a_name_of_every_batch_cost_no_memory(numbers, m
     numbers.hear(" loss: 1.5" * 10_000)
     numbers.hear("\n" + "loss: 0.5\n" * 50 + "Val Loss: 0.4\n")
     assert curves(numbers, "printed") == {"Val Loss": [0.4]}
-    assert sum(len(series.values) for series in numbers._series.values()) <= 12
+    assert sum(len(series.values) for by_file in numbers._series.values() for series in by_file.values()) <= 12
 
 
 JSON_LINES = """\
@@ -344,7 +365,22 @@ def test_files_with_the_same_columns_are_told_apart(numbers, tmp_path):
     (tmp_path / "train.csv").write_text("epoch,loss\n1,0.5\n")
     os.utime(tmp_path / "train.csv", (1, 1))
     (tmp_path / "val.csv").write_text("epoch,loss\n1,0.4\n")
-    assert looked(numbers, "csv") == {"loss": [0.5], "val/loss": [0.4]}
+    assert looked(numbers, "csv") == {"train/loss": [0.5], "val/loss": [0.4]}
+
+
+def test_a_file_with_a_new_date_continues_the_one_before_it(numbers, tmp_path):
+    (tmp_path / "log_2026-01-01.csv").write_text("epoch,loss\n1,0.5\n")
+    looked(numbers, "csv")
+    (tmp_path / "log_2026-01-02.csv").write_text("epoch,loss\n2,0.4\n")
+    assert looked(numbers, "csv") == {"loss": [0.5, 0.4]}
+
+
+def test_a_csv_file_that_gets_a_column_is_read_again(numbers, tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,step,train_loss\n0,9,0.5\n")
+    assert looked(numbers, "csv") == {"train_loss": [0.5]}
+    path.write_text("epoch,step,val_loss,train_loss\n0,9,,0.5\n0,9,0.4,\n1,19,,0.3\n")
+    assert looked(numbers, "csv") == {"train_loss": [0.5, 0.3], "val_loss": [0.4]}
 
 
 def test_event_files_count_the_steps_of_each_tag(numbers, tmp_path):

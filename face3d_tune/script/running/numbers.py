@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ SOURCES: tuple[Source, ...] = get_args(Source)
 
 _BY_SUFFIX: dict[str, Source] = {".json": "json", ".jsonl": "json", ".csv": "csv"}  # any other may be a checkpoint
 _MOST_NAMES, _MOST_VALUES = 2_000, 20_000  # of a script; of a name, more of which are no values of epochs
-_MOST_FILES = 5_000
+_MOST_FILES, _MANY_FILES, _SHARE = 20_000, 500, 20  # of many files one look in so many times as it takes
 _LONGEST_LINE = 20_000  # characters
 _PHASES = re.compile(r"train(ing)?|val(id(ation)?)?|test|eval(uation)?|dev", re.IGNORECASE)
 
@@ -62,8 +63,9 @@ class Numbers:
 
     def __init__(self, folder: Path, sources: Collection[Source] = SOURCES) -> None:
         self._folder, self._sources = folder, frozenset(sources)
-        self._series: dict[tuple[Source, str], _Series] = {}
-        self._owners: dict[tuple[Source, str], str] = {}  # which kind of file gives a name
+        self._series: dict[tuple[Source, str], dict[str, _Series]] = {}  # by source and name, then by file
+        self._count = 0
+        self._rest = 0.0
         self._files: dict[Path, WholeFile | GrowingFile] = {}
         self._events: dict[Path, int] = {}
         self._printed, self._line = Printed(), ""
@@ -73,38 +75,46 @@ class Numbers:
         """Read output of the script as it comes, in pieces of any length; a carriage return ends a line as well."""
         if not {"printed", "json"} & self._sources:
             return
-        with self._lock:
-            *lines, last = re.split(r"[\r\n]+|\x08{2,}", self._line + text)
-            self._line = last[:_LONGEST_LINE]
-            for line in lines:
-                if line:
-                    self._hear(line[:_LONGEST_LINE])
+        *lines, last = re.split(r"[\r\n]+|\x08{2,}", self._line + text)
+        self._line = last[:_LONGEST_LINE]
+        for line in lines:
+            if line:
+                self._hear(line[:_LONGEST_LINE])
 
     def look(self, *, ended: bool = False) -> None:
         """Read what is new in files. A checkpoint or JSON file is read at the second look that finds it unchanged.
 
         `ended` says that the script has ended, so that every file is whole and the last line needs no end.
         """
-        with self._lock:
-            if ended and self._line:
-                line, self._line = self._line, ""
-                self._hear(line)
-            if not self._sources - {"printed"}:
-                return
-            for path, signature in result_files.signatures(self._folder, _MOST_FILES).items():
-                if "tfevents" in path.name:
-                    if "tensorboard" in self._sources:
-                        self._look_at_events(path, signature[0])
-                else:
-                    self._look_at_file(path, signature, ended=ended)
+        if ended and self._line:
+            line, self._line = self._line, ""
+            self._hear(line)
+        began = time.monotonic()
+        if not self._sources - {"printed"} or (began < self._rest and not ended):
+            return
+        files = result_files.signatures(self._folder, _MOST_FILES)
+        if len(files) > _MANY_FILES:
+            self._rest = began + _SHARE * (time.monotonic() - began)
+        for path, signature in files.items():
+            if "tfevents" in path.name:
+                if "tensorboard" in self._sources:
+                    self._look_at_events(path, signature[0])
+            else:
+                self._look_at_file(path, signature, ended=ended)
 
     def curves(self) -> Mapping[tuple[Source, str], Mapping[int, float]]:
         """Return the values of each number by epoch from 1, without gaps.
 
-        The epoch is the rank of the source's own epoch, or the order of appearance if the source names none.
+        The epoch is the rank of the source's own epoch, or the order of appearance if the source names none. A name
+        that several files have, such as `loss` of train.csv and val.csv, begins with that of its file: `val/loss`.
         """
+        curves: dict[tuple[Source, str], Mapping[int, float]] = {}
         with self._lock:
-            return {key: curve for key, series in self._series.items() if (curve := series.ranked())}
+            for (source, name), by_file in self._series.items():
+                for file, series in by_file.items():
+                    if curve := series.ranked():
+                        curves[source, f"{file}/{name}" if file and len(by_file) > 1 else name] = curve
+        return curves
 
     def _hear(self, line: str) -> None:
         record = records.of_line(line)
@@ -131,26 +141,27 @@ class Numbers:
             return
         if path not in self._files:
             if path.suffix.lower() == ".jsonl":
-                self._files[path] = GrowingFile(path, result_files.json_line)
+                self._files[path] = GrowingFile(path, lambda: result_files.json_line)
             elif source == "csv":
-                self._files[path] = GrowingFile(path, CsvColumns().row)
+                self._files[path] = GrowingFile(path, lambda: CsvColumns().row)
             else:
                 parse = result_files.whole_json if source == "json" else result_files.checkpoint
                 self._files[path] = WholeFile(path, parse)
         given = self._files[path].new(signature, ended=ended)
         if given:
-            # Two files with the same names, such as train.csv and val.csv, are told apart; copies of one are not.
-            self._add(source, given, "" if source == "checkpoint" else re.sub(r"[\d_-]+", "", path.stem))
+            # Checkpoints repeat one history; other files that differ only by a date or number, as after a resume, too.
+            self._add(source, given, "" if source == "checkpoint" else re.sub(r"[\W_]*\d[\d\W_]*", "", path.stem))
 
-    def _add(self, source: Source, given: Iterable[records.Given], owner: str = "") -> None:
-        for name, epoch, value in given:
-            key = source, name
-            if self._owners.setdefault(key, owner) != owner:
-                key = source, f"{owner}/{name}"
-            if key not in self._series and len(self._series) < _MOST_NAMES:
-                self._series[key] = _Series()
-            if key in self._series:
-                self._series[key].add(epoch, value)
+    def _add(self, source: Source, given: Iterable[records.Given], file: str = "") -> None:
+        with self._lock:
+            for name, epoch, value in given:
+                by_file = self._series.get((source, name), {})
+                if file not in by_file and self._count < _MOST_NAMES:
+                    self._count += 1
+                    by_file = self._series.setdefault((source, name), by_file)
+                    by_file[file] = _Series()
+                if file in by_file:
+                    by_file[file].add(epoch, value)
 
 
 def _tag(tag: str, folder: str) -> str:

@@ -16,7 +16,7 @@ _TIME = re.compile(
 )
 _LEVEL = r"(?:DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL|SUCCESS)"
 _LOGGING = re.compile(
-    rf"^[^\w]*(?:[\w.]+(?: ?- ?|: ?| ))?\[?\b{_LEVEL}\b\]?"  # `name - INFO - `, `[INFO] `
+    rf"^[^\w]{{0,20}}(?:[\w.]{{1,60}}(?: ?- ?|: ?| ))?\[?\b{_LEVEL}\b\]?"  # `name - INFO - `, `[INFO] `
     r"(?: *\| *[\w.<>]+:[\w.<>]+:\d+ - |:[\w.]+:|[ :|-]*)"  # `INFO | module:function:12 - `, `INFO:root:`
     r"|^[IWEF]\d{4} .{0,60}?\] |^\[?rank ?\d+\]?:? *",
     re.IGNORECASE,
@@ -52,20 +52,22 @@ _COUNTER = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(
-    r"(?:(?P<sep>[:=：→>]|\bis\b|为|是)\s*[\[(（'\"$]?\s*|(?<=[\s|(（,，]))"
+    r"(?:(?P<sep>[:=：→>]|\bis\b|为|是)\s*[\[(（'\"$]?\s*|(?<=[\s|(（,，\u4e00-\u9fff]))"
     r"(?P<value>[-+]?(?:\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan\b|inf(?:inity)?\b))"
-    r"(?P<unit>\s?%|[a-zA-Z°μ]{1,5}(?:/[a-zA-Z]+)?\b)?(?![\w.@/]*\w|\s*[:=：])",
+    r"(?P<unit>\s?[%％]|[a-zA-Z°μ\u4e00-\u9fff]{1,5}(?:/[a-zA-Z]+)?\b)?(?![\w.@/]*\w|\s*[:=：])",
     re.IGNORECASE,
 )
-_MEASURED = re.compile(r"[.e%]|nan|inf", re.IGNORECASE)  # a number that does not only count
+_MEASURED = re.compile(r"[.e%％]|nan|inf", re.IGNORECASE)  # a number that does not only count
 _SPLIT = re.compile(r"[,;|\t:=\[\]{}<>()，；、。：（）【】│┃→]+|\s+[-–—]+\s+|\s{2,}")
-_ROUND_A_NAME = " \t'\"*#•✓✅★-–>~!.$&+^`\u200b"
+_ROUND_A_NAME = re.compile(r"^[\W_]+|[^\w%]+$")
 _PHASE_WORD = r"(?:train(?:ing)?|val(?:id(?:ation)?)?|eval(?:uation)?|test(?:ing)?|dev|训练集?|验证集?|测试集?)"
 _PHASE = re.compile(rf"{_PHASE_WORD}(?:[ _]?(?:set|phase|metrics|results?|阶段|结果))?", re.IGNORECASE)
 _BEGINS_WITH_PHASE = re.compile(rf"({_PHASE_WORD})(?:\s|(?=[\u4e00-\u9fff]))", re.IGNORECASE)
 _NAMES_PHASE = re.compile(r"train|val|eval|test|dev|训练|验证|测试", re.IGNORECASE)
 _OF_NO_PHASE = re.compile(r"(?:lr|learning.rate|time|学习率|用时|耗时)$", re.IGNORECASE)
 _NO_NAME = {"to", "from", "in", "of", "at", "is", "and", "or", "for", "by", "it", "s", "ms", "eta", "than"}
+
+_PATH = re.compile(r"^/|/.*\.[a-z]{2,}", re.IGNORECASE)
 
 _CELLS = re.compile(r"\s*[|│┃]\s*|\s*[,\t]\s*|\s{2,}")
 _CELL = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?%?[a-z]?|nan|inf|\d+/\d+", re.IGNORECASE)
@@ -177,10 +179,10 @@ def _pairs(text: str) -> Iterator[_Pair]:
         if not match["sep"]:
             # Without `:` a number counts if it looks measured, or stands in a cell beside its name.
             cell = re.search(r"[|\t]\s*$", label) and re.match(r"\s*(?:[|\t]|$)", text[match.end() :])
-            if (unit and unit != "%") or not (_MEASURED.search(match["value"] + unit) or cell):
+            if (unit and unit not in "%％") or not (_MEASURED.search(match["value"] + unit) or cell):
                 continue
         before = match.end()
-        parts = [part.strip(_ROUND_A_NAME) for part in _SPLIT.split(label)]
+        parts = [_ROUND_A_NAME.sub("", part) for part in _SPLIT.split(label)]
         parts = [part for part in parts if re.search(r"[^\W\d_]", part)]
         for part in parts[:-1]:
             heading = part
@@ -196,7 +198,7 @@ def _pairs(text: str) -> Iterator[_Pair]:
 def _is_name(text: str) -> bool:
     words = text.lower().split()
     short = len(text) <= _LONGEST_NAME and len(words) <= _MOST_WORDS
-    return short and words[-1] not in _NO_NAME and not text.startswith("/")
+    return short and words[-1] not in _NO_NAME and not _PATH.search(text)
 
 
 def _named(pairs: list[_Pair], heading: str) -> Iterator[tuple[str, float]]:

@@ -18,6 +18,7 @@ from face3d_tune.training import checkpoint_file
 
 _CHECKPOINT = (b"PK", b"\x80")  # first bytes of files that torch.save writes, now and before version 1.6
 _PIECE, _MOST_PIECES = 2**20, 16  # bytes of a growing file at once, and pieces of it in one look
+_BEGINNING = 4_096  # bytes of it that tell whether it was written again, with other columns
 _MOST_CELLS = 1_000
 _NO_RESULT = re.compile("model|state|optim|sched|scaler|param|args|config|ema|weight", re.IGNORECASE)
 
@@ -67,7 +68,9 @@ class GrowingFile:
     """A file with a record on each line, to which a script adds lines. A row's place is its epoch if it names none."""
 
     path: Path
-    row: Callable[[str], list[Given]]
+    reader: Callable[[], Callable[[str], list[Given]]]  # makes what reads its lines, from the first on
+    _row: Callable[[str], list[Given]] | None = None
+    _beginning: bytes = b""
     _offset: int = 0
     _rows: int = 0
     _rest: bytes = b""
@@ -77,11 +80,13 @@ class GrowingFile:
         """Return the numbers of the lines that are new, of which the last may be cut unless the script has ended."""
         if signature == self._signature and not (ended and self._rest):
             return []
-        if signature[0] < self._offset:  # written again from its beginning
-            self._offset, self._rows, self._rest = 0, 0, b""
         given: list[Given] = []
         try:
             with self.path.open("rb") as file:
+                beginning = file.read(_BEGINNING)
+                if signature[0] < self._offset or not beginning.startswith(self._beginning):  # written again
+                    self._row, self._offset, self._rows, self._rest = None, 0, 0, b""
+                self._beginning = beginning
                 file.seek(self._offset)
                 for _ in range(_MOST_PIECES):
                     if not (piece := file.read(_PIECE)):
@@ -99,7 +104,8 @@ class GrowingFile:
         return given
 
     def _given(self, line: bytes) -> list[Given]:
-        given = self.row(line.decode("utf-8-sig", errors="replace").strip("\r"))
+        self._row = self._row or self.reader()
+        given = self._row(line.decode("utf-8-sig", errors="replace").strip("\r"))
         self._rows += bool(given)
         return [(name, self._rows if epoch is None else epoch, value) for name, epoch, value in given]
 
