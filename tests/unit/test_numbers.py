@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import os
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -150,14 +149,41 @@ PRINTED = {
         "| split | loss | acc |\n|-------|------|-----|\n| train | 0.5 | 0.8 |\n| val | 0.4 | 0.9 |\n",
         {"train loss": [0.5], "train acc": [0.8], "val loss": [0.4], "val acc": [0.9]},
     ),
+    "the MNIST example of PyTorch": (
+        "Train Epoch: 1 [0/60000 (0%)]\tLoss: 2.300039\nTrain Epoch: 1 [640/60000 (1%)]\tLoss: 1.2\n\n"
+        "Test set: Average loss: 0.0475, Accuracy: 9847/10000 (98.5%)\n",
+        {"Train Loss": [1.2], "Test set Average loss": [0.0475], "Test set Accuracy": [98.5]},
+    ),
+    "the training tutorial of PyTorch": (
+        "EPOCH 1:\n  batch 1000 loss: 1.5\nLOSS train 0.5 valid 0.4\nEPOCH 2:\nLOSS train 0.3 valid 0.2\n",
+        {"loss": [1.5], "LOSS train": [0.5, 0.3], "LOSS valid": [0.4, 0.2]},
+    ),
+    "the language model of PyTorch": (
+        "| epoch   1 |   200/ 2983 batches | lr 20.00 | ms/batch 7.2 | loss  7.63 | ppl  2061.1\n"
+        "| end of epoch   1 | time: 30.00s | valid loss  5.00 | valid ppl   150.0\n",
+        {
+            "lr": [20.0],
+            "ms/batch": [7.2],
+            "loss": [7.63],
+            "ppl": [2061.1],
+            "time": [30.0],
+            "valid loss": [5.0],
+            "valid ppl": [150.0],
+        },
+    ),
+    "brackets after a name": (
+        "Loss (mean): 0.5 ± 0.1, 余弦相似度（平均）：0.65, Acc (%): 85, (best 0.7)\n",
+        {"Loss mean": [0.5], "余弦相似度 平均": [0.65], "Acc %": [85.0], "best": [0.7]},
+    ),
     "logging": (
         "2026-01-01 12:00:00,123 - root - INFO - Epoch [1/10] Train Loss: 0.5, Val Loss: 0.4, LR: 1.00e-04\n"
         "2026-01-01 12:01:00 INFO - Epoch [2/10] Train Loss: 0.4, Val Loss: 0.3, LR: 1.00e-04\n"
         "INFO:root:Epoch [3/10] Train Loss: 0.3, Val Loss: 0.2, LR: 1e-4\n"
         "2026-01-01 12:00:00.123 | INFO     | __main__:main:12 - "
         "Epoch [4/10] Train Loss: 0.2, Val Loss: 0.1, LR: 1e-4\n"
-        "[2026-01-01 12:00:00] [INFO] Epoch [5/10] Train Loss: 0.1, Val Loss: 0.05, LR: 1e-4\n",
-        {"Train Loss": [0.5, 0.4, 0.3, 0.2, 0.1], "Val Loss": [0.4, 0.3, 0.2, 0.1, 0.05], "LR": [1e-4] * 5},
+        "[2026-01-01 12:00:00] [INFO] Epoch [5/10] Train Loss: 0.1, Val Loss: 0.05, LR: 1e-4\n"
+        "INFO 01-06 12:00:00 [train.py:12] epoch 6 Train Loss 0.05 Val Loss 0.04 LR 1e-4\n",
+        {"Train Loss": [0.5, 0.4, 0.3, 0.2, 0.1, 0.05], "Val Loss": [0.4, 0.3, 0.2, 0.1, 0.05, 0.04], "LR": [1e-4] * 6},
     ),
     "the prefix of mmengine": (
         "2026/01/01 12:00:00 - mmengine - INFO - Epoch(train) [1][100/200]  lr: 1.0e-02  eta: 0:01:00  loss: 0.5\n"
@@ -489,10 +515,47 @@ def test_sources_that_are_not_wanted_are_not_read(tmp_path, source):
     assert {given for given, _ in numbers.curves()} == {source}
 
 
-def test_a_look_at_unchanged_files_is_cheap(numbers, tmp_path):
-    for place in range(50):
-        (tmp_path / f"{place}.csv").write_text("epoch,loss\n1,0.5\n")
+def test_files_that_have_not_changed_are_not_opened(numbers, tmp_path, monkeypatch):
+    saved(tmp_path / "last.pth", losses=[0.5])
+    (tmp_path / "log.csv").write_text("epoch,loss\n1,0.5\n")
+    (tmp_path / "log.json").write_text('{"loss": [0.5]}')
+    (tmp_path / "events.out.tfevents.1").write_bytes(tensorboard.WRITTEN)
+    (tmp_path / "picture.png").write_bytes(b"PNG")
     numbers.look(ended=True)
-    began = time.perf_counter()
+    monkeypatch.setattr(type(tmp_path), "open", lambda *_: pytest.fail("opened"))
     numbers.look()
-    assert time.perf_counter() - began < 0.1
+    numbers.look(ended=True)
+
+
+def test_output_may_come_while_files_are_read(numbers, tmp_path, monkeypatch):
+    load, curves_then = checkpoint_file.load, []
+
+    def slow(path):
+        numbers.hear("val_loss: 0.5\n")  # as the thread that reads the output does
+        curves_then.append(dict(numbers.curves()))
+        return load(path)
+
+    monkeypatch.setattr(checkpoint_file, "load", slow)
+    saved(tmp_path / "last.pth", losses=[0.5])
+    numbers.look(ended=True)
+    assert curves_then == [{("printed", "val_loss"): {1: 0.5}}]
+    assert curves(numbers, "checkpoint") == {"losses": [0.5]}
+
+
+def test_a_folder_of_many_files_is_looked_at_less_often(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    walked = []
+
+    def walk(folder, most):
+        walked.append(clock.now)
+        clock.now += 1
+        return dict.fromkeys(map(tmp_path.joinpath, map(str, range(501))), (0, 0))
+
+    monkeypatch.setattr("face3d_tune.script.running.result_files.signatures", walk)
+    monkeypatch.setattr("face3d_tune.script.running.numbers.time", SimpleNamespace(monotonic=lambda: clock.now))
+    numbers = Numbers(tmp_path, ["csv"])
+    for _ in range(3):
+        clock.now += 10
+        numbers.look()
+    numbers.look(ended=True)
+    assert walked == [10, 31, 32]

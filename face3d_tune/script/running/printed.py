@@ -13,6 +13,7 @@ _CLOCK = r"\d{1,3}:\d\d(?::\d\d)?(?:[.,]\d+)?"
 _TIME = re.compile(
     rf"\[?\b\d{{4}}[-/]\d\d[-/]\d\d(?:[T ]+{_CLOCK})?(?:Z|[+-]\d\d:?\d\d)?\b\]?"  # 2026-01-01 12:00:00,123
     rf"|(?<![\d.:])\[?{_CLOCK}\b\]?"
+    r"|\b[\w/]+\.py[: ]\d+\b"  # of a log: train.py:12
 )
 _LEVEL = r"(?:DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL|SUCCESS)"
 _LOGGING = re.compile(
@@ -51,6 +52,7 @@ _COUNTER = re.compile(
     r"|[\[(]?\s*\b\d+\s*/\s*\d+\b(?:\s*\(\s*[\d.]+%\))?\s*[\])]?",
     re.IGNORECASE,
 )
+_SHARE = re.compile(r"(?<=[:=：])\s*\d+\s*/\s*\d+\s*\(([\d.]+)\s*%\)")  # Accuracy: 9847/10000 (98%)
 _NUMBER = re.compile(
     r"(?:(?P<sep>[:=：→>]|\bis\b|为|是)\s*[\[(（'\"$]?\s*|(?<=[\s|(（,，\u4e00-\u9fff]))"
     r"(?P<value>[-+]?(?:\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan\b|inf(?:inity)?\b))"
@@ -58,16 +60,18 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 _MEASURED = re.compile(r"[.e%％]|nan|inf", re.IGNORECASE)  # a number that does not only count
+_IN_BRACKETS = re.compile(r"(?<=\w)\s?[(（]\s*([^()（）:=]*?)\s*[)）]\s*$")
 _SPLIT = re.compile(r"[,;|\t:=\[\]{}<>()，；、。：（）【】│┃→]+|\s+[-–—]+\s+|\s{2,}")
 _ROUND_A_NAME = re.compile(r"^[\W_]+|[^\w%]+$")
 _PHASE_WORD = r"(?:train(?:ing)?|val(?:id(?:ation)?)?|eval(?:uation)?|test(?:ing)?|dev|训练集?|验证集?|测试集?)"
 _PHASE = re.compile(rf"{_PHASE_WORD}(?:[ _]?(?:set|phase|metrics|results?|阶段|结果))?", re.IGNORECASE)
 _BEGINS_WITH_PHASE = re.compile(rf"({_PHASE_WORD})(?:\s|(?=[\u4e00-\u9fff]))", re.IGNORECASE)
+_ENDS_WITH_PHASE = re.compile(rf"(.+)\s{_PHASE_WORD}", re.IGNORECASE)
 _NAMES_PHASE = re.compile(r"train|val|eval|test|dev|训练|验证|测试", re.IGNORECASE)
 _OF_NO_PHASE = re.compile(r"(?:lr|learning.rate|time|学习率|用时|耗时)$", re.IGNORECASE)
 _NO_NAME = {"to", "from", "in", "of", "at", "is", "and", "or", "for", "by", "it", "s", "ms", "eta", "than"}
 
-_PATH = re.compile(r"^/|/.*\.[a-z]{2,}", re.IGNORECASE)
+_PATH = re.compile(r"^[\d.]*/|/.*\.[a-z]{2,}", re.IGNORECASE)
 
 _CELLS = re.compile(r"\s*[|│┃]\s*|\s*[,\t]\s*|\s{2,}")
 _CELL = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?%?[a-z]?|nan|inf|\d+/\d+", re.IGNORECASE)
@@ -75,7 +79,6 @@ _NO_NUMBER = re.compile(rf"{_CLOCK}|\d+/\d+|-|—|none|null", re.IGNORECASE)
 _EPOCH_COLUMNS = ("epoch", "ep", "轮次", "轮")
 _COLUMN = re.compile(r"[^\W\d][^:=：]{0,29}")
 _VALUE = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|nan|inf", re.IGNORECASE)
-_RULE = re.compile(r"[\s\-=+|_─━═┼┬┴├┤┌┐└┘╔╗╚╝│┃]*")
 
 
 @dataclass(slots=True)
@@ -108,7 +111,7 @@ class Printed:
         if (row := self._row(text)) is not None:
             return row
         text = _LOGGING.sub("", _TIME.sub("  ", text).strip()).strip()
-        pairs = list(_pairs(_COUNTER.sub(" | ", self._take_epoch(text, bar=bool(bar)))))
+        pairs = list(_pairs(_COUNTER.sub(" | ", _SHARE.sub(r"\1%", self._take_epoch(text, bar=bool(bar))))))
         phase = text.strip(" \t|:：-=*#[]【】.…>")
         if not pairs and not bar and _PHASE.fullmatch(phase):
             self._heading = phase
@@ -121,6 +124,7 @@ class Printed:
                 continue
             self._worded = True
             self._state(int(next(group for group in match.groups() if group)), text[match.end() :])
+            text = f"{text[: match.end()]}{_EPOCH_ENDS.sub('', text[match.end() :])}"
             break
         text = _EPOCH.sub(" | ", text)
         if not self._worded and not bar and (counted := _COUNTED_EPOCH.match(text)):
@@ -173,14 +177,16 @@ def _value(text: str) -> float:
 
 def _pairs(text: str) -> Iterator[_Pair]:
     """Find each `name: value` of a line, from left to right."""
-    before, phase, heading = 0, "", ""
+    before, phase, heading, measure = 0, "", "", ""
     for match in _NUMBER.finditer(text):
         label, unit = text[before : match.start()], (match["unit"] or "").strip()
         if not match["sep"]:
             # Without `:` a number counts if it looks measured, or stands in a cell beside its name.
             cell = re.search(r"[|\t]\s*$", label) and re.match(r"\s*(?:[|\t]|$)", text[match.end() :])
-            if (unit and unit not in "%％") or not (_MEASURED.search(match["value"] + unit) or cell):
+            if not (_MEASURED.search(match["value"] + unit[:1]) or cell):
                 continue
+        elif bracket := _IN_BRACKETS.search(label):  # `Loss (mean): 0.5`
+            label = f"{label[: bracket.start()]} {bracket[1]}"
         before = match.end()
         parts = [_ROUND_A_NAME.sub("", part) for part in _SPLIT.split(label)]
         parts = [part for part in parts if re.search(r"[^\W\d_]", part)]
@@ -188,10 +194,17 @@ def _pairs(text: str) -> Iterator[_Pair]:
             heading = part
             if _PHASE.fullmatch(part):
                 phase = part
-        if not parts or not _is_name(parts[-1]) or (_PHASE.fullmatch(parts[-1]) and not match["sep"]):
+            else:
+                measure = part
+        if not parts or not _is_name(parts[-1]):
             continue
-        own = _BEGINS_WITH_PHASE.match(parts[-1])
-        yield _Pair(parts[-1], float(match["value"]), phase, own[1] if own else heading)
+        name = parts[-1]
+        if ends := _ENDS_WITH_PHASE.fullmatch(name):
+            measure = ends[1]
+        elif measure and _PHASE.fullmatch(name):  # `Loss: train 0.5, val 0.4`
+            name = f"{measure} {name}"
+        own = _BEGINS_WITH_PHASE.match(name)
+        yield _Pair(name, float(match["value"]), phase, own[1] if own else heading)
         heading = own[1] if own else heading
 
 
