@@ -75,7 +75,7 @@ def try_script(
     if "epochs" not in script.flags:
         raise ScriptError(f"{script.path} has no --epochs, so it cannot be limited to one epoch")
     path = os.path.abspath(script.path)
-    before = _files(Path(path).parent)
+    before = files_in(Path(path).parent)
     with tempfile.TemporaryDirectory(prefix="face3d-tune-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         _copy_data(source, folder / "data", config, use)
@@ -85,7 +85,7 @@ def try_script(
             if each in script.flags:
                 flags += [script.flags[each].typed, str(folder / each)]
         started = time.monotonic()
-        warnings = _train([_program(python), path, *flags], folder, timeout)
+        warnings = _train([program(python), path, *flags], folder, timeout)
         seconds = time.monotonic() - started
         printed, (checkpoints, unreadable) = _printed(folder), _checkpoints(folder)
         first = _first_epoch(checkpoints.values(), printed)
@@ -105,7 +105,7 @@ def try_script(
     elif _BEST not in (path.name for path in models):
         name = next(iter(models)).name
         warnings.append(f"its checkpoint is {name}, not {_BEST}: give `face3d-tune import` the file by its name")
-    if changed := sorted(_files(Path(path).parent).items() ^ before.items()):
+    if changed := sorted(files_in(Path(path).parent).items() ^ before.items()):
         listed = ", ".join(dict.fromkeys(file for file, _ in changed[:6]))
         warnings.append(f"it wrote into its own folder, whatever --save_dir and --log_dir say: {listed}")
     return ScriptCheck(first, next(iter(models.values()), None), seconds, tuple(warnings))
@@ -172,7 +172,7 @@ def endings_interrupt() -> AbstractContextManager[None]:
     return signals.handled(signal.default_int_handler)
 
 
-def _program(python: str) -> str:
+def program(python: str) -> str:
     """Return the interpreter's path, valid in any folder. Raises ScriptError."""
     program = shutil.which(python)
     if program is None:
@@ -205,7 +205,7 @@ def _train(command: Sequence[str], folder: Path, timeout: float) -> list[str]:
     printed = _printed(folder)
     if code and re.search(r"^ModuleNotFoundError", printed, re.MULTILINE):
         # Try whether the script depends on the folder that it was started in.
-        roots = tuple(dict.fromkeys((os.getcwd(), str(Path(path).parent.parent))))
+        roots = roots_of(path)
         if _run(command, folder, timeout, import_from=roots) == 0:
             where = " or ".join(roots)
             return [f"it finds its own modules only from {where}: start it there, or set PYTHONPATH to it"]
@@ -218,31 +218,19 @@ def _train(command: Sequence[str], folder: Path, timeout: float) -> list[str]:
             "it may only be slow: --timeout 1h waits for an hour",
             printed,
         )
-    cause = diagnosis.find(code, printed, _values_by_flag(command[2:]))
+    cause = diagnosis.find(code, printed, values_by_flag(command[2:]))
     raise ScriptError(f"{path} does not train with these flags: {cause.reason}", str(cause), printed)
 
 
 def _run(command: Sequence[str], folder: Path, timeout: float, import_from: Sequence[str]) -> int | None:
-    """Start the command in an empty folder, wait for its end, and return its exit code; None after the timeout.
-
-    Relative folders in PYTHONPATH refer to the folder where this program was started.
-    """
+    """Start the command in an empty folder, wait for its end, and return its exit code; None after the timeout."""
     shutil.rmtree(folder / "work", ignore_errors=True)
     (folder / "work").mkdir()
-    paths = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([*paths, *import_from]),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONIOENCODING": "utf-8",
-        "MPLBACKEND": "Agg",
-    }
     with (folder / "printed.txt").open("wb") as printed:
         process = psutil.Popen(
             list(command),
             cwd=folder / "work",
-            env=environment,
+            env=environment(import_from),
             stdin=subprocess.DEVNULL,
             stdout=printed,
             stderr=subprocess.STDOUT,
@@ -257,6 +245,27 @@ def _run(command: Sequence[str], folder: Path, timeout: float, import_from: Sequ
             _kill(process)
 
 
+def environment(import_from: Sequence[str]) -> dict[str, str]:
+    """Return the environment of a script that is tried; it also imports from the folders `import_from`.
+
+    Relative folders in PYTHONPATH refer to the folder where this program was started.
+    """
+    paths = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([*paths, *import_from]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONIOENCODING": "utf-8",
+        "MPLBACKEND": "Agg",
+    }
+
+
+def roots_of(path: str) -> tuple[str, ...]:
+    """Return the folders from which a script may find its own modules, besides its own."""
+    return tuple(dict.fromkeys((os.getcwd(), str(Path(path).parent.parent))))
+
+
 def _kill(process: psutil.Popen) -> None:
     """Kill the process and every process that it started."""
     with suppress(psutil.NoSuchProcess):
@@ -266,7 +275,7 @@ def _kill(process: psutil.Popen) -> None:
     process.wait()
 
 
-def _values_by_flag(flags: Sequence[str]) -> Mapping[str, Sequence[str]]:
+def values_by_flag(flags: Sequence[str]) -> Mapping[str, Sequence[str]]:
     """Return the arguments of each flag, by the flag."""
     values: dict[str, list[str]] = {}
     for word in flags:
@@ -319,7 +328,7 @@ def _first(history: Any) -> float | None:
     return checkpoint_file.number(history[0]) if isinstance(history, (list, tuple)) and history else None
 
 
-def _files(folder: Path) -> dict[str, tuple[int, int]]:
+def files_in(folder: Path) -> dict[str, tuple[int, int]]:
     """Return size and time of every file in a folder and below, as far as they can be counted."""
     files: dict[str, tuple[int, int]] = {}
     for place, _, names in os.walk(folder):

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -27,6 +27,7 @@ UNKNOWN = Unknown.UNKNOWN  # a default that is no literal in the source
 Kind = Literal["int", "float", "str", "bool", "switch", "other"]
 
 _NUMBERS: tuple[Kind, ...] = ("int", "float")
+_TRUTH = {"True": True, "true": True, "1": True, "False": False, "false": False, "0": False}
 _REPEATING = ("append", "extend")
 _VALUELESS = ("store_true", "store_false", "store_const", "append_const", "count", "help", "version")
 
@@ -60,7 +61,7 @@ class Flag:
 class Script:
     """A training script: its path as typed, and its flags.
 
-    A flag is found by its destination and by each of its long names, all spelt with underscores.
+    A flag is found by its destination and by each of its long names that do not set False, all spelt with underscores.
     """
 
     path: str
@@ -146,6 +147,52 @@ def arguments(script: Script, name: str, value: Any) -> list[str] | str:
     return [word for pair in pairs for word in pair]
 
 
+def values(script: Script, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Read the flags' values from the arguments of a command, and return them with the arguments that remain.
+
+    An argument remains if the source does not declare it, such as a positional one, or if its value does not fit.
+    """
+    by_word = {
+        f"--{each}": name
+        for name, flag in reversed(script.flags.items())
+        for each in (flag.name, flag.off_name)
+        if each
+    }
+    found: dict[str, Any] = {}
+    rest: list[str] = []
+    waiting = list(words)
+    while waiting:
+        word, equals, bound = waiting.pop(0).partition("=")
+        flag = script.flags.get(by_word.get(word, ""))
+        texts = [bound] if equals else []
+        if flag is not None and flag.takes_value and not equals:
+            count = next((n for n, text in enumerate(waiting) if text.startswith("--")), len(waiting))
+            count = count if flag.many and not flag.repeats else min(count, 1)
+            texts, waiting = waiting[:count], waiting[count:]
+        try:
+            value = _value(flag, word, texts)
+        except (ValueError, IndexError):
+            rest += [word + equals + bound] if equals else [word, *texts]
+            continue
+        name = by_word[word]
+        found[name] = [*found.get(name, []), *value] if flag is not None and flag.repeats else value
+    return found, rest
+
+
+def _value(flag: Flag | None, word: str, texts: Sequence[str]) -> Any:
+    """Convert the texts after a flag. Raises ValueError, or IndexError if there is none."""
+    if flag is None or flag.kind == "other":
+        raise ValueError(word)
+    if flag.kind == "switch":
+        return word == f"--{flag.name}"
+    kinds: Mapping[str, Any] = {"int": int, "float": float, "str": str, "bool": _TRUTH.__getitem__}
+    read = kinds[flag.kind]
+    try:
+        return [read(text) for text in texts] if flag.many else read(texts[0])
+    except KeyError as error:
+        raise ValueError(word) from error
+
+
 def _switch(value: Any, flag: Flag) -> list[str] | str:
     if not isinstance(value, bool):
         return f"{flag.typed} takes no value"
@@ -193,7 +240,9 @@ def _add(flags: dict[str, Flag], call: ast.Call) -> None:
     keywords = _keywords(call)
     destination = _literal(keywords["dest"]) if "dest" in keywords else names[0]
     flag = _flag(names[0], keywords)
-    for key in dict.fromkeys(str(name).replace("-", "_") for name in (destination, *names)):
+    # `--no_amp` with dest="amp" is amp = false: no_amp = true would read as its opposite.
+    words = [destination, *names] if flag.name else [destination]
+    for key in dict.fromkeys(str(word).replace("-", "_") for word in words):
         flags[key] = _merge(flags[key], flag) if key in flags else flag
 
 

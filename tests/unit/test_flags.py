@@ -7,7 +7,7 @@ import pytest
 from stand_in_parsers import NEW_SCRIPT, OLD_SCRIPT, build_new, build_old
 
 from face3d_tune.errors import ExportError
-from face3d_tune.script.flags import DOCUMENTED, UNKNOWN, Flag, arguments, read_script
+from face3d_tune.script.flags import DOCUMENTED, UNKNOWN, Flag, arguments, read_script, values
 
 
 def reading(tmp_path, *lines, encoding="utf-8"):
@@ -91,6 +91,7 @@ def test_flags_without_value_say_what_they_can_set(tmp_path):
     assert flags["never"] == Flag(name=None, takes_value=False, default=True, off_name="never", kind="switch")
     assert flags["both"] == Flag(name="both", takes_value=False, default=True, off_name="no-both", kind="switch")
     assert flags["use_amp"] == Flag(name="amp", takes_value=False, default=False, off_name="no-amp", kind="switch")
+    assert "no_amp" not in flags  # it is use_amp = false
     assert flags["verbose"].takes_value is False
     assert flags["verbose"].kind == "other"
 
@@ -190,6 +191,26 @@ def test_a_value_that_no_flag_can_say_has_a_reason(tmp_path, keywords, value, re
     path.write_text(f"p.add_argument('--x', {keywords})")
     assert arguments(read_script(path), "x", value) == reason
     assert arguments(read_script(path), "y", value) == f"{path} has no --y"
+
+
+def test_the_arguments_of_a_command_are_read_back_as_values(tmp_path):
+    path = tmp_path / "train_3d.py"
+    path.write_text(
+        "p.add_argument('--learning-rate', '--lr', dest='rate', type=float)\n"
+        "p.add_argument('--sizes', type=int, nargs='+')\n"
+        "p.add_argument('--tag', action='append')\n"
+        "p.add_argument('--amp', action='store_true')\n"
+        "p.add_argument('--no_bias', dest='bias', action='store_false')\n"
+        "p.add_argument('--debug', type=str2bool)\n"
+        "p.add_argument('--data_dir')\n"
+    )
+    words = "data --learning-rate=-1e-5 --sizes 8 16 --amp --no_bias --tag a --tag b --debug false --data_dir x y"
+    found, rest = values(read_script(path), [*words.split(), "--elsewhere", "3", "-v", "--sizes", "x"])
+    assert found == {
+        **{"rate": -1e-5, "sizes": [8, 16], "amp": True, "bias": False, "tag": ["a", "b"]},
+        **{"debug": False, "data_dir": "x"},
+    }
+    assert rest == ["data", "y", "--elsewhere", "3", "-v", "--sizes", "x"]
 
 
 def test_a_parser_that_an_imported_file_builds_is_read_there(tmp_path):
