@@ -148,7 +148,7 @@ def main() -> None:
     if any(each.fingerprint() != data.fingerprint() for each in studies):
         raise SystemExit("the studies have different data")
     device = choose_device("auto")
-    plan = choose("auto", None, device, data, [each.candidate.config for each in groups])
+    plan = choose("auto", None, [device], data, [each.candidate.config for each in groups])
     precision, _ = choose_precision("auto", device)
     set_threads(1 if plan.engine == "batched" else None)
     judgements = []

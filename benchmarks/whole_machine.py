@@ -55,7 +55,7 @@ def searched(data: FaceData, seconds: float) -> Run:
     """Open the search as `face3d-tune run` does."""
     settings, setup = Settings("keypoint", 100, None), Setup(data, CPU, "off")
     file = study_file.read("default").bind("keypoint", data.feature_size, 100)
-    plan = choose("auto", None, CPU, data, file.extreme_configs())
+    plan = choose("auto", None, [CPU], data, file.extreme_configs())
     set_threads(None)
     with tempfile.TemporaryDirectory() as folder:
         place = Storage.parse(f"sqlite:///{folder}/search.db")

@@ -1,6 +1,8 @@
 """The device and the precision of a training; a request that cannot be met is answered here, once."""
 
 import os
+import re
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -30,6 +32,29 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def choose_devices(names: str) -> tuple[torch.device, ...]:
+    """Return the device called `names`, or several GPUs, such as `cuda:0,cuda:1`.
+
+    Raises ConfigError if this machine cannot use one of them, or if the list is none of different GPUs.
+    """
+    each = [name.strip() for name in names.split(",")]
+    if len(each) == 1:
+        return (choose_device(names),)
+    if other := [name for name in each if not re.fullmatch(r"cuda:(0|[1-9]\d*)", name)]:
+        raise ConfigError(
+            f"--device {names} cannot be used: {other[0]!r} does not have the form cuda:N",
+            "several devices are GPUs, e.g. --device cuda:0,cuda:1",
+        )
+    if twice := [name for name in each if each.count(name) > 1]:
+        raise ConfigError(f"--device {names} names {twice[0]} twice", "name each GPU once")
+    return tuple(map(choose_device, each))
+
+
+def device_names(devices: Sequence[torch.device]) -> str:
+    """Return the name of each kind of device, e.g. `NVIDIA A100, NVIDIA L4`."""
+    return ", ".join(dict.fromkeys(map(device_name, devices)))
+
+
 def device_name(device: torch.device) -> str:
     """Return the GPU's own name, or e.g. `cpu (8 threads)`."""
     if device.type == "cuda":
@@ -37,11 +62,22 @@ def device_name(device: torch.device) -> str:
     return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
 
 
-def choose_precision(amp: Amp, device: torch.device) -> tuple[Precision, str | None]:
-    """Choose the mixed precision on `device` for trials that ask for it.
+def choose_precision(amp: Amp, *devices: torch.device) -> tuple[Precision, str | None]:
+    """Choose the mixed precision on one device, or on several GPUs, for trials that ask for it.
 
-    The second value is a notice if the precision is not the one that `amp` asked for.
+    The second value is a notice if the precision is not the one that `amp` asked for. Raises ConfigError if only some
+    of the GPUs have it: the trials of a search share one precision.
     """
+    first, *others = [_precision(amp, device) for device in devices]
+    if any(other != first for other in others):
+        raise ConfigError(
+            f"--amp {amp} is supported by only some of the GPUs {','.join(map(str, devices))}",
+            "use --amp fp16, or GPUs that all support it",
+        )
+    return first
+
+
+def _precision(amp: Amp, device: torch.device) -> tuple[Precision, str | None]:
     match amp, device.type:
         case (("auto" | "fp16"), "cuda"):
             return "fp16", None
@@ -51,12 +87,17 @@ def choose_precision(amp: Amp, device: torch.device) -> tuple[Precision, str | N
             return "off", f"--amp fp16 needs CUDA; training in float32 on {kind} (a CPU can do --amp bf16)"
         case "bf16", "mps":
             return "off", "--amp bf16 is not available on mps; training in float32"
-        case "bf16", "cuda" if not torch.cuda.is_bf16_supported():
+        case "bf16", "cuda" if not _supports_bf16(device):
             return "off", "--amp bf16 is not supported by this GPU; training in float32"
         case "bf16", _:
             return "bf16", None
         case _:
             return "off", None
+
+
+def _supports_bf16(gpu: torch.device) -> bool:
+    with torch.cuda.device(gpu):  # torch answers for its current GPU
+        return bool(torch.cuda.is_bf16_supported())
 
 
 def set_threads(count: int | None) -> None:

@@ -108,7 +108,7 @@ def confirm(
     import optuna
 
     from face3d_tune.cli.console import Console
-    from face3d_tune.device import choose_device, choose_precision, set_threads
+    from face3d_tune.device import choose_devices, choose_precision, set_threads
     from face3d_tune.executor.plan import choose
     from face3d_tune.refit.candidates import candidates
     from face3d_tune.refit.confirm import Confirmation
@@ -122,8 +122,8 @@ def confirm(
         )
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     console = Console(stderr=True, soft_wrap=True)
-    place, chosen = Storage.parse(storage), choose_device(device)
-    precision, notice = choose_precision(amp, chosen)
+    place, chosen = Storage.parse(storage), choose_devices(device)
+    precision, notice = choose_precision(amp, *chosen)
     kind = Confirmation if rotate is None else partial(RotatedConfirmation, of=rotate)
     if seeds is None:
         seeds = _SEEDS if rotate is None else 1  # each rotation has seeds of its own, and the interval counts rotations

@@ -221,8 +221,9 @@ def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "--device",
                 default="auto",
                 show_default=True,
-                metavar="auto|cpu|cuda|cuda:N|mps",
-                help="Where to train; auto takes a GPU if there is one.",
+                metavar="auto|cpu|mps|cuda|cuda:N,...",
+                help="Where to train; auto takes a GPU if there is one. Several GPUs, e.g. cuda:0,cuda:1, share the "
+                "trainings.",
             ),
             click.option(
                 "--amp",
@@ -276,7 +277,7 @@ slots_option = click.option(
     metavar="auto|N",
     envvar="FACE3D_TUNE_SLOTS",
     show_envvar=True,
-    help="Trials in training at once.  [default: auto: from cores, memory, device and model size]",
+    help="Trials in training at once, in total.  [default: auto: from cores, memory, device and model size]",
 )
 
 

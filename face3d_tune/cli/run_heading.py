@@ -1,7 +1,7 @@
 """What `run` prints before its first trial: the inputs and the plan of the search."""
 
 from face3d_tune.cli.console import Console
-from face3d_tune.device import device_name
+from face3d_tune.device import device_names
 from face3d_tune.search.run_search import OpenSearch
 from face3d_tune.search.search import Search
 from face3d_tune.search.trainer_search import TrainerSearch
@@ -33,7 +33,7 @@ def _introduce_trainer(console: Console, opened: OpenSearch, search: TrainerSear
         for name, (was, now) in moved(file, stage).items():
             console.print(f"         its {name} is outside this space: {_short(was)}; begins at {_short(now)}")
     _print_presets(console, search)
-    console.print(f"device   {device_name(setup.device)}, mixed precision {setup.precision}; seed {search.seed}")
+    console.print(f"device   {device_names(setup.devices)}, mixed precision {setup.precision}; seed {search.seed}")
     console.print(f"engine   {opened.plan}")
     reached = objective.of_baselines(study.user_attrs)
     over = f" over {folds} folds of people" if folds > 1 else ""

@@ -94,7 +94,7 @@ def train(
     from dataclasses import replace
 
     from face3d_tune.cli.console import Console
-    from face3d_tune.device import choose_device, choose_precision, set_threads
+    from face3d_tune.device import choose_devices, choose_precision, set_threads
     from face3d_tune.executor.plan import choose
     from face3d_tune.refit.ensemble_folder import ABOUT, Members, seeds_of
     from face3d_tune.refit.full_training import FILES, train_fully
@@ -112,20 +112,25 @@ def train(
             f"{out} holds an earlier training; use --force, or another --out", click.get_current_context()
         )
     _require_writable(out)
-    where = choose_device(device)
+    devices = choose_devices(device)
+    if count == 1 and len(devices) > 1:
+        raise click.UsageError(
+            f"--device names {len(devices)} GPUs, and one training uses one; name one, or train several with --seeds",
+            click.get_current_context(),
+        )
     if engine == "auto":
         engine = chosen.engine or "auto"
-    plan = choose(engine, None, where, data, [config])
-    precision, notice = choose_precision(amp, where)
+    plan = choose(engine, None, devices, data, [config])
+    precision, notice = choose_precision(amp, *devices)
     console = Console(stderr=True, soft_wrap=True)
     for line in (*data.warnings, *([notice] if notice else [])):
         console.print(f"warning: {line}")
     seed = chosen.seed if seed is None else seed
     if count > 1:
         members = Members(out, config, seeds_of(seed, count), data)
-        _train_members(console, members, replace(plan, slots=min(count, plan.slots)), precision, chosen, force)
+        _train_members(console, members, plan.at_most(count), precision, chosen, force)
         return
-    set_threads(1 if plan.engine == "batched" and where.type == "cpu" else None)
+    set_threads(1 if plan.engine == "batched" and plan.device.type == "cpu" else None)
     console.print(f"training {chosen.name} into {out} on {data.source}")
     trained = _train_shown(
         console,
@@ -134,7 +139,7 @@ def train(
             data,
             out,
             seed=seed,
-            device=where,
+            device=plan.device,
             precision=precision,
             engine=plan.engine,
             after_epoch=after_epoch,

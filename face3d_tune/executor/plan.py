@@ -1,8 +1,9 @@
 """The engine and the number of slots: chosen from device, cores, memory and model size, or as asked for."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import ConfigError
 from face3d_tune.executor.checkpoints import Checkpoints
-from face3d_tune.executor.processes import ProcessSlots
+from face3d_tune.executor.processes import ProcessSlots, Share
 from face3d_tune.executor.slots import PlainSlot, Slots
 from face3d_tune.system import limits
 from face3d_tune.training.augmentation import augments
@@ -29,45 +30,81 @@ class Plan:
     """The plan of how a search trains."""
 
     engine: Literal["plain", "batched"]
-    slots: int
-    device: torch.device
+    shares: tuple[Share, ...]  # of the processes that train; the plain engine has one, in this process
     reason: str
+
+    @property
+    def slots(self) -> int:
+        """Return how many trials train at once."""
+        return sum(share.slots for share in self.shares)
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device for everything but training: of several GPUs, the first."""
+        return self.shares[0].device
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Return every device that trains."""
+        return tuple(dict.fromkeys(share.device for share in self.shares))
+
+    def at_most(self, slots: int) -> "Plan":
+        """Return the plan with no more than these slots, the same number in each process as far as it has them."""
+        counts: Counter[int] = Counter()
+        for _ in range(min(slots, self.slots)):
+            free = (index for index, share in enumerate(self.shares) if counts[index] < share.slots)
+            counts[min(free, key=lambda index: counts[index])] += 1
+        shares = (replace(share, slots=counts[index]) for index, share in enumerate(self.shares) if counts[index])
+        return replace(self, shares=tuple(shares))
 
     def open(self, data: FaceData, checkpoints: Checkpoints | None = None) -> Slots:
         """Open the slots, ready to take tasks; with `checkpoints` they resume from them and save them."""
         if self.engine == "plain":
             return PlainSlot(data, self.device, checkpoints)
-        processes, each = (self.slots, 1) if self.device.type == "cpu" else (1, self.slots)
-        return ProcessSlots(data, self.device, processes=processes, each=each, checkpoints=checkpoints)
+        return ProcessSlots(data, self.shares, checkpoints)
 
     def __str__(self) -> str:
         if self.engine == "plain":
             return f"plain, one trial after another ({self.reason})"
         where = "in as many processes of one thread" if self.device.type == "cpu" else "in one process"
+        if len(self.devices) > 1:
+            divided = "+".join(str(share.slots) for share in self.shares)
+            where = f"in a process for each of {len(self.devices)} GPUs, {divided}"
         return f"batched, {self.slots} at once {where} ({self.reason})"
 
 
 def choose(
     engine: Engine,
     slots: int | None,
-    device: torch.device,
+    devices: Sequence[torch.device],
     data: FaceData,
     configs: Iterable[TrialConfig],
     folds: int = 1,
 ) -> Plan:
-    """Choose a plan; `slots` None fits their number to the largest config that the search may try.
+    """Choose a plan for a device or several GPUs; `slots` None fits their number to the largest config of the search.
 
-    A process holds the pairs once for every fold and kind of inputs. Raises ConfigError for slots that the
+    A process holds the pairs once for every fold and kind of inputs. Raises ConfigError for slots or devices that the
     engine does not have.
     """
+    device = devices[0]
     untried = engine == "auto" and device.type not in ("cpu", "cuda")
     if engine == "plain" or untried:
         reason = f"the batched engine has not been tried on {device.type}" if untried else "--engine plain"
         if slots not in (None, 1):
             raise ConfigError(f"--slots {slots} needs --engine batched: the plain engine trains one trial at a time")
-        return Plan("plain", 1, device, reason)
+        if len(devices) > 1:
+            raise ConfigError(
+                f"--device names {len(devices)} GPUs; the plain engine trains one trial at a time, on one",
+                "use --engine batched, or name one GPU",
+            )
+        return Plan("plain", (Share(device, 1),), reason)
     if slots is not None:
-        return Plan("batched", slots, device, f"--slots {slots}")
+        if slots < len(devices):
+            raise ConfigError(
+                f"--slots {slots} is too few for the {len(devices)} GPUs of --device: each trains one trial or more",
+                f"set --slots to at least {len(devices)}, or name fewer GPUs",
+            )
+        return Plan("batched", _shares(devices, [slots] * len(devices)), f"--slots {slots}").at_most(slots)
     configs = list(configs)
     tables = folds * len({config.inputs for config in configs})
     largest = max(_parameters(config, data.feature_size) for config in configs)
@@ -79,13 +116,22 @@ def choose(
         machine = f"{cores.amount} cores by CPU quota" if cores.of_cgroup else f"{cores.amount} cores"
         gib = f"{memory.amount / 2**30:.0f}"
         free = f"{gib} GiB free by memory limit" if memory.of_cgroup else f"{gib} GiB free"
-        return Plan("batched", max(1, min(cores.amount, fit)), device, f"{machine}, {free}, {words}")
+        count = max(1, min(cores.amount, fit))
+        return Plan("batched", _shares(devices, [count]), f"{machine}, {free}, {words}")
     if device.type == "cuda":
-        on_gpu = torch.cuda.mem_get_info(device)[0]
-        fit = math.floor(_SHARE * (on_gpu - tables * _bytes(data)) / need)
-        count = max(1, min(_MOST_ON_ACCELERATOR, fit))
-        return Plan("batched", count, device, f"{on_gpu / 2**30:.0f} GiB free on the GPU, {words}")
-    return Plan("batched", 1, device, f"memory of {device.type} cannot be asked for")
+        on_gpus = [torch.cuda.mem_get_info(gpu)[0] for gpu in devices]
+        fits = [math.floor(_SHARE * (on_gpu - tables * _bytes(data)) / need) for on_gpu in on_gpus]
+        counts = [max(1, min(_MOST_ON_ACCELERATOR, fit)) for fit in fits]
+        gib, gpus = "+".join(f"{on_gpu / 2**30:.0f}" for on_gpu in on_gpus), "GPU" if len(devices) == 1 else "GPUs"
+        return Plan("batched", _shares(devices, counts), f"{gib} GiB free on the {gpus}, {words}")
+    return Plan("batched", _shares(devices, [1]), f"memory of {device.type} cannot be asked for")
+
+
+def _shares(devices: Sequence[torch.device], counts: Sequence[int]) -> tuple[Share, ...]:
+    """Return a process for every slot of a CPU, and one for each other device."""
+    if devices[0].type == "cpu":
+        return (Share(devices[0], 1),) * counts[0]
+    return tuple(map(Share, devices, counts))
 
 
 def _parameters(config: TrialConfig, feature_size: int) -> int:

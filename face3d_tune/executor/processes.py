@@ -9,6 +9,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -68,11 +69,20 @@ def _context() -> "ForkServerContext | SpawnContext":
     return context
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The share of the slots that one process has: how many, and on which device."""
+
+    device: torch.device
+    slots: int
+
+
 class _Child:
     """One process with its pipe and its tasks."""
 
-    def __init__(self, arguments: Sequence[Any]) -> None:
+    def __init__(self, share: Share, data: FaceData, checkpoints: Checkpoints | None) -> None:
         context = _context()
+        self.share = share
         self.pipe, theirs = context.Pipe()
         self.tasks: dict[int, Task] = {}
         self.dropping: list[int] = []  # tasks whose remaining events are ignored
@@ -82,7 +92,12 @@ class _Child:
         with _signals_blocked():
             self.process.start()
         theirs.close()
-        self._arguments: Sequence[Any] | None = arguments
+        self._arguments: tuple[Any, ...] | None = (data, share.device, share.slots, checkpoints)
+
+    @property
+    def fullness(self) -> float:
+        """Return how much of its share is in use, from 0 to 1."""
+        return len(self.tasks) / self.share.slots
 
     def send(self, *message: object) -> None:
         """Send a message; the child gets the data before its first one, once the others have been started as well."""
@@ -125,7 +140,7 @@ class _Child:
 
 
 class ProcessSlots:
-    """The slots of `processes` children with `each` slots; a CPU's child trains with one thread.
+    """The slots of several children, one for each share; a CPU's child trains with one thread.
 
     A dead child is replaced only when a task needs another child. So children that cannot live cost trials, and are
     noticed.
@@ -133,25 +148,18 @@ class ProcessSlots:
 
     engine = "batched"
 
-    def __init__(
-        self,
-        data: FaceData,
-        device: torch.device,
-        *,
-        processes: int,
-        each: int = 1,
-        checkpoints: Checkpoints | None = None,
-    ) -> None:
-        self.count = processes * each
-        self._processes, self._arguments = processes, (data, device, each, checkpoints)
-        self._children = [_Child(self._arguments) for _ in range(processes)]
+    def __init__(self, data: FaceData, shares: Sequence[Share], checkpoints: Checkpoints | None = None) -> None:
+        self.count = sum(share.slots for share in shares)
+        self._data, self._checkpoints = data, checkpoints
+        self._children = [_Child(share, data, checkpoints) for share in shares]
+        self._vacant: list[Share] = []  # of dead children
         self._folds: dict[tuple[int, int], FaceData] = {}  # each keeps the baselines that are fitted to it
 
     def start(self, task: Task) -> None:
-        """Give a task to the child with the fewest tasks, or to a new one in the place of a dead one."""
-        child = min(self._children, key=lambda child: len(child.tasks), default=None)
-        if child is None or (child.tasks and len(self._children) < self._processes):
-            child = _Child(self._arguments)
+        """Give a task to the child with the most room in its share, or to a new one in the place of a dead one."""
+        child = min(self._children, key=lambda child: child.fullness, default=None)
+        if child is None or (child.tasks and self._vacant):
+            child = _Child(self._vacant.pop(0), self._data, self._checkpoints)
             self._children.append(child)
         self._give_inputs(child, task)
         child.start(task)
@@ -162,7 +170,7 @@ class ProcessSlots:
         if inputs == "view" or (fold, inputs) in child.given:
             return
         if fold not in self._folds:
-            self._folds[fold] = self._arguments[0].fold(task.fold, of=task.folds)
+            self._folds[fold] = self._data.fold(task.fold, of=task.folds)
         child.given.add((fold, inputs))
         child.send("give", task, seen(self._folds[fold], inputs))
 
@@ -190,6 +198,7 @@ class ProcessSlots:
                     events += [Event(number, failure) for number in child.tasks]
                     child.end()
                     self._children.remove(child)
+                    self._vacant.append(child.share)
         return events
 
     def save_next(self) -> None:
@@ -217,6 +226,8 @@ def serve(pipe: "Connection[Any, Any]") -> None:
         data, device, count, checkpoints = pipe.recv()
         if device.type == "cpu":
             set_threads(1)
+        elif device.index is not None:  # else torch keeps memory of the first GPU as well
+            torch.cuda.set_device(device)
         slots = BatchedSlots(data, device, count, checkpoints)
         heard: deque[tuple[Any, ...]] = deque()
 

@@ -87,7 +87,7 @@ def keep(kept: Kept, config: TrialConfig, seed: int, data: FaceData, plan: Plan,
     out.mkdir(parents=True, exist_ok=True)
     args = {**kept.checkpoint["args"], "save_dir": str(out), "device": str(plan.device)}
     checkpoint_file.save({**kept.checkpoint, "args": args}, out / "best_model.pth")
-    facts = _Facts(config, seed, plan.device, plan.engine, kept.precision, data)
+    facts = _Facts(config, seed, plan.device, ",".join(map(str, plan.devices)), plan.engine, kept.precision, data)
     return _conclude(facts, kept.history, data, out)
 
 
@@ -97,21 +97,22 @@ class _Facts:
 
     config: TrialConfig
     seed: int
-    device: torch.device
+    device: torch.device  # that evaluates
+    trained_on: str  # it, or every GPU that trained members of an ensemble
     engine: str
     precision: Precision
     data: FaceData
 
     @classmethod
     def of(cls, training: Training, data: FaceData, device: torch.device) -> Self:
-        return cls(training.config, training.seed, device, training.engine, training.precision, data)
+        return cls(training.config, training.seed, device, str(device), training.engine, training.precision, data)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the history's entries beside the epochs."""
         return {
             "config": self.config.to_dict(),
             "seed": self.seed,
-            "device": str(self.device),
+            "device": self.trained_on,
             "engine": self.engine,
             "amp": self.precision,
             "data": {"source": self.data.source, "fingerprint": self.data.fingerprint()},

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
+import torch
 
 from face3d_tune import __version__
 from face3d_tune.config import Layout, TrialConfig, resolve
@@ -121,6 +122,9 @@ def _device() -> Finding:
     if device.type == "cpu" and shutil.which("nvidia-smi"):
         advice = "install torch for CUDA (pytorch.org says how), or run on the CPU knowingly with --device cpu"
         return Finding("device", "warning", "there is an NVIDIA GPU, but this torch cannot use it", advice)
+    if device.type == "cuda" and (count := torch.cuda.device_count()) > 1:
+        every = ",".join(f"cuda:{number}" for number in range(count))
+        return Finding("device", "ok", f"{device_name(device)}; {count} GPUs, all of them with --device {every}")
     return Finding("device", "ok", device_name(device) if device.type == "cuda" else device.type)
 
 

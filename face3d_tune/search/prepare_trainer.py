@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from optuna.storages import RDBStorage
 
 from face3d_tune.data.face_data import FaceData, load
-from face3d_tune.device import choose_device, choose_precision, set_threads
+from face3d_tune.device import choose_devices, choose_precision, set_threads
 from face3d_tune.executor.plan import Plan, choose
 from face3d_tune.executor.slots import Slots
 from face3d_tune.search import target
@@ -67,15 +67,15 @@ def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedTrai
     study, budget = options.search, options.budget
     file = study_file.read(study.study_name_or_file)
     storage = Storage.parse(study.storage)
-    device = choose_device(options.device.device)
-    precision, notice = choose_precision(options.device.amp, device)
+    devices = choose_devices(options.device.device)
+    precision, notice = choose_precision(options.device.amp, *devices)
     data = _load(options)
     for line in (*data.warnings, *([notice] if notice else [])):
         warn(line)
     objective = Objective(study.objective or file.objective)
     target.check(budget.target, objective)
     settings = Settings(study.layout, budget.epochs or file.epochs, study.seed, study.folds, objective)
-    setup = Setup(data, device, precision, budget.target, budget.target_epochs or 1)
+    setup = Setup(data, devices[0], precision, budget.target, budget.target_epochs or 1, devices[1:])
     name = name_to_search(storage, study.study_name or file.name)
     use_amp = options.device.amp != "off"
     bound = file.bind(study.layout, data.feature_size, settings.epochs, use_amp=use_amp)
@@ -84,7 +84,7 @@ def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedTrai
     if lacking := ", ".join(parameter for parameter in wanted if parameter not in bound.space):
         warn(f"study {name!r} was made before {file.path.name} searched {lacking}, and goes on without")
     check(bound, settings, data)
-    plan = choose(options.device.engine, options.device.slots, device, data, bound.extreme_configs(), study.folds)
+    plan = choose(options.device.engine, options.device.slots, devices, data, bound.extreme_configs(), study.folds)
     set_threads(1 if plan.engine == "batched" else None)  # others train
     return PreparedTrainer(storage, name, bound, stage, settings, setup, plan, budget.trials or file.trials)
 

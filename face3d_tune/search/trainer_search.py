@@ -6,7 +6,7 @@ from typing import Any
 from optuna.storages import RDBStorage
 
 from face3d_tune.data.provenance import DataUse
-from face3d_tune.device import device_name
+from face3d_tune.device import device_names
 from face3d_tune.executor.checkpoints import Checkpoints
 from face3d_tune.executor.slots import PlainSlot, Slots
 from face3d_tune.search.open_study import open_study, store_baselines
@@ -69,7 +69,7 @@ class TrainerSearch(Search):
         )
 
     def _attrs_of(self, begun: Begun) -> dict[str, Any]:
-        return {TrialAttr.device.key: device_name(self.setup.device)}
+        return {TrialAttr.device.key: device_names(self.setup.devices)}
 
 
 def open_search(

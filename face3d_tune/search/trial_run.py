@@ -41,13 +41,19 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The data, the device and the target that all trials of a search share."""
+    """The data, the devices and the target that all trials of a search share."""
 
     data: FaceData
-    device: torch.device
+    device: torch.device  # of several GPUs, the first
     precision: Precision  # of the trials that use mixed precision
     target: float | None = None  # value that ends the search
     target_epochs: int = 1  # in a row that must reach it; see `target`
+    more_gpus: tuple[torch.device, ...] = ()  # that train as well
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Return every device that trains."""
+        return (self.device, *self.more_gpus)
 
 
 @dataclass(frozen=True, slots=True)

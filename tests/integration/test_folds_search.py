@@ -15,7 +15,7 @@ from searches import CPU, Scripted, Watch, file_of, open_search, states
 import face3d_tune
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StudyError
-from face3d_tune.executor.processes import ProcessSlots
+from face3d_tune.executor.processes import ProcessSlots, Share
 from face3d_tune.executor.slots import BatchedSlots, PlainSlot
 from face3d_tune.script.check import FirstEpoch, ScriptCheck, difference
 from face3d_tune.search.trial_run import Setup
@@ -212,7 +212,7 @@ def test_what_a_crash_left_of_all_folds_is_filed_by_the_next_run(opened, monkeyp
 def test_several_trials_at_once_in_different_folds_give_what_each_gives_alone(opened, data, where):
     search = opened()
     if where == "processes":
-        slots = ProcessSlots(data, CPU, processes=2, checkpoints=search.retention.checkpoints)
+        slots = ProcessSlots(data, [Share(CPU, 1)] * 2, search.retention.checkpoints)
     else:
         slots = BatchedSlots(data, CPU, 2, search.retention.checkpoints)
     run(search, 3, slots=slots)

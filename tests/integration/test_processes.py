@@ -17,7 +17,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.errors import TrainingError
 from face3d_tune.executor import processes as processes_module
 from face3d_tune.executor.checkpoints import Checkpoints
-from face3d_tune.executor.processes import ProcessSlots
+from face3d_tune.executor.processes import ProcessSlots, Share
 from face3d_tune.executor.tasks import Event, Failure, Note, Resumed, Task
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.artifacts import Artifacts
@@ -26,9 +26,11 @@ from face3d_tune.study import study_file
 from face3d_tune.study.settings import Settings
 from face3d_tune.study.trials import cause
 from face3d_tune.training import ridge
+from face3d_tune.training.base import EpochResult
 from face3d_tune.training.batched.batch import alone
 
 CPU = torch.device("cpu")
+ONE = Share(CPU, 1)  # a process with one slot
 DISTINCT = ["baseline", "recommended", "aggressive", "conservative"]  # quickstart equals recommended
 SMALL = TrialConfig(d_model=16, dim_feedforward=16, nhead=2, num_layers=1, batch_size=8, epochs=2)
 ENDLESS = 1_000_000  # epochs, which no test waits for
@@ -49,7 +51,7 @@ NEVER = "early_stopping_patience = 0"
 
 @pytest.fixture(scope="module")
 def two_processes(data):
-    opened = ProcessSlots(data, CPU, processes=2)
+    opened = ProcessSlots(data, [ONE] * 2)
     yield opened
     processes = pids(opened)
     opened.close()
@@ -317,7 +319,7 @@ def test_several_trials_share_one_process_as_on_an_accelerator(storage, tmp_path
     text = STUDY + "".join(preset(f"p{number}", lr) for number, lr in enumerate((1e-3, 2e-3, 3e-3, 1e20)))
     text = text.replace("high = 1e-2", "high = 1e20") + preset("large", 1e-3, "d_model = 24")
     search = search_in(storage, tmp_path, data, text, 9)
-    opened = ProcessSlots(data, CPU, processes=1, each=3)
+    opened = ProcessSlots(data, [Share(CPU, 3)])
     try:
         assert (opened.count, len(pids(opened))) == (3, 1)
         search.run(4, Watch(), slots=opened)
@@ -328,6 +330,19 @@ def test_several_trials_share_one_process_as_on_an_accelerator(storage, tmp_path
     assert states(search.study) == ["COMPLETE"] * 3 + ["FAIL"] + ["COMPLETE"]
     assert search.study.trials[3].user_attrs["stop_reason"] == "non_finite"
     check_as_alone([trial for trial in search.study.trials if trial.number != 3], data)
+
+
+def test_each_process_trains_on_the_device_of_its_share(data):
+    """Nothing can train on the device `meta`, so the trial that fails shows which process has it."""
+    opened, found = ProcessSlots(data, [ONE, Share(torch.device("meta"), 1)]), {}
+    try:
+        for number in (1, 2):
+            opened.start(Task(number, SMALL, 1, "off"))
+        while len(found) < 2:
+            found |= {event.number: type(event.content) for event in opened.wait()}
+    finally:
+        opened.close()
+    assert found == {1: EpochResult, 2: Failure}
 
 
 def test_a_task_that_cannot_be_is_a_failure_from_another_process_too(slots):
@@ -352,7 +367,7 @@ def fresh_server():
 
 def test_processes_that_cannot_live_cost_trials_and_are_not_started_for_ever(capfd):
     with fresh_server():
-        slots = ProcessSlots(None, CPU, processes=2)  # these data are none, so every process dies of them
+        slots = ProcessSlots(None, [ONE] * 2)  # these data are none, so every process dies of them
         try:
             for number in range(3):
                 slots.start(Task(number, SMALL, 1, "off"))
@@ -365,7 +380,7 @@ def test_processes_that_cannot_live_cost_trials_and_are_not_started_for_ever(cap
 
 def test_processes_that_cannot_live_end_a_search_although_their_trials_are_tried_again(storage, tmp_path, data, capfd):
     search = search_in(storage, tmp_path, data, STUDY + preset("first", 1e-3), 2)
-    slots = ProcessSlots(None, CPU, processes=2)
+    slots = ProcessSlots(None, [ONE] * 2)
     try:
         with pytest.raises(
             TrainingError, match=r"^\d+ trials in a row failed; the last: its process ended with exit code 1"
@@ -388,7 +403,7 @@ def test_a_trial_whose_process_is_killed_goes_on_from_its_checkpoint_in_the_same
         settings, setup = Settings("keypoint", 41, None), Setup(data, CPU, "off")
         search = open_search(storage, "study", file, settings, setup, artifacts=artifacts)
         search.enqueue_presets()
-        slots = ProcessSlots(data, CPU, processes=1, checkpoints=search.retention.checkpoints)
+        slots = ProcessSlots(data, [ONE], search.retention.checkpoints)
         killed = []
 
         def kill(number, result):
@@ -425,7 +440,7 @@ def test_a_training_whose_process_is_killed_goes_on_in_another_as_if_nothing_had
     while whole.stop_reason is None:
         whole.train_epoch()
     checkpoints = Checkpoints(Artifacts.parse(str(tmp_path)), "study")
-    slots = ProcessSlots(data, CPU, processes=1, checkpoints=checkpoints)
+    slots = ProcessSlots(data, [ONE], checkpoints)
     try:
         slots.start(Task(7, config, 1, "off", "trial-7"))
         before = until(slots, 7, 3)
@@ -467,7 +482,7 @@ def test_children_get_a_baselines_output_from_the_parent_which_fits_it_once(slot
 
 def test_before_a_stop_every_child_saves_without_giving_its_epoch_up(tmp_path, data):
     checkpoints = Checkpoints(Artifacts.parse(str(tmp_path)), "study", every=1e9)
-    slots = ProcessSlots(data, CPU, processes=1, checkpoints=checkpoints)
+    slots = ProcessSlots(data, [ONE], checkpoints)
     try:
         slots.save_next()  # also to one that has nothing to do yet
         slots.start(Task(1, replace(SMALL, epochs=ENDLESS), 1, "off", "trial-1"))
@@ -476,7 +491,7 @@ def test_before_a_stop_every_child_saves_without_giving_its_epoch_up(tmp_path, d
         assert checkpoints.artifacts.names("")
     finally:
         slots.close()
-    slots = ProcessSlots(data, CPU, processes=1, checkpoints=checkpoints)
+    slots = ProcessSlots(data, [ONE], checkpoints)
     try:
         slots.start(Task(2, replace(SMALL, epochs=ENDLESS), 2, "off", "trial-2"))
         until(slots, 2, 2)
@@ -493,7 +508,7 @@ def test_what_a_child_cannot_save_reaches_the_parent_once(tmp_path, data):
     checkpoints = Checkpoints(Artifacts.parse(str(tmp_path / "kept")), "study")
     (tmp_path / "kept").rmdir()
     (tmp_path / "kept").write_text("a file where the folder was")
-    slots = ProcessSlots(data, CPU, processes=1, checkpoints=checkpoints)
+    slots = ProcessSlots(data, [ONE], checkpoints)
     try:
         slots.start(Task(1, replace(SMALL, epochs=4), 1, "off", "trial-1"))
         given = until(slots, 1, 4)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import optuna
 import pytest
 import sqlalchemy
+import torch
 from optuna.trial import TrialState
 from searches import DISTINCT, SAMPLED_ONLY, Scripted, Watch, epoch, file_of, search_in, states
 from sqlalchemy.exc import OperationalError
@@ -56,6 +57,15 @@ def scripted(begun, sqlite_url, tmp_path, data):
 
         run.search = search
         yield run
+
+
+def test_a_trial_stores_every_kind_of_gpu_that_trains_in_its_search(scripted, monkeypatch):
+    gpus = [torch.device(f"cuda:{number}") for number in range(3)]
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda gpu: ("L4", "L4", "A100")[gpu.index])
+    search = scripted.search
+    search.setup = replace(search.setup, device=gpus[0], more_gpus=tuple(gpus[1:]))
+    scripted(Scripted(2, two_epochs), 1)
+    assert search.study.trials[0].user_attrs["device"] == "L4, A100"
 
 
 def check_put_back(study, numbers, reason):

@@ -307,6 +307,15 @@ def test_the_doctor_warns_of_a_clock_that_is_wrong_a_full_disk_and_little_memory
     assert "-60.0 s from this machine's" in found["clock"].said
 
 
+def test_the_doctor_says_how_a_search_uses_all_gpus(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda gpu: "NVIDIA L4")
+    for count, said in ((1, "NVIDIA L4"), (2, "NVIDIA L4; 2 GPUs, all of them with --device cuda:0,cuda:1")):
+        monkeypatch.setattr("torch.cuda.device_count", lambda count=count: count)
+        found = {look.name: look for look in examine(f"sqlite:///{tmp_path / 'studies.db'}", "kept", None)}
+        assert (found["device"].level, found["device"].said) == ("ok", said)
+
+
 def test_the_doctor_shows_what_a_container_may_use_and_not_what_the_machine_has(tmp_path, monkeypatch):
     monkeypatch.setattr("psutil.cpu_percent", lambda interval: 40.0)
     monkeypatch.setattr("face3d_tune.search.doctor.os.cpu_count", lambda: 64)

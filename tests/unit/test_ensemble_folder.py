@@ -17,13 +17,14 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.data.face_data import load
 from face3d_tune.errors import ConfigError, TrainingError
 from face3d_tune.executor.plan import Plan
+from face3d_tune.executor.processes import Share
 from face3d_tune.refit.ensemble_folder import Members, seeds_of
 from face3d_tune.study import presets
 from face3d_tune.training import baseline_file, kernel_ridge, ridge
 from face3d_tune.training.plain import Trainer
 
 CPU = torch.device("cpu")
-PLAN = Plan("plain", 1, CPU, "")
+PLAN = Plan("plain", (Share(CPU, 1),), "")
 CONFIG = TrialConfig(d_model=16, dim_feedforward=32, nhead=2, num_layers=1, epochs=2, batch_size=8, lr=1e-2)
 TINY = {name: getattr(CONFIG, name) for name in ("d_model", "dim_feedforward", "nhead", "num_layers", "lr")}
 
@@ -188,3 +189,20 @@ def test_a_single_training_is_not_written_into_an_ensemble(tmp_path, data, tiny)
     answer = command(tmp_path, data, "--out", "e")
     assert answer.code == 2
     assert "e holds an earlier training; use --force, or another --out" in answer.err
+
+
+def test_a_single_training_uses_one_gpu(tmp_path, data, tiny, monkeypatch):
+    gpus = torch.device("cuda:0"), torch.device("cuda:1")
+    monkeypatch.setattr("face3d_tune.device.choose_devices", lambda names: gpus)
+    answer = command(tmp_path, data, "--device", "cuda:0,cuda:1")
+    assert answer.code == 2
+    said = "--device names 2 GPUs, and one training uses one; name one, or train several with --seeds"
+    assert said in " ".join(answer.err.split())
+
+
+def test_the_history_of_a_member_names_every_gpu_that_members_trained_on(tmp_path, data):
+    """`cpu:0` stands for the second GPU."""
+    plan = replace(PLAN, shares=(*PLAN.shares, Share(torch.device("cpu:0"), 1)))
+    made = members(tmp_path, data, 1)
+    made.train(plan, "off", lambda number, trained: None, lambda job, result: None)
+    assert history(made.place(1))["device"] == "cpu,cpu:0"

@@ -22,6 +22,7 @@ from face3d_tune.data.face_data import load
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.data.views import read_views
 from face3d_tune.executor.plan import Plan
+from face3d_tune.executor.processes import Share
 from face3d_tune.refit.ensemble_folder import Members, seeds_of
 from face3d_tune.training import kernel_ridge, predictor, ridge
 from face3d_tune.training.base import PairTensors
@@ -446,7 +447,7 @@ def test_a_blend_of_the_baseline_alone_says_so(folder, data):
 def kept(tmp_path_factory, data_folder):
     """The folder of an ensemble of two. Do not change it."""
     made = Members(tmp_path_factory.mktemp("kept"), POSE, seeds_of(1, 2), load(data_folder))
-    plan = Plan("plain", 1, CPU, "")
+    plan = Plan("plain", (Share(CPU, 1),), "")
     made.train(plan, "off", lambda number, trained: None, lambda job, result: None)
     made.judge(plan, {})
     return made.folder

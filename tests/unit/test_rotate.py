@@ -19,6 +19,7 @@ from face3d_tune.data.pairs import persons
 from face3d_tune.data.rotation import ROTATIONS, rotations
 from face3d_tune.errors import ConfigError
 from face3d_tune.executor.plan import Plan
+from face3d_tune.executor.processes import Share
 from face3d_tune.refit import looks
 from face3d_tune.refit.candidates import Candidate
 from face3d_tune.refit.confirm import Confirmation
@@ -26,7 +27,7 @@ from face3d_tune.refit.rotate import RotatedConfirmation
 from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.base import PairTensors
 
-PLAN = Plan("plain", 1, torch.device("cpu"), "a test")
+PLAN = Plan("plain", (Share(torch.device("cpu"), 1),), "a test")
 CONFIG = TrialConfig(
     **{"d_model": 16, "dim_feedforward": 16, "nhead": 2, "num_layers": 1, "batch_size": 8, "epochs": 1},
     use_mixed_precision=False,

@@ -1,0 +1,117 @@
+"""How slots are divided among processes: one for each share, on its device. No process is started here."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from face3d_tune.config import TrialConfig
+from face3d_tune.executor import processes
+from face3d_tune.executor.processes import ProcessSlots, Share
+from face3d_tune.executor.tasks import Failure, Task
+
+GPUS = torch.device("cuda:0"), torch.device("cuda:1")
+CPU = torch.device("cpu")
+SMALL = TrialConfig(d_model=16, dim_feedforward=16, nhead=2, num_layers=1)
+
+
+class Started(processes._Child):
+    """A child without a process; its pipe has nothing to say until it dies."""
+
+    def __init__(self, share, data, checkpoints):
+        self.share, self.pipe = share, SimpleNamespace(recv=self.recv)
+        self.tasks, self.dropping, self.given = {}, [], set()
+
+    def recv(self):
+        raise EOFError
+
+    def send(self, *message):
+        pass
+
+    def how_it_ended(self):
+        return Failure("died", died=True)
+
+    def end(self, patience=0.0):
+        pass
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Slots whose processes are not started, and the number of tasks that each device has."""
+    monkeypatch.setattr(processes, "_Child", Started)
+
+    def open_slots(*shares):
+        slots = ProcessSlots(None, shares)
+
+        def start(*numbers):
+            for number in numbers:
+                slots.start(Task(number, SMALL, 1, "off"))
+            return Counter({child.share.device: len(child.tasks) for child in slots._children})
+
+        return slots, start
+
+    return open_slots
+
+
+def test_every_share_has_a_process_of_its_own(opened):
+    slots, _ = opened(Share(GPUS[0], 2), Share(GPUS[1], 16))
+    assert slots.count == 18
+    assert [child.share for child in slots._children] == [Share(GPUS[0], 2), Share(GPUS[1], 16)]
+
+
+def test_tasks_are_divided_as_the_shares_are_and_no_process_gets_more_than_its_share(opened):
+    _, start = opened(Share(GPUS[0], 2), Share(GPUS[1], 6))
+    assert start(1, 2, 3, 4) == {GPUS[0]: 1, GPUS[1]: 3}
+    for number in (5, 6, 7, 8):
+        assert start(number)[GPUS[0]] <= 2
+    assert start() == {GPUS[0]: 2, GPUS[1]: 6}
+
+
+def test_a_task_goes_where_one_has_ended(opened):
+    slots, start = opened(Share(GPUS[0], 2), Share(GPUS[1], 2))
+    start(1, 2, 3, 4)
+    slots.drop(2)
+    slots.drop(4)
+    assert start(5) == {GPUS[0]: 2, GPUS[1]: 1}
+
+
+def test_a_process_in_the_place_of_a_dead_one_has_its_device_and_its_share(opened, monkeypatch):
+    slots, start = opened(Share(GPUS[0], 1), Share(GPUS[1], 3))
+    start(1, 2)
+    dead = slots._children[0]
+    monkeypatch.setattr(processes, "wait", lambda pipes: [dead.pipe])
+    assert [(event.number, event.content.died) for event in slots.wait()] == [(1, True)]
+    assert start() == {GPUS[1]: 1}
+    assert start(3) == {GPUS[0]: 1, GPUS[1]: 1}
+    assert slots._children[-1].share == Share(GPUS[0], 1)
+    assert start(4, 5) == {GPUS[0]: 1, GPUS[1]: 3}
+
+
+@pytest.mark.parametrize(
+    ("device", "chosen", "threads"), [(GPUS[1], [GPUS[1]], []), (torch.device("cuda"), [], []), (CPU, [], [1])], ids=str
+)
+def test_a_process_uses_the_device_that_it_was_given_and_no_other_gpu(monkeypatch, device, chosen, threads):
+    received, current, counted, opened = [(None, device, 2, None)], [], [], []
+    monkeypatch.setattr(processes.signals, "ignore", lambda: None)
+    monkeypatch.setattr(processes, "set_threads", counted.append)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+
+    class Opened:
+        busy = False
+
+        def __init__(self, data, device, count, checkpoints):
+            opened.append((device, count))
+
+    class Pipe:
+        def poll(self):
+            return False
+
+        def recv(self):
+            if not received:
+                raise EOFError
+            return received.pop()
+
+    monkeypatch.setattr(processes, "BatchedSlots", Opened)
+    processes.serve(Pipe())
+    assert (opened, current, counted) == ([(device, 2)], chosen, threads)
