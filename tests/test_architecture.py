@@ -23,7 +23,7 @@ ROOMS = {
     "storage": "system",
     "study": "system data training storage",
     "executor": "system data training storage",
-    "script": "system data training study",
+    "script": "system data training study executor",
     "search": "system data training storage study executor script",
     "analysis": "system study",
     "refit": "system data training storage study executor analysis",
@@ -165,9 +165,9 @@ def test_the_init_of_a_room_says_what_it_is_and_runs_nothing(package):
     assert isinstance(only.value, ast.Constant)
 
 
-def test_training_and_executor_know_neither_optuna_nor_a_database():
-    for room in ("training", "executor"):
-        trees = [tree for module, tree in TREES.items() if room_of(module) == room]
+def test_where_trainings_run_knows_neither_optuna_nor_a_database():
+    for room in ("training", "executor", "script.running"):
+        trees = [tree for module, tree in TREES.items() if f"{module}.".startswith(f"{room}.")]
         used = set().union(*(others(imports(tree)) for tree in trees))
         assert not used & {"optuna", "optuna_dashboard", "sqlalchemy", "sqlite3", "psycopg"}, room
         from_storage = {name for tree in trees for name in ours(imports(tree)) if room_of(name) == "storage"}

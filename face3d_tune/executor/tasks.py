@@ -1,5 +1,6 @@
 """Tasks for a slot and the events that come back, also across processes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from face3d_tune.config import TrialConfig
@@ -56,8 +57,28 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class ScriptEpoch:
+    """An epoch of a user's script, from 1, and the numbers that it gave in this epoch, by name.
+
+    Epoch 1 after a later one: the script begins again, as it could not resume.
+    """
+
+    epoch: int
+    numbers: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptEnded:
+    """A user's script that ended by itself, with exit code 0, or at its time limit; all its epochs came before."""
+
+    strays: tuple[str, ...] = ()  # command lines of processes that it left behind, which were ended
+    changed: tuple[str, ...] = ()  # files that changed in its own folder meanwhile
+    over_time: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
-    """An event of a training: an epoch, the resumed epochs, a note, or a failure."""
+    """An event of a training: an epoch, the resumed epochs, a note, a failure, or the end of a script."""
 
     number: int
-    content: EpochResult | Resumed | Note | Failure
+    content: EpochResult | Resumed | Note | Failure | ScriptEpoch | ScriptEnded

@@ -37,6 +37,7 @@ from face3d_tune.training.inputs import write_copy
 
 _ENOUGH_TRIALS, _USUAL = 5, 0.05
 _LOOK = 0.05  # seconds between two checks on the script
+_NOT_WRITTEN = ("__pycache__", ".git")  # by the script itself
 _MOST_FILES = 20_000  # in the script's folder, to check whether it changed
 _NUMBER = r"(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|nan|inf)\b"
 _BEST = "best_model.pth"
@@ -281,7 +282,7 @@ def values_by_flag(flags: Sequence[str]) -> Mapping[str, Sequence[str]]:
     for word in flags:
         if word.startswith("--"):
             values[word] = []
-        else:
+        elif values:  # else it is positional
             values[list(values)[-1]].append(word)
     return values
 
@@ -328,10 +329,14 @@ def _first(history: Any) -> float | None:
     return checkpoint_file.number(history[0]) if isinstance(history, (list, tuple)) and history else None
 
 
-def files_in(folder: Path) -> dict[str, tuple[int, int]]:
-    """Return size and time of every file in a folder and below, as far as they can be counted."""
+def files_in(folder: Path, but: Path | None = None) -> dict[str, tuple[int, int]]:
+    """Return size and time of every file in a folder and below, as far as they can be counted.
+
+    The folder `but`, and what Python and git keep, are left out.
+    """
     files: dict[str, tuple[int, int]] = {}
-    for place, _, names in os.walk(folder):
+    for place, folders, names in os.walk(folder):
+        folders[:] = [each for each in folders if each not in _NOT_WRITTEN and Path(place, each) != but]
         for name in names:
             with suppress(OSError):
                 status = os.stat(os.path.join(place, name), follow_symlinks=False)

@@ -24,6 +24,9 @@ _TRAPS = {
         "the module was found, but lacks that name: see which file or version of it the error names, "
         "or name the Python that trains with --python PATH"
     ),
+    r"^EOFError: EOF when reading a line": (
+        "it asks a question, and nothing can be typed into a trial: give the answer with a flag, or take input() out"
+    ),
     r"^(ModuleNotFoundError|ImportError)": "name the Python that has it with --python PATH",
 }
 
@@ -50,6 +53,7 @@ class Diagnosis:
     flags: tuple[str, ...] = ()
     why: str = ""  # the evidence for the flags
     remedy: str = ""
+    out_of_memory: bool = False  # as its output says; a kill alone proves nothing
 
     def __str__(self) -> str:
         if self.remedy:
@@ -66,7 +70,10 @@ def find(exit_code: int, printed: str, command: Mapping[str, Sequence[str]]) -> 
         return Diagnosis(messages[-1], tuple(dict.fromkeys(named)), "argparse names it")
     if re.search(_OUT_OF_MEMORY, printed, re.IGNORECASE):
         return Diagnosis(
-            f"out of memory: {_last_line(printed)}", _named(_TAKE_MEMORY, command), "it decides how much is taken"
+            f"out of memory: {_last_line(printed)}",
+            _named(_TAKE_MEMORY, command),
+            "it decides how much is taken",
+            out_of_memory=True,
         )
     if exit_code in _KILLED:
         reason = "it was killed, probably for lack of memory"

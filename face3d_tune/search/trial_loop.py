@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.errors import StorageAwayError, StudyGoneError, TrainingError
 from face3d_tune.executor.slots import Slots
-from face3d_tune.executor.tasks import Event, Failure, Note, Resumed
+from face3d_tune.executor.tasks import Event, Failure, Note, Resumed, ScriptEnded
 from face3d_tune.search.pruning import CompletedTrials, TrialReporter
 from face3d_tune.search.trial_queue import TrialLost, TrialQueue, lineage
 from face3d_tune.search.trial_run import Outcome
@@ -351,11 +351,12 @@ class Loop:
                 return
 
 
-def _is_last(content: EpochResult | Resumed | Note | Failure) -> bool:
+def _is_last(content: object) -> bool:
     """Tell whether an event is the last of its training."""
     if isinstance(content, Resumed) and content.results:
         content = content.results[-1]
-    return isinstance(content, Failure) or (isinstance(content, EpochResult) and content.stop_reason is not None)
+    stopped = isinstance(content, EpochResult) and content.stop_reason is not None
+    return stopped or isinstance(content, Failure | ScriptEnded)
 
 
 def _reason(trial: FrozenTrial) -> str:

@@ -14,7 +14,7 @@ import torch
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.device import Precision
-from face3d_tune.executor.tasks import Event, Failure, Note, Resumed, Task
+from face3d_tune.executor.tasks import Event, Failure, Note, Resumed, ScriptEnded, ScriptEpoch, Task
 from face3d_tune.search import target
 from face3d_tune.search.fold_sequence import FoldSequence
 from face3d_tune.study.attrs import TrialAttr
@@ -137,6 +137,8 @@ class TrialRun:
                 self._folds.current.add(result)
                 self._report(result)
                 return self._decide(result, after_epoch)
+            case ScriptEpoch() | ScriptEnded():
+                raise TypeError(event)  # of a script, which is no trial of the built-in trainer
 
     def _resume(self, resumed: Resumed, after_epoch: Callable[[EpochResult], None]) -> Outcome | Task | None:
         """Continue from a checkpoint; the worker before may not have decided on its last epoch."""

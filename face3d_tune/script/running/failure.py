@@ -1,0 +1,34 @@
+"""Why a script in training failed."""
+
+import signal
+from collections.abc import Sequence
+
+from face3d_tune.executor.tasks import Failure
+from face3d_tune.script import diagnosis
+from face3d_tune.script.check import values_by_flag
+
+
+def explain(code: int, output: str, flags: Sequence[str], *, starved: bool) -> Failure:
+    """Explain a failed script by its exit code, its output and its flags.
+
+    `starved`: whether the kernel has killed processes for lack of memory meanwhile. Without that a kill proves
+    nothing: a person may have sent it.
+    """
+    cause = diagnosis.find(code, output, values_by_flag(flags))
+    if code < 0 and not cause.out_of_memory:
+        name = _name(-code)
+        starved = starved and name == "SIGKILL"
+        why = ", for lack of memory" if starved else ""
+        return Failure(f"its process was killed ({name})" + why, out_of_memory=starved, died=True)
+    ended = f"it ended with exit code {code}"
+    message = cause.reason if cause.reason.startswith(ended) else f"{ended}: {cause.reason}"
+    if cause.remedy or cause.flags:
+        message += f"; {cause}"
+    return Failure(message, out_of_memory=cause.out_of_memory, died=code < 0)
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # as a real-time signal
+        return str(number)
