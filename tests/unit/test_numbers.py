@@ -86,7 +86,8 @@ PRINTED = {
     ),
     "Chinese punctuation": (
         "第 1 轮：训练损失=0.5，准确率：85.3%，学习率：1e-4\n第 2/10 轮：训练损失=0.4；准确率 86.3%；学习率 1e-4\n"
-        "第3轮：训练损失 0.3、准确率：87％\n轮次：4\n📊 验证损失：0.2\n用时：3.2秒\n最终损失为0.25。余弦0.75\n",
+        "第3轮：训练损失 0.3、准确率：87％\n轮次：4\n📊 验证损失：0.2\n用时：3.2秒\n"
+        "最终损失为0.25。余弦0.75\n完成！最佳: 0.2\n",
         {
             "训练损失": [0.5, 0.4, 0.3],
             "训练准确率": [85.3, 86.3, 87.0],
@@ -95,6 +96,7 @@ PRINTED = {
             "用时": [3.2],
             "最终损失": [0.25],
             "余弦": [0.75],
+            "最佳": [0.2],
         },
     ),
     "a bar of tqdm": (
@@ -292,6 +294,16 @@ def test_without_an_epoch_every_appearance_counts_and_with_one_the_last(tmp_path
     assert heard(tmp_path, "Epoch 1\nloss: 3\nEpoch 2\nloss: 2\nEpoch 1\nloss: 1\n") == {"loss": [1.0, 2.0]}
 
 
+def test_numbers_that_come_several_times_an_epoch_are_known(numbers, tmp_path):
+    numbers.hear("Epoch 1\nloss: 3\nVal: 0.5\n")
+    for losses in ([0.5], [0.5, 0.4]):  # the file repeats its first value, which is none of a new measurement
+        (tmp_path / "log.json").write_text(json.dumps({"loss": losses}))
+        looked(numbers, "json")
+    assert numbers.repeated() == set()
+    numbers.hear("loss: 2\nEpoch 2\nloss: 1\nVal: 0.4\n")
+    assert numbers.repeated() == {("printed", "loss")}
+
+
 def test_a_line_of_megabytes_and_a_name_of_every_batch_cost_no_memory(numbers, monkeypatch):
     monkeypatch.setattr("face3d_tune.script.running.numbers._MOST_VALUES", 10)
     numbers.hear("x" * 3_000_000)
@@ -331,6 +343,16 @@ def test_the_epoch_of_a_record_goes_before_its_step(numbers):
     numbers.hear('{"step": 100, "epoch": 1, "loss": 1}\n{"step": 200, "epoch": 1, "loss": 2}\n{"step": 300, "a": 3}\n')
     numbers.hear('{"step": 400, "a": 4}\n')
     assert curves(numbers, "json") == {"loss": [2.0], "a": [3.0, 4.0]}
+
+
+def test_json_lines_that_go_to_output_and_file_count_once(numbers, tmp_path):
+    lines = '{"epoch": 1, "loss": 0.5}\n{"epoch": 2, "loss": 0.4}\n'
+    (tmp_path / "log.jsonl").write_text(lines)
+    assert looked(numbers, "json") == {"loss": [0.5, 0.4]}
+    numbers.hear(lines)
+    assert curves(numbers, "json") == {"loss": [0.5, 0.4]}
+    (tmp_path / "log.jsonl").write_text(lines + '{"epoch": 3, "loss": 0.3}\n')
+    assert looked(numbers, "json") == {"loss": [0.5, 0.4], "log/loss": [0.5, 0.4, 0.3]}
 
 
 def test_a_growing_jsonl_file_gives_its_whole_lines(numbers, tmp_path):

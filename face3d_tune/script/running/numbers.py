@@ -3,7 +3,7 @@
 import re
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -28,6 +28,7 @@ class _Series:
 
     values: dict[int, float] = field(default_factory=dict)
     stated: bool = False
+    repeated: bool = False  # several values came for one epoch
     curve: dict[int, float] | None = None
 
     def add(self, epoch: int | None, value: float) -> None:
@@ -40,8 +41,11 @@ class _Series:
             # What came before the first stated epoch belongs to the epoch before it.
             self.values = {epoch - 1: list(self.values.values())[-1]} if self.values else {}
             self.stated = True
-        if epoch not in self.values and self.values and epoch < next(reversed(self.values)):
+        last = next(reversed(self.values), epoch)
+        if epoch not in self.values and epoch < last:
             return  # too late: the ranks of the epochs after it are known already
+        if epoch == last and self.values.get(epoch, value) != value:
+            self.repeated = True
         if len(self.values) <= _MOST_VALUES:
             self.values[epoch] = value
             self.curve = None
@@ -108,13 +112,25 @@ class Numbers:
         The epoch is the rank of the source's own epoch, or the order of appearance if the source names none. A name
         that several files have, such as `loss` of train.csv and val.csv, begins with that of its file: `val/loss`.
         """
-        curves: dict[tuple[Source, str], Mapping[int, float]] = {}
         with self._lock:
-            for (source, name), by_file in self._series.items():
-                for file, series in by_file.items():
-                    if curve := series.ranked():
-                        curves[source, f"{file}/{name}" if file and len(by_file) > 1 else name] = curve
-        return curves
+            return {key: curve for key, series in self._named() if (curve := series.ranked())}
+
+    def repeated(self) -> Set[tuple[Source, str]]:
+        """Return the numbers that came several times within an epoch, such as the loss of a progress bar.
+
+        Their value of an epoch is final once the next epoch has begun, or the script has ended.
+        """
+        with self._lock:
+            return {key for key, series in self._named() if series.repeated}
+
+    def _named(self) -> Iterator[tuple[tuple[Source, str], _Series]]:
+        for (source, name), by_file in self._series.items():
+            printed = by_file.get("")
+            for file, series in by_file.items():
+                if series is printed or len(by_file) == 1:
+                    yield (source, name), series
+                elif printed is None or series.ranked() != printed.ranked():  # else the file repeats what is printed
+                    yield (source, f"{file}/{name}"), series
 
     def _hear(self, line: str) -> None:
         record = records.of_line(line)

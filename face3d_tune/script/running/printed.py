@@ -61,7 +61,7 @@ _NUMBER = re.compile(
 )
 _MEASURED = re.compile(r"[.e%％]|nan|inf", re.IGNORECASE)  # a number that does not only count
 _IN_BRACKETS = re.compile(r"(?<=\w)\s?[(（]\s*([^()（）:=]*?)\s*[)）]\s*$")
-_SPLIT = re.compile(r"[,;|\t:=\[\]{}<>()，；、。：（）【】│┃→]+|\s+[-–—]+\s+|\s{2,}")
+_SPLIT = re.compile(r"[,;!?！？|\t:=\[\]{}<>()，；、。：（）【】│┃→]+|\s+[-–—]+\s+|\s{2,}")
 _ROUND_A_NAME = re.compile(r"^[\W_]+|[^\w%]+$")
 _PHASE_WORD = r"(?:train(?:ing)?|val(?:id(?:ation)?)?|eval(?:uation)?|test(?:ing)?|dev|训练集?|验证集?|测试集?)"
 _PHASE = re.compile(rf"{_PHASE_WORD}(?:[ _]?(?:set|phase|metrics|results?|阶段|结果))?", re.IGNORECASE)
