@@ -371,6 +371,7 @@ def test_a_growing_jsonl_file_gives_its_whole_lines(numbers, tmp_path):
         ({"val_loss": [0.5, 0.4], "history": {"acc": [0.8, 0.9]}}, {"val_loss": [0.5, 0.4], "history.acc": [0.8, 0.9]}),
         ([{"epoch": 1, "loss": 2}, {"epoch": 2, "loss": 1}], {"loss": [2.0, 1.0]}),
         ([{"loss": 2}, {"loss": 1}], {"loss": [2.0, 1.0]}),
+        ({"every_second": [None, 2, None, 1], "words": ["a", 1]}, {"every_second": [2.0, 1.0]}),
         ({"log": [{"epoch": 1.0, "eval_loss": 2}, {"epoch": 2.0, "eval_loss": 1}]}, {"log.eval_loss": [2, 1]}),
         ({"epoch": 3, "best": 0.4, "name": "x"}, {"best": [0.4]}),
         ("text", {}),

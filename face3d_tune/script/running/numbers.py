@@ -46,7 +46,7 @@ class _Series:
             return  # too late: the ranks of the epochs after it are known already
         if epoch == last and self.values.get(epoch, value) != value:
             self.repeated = True
-        if len(self.values) <= _MOST_VALUES:
+        if len(self.values) <= _MOST_VALUES and self.values.get(epoch) != value:
             self.values[epoch] = value
             self.curve = None
 

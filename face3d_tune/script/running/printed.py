@@ -56,7 +56,7 @@ _SHARE = re.compile(r"(?<=[:=：])\s*\d+\s*/\s*\d+\s*\(([\d.]+)\s*%\)")  # Accur
 _NUMBER = re.compile(
     r"(?:(?P<sep>[:=：→>]|\bis\b|为|是)\s*[\[(（'\"$]?\s*|(?<=[\s|(（,，\u4e00-\u9fff]))"
     r"(?P<value>[-+]?(?:\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan\b|inf(?:inity)?\b))"
-    r"(?P<unit>\s?[%％]|[a-zA-Z°μ\u4e00-\u9fff]{1,5}(?:/[a-zA-Z]+)?\b)?(?![\w.@/]*\w|\s*[:=：])",
+    r"(?P<unit>\s?[%％]|[a-zA-Z°μ\u4e00-\u9fff]{1,5}(?:/[a-zA-Z]+)?\b)?(?![\w.@/]{0,20}\w|\s*[:=：])",
     re.IGNORECASE,
 )
 _MEASURED = re.compile(r"[.e%％]|nan|inf", re.IGNORECASE)  # a number that does not only count

@@ -74,7 +74,7 @@ def of_histories(content: Mapping[Any, Any], prefix: str = "", depth: int = 0) -
             ]
         elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
             numbers = [number(each) for each in value]
-            if None not in numbers:
+            if all(each is None or found is not None for each, found in zip(value, numbers, strict=True)):
                 given += [(name, place, each) for place, each in enumerate(numbers, 1) if each is not None]
     return given
 
