@@ -212,8 +212,8 @@ PRINTED = {
     "epochs of other things": (
         "Total epochs: 10\nEpoch 1\nVal acc: 85.3%\nEpoch 2\nVal acc: 80.0%\n"
         "No improvement (best epoch: 1, patience 1/5)\n"
-        "Val F1: 0.7\n",
-        {"Total epochs": [10.0], "Val acc": [85.3, 80.0], "Val F1": [0.7]},
+        "Val acc: 81%\n",
+        {"Total epochs": [10.0], "Val acc": [85.3, 81.0]},
     ),
     "names with digits": (
         "Epoch 1 mAP@0.5: 0.6 Top 5 acc: 0.9 cos sim = 0.65 (best 0.66)\n",
@@ -491,6 +491,13 @@ def test_scalars_of_a_checkpoint_belong_to_its_epoch_and_need_one(numbers, tmp_p
     assert looked(numbers, "checkpoint") == {"val_loss": [0.5], "metrics.cosine": [0.25]}
     saved(tmp_path / "last.ckpt", epoch=4, val_loss=0.75)
     assert looked(numbers, "checkpoint")["val_loss"] == [0.5, 0.75]
+
+
+def test_an_epoch_that_comes_too_late_moves_no_other(numbers, tmp_path):
+    saved(tmp_path / "last.pt", epoch=5, val_loss=0.5)
+    assert looked(numbers, "checkpoint") == {"val_loss": [0.5]}
+    saved(tmp_path / "best.pt", epoch=3, val_loss=0.25)
+    assert looked(numbers, "checkpoint") == {"val_loss": [0.5]}  # epoch 1 has been told of
 
 
 def test_a_checkpoint_is_read_once_it_is_stable_and_only_once(numbers, tmp_path, monkeypatch):

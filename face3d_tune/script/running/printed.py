@@ -96,8 +96,6 @@ class Printed:
     """Lines of output, read one after another: an epoch that a line states also counts for those that follow."""
 
     epoch: int | None = None
-    _next: int | None = None  # the epoch of the following line
-    _headed: bool = False  # a line before the numbers of an epoch states it
     _worded: bool = False  # lines say the epoch as `Epoch 3`; so `3/10` counts something else
     _heading: str = ""  # a line such as `Validation:`
     _columns: list[str] = field(default_factory=list)
@@ -107,38 +105,33 @@ class Printed:
         text = unwrapped(_COLOUR.sub("", line[:_LONGEST])).replace("\x08", "").replace("−", "-")
         text, bar = _BAR.subn(" | ", text)
         text = _SPEED.sub(" | ", text)
-        self.epoch = self._next
         if (row := self._row(text)) is not None:
             return row
         text = _LOGGING.sub("", _TIME.sub("  ", text).strip()).strip()
-        pairs = list(_pairs(_COUNTER.sub(" | ", _SHARE.sub(r"\1%", self._take_epoch(text, bar=bool(bar))))))
+        pairs = list(_pairs(_COUNTER.sub(" | ", _SHARE.sub(r"\1%", self._take_epoch(text)))))
         phase = text.strip(" \t|:：-=*#[]【】.…>")
         if not pairs and not bar and _PHASE.fullmatch(phase):
             self._heading = phase
         return [(name, self.epoch, value) for name, value in _named(pairs, self._heading)]
 
-    def _take_epoch(self, text: str, *, bar: bool) -> str:
+    def _take_epoch(self, text: str) -> str:
         """Take the epoch out of a line that states one."""
         for match in _EPOCH.finditer(text):
             if _OTHER_EPOCH.search(text[: match.start()]):
                 continue
             self._worded = True
-            self._state(int(next(group for group in match.groups() if group)), text[match.end() :])
+            self._state(int(next(group for group in match.groups() if group)))
             text = f"{text[: match.end()]}{_EPOCH_ENDS.sub('', text[match.end() :])}"
             break
         text = _EPOCH.sub(" | ", text)
-        if not self._worded and not bar and (counted := _COUNTED_EPOCH.match(text)):
-            self._state(int(counted[1]), "")
+        if not self._worded and (counted := _COUNTED_EPOCH.match(text)):
+            self._state(int(counted[1]))
         return text
 
-    def _state(self, epoch: int, after: str) -> None:
+    def _state(self, epoch: int) -> None:
         if epoch != self.epoch:
             self._heading = ""
-        self.epoch = self._next = epoch
-        if not self._headed and _EPOCH_ENDS.search(after):
-            self._next = epoch + 1  # what follows `Epoch 3 took 2 s` is of the next epoch
-        else:
-            self._headed = True
+        self.epoch = epoch
 
     def _row(self, text: str) -> list[Given] | None:
         """Return the numbers of a table's row; None if the line is none."""
@@ -156,7 +149,7 @@ class Printed:
         label = "" if known[0] or cells[0].lower() == "all" else f"{cells[0]} "
         for name, cell in zip(self._columns, cells, strict=True):
             if name.lower() in _EPOCH_COLUMNS and (digits := re.match(r"\d+", cell)):
-                self._state(int(digits[0]), "")
+                self._state(int(digits[0]))
         return [
             (label + name, self.epoch, _value(cell))
             for name, cell in zip(self._columns, cells, strict=True)
