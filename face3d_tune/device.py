@@ -1,6 +1,5 @@
 """The device and the precision of a training; a request that cannot be met is answered here, once."""
 
-import os
 import re
 from collections.abc import Sequence
 from typing import Literal
@@ -8,6 +7,7 @@ from typing import Literal
 import torch
 
 from face3d_tune.errors import ConfigError
+from face3d_tune.system import limits
 
 Amp = Literal["auto", "fp16", "bf16", "off"]
 Precision = Literal["off", "fp16", "bf16"]
@@ -101,9 +101,9 @@ def _supports_bf16(gpu: torch.device) -> bool:
 
 
 def set_threads(count: int | None) -> None:
-    """Let torch use `count` threads of this process; None is all cores but one.
+    """Let torch use `count` threads of this process; None is all cores that it may use, but one.
 
     Torch's threads wait for each other by spinning. When they outnumber the free cores, a step can take seconds instead
     of milliseconds. A dashboard or a browser is enough for that.
     """
-    torch.set_num_threads(count or max(1, (os.cpu_count() or 1) - 1))
+    torch.set_num_threads(count or max(1, limits.cores().amount - 1))

@@ -9,6 +9,8 @@ import torch
 from face3d_tune import device
 from face3d_tune.device import choose_device, choose_devices, choose_precision, device_names
 from face3d_tune.errors import ConfigError
+from face3d_tune.system import limits
+from face3d_tune.system.limits import Limit
 
 GPUS = torch.device("cuda:0"), torch.device("cuda:1")
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
@@ -176,10 +178,10 @@ def test_a_wish_that_cannot_be_met_is_answered_with_float32_and_a_notice(machine
     assert [word for word in words if word not in notice] == []
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(8, 7), (2, 1), (1, 1), (None, 1)])
+@pytest.mark.parametrize(("cores", "threads"), [(8, 7), (2, 1), (1, 1)])
 def test_one_core_is_left_to_others_but_one_thread_always_remains(monkeypatch, cores, threads):
     asked = []
-    monkeypatch.setattr(device.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(limits, "cores", lambda: Limit(cores, True))
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
     device.set_threads(None)
     assert asked == [threads]
