@@ -32,6 +32,8 @@ def results_console() -> Console:
 def before_and_after(study: optuna.Study) -> None:
     """Print the best trial beside every preset, no model, ridge and kernel ridge regression, to stdout."""
     console, attrs = results_console(), study.user_attrs
+    if StudyAttr.script.held_by(attrs):
+        return
     data, folds, sizes = StudyAttr.data.of(attrs), folds_of(attrs), recognising.galleries(attrs)
     whom = f"{data['people']['validation']} people never trained on"
     if folds > 1:  # every person who does not test validates once

@@ -6,6 +6,7 @@ import click
 
 from face3d_tune.cli.base import Command, example, option_group
 from face3d_tune.cli.options import (
+    FILE_OR_FOLDER,
     Duration,
     Number,
     checkpoint_options,
@@ -28,6 +29,13 @@ from face3d_tune.search.search_options import (
     StudyOptions,
     WorkerOptions,
 )
+
+# Options that have no meaning for a script, and how those are typed whose name is another one.
+_TRAINER_ONLY = (
+    *("before", "objective", "layout", "folds", "data_dir", "split", "min_yaw", "max_yaw", "turn_angle"),
+    *("amp", "engine", "checkpoint_every"),
+)
+_TYPED = {"before": "from"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,18 @@ class OutputOptions:
         help="Start from the best trial of this study in the same storage, and from points near it.  [default: none]",
     ),
     storage_option,
+    click.option(
+        "--script",
+        type=FILE_OR_FOLDER,
+        metavar="FILE.py",
+        help="Search this training script of your own instead of the built-in trainer; --study is then the file that "
+        "`face3d-tune script FILE.py` writes.  [default: the study file's]",
+    ),
+    click.option(
+        "--accept-changed-script",
+        is_flag=True,
+        help="Continue a study although its script changed, so that its trials come from more than one version.",
+    ),
     objective_option,
     layout_option,
     click.option(
@@ -156,11 +176,20 @@ def run(
     import optuna
 
     from face3d_tune.cli.run_output import view_of
+    from face3d_tune.script.study_file import has_script
     from face3d_tune.search.run_search import run_search
 
+    context = click.get_current_context()
+    if search.script is not None or has_script(search.study_name_or_file):
+        for name in _TRAINER_ONLY:
+            if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+                flag = f"--{_TYPED.get(name, name).replace('_', '-')}"
+                raise click.UsageError(
+                    f"{flag} is for the built-in trainer: the study file sets a script's flags", context
+                )
     if budget.target_epochs is not None and budget.target is None:
         alone = "--target-epochs says how long the target must hold; expected --target VALUE with it"
-        raise click.UsageError(alone, click.get_current_context())
+        raise click.UsageError(alone, context)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     view = view_of(quiet=output.quiet, as_json=output.as_json, data_dir=data.data_dir)
     run_search(SearchOptions(search, budget, data, device, workers), view)

@@ -3,6 +3,7 @@
 from face3d_tune.cli.console import Console
 from face3d_tune.device import device_names
 from face3d_tune.search.run_search import OpenSearch
+from face3d_tune.search.script_search import ScriptSearch
 from face3d_tune.search.search import Search
 from face3d_tune.search.trainer_search import TrainerSearch
 from face3d_tune.study.other_programs import count_foreign
@@ -16,6 +17,8 @@ def introduce(console: Console, opened: OpenSearch) -> None:
     search = opened.search
     if isinstance(search, TrainerSearch):
         _introduce_trainer(console, opened, search)
+    elif isinstance(search, ScriptSearch):
+        _introduce_script(console, opened, search)
     console.print()
 
 
@@ -42,6 +45,18 @@ def _introduce_trainer(console: Console, opened: OpenSearch, search: TrainerSear
     console.print(f"goal     {objective.goal}{over}; {lines}{_ends(search)}")
     if few := describe_kernel_ridge(study.user_attrs):
         console.print(f"         {few}")
+
+
+def _introduce_script(console: Console, opened: OpenSearch, search: ScriptSearch) -> None:
+    console.print(f"script   {search.described}")
+    _print_study(console, opened)
+    epochs = search.script_file.epochs
+    _print_trials(console, search, f"up to {epochs} epochs each" if epochs else "as many epochs as the script trains")
+    _print_presets(console, search)
+    console.print(f"device   {opened.plan}; seed {search.seed}")
+    console.print(f"goal     {search.objective.goal}{_ends(search)}")
+    for line in search.remarks:
+        console.print(f"         {line}")
 
 
 def _print_study(console: Console, opened: OpenSearch) -> None:

@@ -19,6 +19,7 @@ from face3d_tune.cli.run_heading import introduce, target_of
 from face3d_tune.search.run_search import OpenSearch, View
 from face3d_tune.search.search import Search
 from face3d_tune.storage.database import Storage
+from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.trials import best_trial
 
 
@@ -135,10 +136,12 @@ def _say_what_is_next(search: Search, place: Storage, data_dir: Path | None) -> 
     study = [*storage, "--study-name", search.study.study_name]
     data = ["--data-dir", str(data_dir)] if data_dir else []
     say("\nNext, with this storage's URL in FACE3D_TUNE_STORAGE:" if place.holds_secret else "\nNext:")
+    script = StudyAttr.script.held_by(search.study.user_attrs)
+    again = "is it really better? trained again, with other seeds"
     steps = (
         (["export", *study], "the training command of the best trial"),
-        (["confirm", *study, *data], "is it really better? trained again, on people never seen"),
-        (["train", *study, *data], "train it here: checkpoint, history, curve"),
+        (["confirm", *study, *data], again if script else "is it really better? trained again, on people never seen"),
+        *([] if script else [(["train", *study, *data], "train it here: checkpoint, history, curve")]),
         (["dashboard", *storage], "look at every trial in the browser"),
     )
     lines = [f"  face3d-tune {shlex.join(words):<40}  # {translate(why)}" for words, why in steps]

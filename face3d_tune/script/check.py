@@ -329,15 +329,19 @@ def _first(history: Any) -> float | None:
     return checkpoint_file.number(history[0]) if isinstance(history, (list, tuple)) and history else None
 
 
-def files_in(folder: Path, but: Path | None = None) -> dict[str, tuple[int, int]]:
+def files_in(folder: Path, but: Sequence[Path] = ()) -> dict[str, tuple[int, int]]:
     """Return size and time of every file in a folder and below, as far as they can be counted.
 
-    The folder `but`, and what Python and git keep, are left out.
+    What Python and git keep is left out, and so are the folders and files of `but`, with what lies beside a file under
+    a longer name, as the journal of a database.
     """
     files: dict[str, tuple[int, int]] = {}
+    left_out = tuple(str(each) for each in but)
     for place, folders, names in os.walk(folder):
-        folders[:] = [each for each in folders if each not in _NOT_WRITTEN and Path(place, each) != but]
+        folders[:] = [each for each in folders if each not in _NOT_WRITTEN and Path(place, each) not in but]
         for name in names:
+            if left_out and os.path.join(place, name).startswith(left_out):
+                continue
             with suppress(OSError):
                 status = os.stat(os.path.join(place, name), follow_symlinks=False)
                 files[os.path.relpath(os.path.join(place, name), folder)] = status.st_size, status.st_mtime_ns

@@ -152,12 +152,10 @@ def values(script: Script, words: Sequence[str]) -> tuple[dict[str, Any], list[s
 
     An argument remains if the source does not declare it, such as a positional one, or if its value does not fit.
     """
-    by_word = {
-        f"--{each}": name
-        for name, flag in reversed(script.flags.items())
-        for each in (flag.name, flag.off_name)
-        if each
-    }
+    by_word: dict[str, str] = {}
+    for name, declared in script.flags.items():
+        for each in (declared.name, declared.off_name):
+            by_word.setdefault(f"--{each}", name)
     found: dict[str, Any] = {}
     rest: list[str] = []
     waiting = list(words)

@@ -49,6 +49,12 @@ def hashes(script: Path) -> dict[str, str]:
     return found
 
 
+def digest(hashes_by_path: Mapping[str, str]) -> str:
+    """Return one short hash of a script and its files: which version of it a trial was trained with."""
+    whole = "\n".join(f"{path} {hashes_by_path[path]}" for path in sorted(hashes_by_path))
+    return hashlib.sha256(whole.encode()).hexdigest()[:12]
+
+
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Return the files whose hash is new, gone or another, sorted."""
     return sorted({name for name, _ in before.items() ^ now.items()})

@@ -3,18 +3,23 @@
 Every error in a file raises StudyFileError, naming file and key.
 """
 
-from collections.abc import Iterator, Mapping
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from optuna.distributions import distribution_to_json
+
 from face3d_tune.config import check_kind
 from face3d_tune.errors import ConfigError, StudyFileError
-from face3d_tune.script import script_table
+from face3d_tune.script import script_table, sources
 from face3d_tune.script.flags import UNKNOWN, Flag, Script, arguments
 from face3d_tune.script.script_table import ScriptTable
 from face3d_tune.study import space as space_module
 from face3d_tune.study import tables
+from face3d_tune.study.attrs import StoredScript
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.presets import PRESETS, Preset
 from face3d_tune.study.space import Space
@@ -59,6 +64,52 @@ class ScriptStudyFile:
     objective: Objective
     script: ScriptTable
     flags: Script
+
+    @property
+    def parameters(self) -> Collection[str]:
+        """Return the flags that a preset may set."""
+        return self.flags.flags.keys()
+
+    def exact(self, name: str, value: Any) -> Any:
+        """Return a value in the type of its flag. Raises ConfigError if it does not fit."""
+        flag = self.flags.flags[name]
+        check_kind(name, value, kind(flag))
+        return space_module.exact(value, kind(flag))
+
+    def stored(self) -> StoredScript:
+        """Return the table [script] as a study stores it, with the hashes of the script's files."""
+        table = self.script
+        stored: StoredScript = {
+            "path": Path(os.path.relpath(table.path, self.path.absolute().parent)).as_posix(),
+            "sources": sources.hashes(table.path),
+            "metric": table.metric,
+            "source": table.source,
+            "direction": table.direction,
+            "keep": table.keep,
+            "keep_direction": table.keep_direction,
+            "command": [table.python, str(table.path)],
+            "seed_flag": table.seed_flag,
+            "epochs_flag": table.epochs_flag,
+            "arguments": list(table.arguments),
+            "folder_flags": list(table.folder_flags),
+            "start_in": None if table.start_in is None else str(table.start_in),
+            "environment": dict(table.environment),
+            "time_limit": table.time_limit,
+            "resume_flag": table.resume_flag,
+        }
+        if table.checkpoint is not None:
+            stored["checkpoint"] = table.checkpoint
+        return stored
+
+    def settings(self) -> dict[str, Any]:
+        """Return what all trials of a study share beside the script, as a study stores it; without the seed."""
+        return {
+            "study_file": self.name,
+            "epochs": self.epochs,
+            "objective": self.objective.name,
+            "fixed": dict(self.fixed),
+            "space": {name: json.loads(distribution_to_json(row)) for name, row in self.space.items()},
+        }
 
     def config(self, params: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
         """Return the flags' values: the fixed ones, under a preset's own, under the searched ones."""

@@ -9,7 +9,8 @@ from typing import Protocol
 from optuna.storages import RDBStorage
 
 from face3d_tune.executor.slots import Slots
-from face3d_tune.search import prepare_trainer
+from face3d_tune.script.study_file import has_script
+from face3d_tune.search import prepare_script, prepare_trainer
 from face3d_tune.search.search import Search
 from face3d_tune.search.search_options import SearchOptions, WorkerOptions
 from face3d_tune.search.trial_loop import Watcher
@@ -93,11 +94,19 @@ def run_search(options: SearchOptions, view: View) -> None:
     """Search for better hyperparameters, or continue a search. Raises the errors of `Search.search`, and StudyError."""
     timeout = options.budget.timeout
     deadline = math.inf if timeout is None else time.monotonic() + timeout
-    prepared: Prepared = prepare_trainer.prepare(options, view.warning)
+    prepared = _prepare(options, view)
     with prepared.storage.searching(), prepared.storage.opened(create=True) as storage:
         with view.opening():
             search = prepared.open(storage, options.workers)
         _run(search, prepared, view, deadline)
+
+
+def _prepare(options: SearchOptions, view: View) -> Prepared:
+    """Read and check the inputs: of a script if the study file, or `--script`, names one."""
+    study = options.search
+    if study.script is not None or has_script(study.study_name_or_file):
+        return prepare_script.prepare(options, view.warning)
+    return prepare_trainer.prepare(options, view.warning)
 
 
 def _run(search: Search, prepared: Prepared, view: View, deadline: float) -> None:

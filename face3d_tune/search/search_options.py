@@ -24,6 +24,8 @@ class StudyOptions:
     folds: int
     seed: int | None  # None: the study's own, or the default for a new one
     objective: "ObjectiveName | None"  # None: the study file's
+    script: Path | None  # the user's own script; None: the one of the study file, or the built-in trainer
+    accept_changed_script: bool  # whether a study goes on although its script changed
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,14 @@ class StoredScript(TypedDict):
     seed_flag: str | None  # the flag that gets the trial's seed; None: the script has its own
     epochs_flag: str | None  # the flag that gets the epochs
     engine: NotRequired[Mapping[str, float]]  # how the built-in engine compares, if the script is the documented one
+    # What another training of it needs, as the study file says it; missing: as the study file's default.
+    arguments: NotRequired[Sequence[str]]  # more, before the flags
+    folder_flags: NotRequired[Sequence[str]]  # flags that get folders of the training's own
+    start_in: NotRequired[str | None]  # the folder to start in; None: the training's own
+    environment: NotRequired[Mapping[str, str]]
+    time_limit: NotRequired[float | None]  # of a training, in seconds
+    resume_flag: NotRequired[str | None]
+    checkpoint: NotRequired[str]  # glob of the checkpoint that the resume flag takes
 
 
 class Effort(TypedDict, total=False):
@@ -106,6 +114,7 @@ class StudyAttr:
     kernel_ridge_recognition = Attr[Mapping[str, Any]]("kernel_ridge_recognition")
     confirmation = Attr[Mapping[str, Any]]("confirmation")  # what `confirm` found on the test people
     rotation = Attr[Mapping[str, Any]]("rotation")  # what `confirm --rotate` found on all people
+    script_confirmation = Attr[Mapping[str, Any]]("script_confirmation")  # what `confirm` found with the user's script
 
 
 class TrialAttr:
@@ -133,6 +142,7 @@ class TrialAttr:
     worker = Attr[str]("worker")
     device = Attr[str]("device")
     engine = Attr[str]("engine")
+    script_version = Attr[str]("script_version")  # of the user's script: a hash of its files
     lr_now = Attr[float]("lr_now")  # learning rate of the last epoch
     rank1_now = Attr[float]("rank1_now")  # among all enrolled, of an epoch in the last seconds of training
 

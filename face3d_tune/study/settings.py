@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -151,18 +151,27 @@ def check_same(name: str, record: Mapping[str, Any], wanted: Mapping[str, Any], 
             f"study {name!r} was made on other data: {describe_data(record)}; now {describe_data(wanted)}",
             f"give the data it was made on{missing_options(record, wanted)}, or {ANOTHER}",
         )
-    # Times in the database mean different things to different major versions.
+    require_same_optuna(name, record, wanted)
+    # An older study says neither how many folds it has nor its objective.
+    older = {"folds": 1, "objective": COSINE.name}
+    before, now = ({**older, **StudyAttr.settings.of(attrs)} for attrs in (record, wanted))
+    free = {"study_file"} | ({"seed"} if settings.seed is None else set())
+    for key, was, is_now in differences(before, now):
+        if key not in free:
+            raise StudyError(f"study {name!r} was made with {key} = {was}, now it is {is_now}", _hint(key, was))
+
+
+def require_same_optuna(name: str, record: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise StudyError if study `name` is of another major version of Optuna, to which its times mean other things."""
     versions = [StudyAttr.versions.of(attrs)["optuna"] for attrs in (record, wanted)]
     if len({version.split(".")[0] for version in versions}) > 1:
         raise StudyError(f"study {name!r} was made with Optuna {versions[0]}, this is {versions[1]}", ANOTHER)
-    # An older study says neither how many folds it has nor its objective.
-    older = {"folds": 1, "objective": COSINE.name}
-    before, now = (older | _flat(StudyAttr.settings.of(attrs)) for attrs in (record, wanted))
-    free = {"study_file"} | ({"seed"} if settings.seed is None else set())
-    for key in [key for key in (before | now) if key not in free]:
-        if before.get(key) != now.get(key):
-            values = f"{before.get(key)}, now it is {now.get(key)}"
-            raise StudyError(f"study {name!r} was made with {key} = {values}", _hint(key, before.get(key)))
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what differs between two tables: `space.lr`, its value before and now, None where it is missing."""
+    old, new = _flat(before), _flat(now)
+    yield from ((key, old.get(key), new.get(key)) for key in old | new if old.get(key) != new.get(key))
 
 
 def as_made(file: BoundStudyFile, record: Mapping[str, Any]) -> BoundStudyFile:

@@ -15,6 +15,7 @@ SECTIONS = language.read()
 APART = {"labels", "words", "composed", "click", "system"}  # not written in the source as a whole sentence
 # Fragments that mean nothing alone: the table has the sentences that they become.
 FRAGMENTS = {
+    *("wire type 7", "a field ends after its message", "a varint of more than ten bytes"),  # caught, never printed
     "write to",
     "read from",
     "remove from",

@@ -54,7 +54,9 @@ def open_slots(script, folder):
 
     def open_slots(count=1, devices=("cpu",), threads=1, **how):
         how = {"metric": "val_cosine", "source": "json", "folder_flags": ("--save_dir",), **how}
-        opened.append(ScriptSlots(Running(script=script, **how), folder, count, devices, threads, grace=0.3))
+        opened.append(
+            ScriptSlots(Running(script=script, study="a study", **how), folder, count, devices, threads, grace=0.3)
+        )
         return opened[-1]
 
     yield open_slots
@@ -400,7 +402,7 @@ def test_a_daemon_is_named_at_the_end_and_files_beside_the_script_as_well(open_s
 
 
 def test_the_folder_of_the_search_may_lie_beside_the_script(script, task):
-    how = Running(script=script, metric="val_cosine", source="json", folder_flags=("--save_dir",))
+    how = Running(script=script, study="a study", metric="val_cosine", source="json", folder_flags=("--save_dir",))
     opened = ScriptSlots(how, script.parent / "runs", 1, ["cpu"], 1)
     assert train(opened, task())[-1] == ScriptEnded()
 

@@ -44,6 +44,7 @@ class Running:
     """How all trials of a study run the script; flags are as typed, `--save_dir`."""
 
     script: Path
+    study: str  # tells the study from every other on this machine: part of the mark of each process
     metric: str
     source: Source
     direction: Literal["maximize", "minimize"] = "maximize"
@@ -54,6 +55,7 @@ class Running:
     start_in: Path | None = None  # None: the trial's folder
     environment: Mapping[str, str] = field(default_factory=dict)
     time_limit: float | None = None  # seconds of an attempt
+    ours: tuple[Path, ...] = ()  # folders and files that this program writes, perhaps beside the script
 
 
 class ScriptSlots:
@@ -154,6 +156,7 @@ class _Attempt:
         self.task, self.place, self.over = task, place, False
         self.process: ScriptProcess | None = None
         self._how, self._search_folder, self._folder = how, folder, trial_folder.of(folder, task.key)
+        self._mark = f"{how.study} {task.key}"
         self._environment, self._first, self._heard = environment, first, heard
         self._silence, self._grace = silence, grace
         self._before: dict[str, tuple[int, int]] = {}
@@ -193,7 +196,7 @@ class _Attempt:
     def _begin(self, *, retry: bool) -> list[Content]:
         """Start the script, from its checkpoint if there is one; in an empty folder if not."""
         how, notes = self._how, list[Content]()
-        sweep(self.task.key, self._grace)
+        sweep(self._mark, self._grace)
         found = trial_folder.checkpoint(self._folder, how.checkpoint) if retry and how.resume_flag else None
         self._reset(found)
         log = trial_folder.log_of(self._search_folder, self.task.key)
@@ -220,7 +223,7 @@ class _Attempt:
             self._command(),
             cwd=how.start_in or self._folder,
             environment=self._environment,
-            key=self.task.key,
+            key=self._mark,
             log=log,
             hear=hear,
             silence=self._silence,
@@ -303,7 +306,7 @@ class _Attempt:
 
     def _beside(self) -> dict[str, tuple[int, int]]:
         """Return the files beside the script."""
-        return files_in(Path(os.path.abspath(self._how.script)).parent, but=self._search_folder)
+        return files_in(Path(os.path.abspath(self._how.script)).parent, (self._search_folder, *self._how.ours))
 
     def _changed(self) -> tuple[str, ...]:
         """Name the files beside the script that were written, created or deleted meanwhile."""

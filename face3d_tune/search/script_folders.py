@@ -1,0 +1,92 @@
+"""The folders of a script's trials: kept while a trial may go on, then those of the best; each log is an artifact."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from face3d_tune.errors import ArtifactError
+from face3d_tune.script.running import trial_folder
+from face3d_tune.search.trial_queue import lineage
+from face3d_tune.storage.artifacts import Artifacts, log_of, study_folder
+from face3d_tune.study.attrs import TrialAttr
+from face3d_tune.study.objective import Objective
+from face3d_tune.study.trials import FINISHED, trained_here
+
+
+class ScriptFolders:
+    """The folders of one study's trials on this machine (`search.KeptFiles`).
+
+    They lie in the folder of the artifacts; with a bucket or without artifacts, in the machine's folder for temporary
+    files, where a trial goes on only as long as they are there.
+
+    Args:
+        study: The study of the trials.
+        artifacts: Where logs are kept; None: nowhere.
+        unique: The study's name and id (`artifacts.unique_name`).
+        keep: The number of finished trials whose folders are kept.
+    """
+
+    def __init__(self, study: optuna.Study, artifacts: Artifacts | None, unique: str, keep: int) -> None:
+        self.note: Callable[[str], object] = lambda line: None
+        self._study, self._artifacts, self._unique = study, artifacts, unique
+        self._keep = keep
+        place = artifacts.folder if artifacts else None
+        self.root = (place or Path(tempfile.gettempdir()) / "face3d-tune") / study_folder(unique) / "trials"
+        self._lasting = place is not None
+        self._noted: set[str] = set()
+
+    def key(self, trial: FrozenTrial | optuna.Trial) -> str:
+        """Return the name of a trial's folder, the same for every retry."""
+        return f"trial-{lineage(trial)}"
+
+    def take(self, trial: FrozenTrial) -> None:
+        """Keep the log of an ended trial, and its folder if it is among the best; a requeued one goes on in it."""
+        if TrialAttr.requeued.held_by(trial.user_attrs):
+            return
+        self._keep_log(trial)
+        self._remove_others()
+
+    def tidy(self) -> None:
+        """Keep the logs and remove the folders of trials whose worker died between the trial's end and `take`."""
+        self._remove_others()
+
+    def _keep_log(self, trial: FrozenTrial) -> None:
+        if self._artifacts is None:
+            return
+        try:
+            log = trial_folder.log_of(self.root, self.key(trial))
+            if log.is_file():
+                self._artifacts.write(log_of(self._unique, f"trial-{trial.number}"), log.read_bytes())
+        except (ArtifactError, OSError) as error:
+            self._note_once(f"the log of trial {trial.number} is not kept: {error}")
+
+    def _remove_others(self) -> None:
+        """Remove every folder but those of trials that may go on, and of the best that finished here."""
+        if not self.root.is_dir():
+            return
+        trials = self._study.get_trials(deepcopy=False)
+        objective = Objective.of_study(self._study.user_attrs)
+
+        def rank(trial: FrozenTrial) -> tuple[bool, float]:
+            value = objective.of_trial(trial.user_attrs)
+            return trial.state == TrialState.COMPLETE, objective.key(value)
+
+        finished = sorted(filter(trained_here, trials), key=rank, reverse=True)
+        best = [trial for trial in finished if trial.state in FINISHED][: self._keep if self._lasting else 0]
+        unfinished = [trial for trial in trials if not trial.state.is_finished()]
+        keys = [self.key(trial) for trial in (*best, *unfinished)]
+        kept = {place(self.root, key) for key in keys for place in (trial_folder.of, trial_folder.log_of)}
+        for path in set(self.root.iterdir()) - kept:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _note_once(self, line: str) -> None:
+        if line not in self._noted:
+            self._noted.add(line)
+            self.note(line)
