@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from face3d_tune.script.running import process
-from face3d_tune.script.running.process import MIB, ScriptProcess, sweep
+from face3d_tune.script.running.log import MIB, Log
+from face3d_tune.script.running.process import ScriptProcess, sweep, sweep_orphans
 from face3d_tune.script.running.supervisor import START, TRIAL
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -202,11 +203,47 @@ def test_megabytes_of_output_stall_nothing_and_leave_the_first_and_the_last_mib(
 
 
 def test_the_log_is_bounded_while_the_script_runs(tmp_path):
-    with process._Log(tmp_path / "log") as log:
+    with Log(tmp_path / "log") as log:
         for _ in range(100):
             log.write(b"x" * 100_000)
             assert (tmp_path / "log").stat().st_size <= 3 * MIB
     assert (tmp_path / "log").stat().st_size <= 2 * MIB + 100
+
+
+@pytest.mark.parametrize(
+    ("pieces", "log"),
+    [
+        (["1%", "\r2%", "\r100%", "\n", "loss 1\n"], "100%\nloss 1\n"),
+        (["a\nb 1\rb 2\r", "b 3\nc"], "a\nb 3\nc"),
+        (["a\r", "\nb\r\nc\r", "\r\n"], "a\nb\nc\n"),
+        (["a\r", "b"], "b"),
+        (["a\n1\n2\r3\r4\n5\n"], "a\n1\n4\n5\n"),
+        (["a\r"], "a"),
+    ],
+)
+def test_the_log_has_what_a_terminal_would_show(tmp_path, pieces, log):
+    with Log(tmp_path / "log") as written:
+        for piece in pieces:
+            written.write(piece.encode())
+    assert (tmp_path / "log").read_text() == log
+
+
+def test_a_progress_bar_is_overwritten_after_the_middle_was_cut(tmp_path):
+    with Log(tmp_path / "log") as log:
+        log.write(b"x\n" * 2 * MIB + b"1%")
+        log.write(b"\r2%")
+    assert (tmp_path / "log").read_text().endswith("x\nx\n2%")
+
+
+def test_of_thousands_of_updates_at_once_a_few_are_heard_and_every_line(start):
+    heard = []
+    code = "os.write(1, b'first 1\\r' + b'%\\r' * 2000 + b'loss 2\\n' + b'%\\r' * 2000 + b'last 3\\r')"
+    finish(start(code, hear=heard.append))
+    text = "".join(heard)
+    assert text.startswith("first 1\r%")
+    assert "loss 2\n" in text
+    assert text.endswith("%\rlast 3\r")
+    assert 20 < text.count("\r") < 200
 
 
 def test_a_second_attempt_appends_to_the_log(start, folder):
@@ -271,12 +308,11 @@ class TestNothingIsLeft:
         os.kill(number, signal.SIGSTOP)  # so that it cannot clean up
         supervisor.kill()
         os.kill(number, signal.SIGKILL)
-        swept = sweep("study-1", grace=0.2)
+        sweep("study-1", grace=0.2)
         if code.startswith(NAMELESS_DAEMON):
             assert len(running(pids(folder))) == 1
         else:
             assert running(pids(folder)) == []
-        assert len(swept) <= processes
 
 
 @pytest.fixture
@@ -389,6 +425,25 @@ def test_a_sweep_ends_the_copy_of_a_stopped_worker_and_its_awakening_ends_no_oth
     until(lambda: psutil.Process(number).children() == [] or psutil.Process(number).children()[0].status() == "zombie")
     assert script.poll() is None
     assert running([new]) == [new]
+
+
+def test_what_a_killed_worker_and_its_killed_supervisor_left_is_an_orphan(worker, start, folder):
+    number = worker(EVERYTHING)
+    until(lambda: len(pids(folder)) == 4)
+    left = pids(folder)
+    script = start("sleep()", key="study-2")
+    (other,) = until(lambda: {*pids(folder)} - {*left})
+    sweep_orphans()
+    assert len(running(left)) == 4
+    (supervisor,) = psutil.Process(number).children()
+    os.kill(number, signal.SIGSTOP)  # so that it cannot clean up
+    supervisor.kill()
+    os.kill(number, signal.SIGKILL)
+    until(lambda: not is_running(supervisor.pid))
+    sweep_orphans()
+    assert running(left) == []
+    assert running([other]) == [other]
+    assert script.poll() is None
 
 
 def test_a_sweep_ends_no_other_trial(start, folder):

@@ -10,22 +10,22 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import psutil
 
 from face3d_tune.script.running import supervisor
+from face3d_tune.script.running.log import Log
 from face3d_tune.script.running.supervisor import CANNOT_START as CANNOT_START
 from face3d_tune.script.running.supervisor import KILLED, START, TRIAL
 
-MIB = 2**20
 GRACE = 5.0  # seconds from TERM to KILL
 
 _BEATS = 5.0  # seconds between two heartbeats at most
 _LAST = 64 * 1024  # bytes of the output in memory, for a diagnosis
 _PATIENCE = 15.0  # seconds for a supervisor to end what it kills
+_UPDATES = 20  # of a progress bar that are read of those that come at once, first and last
 _DRAINING = 1.0  # seconds for the last of the output, if a process that nothing could end keeps the pipe open
 
 
@@ -44,6 +44,11 @@ def sweep(key: str, grace: float = GRACE) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def sweep_orphans() -> None:
+    """Kill what is left on this machine of trials whose worker and supervisor were both killed."""
+    supervisor.kill(supervisor.orphaned)
+
+
 class ScriptProcess:
     """A script in training, under a supervisor that ends it if this process dies or stops.
 
@@ -54,7 +59,7 @@ class ScriptProcess:
         cwd: The folder to start in.
         environment: All of the script's environment.
         key: Of the trial; marks every process that the script starts.
-        log: The file to which the output is appended: the first MiB and the last, however much the script prints.
+        log: The file to which the output is appended, see `log`.
         hear: Takes the output in pieces of any length; called in another thread.
         silence: Seconds without a heartbeat of this process after which the script is ended.
         grace: Seconds from TERM to KILL.
@@ -73,7 +78,7 @@ class ScriptProcess:
         grace: float = GRACE,
     ) -> None:
         self.strays: tuple[str, ...] = ()  # command lines of processes that outlived the script, and were ended
-        self._hear, self._log, self._last = hear, _Log(log), bytearray()
+        self._hear, self._log, self._last = hear, Log(log), bytearray()
         self._error: Exception | None = None
         self._code: int | None = None
         self._closing, self._sending = threading.Lock(), threading.Lock()
@@ -148,7 +153,7 @@ class ScriptProcess:
                 del self._last[:-_LAST]
                 if self._error is None:
                     try:
-                        self._hear(decoder.decode(data))
+                        self._hear(_thinned(decoder.decode(data)))
                     except Exception as error:  # a script that nothing reads would wait for ever
                         self._error = error
 
@@ -171,52 +176,15 @@ class ScriptProcess:
             self._code = int(told["code"])
 
 
+def _thinned(text: str) -> str:
+    """Leave out updates of a progress bar, of hundreds that came at once: reading them would hold up the script."""
+    pieces = text.split("\r")
+    if len(pieces) <= 2 * _UPDATES:
+        return text
+    few = (*range(_UPDATES), *range(len(pieces) - _UPDATES, len(pieces)))
+    return "\r".join(piece for number, piece in enumerate(pieces) if number in few or "\n" in piece)
+
+
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     assert pipe is not None
     return pipe
-
-
-class _Log:
-    """A file to which the output is appended, cut in the middle so that it holds its first MiB and its last.
-
-    What was written is in the file at once, as the next attempt of a trial reads it. A full disk ends the log, not the
-    script.
-    """
-
-    def __init__(self, path: Path) -> None:
-        path.touch()
-        self._file: FileIO | None = FileIO(path, "r+")
-        self._size = self._file.seek(0, os.SEEK_END)
-
-    def __enter__(self) -> "_Log":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        with suppress(OSError):
-            self._cut(2 * MIB)
-        if self._file is not None:
-            self._file.close()
-
-    def write(self, data: bytes) -> None:
-        """Append output."""
-        if self._file is None:
-            return
-        try:
-            self._file.write(data)
-            self._size += len(data)
-            self._cut(3 * MIB)
-        except OSError:
-            self._file.close()
-            self._file = None
-
-    def _cut(self, most: int) -> None:
-        """Cut a file of more than `most` bytes."""
-        if self._file is None or self._size <= most:
-            return
-        self._file.seek(-MIB, os.SEEK_END)
-        tail = self._file.read()
-        tail = tail[tail.find(b"\n") + 1 :]  # from the beginning of a line
-        self._file.seek(MIB)
-        self._file.write(b"\n[the middle of the output was left out]\n" + tail)
-        self._file.truncate()
-        self._size = self._file.tell()

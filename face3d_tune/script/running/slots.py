@@ -16,7 +16,7 @@ from face3d_tune.executor.tasks import Event, Failure, Note, ScriptEnded, Script
 from face3d_tune.script.check import environment, files_in
 from face3d_tune.script.running import device_environment, failure, trial_folder
 from face3d_tune.script.running.numbers import Numbers, Source
-from face3d_tune.script.running.process import ScriptProcess, sweep
+from face3d_tune.script.running.process import ScriptProcess, sweep, sweep_orphans
 
 _LOOK = 0.2  # seconds between two looks at files and processes
 _CHATTY = 0.02  # seconds between two looks at a script that prints all the time
@@ -90,6 +90,7 @@ class ScriptSlots:
         self._attempts: dict[int, _Attempt] = {}
         self._ending: list[tuple[_Attempt, threading.Thread]] = []
         self._heard = threading.Event()
+        sweep_orphans()
 
     def start(self, task: ScriptTask) -> None:
         """Begin a training, once the one before it in its place and another copy of its trial have ended."""

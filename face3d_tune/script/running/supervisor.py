@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal
@@ -39,15 +39,29 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 News = tuple[Literal["heartbeat", "end", "code"], int]  # the number is the script's exit code
 
 
-def marked(name: str, value: str) -> list[psutil.Process]:
-    """Find the processes with a mark in their environment, without this one and its ancestors."""
+def _marks(name: str) -> Iterator[tuple[psutil.Process, str]]:
+    """Yield the processes with a mark in their environment, and the mark, without this one and its ancestors."""
     mine = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):  # it has ended, or belongs to another user
-            if process.pid not in mine and process.environ().get(name) == value:
-                found.append(process)
-    return found
+            if process.pid not in mine and (value := process.environ().get(name)) is not None:
+                yield process, value
+
+
+def marked(name: str, value: str) -> list[psutil.Process]:
+    """Find the processes with that mark."""
+    return [process for process, its in _marks(name) if its == value]
+
+
+def orphaned() -> list[psutil.Process]:
+    """Find what is left of trials whose worker and supervisor were killed."""
+    marks = list(_marks(START))
+    supervised = set()
+    for process, start in marks:
+        with suppress(psutil.Error, IndexError):
+            if os.path.basename(process.cmdline()[-1]) == os.path.basename(__file__):  # of whichever installation
+                supervised.add(start)
+    return [process for process, start in marks if start not in supervised]
 
 
 def kill(find: Callable[[], list[psutil.Process]]) -> None:
