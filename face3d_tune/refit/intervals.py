@@ -5,6 +5,7 @@
 
 import math
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ _MOST_PEOPLE = 1_000_000  # beyond this the seeds are the limit
 METHOD = "t"  # stored with each interval; those without one are percentile bootstraps of version 0.1.0
 OVER_BLOCKS = "t-blocks"  # the same for `compare_blocks`
 _INSIDE = 0.95
+_EQUAL = 1e-12  # of two differences, relative: what rounding leaves between equal ones
 _NORMAL = 1.959963984540054  # the quantile for endless degrees of freedom
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
 
@@ -114,6 +116,24 @@ def compare_blocks(one: Values, other: Values, blocks: NDArray[np.int64]) -> dic
         # As many blocks of more people: the variance falls as their number grows.
         compared["people_needed"] = max(FEWEST_PEOPLE, math.ceil(len(gains) * (half / WANTED) ** 2))
     return compared | {"method": OVER_BLOCKS}
+
+
+def over_seeds(one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
+    """Compare two trainings over seeds: difference, its 95 % t interval from `low` to `high`, seeds, verdict.
+
+    Paired: both have the same seeds in the same order. Higher is better. The interval holds for other seeds on the same
+    data and says nothing about other people. It is None with one seed, and without a verdict; so is it if all
+    differences are equal, because then the seeds show no noise.
+    """
+    differences = np.asarray(one, dtype=np.float64) - np.asarray(other, dtype=np.float64)
+    count, mean = len(differences), float(differences.mean())
+    compared = {"difference": mean, "low": None, "high": None, "seeds": count, "verdict": "uncertain"}
+    if count > 1 and not np.allclose(differences, mean, rtol=_EQUAL, atol=0):
+        half = t_quantile(count - 1) * float(differences.std(ddof=1)) / math.sqrt(count)
+        low, high = mean - half, mean + half
+        verdict: Verdict = "better" if low > 0 else "worse" if high < 0 else "same"
+        compared |= {"low": low, "high": high, "verdict": verdict}
+    return compared
 
 
 def _variances(difference: Values) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from face3d_tune.refit.intervals import (
     compare,
     compare_blocks,
     mean_over_people,
+    over_seeds,
     people_needed,
     person_means,
     t_quantile,
@@ -211,3 +212,19 @@ def test_seeds_that_differ_by_block_are_covered_by_the_interval_over_blocks_and_
     over_blocks, over_people = np.mean(inside, axis=0)
     assert over_blocks == pytest.approx(0.95, abs=0.025)
     assert over_people < 0.75
+
+
+def test_the_interval_over_seeds_is_that_of_the_paired_t_test():
+    one, other = [0.5, 0.7, 0.6, 0.8], [0.4, 0.5, 0.5, 0.6]
+    found, expected = over_seeds(one, other), stats.ttest_rel(one, other).confidence_interval(0.95)
+    assert found["difference"] == pytest.approx(0.15)
+    assert (found["low"], found["high"]) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    assert (found["seeds"], found["verdict"]) == (4, "better")
+    assert over_seeds(other, one)["verdict"] == "worse"
+    assert over_seeds([0.5, 0.7], [0.6, 0.5])["verdict"] == "same"
+
+
+@pytest.mark.parametrize("values", [([0.5], [0.4]), ([0.3, 0.4, 0.5], [0.1, 0.2, 0.3])])
+def test_one_seed_or_equal_differences_show_no_noise_and_give_no_interval(values):
+    found = over_seeds(*values)
+    assert (found["low"], found["high"], found["verdict"]) == (None, None, "uncertain")
