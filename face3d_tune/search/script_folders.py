@@ -68,6 +68,9 @@ class ScriptFolders:
         """Remove every folder but those of trials that may go on, and of the best that finished here."""
         if not self.root.is_dir():
             return
+        there = set(
+            self.root.iterdir()
+        )  # first: a folder that comes later may be of a trial that another worker begins
         trials = self._study.get_trials(deepcopy=False)
         objective = Objective.of_study(self._study.user_attrs)
 
@@ -80,7 +83,7 @@ class ScriptFolders:
         unfinished = [trial for trial in trials if not trial.state.is_finished()]
         keys = [self.key(trial) for trial in (*best, *unfinished)]
         kept = {place(self.root, key) for key in keys for place in (trial_folder.of, trial_folder.log_of)}
-        for path in set(self.root.iterdir()) - kept:
+        for path in there - kept:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
