@@ -69,7 +69,7 @@ class ScriptSearch(Search):
         """Return the script, its files and its metric in one phrase."""
         others = len(self.stored["sources"]) - 1
         more = f" with {others} of its files" if others else ""
-        return f"{self.script_file.script.path}{more}; {self.objective} as {self.script_file.script.source} has it"
+        return f"{self.script_file.script.path}{more}; metric {self.objective}, source {self.script_file.script.source}"
 
     def _run_of(self, begun: Begun) -> ScriptRun:
         _require_unchanged(self.script_file, self.stored)
