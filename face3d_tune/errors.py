@@ -15,6 +15,7 @@ TuneError                 anything this package raises on purpose
 ├── CheckpointError       a checkpoint or baseline file holds no model that can be used
 ├── ExportError           the flags of the user's script cannot express a trial
 │   └── ScriptError       the user's script did not train with these flags
+│       └── UnsearchableError  it cannot be searched as it is, or not with these arguments
 └── TrainingError         a training that started could not be finished
     └── NonFiniteError    its loss or metric was NaN or infinite
 """
@@ -109,6 +110,12 @@ class ScriptError(ExportError):
     def __init__(self, message: str, hint: str | None = None, printed: str = "") -> None:
         super().__init__(message, hint)
         self.printed = printed
+
+
+class UnsearchableError(ScriptError):
+    """The user's script cannot be searched as it is, or not with these arguments."""
+
+    exit_code = 2
 
 
 class TrainingError(TuneError):

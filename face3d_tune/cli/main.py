@@ -27,6 +27,7 @@ from face3d_tune.cli.language import choose, say
 from face3d_tune.cli.predict import predict
 from face3d_tune.cli.report import report
 from face3d_tune.cli.run import run
+from face3d_tune.cli.script import script
 from face3d_tune.cli.status import status
 from face3d_tune.cli.streams import lasting
 from face3d_tune.cli.train import train
@@ -48,6 +49,7 @@ def cli() -> None:
 
 COMMANDS = (
     run,
+    script,
     watch,
     status,
     confirm,

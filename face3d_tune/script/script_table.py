@@ -6,16 +6,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from face3d_tune.errors import ExportError, StudyFileError, did_you_mean
 from face3d_tune.script.flags import Script, read_script
+from face3d_tune.script.running.numbers import SOURCES, Source
 from face3d_tune.study import tables
 from face3d_tune.study.objective import Direction
 from face3d_tune.system import durations
 
-Source = Literal["tensorboard", "checkpoint", "printed", "json", "csv"]
-SOURCES: tuple[Source, ...] = get_args(Source)
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 KEYS = (

@@ -15,13 +15,18 @@ from face3d_tune.system import regular_file
 _MOST_FILES = 1_000  # of one script; more than that is an environment, not a project
 
 
+def text(path: Path) -> str:
+    """Read a Python file, with byte-order mark and coding cookie. Raises OSError, SyntaxError or ValueError."""
+    regular_file.require(path, most=regular_file.MOST_TEXT)
+    with tokenize.open(path) as file:
+        return file.read()
+
+
 def parse(path: Path) -> ast.Module:
-    """Parse a Python file into a syntax tree, with byte-order mark and coding cookie. Raises ExportError."""
+    """Parse a Python file into a syntax tree. Raises ExportError."""
     hint = "name a Python file, usually train_transformer3D/train_3d.py"
     try:
-        regular_file.require(path, most=regular_file.MOST_TEXT)
-        with tokenize.open(path) as file:
-            source = file.read()
+        source = text(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as "\d" in a string: the script's own affair
             return ast.parse(source)
@@ -49,10 +54,20 @@ def hashes(script: Path) -> dict[str, str]:
     return found
 
 
+<<<<<<< HEAD
 def digest(hashes_by_path: Mapping[str, str]) -> str:
     """Return one short hash of a script and its files: which version of it a trial was trained with."""
     whole = "\n".join(f"{path} {hashes_by_path[path]}" for path in sorted(hashes_by_path))
     return hashlib.sha256(whole.encode()).hexdigest()[:12]
+=======
+def whole_text(script: Path) -> str:
+    """Return the text of the script and of the local files that it imports, as far as they can be read."""
+    texts = []
+    for path in (script, *imported(script)):
+        with suppress(OSError, SyntaxError, ValueError):
+            texts.append(text(path))
+    return "\n".join(texts)
+>>>>>>> 5e00966 (face3d-tune script: what a training script of one's own offers a search, and a study file for it)
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -207,7 +207,12 @@ def has_script(name_or_path: str) -> bool:
 
 def read(path: Path, script: Path | None = None) -> ScriptStudyFile:
     """Read a study file; `script` replaces its script.path. Raises StudyFileError, and ExportError for `script`."""
-    content = tables.split(path, tables.load(path), _TABLES)
+    return parse(path, tables.load(path), script)
+
+
+def parse(path: Path, loaded: dict[str, Any], script: Path | None = None) -> ScriptStudyFile:
+    """Check the content of a study file at `path`, as `read` does."""
+    content = tables.split(path, loaded, _TABLES)
     table, flags = script_table.read(path, content["script"], script)
     owners: _Owners = {flags.flags[name].typed: (f"script.{key}", name) for name, key in table.own_flags().items()}
     owners |= {_typed(word, flags): ("script.arguments", word) for word in table.arguments if word.startswith("--")}
