@@ -13,6 +13,7 @@ from stand_in_parsers import OLD_SCRIPT
 HERE = Path(__file__).parent
 REAL_SCRIPT = HERE / "scripts" / "train_3d_real.py"
 PRESENT_SCRIPT = HERE / "scripts" / "train_3d_present.py"
+DOCUMENTED_SCRIPT = HERE / "scripts" / "train_3d_documented.py"
 
 
 def write_repo(folder: Path, *changes: tuple[str, str], source: Path = REAL_SCRIPT) -> Path:
@@ -28,7 +29,7 @@ def write_repo(folder: Path, *changes: tuple[str, str], source: Path = REAL_SCRI
     (folder / "models").mkdir()
     script = folder / "train_transformer3D" / "train_3d.py"
     script.write_text(text, encoding="utf-8")
-    shutil.copyfile(REAL_SCRIPT, script.with_name("train_3d_first.py"))  # which the present copy imports
+    shutil.copyfile(REAL_SCRIPT, script.with_name("train_3d_first.py"))  # which the others import
     (folder / "models" / "__init__.py").write_text("", encoding="utf-8")
     shutil.copyfile(HERE / "reference_model.py", folder / "models" / "transformer.py")
     return script
@@ -49,16 +50,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def train(script: Path, *words: object) -> str:
-    """Run the script in this process, which has loaded torch already; returns what it printed."""
-    printed, modules = io.StringIO(), set(sys.modules)
+def train(script: Path | str, *words: object) -> str:
+    """Run the script in this process, which has loaded torch already; returns what it printed.
+
+    As Python does, it lets the script import what lies beside it; those modules are forgotten afterwards.
+    """
+    script, printed, modules = Path(script), io.StringIO(), set(sys.modules)
     with (
         mock.patch.object(sys, "argv", [str(script), *map(str, words)]),
-        mock.patch.object(sys, "path", list(sys.path)),
+        mock.patch.object(sys, "path", [str(script.parent), *sys.path]),
         contextlib.redirect_stdout(printed),
     ):
         runpy.run_path(str(script), run_name="__main__")
     for name in set(sys.modules) - modules:
-        if name.split(".")[0] == "models":
+        if str(script.parent.parent) in (getattr(sys.modules[name], "__file__", None) or ""):
             del sys.modules[name]
     return printed.getvalue()

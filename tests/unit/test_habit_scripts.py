@@ -14,12 +14,6 @@ HABITS = Path(__file__).parent.parent / "scripts" / "habits"
 EPOCHS = 3
 
 
-@pytest.fixture(autouse=True)
-def beside_the_scripts(monkeypatch):
-    """Let a script that runs in this process import what lies beside it."""
-    monkeypatch.syspath_prepend(HABITS)
-
-
 def tensorboard(folder, *words, epochs=EPOCHS):
     """Run the script; its validation cosines by epoch, from its checkpoint."""
     folders = ("--save_dir", folder / "save", "--log_dir", folder / "log")
@@ -92,7 +86,8 @@ def test_a_resumed_training_ends_with_the_numbers_of_an_uninterrupted_one(tmp_pa
     assert habit(tmp_path, flag, tmp_path / file, epochs=4) == whole
 
 
-def test_the_event_file_grows_only_when_it_is_flushed(tmp_path):
+def test_the_event_file_grows_only_when_it_is_flushed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(HABITS)
     from event_writer import SummaryWriter, masked_crc32c
 
     writer = SummaryWriter(str(tmp_path))
