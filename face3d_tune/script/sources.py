@@ -54,12 +54,12 @@ def hashes(script: Path) -> dict[str, str]:
     return found
 
 
-<<<<<<< HEAD
 def digest(hashes_by_path: Mapping[str, str]) -> str:
     """Return one short hash of a script and its files: which version of it a trial was trained with."""
     whole = "\n".join(f"{path} {hashes_by_path[path]}" for path in sorted(hashes_by_path))
     return hashlib.sha256(whole.encode()).hexdigest()[:12]
-=======
+
+
 def whole_text(script: Path) -> str:
     """Return the text of the script and of the local files that it imports, as far as they can be read."""
     texts = []
@@ -67,7 +67,6 @@ def whole_text(script: Path) -> str:
         with suppress(OSError, SyntaxError, ValueError):
             texts.append(text(path))
     return "\n".join(texts)
->>>>>>> 5e00966 (face3d-tune script: what a training script of one's own offers a search, and a study file for it)
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
