@@ -57,7 +57,8 @@ NOT_ON_WINDOWS = {
 }
 # In functions.
 IMPORTED_LATE = {
-    f"cli.{name}" for name in ("console", "progress", "result_tables", "live", "run_heading", "run_output")
+    f"cli.{name}"
+    for name in ("console", "progress", "result_tables", "script_results", "live", "run_heading", "run_output")
 }
 
 

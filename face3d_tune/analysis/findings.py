@@ -10,9 +10,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.analysis.importance import Importance, importances
-from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.attrs import StoredScript, StudyAttr, TrialAttr
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import own_trials
+from face3d_tune.study.presets import OF_SCRIPT
 from face3d_tune.study.trials import (
     FINISHED,
     PresetRow,
@@ -77,6 +78,11 @@ class Findings:
         return Objective.of_study(self.attrs)
 
     @property
+    def script(self) -> StoredScript | None:
+        """Return the user's own script that the study searches; None if it trains with the built-in trainer."""
+        return StudyAttr.script.get(self.attrs)
+
+    @property
     def lines(self) -> dict[str, float]:
         """Return the values of no model, ridge and kernel ridge, by name; an earlier version lacks some."""
         return self.objective.of_baselines(self.attrs)
@@ -123,6 +129,11 @@ class Findings:
     def _included(self, confirmation: Mapping[str, Any] | None) -> bool:
         candidates = [each["trial"] for each in confirmation["candidates"]] if confirmation else []
         return self.best is not None and self.best.number in candidates
+
+    @property
+    def defaults(self) -> PresetRow | None:
+        """Return the preset that has a script's own defaults; None if there is no such preset."""
+        return next((row for row in self.presets if self.script and row.name == OF_SCRIPT), None)
 
     @property
     def best_preset(self) -> PresetRow | None:

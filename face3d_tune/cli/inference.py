@@ -128,6 +128,7 @@ def _of_trial(
     from face3d_tune.study.trials import folds_of, read_trial
 
     stored = read_trial(Storage.parse(storage), study_name, number)
+    stored.require_face_data("name a checkpoint of the script: face3d-tune export --inference DIR CHECKPOINT")
     store = None if artifacts is None else Artifacts.parse(artifacts, to_write=False)
     member = of_trial(stored, store)
     data = study_data(stored.study, stored.study_attrs, data_dir)

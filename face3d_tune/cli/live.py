@@ -24,7 +24,7 @@ class InTraining:
 
     number: int
     name: str  # its preset's, or `sampled`
-    epochs: int  # at most
+    epochs: int  # at most; 0: not known
     epoch: int = 0
     value: float | None = None  # of the objective
     lr: float | None = None
@@ -70,9 +70,10 @@ class Picture:
 
     def _trial(self, trial: InTraining, width: int) -> Text:
         wide = width >= _ROOM_FOR_BAR
-        text = Text(f" {trial.epoch:>{len(str(trial.epochs))}}/{trial.epochs}")
-        if wide:
-            done = round(_BAR * trial.epoch / max(trial.epochs, 1))
+        reached = f"{trial.epoch:>{len(str(trial.epochs))}}/{trial.epochs}" if trial.epochs else f"epoch {trial.epoch}"
+        text = Text(f" {reached}")
+        if wide and trial.epochs:
+            done = round(_BAR * min(1.0, trial.epoch / trial.epochs))
             text.append("  ").append("━" * done, "green").append("─" * (_BAR - done), "dim")
         if trial.folds > 1:
             text.append(translate(f"  fold {trial.fold} of {trial.folds}"))
@@ -83,7 +84,8 @@ class Picture:
                 if self.standing.to_beat_by_fold:  # on the same people, else the difference would be between people
                     value = self.standing.to_beat_by_fold[trial.fold - 1]
                 better = self.standing.objective.better(trial.value, value)
-                beside = f"{trial.value - value:+.4f} on {shortened(name, _NAME if wide else _SHORT)}"
+                difference = self.standing.objective.number(trial.value - value, "+")
+                beside = f"{difference} on {shortened(name, _NAME if wide else _SHORT)}"
                 text.append(f"  {translate(beside)}", "green" if better else "dim")
         if trial.lr is not None and (wide or trial.folds == 1):  # a narrow terminal has no room for both
             text.append(f"  lr {trial.lr:.1e}")
@@ -98,7 +100,7 @@ class Picture:
         done = f"  {study.done}{'' if study.budget is None else f' of {study.budget}'} done, {study.pruned} pruned"
         text = Text(translate(done))
         if study.best is not None:
-            text.append(translate(f"  best {study.best:.4f} #{study.best_trial}"), "bold")
+            text.append(translate(f"  best {study.objective.number(study.best)} #{study.best_trial}"), "bold")
         if study.left is not None:
             text.append(translate(f"  {in_words(*study.left)} left"))
         return Text(shortened(study.name, max(_SHORT, width - text.cell_len)), "bold").append_text(text)

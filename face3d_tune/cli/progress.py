@@ -149,7 +149,7 @@ class Tally:
         if self.best is None:
             return line
         value, number = self.best
-        beside = f", {value - self.to_beat[1]:+.4f} on {self.to_beat[0]}" if self.to_beat else ""
+        beside = f", {self.objective.number(value - self.to_beat[1], '+')} on {self.to_beat[0]}" if self.to_beat else ""
         return f"{line}; best {self.objective.said(value)}, trial {number}{beside}"
 
 
@@ -172,7 +172,8 @@ class SearchProgress:
     def trial_started(self, number: int, preset: str | None, config: Mapping[str, Any]) -> None:
         """Start a new live line."""
         name, epochs = preset or "sampled", config.get("epochs") or 0
-        self._training[number] = InTraining(number, name, epochs, lr=config.get("lr"))
+        lr = None if self._tally.objective.script else config.get("lr")  # a script's flag may be anything
+        self._training[number] = InTraining(number, name, epochs, lr=lr)
         self._began[number] = time.monotonic()
 
     def fold_started(self, number: int, fold: int, folds: int) -> None:

@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.measure import Measurement
 
 from face3d_tune.analysis import confirmation, recognising
+from face3d_tune.cli import script_results
 from face3d_tune.cli.console import Console, TranslatedTable
 from face3d_tune.cli.language import translate, word
 from face3d_tune.config import TrialConfig
@@ -33,6 +34,7 @@ def before_and_after(study: optuna.Study) -> None:
     """Print the best trial beside every preset, no model, ridge and kernel ridge regression, to stdout."""
     console, attrs = results_console(), study.user_attrs
     if StudyAttr.script.held_by(attrs):
+        script_results.before_and_after(console, study)
         return
     data, folds, sizes = StudyAttr.data.of(attrs), folds_of(attrs), recognising.galleries(attrs)
     whom = f"{data['people']['validation']} people never trained on"

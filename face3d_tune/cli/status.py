@@ -90,20 +90,29 @@ def _lines(study: dict[str, Any]) -> list[str]:
     lines = [f"study    {study['study']}: {states}{imported}{by_hand}"]
     if why := in_words(study["causes"]):
         lines.append(f"         failed: {why}")
+    if study["script"]:
+        lines.append(f"         searches the script {study['script']['path']}")
     if before := WarmStart.of(study):
         lines.append(f"         from {before}")
     if study["best_value"] is None:
         lines.append("         no completed trial yet")
     else:
-        reached = Objective(study["objective"]).of_baselines(study)
+        objective = Objective.of_study(study) if study["script"] else Objective(study["objective"])
+        reached = objective.of_baselines(study)
         beside = "".join(
             f"; {'without a model' if name == 'no model' else name} {value:.4f}" for name, value in reached.items()
         )
-        best = f"{study['best_value']:.4f}, trial {study['best_trial']} ({study['best_origin']})"
+        best = f"{objective.number(study['best_value'])}, trial {study['best_trial']} ({study['best_origin']})"
         best += f", mean over {study['folds']} folds" if study["folds"] > 1 else ""
         if study["warning"]:
             lines.append(f"         {study['warning']}")
-        if study["objective"] == "cosine":
+        if study["script"]:
+            best = f"{objective} {objective.number(study['best_value'])}, trial {study['best_trial']}"
+            if objective.direction == "maximize":
+                lines.append(f"         best {best} ({study['best_origin']}); higher is better")
+            else:
+                lines.append(f"         best {best} ({study['best_origin']}); lower is better")
+        elif study["objective"] == "cosine":
             lines.append(f"         best validation cosine {best}{beside}")
         else:
             lines.append(f"         best validation identity {best}{beside}; its cosine {study['best_cosine']:.4f}")

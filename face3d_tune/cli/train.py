@@ -267,6 +267,7 @@ def _trial(storage: str, study_name: str | None, number: int | None, data_dir: P
             raise click.UsageError(f"{flag} goes with --preset only; a trial has its study's", context)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     stored = read_trial(Storage.parse(storage), study_name, number)
+    stored.require_face_data("`face3d-tune export` prints the command that trains a trial with your script")
     trial, data = stored.trial, study_data(stored.study, stored.study_attrs, data_dir)
     name = f"{stored.study}-trial-{trial.number}"
     attrs = trial.user_attrs

@@ -9,7 +9,7 @@ import click
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import say
 from face3d_tune.cli.options import ONLY_STUDY, storage_option, study_name_option
-from face3d_tune.study.attrs import TrialAttr
+from face3d_tune.study.attrs import StudyAttr, TrialAttr
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -39,7 +39,7 @@ def watch(storage: str, study_name: str | None) -> None:
     from face3d_tune.study.objective import Objective
     from face3d_tune.study.other_programs import is_foreign, own_trials
     from face3d_tune.study.storage_cache import StorageCache
-    from face3d_tune.study.trials import best_trial, budget_of, effort_of, find_study, folds_of
+    from face3d_tune.study.trials import best_trial, budget_of, effort_of, find_study
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = Storage.parse(storage)
@@ -48,7 +48,7 @@ def watch(storage: str, study_name: str | None) -> None:
         name = existing_name(opened, study_name)
         cache, key, away = StorageCache(opened, lambda cached: find_study(cached, name)), None, ""
         tally, seen, looked = Tally(name, None), set[int](), False
-        picture = _picture(tally, [], 1)
+        picture = _picture(tally, [], {})
         with live_on(console, lambda: picture):
             while True:
                 try:
@@ -64,7 +64,7 @@ def watch(storage: str, study_name: str | None) -> None:
                     reason = error.message if isinstance(error, StorageError) else gone
                     if reason != away:
                         console.print(away := reason)
-                    picture = _picture(tally, [], 1)
+                    picture = _picture(tally, [], {})
                     time.sleep(_EVERY)
                     continue
                 if looked and now.keys.get(study_id(study)) != key:
@@ -78,7 +78,7 @@ def watch(storage: str, study_name: str | None) -> None:
                         console.print(ended(trial, best, room=room_of(console), objective=tally.objective))
                 looked, tally.budget = True, budget_of(attrs)
                 running = [trial for trial in own_trials(trials) if trial.state == optuna.trial.TrialState.RUNNING]
-                picture = _picture(tally, running, folds_of(attrs))
+                picture = _picture(tally, running, attrs)
                 if reader_gone() or (not running and (tally.full() or reached_by_any(trials, effort, tally.objective))):
                     line = warning(best_trial(study), attrs)
                     break
@@ -88,7 +88,7 @@ def watch(storage: str, study_name: str | None) -> None:
     say(f"study {name!r}: {tally}")
 
 
-def _picture(tally: "Tally", running: "list[FrozenTrial]", folds: int) -> "Picture":
+def _picture(tally: "Tally", running: "list[FrozenTrial]", study_attrs: Mapping[str, Any]) -> "Picture":
     """Return the picture of the storage's current content."""
     from datetime import datetime
 
@@ -97,17 +97,19 @@ def _picture(tally: "Tally", running: "list[FrozenTrial]", folds: int) -> "Pictu
     began = [trial.datetime_start for trial in running if trial.datetime_start]
     # A clock that was set back, or another machine's, may say that a trial begins later.
     spent = sum(max(0.0, (datetime.now() - start).total_seconds()) for start in began)
-    return Picture(tally.standing(len(running), spent), [_in_training(trial, folds) for trial in running])
+    return Picture(tally.standing(len(running), spent), [_in_training(trial, study_attrs) for trial in running])
 
 
-def _in_training(trial: "FrozenTrial", folds: int) -> "InTraining":
+def _in_training(trial: "FrozenTrial", study_attrs: Mapping[str, Any]) -> "InTraining":
     from face3d_tune.cli.live import InTraining
-    from face3d_tune.study.trials import origin
+    from face3d_tune.study.trials import folds_of, origin
 
-    attrs, steps = trial.user_attrs, trial.intermediate_values
+    attrs, steps, folds = trial.user_attrs, trial.intermediate_values, folds_of(study_attrs)
     config: Mapping[str, Any] = TrialAttr.config.get(attrs, {})
-    step, epochs = max(steps, default=0), config.get("epochs", 0)
-    fold = (step - 1) // epochs + 1 if step and epochs else 1
+    if StudyAttr.script.held_by(study_attrs):  # its flags may have any names
+        config = {"epochs": config.get("epochs", StudyAttr.settings.of(study_attrs)["epochs"])}
+    step, epochs = max(steps, default=0), config.get("epochs") or 0
+    fold = (step - 1) // epochs + 1 if folds > 1 and step and epochs else 1
     return InTraining(
         number=trial.number,
         name=origin(trial),

@@ -109,9 +109,14 @@ class Objective:
         }
         return {name: value for name, value in values.items() if value is not None}
 
+    def number(self, value: float, sign: str = "") -> str:
+        """Format a value or a difference, e.g. `0.5931`, or a script's `2.1e+05`; with `sign` + always signed."""
+        plain = not self.script or value == 0 or 1e-3 <= abs(value) < 1e4
+        return f"{value:{sign}.4f}" if plain else f"{value:{sign}.4g}"
+
     def said(self, value: float) -> str:
         """Say a value, e.g. `cosine 0.5931`."""
-        return f"{self.name} {value:.4f}" if not self.script or 1e-3 <= abs(value) < 1e4 else f"{self.name} {value:.4g}"
+        return f"{self.name} {self.number(value)}"
 
     def __str__(self) -> str:
         return self.name

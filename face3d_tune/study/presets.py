@@ -12,6 +12,8 @@ from face3d_tune.config import ABOUT, DEFAULTS, RUN_SETTINGS
 
 Preset = Mapping[str, Any]
 
+OF_SCRIPT = "defaults"  # the preset of a study of a script that has the script's own defaults
+
 # What the guide began with, the defaults of its script (trainer contract §3 and §4); the others say what they change.
 _BASELINE: dict[str, Any] = {
     name: value for name, value in DEFAULTS.items() if name not in RUN_SETTINGS and not ABOUT[name].later

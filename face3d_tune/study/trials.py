@@ -47,6 +47,11 @@ class StoredTrial:
     trial: FrozenTrial
     trials: Sequence[FrozenTrial]  # all of the study, by number
 
+    def require_face_data(self, hint: str) -> None:
+        """Raise StudyError with a hint if the study searches a script of the user's own, and so has no face data."""
+        if script := StudyAttr.script.get(self.study_attrs):
+            raise StudyError(f"study {self.study!r} searches a script of your own, {script['path']}", hint)
+
 
 def read_trial(place: Storage, study_name: str | None, number: int | None) -> StoredTrial:
     """Read a trial of a study, or its best, from a storage. Raises StorageError and StudyError."""
@@ -310,6 +315,8 @@ def summary(study: optuna.Study) -> dict[str, Any]:
         "by_hand": count_foreign(study) if own else 0,
         "folds": folds_of(attrs),
         "objective": Objective.of_study(attrs).name if own else None,
+        "script": StudyAttr.script.get(attrs),
+        "best_numbers": TrialAttr.numbers.get(best.user_attrs) if best else None,
         "no_model_cosine": StudyAttr.no_model_cosine.get(attrs),
         "ridge_cosine": StudyAttr.ridge_cosine.get(attrs),
         "kernel_ridge_cosine": StudyAttr.kernel_ridge_cosine.get(attrs),

@@ -119,6 +119,11 @@ def _stored_start(name: str, attrs: Mapping[str, Any], before: str | None) -> Wa
 
 def _check_comparable(study: optuna.Study, wanted: Mapping[str, Any]) -> None:
     own, name = study.user_attrs, study.study_name
+    if StudyAttr.script.held_by(own):
+        raise StudyError(
+            f"study {name!r} searches a script of your own, whose flags are not the parameters of the built-in trainer",
+            "omit --from, or name a study of the built-in trainer",
+        )
     if StudyAttr.data_fingerprint.of(own) != StudyAttr.data_fingerprint.of(wanted):
         raise StudyError(
             f"study {name!r} was made on other data: {describe_data(own)}; now {describe_data(wanted)}",

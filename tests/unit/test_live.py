@@ -24,6 +24,7 @@ TRAINING = [
     InTraining(19, "我的预设", 100, 61, 0.6532, 5e-5),
     InTraining(20, "conservative", 100),
 ]
+THREE_FOLDS = {"settings": {"folds": 3}}
 CONFIG = TrialConfig(d_model=16, dim_feedforward=64, epochs=30)
 
 
@@ -162,12 +163,18 @@ def test_a_search_elsewhere_is_watched_in_the_fold_of_its_last_step():
     add_trial(study, "RUNNING", [])  # of at most 20 epochs
     trial = study.trials[0]
     trial.intermediate_values = {1: 0.1, 2: 0.2, 21: 0.3, 22: 0.4}
-    shown = _in_training(trial, 3)
+    shown = _in_training(trial, THREE_FOLDS)
     assert (shown.epoch, shown.epochs, shown.fold, shown.folds, shown.value) == (2, 20, 2, 3, 0.4)
     trial.intermediate_values = {20: 0.1}
-    assert (_in_training(trial, 3).epoch, _in_training(trial, 3).fold) == (20, 1)
+    assert (
+        _in_training(trial, THREE_FOLDS).epoch,
+        _in_training(trial, THREE_FOLDS).fold,
+    ) == (20, 1)
     trial.intermediate_values = {}
-    assert (_in_training(trial, 3).epoch, _in_training(trial, 3).fold) == (0, 1)
+    assert (
+        _in_training(trial, THREE_FOLDS).epoch,
+        _in_training(trial, THREE_FOLDS).fold,
+    ) == (0, 1)
 
 
 def test_a_search_elsewhere_has_the_line_that_run_has_with_rank_1():
@@ -177,8 +184,10 @@ def test_a_search_elsewhere_has_the_line_that_run_has_with_rank_1():
     progress.trial_started(0, None, CONFIG.to_dict())
     rates = Recognition.of(recognition_of(0.4))
     progress.epoch_ended(0, replace(epoch(2, 0.5), next_lr=1e-4, recognition=rates))
-    assert [_in_training(study.trials[0], 1)] == progress._picture().training
-    assert drawn(120, training=[_in_training(study.trials[0], 1)])[0].endswith("lr 1.0e-04  rank-1 0.400")
+    assert [_in_training(study.trials[0], study.user_attrs)] == progress._picture().training
+    assert drawn(120, training=[_in_training(study.trials[0], study.user_attrs)])[0].endswith(
+        "lr 1.0e-04  rank-1 0.400"
+    )
 
 
 @pytest.fixture

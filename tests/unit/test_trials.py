@@ -293,6 +293,8 @@ def test_a_summary_counts_every_state_and_names_the_best(storage):
         "confirmation": None,
         "rotation": None,
         "data": {"source": "here"},
+        "script": None,
+        "best_numbers": None,
     }
     for value, preset in ((0.5, "baseline"), (0.7, "aggressive"), (0.6, None)):
         add(study, value=value, preset=preset)
