@@ -8,7 +8,6 @@ from face3d_tune.analysis.curve import loss_chart
 from face3d_tune.analysis.svg import Chart, by_epoch, limits
 from face3d_tune.report.content import Content, Entry
 from face3d_tune.report.words import Words
-from face3d_tune.study.objective import Objective
 
 Series = Sequence[tuple[str, Entry, str]]  # label, trial, class
 
@@ -27,22 +26,39 @@ def series(content: Content, say: Words) -> Series:
 
 def curves(content: Content, shown: Series, say: Words) -> Element | None:
     """Draw the objective by epoch, of all series, and faintly of pruned trials."""
-    drawn = [entry.history.values(Objective(content.objective)) for _, entry, _ in shown] + list(content.pruned_curves)
-    if not any(drawn):
+    drawn = [entry.history.values(content.measure) for _, entry, _ in shown] + list(content.pruned_curves)
+    values = [value for curve in drawn for value in curve if math.isfinite(value)]
+    if not values:
         return None
-    values = [value for curve in drawn for value in curve] + [content.lines["no model"]]
+    values += _without(content)
     y = (*limits(values), say.text("axis_value"))
     x = (1, max(2, *map(len, drawn)), say.text("axis_epoch"))
     chart = Chart(say.text("chart_cosine"), x, y, whole_x=True, height=270)
     for curve in content.pruned_curves:
         chart.line(by_epoch(curve), "faint")
-    chart.level(content.lines["no model"], "level")
+    for value in _without(content):
+        chart.level(value, "level")
     for _, entry, kind in reversed(shown):
-        chart.line(by_epoch(entry.history.values(Objective(content.objective))), kind)
+        chart.line(by_epoch(entry.history.values(content.measure)), kind)
     for _, entry, kind in shown:
         if entry.kept_epoch and entry.value is not None:
             value = entry.folds[0]["value"] if entry.folds else entry.value
             chart.dots([(entry.kept_epoch, value)], kind)
+    return chart.svg
+
+
+def number(name: str, shown: Series, say: Words) -> Element | None:
+    """Draw another number of a script by epoch, of all series, and the kept epochs."""
+    drawn = [by_epoch(entry.history.numbers.get(name, ())) for _, entry, _ in shown]
+    values = [value for curve in drawn for _, value in curve]
+    if not values:
+        return None
+    x = (1, max(2, *(epoch for curve in drawn for epoch, _ in curve)), say.text("axis_epoch"))
+    chart = Chart(say.text("chart_number", name=name), x, (*limits(values), name), whole_x=True, height=270)
+    for curve, (_, _, kind) in reversed(list(zip(drawn, shown, strict=True))):
+        chart.line(curve, kind)
+    for curve, (_, entry, kind) in zip(drawn, shown, strict=True):
+        chart.dots([point for point in curve if point[0] == entry.kept_epoch], kind)
     return chart.svg
 
 
@@ -73,17 +89,23 @@ def search(content: Content, say: Words) -> Element | None:
     if not content.trials:
         return None
     x = (0, max(1, *(point.trial for point in content.trials)), say.text("axis_trial"))
-    y = (*limits([*(point.value for point in content.trials), content.lines["no model"]]), say.text("axis_value"))
+    y = (*limits([*(point.value for point in content.trials), *_without(content)]), say.text("axis_value"))
     chart = Chart(say.text("chart_search"), x, y, whole_x=True, height=250)
-    chart.level(content.lines["no model"], "level")
+    for value in _without(content):
+        chart.level(value, "level")
     best: list[tuple[float, float]] = []
     for point in content.trials:
-        if point.state == "complete" and (not best or point.value > best[-1][1]):
+        if point.state == "complete" and content.measure.better(point.value, best[-1][1] if best else None):
             best += [(point.trial, best[-1][1]), (point.trial, point.value)] if best else [(point.trial, point.value)]
     chart.line([*best, (x[1], best[-1][1])] if best else [], "s0")
     for state, kind in (("pruned", "pruned"), ("complete", "done")):
         chart.dots([(p.trial, p.value) for p in content.trials if p.state == state], kind)
     return chart.svg
+
+
+def _without(content: Content) -> list[float]:
+    """Return the value of no model; none in a study of a script."""
+    return [value for name, value in content.lines.items() if name == "no model"]
 
 
 def by_yaw(content: Content, shown: Series, say: Words) -> Element | None:
@@ -114,22 +136,26 @@ def by_yaw(content: Content, shown: Series, say: Words) -> Element | None:
 
 def recognised(content: Content, say: Words) -> Chart | None:
     """Draw rank-1 among all enrolled against the cosine: a dot for each finished trial, and the baselines."""
-    points = [(point, point.rank1) for point in content.trials if point.rank1 is not None]
+    points = [
+        (point.trial, point.state, point.cosine, point.rank1)
+        for point in content.trials
+        if point.rank1 is not None and point.cosine is not None
+    ]
     held = {name: recognition["all"] for name, recognition in content.recognition.items()}
     simple = {name: (rates["cosine"], rates["rank1_enrolled"]) for name, rates in held.items()}
     if not points or not simple:
         return None
     enrolled = next(iter(content.recognition.values()))["enrolled"]
-    drawn = [*((point.cosine, rank1) for point, rank1 in points), *simple.values()]
+    drawn = [*((cosine, rank1) for _, _, cosine, rank1 in points), *simple.values()]
     x = (*limits([cosine for cosine, _ in drawn]), say.text("axis_cosine"))
     y = (*limits([rank1 for _, rank1 in drawn]), say.text("axis_rank1", enrolled=enrolled))
     chart = Chart(say.text("chart_recognised"), x, y, height=270)
     for state, kind in (("pruned", "pruned"), ("complete", "done")):
-        chart.dots([(point.cosine, rank1) for point, rank1 in points if point.state == state], kind)
+        chart.dots([(cosine, rank1) for _, each, cosine, rank1 in points if each == state], kind)
     for name, baseline in simple.items():
         chart.dots([baseline], f"{BASELINES[name]} big")
     best = content.best.trial if content.best else None
-    chart.dots([(point.cosine, rank1) for point, rank1 in points if point.trial == best], "s0 big")
+    chart.dots([(cosine, rank1) for number, _, cosine, rank1 in points if number == best], "s0 big")
     return chart
 
 

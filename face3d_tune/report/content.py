@@ -1,5 +1,6 @@
 """The content of a report, in numbers and without words: the JSON report, and the source of the other forms."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -11,27 +12,25 @@ from face3d_tune.analysis import recognising
 from face3d_tune.analysis.diagnostics import Reading, read
 from face3d_tune.analysis.findings import Findings, searched
 from face3d_tune.analysis.importance import Importance
-from face3d_tune.data.face_data import SAMPLE_NAME, recorded_selection
-from face3d_tune.data.provenance import SAMPLE_FOLDER, DataUse
-from face3d_tune.script.export import commands
-from face3d_tune.study.attrs import Attr, Effort, StoredSettings, StudyAttr, TrialAttr
-from face3d_tune.study.builtin import STUDIES
+from face3d_tune.report.commands import data_of, to_search_again, to_train
+from face3d_tune.study.attrs import Attr, Effort, StoredScript, StoredSettings, StudyAttr, TrialAttr
 from face3d_tune.study.history import History
-from face3d_tune.study.objective import COSINE, Objective
+from face3d_tune.study.objective import Direction, Objective
 from face3d_tune.study.trials import (
     FINISHED,
     budget_of,
+    cause,
     config_of,
     count_causes,
     effort_of,
     folds_of,
     is_imported,
     kept_cosine,
-    repeatable_config,
 )
 
 VERSION = 1  # of the keys below; a new key leaves it, a changed or dropped key raises it
 _PRUNED_CURVES = 40  # at most
+_FAILURES = 5  # shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,7 @@ class Entry:
     imported: bool  # trained elsewhere
     value: float | None  # of the objective, at the kept epoch
     cosine: float | None  # mean validation cosine of the kept epoch
+    numbers: Mapping[str, float]  # of a script at the kept epoch, by name
     loss: float | None  # validation loss of the kept epoch with weights 0.5 / 0.5: comparable between trials
     by_yaw: Mapping[str, float | None]  # cosine by band of |yaw|, degrees
     recognition: Mapping[str, Any] | None  # as `Recognition.to_dict` gives it; None: not measured
@@ -60,9 +60,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """The lead of the best trial, and how many others confirm it. Differences of the objective."""
+    """The lead of the best trial, and how many others confirm it: positive where it is better, also if lower is."""
 
-    over_no_model: float
+    over_no_model: float | None  # None: no such baseline
     over_preset: float | None  # over the best preset; 0 if the best is that preset
     preset: str | None
     over_runner_up: float | None
@@ -77,14 +77,17 @@ class Point:
     trial: int
     state: str
     value: float  # of the objective
-    cosine: float
+    cosine: float | None
     rank1: float | None  # among all enrolled; None: not measured
     values: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The keys of the JSON report. Times in seconds, angles in degrees, cosines and shares as fractions."""
+    """The keys of the JSON report. Times in seconds, angles in degrees, cosines and shares as fractions.
+
+    A study of a script of the user's own lacks what only face data can say: there it is None or empty.
+    """
 
     version: int
     study: str
@@ -102,9 +105,12 @@ class Content:
     imported: int  # trials that were trained elsewhere
     by_hand: int  # trials of other programs, counted nowhere else
     folds: int  # of people, over which values are means; 1: the ordinary split
-    objective: str  # cosine or identity: what a value is
+    objective: str  # what a value is: cosine, identity, or the name of a script's number
+    direction: Direction  # of its better values
+    script: StoredScript | None  # the user's own script; None: the built-in trainer
+    failures: Sequence[Mapping[str, Any]]  # of a script, the last ones: trial, cause, error
     lines: Mapping[str, float]  # the values of no model, ridge and kernel ridge, as far as they are known
-    no_model: float
+    no_model: float | None
     no_model_by_yaw: Mapping[str, float | None]
     ridge: float | None  # validation cosine of ridge regression; None: a study of an earlier version
     ridge_by_yaw: Mapping[str, float | None]
@@ -132,18 +138,24 @@ class Content:
     devices: Sequence[str]
     engines: Sequence[str]
 
+    @property
+    def measure(self) -> Objective:
+        """Return what a value is, and which one is better."""
+        return Objective(self.objective, self.direction, script=self.script is not None)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the content as plain values, ready for JSON."""
-        return asdict(self)
+        """Return the content as plain values, ready for JSON, which has no NaN and no infinity."""
+        plain: dict[str, Any] = _finite(asdict(self))
+        return plain
 
 
 def content(found: Findings, made: datetime) -> Content:
     """Collect everything that a report on a study shows."""
     attrs, best = found.attrs, found.best
-    finished = [trial for trial in found.trials if trial.state in FINISHED and kept_cosine(trial) is not None]
+    finished = [trial for trial in found.trials if trial.state in FINISHED and _measured(trial, found.objective)]
     pruned = [trial for trial in finished if trial.state == TrialState.PRUNED]
     every = max(1, -(-len(pruned) // _PRUNED_CURVES))
-    exported = commands(repeatable_config(best), DataUse.of_study(StudyAttr.data.of(attrs))) if best else None
+    trained, missing = to_train(found)
     return Content(
         version=VERSION,
         study=found.name,
@@ -162,9 +174,12 @@ def content(found: Findings, made: datetime) -> Content:
         by_hand=found.by_hand,
         folds=folds_of(attrs),
         objective=found.objective.name,
+        direction=found.objective.direction,
+        script=found.script,
+        failures=_failures(found) if found.script else [],
         lines=found.lines,
-        no_model=found.no_model,
-        no_model_by_yaw=StudyAttr.no_model_by_yaw.of(attrs),
+        no_model=StudyAttr.no_model_cosine.get(attrs),
+        no_model_by_yaw=StudyAttr.no_model_by_yaw.get(attrs, {}),
         ridge=found.ridge,
         ridge_by_yaw=StudyAttr.ridge_by_yaw.get(attrs, {}),
         kernel_ridge=found.kernel_ridge,
@@ -181,14 +196,10 @@ def content(found: Findings, made: datetime) -> Content:
         pruning=asdict(found.pruning),
         trials=_points(finished, StudyAttr.settings.of(attrs)["space"], found.objective),
         pruned_curves=[History.of(trial).values(found.objective) for trial in pruned[::every]],
-        commands=[*_sample(StudyAttr.data.of(attrs)), *exported.commands] if exported else [],
-        not_in_commands=exported.missing if exported else [],
-        repeat=_repeat(found),
-        data={
-            **StudyAttr.data.of(attrs),
-            **recorded_selection(StudyAttr.data.of(attrs)),
-            "fingerprint": StudyAttr.data_fingerprint.of(attrs),
-        },
+        commands=trained,
+        not_in_commands=missing,
+        repeat=to_search_again(found),
+        data=data_of(attrs),
         settings=StudyAttr.settings.of(attrs),
         effort=effort_of(attrs),
         versions=StudyAttr.versions.of(attrs),
@@ -198,8 +209,8 @@ def content(found: Findings, made: datetime) -> Content:
 
 
 def _entry(trial: FrozenTrial, objective: Objective, name: str | None = None, same_as: str | None = None) -> Entry:
-    attrs, sampled = trial.user_attrs, TrialAttr.config.held_by(trial.user_attrs)
-    history = History.of(trial)
+    attrs = trial.user_attrs
+    config, history = TrialAttr.config.get(attrs, {}), History.of(trial, objective)
     return Entry(
         name=name or TrialAttr.preset.get(attrs),
         same_as=same_as,
@@ -208,37 +219,39 @@ def _entry(trial: FrozenTrial, objective: Objective, name: str | None = None, sa
         imported=is_imported(trial),
         value=objective.of_trial(attrs),
         cosine=kept_cosine(trial),
+        numbers=TrialAttr.numbers.get(attrs, {}),
         loss=TrialAttr.val_loss_equal.get(attrs),
         by_yaw=TrialAttr.cosine_by_yaw.get(attrs, {}),
         recognition=recognising.of_trial(trial),
         kept_epoch=TrialAttr.best_epoch.get(attrs),
-        epochs=TrialAttr.epochs_run.get(attrs, len(history.cosine)),
+        epochs=TrialAttr.epochs_run.get(attrs, len(history.values(objective))),
         folds=TrialAttr.folds.get(attrs, ()),
         seconds=TrialAttr.seconds.get(attrs),
         seed=TrialAttr.seed.get(attrs),
-        config=config_of(trial).to_dict() if sampled else {},
+        config=config if objective.script or not config else config_of(trial).to_dict(),
         history=history,
-        readings=read(history, config_of(trial)) if sampled else (),
+        readings=read(history, config_of(trial)) if config and not objective.script else (),
     )
 
 
 def _gain(found: Findings) -> Gain | None:
-    best, preset = found.best, found.best_preset
+    best, preset, key = found.best, found.best_preset, found.objective.key
     if best is None or best.value is None:
         return None
-    to_beat = preset.trial.value if preset and preset.trial else None
+    reached, without = key(best.value), found.lines.get("no model")
+    to_beat = key(preset.trial.value) if preset and preset.trial else None
     others = [
-        trial.value
+        key(trial.value)
         for trial in found.trials
         if trial.state == TrialState.COMPLETE and trial.value is not None and not TrialAttr.preset.get(trial.user_attrs)
         if trial.number != best.number
     ]
-    nearest = found.runners_up[0].value if found.runners_up else None
+    nearest = key(found.runners_up[0].value) if found.runners_up else None
     return Gain(
-        over_no_model=best.value - found.lines["no model"],
-        over_preset=None if to_beat is None else best.value - to_beat,
+        over_no_model=None if without is None else reached - without,
+        over_preset=None if to_beat is None else reached - to_beat,
         preset=preset.name if preset else None,
-        over_runner_up=None if nearest is None else best.value - nearest,
+        over_runner_up=None if nearest is None else reached - nearest,
         others=len(others),
         others_above=0 if to_beat is None else sum(value > to_beat for value in others),
     )
@@ -251,38 +264,34 @@ def _points(trials: Sequence[FrozenTrial], space: Mapping[str, Any], objective: 
             continue
         columns, _ = searched([trial], space)
         values = {name: column[0] for name, column in columns.items() if column}
-        cosine, rank1 = TrialAttr.val_cosine.of(trial.user_attrs), recognising.rank1(recognising.of_trial(trial))
+        cosine, rank1 = kept_cosine(trial), recognising.rank1(recognising.of_trial(trial))
         points.append(Point(trial.number, trial.state.name.lower(), value, cosine, rank1, values))
     return points
 
 
+def _measured(trial: FrozenTrial, objective: Objective) -> bool:
+    """Tell whether a trial has a value at its kept epoch; one of an earlier version may have its cosine alone."""
+    return kept_cosine(trial) is not None or objective.of_trial(trial.user_attrs) is not None
+
+
+def _failures(found: Findings) -> list[dict[str, Any]]:
+    """Return the last trials that failed, each with the diagnosis of what the script printed."""
+    failed = [(trial, cause(trial)) for trial in found.trials]
+    rows = [
+        {"trial": trial.number, "cause": why, "error": TrialAttr.error.get(trial.user_attrs)}
+        for trial, why in failed
+        if why is not None
+    ]
+    return rows[-_FAILURES:]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _distinct(trials: Sequence[FrozenTrial], attr: Attr[str]) -> list[str]:
     return sorted({attr.of(trial.user_attrs) for trial in trials if attr.held_by(trial.user_attrs)})
-
-
-def _sample(data: Mapping[str, Any]) -> list[list[str]]:
-    """Return the commands that write the bundled sample as files."""
-    return [["face3d-tune", "data", "sample", SAMPLE_FOLDER]] if data["source"] == SAMPLE_NAME else []
-
-
-def _repeat(found: Findings) -> list[str]:
-    """Return the command that repeats the search as another study, on the same data with the same settings."""
-    settings, data = StudyAttr.settings.of(found.attrs), StudyAttr.data.of(found.attrs)
-    effort = effort_of(found.attrs)
-    own = not (STUDIES / f"{settings['study_file']}.toml").exists()
-    words = ["face3d-tune", "run", "--study", settings["study_file"] + (".toml" if own else "")]
-    words += ["--study-name", f"{found.name}-again"]
-    words += ["--from", StudyAttr.follows.of(found.attrs)["study"]] if StudyAttr.follows.held_by(found.attrs) else []
-    words += [] if data["source"] == SAMPLE_NAME else ["--data-dir", data["source"]]
-    words += ["--trials", str(budget_of(found.attrs) or max(1, found.finished))]
-    words += ["--epochs", str(settings["epochs"]), "--seed", str(settings["seed"]), "--layout", settings["layout"]]
-    words += [] if found.objective == COSINE else ["--objective", found.objective.name]
-    words += ["--folds", str(folds)] if (folds := folds_of(found.attrs)) > 1 else []
-    words += [] if data["split"] == "person" else ["--split", data["split"]]
-    words += ["--min-yaw", f"{data['min_yaw']:g}"] if data["min_yaw"] else []
-    words += [] if data["max_yaw"] is None else ["--max-yaw", f"{data['max_yaw']:g}"]
-    turn = recorded_selection(data)["turn_angle"]
-    words += [] if turn == "first" else ["--turn-angle", turn]
-    words += [] if (target := effort.get("target")) is None else ["--target", f"{target:g}"]
-    words += ["--target-epochs", str(effort["target_epochs"])] if "target_epochs" in effort else []
-    return [*words, "--slots", "1"]

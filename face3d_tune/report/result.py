@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from face3d_tune.data.yaw_bands import FARTHEST
-from face3d_tune.report import charts
+from face3d_tune.report import charts, scripts
 from face3d_tune.report.blocks import Block, Columns, Drawing, Figure, Paragraph, Table, Tiles
 from face3d_tune.report.content import Content, Entry, Gain
 from face3d_tune.report.words import NOT_KNOWN, Words
@@ -15,22 +15,9 @@ _BASELINE, _RECOMMENDED = "baseline", "recommended"
 
 def answer(content: Content, say: Words) -> list[Block]:
     """Show the question, the answer by the validation people, any better simple method, and how sure that is."""
-    best, gain, data, states = content.best, content.gain, content.data, content.states
+    best, gain, script, states = content.best, content.gain, content.script, content.states
     finished = states["complete"] + states["pruned"]
-    judged = _judged(content, say)
-    question = say(
-        "question",
-        parameters=len(content.settings["space"]),
-        names=say.text("comma").join(say.parameter(name) for name in content.settings["space"]),
-        trials=finished,
-        time=say.duration(content.seconds),
-        judged=judged,
-    )
-    blocks: list[Block] = [Paragraph(question)]
-    if content.objective == "identity":
-        blocks.append(Paragraph(say("objective_is"), "note"))
-    if data["split"] == "none":
-        blocks.insert(0, Paragraph(say("warn_split"), "warning"))
+    blocks = _question(content, say) if script is None else scripts.question(content, script, say)
     if states["running"] or states["waiting"]:
         going = say("unfinished", finished=finished, running=states["running"], waiting=states["waiting"])
         blocks.insert(0, Paragraph(going, "warning"))
@@ -38,7 +25,15 @@ def answer(content: Content, say: Words) -> list[Block]:
         counted = {key: states[key] for key in ("pruned", "fail")}
         key = "nothing_completed" if any(counted.values()) else "nothing"
         return [*blocks, Paragraph(say(key, **counted), "warning")]
-    tiles = [(f"{best.value:.4f}", say.text("tile_best"), say.text("tile_best_hint", trial=best.trial))]
+    form = content.measure.number
+    tiles = [(form(best.value), say.text("tile_best"), say.text("tile_best_hint", trial=best.trial))]
+    imported = [Paragraph(say("best_imported"), "note")] if best.imported else []
+    if script is not None:
+        for entry in scripts.presets_to_beat(content):
+            hint = say.text("tile_best_hint", trial=entry.trial)
+            tiles.append((form(entry.value or 0.0), say.preset(entry.name), hint))
+        reached = scripts.best(content, best, say)
+        return [*blocks, Tiles(tiles), reached, _sure(content, gain, say), *imported]
     if gain.over_preset is not None:
         tiles.append((f"{best.value - gain.over_preset:.4f}", say.text("tile_preset"), say.preset(gain.preset)))
     if "kernel ridge" in content.lines:
@@ -49,8 +44,22 @@ def answer(content: Content, say: Words) -> list[Block]:
         tiles.append((f"{content.lines['ridge']:.4f}", say.text("tile_ridge"), say.text("tile_ridge_hint")))
     tiles.append((f"{content.lines['no model']:.4f}", say.text("tile_no_model"), say.text("tile_no_model_hint")))
     best_block = _best(gain, best.value, best.trial, content.lines["no model"], say)
-    imported = [Paragraph(say("best_imported"), "note")] if best.imported else []
     return [*blocks, Tiles(tiles), best_block, _model(best.value, content, say), _sure(content, gain, say), *imported]
+
+
+def _question(content: Content, say: Words) -> list[Block]:
+    """Say what was searched, and on whom its values are measured."""
+    question = say(
+        "question",
+        parameters=len(content.settings["space"]),
+        names=say.text("comma").join(say.parameter(name) for name in content.settings["space"]),
+        trials=content.states["complete"] + content.states["pruned"],
+        time=say.duration(content.seconds),
+        judged=_judged(content, say),
+    )
+    warning = [Paragraph(say("warn_split"), "warning")] if content.data["split"] == "none" else []
+    unit = [Paragraph(say("objective_is"), "note")] if content.objective == "identity" else []
+    return [*warning, Paragraph(question), *unit]
 
 
 def _model(reached: float, content: Content, say: Words) -> Paragraph:
@@ -82,7 +91,7 @@ def _judged(content: Content, say: Words) -> str:
 
 def _best(gain: Gain, cosine: float, trial: int, no_model: float, say: Words) -> Paragraph:
     values = {"trial": trial, "cosine": f"{cosine:.4f}", "no_model": f"{no_model:.4f}"}
-    values["against_no_model"] = _difference(gain.over_no_model, say)
+    values["against_no_model"] = _difference(cosine - no_model, say)
     if gain.over_preset is None:
         return Paragraph(say("best_without_presets", **values))
     preset = {"preset": say.preset(gain.preset), "preset_cosine": f"{cosine - gain.over_preset:.4f}"}
@@ -99,24 +108,21 @@ def _sure(content: Content, gain: Gain, say: Words) -> Paragraph:
     sure = "sure_chosen" if content.confirmation is None else "sure_confirmed"
     if content.confirmation is not None and not content.confirmed_best:
         sure = "sure_outdated"
-    chosen = say("sure_training_pairs" if content.data["split"] == "none" else sure, **_chosen(content))
+    chosen = say("sure_training_pairs" if content.data.get("split") == "none" else sure, **_chosen(content))
     if content.folds > 1 and content.best is not None and content.confirmation is None:
         values = say.text("comma").join(f"{fold['value']:.4f}" for fold in content.best.folds)
         chosen = say("sure_folds", values=values, folds=content.folds, **_chosen(content))
     if gain.over_preset is None or gain.over_runner_up is None:
         return Paragraph(chosen)
     others = "sure_others" if gain.others_above >= 3 and gain.over_preset > 0 else "sure_alone"
-    return Paragraph(
-        (
-            *chosen,
-            *say(others, above=gain.others_above, others=gain.others, behind=f"{abs(gain.over_runner_up):.4f}"),
-        )
-    )
+    behind = content.measure.number(abs(gain.over_runner_up))
+    return Paragraph((*chosen, *say(others, above=gain.others_above, others=gain.others, behind=behind)))
 
 
 def _chosen(content: Content) -> dict[str, Any]:
     words = shlex.join(["face3d-tune", "confirm", "--study-name", content.study])
-    return {"completed": content.states["complete"], "test": content.data["people"]["test"], "command": words}
+    people = {} if content.script else {"test": content.data["people"]["test"]}
+    return {"completed": content.states["complete"], **people, "command": words}
 
 
 def compared(content: Content, say: Words) -> list[Block]:
@@ -194,18 +200,17 @@ def curves(content: Content, say: Words) -> list[Block]:
     series = charts.series(content, say)
     if not series:
         return []
-    settings = _shown_settings([*content.presets, *(entry for _, entry, _ in series)])
-    header = [say.text(f"column_{name}") for name in ("trial", *settings, "loss", "cosine", "kept")]
-    if content.objective == "identity":
-        header.insert(-2, say.text("row_identity"))
     blocks: list[Block] = [Paragraph(say("curves"))]
     if content.folds > 1:
         blocks.append(Paragraph(say("of_fold_1", folds=content.folds), "note"))
     cosine, rates = charts.curves(content, series, say), charts.rates(series, say)
     pictures = (("drawing_cosine", cosine), ("drawing_lr", rates))
     drawings = [Drawing(say.text(title), svg) for title, svg in pictures if svg is not None]
+    drawings += scripts.drawings(content, series, say)
     if drawings:
-        legend = [*((label, kind) for label, _, kind in series), (say.text("legend_no_model"), "level")]
+        legend = [(label, kind) for label, _, kind in series]
+        if content.lines:
+            legend.append((say.text("legend_no_model"), "level"))
         if content.pruned_curves:
             legend.append((say.text("legend_pruned"), "faint"))
         blocks.append(Figure(drawings, legend, say("caption_curves", pruned=len(content.pruned_curves))))
@@ -213,10 +218,16 @@ def curves(content: Content, say: Words) -> list[Block]:
     if losses := [Drawing(label, svg) for label, svg in each if svg is not None]:
         names = (("legend_validation", "s0"), ("legend_training", "s1"), ("legend_kept", "kept"))
         blocks.append(Figure(losses, [(say.text(name), kind) for name, kind in names], say("caption_losses")))
-    else:
+    elif not drawings or content.script is None:
         blocks.append(Paragraph(say("no_histories"), "note"))
     same = [(f"{say.preset(entry.name)} = {entry.same_as}", entry) for entry in content.presets if entry.same_as]
     named = [*((label, entry) for label, entry, _ in series), *same]
+    if content.script is not None:
+        return [*blocks, scripts.trials_table(content, named, say)]
+    settings = _shown_settings([entry for _, entry in named])
+    header = [say.text(f"column_{name}") for name in ("trial", *settings, "loss", "cosine", "kept")]
+    if content.objective == "identity":
+        header.insert(-2, say.text("row_identity"))
     rows = [(label, *_settings(content, settings, entry, say)) for label, entry in named]
     return [*blocks, Table(header, rows, marked=0 if content.best else None), Paragraph(say("loss_note"), "note")]
 

@@ -3,10 +3,11 @@
 from typing import Any
 
 from face3d_tune.analysis.importance import FEWEST, ValueGroup
-from face3d_tune.report import charts
+from face3d_tune.report import charts, scripts
 from face3d_tune.report.blocks import Block, Columns, Drawing, Figure, Paragraph, Runs, Table
 from face3d_tune.report.content import Content
 from face3d_tune.report.words import NOT_KNOWN, Words
+from face3d_tune.study.presets import OF_SCRIPT
 
 _SLICES, _FEWEST_SLICES = 6, 3  # drawn
 _IMPROVEMENTS = 12  # listed at most, the last ones
@@ -18,7 +19,8 @@ def parameters(content: Content, say: Words) -> list[Block]:
     if best is None:
         return []
     space = content.settings["space"]
-    baseline = next((entry.config for entry in content.presets if entry.name == "baseline"), {})
+    first = "baseline" if content.script is None else OF_SCRIPT
+    baseline = next((entry.config for entry in content.presets if entry.name == first), {})
     rows = [
         (say.parameter(name), _range(row, say), _value(baseline, name, say), _value(best.config, name, say))
         for name, row in space.items()
@@ -44,7 +46,7 @@ def parameters(content: Content, say: Words) -> list[Block]:
             say.parameter(row.name),
             _percent(row.share),
             say.text("is_sure" if row.sure else "is_unsure"),
-            say.text("semicolon").join(_group(group, say) for group in row.groups),
+            say.text("semicolon").join(_group(group, content, say) for group in row.groups),
         )
         for row in content.importances
     ]
@@ -66,7 +68,7 @@ def parameters(content: Content, say: Words) -> list[Block]:
 
 
 def _value(config: Any, name: str, say: Words) -> str:
-    name = "d_model" if name == "width" else name  # the field that a width sets
+    name = "d_model" if name == "width" and name not in config else name  # the field that a width sets
     return say.value(config[name]) if name in config else NOT_KNOWN
 
 
@@ -80,10 +82,11 @@ def _range(row: dict[str, Any], say: Words) -> str:
     )
 
 
-def _group(group: ValueGroup, say: Words) -> str:
+def _group(group: ValueGroup, content: Content, say: Words) -> str:
     low, high = say.value(group.low), say.value(group.high)
     span = low if low == high else f"{low} … {high}"
-    return say.text("group", span=span, mean=f"{group.mean:.3f}", n=group.trials)
+    mean = f"{group.mean:.3f}" if content.script is None else content.measure.number(group.mean)
+    return say.text("group", span=span, mean=mean, n=group.trials)
 
 
 def _percent(share: float) -> str:
@@ -102,7 +105,7 @@ def search(content: Content, say: Words) -> list[Block]:
     if causes := [say.text(f"cause_{name}", n=count) for name, count in content.causes.items() if count]:
         blocks.append(Paragraph(say("causes", causes=say.text("comma").join(causes))))
     if before := content.follows:
-        value = f"{before['value']:.4f}"
+        value = content.measure.number(before["value"])
         key = "follows_from_identity" if before.get("objective") == "identity" else "follows"
         blocks.append(Paragraph(say(key, study=before["study"], trial=before["trial"], value=value)))
     if pruning["trials"]:
@@ -119,16 +122,20 @@ def search(content: Content, say: Words) -> list[Block]:
         blocks.append(Paragraph(say("imported", n=content.imported)))
     if content.by_hand:
         blocks.append(Paragraph(say("by_hand", n=content.by_hand)))
-    legend = [
-        *((say.text("legend_so_far"), "s0"), (say.text("legend_complete"), "done-dot")),
-        *((say.text("legend_pruned_trial"), "pruned-dot"), (say.text("no_model"), "level")),
-    ]
+    kinds = (("legend_so_far", "s0"), ("legend_complete", "done-dot"), ("legend_pruned_trial", "pruned-dot"))
+    levels = (("no_model", "level"),) if content.lines else ()
+    legend = [(say.text(name), kind) for name, kind in (*kinds, *levels)]
     figure = Figure([Drawing(say.text("drawing_search"), drawing)], legend, say("caption_search"))
     if not content.improvements:
-        return [*blocks, figure]
+        return [*blocks, figure, *scripts.failures(content, say)]
     header = [say.text(f"column_{name}") for name in ("best_so_far", "trial", "after_trials", "after_time")]
     rows = [
-        (f"{step['value']:.4f}", str(step["trial"]), str(step["finished"]), say.duration(step["seconds"]))
+        (
+            content.measure.number(step["value"]),
+            str(step["trial"]),
+            str(step["finished"]),
+            say.duration(step["seconds"]),
+        )
         for step in content.improvements[-_IMPROVEMENTS:]
     ]
-    return [*blocks, Columns((figure, Table(header, rows)))]
+    return [*blocks, Columns((figure, Table(header, rows))), *scripts.failures(content, say)]

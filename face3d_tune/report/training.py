@@ -3,7 +3,7 @@
 from typing import Any
 
 from face3d_tune.analysis.diagnostics import Reading
-from face3d_tune.report import charts
+from face3d_tune.report import charts, scripts
 from face3d_tune.report.blocks import Block, Code, Paragraph, Runs, Table
 from face3d_tune.report.content import Content
 from face3d_tune.report.words import NOT_KNOWN, Words
@@ -12,7 +12,7 @@ from face3d_tune.report.words import NOT_KNOWN, Words
 def watch(content: Content, say: Words) -> list[Block]:
     """Show the guide's four readings: the best trial in full, the presets in brief."""
     best = content.best
-    if best is None:
+    if best is None or not best.readings:
         return []
     rows = [(say.text(f"watch_{row.about}"), say(f"rule_{row.about}"), reading(row, say)) for row in best.readings]
     header = [say.text(f"column_{name}") for name in ("watch", "rule", "reading")]
@@ -69,29 +69,15 @@ def command(content: Content, say: Words) -> list[Block]:
 
 
 def reproduce(content: Content, say: Words) -> list[Block]:
-    """Show data, versions, seeds and devices, and the command of the search."""
-    data, settings, best = content.data, content.settings, content.best
-    parts = [
-        say.text("part", part=say.text(f"part_{part}"), people=data["people"][part], pairs=data["pairs"][part])
-        for part in ("train", "validation", "test")
-    ]
-    highest = data["max_yaw"]
-    yaw = say.text("yaw_all") if not data["min_yaw"] and highest is None else f"{data['min_yaw']:g}–{highest or 180:g}°"
-    if (turn := data["turn_angle"]) != "first":
-        yaw = say.text("yaw_is", yaw=yaw, angle=say.value(turn))
+    """Show data or script, versions, seeds and devices, and the command of the search."""
+    settings, best = content.settings, content.best
     devices = ", ".join(content.devices) or NOT_KNOWN
     versions = ", ".join(f"{name} {version}" for name, version in content.versions.items())
     fixed = ", ".join(f"{name} = {say.value(value)}" for name, value in settings["fixed"].items()) or NOT_KNOWN
     rows = {
         "study": f"{content.study} ({say.text('study_file', name=settings['study_file'])})",
-        "data": f"{data['source']}; {say.text('fingerprint')} {data['fingerprint']}",
-        "split": say.text(f"split_{data['split']}") + ": " + say.text("semicolon").join(parts),
-        **({"folds": say.text("mean_over", n=content.folds)} if content.folds > 1 else {}),
-        "yaw": yaw,
-        "poses": say.value(data["pose_unit"]),
-        "embedding": say.text("numbers", n=data["feature_size"]),
-        "layout": settings["layout"],
-        "epochs": say.text("at_most", n=settings["epochs"]),
+        **(_of_data(content, say) if content.script is None else scripts.about(content.script, say)),
+        "epochs": say.text("at_most", n=settings["epochs"]) if settings["epochs"] else NOT_KNOWN,
         "fixed": fixed,
         "sampler": ", ".join(filter(None, (content.effort.get("sampler"), content.effort.get("pruner")))) or NOT_KNOWN,
         "seed": str(settings["seed"]),
@@ -106,3 +92,25 @@ def reproduce(content: Content, say: Words) -> list[Block]:
         Code([content.repeat]),
         Paragraph(say("again_note"), "note"),
     ]
+
+
+def _of_data(content: Content, say: Words) -> dict[str, str]:
+    """Return the rows on the face data and the model."""
+    data = content.data
+    parts = [
+        say.text("part", part=say.text(f"part_{part}"), people=data["people"][part], pairs=data["pairs"][part])
+        for part in ("train", "validation", "test")
+    ]
+    highest = data["max_yaw"]
+    yaw = say.text("yaw_all") if not data["min_yaw"] and highest is None else f"{data['min_yaw']:g}–{highest or 180:g}°"
+    if (turn := data["turn_angle"]) != "first":
+        yaw = say.text("yaw_is", yaw=yaw, angle=say.value(turn))
+    return {
+        "data": f"{data['source']}; {say.text('fingerprint')} {data['fingerprint']}",
+        "split": say.text(f"split_{data['split']}") + ": " + say.text("semicolon").join(parts),
+        **({"folds": say.text("mean_over", n=content.folds)} if content.folds > 1 else {}),
+        "yaw": yaw,
+        "poses": say.value(data["pose_unit"]),
+        "embedding": say.text("numbers", n=data["feature_size"]),
+        "layout": content.settings["layout"],
+    }
