@@ -1,5 +1,7 @@
 """The picture of one training: losses and cosine by epoch."""
 
+from collections.abc import Sequence
+
 from face3d_tune.analysis.svg import Chart, Panel, by_epoch, limits, picture
 from face3d_tune.study.history import History
 
@@ -35,6 +37,33 @@ def curve_picture(history: History, best_epoch: int, no_model_cosine: float) -> 
         (f"kept: epoch {best_epoch}, {value:.3f}", "kept"),
     ]
     return picture([*panels, Panel("Validation cosine", cosine, legend)])
+
+
+def numbers_picture(history: History, best_epoch: int, names: Sequence[str]) -> str:
+    """Draw numbers of a script by epoch, side by side, and the kept epoch.
+
+    Args:
+        history: The epochs of the training.
+        best_epoch: The epoch whose numbers the trial has, from 1 on.
+        names: Of the numbers, at least one with a finite value; others are omitted.
+
+    Returns:
+        The content of an SVG file.
+    """
+    panels = []
+    for name in names:
+        curve = by_epoch(history.numbers.get(name, ()))
+        if not curve:
+            continue
+        y = (*limits([value for _, value in curve]), name)
+        chart = Chart(f"{name} by epoch", (1, max(2, curve[-1][0]), "epoch"), y, whole_x=True)
+        chart.mark(best_epoch, "kept")
+        chart.line(curve, "s0")
+        kept = [point for point in curve if point[0] == best_epoch]
+        chart.dots(kept, "s0 big")
+        value = "".join(f", {value:.4g}" for _, value in kept)
+        panels.append(Panel(name, chart, [(name, "s0"), (f"kept: epoch {best_epoch}{value}", "kept")]))
+    return picture(panels)
 
 
 def loss_chart(history: History, best_epoch: int | None, *, title: str, x: str, y: str) -> Chart | None:

@@ -5,6 +5,7 @@ studies that other people or earlier versions made, and need neither a right to 
 """
 
 import json
+import math
 import re
 import threading
 import time
@@ -18,17 +19,19 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from face3d_tune.analysis.curve import curve_picture
+from face3d_tune.analysis.curve import curve_picture, numbers_picture
 from face3d_tune.analysis.findings import Findings, find
+from face3d_tune.analysis.of_script import further_numbers
 from face3d_tune.dashboard.figures import figures
 from face3d_tune.dashboard.guard import DRAWN
 from face3d_tune.dashboard.notes import FOREIGN, command, study_note, trial_note
 from face3d_tune.dashboard.wsgi import READING, refuse, send, whole
 from face3d_tune.errors import ArtifactError
-from face3d_tune.storage.artifacts import Artifacts, best_weights, unique_name
+from face3d_tune.storage.artifacts import Artifacts, best_weights, log_of, logs_of, unique_name
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.history import History
 from face3d_tune.study.other_programs import is_foreign, is_own_study
+from face3d_tune.study.trials import cause
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -38,9 +41,10 @@ _ARTIFACT = re.compile(r"/artifacts/(\d+)/(\d+)/([0-9a-f-]+)")
 _FRESH = 5.0  # seconds for which additions are reused, at least
 _SHARE = 20  # and this many times the seconds of working them out: at most a twentieth of one core
 # In the note, counted by `confirm`, or too long for a table.
-_UNSHOWN_OF_STUDY = re.compile(r"confirm:.*|confirmation|rotation|look:.*|.*_recognition")
+_UNSHOWN_OF_STUDY = re.compile(r"confirm:.*|.*confirmation|rotation|look:.*|.*_recognition|script")
 # Too long for a table, or shown number by number.
-_UNSHOWN = ("config", "overrides", "cosine_by_yaw", "recognition", "folds")
+_UNSHOWN = ("config", "overrides", "cosine_by_yaw", "recognition", "folds", "numbers")
+_FAILED = 20  # of the last failed trials of a script that get a note
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,26 +134,52 @@ class Additions:
                 return StudyAdditions()
             findings = find(study)
             foreign = [trial.number for trial in study.get_trials(deepcopy=False) if is_foreign(trial)]
+            noted, logs = findings.notable, self._logs(findings)
+            if findings.script is not None:
+                noted += [trial for trial in findings.trials if cause(trial)][-_FAILED:]
+            files = {trial.number: self._files(findings, trial) for trial in noted}
+            for number, log in logs.items():
+                files.setdefault(number, []).append(log)
             return StudyAdditions(
                 note=study_note(findings),
                 figures=[{"id": key, "graph_object": json.dumps(drawn)} for key, drawn in figures(findings).items()],
                 trial_notes=dict.fromkeys(foreign, FOREIGN)
-                | {trial.number: trial_note(findings, trial) for trial in findings.notable},
-                trial_artifacts={trial.number: self._files(study_id, findings, trial) for trial in findings.notable},
+                | {trial.number: trial_note(findings, trial) for trial in noted},
+                trial_artifacts={number: _by_id(study_id, number, each) for number, each in files.items()},
             )
         except Exception as error:  # whatever it is, the dashboard itself must stay up
             self._tell(f"study {name}: notes and figures could not be made: {type(error).__name__}: {error}")
             return StudyAdditions()
 
-    def _files(self, study_id: int, findings: Findings, trial: FrozenTrial) -> dict[str, Artifact]:
-        files = []
-        if TrialAttr.best_epoch.held_by(trial.user_attrs) and History.of(trial).cosine:
+    def _files(self, findings: Findings, trial: FrozenTrial) -> list[Artifact]:
+        files, history = [], History.of(trial, findings.objective)
+        if TrialAttr.best_epoch.held_by(trial.user_attrs) and any(
+            map(math.isfinite, history.values(findings.objective))
+        ):
             files.append(Artifact("learning-curve.svg", "image/svg+xml", lambda: _picture(findings, trial), drawn=True))
         if line := command(findings, trial):
             files.append(Artifact("command.txt", "text/plain", line.encode))
         if weights := self._weights(findings, trial):
             files.append(weights)
-        return {str(uuid5(NAMESPACE_URL, f"{study_id}/{trial.number}/{file.filename}")): file for file in files}
+        return files
+
+    def _logs(self, findings: Findings) -> dict[int, Artifact]:
+        """Return what a script printed in each trial whose log is kept, by number; none for the built-in trainer."""
+        artifacts = self._artifacts
+        if artifacts is None or findings.script is None or not StudyAttr.id.held_by(findings.attrs):
+            return {}
+        unique = unique_name(findings.name, StudyAttr.id.of(findings.attrs))
+        names = {log_of(unique, f"trial-{trial.number}"): trial.number for trial in findings.trials}
+        try:
+            kept = artifacts.names(logs_of(unique))
+        except ArtifactError as error:
+            self._tell(error.message)
+            return {}
+
+        def log(name: str) -> Artifact:
+            return Artifact("log.txt", "text/plain; charset=utf-8", lambda: artifacts.read(name) or b"")
+
+        return {names[name]: log(name) for name in kept if name in names}
 
     def _weights(self, findings: Findings, trial: FrozenTrial) -> Artifact | None:
         if self._artifacts is None or not StudyAttr.id.held_by(findings.attrs):
@@ -212,11 +242,16 @@ class Additions:
         return send(start_response, "200 OK", headers, content)
 
 
+def _by_id(study_id: int, number: int, files: Iterable[Artifact]) -> dict[str, Artifact]:
+    return {str(uuid5(NAMESPACE_URL, f"{study_id}/{number}/{file.filename}")): file for file in files}
+
+
 def _to_display(attrs: list[dict[str, str]]) -> list[dict[str, str]]:
     """Select a trial's user attributes that fit a table: numbers and short texts."""
     rows = [attr for attr in attrs if attr["key"] not in _UNSHOWN and attr["value"] != "null"]
-    stored = {attr["key"]: json.loads(attr["value"]) for attr in attrs if attr["key"] in ("cosine_by_yaw", "folds")}
-    by_yaw, folds = stored.get("cosine_by_yaw"), stored.get("folds")
+    several = ("cosine_by_yaw", "folds", "numbers")
+    stored = {attr["key"]: json.loads(attr["value"]) for attr in attrs if attr["key"] in several}
+    by_yaw, folds, numbers = (stored.get(key) for key in several)
     if isinstance(by_yaw, dict):  # another program may have stored something else under that name
         bands = {band: value for band, value in by_yaw.items() if value is not None}
         rows += [{"key": f"cosine |yaw| {band}°", "value": str(value)} for band, value in bands.items()]
@@ -226,8 +261,16 @@ def _to_display(attrs: list[dict[str, str]]) -> list[dict[str, str]]:
             {"key": f"{'value' if 'val_cosine' in fold else 'cosine'} fold {fold['fold']}", "value": str(fold["value"])}
             for fold in measured
         ]
+    if isinstance(numbers, dict):
+        taken = {attr["key"] for attr in attrs}
+        named = {f"{name} of the script" if name in taken else name: value for name, value in numbers.items()}
+        rows += [{"key": name, "value": str(value)} for name, value in named.items()]
     return rows
 
 
 def _picture(findings: Findings, trial: FrozenTrial) -> bytes:
-    return curve_picture(History.of(trial), TrialAttr.best_epoch.of(trial.user_attrs), findings.no_model).encode()
+    history, best_epoch = History.of(trial, findings.objective), TrialAttr.best_epoch.of(trial.user_attrs)
+    if findings.script is not None:
+        names = [findings.objective.name, *further_numbers(history.numbers, findings.script)]
+        return numbers_picture(history, best_epoch, names).encode()
+    return curve_picture(history, best_epoch, findings.no_model).encode()

@@ -1,5 +1,6 @@
 """The findings of a study as Plotly figures: plain JSON, which the browser draws. Readable on white and on black."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,7 +55,7 @@ def _curves(findings: Findings) -> Figure | None:
     if not last:
         return None
     where = "" if folds_of(findings.attrs) == 1 else ", all of fold 1"
-    layout = _layout(f"Learning curves: best, presets, pruned{where}", "epoch", _axis(findings))
+    layout = _layout(f"Learning curves: best, presets, pruned{where}", "epoch", findings.objective.axis)
     return {"data": [*traces, *_levels(findings, 1, last)], "layout": layout}
 
 
@@ -79,7 +80,7 @@ def _progress(findings: Findings) -> Figure | None:
                 _level(f"best preset: {findings.best_preset.name}", findings.best_preset.trial.value, 0, end, "dot")
             )
         traces += [{**trace, "xaxis": axis, "showlegend": first} for trace in (best, *levels)]
-    layout = _layout("Best value so far", halves[0][3], _axis(findings))
+    layout = _layout("Best value so far", halves[0][3], findings.objective.axis)
     layout["xaxis"] |= {"domain": [0, 0.47], "rangemode": "tozero"}
     layout["xaxis2"] = {**layout["xaxis"], "title": {"text": halves[1][3]}, "domain": [0.53, 1], "anchor": "y"}
     return {"data": traces, "layout": layout}
@@ -87,6 +88,8 @@ def _progress(findings: Findings) -> Figure | None:
 
 def _by_yaw(findings: Findings) -> Figure | None:
     """Draw bars by band of |yaw|."""
+    if not StudyAttr.no_model_by_yaw.held_by(findings.attrs):  # a script's study
+        return None
     rows = [("no model", StudyAttr.no_model_by_yaw.of(findings.attrs), _NO_MODEL)]
     if findings.kernel_ridge is not None:
         rows.append(("kernel ridge", StudyAttr.kernel_ridge_by_yaw.of(findings.attrs), _KERNEL_RIDGE))
@@ -178,16 +181,13 @@ def _presets(findings: Findings) -> list[tuple[str, FrozenTrial]]:
     return [(name, trial) for name, trial in rows if trial.number != best and _values(findings, trial)]
 
 
-def _values(findings: Findings, trial: FrozenTrial) -> tuple[float, ...]:
-    """Return what the study's objective gives every epoch of a trial."""
-    return History.of(trial, findings.objective).values(findings.objective)
+def _values(findings: Findings, trial: FrozenTrial) -> tuple[float | None, ...]:
+    """Return what the study's objective gives every epoch of a trial; None where that is no finite number."""
+    values = History.of(trial, findings.objective).values(findings.objective)
+    return tuple(value if math.isfinite(value) else None for value in values)  # JSON has no NaN
 
 
-def _axis(findings: Findings) -> str:
-    return f"mean {findings.objective}, validation people"
-
-
-def _curve(name: str, curve: Sequence[float], colour: str, width: int) -> Figure:
+def _curve(name: str, curve: Sequence[float | None], colour: str, width: int) -> Figure:
     return _line(name, list(range(1, len(curve) + 1)), list(curve), colour, width)
 
 
@@ -201,7 +201,7 @@ def _line(
 def _levels(findings: Findings, start: float, end: float) -> list[Figure]:
     """Draw no model, and kernel ridge where it is known."""
     lines = findings.lines
-    levels = [_level("no model", lines.get("no model"), start, end)]
+    levels = [_level("no model", lines["no model"], start, end)] if "no model" in lines else []
     if "kernel ridge" in lines:
         ends = [lines["kernel ridge"]] * 2
         levels.append(_line("kernel ridge", [start, end], ends, _KERNEL_RIDGE, 2, dash="dashdot"))

@@ -1,6 +1,5 @@
 """The findings of a study as notes (Markdown) of the study and of its notable trials."""
 
-import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,8 @@ from optuna.trial import FrozenTrial, TrialState
 from face3d_tune.analysis import recognising
 from face3d_tune.analysis.confirmation import headline, no_better_recognised, simple_methods, told, value_in_study
 from face3d_tune.analysis.findings import Findings
+from face3d_tune.dashboard import script_notes
+from face3d_tune.dashboard.markdown import block, plain
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.data.yaw_bands import YAW_BANDS, label
 from face3d_tune.script.export import commands, quote
@@ -40,7 +41,9 @@ _GOALS = {
 
 
 def study_note(found: Findings) -> str:
-    """Write goal, data, budget, the best trial beside presets and no model, and what to do with it."""
+    """Write goal, data or script, budget, the best trial beside presets and no model, and what to do with it."""
+    if found.script is not None:
+        return script_notes.study_note(found, found.script)
     settings, effort = StudyAttr.settings.of(found.attrs), effort_of(found.attrs)
     states = ", ".join(f"{count} {state}" for state, count in found.states.items() if count) or "no trials yet"
     budget = budget_of(found.attrs)
@@ -49,12 +52,12 @@ def study_note(found: Findings) -> str:
     folds = folds_of(found.attrs)
     whom = "validation people" + (f", others in each of {folds} folds: the mean over them" if folds > 1 else "")
     lines = [
-        f"## {_plain(found.name)}",
+        f"## {plain(found.name)}",
         *([f"**{said}**"] if (said := recognising.warning(found.best, found.attrs)) else []),
         *_confirmed(found),
         *_rotated(found),
         f"**Goal** {_GOALS[found.objective.name]}, on {whom}{_simple(found)}.",
-        f"**Data** {_plain(describe_data(found.attrs))}",
+        f"**Data** {plain(describe_data(found.attrs))}",
         f"**Budget** {done} ({states}) of at most {settings['epochs']} epochs{how}; seed {settings['seed']}.",
     ]
     if why := in_words(count_causes(found.trials)):
@@ -62,7 +65,7 @@ def study_note(found: Findings) -> str:
     if found.by_hand:
         lines.append(f"**Added by hand** {found.by_hand} more, which face3d-tune did not train and does not count.")
     if before := WarmStart.of(found.attrs):
-        lines.append(f"**Begun** with the best of the study {_plain(str(before))}.")
+        lines.append(f"**Begun** with the best of the study {plain(str(before))}.")
     if StudyAttr.data.of(found.attrs)["split"] == "none":
         lines.append("**Measured on the training pairs**: this says nothing about people never seen.")
     if found.best is None:
@@ -93,7 +96,7 @@ def _confirmed(found: Findings) -> list[str]:
             ask,
         ]
     first = filter(None, (no_better_recognised(confirmation), headline(confirmation)))
-    lines = [f"**{_plain(line)}**" for line in first]
+    lines = [f"**{plain(line)}**" for line in first]
     if not found.confirmed_best:
         lines.insert(0, "**Out of date:** the search has found a better trial since. To evaluate that one:\n\n" + ask)
     return [*lines, *_judged(confirmation, "test people")]
@@ -103,7 +106,7 @@ def _rotated(found: Findings) -> list[str]:
     """Write the result on all people, each judged in one of several rotations; empty without one."""
     if found.rotation is None:
         return []
-    lines = [f"**Cross-validated:** {_plain(headline(found.rotation))}", *_judged(found.rotation, "all people, judged")]
+    lines = [f"**Cross-validated:** {plain(headline(found.rotation))}", *_judged(found.rotation, "all people, judged")]
     if not found.rotated_best:
         lines.insert(0, "**Out of date:** the search has found a better trial since, which the rotations do not judge.")
     return lines
@@ -119,8 +122,8 @@ def _judged(confirmation: Mapping[str, Any], judged: str) -> list[str]:
     simple = {name: confirmation[key] for name, key in simple_methods(confirmation).items()}
     rows += [(name, "–", f"{row['validation']:.4f}", f"{row['test']:.4f}") for name, row in simple.items()]
     table = f"| | in the study | validation, again | {judged} |\n|---|--:|--:|--:|\n"
-    cells = [(_plain(name), *values) for name, *values in rows]
-    details = "\n".join(f"- {_plain(line.strip())}" for line in told(confirmation)[1:])
+    cells = [(plain(name), *values) for name, *values in rows]
+    details = "\n".join(f"- {plain(line.strip())}" for line in told(confirmation)[1:])
     return [table + "\n".join(f"| {' | '.join(row)} |" for row in cells), details]
 
 
@@ -165,6 +168,8 @@ def _recognised(found: Findings) -> list[str]:
 
 def trial_note(found: Findings, trial: FrozenTrial) -> str:
     """Write why the trial is notable, how it did, and its training command."""
+    if found.script is not None:
+        return script_notes.trial_note(found, found.script, trial)
     lines = [f"**{_reason(found, trial)}**"]
     cosine, attrs = kept_cosine(trial), trial.user_attrs
     if cosine is not None:
@@ -181,9 +186,7 @@ def trial_note(found: Findings, trial: FrozenTrial) -> str:
         else:
             lines.append(f"Validation {against}; {epochs}.")
     if text := command(found, trial):
-        # A line for each flag of a command: a single line would be too wide to read. A comment cannot be continued.
-        shown = [line if line.startswith("#") else line.replace(" --", " \\\n  --") for line in text.splitlines()]
-        lines.append("\n".join(["```", *shown, "```"]))
+        lines.append(block(text))
     return "\n\n".join(lines)
 
 
@@ -191,6 +194,8 @@ def command(found: Findings, trial: FrozenTrial) -> str | None:
     """Return the training command of a trial for bash, with omissions as comments; None if it was not sampled yet."""
     if not TrialAttr.config.held_by(trial.user_attrs):
         return None
+    if found.script is not None:
+        return script_notes.command(found.script, trial)
     exported = commands(repeatable_config(trial), DataUse.of_study(StudyAttr.data.of(found.attrs)))
     missing = [f"# not expressed: {line}" for line in exported.missing]
     missing += ["# `face3d-tune train` trains all of it"] if missing else []
@@ -199,7 +204,7 @@ def command(found: Findings, trial: FrozenTrial) -> str | None:
 
 def _reason(found: Findings, trial: FrozenTrial) -> str:
     names = [row.name for row in found.presets if row.trial is not None and row.trial.number == trial.number]
-    preset = f"preset {' = '.join(map(_plain, names))}" if names else ""
+    preset = f"preset {' = '.join(map(plain, names))}" if names else ""
     if found.best is not None and trial.number == found.best.number:
         return f"The best trial{f', {preset}' if preset else ''}"
     if preset:
@@ -223,7 +228,7 @@ def _table(found: Findings, best: FrozenTrial) -> str:
         for name, (key, cosine, by_yaw) in baselines.items()
         if cosine is not None
     ]
-    rows += [_trial_row(_plain(row.name), row.trial, found) for row in found.presets if row.trial is not None]
+    rows += [_trial_row(plain(row.name), row.trial, found) for row in found.presets if row.trial is not None]
     rows.append(_trial_row("**best trial**", best, found))
     return "\n".join([f"| {' | '.join(heads)} |", f"|---|{'--:|' * (len(heads) - 1)}", *rows])
 
@@ -256,8 +261,3 @@ def _row(
 def _beside(found: Findings, cell: str) -> list[str]:
     """Return a cell with the cosine, which stands beside the value of another objective only."""
     return [] if found.objective == COSINE else [cell]
-
-
-def _plain(text: str) -> str:
-    """Escape text so that Markdown has nothing to parse."""
-    return re.sub(r"([\\`*_{}\[\]<>|#!])", r"\\\1", text)

@@ -263,7 +263,12 @@ def best_weights(unique: str, trial: str) -> str:
 
 def log_of(unique: str, trial: str) -> str:
     """Return the name of the output of a trial of a script, `trial-N`."""
-    return f"{study_folder(unique)}/logs/{trial}.txt"
+    return f"{logs_of(unique)}{trial}.txt"
+
+
+def logs_of(unique: str) -> str:
+    """Return the beginning of the names of all logs of a study."""
+    return f"{study_folder(unique)}/logs/"
 
 
 def _checked(name: str) -> str:

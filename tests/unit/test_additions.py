@@ -10,6 +10,7 @@ from urllib.request import Request, urlopen
 import optuna
 import optuna_dashboard
 import pytest
+from stored_script import script_trial, searched_script, study_of_script
 from stored_study import (
     add_trial,
     confirmation_of,
@@ -28,7 +29,7 @@ from face3d_tune.dashboard.figures import figures
 from face3d_tune.dashboard.notes import study_note, trial_note
 from face3d_tune.dashboard.server import make_dashboard
 from face3d_tune.errors import ConfigError
-from face3d_tune.storage.artifacts import Artifacts, best_weights, unique_name
+from face3d_tune.storage.artifacts import Artifacts, best_weights, log_of, unique_name
 from face3d_tune.storage.database import Storage
 
 
@@ -483,3 +484,48 @@ def test_the_newest_study_is_read_before_anybody_asks(sqlite, monkeypatch):
         server.shutdown()
         thread.join()
     assert asked == [newest._study_id]
+
+
+# A script of the user's own
+
+
+def test_a_trial_has_its_log_its_curves_and_its_numbers_as_columns(sqlite, served):
+    study = study_of_script(*searched_script(), storage=sqlite)
+    unique = unique_name("triplet", study.user_attrs["id"])
+    served.artifacts.write(log_of(unique, "trial-12"), b"Epoch 1/5 ...\n")
+    served.artifacts.write(log_of(unique, "trial-15"), "显存不足\n".encode())
+    served.artifacts.write(log_of(unique, "trial-99"), b"of no trial")
+    shown = detail(served, study)
+    files = {trial["number"]: {file["filename"]: file for file in trial["artifacts"]} for trial in shown["trials"]}
+    assert set(files[12]) == {"learning-curve.svg", "command.txt", "log.txt"}
+    assert set(files[15]) == {"command.txt", "log.txt"}
+    assert not files[3]
+    trial = shown["trials"][15]
+    address = f"/artifacts/{study._study_id}/{trial['trial_id']}/{files[15]['log.txt']['artifact_id']}"
+    status, headers, text = served(address)
+    assert (status, headers["Content-Type"], text.decode()) == (200, "text/plain; charset=utf-8", "显存不足\n")
+    trial = shown["trials"][12]
+    address = f"/artifacts/{study._study_id}/{trial['trial_id']}/{files[12]['learning-curve.svg']['artifact_id']}"
+    status, _, picture = served(address)
+    assert status == 200
+    assert b"Val/CosineSimilarity by epoch" in picture
+    assert b"Train/Loss by epoch" in picture
+    assert b"kept: epoch 3, 0.7" in picture
+    attrs = {attr["key"]: attr["value"] for attr in trial["user_attrs"]}
+    assert (attrs["Val/CosineSimilarity"], attrs["Train/Loss"]) == ("0.7", "0.8")
+    assert not {"numbers", "config"} & attrs.keys()
+    assert {"Val/CosineSimilarity", "Train/Loss"} <= {column["key"] for column in shown["union_user_attrs"]}
+    assert "script" not in {attr["key"] for attr in shown["user_attrs"]}
+    assert shown["note"]["body"].startswith("## triplet")
+    assert [json.loads(figure["graph_object"])["layout"]["title"]["text"] for figure in shown["plotly_graph_objects"]]
+    assert not served.said
+
+
+def test_a_number_with_the_name_of_an_attribute_has_another_column(sqlite, served):
+    trial = script_trial("COMPLETE", [0.5])
+    trial.user_attrs["numbers"]["seconds"] = 3.5
+    study = study_of_script(trial, storage=sqlite)
+    (shown,) = detail(served, study)["trials"]
+    attrs = {attr["key"]: attr["value"] for attr in shown["user_attrs"]}
+    assert (attrs["seconds"], attrs["seconds of the script"]) == ("60.0", "3.5")
+    assert not served.said
