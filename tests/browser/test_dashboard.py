@@ -17,10 +17,11 @@ from chromium import ANOTHER_NAME
 from command_line import call, start
 from optuna.trial import TrialState
 from playwright.sync_api import expect
+from stored_script import searched_script, study_of_script
 from stored_study import add_many, add_trial, our_study, trial_of
 
 from face3d_tune.dashboard.server import make_dashboard
-from face3d_tune.storage.artifacts import Artifacts
+from face3d_tune.storage.artifacts import Artifacts, log_of, unique_name
 from face3d_tune.storage.database import Storage
 
 STUDY = """
@@ -90,7 +91,7 @@ def served(storage, **how):
 
 @pytest.fixture(scope="module")
 def all_kinds(place, storage):
-    """The address of `curves` and of studies that are finished, running, empty, failed and large; and their paths."""
+    """The address of `curves`, and of studies finished, running, empty, failed, large or of a script; and paths."""
     artifacts = Artifacts.parse(str(place / "kept"))
     names = ("finished", "running", "empty", "failed", "large")
     studies = {name: our_study(storage, name) for name in names}
@@ -102,6 +103,10 @@ def all_kinds(place, storage):
     for _ in range(3):
         add_trial(studies["failed"], "FAIL", [], error="out of memory")
     add_many(studies["large"], storage, many_trials())
+    trials = searched_script("minimize")
+    studies["script"] = study_of_script(*trials, direction="minimize", name="script", storage=storage)
+    log = log_of(unique_name("script", studies["script"].user_attrs["id"]), "trial-15")
+    artifacts.write(log, b"torch.OutOfMemoryError: CUDA out of memory")
     (place / "page.html").write_text("<script>document.title = 'executed'</script>")
     artifact = optuna.artifacts.upload_artifact(
         artifact_store=artifacts.optuna_store,
@@ -309,6 +314,7 @@ def test_the_trial_table_sorts_by_our_numbers(page):
         ("empty", "No trial has completed yet."),
         ("failed", "0 of 50 finished trials (3 fail)"),
         ("large", "220 of 50 finished trials (110 complete, 110 pruned)"),
+        ("script", "val_loss, the lower the better. A trial has the numbers of the epoch with the lowest val_loss"),
     ],
 )
 def test_a_study_of_every_kind_has_a_page_and_a_note(page, kind, said):
@@ -316,11 +322,19 @@ def test_a_study_of_every_kind_has_a_page_and_a_note(page, kind, said):
     page.get_by_role("link", name=kind).click()
     page.wait_for_url(f"**{page.paths[kind]}")
     expect(page.get_by_role("heading", name="History")).to_be_visible()
-    if kind in ("running", "large"):
+    if kind in ("running", "large", "script"):
         expect(titles(page).first).to_contain_text("Learning curves")
     keep(page, f"{kind}-study")
     look(page, f"{page.paths[kind]}/note")
     expect(page.get_by_text(said, exact=False)).to_be_visible()
+    keep(page, f"{kind}-note")
+
+
+def test_a_failed_trial_of_a_script_says_why_and_has_its_log(page):
+    look(page, f"{page.paths['script']}/trials?numbers=15")
+    expect(page.get_by_text("Failed: out of memory", exact=True)).to_be_visible()
+    expect(page.get_by_text("log.txt")).to_be_visible()
+    keep(page, "script-trial")
 
 
 def test_a_change_is_refused_and_the_page_says_so(module_page, all_kinds):
