@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,8 @@ from face3d_tune.script.running.process import ScriptProcess, sweep, sweep_orpha
 from face3d_tune.script.running.supervisor import START, TRIAL
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+KEY = uuid.uuid4().hex  # of these tests alone: a sweep ends every process on the machine that has it
 
 # What the scripts of these tests share: each of their processes writes its number into the folder `pids`.
 BEGIN = """
@@ -98,7 +101,7 @@ def start(folder):
     """Start scripts; end them after the test."""
     started = []
 
-    def start(code, *, hear=lambda text: None, key="study-1", environment=None, **options):
+    def start(code, *, hear=lambda text: None, key=KEY, environment=None, **options):
         environment = {**os.environ, **(environment or {})}
         options = {"grace": 0.2, **options}
         line = command(code) if isinstance(code, str) else code
@@ -180,7 +183,7 @@ def test_the_script_gets_its_own_environment_and_the_marks(start, monkeypatch):
     code = f"print(os.environ.get('OF_THE_WORKER'), os.environ['A'], os.environ['{TRIAL}'], '{START}' in os.environ)"
     script = start(code, environment={"A": "é", "OF_THE_WORKER": "2"})
     finish(script)
-    assert script.output == "2 é study-1 True\n"
+    assert script.output == f"2 é {KEY} True\n"
 
 
 def test_megabytes_of_output_stall_nothing_and_leave_the_first_and_the_last_mib(start, folder):
@@ -308,7 +311,7 @@ class TestNothingIsLeft:
         os.kill(number, signal.SIGSTOP)  # so that it cannot clean up
         supervisor.kill()
         os.kill(number, signal.SIGKILL)
-        sweep("study-1", grace=0.2)
+        sweep(KEY, grace=0.2)
         if code.startswith(NAMELESS_DAEMON):
             assert len(running(pids(folder))) == 1
         else:
@@ -325,7 +328,7 @@ def worker(folder):
 import os, signal, sys
 from pathlib import Path
 from face3d_tune.script.running.process import ScriptProcess
-script = ScriptProcess({command(code)!r}, cwd=Path.cwd(), environment=dict(os.environ), key="study-1",
+script = ScriptProcess({command(code)!r}, cwd=Path.cwd(), environment=dict(os.environ), key={KEY!r},
                        log=Path("log"), hear=lambda text: None, silence={silence}, grace=0.2)
 while True:
     signal.pause()
@@ -417,7 +420,7 @@ def test_a_sweep_ends_the_copy_of_a_stopped_worker_and_its_awakening_ends_no_oth
     number = worker("sleep()")
     (old,) = until(lambda: pids(folder))
     os.kill(number, signal.SIGSTOP)
-    assert len(sweep("study-1", grace=1.0)) == 2  # the supervisor and the script
+    assert len(sweep(KEY, grace=1.0)) == 2  # the supervisor and the script
     assert running([old]) == []
     script = start("sleep()")
     (new,) = until(lambda: {*pids(folder)} - {old})
@@ -431,7 +434,7 @@ def test_what_a_killed_worker_and_its_killed_supervisor_left_is_an_orphan(worker
     number = worker(EVERYTHING)
     until(lambda: len(pids(folder)) == 4)
     left = pids(folder)
-    script = start("sleep()", key="study-2")
+    script = start("sleep()", key=f"{KEY}-2")
     (other,) = until(lambda: {*pids(folder)} - {*left})
     sweep_orphans()
     assert len(running(left)) == 4
@@ -447,9 +450,9 @@ def test_what_a_killed_worker_and_its_killed_supervisor_left_is_an_orphan(worker
 
 
 def test_a_sweep_ends_no_other_trial(start, folder):
-    script = start("sleep()", key="study-10")
+    script = start("sleep()", key=f"{KEY}0")
     until(lambda: pids(folder))
-    assert sweep("study-1") == ()
+    assert sweep(KEY) == ()
     assert script.poll() is None
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import psutil
@@ -32,6 +33,7 @@ for epoch in range(first, int(values["--epochs"]) + 1):
     exec(values.get("--also", ""))
 """
 PATIENT = "while not os.path.exists('go'): time.sleep(0.001)"
+STUDY = uuid.uuid4().hex  # of these tests alone: a trial ends every copy of it on the machine
 FOR_EVER = "open('begun', 'w').close(); time.sleep(600)"
 
 
@@ -55,7 +57,7 @@ def open_slots(script, folder):
     def open_slots(count=1, devices=("cpu",), threads=1, **how):
         how = {"metric": "val_cosine", "source": "json", "folder_flags": ("--save_dir",), **how}
         opened.append(
-            ScriptSlots(Running(script=script, study="a study", **how), folder, count, devices, threads, grace=0.3)
+            ScriptSlots(Running(script=script, study=STUDY, **how), folder, count, devices, threads, grace=0.3)
         )
         return opened[-1]
 
@@ -246,15 +248,23 @@ class TestFailures:
 class TestTimeLimit:
     """A script that never ends."""
 
-    def test_with_an_epoch_the_trial_has_ended(self, open_slots, task, folder):
-        opened = open_slots(time_limit=0.5)
-        assert train(opened, task("time.sleep(600)"))[-1] == ScriptEnded(over_time=True)
-        opened.close()
+    def late(self, opened, task):
+        """Start a script that prints an epoch; once it is known, an hour has passed."""
+        opened.start(task("time.sleep(600)"))
+        attempt = opened._attempts[0]
+        told = until(lambda: attempt.look() or (attempt.process and attempt._curves() and ["a number, no epoch"]))
+        attempt._began -= 3600
+        return [*told, *(event.content for event in opened.wait())]
+
+    def test_with_an_epoch_the_trial_has_ended(self, open_slots, task):
+        got = self.late(open_slots(time_limit=3600), task)
+        assert got[-1] == ScriptEnded(over_time=True)
 
     def test_without_one_it_has_failed(self, open_slots, task):
-        failed = train(open_slots(time_limit=0.3, metric="accuracy"), task("time.sleep(600)"))[-1]
-        said = "it was ended at the time limit of 0.3 s: accuracy (json) never came: it gave val_cosine, val_loss"
-        assert failed == Failure(said)
+        failed = self.late(open_slots(time_limit=3600, metric="accuracy"), task)[-1]
+        assert failed == Failure(
+            "it was ended at the time limit of 3600 s: accuracy (json) never came: it gave val_cosine, val_loss"
+        )
 
 
 class TestResuming:
@@ -402,7 +412,7 @@ def test_a_daemon_is_named_at_the_end_and_files_beside_the_script_as_well(open_s
 
 
 def test_the_folder_of_the_search_may_lie_beside_the_script(script, task):
-    how = Running(script=script, study="a study", metric="val_cosine", source="json", folder_flags=("--save_dir",))
+    how = Running(script=script, study=STUDY, metric="val_cosine", source="json", folder_flags=("--save_dir",))
     opened = ScriptSlots(how, script.parent / "runs", 1, ["cpu"], 1)
     assert train(opened, task())[-1] == ScriptEnded()
 

@@ -94,6 +94,7 @@ class ScriptProcess:
             stderr=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,  # Ctrl-C in the terminal is for the worker, which decides what ends
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
         )
         order = {"command": list(command), "cwd": str(cwd), "silence": silence, "grace": grace}
         self._orders, self._reports = _pipe(self._supervisor.stdin), _pipe(self._supervisor.stdout)

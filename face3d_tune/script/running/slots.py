@@ -22,7 +22,7 @@ _LOOK = 0.2  # seconds between two looks at files and processes
 _CHATTY = 0.02  # seconds between two looks at a script that prints all the time
 _LOOK_SHARE, _LOOK_MOST = 100, 5.0  # a look of t seconds is followed by a pause of 100 t, of 5 s at most
 _SETTLE = 0.15  # seconds for the other numbers of an epoch after its metric
-_MOST_NAMES = 12  # in a message
+_MOST_NAMES = 12  # of numbers in a message, and of files
 
 Content = ScriptEpoch | ScriptEnded | Note | Failure
 
@@ -310,5 +310,5 @@ class _Attempt:
         return files_in(Path(os.path.abspath(self._how.script)).parent, (self._search_folder, *self._how.ours))
 
     def _changed(self) -> tuple[str, ...]:
-        """Name the files beside the script that were written, created or deleted meanwhile."""
-        return tuple(sorted({file for file, _ in self._before.items() ^ self._beside().items()}))
+        """Name files beside the script that were written, created or deleted meanwhile."""
+        return tuple(sorted({file for file, _ in self._before.items() ^ self._beside().items()})[:_MOST_NAMES])
