@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.inference import InferenceOptions, check_usage, export_inference, inference_options
@@ -22,11 +23,14 @@ from face3d_tune.cli.options import (
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
     from face3d_tune.config import TrialConfig
     from face3d_tune.data.provenance import DataUse
     from face3d_tune.script.flags import Script
     from face3d_tune.study.trials import StoredTrial
 
+_CHECK_NEEDS = "--check needs --script PATH, and goes with commands only"
 _LINES = 20  # shown of the output of a script that did not train
 
 
@@ -110,13 +114,13 @@ def export(
 
     from face3d_tune.data.face_data import SAMPLE_NAME
     from face3d_tune.data.provenance import SAMPLE_FOLDER, DataUse
+    from face3d_tune.errors import StudyError
     from face3d_tune.script.export import to_json, to_toml
     from face3d_tune.storage.database import Storage
-    from face3d_tune.study.other_programs import is_foreign
     from face3d_tune.study.trials import folds_of, kept_cosine, read_trial, repeatable_config
 
-    if check and (how["script"] is None or form != "command"):
-        raise click.UsageError("--check needs --script PATH, and goes with commands only", click.get_current_context())
+    if check and form != "command":
+        raise click.UsageError(_CHECK_NEEDS, click.get_current_context())
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     check_usage(inference, checkpoints, study_name, number)
     if inference.out is not None:
@@ -124,17 +128,27 @@ def export(
         export_inference(inference, checkpoints, storage, study_name, number, folder)
         return
     stored = read_trial(Storage.parse(storage), study_name, number)
-    trial, data = stored.trial, StudyAttr.data.of(stored.study_attrs)
+    trial = stored.trial
+    _note_state(trial)
+    if StudyAttr.script.held_by(stored.study_attrs):
+        from face3d_tune.cli.script_export import export_script
+
+        if data_dir is not None:
+            raise StudyError(
+                f"study {stored.study!r} searches a script of your own, which reads its own data", "omit --data-dir"
+            )
+        given = click.get_current_context().get_parameter_source("python") != ParameterSource.DEFAULT
+        export_script(stored, form, tried=(python if given else None, timeout) if check else None, **how)
+        return
+    if check and how["script"] is None:
+        raise click.UsageError(_CHECK_NEEDS, click.get_current_context())
+    data = StudyAttr.data.of(stored.study_attrs)
     config = repeatable_config(trial)
     folder = Path(data_dir or data["source"])
     sampled = data_dir is None and data["source"] == SAMPLE_NAME
     if sampled:
         say(f"note: the study used the bundled sample; `face3d-tune data sample {SAMPLE_FOLDER}` writes it", err=True)
     use = DataUse.of_study(data, data_dir)
-    if is_foreign(trial):
-        say(f"note: trial {trial.number} was ended from outside, so face3d-tune knows no value of it", err=True)
-    elif trial.state != optuna.trial.TrialState.COMPLETE:
-        say(f"note: trial {trial.number} is {trial.state.name.lower()}, not completed", err=True)
     match form:
         case "json":
             origin = {"study": stored.study, "trial": trial.number, "value": kept_cosine(trial)}
@@ -148,6 +162,16 @@ def export(
                     stored, config, use, None if sampled else folder, script, python, timeout, partial=how["partial"]
                 )
             _print_commands(config, use, **how)
+
+
+def _note_state(trial: "FrozenTrial") -> None:
+    """Note on stderr that a trial has not completed."""
+    from face3d_tune.study.other_programs import is_foreign
+
+    if is_foreign(trial):
+        say(f"note: trial {trial.number} was ended from outside, so face3d-tune knows no value of it", err=True)
+    elif trial.state.name != "COMPLETE":
+        say(f"note: trial {trial.number} is {trial.state.name.lower()}, not completed", err=True)
 
 
 @click.command(cls=Command, epilog=example("face3d-tune presets\nface3d-tune presets recommended"))
