@@ -27,7 +27,7 @@ ROOMS = {
     "script": "system data training study executor",
     "search": "system data training storage study executor script",
     "analysis": "system study",
-    "refit": "system data training storage study executor analysis",
+    "refit": "system data training storage study executor script analysis",
     "report": "system data study script analysis",
     "dashboard": "system data storage study script analysis",
     "cli": "system data training storage study executor script search analysis refit report dashboard",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import say, translate, word
@@ -24,7 +25,7 @@ from face3d_tune.cli.options import (
 )
 from face3d_tune.study.attrs import StudyAttr
 
-_SEEDS = 5
+_SEEDS, _TOP = 5, 3
 _ROTATIONS = 5  # `data.rotation.ROTATIONS`; --help loads no data
 
 if TYPE_CHECKING:
@@ -53,10 +54,8 @@ if TYPE_CHECKING:
 @click.option(
     "--top",
     type=click.IntRange(1),
-    default=3,
-    show_default=True,
     metavar="N",
-    help="Number of best trials to train again, each with different values.",
+    help="Number of best trials to train again, each with different values.  [default: 3; 1 with a script of your own]",
 )
 @click.option(
     "--seeds",
@@ -81,6 +80,12 @@ if TYPE_CHECKING:
     help="Folder for the checkpoints of all trainings: an ensemble of each trial and preset, for judge and predict.",
 )
 @click.option("--baseline", metavar="PRESET", help="Preset to compare with first.  [default: the best one]")
+@click.option(
+    "--script",
+    type=FILE_OR_FOLDER,
+    metavar="PATH",
+    help="Where the script of a study that searches your own is now.  [default: where it was]",
+)
 @data_dir_option("the data that the study names")
 @device_options
 @engine_option
@@ -89,11 +94,12 @@ if TYPE_CHECKING:
 def confirm(
     storage: str,
     study_name: str | None,
-    top: int,
+    top: int | None,
     seeds: int | None,
     rotate: int | None,
     keep: Path | None,
     baseline: str | None,
+    script: Path | None,
     data_dir: Path | None,
     device: str,
     amp: Any,
@@ -108,7 +114,9 @@ def confirm(
     import optuna
 
     from face3d_tune.cli.console import Console
+    from face3d_tune.cli.script_confirm import confirm_script, show
     from face3d_tune.device import choose_devices, choose_precision, set_threads
+    from face3d_tune.errors import StudyError
     from face3d_tune.executor.plan import choose
     from face3d_tune.refit.candidates import candidates
     from face3d_tune.refit.confirm import Confirmation
@@ -129,11 +137,20 @@ def confirm(
         seeds = _SEEDS if rotate is None else 1  # each rotation has seeds of its own, and the interval counts rotations
     with place.opened() as opened, place.searching("confirm when it has ended; Ctrl-C ends it and loses nothing"):
         study = find_study(opened, study_name)
+        if StudyAttr.script.held_by(study.user_attrs):
+            _require_options_of_a_script(study.study_name)
+            retrained = confirm_script(
+                study, opened, top=top, seeds=seeds, baseline=baseline, script=script, device=device, slots=slots
+            )
+            show(retrained, study.study_name, as_json=as_json)
+            return
+        if script is not None:
+            raise StudyError(f"study {study.study_name!r} searches no script of your own", "omit --script")
         _require_test_people(study)
         data = study_data(study.study_name, study.user_attrs, data_dir)
         for line in (*data.warnings, *([notice] if notice else [])):
             console.print(f"warning: {line}")
-        picked = candidates(study, data, top)
+        picked = candidates(study, data, top or _TOP)
         _require_preset(baseline, picked)
         if amp == "off":
             picked = [replace(each, config=replace(each.config, use_mixed_precision=False)) for each in picked]
@@ -148,7 +165,16 @@ def confirm(
         _train(console, confirmation, plan, precision, ensembles)
         if rotate is not None:
             console.print("fitting ridge and kernel ridge in every rotation")
-        words = ["face3d-tune", "confirm", "--study-name", study.study_name, "--top", str(top), "--seeds", str(seeds)]
+        words = [
+            "face3d-tune",
+            "confirm",
+            "--study-name",
+            study.study_name,
+            "--top",
+            str(top or _TOP),
+            "--seeds",
+            str(seeds),
+        ]
         words += [] if rotate is None else ["--rotate", str(rotate)]
         found = confirmation.conclude(shlex.join(words), baseline)
         if ensembles:
@@ -160,6 +186,21 @@ def confirm(
 
     confirmed(found)
     _say_what_is_next(study.study_name, place)
+
+
+def _require_options_of_a_script(study: str) -> None:
+    """Raise StudyError if an option was given that only the built-in trainer knows."""
+    from face3d_tune.errors import StudyError
+
+    context = click.get_current_context()
+    given = [
+        option
+        for option in ("rotate", "keep", "data_dir", "amp", "engine")
+        if context.get_parameter_source(option) == ParameterSource.COMMANDLINE
+    ]
+    if given:
+        named = ", ".join(f"--{option.replace('_', '-')}" for option in given)
+        raise StudyError(f"study {study!r} searches a script of your own, which has no {named}", "omit it")
 
 
 def _require_test_people(study: Any) -> None:

@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 from unicodedata import east_asian_width
 
 import click
@@ -76,6 +77,11 @@ def _shows_chinese(stream: object) -> bool:
     except (UnicodeEncodeError, LookupError):
         return False
     return True
+
+
+def chosen() -> Literal["en", "zh"]:
+    """Return the language of this command, for what has sentences of its own in both."""
+    return "zh" if _chosen == "zh" else "en"
 
 
 def say(text: str, *, err: bool = False) -> None:

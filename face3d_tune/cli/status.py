@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face3d_tune.cli.base import Command, example
-from face3d_tune.cli.language import say
+from face3d_tune.cli.language import chosen, say
 from face3d_tune.cli.options import storage_option
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def _recognised(study: dict[str, Any]) -> str:
 
 def _lines(study: dict[str, Any]) -> list[str]:
     """Return the lines on a study for a person."""
+    from face3d_tune.analysis import script_confirmation
     from face3d_tune.analysis.confirmation import headline
     from face3d_tune.study.objective import Objective
     from face3d_tune.study.trials import in_words
@@ -122,6 +123,8 @@ def _lines(study: dict[str, Any]) -> list[str]:
             lines.append(f"         confirmed: {headline(held)}")
         if held := study["rotation"]:
             lines.append(f"         cross-validated: {headline(held)}")
+        if held := study["script_confirmation"]:
+            lines.append(f"         trained again: {script_confirmation.headline(held, chosen())}")
     for worker in study["workers"]:
         trials = ", ".join(f"#{number}" for number in worker["trials"]) or "no trial"
         sign = f"last heartbeat {worker['silent']:.0f} s ago"

@@ -116,7 +116,7 @@ def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedScri
         name,
         file,
         study.seed,
-        _plan(options.device.device, options.device.slots),
+        script_plan(options.device.device, options.device.slots),
         budget.trials or file.trials,
         budget.target,
         budget.target_epochs or 1,
@@ -126,7 +126,7 @@ def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedScri
     )
 
 
-def _plan(device: str, slots: int | None) -> ScriptPlan:
+def script_plan(device: str, slots: int | None) -> ScriptPlan:
     """Choose the trials at once: one a GPU, or one a core; the cores are divided among the scripts."""
     devices = _devices(device)
     gpu = devices[0].startswith("cuda")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from face3d_tune.executor.tasks import Event, Failure, Note, ScriptEnded, ScriptEpoch
+from face3d_tune.script.kept_epoch import kept_epoch
 from face3d_tune.script.running.slots import ScriptTask
 from face3d_tune.search import target
 from face3d_tune.search.trial_run import Cause, Outcome, Reporter, StopReason
@@ -140,7 +141,8 @@ class ScriptRun:
 
     def _kept(self) -> ScriptEpoch:
         """Return the epoch whose checkpoint the script keeps, the first of equals."""
-        return kept_epoch(self._epochs, self._keep, self._objective)
+        numbers = [epoch.numbers for epoch in self._epochs]
+        return self._epochs[kept_epoch(numbers, self._keep, self._objective) - 1]
 
     def _end(
         self, reason: StopReason, cause: Cause | None = None, *, error: str | None = None, death: Cause | None = None
@@ -162,12 +164,6 @@ class ScriptRun:
         """Return the names of the numbers that are stored, the metric and `keep` first."""
         others = sorted({name for epoch in self._epochs for name in epoch.numbers})
         return list(dict.fromkeys((self._objective.name, self._keep.name, *others)))[:_MOST_NUMBERS]
-
-
-def kept_epoch(epochs: Sequence[ScriptEpoch], keep: Objective, objective: Objective) -> ScriptEpoch:
-    """Return the epoch with the best `keep`, the first of equals; where an epoch lacks it, with the best metric."""
-    by = keep if all(math.isfinite(epoch.numbers.get(keep.name, math.nan)) for epoch in epochs) else objective
-    return max(epochs, key=lambda epoch: by.key(epoch.numbers[by.name]))
 
 
 def pack(epochs: Sequence[ScriptEpoch], names: Sequence[str]) -> dict[str, Any]:

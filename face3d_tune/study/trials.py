@@ -325,5 +325,6 @@ def summary(study: optuna.Study) -> dict[str, Any]:
         "kernel_ridge_recognition": StudyAttr.kernel_ridge_recognition.get(attrs),
         "confirmation": StudyAttr.confirmation.get(attrs),
         "rotation": StudyAttr.rotation.get(attrs),
+        "script_confirmation": StudyAttr.script_confirmation.get(attrs),
         "data": StudyAttr.data.get(attrs),
     }
