@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import optuna
-from stored_script import METRIC, searched_script, study_of_script
+from stored_script import searched_script, study_of_script
 
 from face3d_tune.script.sources import hashes
 from face3d_tune.storage.database import Storage
@@ -76,4 +76,17 @@ def own_study(url: str, script: Path, *trials, attrs=None, **table) -> optuna.St
         return study_of_script(*(trials or searched_script()), storage=storage, script=held | table, **attrs or {})
 
 
-__all__ = ["METRIC", "OWN_SCRIPT", "own_study", "write_script"]
+def found_of(**changed):
+    """A confirmation of five seeds: the winner is better than the best preset, and has a test number."""
+    test = {"values": [0.6, 0.62], "mean": 0.61, "sd": 0.0141}
+    rows = [
+        {"name": "trial 12", "preset": False, "aliases": [], "value": 0.7, "mean": 0.68, "sd": 0.01},
+        {"name": "defaults", "preset": True, "aliases": ["quickstart"], "value": 0.6, "mean": 0.6, "sd": 0.02},
+    ]
+    rows = [{"trial": 0, "error": None, "tests": {"test_cos": test}, **row} for row in rows]
+    entry = {"difference": 0.08, "low": 0.05, "high": 0.11, "seeds": 5, "verdict": "better"}
+    against = [{"name": "defaults", **entry, "tests": {"test_cos": entry | {"verdict": "same", "low": -0.01}}}]
+    found = {"metric": "val_cos", "keep": "val_loss", "keep_direction": "minimize", "by": "seeds", "seed_flag": "seed"}
+    found |= {"count": 5, "identical": False, "candidates": rows, "winner": "trial 12", "tests": ["test_cos"]}
+    found |= {"against": against, "headline": "defaults", "over_time": 0, "changed": []}
+    return found | changed

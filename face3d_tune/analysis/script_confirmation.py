@@ -9,6 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from face3d_tune.study.objective import Objective
+
+number = Objective("", script=True).number  # formats a number of a script, whatever its name
+
 Language = Literal["en", "zh"]
 Confirmation = Mapping[str, Any]
 
@@ -45,11 +49,6 @@ def _spread(summary: Mapping[str, Any] | None) -> str:
         return ""
     deviation = "" if summary["sd"] is None else f" ± {number(summary['sd'])}"
     return f"{number(summary['mean'])}{deviation}"
-
-
-def number(value: float) -> str:
-    """Format a number of a script: four decimals, or four digits of a very small or large one."""
-    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"
 
 
 def headline(found: Confirmation, language: Language = "en") -> str:
@@ -114,16 +113,11 @@ def _headed(found: Confirmation) -> Mapping[str, Any] | None:
 def _compared(found: Confirmation, preset: str, metric: str, entry: Mapping[str, Any], language: Language) -> str:
     """Say one comparison. An interval is as the metric counts: lower is better of some."""
     numbers: dict[str, str] = {
-        key: "" if entry[key] is None else _signed(entry[key]) for key in ("difference", "low", "high")
+        key: "" if entry[key] is None else number(entry[key], "+") for key in ("difference", "low", "high")
     }
     over = _over(found, language) | {"metric": metric}
     verdict = "alone" if found["count"] == 1 else entry["verdict"]
     return words(language)[verdict].format(preset=preset, **over, **numbers)
-
-
-def _signed(value: float) -> str:
-    text = number(value)
-    return text if text.startswith("-") else f"+{text}"
 
 
 def _over(found: Confirmation, language: Language) -> dict[str, Any]:

@@ -4,11 +4,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import say, word
 from face3d_tune.cli.options import FILE_OR_FOLDER, data_options, layout_option, objective_option, storage_option
 from face3d_tune.study.attrs import TrialAttr
+
+# Options that have no meaning for a script.
+_TRAINER_ONLY = (*("unconfirmed", "data_dir", "split", "min_yaw", "max_yaw", "turn_angle", "layout", "objective"),)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +38,12 @@ if TYPE_CHECKING:
     help="Study file, as for run.",
 )
 @click.option("--study-name", metavar="NAME", help="Name of the study.  [default: the study file's name]")
+@click.option(
+    "--script",
+    type=FILE_OR_FOLDER,
+    metavar="FILE.py",
+    help="The script of a study file that searches one of your own.  [default: the study file's]",
+)
 @storage_option
 @click.option("--epochs", type=click.IntRange(1), metavar="N", help="As for run.  [default: the study file's budget]")
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Seed of a new study.  [default: 42]")
@@ -51,6 +61,7 @@ def import_(
     paths: tuple[Path, ...],
     study_name_or_file: str,
     study_name: str | None,
+    script: Path | None,
     storage: str,
     epochs: int | None,
     seed: int | None,
@@ -64,10 +75,12 @@ def import_(
     """Import earlier runs into a study as trials."""
     import optuna
 
+    from face3d_tune.cli.script_import import import_folders
     from face3d_tune.data.face_data import load
     from face3d_tune.errors import RefusedRunError
     from face3d_tune.script import earlier_run
     from face3d_tune.script.import_runs import examine
+    from face3d_tune.script.study_file import has_script
     from face3d_tune.search.open_study import check, open_study, store_baselines
     from face3d_tune.search.trial_queue import TrialQueue
     from face3d_tune.storage.database import Storage
@@ -76,8 +89,14 @@ def import_(
     from face3d_tune.study.objective import Objective
     from face3d_tune.study.settings import Settings
     from face3d_tune.study.warm_start import take_up
+    from face3d_tune.system.paths import expanded
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if script is not None or has_script(study_name_or_file):
+        _require_options_of_a_script()
+        how: dict[str, Any] = {"study_name": study_name, "script": script, "epochs": epochs, "seed": seed}
+        import_folders(paths, expanded(study_name_or_file), Storage.parse(storage), dry_run=dry_run, **how)
+        return
     file, place = study_file.read(study_name_or_file), Storage.parse(storage)
     runs = [earlier_run.read(path) for path in earlier_run.find(paths)]
     data = load(data_dir, **pairs)
@@ -106,6 +125,15 @@ def import_(
             "--unconfirmed takes those whose cosine does not hold; parameters outside a study's space need another "
             "study file",
         )
+
+
+def _require_options_of_a_script() -> None:
+    """Raise UsageError if an option was given that only the built-in trainer knows."""
+    context = click.get_current_context()
+    for name in _TRAINER_ONLY:
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            flag = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{flag} is for the built-in trainer: the study file sets a script's flags", context)
 
 
 def _print(examined: "Sequence[Examined]", numbers: "dict[str, tuple[int, bool]]") -> None:

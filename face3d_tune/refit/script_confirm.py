@@ -30,6 +30,7 @@ from face3d_tune.script.command import command, seed_for
 from face3d_tune.script.export_trial import values_of
 from face3d_tune.script.flags import Script
 from face3d_tune.script.kept_epoch import kept_epoch
+from face3d_tune.script.metrics import direction_of, is_test
 from face3d_tune.script.running import trial_folder
 from face3d_tune.script.running.numbers import Numbers
 from face3d_tune.script.running.slots import ScriptTask
@@ -42,8 +43,6 @@ from face3d_tune.study.trials import completed_trials, preset_rows, still_presen
 
 VERSION = 1  # of the keys of a confirmation
 _STORED = "confirm:"  # prefix of a study's user attributes: one finished training each
-_TEST = re.compile(r"(?<![a-zA-Z])[Tt](est|EST)|(?<=[a-z])Test|测试")  # not `latest`
-_LOWER = re.compile(r"loss|err|mse|mae|rmse|perplexity|ppl|损失|误差", re.IGNORECASE)
 _PHASE = re.compile(r"eval(uation)?|valid(ation)?|val|test|验证|测试", re.IGNORECASE)
 
 Record = Mapping[str, Any]  # of a finished training; `error` instead of numbers if its numbers became NaN or infinite
@@ -310,12 +309,7 @@ class ScriptConfirmation:
         """Return what is better of a test number: the metric's direction if it is the same number of other data."""
         if _without_phase(name) == _without_phase(self._objective.name):
             return self._objective.direction
-        return "minimize" if _LOWER.search(name) else "maximize"
-
-
-def is_test(name: str) -> bool:
-    """Tell whether a script calls a number a test."""
-    return _TEST.search(name) is not None
+        return direction_of(name)
 
 
 def _tests(folder: Path, key: str, best: int, epochs: int) -> dict[str, float]:

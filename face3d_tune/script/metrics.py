@@ -15,7 +15,7 @@ Often = Literal["epoch", "once", "many"]
 _DIGITS = 4  # significant ones that tell trials apart
 _VALIDATION = r"val|dev(?![a-z])|eval|验证"
 _TRAINING = r"train|训练|batch|step|(?<![a-z])tr(?![a-z])"
-_TEST = r"test|测试"
+_TEST = r"(?<![a-z])test|测试"  # not `latest`
 _BEST = r"best|最佳|最好|最优|(?<![a-z])(max|min|highest|lowest)(?![a-z])"  # of all epochs so far
 # The better a name says what the model is for, the earlier its pattern; every direction is that of a name alone.
 _KINDS: tuple[tuple[str, Direction], ...] = (
@@ -62,7 +62,7 @@ class ProbedNumber:
     @property
     def test(self) -> bool:
         """Tell whether it is of test data, by its name."""
-        return re.search(_TEST, _words(self.name)) is not None and not self.validation
+        return is_test(self.name) and not self.validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,7 @@ def choose(numbers: Sequence[ProbedNumber], path: str, source: str, wanted: str 
             f"--metric NAME chooses one of {listed}",
         )
     best = min(ranked, key=lambda each: each[0])[1]
-    directions = (direction for pattern, direction in _KINDS if re.search(pattern, _words(best.name)))
-    direction: Direction = next(directions, "maximize")
+    direction = direction_of(best.name)
     losses = [each.name for each in every_loss(numbers) if each.source == best.source]
     by_loss = direction == "maximize" and re.search(r"best_(val\w*_)?loss|val\w*_loss\b[^\n]{0,10}<|best_loss", source)
     return Metric(best, direction, losses[0] if by_loss and losses else None)
@@ -113,6 +112,16 @@ def every_loss(numbers: Sequence[ProbedNumber]) -> list[ProbedNumber]:
         and re.search(_KINDS[0][0], _words(number.name))
         and not re.search(_BEST, _words(number.name))
     ]
+
+
+def direction_of(name: str) -> Direction:
+    """Guess what is better of a number, from its name; higher if the name does not tell."""
+    return next((direction for pattern, direction in _KINDS if re.search(pattern, _words(name))), "maximize")
+
+
+def is_test(name: str) -> bool:
+    """Tell whether a script calls a number a test."""
+    return re.search(_TEST, _words(name)) is not None
 
 
 def is_result(name: str) -> bool:

@@ -130,6 +130,31 @@ def open_script_search(
         StudyError: The study was made with other settings, or with another version of the script.
         StudyFileError: The study file does not fit.
     """
+    study = open_script_study(storage, name, file, seed, accept_changed=accept_changed, note=note)
+    queue = TrialQueue(study, storage, silence=silence)
+    unique = unique_name(name, StudyAttr.id.of(study.user_attrs))
+    folders = ScriptFolders(study, artifacts, unique, keep_checkpoints)
+    return ScriptSearch(
+        queue,
+        file,
+        folders,
+        device=device,
+        target=target,
+        target_epochs=target_epochs,
+        storage_timeout=storage_timeout,
+    )
+
+
+def open_script_study(
+    storage: RDBStorage,
+    name: str,
+    file: ScriptStudyFile,
+    seed: int | None,
+    *,
+    accept_changed: bool = False,
+    note: Callable[[str], object] = lambda line: None,
+) -> optuna.Study:
+    """Open or create a study of a script; the arguments and errors are those of `open_script_search`."""
     make_pruner(file)
     make_sampler(file, 0)
     attrs = _study_attrs(file, seed)
@@ -145,19 +170,7 @@ def open_script_search(
         if before != wanted:  # what may change, or a change that was accepted
             study.set_user_attr(StudyAttr.script.key, wanted)
 
-    study = opened(storage, name, file, attrs, file.objective, check_before)
-    queue = TrialQueue(study, storage, silence=silence)
-    unique = unique_name(name, StudyAttr.id.of(study.user_attrs))
-    folders = ScriptFolders(study, artifacts, unique, keep_checkpoints)
-    return ScriptSearch(
-        queue,
-        file,
-        folders,
-        device=device,
-        target=target,
-        target_epochs=target_epochs,
-        storage_timeout=storage_timeout,
-    )
+    return opened(storage, name, file, attrs, file.objective, check_before)
 
 
 def _study_attrs(file: ScriptStudyFile, seed: int | None) -> dict[str, Any]:

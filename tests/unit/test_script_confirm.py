@@ -7,12 +7,13 @@ import statistics
 import optuna
 import pytest
 from command_line import call
-from own_script import own_study, write_script
+from own_script import found_of, own_study, write_script
 from stored_script import script_trial, searched_script
 
 from face3d_tune.analysis.script_confirmation import headings, headline, rows, sentences, words
 from face3d_tune.executor.tasks import Event, Failure, Note, ScriptEnded, ScriptEpoch
-from face3d_tune.refit.script_confirm import is_test, script_candidates
+from face3d_tune.refit.script_confirm import script_candidates
+from face3d_tune.script.metrics import direction_of, is_test
 from face3d_tune.script.running.slots import ScriptTask
 from face3d_tune.script.running.to_the_end import WholeTraining, to_the_end
 from face3d_tune.storage.database import Storage
@@ -126,6 +127,9 @@ def test_which_numbers_a_script_calls_a_test():
     tests = ["Test/CosineSimilarity", "test_loss", "final_test_acc", "valTestCos", "测试余弦", "TEST loss"]
     others = ["latest_loss", "Val/Loss", "contest", "fastest"]
     assert [name for name in (*tests, *others) if is_test(name)] == tests
+    assert [direction_of(name) for name in ("test_loss", "Test/MSE", "Test/Top1", "测试余弦")] == [
+        *("minimize", "minimize", "maximize", "maximize"),
+    ]
 
 
 @pytest.mark.parametrize(("direction", "best"), [("maximize", 0.70), ("minimize", 0.30)])
@@ -182,22 +186,6 @@ def test_a_training_that_is_killed_each_time_fails():
 
 
 # --- sentences ----------------------------------------------------------------------------------------------------
-
-
-def found_of(**changed):
-    """A confirmation of five seeds: the winner is better than the best preset, and has a test number."""
-    test = {"values": [0.6, 0.62], "mean": 0.61, "sd": 0.0141}
-    rows = [
-        {"name": "trial 12", "preset": False, "aliases": [], "value": 0.7, "mean": 0.68, "sd": 0.01},
-        {"name": "defaults", "preset": True, "aliases": ["quickstart"], "value": 0.6, "mean": 0.6, "sd": 0.02},
-    ]
-    rows = [{"trial": 0, "error": None, "tests": {"test_cos": test}, **row} for row in rows]
-    entry = {"difference": 0.08, "low": 0.05, "high": 0.11, "seeds": 5, "verdict": "better"}
-    against = [{"name": "defaults", **entry, "tests": {"test_cos": entry | {"verdict": "same", "low": -0.01}}}]
-    found = {"metric": "val_cos", "keep": "val_loss", "keep_direction": "minimize", "by": "seeds", "seed_flag": "seed"}
-    found |= {"count": 5, "identical": False, "candidates": rows, "winner": "trial 12", "tests": ["test_cos"]}
-    found |= {"against": against, "headline": "defaults", "over_time": 0, "changed": []}
-    return found | changed
 
 
 def test_a_confirmation_in_a_table_and_sentences():
