@@ -146,11 +146,15 @@ class _Run:
         curves = self._numbers.curves()
         lengths = [len(curve) for curve in curves.values() if len(curve) > 1]
         epochs = epochs or max(lengths, key=lambda length: (lengths.count(length), -length), default=EPOCHS)
+        within = self._numbers.repeated()  # such as the loss of a progress bar
         return tuple(
             ProbedNumber(
-                source, name, tuple(curve.values()), _often(len(curve), epochs), (source, name) not in self._seen
+                *key,
+                tuple(curve.values()),
+                "many" if key in within else _often(len(curve), epochs),
+                late=key not in self._seen,
             )
-            for (source, name), curve in curves.items()
+            for key, curve in curves.items()
             if curve
         )
 

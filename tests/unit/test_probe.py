@@ -50,6 +50,7 @@ def test_printed_chinese_numbers_are_found_by_their_names():
     found = often(tried(HABITS / "printed_chinese.py"))
     assert found["printed", "验证余弦相似度"] == "epoch"
     assert found["printed", "测试余弦相似度"] == "once"
+    assert found["printed", "损失"] == "many"  # of the progress within an epoch
 
 
 def test_a_csv_file_in_the_scripts_folder_and_its_odd_checkpoint_are_found():
