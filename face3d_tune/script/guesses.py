@@ -28,6 +28,9 @@ _NOT_OF_THE_MODEL = (
     r"(num_|n_)?workers?|threads|gpus?|gpu_ids?|cuda|device|port|rank|local_rank|world_size|verbose|quiet|debug|deterministic|"
     r"fold|folds|.*(_freq|_interval|_every|_steps_per.*|_port|_rank|_id|_version)|(log|print|save|eval|val|test)_.*"
 )
+# Epochs between two validations; a search needs a number after every epoch.
+_VALIDATE = r"(eval|val|valid|validate|validation|test)_?(every|interval|freq|frequency|period|epochs?)(_n)?(_epochs?)?"
+_MOST_BETWEEN = 20  # more are steps
 _PRECISION = r"(use_)?(amp|fp16|bf16|half|mixed_precision|compile)"
 
 
@@ -101,12 +104,21 @@ def plan(script: Script, words: Sequence[str]) -> ScriptStart:
     own = replace(guessed, seed=seed, resume=resume)
     epochs = typed.get(own.epochs) if own.epochs else None
     kept = {name: _absolute(value) for name, value in typed.items() if name not in own.all()}
-    fixed = {**inputs(script, {*own.all(), *kept}), **kept}
+    fixed = {**_every_epoch(script), **inputs(script, {*own.all(), *kept}), **kept}
     given = {*own.all(), *fixed}
     needed = [flag.typed for name, flag in distinct(script).items() if flag.required and name not in given]
     if missing := [flag for flag in needed if not any(word.partition("=")[0] == flag for word in rest)]:
         raise lacking(script.path, missing)
     return ScriptStart(own, epochs, fixed, tuple(map(_absolute, rest)))
+
+
+def _every_epoch(script: Script) -> dict[str, int]:
+    """Return 1 for the flags that let a script validate more rarely than after every epoch."""
+    return {
+        name: 1
+        for name, flag in distinct(script).items()
+        if re.fullmatch(_VALIDATE, name.lower()) and flag.kind == "int" and flag.default in range(2, _MOST_BETWEEN + 1)
+    }
 
 
 def lacking(path: str, needed: Sequence[str], printed: str = "") -> UnsearchableError:

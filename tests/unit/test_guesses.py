@@ -122,3 +122,12 @@ def test_a_plan_keeps_what_a_person_types_and_makes_paths_absolute(script, tmp_p
     assert {name: plan.fixed.get(name) for name in ("seed", "resume", "lr", "save_dir")} == {
         **{"seed": 3, "resume": "old.pth", "lr": 1.0, "save_dir": None}
     }
+
+
+def test_a_script_that_validates_rarely_is_made_to_validate_after_every_epoch(script):
+    read = script(
+        *("'--eval_every', type=int, default=5", "'--val-interval', type=int, default=1"),
+        *("'--val_freq', type=int, default=500", "'--lr', type=float, default=0.1"),
+    )
+    assert guesses.plan(read, []).fixed == {"eval_every": 1}  # val_freq counts steps
+    assert guesses.plan(read, ["--eval_every", "2"]).fixed == {"eval_every": 2}  # the person knows
