@@ -10,6 +10,7 @@ import click
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import padded, say, width, word
 from face3d_tune.cli.options import FILE_OR_FOLDER, trying_options
+from face3d_tune.errors import ConfigError
 
 if TYPE_CHECKING:
     from face3d_tune.script.draft import Draft
@@ -21,8 +22,22 @@ _LINES = 20  # of the output of a script that failed
 _NUMBERS = 25  # of a script, in the table
 
 
+class _ScriptCommand(Command):
+    """The command, which tells a flag of the script from a mistyped option of its own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.possibilities:
+                raise
+            hint = f"arguments of the script stand after --: {ctx.command_path} PATH -- {error.option_name} …"
+            raise ConfigError(f"`{ctx.command_path}` has no option {error.option_name}", hint) from error
+
+
 @click.command(
-    cls=Command,
+    cls=_ScriptCommand,
     epilog=example(
         "face3d-tune script train_transformer3D/train_3d_triplet.py\n"
         "face3d-tune script train.py --out search.toml -- --data_dir train/datas/file"

@@ -209,12 +209,14 @@ class _Run:
         cause = diagnosis.find(self.code, self.printed, values_by_flag(self.words[2:]))
         if missing := re.findall(r"the following arguments are required: (.+)", self.printed):
             raise lacking(path, missing[-1].split(", "), self.printed)
-        if cause.remedy or cause.flags:
+        if re.match("unrecognized arguments", cause.reason):
+            hint = "after -- stand arguments that the script takes"
+        elif cause.remedy or cause.flags:
             hint = str(cause)
         elif "batch_size" in self.script.flags and cause.reason.startswith("out of memory"):
             hint = "give it less to hold after --, e.g. -- --batch_size 8"
         else:
-            hint = "give a flag that it needs after --, e.g. -- --data_dir DIR"
+            hint = "see what it printed above; a flag that it needs goes after --, e.g. -- --data_dir DIR"
         raise UnsearchableError(f"{path} does not train: {cause.reason}", hint, self.printed)
 
     def _no_number(self) -> UnsearchableError:

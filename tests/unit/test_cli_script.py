@@ -103,6 +103,9 @@ def test_a_study_file_is_replaced_only_by_force(trainer):
         (["data/x.txt"], "data/x.txt is not Python: line 1", "name a Python file"),
         (["train.py"], "train.py does not start without --data_dir", "after --: face3d-tune script"),
         (["train.py", "--no-run"], "does not start without --data_dir", "after --: face3d-tune script"),
+        (["train.py", "--data_dir", "data"], "script` has no option --data_dir", "script PATH -- --data_dir …"),
+        (["train.py", "--forse"], "No such option '--forse'", "face3d-tune script --help"),
+        (["train.py", "--", "--data_dir", "d", "--nope", "3"], "unrecognized arguments: --nope 3", "after -- stand"),
         (["train.py", "--out", "x.txt"], "--out x.txt: a study file ends in .toml", "--out x.toml"),
         (["train.py", "--out", "no/x.toml"], "--out no/x.toml: no is no folder", "create it first"),
         (
