@@ -6,17 +6,21 @@ from face3d_tune.study.attrs import StoredScript
 
 _MOST = 3  # further numbers in tables and pictures
 _VALIDATION = ("val", "验证", "eval", "test")  # in the name of a number that is not of training alone
+_TIMES = ("second", "time", "时间", "用时", "耗时")
 
 
 def further_numbers(names: Iterable[str], script: StoredScript) -> list[str]:
     """Choose up to three of a script's numbers to show beside its metric.
 
-    The number that chooses the kept epoch comes first, then those of validation, then the others, in their order.
+    The number that chooses the kept epoch comes first, then those of validation, then the others, times last.
     """
     others = [name for name in dict.fromkeys(names) if name != script["metric"]]
 
     def place(name: str) -> int:
-        return 0 if name == script["keep"] else 1 if any(word in name.lower() for word in _VALIDATION) else 2
+        if name == script["keep"]:
+            return 0
+        words = name.lower()
+        return 3 if any(word in words for word in _TIMES) else 1 if any(word in words for word in _VALIDATION) else 2
 
     return sorted(others, key=place)[:_MOST]
 

@@ -106,7 +106,7 @@ def command(script: StoredScript, trial: FrozenTrial) -> str | None:
     if not TrialAttr.config.held_by(trial.user_attrs):
         return None
     words, unsaid = stored_command(script, trial.user_attrs)
-    missing = [f"# not said here: {line}; `face3d-tune export` reads the flag from the script" for line in unsaid]
+    missing = [f"# not said: {line}" for line in unsaid]
     return "\n".join([*missing, quote(words, "bash")]) + "\n"
 
 

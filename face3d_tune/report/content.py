@@ -108,6 +108,7 @@ class Content:
     objective: str  # what a value is: cosine, identity, or the name of a script's number
     direction: Direction  # of its better values
     script: StoredScript | None  # the user's own script; None: the built-in trainer
+    script_versions: Sequence[str]  # hashes of its files, of all trials; more than one if it changed
     failures: Sequence[Mapping[str, Any]]  # of a script, the last ones: trial, cause, error
     lines: Mapping[str, float]  # the values of no model, ridge and kernel ridge, as far as they are known
     no_model: float | None
@@ -176,6 +177,7 @@ def content(found: Findings, made: datetime) -> Content:
         objective=found.objective.name,
         direction=found.objective.direction,
         script=found.script,
+        script_versions=_distinct(found.trials, TrialAttr.script_version),
         failures=_failures(found) if found.script else [],
         lines=found.lines,
         no_model=StudyAttr.no_model_cosine.get(attrs),

@@ -26,7 +26,9 @@ def question(content: Content, script: StoredScript, say: Words) -> list[Block]:
         time=say.duration(content.seconds),
     )
     kept = say("script_value", epoch=kept_epoch(script, say))
-    return [Paragraph((*asked, *kept)), Paragraph(say("script_unknown"), "note")]
+    versions = len(content.script_versions)
+    changed = [Paragraph(say("script_changed", n=versions), "warning")] if versions > 1 else []
+    return [*changed, Paragraph((*asked, *kept)), Paragraph(say("script_unknown"), "note")]
 
 
 def kept_epoch(script: StoredScript, say: Words) -> str:

@@ -7,6 +7,7 @@ from face3d_tune.report import charts, scripts
 from face3d_tune.report.blocks import Block, Code, Paragraph, Runs, Table
 from face3d_tune.report.content import Content
 from face3d_tune.report.words import NOT_KNOWN, Words
+from face3d_tune.script.command import seed_for
 
 
 def watch(content: Content, say: Words) -> list[Block]:
@@ -70,7 +71,7 @@ def command(content: Content, say: Words) -> list[Block]:
 
 def reproduce(content: Content, say: Words) -> list[Block]:
     """Show data or script, versions, seeds and devices, and the command of the search."""
-    settings, best = content.settings, content.best
+    settings = content.settings
     devices = ", ".join(content.devices) or NOT_KNOWN
     versions = ", ".join(f"{name} {version}" for name, version in content.versions.items())
     fixed = ", ".join(f"{name} = {say.value(value)}" for name, value in settings["fixed"].items()) or NOT_KNOWN
@@ -81,7 +82,7 @@ def reproduce(content: Content, say: Words) -> list[Block]:
         "fixed": fixed,
         "sampler": ", ".join(filter(None, (content.effort.get("sampler"), content.effort.get("pruner")))) or NOT_KNOWN,
         "seed": str(settings["seed"]),
-        "best_seed": str(best.seed) if best and best.seed is not None else NOT_KNOWN,
+        "best_seed": _seed_of(content, say),
         "device": f"{devices}; {', '.join(content.engines) or NOT_KNOWN}",
         "versions": versions,
     }
@@ -92,6 +93,16 @@ def reproduce(content: Content, say: Words) -> list[Block]:
         Code([content.repeat]),
         Paragraph(say("again_note"), "note"),
     ]
+
+
+def _seed_of(content: Content, say: Words) -> str:
+    """Return the seed of the best trial, as the script got it if it takes one."""
+    seed, script = content.best.seed if content.best else None, content.script
+    if seed is None:
+        return NOT_KNOWN
+    if script is None:
+        return str(seed)
+    return say.text("script_seed") if script["seed_flag"] is None else str(seed_for(seed))
 
 
 def _of_data(content: Content, say: Words) -> dict[str, str]:

@@ -186,10 +186,15 @@ def test_a_stored_command_says_what_it_cannot_type():
     config = {"lr": 1e-05, "amp": True, "augment": False, "resume": None, "layers": [64, 128], "epochs": 5}
     assert stored_command(script, {"config": config, "seed": 3}) == (
         ["python", "./-x.py", "--lr", "1e-05", "--amp", "--layers", "64", "128", "--num_epochs", "5"],
-        ["augment = off"],
+        ["how the script spells its flags: it is not at train_3d_triplet.py", "augment = False"],
     )
+    study = study_of_script(script_trial("COMPLETE", [0.5]), script={"seed_flag": None})
+    assert "| seed of the best trial | the script's own |" in said(study, form="md")
     unsaid = study_of_script(script_trial("COMPLETE", [0.5], config={"lr": 0.1, "augment": False}))
-    assert "This line does not say augment = off: which flag" in said(unsaid)
+    assert (
+        "This line does not say how the script spells its flags: it is not at train_3d_triplet.py; augment = False."
+        in said(unsaid)
+    )
 
 
 @pytest.mark.parametrize(
@@ -211,8 +216,34 @@ def test_what_is_missing_or_odd_is_said(name, words):
     assert words in said(STUDIES[name]())
 
 
+def test_where_the_script_can_be_read_its_flags_say_what_is_off_and_a_seed_fits_it(tmp_path):
+    path = tmp_path / "train.py"
+    declared = (
+        '"--augment", action=argparse.BooleanOptionalAction, default=True',
+        '"--lr", type=float',
+        '"--seed", type=int',
+    )
+    calls = "".join(f"parser.add_argument({each})\n" for each in declared)
+    path.write_text(f"import argparse\nparser = argparse.ArgumentParser()\n{calls}")
+    script = script_attrs(script={"command": ["python", str(path)], "path": "train.py", "arguments": ["-v"]})["script"]
+    config = {"lr": 0.5, "augment": False, "margin": 1}
+    words, missing = stored_command(script | {"epochs_flag": None}, {"config": config, "seed": 2**31 + 3})
+    assert words == ["python", "train.py", "-v", "--lr", "0.5", "--no-augment", "--seed", "3"]
+    assert missing == [f"margin = 1: {path} has no --margin"]
+
+
+def test_a_script_that_changed_meanwhile_is_said_first():
+    trials = [script_trial("COMPLETE", [value], script_version=f"v{value}") for value in (0.5, 0.6)]
+    study = study_of_script(*trials)
+    assert "The script changed meanwhile: the trials come from 2 versions of it" in said(study)
+    assert "来自脚本的 2 个版本" in said(study, "zh")
+    assert content(find(study), MADE).script_versions == ["v0.5", "v0.6"]
+    assert "changed meanwhile" not in said(study_of_script(trials[0]))
+
+
 def test_further_numbers_are_that_of_the_kept_epoch_then_those_of_validation():
     script = script_attrs(script={"metric": "acc", "keep": "loss", "keep_direction": "minimize"})["script"]
+    assert further_numbers(["seconds", "val_time", "a"], script) == ["a", "seconds", "val_time"]
     assert further_numbers(["a", "acc", "Val/F1", "loss", "验证精度", "b"], script) == ["loss", "Val/F1", "验证精度"]
     assert kept_epoch(script) == "the epoch with the lowest loss"
     assert kept_epoch(script | {"keep": None}) == "the epoch with the highest acc"
