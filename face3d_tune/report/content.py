@@ -109,6 +109,7 @@ class Content:
     direction: Direction  # of its better values
     script: StoredScript | None  # the user's own script; None: the built-in trainer
     script_versions: Sequence[str]  # hashes of its files, of all trials; more than one if it changed
+    over_time: int  # trials of a script that its time limit ended
     failures: Sequence[Mapping[str, Any]]  # of a script, the last ones: trial, cause, error
     lines: Mapping[str, float]  # the values of no model, ridge and kernel ridge, as far as they are known
     no_model: float | None
@@ -178,6 +179,7 @@ def content(found: Findings, made: datetime) -> Content:
         direction=found.objective.direction,
         script=found.script,
         script_versions=_distinct(found.trials, TrialAttr.script_version),
+        over_time=sum(TrialAttr.stop_reason.get(trial.user_attrs) == "over_time" for trial in found.trials),
         failures=_failures(found) if found.script else [],
         lines=found.lines,
         no_model=StudyAttr.no_model_cosine.get(attrs),

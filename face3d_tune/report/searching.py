@@ -122,6 +122,8 @@ def search(content: Content, say: Words) -> list[Block]:
         blocks.append(Paragraph(say("imported", n=content.imported)))
     if content.by_hand:
         blocks.append(Paragraph(say("by_hand", n=content.by_hand)))
+    if content.over_time:
+        blocks.append(Paragraph(say("over_time", n=content.over_time)))
     kinds = (("legend_so_far", "s0"), ("legend_complete", "done-dot"), ("legend_pruned_trial", "pruned-dot"))
     levels = (("no_model", "level"),) if content.lines else ()
     legend = [(say.text(name), kind) for name, kind in (*kinds, *levels)]

@@ -241,6 +241,12 @@ def test_a_script_that_changed_meanwhile_is_said_first():
     assert "changed meanwhile" not in said(study_of_script(trials[0]))
 
 
+def test_trials_that_the_time_limit_ended_are_counted():
+    study = study_of_script(script_trial("COMPLETE", [0.5], stop_reason="over_time"), script_trial("COMPLETE", [0.6]))
+    assert "1 trial reached the time limit" in said(study)
+    assert "reached the time limit" not in said(searched("maximize"))
+
+
 def test_further_numbers_are_that_of_the_kept_epoch_then_those_of_validation():
     script = script_attrs(script={"metric": "acc", "keep": "loss", "keep_direction": "minimize"})["script"]
     assert further_numbers(["seconds", "val_time", "a"], script) == ["a", "seconds", "val_time"]
