@@ -127,13 +127,17 @@ def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedScri
 
 
 def script_plan(device: str, slots: int | None) -> ScriptPlan:
-    """Choose the trials at once: one a GPU, or one a core; the cores are divided among the scripts."""
+    """Choose the trials at once: one a GPU, or one a core; the cores are divided among the scripts.
+
+    A script alone leaves a core to others, as `device.set_threads` does: threads that wait for each other spin.
+    """
     devices = _devices(device)
     gpu = devices[0].startswith("cuda")
     count = slots or (cores().amount if devices == ("cpu",) else len(devices))
     if gpu and count < len(devices):
         devices = devices[:count]
-    return ScriptPlan(count, devices, max(1, cores().amount // count))
+    threads = cores().amount // count if count > 1 else cores().amount - 1
+    return ScriptPlan(count, devices, max(1, threads))
 
 
 def _devices(names: str) -> tuple[str, ...]:
