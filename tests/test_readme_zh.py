@@ -53,7 +53,7 @@ def test_the_two_readmes_say_the_same():
 
 def test_there_is_something_to_compare():
     found = sections(ENGLISH)
-    assert len(found) == 8
+    assert len(found) == 9
     assert all(sum(map(len, (section[name] for section in found))) >= 8 for name in ("code", "links", "numbers"))
 
 
