@@ -219,6 +219,7 @@ def _as_json(draft: "Draft") -> dict[str, Any]:
         "direction": metric and metric.direction,
         "keep_lowest": metric and metric.keep_lowest,
         "seconds_per_epoch": probe and round(probe.seconds, 3),
+        "notes": probe.notes if probe else (),
         "numbers": [
             {"name": number.name, "source": number.source, "often": number.often, "values": number.values}
             for number in (probe.numbers if probe else ())

@@ -66,6 +66,9 @@ def write(draft: Draft) -> str:
 
 
 def _reads_back(draft: Draft, preset: str) -> bool:
+    """Tell whether a preset of the guide fits the ranges, and sets nothing else than what the person has fixed."""
+    if any(PRESETS[preset].get(name, value) != value for name, value in draft.plan.fixed.items()):
+        return False
     try:
         study_file.parse(draft.out, tomllib.loads(_text(draft, [preset])))
     except StudyFileError:
@@ -107,6 +110,10 @@ def _script(draft: Draft) -> Iterator[str]:
 def _metric(metric: Metric, probe: Probe | None) -> Iterator[str]:
     number = metric.number
     yield _line("metric", number.name, "what a trial is worth, guessed from its name")
+    if number.test:
+        yield "# It is of test data: after a search over it, nothing unseen is left to test the winner on."
+    if number.rough:
+        yield "# It has few digits, so many trials will look equal: let the script print more."
     yield _line("source", number.source, _WHEN[number.source])
     yield _line("direction", metric.direction)
     if metric.keep_lowest:

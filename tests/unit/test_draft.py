@@ -21,7 +21,7 @@ ALL = [
     for path in sorted(SCRIPTS.rglob("*.py"))
     if path.name not in ("no_flags.py", "event_writer.py") and "models" not in path.parts
 ]
-COSINE = ProbedNumber("tensorboard", "Val/Cosine", (0.5, 0.6), "epoch", late=False)
+COSINE = ProbedNumber("tensorboard", "Val/Cosine", (0.51234, 0.61234), "epoch", late=False)
 LOSS = ProbedNumber("tensorboard", "Val/Loss", (0.5, 0.4), "epoch", late=False)
 ONCE = ProbedNumber("printed", "samples", (100.0,), "once", late=False)
 PROBE = Probe((COSINE, LOSS, ONCE), 40.0, (), None, ())
@@ -74,6 +74,8 @@ def test_a_preset_of_the_guide_that_lies_outside_a_range_is_left_out(tmp_path):
     _, file = written(tmp_path, OLD_SCRIPT)
     guides = ["baseline", "recommended", "aggressive", "conservative", "quickstart"]
     assert list(file.presets) == [*guides, "defaults"]
+    _, file = written(tmp_path, OLD_SCRIPT, "--num_layers", "1", "--batch_size", "32")
+    assert list(file.presets) == ["defaults"]  # the others have four layers
 
 
 def test_the_offered_rows_are_valid_once_their_comment_is_taken_away(tmp_path):
@@ -83,6 +85,16 @@ def test_the_offered_rows_are_valid_once_their_comment_is_taken_away(tmp_path):
     out = tmp_path / "mine.toml"
     out.write_text(head + rows.replace("# ", "", 1).replace("\n# ", "\n") + "\n# The first trial" + tail)
     assert read(out).space.keys() > file.space.keys()
+
+
+def test_a_number_of_test_data_or_of_few_digits_is_said_to_be_one(tmp_path):
+    script = made(tmp_path, "'--lr', type=float, default=0.1")
+    number = ProbedNumber("printed", "test_acc", (0.51, 0.62), "epoch", late=False)
+    text, _ = written(tmp_path, script, metric=Metric(number, "maximize"), probe=PROBE)
+    assert "# It is of test data" in text
+    assert "# It has few digits" in text
+    text, _ = written(tmp_path, script, metric=Metric(COSINE, "maximize"), probe=PROBE)
+    assert "# It " not in text
 
 
 def test_what_a_person_types_stays_fixed(tmp_path):

@@ -4,6 +4,7 @@ Every test runs a script that ends in a fraction of a second.
 """
 
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,7 @@ from face3d_tune.errors import UnsearchableError
 from face3d_tune.script import guesses
 from face3d_tune.script.flags import read_script
 from face3d_tune.script.probe import try_script
+from face3d_tune.script.running.numbers import Numbers
 
 HABITS = Path(__file__).parent.parent / "scripts" / "habits"
 BAD = HABITS / "bad"
@@ -143,6 +145,22 @@ def test_a_script_that_never_ends_is_ended_at_the_timeout(written):
         tried(BAD / "never_ends.py", timeout=1.5)
     assert "did not end 2 epochs within 1.5 s; the last it printed: epoch 2: val_cosine 0.9667" in caught.value.message
     assert caught.value.hint == "it may only be slow: --timeout 1h waits for an hour"
+
+
+def test_an_interrupt_leaves_neither_processes_nor_files(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    started = []
+
+    def interrupted(numbers, **options):
+        started.extend(process for process in psutil.Process().children(recursive=True) if process not in started)
+        if len(started) > 1:  # supervisor and script
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Numbers, "look", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tried(BAD / "never_ends.py")
+    assert not any(process.is_running() for process in started)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_value_that_no_flag_takes_is_refused_before_anything_runs(written):
