@@ -15,6 +15,7 @@ import json
 import math
 import os
 import random
+import time
 
 import helper
 
@@ -40,7 +41,7 @@ def main():
     with open(os.path.join(args.save_dir, "log.jsonl"), "w") as file:
         for epoch in range(1, args.epochs + 1):
             value = level + 0.02 * min(epoch, 3) - 0.01 * max(epoch - 3, 0) + noise.gauss(0, 0.005)
-            row = {"epoch": epoch, "Val/CosineSimilarity": value, "Train/Loss": 1 / epoch}
+            row = {"epoch": epoch, "Val/CosineSimilarity": value, "Train/Loss": 1 / epoch, "seconds": time.time()}
             file.write(json.dumps(row) + "\\n")
             file.flush()
     print(json.dumps({"test_cosine_similarity": level - 0.03 + noise.gauss(0, 0.005)}))

@@ -47,8 +47,13 @@ def _spread(summary: Mapping[str, Any] | None) -> str:
     """Format `0.6531 ± 0.0042`; without the deviation of one training; "" if there is no number."""
     if summary is None:
         return ""
-    deviation = "" if summary["sd"] is None else f" ± {number(summary['sd'])}"
-    return f"{number(summary['mean'])}{deviation}"
+    mean, deviation = summary["mean"], summary["sd"]
+    return f"{number(mean)}{'' if deviation is None else f' ± {_beside(mean, deviation)}'}"
+
+
+def _beside(mean: float, value: float, sign: str = "") -> str:
+    """Format a deviation or difference with as many decimals as the mean that it belongs to."""
+    return f"{value:{sign}.4f}" if number(mean) == f"{mean:.4f}" else number(value, sign)
 
 
 def headline(found: Confirmation, language: Language = "en") -> str:
@@ -64,7 +69,7 @@ def headline(found: Confirmation, language: Language = "en") -> str:
 def sentences(found: Confirmation, language: Language = "en") -> list[str]:
     """Say what the confirmation found, what weakens it, and what it cannot know; a sentence each."""
     say = words(language)
-    winner = next(each for each in found["candidates"] if each["name"] == found["winner"])
+    winner = _winner(found)
     said = [headline(found, language), *_by_tests(found, winner, language)]
     if winner["value"] is not None:
         of_winner = {"value": number(winner["value"]), "mean": _spread(winner)}
@@ -76,7 +81,7 @@ def sentences(found: Confirmation, language: Language = "en") -> list[str]:
     elif found["by"] == "repeats":
         said.append(say["repeats"])
     if found["count"] > 1 and not found["identical"]:
-        said.append(say["people"].format(**_over(found, language)))
+        said.append(say[f"people_{found['by']}"])
     extreme = say["highest" if found["keep_direction"] == "maximize" else "lowest"]
     said.append(say["kept"].format(keep=found["keep"], extreme=extreme))
     said.append(say["unknown"])
@@ -105,6 +110,11 @@ def _by_tests(found: Confirmation, winner: Mapping[str, Any], language: Language
     return [*compared, say["test_why"]] if compared else [say["no_test"].format(metric=found["metric"])]
 
 
+def _winner(found: Confirmation) -> Mapping[str, Any]:
+    winner: Mapping[str, Any] = next(each for each in found["candidates"] if each["name"] == found["winner"])
+    return winner
+
+
 def _headed(found: Confirmation) -> Mapping[str, Any] | None:
     """Return the comparison with the best preset; None without one."""
     return next((each for each in found["against"] if each["name"] == found["headline"]), None)
@@ -112,8 +122,10 @@ def _headed(found: Confirmation) -> Mapping[str, Any] | None:
 
 def _compared(found: Confirmation, preset: str, metric: str, entry: Mapping[str, Any], language: Language) -> str:
     """Say one comparison. An interval is as the metric counts: lower is better of some."""
+    winner = _winner(found)
+    mean = (winner["tests"].get(metric) or winner)["mean"]
     numbers: dict[str, str] = {
-        key: "" if entry[key] is None else number(entry[key], "+") for key in ("difference", "low", "high")
+        key: "" if entry[key] is None else _beside(mean, entry[key], "+") for key in ("difference", "low", "high")
     }
     over = _over(found, language) | {"metric": metric}
     verdict = "alone" if found["count"] == 1 else entry["verdict"]

@@ -139,9 +139,8 @@ def confirm(
         study = find_study(opened, study_name)
         if StudyAttr.script.held_by(study.user_attrs):
             _require_options_of_a_script(study.study_name)
-            retrained = confirm_script(
-                study, opened, top=top, seeds=seeds, baseline=baseline, script=script, device=device, slots=slots
-            )
+            how: dict[str, Any] = {"script": script, "device": device, "slots": slots}
+            retrained = confirm_script(study, opened, place, top=top, seeds=seeds, baseline=baseline, **how)
             show(retrained, study.study_name, as_json=as_json)
             return
         if script is not None:

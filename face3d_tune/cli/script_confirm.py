@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from face3d_tune.cli.console import Console
     from face3d_tune.refit.script_confirm import Record, ScriptConfirmation, ScriptJob
+    from face3d_tune.storage.database import Storage
 
 _TOP = 1  # further trials cost trainings of the script, and the best trial is the winner
 
@@ -25,6 +26,7 @@ _TOP = 1  # further trials cost trainings of the script, and the best trial is t
 def confirm_script(
     study: "Study",
     opened: "RDBStorage",
+    place: "Storage",
     *,
     top: int | None,
     seeds: int,
@@ -52,7 +54,8 @@ def confirm_script(
     console.print(f"engine   {plan}\n")
     with tempfile.TemporaryDirectory(prefix="face3d-tune-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        how = running(table, accepted, study=folder.name)
+        ours = [place.sqlite_file.absolute()] if place.sqlite_file else []
+        how = running(table, accepted, study=folder.name, ours=ours)
         with closing(ScriptSlots(how, folder, plan.slots, plan.devices, plan.threads)) as places:
             _train(console, confirmation, places, folder)
     words = ["face3d-tune", "confirm", "--study-name", study.study_name, "--seeds", str(seeds)]

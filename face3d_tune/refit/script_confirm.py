@@ -30,7 +30,7 @@ from face3d_tune.script.command import command, seed_for
 from face3d_tune.script.export_trial import values_of
 from face3d_tune.script.flags import Script
 from face3d_tune.script.kept_epoch import kept_epoch
-from face3d_tune.script.metrics import direction_of, is_test
+from face3d_tune.script.metrics import direction_of, is_result, is_test
 from face3d_tune.script.running import trial_folder
 from face3d_tune.script.running.numbers import Numbers
 from face3d_tune.script.running.slots import ScriptTask
@@ -211,7 +211,7 @@ class ScriptConfirmation:
             "seed_flag": self.table["seed_flag"],
             "seeds": self.seeds if self.table["seed_flag"] else None,
             "count": self.count,
-            "identical": self.count > 1 and all(map(_identical, filter(None, map(self._trained, self.picked)))),
+            "identical": self.count > 1 and all(map(self._identical, filter(None, map(self._trained, self.picked)))),
             "epochs": self._epochs,
             "candidates": rows,
             "winner": winner["name"],
@@ -268,6 +268,18 @@ class ScriptConfirmation:
         while not self._database_retry.attempt(store):
             time.sleep(self._database_retry.pause)
         self.records[job.key] = record
+
+    def _identical(self, records: Sequence[Record]) -> bool:
+        """Tell whether all trainings of a candidate gave the same results; times among its numbers always differ."""
+        results = [
+            {
+                name: value
+                for name, value in record["numbers"].items()
+                if name == self._objective.name or is_result(name)
+            }
+            for record in records
+        ]
+        return all(each == results[0] for each in results)
 
     def _of(self, candidate: ScriptCandidate) -> list[Record]:
         return [self.records[job.key] for job in self.jobs if job.candidate is candidate]
@@ -332,11 +344,6 @@ def _tests(folder: Path, key: str, best: int, epochs: int) -> dict[str, float]:
 def _without_phase(name: str) -> str:
     """Return what a number measures, whatever the data: `Val/CosineSimilarity` and `test_cosine_similarity` agree."""
     return re.sub(r"[\W_]+", "", _PHASE.sub("", name)).lower()
-
-
-def _identical(records: Sequence[Record]) -> bool:
-    """Tell whether all trainings of a candidate gave the same numbers."""
-    return all(record["numbers"] == records[0]["numbers"] for record in records)
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:

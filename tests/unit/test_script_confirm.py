@@ -233,6 +233,17 @@ def test_both_languages_have_the_same_sentences_with_the_same_values():
         }, key
 
 
+def test_deviations_and_differences_have_the_decimals_of_their_means():
+    small = {"difference": 0.00004, "low": -0.00052, "high": 0.0006, "verdict": "same", "tests": {}}
+    winner, preset = found_of()["candidates"]
+    found = found_of(candidates=[winner | {"sd": 0.00052}, preset], against=[{"name": "defaults", **small}])
+    assert rows(found)[0][2] == "0.6800 ± 0.0005"
+    assert "val_cos +0.0000 (-0.0005 to +0.0006) over 5 seeds" in headline(found)
+    tiny = found_of(candidates=[winner | {"mean": 2.5e-5, "sd": 1e-6}, preset], against=[{"name": "defaults", **small}])
+    assert rows(tiny)[0][2] == "2.5e-05 ± 1e-06"
+    assert "val_cos +4e-05 (-0.00052 to +0.0006)" in headline(tiny)
+
+
 def test_a_study_without_presets_is_confirmed_against_nothing(sqlite_url, script):
     own_study(sqlite_url, script, script_trial("COMPLETE", [0.5, 0.6]))
     answer = confirm(sqlite_url, script, "--seeds", 1)
