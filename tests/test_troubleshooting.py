@@ -13,6 +13,16 @@ from stored_study import add_trial, our_study
 from face3d_tune.storage.database import Storage
 
 PAGE = (Path(__file__).parent.parent / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+BAD_SCRIPTS = Path(__file__).parent / "scripts" / "habits" / "bad"
+MISSPELT = """
+[script]
+path = "writes_beside_itself.py"
+metric = "val_cosine"
+source = "printed"
+direction = "maximize"
+[space]
+lrr = { low = 0.01, high = 1.0, scale = "log" }
+"""
 QUOTED = re.findall(r"^    \$ face3d-tune (.+)\n((?:    (?:error|hint): .+\n)+)", PAGE, flags=re.MULTILINE)
 
 
@@ -30,8 +40,11 @@ def stored(tmp_path_factory):
 
 @pytest.fixture
 def place(tmp_path, stored):
-    """A folder with this study in the default storage."""
+    """A folder with this study in the default storage, scripts that no search can train, and a misspelt study file."""
     shutil.copy(stored, tmp_path)
+    for script in BAD_SCRIPTS.glob("*.py"):
+        shutil.copy(script, tmp_path)
+    (tmp_path / "misspelt.toml").write_text(MISSPELT, encoding="utf-8")
     return tmp_path
 
 

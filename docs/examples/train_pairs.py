@@ -21,16 +21,16 @@ except ImportError:  # without TensorBoard the numbers are printed and in the ch
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Declare the flags, with the defaults that the author found by hand."""
+    """Declare the flags and their defaults."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data_dir", default="faces160", help="the folder with the six files")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--weight_decay", type=float, default=1e-5)
     parser.add_argument("--hidden", type=int, default=256, help="width of the network")
     parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--identity_weight", type=float, default=0.0, help="share of the loss that tells people apart")
+    parser.add_argument("--identity_weight", type=float, default=0.3, help="share of the loss that tells people apart")
     parser.add_argument("--temperature", type=float, default=0.1, help="of the similarities in that share")
     parser.add_argument("--scheduler_type", default="none", choices=["none", "cosine"])
     parser.add_argument("--use_pose", action=argparse.BooleanOptionalAction, default=False)
