@@ -42,9 +42,9 @@ class TerminalView:
         """Print a warning."""
         say(f"warning: {line}", err=True)
 
-    def opening(self) -> AbstractContextManager[object]:
-        """Show that a new study is being prepared: half a minute for wide embeddings."""
-        return self._console.status("what ridge and kernel ridge reach, which are the lines to pass")
+    def opening(self, what: str) -> AbstractContextManager[object]:
+        """Show what takes time while a new study is being prepared."""
+        return self._console.status(what)
 
     def opened(self, opened: OpenSearch) -> SearchProgress:
         """Print the inputs and the plan of the search."""
@@ -84,15 +84,21 @@ class JsonView:
         """Print a warning on stderr."""
         say(f"warning: {line}", err=True)
 
-    def opening(self) -> AbstractContextManager[object]:
+    def opening(self, what: str) -> AbstractContextManager[object]:
         """Show nothing."""
         return nullcontext()
 
     def opened(self, opened: OpenSearch) -> JsonLines:
-        """Print the event `started`: storage, objective, goal, done, engine, and what the study continues from."""
+        """Print the event `started`: storage, objective, goal, done, engine, and what the study continues from.
+
+        With the documented trainer as script also how the built-in trainer compares.
+        """
         self._tally = _tally(opened)
         self._lines = JsonLines(self._console, self._tally, self._write)
         follows = {"from": opened.stage.to_attr()} if opened.stage else {}
+        script = StudyAttr.script.get(opened.search.study.user_attrs)
+        if script and "engine" in script:
+            follows["engine_comparison"] = dict(script["engine"])
         done, engine = self._tally.done, opened.plan.engine
         aim = {"objective": opened.search.objective.name, "goal": opened.search.queue.budget}
         self._lines.say("started", storage=str(opened.storage), **aim, done=done, engine=engine, **follows)

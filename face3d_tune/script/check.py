@@ -35,7 +35,8 @@ from face3d_tune.system import signals
 from face3d_tune.training import checkpoint_file, weights
 from face3d_tune.training.inputs import write_copy
 
-_ENOUGH_TRIALS, _USUAL = 5, 0.05
+_ENOUGH_TRIALS = 5
+USUAL = 0.05  # another seed changes the cosine of a first epoch by less
 _LOOK = 0.05  # seconds between two checks on the script
 _NOT_WRITTEN = ("__pycache__", ".git")  # by the script itself
 _MOST_FILES = 20_000  # in the script's folder, to check whether it changed
@@ -88,8 +89,8 @@ def try_script(
         started = time.monotonic()
         warnings = _train([program(python), path, *flags], folder, timeout)
         seconds = time.monotonic() - started
-        printed, (checkpoints, unreadable) = _printed(folder), _checkpoints(folder)
-        first = _first_epoch(checkpoints.values(), printed)
+        printed, (checkpoints, unreadable) = _printed(folder), checkpoints_in(folder)
+        first = first_epoch(checkpoints.values(), printed)
         if not all(math.isfinite(value) for value in (first.cosine, first.val_loss) if value is not None):
             unstable = [flag for flag in ("--lr", "--use_mixed_precision") if flag in flags]
             raise ScriptError(
@@ -150,7 +151,7 @@ def difference(tested: ScriptCheck, stored: StoredTrial) -> list[str]:
     ours = f"cosine {history.cosine[0]:.4f}" + (f", loss {history.val_loss[0]:.4f}" if history.val_loss else "")
     theirs = f"cosine {first.cosine:.4f}" + (f", loss {first.val_loss:.4f}" if first.val_loss is not None else "")
     enough = len(cosines) >= _ENOUGH_TRIALS
-    limit = stdev(cosines) if enough else _USUAL
+    limit = stdev(cosines) if enough else USUAL
     off = first.cosine - history.cosine[0]
     rule = "the trials of this study differ from each other by" if enough else "another seed changes it by less than"
     lines = [
@@ -291,7 +292,7 @@ def _printed(folder: Path) -> str:
     return (folder / "printed.txt").read_text(encoding="utf-8", errors="replace")
 
 
-def _checkpoints(folder: Path) -> tuple[dict[Path, Mapping[str, Any]], list[str]]:
+def checkpoints_in(folder: Path) -> tuple[dict[Path, Mapping[str, Any]], list[str]]:
     """Read the checkpoints that the script wrote anywhere, by any name, `best_model.pth` first.
 
     Returns the checkpoints, and for each unreadable one a line that says why.
@@ -311,7 +312,7 @@ def _checkpoints(folder: Path) -> tuple[dict[Path, Mapping[str, Any]], list[str]
     return checkpoints, unreadable
 
 
-def _first_epoch(checkpoints: Iterable[Mapping[str, Any]], printed: str) -> FirstEpoch:
+def first_epoch(checkpoints: Iterable[Mapping[str, Any]], printed: str) -> FirstEpoch:
     """Read the result of validation from a checkpoint, or else from the output."""
     for checkpoint in checkpoints:
         loss, cosine = (_first(checkpoint.get(name)) for name in ("val_loss_history", "val_cosine_sim_history"))

@@ -120,7 +120,7 @@ class ScriptStudyFile:
 
         `epochs` replaces the budget's. Raises ConfigError if a flag cannot have a value of `config`.
         """
-        own = {self.script.epochs_flag: epochs or self.epochs, self.script.seed_flag: seed}
+        own = {self.script.epochs_flag: self.epochs if epochs is None else epochs, self.script.seed_flag: seed}
         values = {**config, **{flag: value for flag, value in own.items() if flag is not None and value is not None}}
         words = [self.script.python, str(self.script.path), *self.script.arguments]
         for name, value in values.items():

@@ -10,10 +10,13 @@ from optuna.storages import RDBStorage
 
 from face3d_tune.device import choose_devices
 from face3d_tune.errors import ConfigError, StudyFileError
+from face3d_tune.executor.plan import Engine
 from face3d_tune.executor.slots import Slots
 from face3d_tune.script import command, study_file
+from face3d_tune.script.engine_comparison import Comparison, NotCompared
 from face3d_tune.script.running.slots import ScriptSlots
 from face3d_tune.script.study_file import ScriptStudyFile
+from face3d_tune.search.compare_engine import compare
 from face3d_tune.search.script_search import ScriptSearch, open_script_search
 from face3d_tune.search.search import Search
 from face3d_tune.search.search_options import SearchOptions, WorkerOptions
@@ -62,7 +65,13 @@ class PreparedScript:
     accept_changed: bool
     warn: Callable[[str], None]
     silence: float
+    engine: Engine  # of the built-in trainer, with which the script is compared
     stage: WarmStart | None = None
+
+    @property
+    def opening(self) -> str:
+        """Return what takes time when the study is created."""
+        return "an epoch of the script, to compare it with the built-in trainer"
 
     def open(self, storage: RDBStorage, workers: WorkerOptions) -> ScriptSearch:
         """Open or create the study. Raises StudyError."""
@@ -80,7 +89,12 @@ class PreparedScript:
             artifacts=None if workers.artifacts is None else Artifacts.parse(workers.artifacts),
             keep_checkpoints=workers.keep_checkpoints,
             note=self.warn,
+            compare=self._compare,
         )
+
+    def _compare(self) -> Comparison | NotCompared | None:
+        plan = self.plan
+        return compare(self.file, engine=self.engine, slots=plan.slots, devices=plan.devices, threads=plan.threads)
 
     def slots(self, search: Search) -> Slots:
         """Open the slots of the plan."""
@@ -123,6 +137,7 @@ def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedScri
         study.accept_changed_script,
         warn,
         options.workers.worker_timeout or DEFAULT_SILENCE,
+        options.device.engine,
     )
 
 

@@ -52,6 +52,10 @@ class Prepared(Protocol):
     def stage(self) -> WarmStart | None:
         """Return what the study continues from."""
 
+    @property
+    def opening(self) -> str:
+        """Return what takes time when the study is created."""
+
     def open(self, storage: RDBStorage, workers: WorkerOptions) -> Search:
         """Open or create the study. Raises StudyError."""
 
@@ -77,8 +81,8 @@ class View(Protocol):
     def warning(self, line: str) -> None:
         """Show something odd about the data, the device or the script."""
 
-    def opening(self) -> AbstractContextManager[object]:
-        """Show, until the block ends, that the study is being opened."""
+    def opening(self, what: str) -> AbstractContextManager[object]:
+        """Show, until the block ends, that the study is being opened, and what takes time in that."""
 
     def opened(self, opened: OpenSearch) -> ShownWatcher:
         """Introduce the search, and return the watcher of its trials."""
@@ -96,7 +100,7 @@ def run_search(options: SearchOptions, view: View) -> None:
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     prepared = _prepare(options, view)
     with prepared.storage.searching(), prepared.storage.opened(create=True) as storage:
-        with view.opening():
+        with view.opening(prepared.opening):
             search = prepared.open(storage, options.workers)
         _run(search, prepared, view, deadline)
 

@@ -9,7 +9,8 @@ from optuna.storages import RDBStorage
 
 from face3d_tune import __version__
 from face3d_tune.errors import StudyError
-from face3d_tune.script import command, sources
+from face3d_tune.script import command, engine_comparison, sources
+from face3d_tune.script.engine_comparison import Comparison, NotCompared
 from face3d_tune.script.running.slots import ScriptTask
 from face3d_tune.script.study_file import ScriptStudyFile
 from face3d_tune.search.algorithms import make_pruner, make_sampler
@@ -37,7 +38,7 @@ class ScriptSearch(Search):
         script_file: The study file.
         folders: The folders of its trials.
         device: Where they train, in words.
-        remarks: Lines that are shown before the first trial.
+        remarks: Lines that are shown before the first trial: how the built-in trainer compares.
     """
 
     def __init__(
@@ -62,7 +63,8 @@ class ScriptSearch(Search):
         )
         self.script_file, self.folders, self.device = file, folders, device
         self.stored = StudyAttr.script.of(self.study.user_attrs)
-        self.remarks: Sequence[str] = ()
+        engine = self.stored.get("engine")
+        self.remarks: Sequence[str] = engine_comparison.of(engine).lines() if engine else ()
 
     @property
     def described(self) -> str:
@@ -108,6 +110,7 @@ def open_script_search(
     artifacts: Artifacts | None = None,
     keep_checkpoints: int = 10,
     note: Callable[[str], object] = lambda line: None,
+    compare: Callable[[], Comparison | NotCompared | None] = lambda: None,
 ) -> ScriptSearch:
     """Open or create a study of a script, join its workers, and return the search.
 
@@ -125,12 +128,14 @@ def open_script_search(
         artifacts: Where logs and folders of trials are kept.
         keep_checkpoints: Number of finished trials whose folders are kept.
         note: Takes a line about a script that changed.
+        compare: Compares the built-in trainer with the script, once for a study.
 
     Raises:
         StudyError: The study was made with other settings, or with another version of the script.
         StudyFileError: The study file does not fit.
     """
     study = open_script_study(storage, name, file, seed, accept_changed=accept_changed, note=note)
+    _store_comparison(study, compare)
     queue = TrialQueue(study, storage, silence=silence)
     unique = unique_name(name, StudyAttr.id.of(study.user_attrs))
     folders = ScriptFolders(study, artifacts, unique, keep_checkpoints)
@@ -167,10 +172,19 @@ def open_script_study(
             if not accept_changed:
                 raise StudyError(f"study {name!r} was made before {', '.join(changed)} changed", _CHANGED)
             note(f"{', '.join(changed)} changed since the study was made; its trials come from more than one version")
+        elif "engine" in before:
+            wanted["engine"] = before["engine"]
         if before != wanted:  # what may change, or a change that was accepted
             study.set_user_attr(StudyAttr.script.key, wanted)
 
     return opened(storage, name, file, attrs, file.objective, check_before)
+
+
+def _store_comparison(study: optuna.Study, compare: Callable[[], Comparison | NotCompared | None]) -> None:
+    """Store how the built-in trainer compares with the script, unless the study has it; other workers do not wait."""
+    stored = StudyAttr.script.of(study.user_attrs)
+    if "engine" not in stored and (comparison := compare()) is not None:
+        study.set_user_attr(StudyAttr.script.key, {**stored, "engine": comparison.to_attr()})
 
 
 def _study_attrs(file: ScriptStudyFile, seed: int | None) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class StoredScript(TypedDict):
     command: Sequence[str]  # python and script, before the flags
     seed_flag: str | None  # the flag that gets the trial's seed; None: the script has its own
     epochs_flag: str | None  # the flag that gets the epochs
-    engine: NotRequired[Mapping[str, float]]  # how the built-in engine compares, if the script is the documented one
+    engine: NotRequired[Mapping[str, Any]]  # how the built-in trainer compares, if the script is the documented one
     # What another training of it needs, as the study file says it; missing: as the study file's default.
     arguments: NotRequired[Sequence[str]]  # more, before the flags
     folder_flags: NotRequired[Sequence[str]]  # flags that get folders of the training's own
