@@ -24,6 +24,20 @@ MOMENTS = {
     "after tell": ("after", "face3d_tune.search.trial_queue.TrialQueue.tell"),
     "before its weights are kept": ("before", "face3d_tune.search.retention.Retention.take"),
 }
+# The same for a search of a script, whose trials are processes of their own.
+SCRIPT_MOMENTS = {
+    "after ask": MOMENTS["after ask"],
+    "after the claim": MOMENTS["after the claim"],
+    "its folder is empty": ("after", "face3d_tune.script.running.trial_folder.begin_again"),
+    "the script has started": ("after", "face3d_tune.script.running.process.ScriptProcess.__init__"),
+    "its first epoch was heard": ("before", "face3d_tune.search.pruning.TrialReporter.report"),
+    "between two epochs": ("after", "face3d_tune.search.pruning.TrialReporter.report"),
+    "while it ends": ("before", "face3d_tune.script.running.process.ScriptProcess.end"),
+    "between report and tell": MOMENTS["between report and tell"],
+    "told and not yet released": MOMENTS["told and not yet released"],
+    "after tell": MOMENTS["after tell"],
+    "before its log is kept": ("before", "face3d_tune.search.script_folders.ScriptFolders.take"),
+}
 
 
 def run(*words, moment=None, trial=0, skip=0, clock=0.0):
@@ -77,7 +91,7 @@ def _kill_at(moment, trial, skip):
         pass
 
     wrap("optuna.study.Study.ask", live, count)
-    when, path = MOMENTS[moment]
+    when, path = {**MOMENTS, **SCRIPT_MOMENTS}[moment]
     wrap(path, die if when == "before" else live, die if when == "after" else live)
 
 

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
 import optuna
@@ -38,6 +38,7 @@ class ScriptFolders:
         self.root = (place or Path(tempfile.gettempdir()) / "face3d-tune") / study_folder(unique) / "trials"
         self._lasting = place is not None
         self._noted: set[str] = set()
+        self._logged: set[int] = set()  # numbers of trials whose logs are kept
 
     def key(self, trial: FrozenTrial | optuna.Trial) -> str:
         """Return the name of a trial's folder, the same for every retry."""
@@ -48,11 +49,38 @@ class ScriptFolders:
         if TrialAttr.requeued.held_by(trial.user_attrs):
             return
         self._keep_log(trial)
-        self._remove_others()
+        self.tidy()
 
     def tidy(self) -> None:
         """Keep the logs and remove the folders of trials whose worker died between the trial's end and `take`."""
-        self._remove_others()
+        if not self.root.is_dir():
+            return
+        there = set(self.root.iterdir())  # first: what comes later may be of a trial that another worker begins
+        trials = self._study.get_trials(deepcopy=False)
+        self._keep_logs(there, trials)
+        self._remove_others(there, trials)
+
+    def _keep_logs(self, there: Set[Path], trials: Sequence[FrozenTrial]) -> None:
+        """Keep the logs of ended trials whose worker has not done so: it died, or this one is faster."""
+        ended = (trial for trial in trials if trial.state.is_finished() and trial.number not in self._logged)
+        missing = [
+            trial
+            for trial in ended
+            if not TrialAttr.requeued.held_by(trial.user_attrs)
+            and trial_folder.log_of(self.root, self.key(trial)) in there
+        ]
+        if self._artifacts is None or not missing:
+            return
+        try:
+            names = self._artifacts.names(f"{study_folder(self._unique)}/logs/")
+        except ArtifactError as error:
+            self._note_once(f"the logs of trials are not kept: {error}")
+            return
+        for trial in missing:
+            if log_of(self._unique, f"trial-{trial.number}") in names:
+                self._logged.add(trial.number)
+            else:
+                self._keep_log(trial)
 
     def _keep_log(self, trial: FrozenTrial) -> None:
         if self._artifacts is None:
@@ -61,17 +89,12 @@ class ScriptFolders:
             log = trial_folder.log_of(self.root, self.key(trial))
             if log.is_file():
                 self._artifacts.write(log_of(self._unique, f"trial-{trial.number}"), log.read_bytes())
+            self._logged.add(trial.number)
         except (ArtifactError, OSError) as error:
             self._note_once(f"the log of trial {trial.number} is not kept: {error}")
 
-    def _remove_others(self) -> None:
+    def _remove_others(self, there: Set[Path], trials: Sequence[FrozenTrial]) -> None:
         """Remove every folder but those of trials that may go on, and of the best that finished here."""
-        if not self.root.is_dir():
-            return
-        there = set(
-            self.root.iterdir()
-        )  # first: a folder that comes later may be of a trial that another worker begins
-        trials = self._study.get_trials(deepcopy=False)
         objective = Objective.of_study(self._study.user_attrs)
 
         def rank(trial: FrozenTrial) -> tuple[bool, float]:
