@@ -19,6 +19,7 @@ _EPOCHS = r"(n_?|num_?|nb_?|max_?|total_?|train_?|num_train_?)?epochs?"
 _SEED = r"(random_?|manual_?|rng_?|global_?)?seed|random_state"
 _RESUME = r"(resume|restart|continue)(_from|_path|_file|_ckpt|_checkpoint|_from_checkpoint|_training)*"
 _PLACE = r"(dir|directory|folder|path|root)"
+_INPUT = rf"(^|_)({_PLACE}|files?)$|^data$"  # a `dataset` is often a name
 _OUTPUT = (
     r"(save|log|logs|out|output|checkpoint|checkpoints|ckpt|result|results|run|runs|exp|experiment|work|workdir|model|"
     r"models|snapshot|snapshots|tensorboard|tb|summary|artifact|artifacts|train_log)"
@@ -242,10 +243,10 @@ def inputs(script: Script, taken: set[str]) -> dict[str, str]:
     places = (Path.cwd(), Path(script.path).absolute().parent, Path(script.path).absolute().parent.parent)
     found = {}
     for name, flag in distinct(script).items():
-        default = flag.default
-        if name in taken or flag.kind != "str" or flag.many or not isinstance(default, str) or not default.strip():
+        default = flag.default if isinstance(flag.default, str) else ""
+        if name in taken or flag.kind != "str" or flag.many or flag.choices or not default.strip():
             continue
-        if re.search(rf"{_PLACE}|file|data|root", name.lower()) or re.search(r"[/\\.]", default):
+        if re.search(_INPUT, name.lower()) or re.search(r"[/\\.]", default):
             paths = [place / Path(default).expanduser() for place in places]
             if existing := next((path for path in paths if path.exists()), None):
                 found[name] = os.path.abspath(existing)

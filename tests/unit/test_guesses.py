@@ -108,7 +108,8 @@ def test_a_plan_keeps_what_a_person_types_and_makes_paths_absolute(script, tmp_p
     (tmp_path / "code" / "split.json").touch()
     read = script(
         *("'--epochs', type=int, default=5", "'--seed', type=int", "'--save_dir'", "'--resume'"),
-        *("'--data_dir', default='files'", "'--split', default='split.json'", "'--model', default='files'"),
+        *("'--data_dir', default='files'", "'--split', default='split.json'", "'--dataset', default='files'"),
+        *("'--data', default=''", "'--train_root', choices=['files', 'others'], default='files'"),
         "'--lr', type=float, default=0.1",
     )
     plan = guesses.plan(read, [])
