@@ -94,7 +94,7 @@ def prepare(folder: Path) -> None:
     for source, name in (("documented", "train_3d"), ("real", "train_3d_first")):
         shutil.copyfile(SCRIPTS / "scripts" / f"train_3d_{source}.py", folder / "train_transformer3D" / f"{name}.py")
     shared = {**SIZE, **FIXED}
-    trainer = "\n".join(f"{name} = {value}" for name, value in {**shared, "pose_unit": '"degrees"'}.items())
+    trainer = "\n".join(f"{name} = {value}" for name, value in {**shared, "pose_unit": '"radians"'}.items())
     flags = {**shared, "d_model": 128, "dim_feedforward": 512, "data_dir": f'"{folder / "radians"}"'}
     script = "\n".join(f"{name} = {value}" for name, value in flags.items())
     (folder / "trainer.toml").write_text(f"{RANDOM}[fixed]\n{trainer}\n{SPACE}", encoding="utf-8")
