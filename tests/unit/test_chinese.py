@@ -154,6 +154,15 @@ def test_every_entry_is_found_before_others():
             "#30 sampled        余弦 0.6514（epoch 25 / 40，早停，20 秒）  目前最好",
         ),
         (
+            "#3 defaults        Val Loss 0.6514 (epoch 25 of 40, finished, 20 s)  best so far",
+            "#3 defaults        Val Loss 0.6514（epoch 25 / 40，训练结束，20 秒）  目前最好",
+        ),
+        ("goal     val_loss, the lower the better", "目标     val_loss，越低越好"),
+        (
+            "3 of 9 trials finished, 0 of them pruned; best val_loss 0.3000, trial 2, -0.1000 on defaults",
+            "3 / 9 个 trial 已结束，其中 0 个被剪枝；最好的 val_loss 0.3000，trial 2，比 defaults -0.1000",
+        ),
+        (
             "50 of 50 trials finished, 26 of them pruned; failed: 2 diverged, 1 out of memory; best cosine 0.6514, "
             "trial 30, +0.0544 on baseline; 9.4 minutes",
             "50 / 50 个 trial 已结束，其中 26 个被剪枝；失败：2 个发散，1 个内存不足；最好的余弦 0.6514，trial 30，"
