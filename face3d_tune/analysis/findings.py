@@ -117,9 +117,14 @@ class Findings:
         return StudyAttr.rotation.get(self.attrs)
 
     @property
+    def script_confirmation(self) -> Mapping[str, Any] | None:
+        """Return the confirmation with the user's own script, if the study has one."""
+        return StudyAttr.script_confirmation.get(self.attrs)
+
+    @property
     def confirmed_best(self) -> bool:
         """Tell whether the confirmation included the trial that is best now; false without a confirmation."""
-        return self._included(self.confirmation)
+        return self._included(self.confirmation or self.script_confirmation)
 
     @property
     def rotated_best(self) -> bool:

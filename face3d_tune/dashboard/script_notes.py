@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
+from face3d_tune.analysis import script_confirmation
 from face3d_tune.analysis.findings import Findings
 from face3d_tune.analysis.of_script import further_numbers, kept_epoch
 from face3d_tune.dashboard.markdown import block, plain
@@ -29,6 +30,7 @@ def study_note(found: Findings, script: StoredScript) -> str:
     files = ", ".join(f"{plain(path)} {digest[:_HASH]}" for path, digest in script["sources"].items())
     lines = [
         f"## {plain(found.name)}",
+        *_confirmed(found),
         f"**Goal** {plain(found.objective.goal)}. A trial has the numbers of {plain(kept_epoch(script))}.",
         f"**Script** {plain(script['path'])}" + (f" ({files})" if files else ""),
         f"**Budget** {done} ({states}){epochs}{how}; seed {settings['seed']}.",
@@ -49,6 +51,23 @@ def study_note(found: Findings, script: StoredScript) -> str:
             f"    face3d-tune export --study-name {shlex.quote(found.name)}",
         ]
     )
+
+
+def _confirmed(found: Findings) -> list[str]:
+    """Write what the script reached when it trained again, or that it has not yet."""
+    if found.best is None:
+        return []
+    ask = f"    face3d-tune confirm --study-name {shlex.quote(found.name)}"
+    held = found.script_confirmation
+    if held is None:
+        said = "the best value is flattered by having been chosen. To train it and the presets again:"
+        return [f"**Not yet confirmed:** {said}", ask]
+    first, *others = script_confirmation.sentences(held)
+    heads = script_confirmation.headings(held)
+    rows = [heads, ["---", *["--:"] * (len(heads) - 1)], *script_confirmation.rows(held)]
+    table = "\n".join(f"| {' | '.join(row if row[0] == '---' else map(plain, row))} |" for row in rows)
+    old = [] if found.confirmed_best else ["**Out of date:** the search has found a better trial since.", ask]
+    return [*old, f"**{plain(first)}**", table, "\n".join(f"- {plain(line)}" for line in others)]
 
 
 def _table(found: Findings, best: FrozenTrial, script: StoredScript) -> str:

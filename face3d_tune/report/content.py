@@ -108,6 +108,7 @@ class Content:
     objective: str  # what a value is: cosine, identity, or the name of a script's number
     direction: Direction  # of its better values
     script: StoredScript | None  # the user's own script; None: the built-in trainer
+    script_confirmation: Mapping[str, Any] | None  # as `refit.script_confirm` stores it; None: no confirmation
     script_versions: Sequence[str]  # hashes of its files, of all trials; more than one if it changed
     over_time: int  # trials of a script that its time limit ended
     failures: Sequence[Mapping[str, Any]]  # of a script, the last ones: trial, cause, error
@@ -178,6 +179,7 @@ def content(found: Findings, made: datetime) -> Content:
         objective=found.objective.name,
         direction=found.objective.direction,
         script=found.script,
+        script_confirmation=found.script_confirmation,
         script_versions=_distinct(found.trials, TrialAttr.script_version),
         over_time=sum(TrialAttr.stop_reason.get(trial.user_attrs) == "over_time" for trial in found.trials),
         failures=_failures(found) if found.script else [],

@@ -105,8 +105,9 @@ def _difference(value: float, say: Words) -> str:
 
 def _sure(content: Content, gain: Gain, say: Words) -> Paragraph:
     """Say how sure the answer is: one training, chosen on these people; and whether others agree."""
-    sure = "sure_chosen" if content.confirmation is None else "sure_confirmed"
-    if content.confirmation is not None and not content.confirmed_best:
+    confirmation = content.confirmation or content.script_confirmation
+    sure = "sure_chosen" if confirmation is None else "sure_confirmed"
+    if confirmation is not None and not content.confirmed_best:
         sure = "sure_outdated"
     chosen = say("sure_training_pairs" if content.data.get("split") == "none" else sure, **_chosen(content))
     if content.folds > 1 and content.best is not None and content.confirmation is None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from face3d_tune.analysis import script_confirmation
 from face3d_tune.analysis.of_script import further_numbers
 from face3d_tune.report import charts
 from face3d_tune.report.blocks import Block, Drawing, Paragraph, Runs, Table
@@ -13,6 +14,23 @@ from face3d_tune.study.presets import OF_SCRIPT
 
 _FLAGS = 5  # columns for flags in the table of trials
 _HASH = 12  # characters of a sha256
+
+
+def confirmed(content: Content, say: Words) -> list[Block]:
+    """Show what the script reached when it trained the best trial and the presets again; empty without that."""
+    found = content.script_confirmation
+    if found is None:
+        return []
+    first, *others = script_confirmation.sentences(found, say.language)
+    rows = script_confirmation.rows(found)
+    marked = next((place for place, row in enumerate(rows) if row[0].split(" = ")[0] == found["winner"]), None)
+    cells = [[cell or NOT_KNOWN for cell in row] for row in rows]
+    return [
+        *([] if content.confirmed_best else [Paragraph(say("confirmed_outdated"), "warning")]),
+        Paragraph((("strong", first),)),
+        Table(script_confirmation.headings(found, say.language), cells, marked=marked),
+        *(Paragraph((("plain", sentence),), "note") for sentence in others),
+    ]
 
 
 def question(content: Content, script: StoredScript, say: Words) -> list[Block]:

@@ -33,7 +33,7 @@ def tell(content: Content, language: Language) -> Document:
     keys = keys if content.script is None else _OF_SCRIPT
     terms = [(say.text(f"term_{term}"), say(f"means_{term}")) for term in keys]
     sections: dict[str, Sequence[Block]] = {
-        "confirmed": confirmed.confirmed(content, say) if content.script is None else [],
+        "confirmed": confirmed.confirmed(content, say) if content.script is None else scripts.confirmed(content, say),
         "rotated": confirmed.rotated(content, say),
         "answer": [*recognised.warning(content, say), *result.answer(content, say)],
         "recognised": recognised.recognised(content, say),

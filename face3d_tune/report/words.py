@@ -27,7 +27,7 @@ class Words:
 
     def __init__(self, language: Language, about: str = "cosine", **values: str) -> None:
         self._sentences, self._about, self._values = _read(language), about, values
-        self.html = _HTML[language]
+        self.language, self.html = language, _HTML[language]
 
     def __call__(self, key: str, **values: object) -> Runs:
         """Return a sentence, with its strong words and code."""

@@ -1,6 +1,7 @@
 """The notes and figures of a study of the user's own script; what else is added to it stands in test_additions."""
 
 import pytest
+from own_script import found_of
 from stored_script import METRIC, script_trial, searched_script, study_of_script
 
 from face3d_tune.analysis.findings import find
@@ -41,7 +42,23 @@ def test_the_note_says_what_is_better_and_by_how_much_the_best_is(direction, goa
     assert "15 of 20 finished trials (13 complete, 2 pruned, 2 fail) of at most 5 epochs; tpe sampler" in note
     assert "**Failed** 1 out of memory, 1 by an error." in note
     assert "without a model" not in note
-    assert "confirm" not in note
+    assert "**Not yet confirmed:** the best value is flattered by having been chosen." in note
+    assert "    face3d-tune confirm --study-name triplet" in note
+
+
+def test_the_note_begins_with_what_the_script_reached_when_it_trained_again():
+    confirmation = found_of()
+    confirmation["candidates"][0]["trial"] = 12
+    study = study_of_script(*searched_script(), script_confirmation=confirmation)
+    first, second = study_note(find(study)).split("\n\n")[1:3]
+    assert first.startswith("**trial 12 is better than defaults: val\\_cos +0.0800 (+0.0500 to +0.1100) over 5 seeds.")
+    assert second.splitlines()[2:] == [
+        "| trial 12 | 0.7000 | 0.6800 ± 0.0100 | 0.6100 ± 0.0141 |",
+        "| defaults = quickstart | 0.6000 | 0.6000 ± 0.0200 | 0.6100 ± 0.0141 |",
+    ]
+    confirmation["candidates"][0]["trial"] = 11
+    study.set_user_attr("script_confirmation", confirmation)
+    assert "**Out of date:** the search has found a better trial since." in study_note(find(study))
 
 
 def test_the_note_of_a_study_without_a_completed_trial():

@@ -5,6 +5,7 @@ import re
 
 import pytest
 from optuna.trial import TrialState
+from own_script import found_of
 from stored_script import METRIC, script_attrs, script_trial, searched_script, study_of_script
 from test_report import MADE, Page
 
@@ -35,6 +36,8 @@ STUDIES = {
         *searched_script(),
         **{"from": {"study": "before", "trial": 3, "value": 0.61, "config": {}, "objective": METRIC["maximize"]}},
     ),
+    "confirmed": lambda: study_of_script(*searched_script(), script_confirmation=of_trial(12)),
+    "out of date": lambda: study_of_script(*searched_script(), script_confirmation=of_trial(11)),
     "odd numbers": lambda: study_of_script(
         script_trial("COMPLETE", [float("inf"), 123456.0, float("nan")], direction="minimize", preset="defaults"),
         script_trial("COMPLETE", [0.00001], direction="minimize"),
@@ -42,6 +45,13 @@ STUDIES = {
         name="<b>|*",
     ),
 }
+
+
+def of_trial(number):
+    """A confirmation of five seeds whose winner is this trial."""
+    found = found_of(winner=f"trial {number}")
+    found["candidates"][0] |= {"trial": number, "name": f"trial {number}"}
+    return found
 
 
 def searched(direction):
@@ -63,7 +73,8 @@ def test_every_study_of_a_script_has_a_report_in_every_form_with_the_same_parts_
     english, chinese = (Page(report(found, "html", language, MADE)) for language in ("en", "zh"))
     assert (english.ids, english.tags) == (chinese.ids, chinese.tags)
     assert {"answer", "reproduce", "terms"} <= set(english.ids)
-    assert not {"confirmed", "rotated", "recognised", "yaw", "watch"} & set(english.ids)
+    assert ("confirmed" in english.ids) == (name in ("confirmed", "out of date"))
+    assert not {"rotated", "recognised", "yaw", "watch"} & set(english.ids)
     notes = [report(found, "md", language, MADE) for language in ("en", "zh")]
     assert len({tuple(re.findall(r"^(#+ |\| |```)", each, flags=re.M)) for each in notes}) == 1
     assert not {"cosine similarity", "no model", "kernel ridge", "validation people"} & set(english.said)
@@ -214,6 +225,21 @@ def test_a_stored_command_says_what_it_cannot_type():
 )
 def test_what_is_missing_or_odd_is_said(name, words):
     assert words in said(STUDIES[name]())
+
+
+def test_a_report_begins_with_what_the_script_reached_when_it_trained_again():
+    notes = said(STUDIES["confirmed"](), form="md")
+    part = section(notes, "What the script reached when it trained again")
+    assert r"**trial 12 is better than defaults: val\_cos +0.0800 (+0.0500 to +0.1100) over 5 seeds.**" in part
+    assert "| trial 12 | 0.7000 | 0.6800 ± 0.0100 | 0.6100 ± 0.0141 |" in part
+    assert "Out of date" not in notes
+    assert "what holds of it stands above" in notes
+    assert notes.index("trained again") < notes.index("The question and the answer")
+    old = said(STUDIES["out of date"]())
+    assert "Out of date: the search has found a better trial since" in old
+    assert "it is newer than the trainings above. face3d-tune confirm --study-name triplet trains it again." in old
+    assert "脚本重新训练的结果" in said(STUDIES["confirmed"](), "zh")
+    assert content(find(STUDIES["confirmed"]()), MADE).script_confirmation == of_trial(12)
 
 
 def test_where_the_script_can_be_read_its_flags_say_what_is_off_and_a_seed_fits_it(tmp_path):
