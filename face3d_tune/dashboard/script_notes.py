@@ -9,6 +9,7 @@ from face3d_tune.analysis import script_confirmation
 from face3d_tune.analysis.findings import Findings
 from face3d_tune.analysis.of_script import further_numbers, kept_epoch
 from face3d_tune.dashboard.markdown import block, plain
+from face3d_tune.script import engine_comparison
 from face3d_tune.script.export import quote
 from face3d_tune.script.stored_command import stored_command
 from face3d_tune.study.attrs import StoredScript, StudyAttr, TrialAttr
@@ -35,6 +36,8 @@ def study_note(found: Findings, script: StoredScript) -> str:
         f"**Script** {plain(script['path'])}" + (f" ({files})" if files else ""),
         f"**Budget** {done} ({states}){epochs}{how}; seed {settings['seed']}.",
     ]
+    if engine := script.get("engine"):
+        lines.append("**Built-in trainer** " + "; ".join(map(plain, engine_comparison.of(engine).lines())) + ".")
     if why := in_words(count_causes(found.trials)):
         lines.append(f"**Failed** {why}. The log of a trial says more.")
     if found.by_hand:

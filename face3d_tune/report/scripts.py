@@ -6,9 +6,10 @@ from typing import Any
 from face3d_tune.analysis import script_confirmation
 from face3d_tune.analysis.of_script import further_numbers
 from face3d_tune.report import charts
-from face3d_tune.report.blocks import Block, Drawing, Paragraph, Runs, Table
+from face3d_tune.report.blocks import Block, Code, Drawing, Paragraph, Runs, Table
 from face3d_tune.report.content import Content, Entry
 from face3d_tune.report.words import NOT_KNOWN, Words
+from face3d_tune.script import engine_comparison
 from face3d_tune.study.attrs import StoredScript
 from face3d_tune.study.presets import OF_SCRIPT
 
@@ -179,6 +180,24 @@ def failures(content: Content, say: Words) -> list[Block]:
     header = [say.text(f"column_{name}") for name in ("trial", "cause", "error")]
     rows = [(str(row["trial"]), say.text(f"why_{row['cause']}"), row["error"] or NOT_KNOWN) for row in content.failures]
     return [Paragraph(say("failures")), Table(header, rows, numeric=False)]
+
+
+def built_in_trainer(content: Content, say: Words) -> list[Block]:
+    """Say how the built-in trainer compares, if the script is the documented one and the two were compared."""
+    stored = content.script.get("engine") if content.script else None
+    compared = None if stored is None else engine_comparison.of(stored)
+    if not isinstance(compared, engine_comparison.Comparison):
+        return []
+    apart = f"{compared.apart:.4f}"
+    if not compared.same:
+        return [Paragraph(say("engine_differs", apart=apart), "note")]
+    if compared.times is None:
+        text = say("engine_same", apart=apart)
+    else:
+        key = "engine_up_to" if compared.start_counted else "engine_faster"
+        text = say(key, apart=apart, times=f"{compared.times:.1f}")
+    lacking = say("engine_lacks", flags=say.text("comma").join(compared.lacking)) if compared.lacking else ()
+    return [Paragraph((*text, *lacking, *say("engine_search"))), Code([["face3d-tune", "run", *compared.options]])]
 
 
 def about(script: StoredScript, say: Words) -> dict[str, str]:

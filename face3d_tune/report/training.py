@@ -66,7 +66,8 @@ def command(content: Content, say: Words) -> list[Block]:
     blocks.append(Code(content.commands))
     if content.not_in_commands:
         blocks.append(Paragraph(say("command_lacks", what="; ".join(content.not_in_commands)), "warning"))
-    return [*blocks, Paragraph(say("command_others", study=content.study), "note")]
+    others = Paragraph(say("command_others", study=content.study), "note")
+    return [*blocks, others, *scripts.built_in_trainer(content, say)]
 
 
 def reproduce(content: Content, say: Words) -> list[Block]:

@@ -11,6 +11,7 @@ from test_report import MADE, Page
 
 from face3d_tune.analysis.findings import find
 from face3d_tune.analysis.of_script import further_numbers, kept_epoch
+from face3d_tune.dashboard.notes import study_note
 from face3d_tune.report.content import content
 from face3d_tune.report.render import report
 from face3d_tune.script.stored_command import stored_command
@@ -38,6 +39,7 @@ STUDIES = {
     ),
     "confirmed": lambda: study_of_script(*searched_script(), script_confirmation=of_trial(12)),
     "out of date": lambda: study_of_script(*searched_script(), script_confirmation=of_trial(11)),
+    "as fast": lambda: compared_with_built_in(3.25),
     "odd numbers": lambda: study_of_script(
         script_trial("COMPLETE", [float("inf"), 123456.0, float("nan")], direction="minimize", preset="defaults"),
         script_trial("COMPLETE", [0.00001], direction="minimize"),
@@ -52,6 +54,13 @@ def of_trial(number):
     found = found_of(winner=f"trial {number}")
     found["candidates"][0] |= {"trial": number, "name": f"trial {number}"}
     return found
+
+
+def compared_with_built_in(times, **changed):
+    """A study whose script was tried beside the built-in trainer."""
+    engine = {"times": times, "start_counted": False, "script_cosine": 0.61, "built_in_cosine": 0.6104, "apart": 0.0004}
+    engine |= {"options": ["--study", "mine.toml"], "lacking": ["--seed"]} | changed
+    return study_of_script(*searched_script(), script={"engine": engine})
 
 
 def searched(direction):
@@ -240,6 +249,32 @@ def test_a_report_begins_with_what_the_script_reached_when_it_trained_again():
     assert "it is newer than the trainings above. face3d-tune confirm --study-name triplet trains it again." in old
     assert "脚本重新训练的结果" in said(STUDIES["confirmed"](), "zh")
     assert content(find(STUDIES["confirmed"]()), MADE).script_confirmation == of_trial(12)
+
+
+@pytest.mark.parametrize(
+    ("times", "changed", "words"),
+    [
+        (3.25, {}, "would be 3.2 times as fast with the same numbers: after one epoch the two were 0.0004 apart"),
+        (3.25, {"start_counted": True}, "would be up to 3.2 times as fast with the same numbers"),
+        (None, {}, "The epoch was too short to time."),
+        (3.25, {"apart": 0.3}, "gives other numbers than the script: after one epoch the two were 0.3000"),
+    ],
+)
+def test_a_report_says_how_the_built_in_trainer_compares(times, changed, words):
+    study = compared_with_built_in(times, **changed)
+    text = said(study)
+    assert words in text
+    assert ("face3d-tune run --study mine.toml" in text) == ("other numbers" not in words)
+    assert ("(It lacks --seed, which have their defaults here.) To search with it:" in text) == (
+        "other numbers" not in words
+    )
+    assert "built-in trainer" in study_note(find(study))
+
+
+def test_a_script_that_was_not_compared_with_the_built_in_trainer_says_so_in_the_note_alone():
+    study = study_of_script(*searched_script(), script={"engine": {"reason": "it has no --data_dir"}})
+    assert "built-in trainer" not in said(study)
+    assert r"the built-in trainer was not compared: it has no --data\_dir" in study_note(find(study))
 
 
 def test_where_the_script_can_be_read_its_flags_say_what_is_off_and_a_seed_fits_it(tmp_path):
