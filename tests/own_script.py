@@ -65,7 +65,7 @@ def write_script(folder: Path, *changes: tuple[str, str]) -> Path:
     return script
 
 
-def own_study(url: str, script: Path, *trials, attrs=None, **table) -> optuna.Study:
+def own_study(url: str, script: Path, *trials, direction="maximize", **table) -> optuna.Study:
     """Store a finished study that searched this script; without trials it has those of `searched_script`."""
     held = {
         "command": [sys.executable, str(script)],
@@ -74,7 +74,8 @@ def own_study(url: str, script: Path, *trials, attrs=None, **table) -> optuna.St
         "folder_flags": ["save_dir"],
     }
     with Storage.parse(url).opened(create=True) as storage:
-        return study_of_script(*(trials or searched_script()), storage=storage, script=held | table, **attrs or {})
+        trials = trials or searched_script(direction)
+        return study_of_script(*trials, direction=direction, storage=storage, script=held | table)
 
 
 def found_of(**changed):

@@ -8,7 +8,7 @@ import optuna
 import pytest
 from command_line import call
 from own_script import found_of, own_study, write_script
-from stored_script import script_trial, searched_script
+from stored_script import script_trial
 
 from face3d_tune.analysis.script_confirmation import headings, headline, rows, sentences, words
 from face3d_tune.executor.tasks import Event, Failure, Note, ScriptEnded, ScriptEpoch
@@ -64,6 +64,24 @@ def test_a_real_script_is_trained_again_with_shared_seeds_and_compared_by_seed(s
     assert "9 of them are stored already" in again.err
     assert "trial 12" in again.out
     assert "What cannot be known here" in again.out
+
+
+def test_where_lower_is_better_a_test_number_of_every_epoch_is_that_of_the_kept_one(sqlite_url, tmp_path):
+    row = ('"Val/CosineSimilarity": value', '"val_loss": 1 - value, "test_loss": 1.5 - value')
+    noise = "0.005 * (2 if args.optimizer == 'sgd' else 1)"  # else both candidates have the noise of their seed alone
+    before, after = (f"noise.gauss(0, {deviation})\n            row" for deviation in (0.005, noise))
+    script = write_script(tmp_path / "theirs", row, (before, after))
+    own_study(sqlite_url, script, direction="minimize")
+    answer = confirm(sqlite_url, script, "--seeds", 2, "--json")
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
+    for row in found["candidates"]:
+        assert row["tests"]["test_loss"]["values"] == pytest.approx([value + 0.5 for value in row["values"]])
+    best = next(each for each in found["against"] if each["name"] == found["headline"])
+    assert (best["verdict"], best["low"] < best["difference"] < best["high"] < 0) == ("better", True)
+    assert best["difference"] == pytest.approx(best["tests"]["test_loss"]["difference"])
+    records = [value for key, value in stored(sqlite_url).items() if key.startswith("confirm:")]
+    assert {record["best_epoch"] for record in records} & {2, 3, 4}  # neither the first nor the last
 
 
 def test_a_script_without_a_seed_flag_is_repeated_and_identical_repeats_teach_nothing(sqlite_url, script):
@@ -134,8 +152,7 @@ def test_which_numbers_a_script_calls_a_test():
 
 @pytest.mark.parametrize(("direction", "best"), [("maximize", 0.70), ("minimize", 0.30)])
 def test_the_candidates_are_the_best_trial_in_its_direction_and_the_presets(direction, best, sqlite_url, script):
-    metric = {"direction": direction, "metric": "val_loss"} if direction == "minimize" else {}
-    study = own_study(sqlite_url, script, *searched_script(direction), **metric)
+    study = own_study(sqlite_url, script, direction=direction)
     first, *presets = script_candidates(study, 1)
     assert (first.name, first.value, first.preset) == ("trial 12", pytest.approx(best), False)
     assert [each.name for each in presets] == ["defaults", "recommended"]

@@ -177,7 +177,7 @@ def test_the_numbers_lie_beside_the_checkpoint_or_where_a_folder_flag_of_the_run
 ):
     (home / "triplet.toml").write_text(STUDY.replace('"checkpoint"', f'"{source}"'), encoding="utf-8")
     logs = home / "runs" / "a" if beside else home / "runs" / "logs" / "a"
-    write_run(home / "runs" / "a", save_dir="a" if beside else "logs/a", keep=())
+    write_run(home / "runs" / "a", save_dir="gone/a" if beside else "logs/a", keep=())
     logs.mkdir(parents=True, exist_ok=True)
     (logs / name).write_text(text, encoding="utf-8")
     answer = take(home, sqlite_url, "runs/a")
