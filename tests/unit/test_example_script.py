@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import call
 from users_repo import train
 
 from face3d_tune.script.flags import read_script
 
-SCRIPT = Path(__file__).parent.parent.parent / "docs" / "examples" / "train_pairs.py"
+DOCS = Path(__file__).parent.parent.parent / "docs"
+SCRIPT = DOCS / "examples" / "train_pairs.py"
 
 
 @pytest.fixture
@@ -51,3 +53,13 @@ def test_its_flags_can_be_read():
     flags = read_script(SCRIPT).flags
     assert {"lr", "weight_decay", "seed", "resume", "save_dir", "epochs"} <= set(flags)
     assert flags["use_pose"].off_name == "no-use_pose"
+
+
+def test_the_page_shows_the_ranges_that_the_command_writes(tmp_path):
+    assert call("script", SCRIPT, "--no-run", "--out", "drafted.toml", cwd=tmp_path).code == 0
+    drafted = {" ".join(line.split()) for line in (tmp_path / "drafted.toml").read_text(encoding="utf-8").splitlines()}
+    page = (DOCS / "your-script.md").read_text(encoding="utf-8")
+    shown = re.search(r"^    \[space\]\n((?:    .+\n)+)", page, re.MULTILINE)[1].splitlines()
+    lines = [" ".join(line.split()).replace("use_pose =", "# use_pose =") for line in shown]  # which the page edits
+    assert len(lines) == 10
+    assert [line for line in lines if line not in drafted] == []
