@@ -80,7 +80,7 @@ class ScriptSearch(Search):
         made = command.command(self.stored, file.flags, begun.config, seed=seed, epochs=file.epochs)
         keep = Objective(table.keep, table.keep_direction, script=True) if table.keep else None
         return ScriptRun(
-            ScriptTask(begun.number, tuple(made.words), str(begun.key), begun.retry),
+            ScriptTask(begun.number, tuple(made.words), str(begun.key), begun.retry, epochs=file.epochs),
             begun.config,
             self.objective,
             keep,

@@ -1,9 +1,11 @@
 """A search of a script whose worker is killed, stopped or interrupted loses nothing and leaves nothing running."""
 
 import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import doomed
+import psycopg
 import pytest
 from command_line import call, start
 from doomed import SCRIPT_MOMENTS
@@ -82,3 +84,36 @@ def test_the_other_worker_takes_over_a_trial_whose_worker_is_killed(tmp_path, un
         assert killed.result() == -9
     assert other.returncode == 0, err
     check(place, storage_url, undisturbed, requeued=moment not in TOLD)
+
+
+@pytest.mark.parametrize("resume", [True, False], ids=["with --resume", "without"])
+def test_the_other_worker_takes_over_a_trial_whose_worker_is_stopped_and_one_copy_runs(
+    tmp_path, undisturbed, postgres_tables_url, resume
+):
+    """What the script printed to a stopped worker is lost, so its checkpoint of epoch 2 comes with one known epoch."""
+    place = Place(tmp_path / "place", resume=resume)
+    run = place.words(postgres_tables_url, "--trials", 2, slots=1)
+    place.hold(0, 1)
+    with start(*run, cwd=tmp_path) as stopped:
+        until(lambda: reported(postgres_tables_url))
+        stopped.send_signal(signal.SIGSTOP)
+        place.hold(0, 2)
+        until(lambda: place.ended() == [1, 2])
+        with start(*run, cwd=tmp_path) as other:
+            until(lambda: len(place.begun()) == 3)
+            place.release(0)
+            _, err = other.communicate(timeout=PATIENCE)
+        assert other.returncode == 0, err
+        check(place, postgres_tables_url, undisturbed, requeued=True)
+        stopped.send_signal(signal.SIGCONT)
+        _, err = stopped.communicate(timeout=PATIENCE)
+    assert stopped.returncode == 0
+    assert "reassigned to another worker: no heartbeat from this one" in err
+    check(place, postgres_tables_url, undisturbed, requeued=True)
+    assert sorted(place.begun()) == ([0, 0, 0, 2] if resume else [0, 0, 0])
+
+
+def reported(url):
+    """How many epochs all trials have reported."""
+    with psycopg.connect(url) as database:
+        return database.execute("select count(*) from trial_intermediate_values").fetchone()[0]

@@ -589,3 +589,10 @@ def test_a_folder_of_many_files_is_looked_at_less_often(tmp_path, monkeypatch):
         numbers.look()
     numbers.look(ended=True)
     assert walked == [10, 31, 32]
+
+
+def test_the_epochs_that_a_source_names_are_told_as_it_counts_them(numbers):
+    numbers.hear('{"step": 100, "loss": 0.5, "other": 1}\n{"step": 300, "loss": 0.4}\nval loss 0.3\n')
+    assert numbers.steps("json", "loss") == [100, 300]
+    assert numbers.steps("printed", "val loss") == []
+    assert numbers.steps("csv", "loss") == []

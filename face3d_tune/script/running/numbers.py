@@ -3,7 +3,7 @@
 import re
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -122,6 +122,12 @@ class Numbers:
         """
         with self._lock:
             return {key for key, series in self._named() if series.repeated}
+
+    def steps(self, source: Source, name: str) -> Sequence[int]:
+        """Return the source's own epochs of a number, as its curve has them; none if the source names no epochs."""
+        with self._lock:
+            found = next((series for key, series in self._named() if key == (source, name)), None)
+            return [*found.values] if found is not None and found.stated else []
 
     def _named(self) -> Iterator[tuple[tuple[Source, str], _Series]]:
         for (source, name), by_file in self._series.items():

@@ -17,6 +17,7 @@ from face3d_tune.script.check import environment, files_in
 from face3d_tune.script.running import device_environment, failure, trial_folder
 from face3d_tune.script.running.numbers import Numbers, Source
 from face3d_tune.script.running.process import ScriptProcess, sweep, sweep_orphans
+from face3d_tune.script.running.resumed_from import ResumedFrom
 
 _LOOK = 0.2  # seconds between two looks at files and processes
 _CHATTY = 0.02  # seconds between two looks at a script that prints all the time
@@ -37,6 +38,7 @@ class ScriptTask:
     retry: bool = False  # whether a worker has begun it before
     fold: int = 1
     folds: int = 1
+    epochs: int | None = None  # that it is asked for; None: as many as the script trains
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +109,7 @@ class ScriptSlots:
     def drop(self, number: int) -> None:
         """End the process of a training, in another thread."""
         attempt = self._attempts.pop(number, None)
-        if attempt is not None and attempt.process is not None:
-            thread = threading.Thread(target=attempt.process.end, daemon=True)
-            thread.start()
+        if attempt is not None and (thread := attempt.end()):
             self._ending.append((attempt, thread))
 
     def wait(self) -> list[Event]:
@@ -160,15 +160,17 @@ class _Attempt:
         self._mark = f"{how.study} {task.key}"
         self._environment, self._first, self._heard = environment, first, heard
         self._silence, self._grace = silence, grace
+        self._retry = task.retry
+        self._ending: threading.Thread | None = None
         self._before: dict[str, tuple[int, int]] = {}
         self._killed_before = killed_for_memory()
-        self._reset(None)
+        self._reset()
 
-    def _reset(self, checkpoint: Path | None) -> None:
+    def _reset(self) -> None:
         """Begin to count epochs."""
         self._numbers = Numbers(self._folder, {self._how.source})
-        self._checkpoint = checkpoint
-        self._told = self._known = 0  # the last epoch that was told; the last that an earlier attempt gave
+        self._resumed: ResumedFrom | None = None
+        self._told = 0  # the last epoch that was told
         self._names: set[str] = set()  # of the numbers of that epoch
         self._metric_since: float | None = None  # when the metric of the next epoch came
         self._began = time.monotonic()
@@ -179,11 +181,13 @@ class _Attempt:
         if self.process is None:
             if any(thread.is_alive() for thread in self._first):
                 return []
-            return self._begin(retry=self.task.retry)
+            return self._begin()
         code = self.process.poll()  # before the numbers: after the end no more can come
         ended = code is not None
         late = not ended and self._how.time_limit is not None and time.monotonic() - self._began > self._how.time_limit
         self._look_at_files(now=ended or late, ended=ended)
+        if self._resumed and self._told <= self._resumed.known and self._resumed.left_out_epochs(self._steps()):
+            return self._begin_again("epochs before it were lost with the worker")
         contents = self._epochs(all_of_them=ended or late)
         if self.over:
             return contents
@@ -194,12 +198,19 @@ class _Attempt:
             contents.append(self._end_late())
         return contents
 
-    def _begin(self, *, retry: bool) -> list[Content]:
+    def end(self) -> threading.Thread | None:
+        """End the script in another thread, which is returned; None if nothing was started."""
+        if self.process is not None:
+            self._ending = threading.Thread(target=self.process.end, daemon=True)
+            self._ending.start()
+        return self._ending
+
+    def _begin(self) -> list[Content]:
         """Start the script, from its checkpoint if there is one; in an empty folder if not."""
-        how, notes = self._how, list[Content]()
+        how, retry, notes = self._how, self._retry, list[Content]()
         sweep(self._mark, self._grace)
         found = trial_folder.checkpoint(self._folder, how.checkpoint) if retry and how.resume_flag else None
-        self._reset(found)
+        self._reset()
         log = trial_folder.log_of(self._search_folder, self.task.key)
         if found is None:
             trial_folder.begin_again(self._search_folder, self.task.key)
@@ -211,7 +222,7 @@ class _Attempt:
             with suppress(OSError):
                 self._numbers.hear(log.read_text(encoding="utf-8", errors="replace") + "\n")
             self._look_at_files(now=True, ended=True)
-            self._known = len(self._curves().get(how.metric, ()))
+            self._resumed = ResumedFrom(found, len(self._curves().get(how.metric, ())))
         self._before = self._beside()
         self._killed_before = killed_for_memory()
         numbers = self._numbers
@@ -232,13 +243,21 @@ class _Attempt:
         )
         return notes
 
+    def _begin_again(self, why: str) -> list[Content]:
+        """End a resumed script; it begins again, in an empty folder, when nothing of it runs."""
+        assert self._resumed is not None
+        name = self._resumed.checkpoint.name
+        self._first = list(filter(None, [self.end()]))
+        self.process, self._retry = None, False
+        return [Note(f"cannot resume from {name}, so it begins again: {why}")]
+
     def _command(self) -> list[str]:
         """Return the whole command, with paths that are valid in any folder."""
         program, script, *flags = self.task.command
         for flag in self._how.folder_flags:
             flags += [flag, str(self._folder / flag.lstrip("-"))]
-        if self._checkpoint is not None and self._how.resume_flag is not None:
-            flags += [self._how.resume_flag, str(self._checkpoint)]
+        if self._resumed is not None and self._how.resume_flag is not None:
+            flags += [self._how.resume_flag, str(self._resumed.checkpoint)]
         return [os.path.abspath(shutil.which(program) or program), os.path.abspath(script), *flags]
 
     def _look_at_files(self, *, now: bool, ended: bool) -> None:
@@ -250,6 +269,10 @@ class _Attempt:
 
     def _curves(self) -> dict[str, Mapping[int, float]]:
         return {name: curve for (source, name), curve in self._numbers.curves().items() if source == self._how.source}
+
+    def _steps(self) -> Sequence[int]:
+        """Return the source's own epochs of the metric."""
+        return self._numbers.steps(self._how.source, self._how.metric)
 
     def _epochs(self, *, all_of_them: bool) -> list[Content]:
         """Return the epochs that are complete; a metric that is no number ends the attempt."""
@@ -279,10 +302,11 @@ class _Attempt:
 
     def _end(self, code: int, process: ScriptProcess) -> list[Content]:
         """Explain the end of the script."""
-        if code > 0 and self._checkpoint is not None and self._told <= self._known:
-            reason = self._cause(code, process).message
-            note = Note(f"cannot resume from {self._checkpoint.name}, so it begins again: {reason}")
-            return [note, *self._begin(retry=False)]
+        resumed = self._resumed
+        if resumed and code > 0 and self._told <= resumed.known:
+            return self._begin_again(self._cause(code, process).message)
+        if resumed and code == 0 and resumed.may_have_lost_epochs(self._steps(), self._told, self.task.epochs):
+            return self._begin_again("it ended without the epochs that are missing")
         self.over = True
         if code:
             return [self._cause(code, process)]
