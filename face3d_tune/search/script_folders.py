@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from face3d_tune.errors import ArtifactError
 from face3d_tune.script.running import trial_folder
 from face3d_tune.search.trial_queue import lineage
-from face3d_tune.storage.artifacts import Artifacts, log_of, study_folder
+from face3d_tune.storage.artifacts import Artifacts, log_of, logs_of, study_folder
 from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.trials import FINISHED, trained_here
@@ -72,7 +72,7 @@ class ScriptFolders:
         if self._artifacts is None or not missing:
             return
         try:
-            names = self._artifacts.names(f"{study_folder(self._unique)}/logs/")
+            names = self._artifacts.names(logs_of(self._unique))
         except ArtifactError as error:
             self._note_once(f"the logs of trials are not kept: {error}")
             return
