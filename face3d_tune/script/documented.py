@@ -52,8 +52,10 @@ class DocumentedValues:
         values |= {"warmup_epochs": 0, "epochs": epochs, "layout": layout, "pose_unit": pose_unit}
         if layout == "pose":
             values["use_spatial_attention"] = False  # that layout has no such part, so a copy ignores the flag
-        floats = {name: float(value) for name, value in values.items() if type(DEFAULTS.get(name)) is float}
-        return TrialConfig(**values | floats)
+        for name, value in values.items():
+            if type(DEFAULTS.get(name)) is float and type(value) is int:
+                values[name] = float(value)
+        return TrialConfig(**values)
 
     @property
     def data_dir(self) -> str:

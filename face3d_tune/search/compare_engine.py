@@ -73,6 +73,8 @@ def compare(
             return _compare(file, Path(name), engine, slots, devices, threads)
     except TuneError as error:
         return NotCompared(reason=error.message)
+    except Exception as error:  # whatever the script leaves: a remark ends no search
+        return NotCompared(reason=f"{type(error).__name__}: {error}")
 
 
 def _compare(

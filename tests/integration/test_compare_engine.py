@@ -81,21 +81,21 @@ def ready(folder, cosine=0.5, after="", **changes):
     )
 
 
-def test_an_epoch_of_each_is_what_it_is_by_hand_and_nothing_of_the_persons_changes(
-    tmp_path, data, data_folder, monkeypatch
-):
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+def in_this_process(file, values, epochs, folder, variables):
+    """Run the script where torch is loaded already."""
+    folder.mkdir()
+    with contextlib.chdir(folder):
+        return 0, 1.0, train(*file.command(values, epochs=epochs)[1:])
+
+
+def test_an_epoch_of_each_is_what_it_is_by_hand(tmp_path, data, data_folder, monkeypatch):
+    monkeypatch.setattr(compare_engine, "_run", in_this_process)
     script = write_repo(tmp_path / "repo", SEEDED)
-    study_of(script, data_folder)
-    before = contents(tmp_path / "repo"), contents(data_folder)
     found = compared(script, data_folder)
     assert isinstance(found, Comparison), found
-    assert (contents(tmp_path / "repo"), contents(data_folder)) == before
-    assert list((tmp_path / "temporary").glob("face3d-tune-*")) == []
     assert found.built_in_cosine == pytest.approx(first_epoch(data), abs=1e-6)
     assert found.apart == abs(found.script_cosine - found.built_in_cosine)
-    assert not found.start_counted
+    assert list(found.options) == ["--data-dir", str(data_folder)]
     # The same flags, typed by hand.
     values = {**SIZES, "data_dir": data_folder, "batch_size": 8, "num_layers": 1, "lr": 0.002, "epochs": 1}
     with contextlib.chdir(tmp_path):
@@ -106,11 +106,18 @@ def test_an_epoch_of_each_is_what_it_is_by_hand_and_nothing_of_the_persons_chang
     assert list(found.options) == ["--data-dir", str(data_folder)]
 
 
-def in_this_process(file, values, epochs, folder, variables):
-    """Run the script where torch is loaded already."""
-    folder.mkdir()
-    with contextlib.chdir(folder):
-        return 0, 1.0, train(*file.command(values, epochs=epochs)[1:])
+def test_nothing_of_the_persons_changes_and_nothing_is_left(tmp_path, data_folder, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "repo").mkdir()
+    script = ready(tmp_path / "repo")
+    study_of(script, data_folder)
+    before = contents(tmp_path / "repo"), contents(data_folder)
+    found = compared(script, data_folder)
+    assert isinstance(found, Comparison), found
+    assert not found.start_counted
+    assert (contents(tmp_path / "repo"), contents(data_folder)) == before
+    assert list((tmp_path / "temporary").glob("face3d-tune-*")) == []
 
 
 def test_a_copy_that_builds_the_pose_layout_is_compared_in_that_layout(tmp_path, data, data_folder, monkeypatch):
@@ -220,6 +227,14 @@ def test_a_built_in_trainer_that_fails_is_said(monkeypatch, tmp_path, data_folde
     monkeypatch.setattr("face3d_tune.executor.slots.PlainSlot.wait", lambda self: failed)
     found = compared(ready(tmp_path), data_folder)
     assert found.reason == "the built-in trainer failed: RuntimeError: out of memory"
+
+
+def test_what_nobody_foresaw_ends_no_search(monkeypatch, tmp_path, data_folder):
+    def broken(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(compare_engine, "_try", broken)
+    assert compared(ready(tmp_path), data_folder).reason == "OSError: No space left on device"
 
 
 def test_several_processes_train_an_epoch_at_once(tmp_path, data, data_folder):

@@ -83,6 +83,7 @@ def test_a_pose_layout_has_no_spatial_attention_whatever_the_flag_says():
     [
         ({"scheduler_type": "step"}, "the built-in trainer has no scheduler_type = step"),
         ({"lr": 0.0}, "lr = 0.0 is out of range"),
+        ({"lr": "fast"}, "lr = 'fast' has the wrong type; expected a number"),
         ({"nhead": 7}, "nhead = 7 does not divide d_model = 512"),
     ],
 )
