@@ -119,7 +119,7 @@ def same(folder: Path, trials: int, epochs: int) -> None:
         values = ours[number].value, theirs[number].value
         lr = f"{ours[number].params['lr']:.1e}"
         rows.append((str(number), lr, *(f"{value:.4f}" for value in values if value is not None)))
-    print(table(("trial", "lr", "built-in", "script"), rows))
+    table(("trial", "lr", "built-in", "script"), rows)
     pairs = np.array([(trial.value, theirs[number].value) for number, trial in sorted(ours.items())])
     ranks = pairs.argsort(axis=0).argsort(axis=0)
     best = pairs.argmax(axis=0)
@@ -165,7 +165,7 @@ def overhead(folder: Path, epochs: int, repeats: int) -> None:
         by_hand.append(hand(folder, trial, epochs))
     ratio = statistics.median(ours / theirs for ours, theirs in zip(in_search, by_hand, strict=True))
     rows = [(f"{theirs:.2f}", f"{ours:.2f}") for ours, theirs in zip(in_search, by_hand, strict=True)]
-    print(table(("by hand, s", "as a trial, s"), rows))
+    table(("by hand, s", "as a trial, s"), rows)
     print(f"{epochs} epochs and the start: {ratio:.3f} times the script by hand (median of {repeats})")
 
 
