@@ -1,6 +1,7 @@
 """The table [script] of a study file: which script trains, and how a trial runs it."""
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ KEYS = (
     *("path", "metric", "source", "direction", "keep_lowest", "keep_highest", "epochs_flag", "seed_flag"),
     *("folder_flags", "resume_flag", "checkpoint", "python", "start_in", "arguments", "environment", "time_limit"),
 )
+_SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(_|$)", re.IGNORECASE)
 _NAMED = ("epochs_flag", "seed_flag", "resume_flag")
 
 
@@ -193,6 +195,11 @@ def _environment(path: Path, values: Any) -> Mapping[str, str]:
         tables.text(path, f"script.environment.{name}", value)
         if not name or "=" in name or "\0" in name + value:
             raise StudyFileError(f"{path}: script.environment: no variable can be {name!r} = {value!r}")
+        if _SECRET.search(name):
+            raise StudyFileError(
+                f"{path}: script.environment.{name} would be stored with the study, for all who can read it",
+                f"set {name} in your shell: a script inherits the environment of `run`",
+            )
     return values
 
 

@@ -242,6 +242,11 @@ TWICE = "[presets.mine]\nlr = 1e-3\n"
         ({"table": TABLE + "arguments = '--x'"}, "script.arguments = '--x' is not a list of texts", None),
         ({"table": TABLE + "environment = 'A=1'"}, "script.environment = 'A=1' is not a table", None),
         ({"table": TABLE + "environment = { A = 1 }"}, "script.environment.A = 1 is not text", None),
+        (
+            {"table": TABLE + "environment = { WANDB_API_KEY = 'x' }"},
+            "script.environment.WANDB_API_KEY would be stored with the study",
+            "set WANDB_API_KEY in your shell",
+        ),
         ({"table": TABLE + "time_limit = 'long'"}, "script.time_limit = 'long' is not a duration; expected", None),
         ({"table": TABLE + "time_limit = 0"}, "script.time_limit = 0 is not a duration", None),
         # [space]
