@@ -194,10 +194,12 @@ class _Run:
         if self.code is None:
             if epochs is None and found:
                 return
-            last = _last(self.printed)
+            last, hint = _last(self.printed), "it may only be slow: --timeout 1h waits for an hour"
+            if any(len(number.values) == EPOCHS for number in found):
+                hint = "it gave the numbers of all epochs: see what it waits for after its last one, or --timeout 1h"
             raise UnsearchableError(
                 f"{path} did not end {EPOCHS} epochs within {self.timeout:g} s; the last it printed: {last}",
-                "it may only be slow: --timeout 1h waits for an hour",
+                hint,
                 self.printed,
             )
         if re.search(_ASKED, self.printed, re.MULTILINE):

@@ -144,6 +144,15 @@ def test_a_script_that_never_ends_is_ended_at_the_timeout(written):
     with pytest.raises(UnsearchableError) as caught:
         tried(BAD / "never_ends.py", timeout=1.5)
     assert "did not end 2 epochs within 1.5 s; the last it printed: epoch 2: val_cosine 0.9667" in caught.value.message
+    assert caught.value.hint.startswith("it gave the numbers of all epochs: see what it waits for after its last one")
+
+
+def test_a_script_that_is_slow_may_get_more_time(written):
+    path = written(
+        f"{EPOCHS}p.parse_args()\nimport time\nprint('epoch 1: val_cosine 0.5', flush=True)\ntime.sleep(99)\n"
+    )
+    with pytest.raises(UnsearchableError) as caught:
+        tried(path, timeout=0.5)
     assert caught.value.hint == "it may only be slow: --timeout 1h waits for an hour"
 
 
