@@ -121,7 +121,8 @@ class ScriptRun:
             self._note(f"changed beside the script meanwhile: {', '.join(ended.changed)}")
         if ended.over_time:
             self._note(f"ended by the time limit after epoch {len(self._epochs)}")
-            return self._end("over_time")
+            if self._asked is None or len(self._epochs) < self._asked:
+                return self._end("over_time")
         early = self._asked is not None and len(self._epochs) < self._asked
         return self._end("early_stopping" if early else "finished")
 

@@ -135,6 +135,12 @@ def test_a_trial_at_its_time_limit_counts_as_pruned_with_what_it_reached():
     assert notes == ["ended by the time limit after epoch 2"]
 
 
+def test_a_script_that_has_trained_all_epochs_and_does_not_end_has_finished():
+    outcome, _, _, notes = run([*CURVE, ScriptEnded(over_time=True)], asked=len(CURVE))
+    assert outcome.stop_reason == "finished"
+    assert notes == [f"ended by the time limit after epoch {len(CURVE)}"]
+
+
 def test_a_person_hears_what_a_script_left_behind():
     contents = [CURVE[0], Note("resumes from last.pth"), ScriptEnded(strays=("python daemon.py",), changed=("x.log",))]
     *_, notes = run(contents)
