@@ -13,6 +13,7 @@ import pytest
 
 from face3d_tune.script.running import process
 from face3d_tune.script.running.log import MIB, Log
+from face3d_tune.script.running.output_text import OutputText
 from face3d_tune.script.running.process import ScriptProcess, sweep, sweep_orphans
 from face3d_tune.script.running.supervisor import START, TRIAL
 
@@ -131,7 +132,7 @@ def test_the_output_is_heard_and_logged_and_the_exit_code_returned(start, folder
 def test_a_letter_cut_between_two_pieces_of_output_is_put_together_and_a_broken_one_is_replaced(start):
     heard = []
     code = """
-os.write(1, "验".encode()[:2])
+os.write(1, b"1\\n" + "验".encode()[:2])
 while not os.path.exists("go"):
     time.sleep(0.001)
 os.write(1, "验".encode()[2:] + b"\\xff")
@@ -140,7 +141,25 @@ os.write(1, "验".encode()[2:] + b"\\xff")
     until(lambda: heard)
     Path(script._log._file.name).with_name("go").touch()
     finish(script)
-    assert "".join(heard) == "验\N{REPLACEMENT CHARACTER}"
+    assert "".join(heard) == "1\n验\N{REPLACEMENT CHARACTER}"
+
+
+def test_lines_in_the_encoding_of_a_chinese_windows_are_text_among_others(start, folder):
+    heard = []
+    code = """
+os.write(1, "第 1/3 轮 训练损失: 0.5\\r\\n".encode("gbk") + "验证损失: 0.4\\n".encode() + "结束".encode("gbk"))
+"""
+    script = start(code, hear=heard.append)
+    finish(script)
+    assert "".join(heard) == script.output == "第 1/3 轮 训练损失: 0.5\r\n验证损失: 0.4\n结束"
+    assert (folder / "log").read_text("utf-8") == "第 1/3 轮 训练损失: 0.5\n验证损失: 0.4\n结束"
+
+
+def test_a_line_without_an_end_costs_bounded_memory():
+    lines = OutputText()
+    heard = [lines.add(b"x" * 10_000) for _ in range(100)]
+    assert len("".join(heard)) > 900_000
+    assert len("".join(heard) + lines.end()) == 1_000_000
 
 
 def test_a_printed_line_is_heard_at_once(start):

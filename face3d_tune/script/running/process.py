@@ -1,6 +1,5 @@
 """One process of a user's script: its start, its output, its end."""
 
-import codecs
 import json
 import os
 import subprocess
@@ -17,6 +16,7 @@ import psutil
 
 from face3d_tune.script.running import supervisor
 from face3d_tune.script.running.log import Log
+from face3d_tune.script.running.output_text import OutputText
 from face3d_tune.script.running.supervisor import CANNOT_START as CANNOT_START
 from face3d_tune.script.running.supervisor import KILLED, START, TRIAL
 
@@ -146,17 +146,25 @@ class ScriptProcess:
 
     def _read(self, pipe: IO[bytes]) -> None:
         """Read the output until its end."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        lines = OutputText()
         with pipe, self._log:
             while data := pipe.read(64 * 1024):
-                self._log.write(data)
-                self._last += data
-                del self._last[:-_LAST]
-                if self._error is None:
-                    try:
-                        self._hear(_thinned(decoder.decode(data)))
-                    except Exception as error:  # a script that nothing reads would wait for ever
-                        self._error = error
+                self._take(lines.add(data))
+            self._take(lines.end())
+
+    def _take(self, text: str) -> None:
+        """Log and tell a piece of the output."""
+        if not text:
+            return
+        data = text.encode()
+        self._log.write(data)
+        self._last += data
+        del self._last[:-_LAST]
+        if self._error is None:
+            try:
+                self._hear(_thinned(text))
+            except Exception as error:  # a script that nothing reads would wait for ever
+                self._error = error
 
     def _close(self) -> None:
         """Take the report of a supervisor that has ended; one that was killed leaves none, but perhaps processes."""
