@@ -352,7 +352,19 @@ def test_json_lines_that_go_to_output_and_file_count_once(numbers, tmp_path):
     numbers.hear(lines)
     assert curves(numbers, "json") == {"loss": [0.5, 0.4]}
     (tmp_path / "log.jsonl").write_text(lines + '{"epoch": 3, "loss": 0.3}\n')
-    assert looked(numbers, "json") == {"loss": [0.5, 0.4], "log/loss": [0.5, 0.4, 0.3]}
+    assert looked(numbers, "json") == {"loss": [0.5, 0.4]}  # the file is an epoch ahead of the output
+    numbers.hear('{"epoch": 3, "loss": 0.2}\n')
+    assert curves(numbers, "json") == {"loss": [0.5, 0.4, 0.2], "log/loss": [0.5, 0.4, 0.3]}
+
+
+@pytest.mark.parametrize("name", ["train.log", "results.txt"])
+def test_a_log_that_a_script_writes_by_itself_counts_as_printed(numbers, tmp_path, name):
+    line = "2026-01-01 10:00:0{0},123 - trainer - INFO - epoch {0}/3 - loss: 0.{0} - val_cosine: 0.1{0}\n"
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / name).write_text(line.format(1) + line.format(2))
+    assert looked(numbers, "printed") == {"loss": [0.1, 0.2], "val_cosine": [0.11, 0.12]}
+    numbers.hear(line.format(1))  # also printed: the same number, whichever comes first
+    assert curves(numbers, "printed") == {"loss": [0.1], "val_cosine": [0.11]}
 
 
 def test_a_growing_jsonl_file_gives_its_whole_lines(numbers, tmp_path):

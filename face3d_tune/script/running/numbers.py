@@ -15,7 +15,10 @@ from face3d_tune.script.running.result_files import CsvColumns, GrowingFile, Who
 Source = Literal["tensorboard", "checkpoint", "printed", "json", "csv"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 
-_BY_SUFFIX: dict[str, Source] = {".json": "json", ".jsonl": "json", ".csv": "csv"}  # any other may be a checkpoint
+_BY_SUFFIX: dict[str, Source] = {  # any other may be a checkpoint
+    **{".json": "json", ".jsonl": "json", ".csv": "csv"},
+    **{".log": "printed", ".txt": "printed"},
+}
 _MOST_NAMES, _MOST_VALUES = 2_000, 20_000  # of a script; of a name, more of which are no values of epochs
 _MOST_FILES, _MANY_FILES, _SHARE = 20_000, 500, 20  # of many files one look in so many times as it takes
 _LONGEST_LINE = 20_000  # characters
@@ -94,7 +97,7 @@ class Numbers:
             line, self._line = self._line, ""
             self._hear(line)
         began = time.monotonic()
-        if not self._sources - {"printed"} or (began < self._rest and not ended):
+        if not self._sources or (began < self._rest and not ended):
             return
         files = result_files.signatures(self._folder, _MOST_FILES)
         if len(files) > _MANY_FILES:
@@ -135,7 +138,7 @@ class Numbers:
             for file, series in by_file.items():
                 if series is printed or len(by_file) == 1:
                     yield (source, name), series
-                elif printed is None or series.ranked() != printed.ranked():  # else the file repeats what is printed
+                elif printed is None or not _repeats(series.ranked(), printed.ranked()):
                     yield (source, f"{file}/{name}"), series
 
     def _hear(self, line: str) -> None:
@@ -166,6 +169,8 @@ class Numbers:
                 self._files[path] = GrowingFile(path, lambda: result_files.json_line)
             elif source == "csv":
                 self._files[path] = GrowingFile(path, lambda: CsvColumns().row)
+            elif source == "printed":
+                self._files[path] = GrowingFile(path, lambda: Printed().read)
             else:
                 parse = result_files.whole_json if source == "json" else result_files.checkpoint
                 self._files[path] = WholeFile(path, parse)
@@ -184,6 +189,11 @@ class Numbers:
                     by_file[file] = _Series()
                 if file in by_file:
                     by_file[file].add(epoch, value)
+
+
+def _repeats(file: Mapping[int, float], printed: Mapping[int, float]) -> bool:
+    """Tell whether a file has what is also printed; either may be an epoch ahead of the other."""
+    return all(file[epoch] == printed[epoch] for epoch in file.keys() & printed.keys())
 
 
 def _tag(tag: str, folder: str) -> str:
