@@ -1,6 +1,7 @@
 """`face3d-tune script`: what a training script of one's own offers a search, and a study file for it."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,7 +101,7 @@ def script(
     if chosen is None:
         say("next: name the metric in it; without --no-run it is found")
     else:
-        say(f"next: read it, then `face3d-tune run --study {target}`")
+        say(f"next: read it, then `face3d-tune run --study {shlex.quote(str(target))}`")
 
 
 def _target(path: Path, out: Path | None, *, force: bool) -> Path:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def _text(draft: Draft, presets: Sequence[str]) -> str:
 def _head(draft: Draft) -> Iterator[str]:
     yield f"# A search with {os.path.basename(draft.script.path)}, drafted by `face3d-tune script` from its flags"
     yield "# and from two epochs of it. Edit it, then search:" if draft.probe else "# alone. Edit it, then search:"
-    yield f"#   face3d-tune run --study {draft.out.name}"
+    yield f"#   face3d-tune run --study {shlex.quote(draft.out.name)}"
     yield ""
 
 
@@ -186,7 +187,7 @@ def _space(draft: Draft) -> Iterator[str]:
 def _epochs(draft: Draft) -> int:
     flag = draft.plan.roles.epochs
     default = draft.plan.epochs or (draft.script.flags[flag].default if flag else None)
-    return default if isinstance(default, int) and default > 0 else _EPOCHS
+    return int(default) if isinstance(default, int | float) and default >= 1 else _EPOCHS
 
 
 def _limit(draft: Draft) -> str:

@@ -27,7 +27,9 @@ UNKNOWN = Unknown.UNKNOWN  # a default that is no literal in the source
 Kind = Literal["int", "float", "str", "bool", "switch", "other"]
 
 _NUMBERS: tuple[Kind, ...] = ("int", "float")
+_MEASURED = r"[-+]?(0?\.\d+|\d+\.?\d*(?=e)|\.\d+(?=e))(e[-+]?\d+)?"  # as text in the source; no version such as 11.8
 _TRUTH = {"True": True, "true": True, "1": True, "False": False, "false": False, "0": False}
+_OTHER_PARSERS = ("click", "typer", "fire", "absl", "hydra", "tyro", "jsonargparse", "simple_parsing")
 _REPEATING = ("append", "extend")
 _VALUELESS = ("store_true", "store_false", "store_const", "append_const", "count", "help", "version")
 
@@ -111,16 +113,19 @@ def read_script(path: Path) -> Script:
     A script without any may build its argument parser in a file that it imports: that file's flags count then. Raises
     ExportError if the file does not exist, if it is not Python, or if it declares no `--` option.
     """
-    flags = _read(sources.parse(path))
+    tree = sources.parse(path)
+    flags = _read(tree)
     if not flags:
         for each in sources.imported(path):
             with suppress(ExportError):
                 flags = flags or _read(sources.parse(each))
     if not flags:
-        raise ExportError(
-            f'{path} has no add_argument("--…") call, so it takes no flags',
-            "name the file that builds the argument parser, usually train_transformer3D/train_3d.py",
-        )
+        hint = "name the file that builds the argument parser, usually train_transformer3D/train_3d.py"
+        if other := next((name for name in _imported(tree) if name in _OTHER_PARSERS), None):
+            hint = (
+                f"only flags of argparse can be read: write a short script with argparse that calls this one of {other}"
+            )
+        raise ExportError(f'{path} has no add_argument("--…") call, so it takes no flags', hint)
     return Script(str(path), MappingProxyType(flags))
 
 
@@ -222,6 +227,16 @@ def _read(tree: ast.Module) -> dict[str, Flag]:
     return flags
 
 
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """Yield the packages that a file imports."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from (each.name.partition(".")[0] for each in names)
+            case ast.ImportFrom(module=str(name), level=0):
+                yield name.partition(".")[0]
+
+
 def _calls(tree: ast.Module, method: str) -> Iterator[ast.Call]:
     """Yield every call of a method of that name, in the order of the source."""
     calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
@@ -262,12 +277,13 @@ def _flag(name: str, keywords: Mapping[str, ast.expr]) -> Flag:
     choices = tuple(listed) if isinstance(listed, (list, tuple, set)) else None
     nargs = _literal(keywords["nargs"]) if "nargs" in keywords else None
     kind_name = _last_name(keywords.get("type"))
+    kind = _kind(kind_name, choices or default)
     return Flag(
         name=name,
-        default=default,
+        default=_converted(default, kind),
         choices=choices,
         required=required,
-        kind=_kind(kind_name, choices or default),
+        kind=kind,
         many=nargs not in (None, "?") or action in _REPEATING,
         repeats=action in _REPEATING,
         false="" if kind_name in ("", "bool") else "False",
@@ -279,10 +295,20 @@ def _kind(type_name: str, example: Any) -> Kind:
     words = {word.lower() for word in re.split(r"_|(?<=[a-z])(?=[A-Z])", type_name)}
     if isinstance(example, list | tuple):
         example = next(iter(example), None)
+    if not words & {*_NUMBERS, "bool"} and isinstance(example, str) and re.fullmatch(_MEASURED, example):
+        return "float"  # `--lr` with the default "1e-4": the script converts it itself
     for kind in _NUMBERS:
         if kind in words or (not words & {*_NUMBERS, "str"} and type(example).__name__ == kind):
             return kind  # also positive_int, FloatRange
     return "bool" if "bool" in type_name.lower() or isinstance(example, bool) else "str"
+
+
+def _converted(default: Any, kind: Kind) -> Any:
+    """Return a default as the number that argparse, or the script, makes of its text."""
+    if isinstance(default, str) and kind in _NUMBERS:
+        with suppress(ValueError):
+            return int(default) if kind == "int" else float(default)
+    return default
 
 
 def _merge(first: Flag, second: Flag) -> Flag:

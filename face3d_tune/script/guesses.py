@@ -5,6 +5,7 @@ The names are those that trainers use; a person edits what is guessed wrong.
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ _RESUME = r"(resume|restart|continue)(_from|_path|_file|_ckpt|_checkpoint|_from_
 _PLACE = r"(dir|directory|folder|path|root)"
 _INPUT = rf"(^|_)({_PLACE}|files?)$|^data$"  # a `dataset` is often a name
 _OUTPUT = (
-    r"(save|log|logs|out|output|checkpoint|checkpoints|ckpt|result|results|run|runs|exp|experiment|work|workdir|model|"
+    r"(default_root|save|log|logs|out|output|checkpoint|checkpoints|ckpt|result|results|run|runs|exp|experiment|work|workdir|model|"
     r"models|snapshot|snapshots|tensorboard|tb|summary|artifact|artifacts|train_log)"
 )
 _FOLDER = rf"{_OUTPUT}_?{_PLACE}|out|output|outdir|logdir|savedir|rundir|workdir"
@@ -30,7 +31,10 @@ _NOT_OF_THE_MODEL = (
     r"fold|folds|.*(_freq|_interval|_every|_steps_per.*|_port|_rank|_id|_version)|(log|print|save|eval|val|test)_.*"
 )
 # Epochs between two validations; a search needs a number after every epoch.
-_VALIDATE = r"(eval|val|valid|validate|validation|test)_?(every|interval|freq|frequency|period|epochs?)(_n)?(_epochs?)?"
+_VALIDATE = (
+    r"(check_)?(eval|val|valid|validate|validation|test)_?"
+    r"(every|interval|freq|frequency|period|epochs?)(_n)?(_epochs?)?"
+)
 _MOST_BETWEEN = 20  # more are steps
 _PRECISION = r"(use_)?(amp|fp16|bf16|half|mixed_precision|compile)"
 
@@ -79,7 +83,7 @@ def roles(script: Script) -> Roles:
         ]
 
     folders = [name for name in find(_FOLDER, "str") if not _is_file(valued[name].default)]
-    epochs, seeds, resumes = find(_EPOCHS, "int"), find(_SEED, "int"), find(_RESUME, "str")
+    epochs, seeds, resumes = find(_EPOCHS, "int", "float"), find(_SEED, "int"), find(_RESUME, "str")
     return Roles(next(iter(epochs), None), next(iter(seeds), None), tuple(folders), next(iter(resumes), None))
 
 
@@ -104,7 +108,7 @@ def plan(script: Script, words: Sequence[str]) -> ScriptStart:
     resume = None if guessed.resume in typed else guessed.resume  # every trial begins with that checkpoint
     own = replace(guessed, seed=seed, resume=resume)
     epochs = typed.get(own.epochs) if own.epochs else None
-    kept = {name: _absolute(value) for name, value in typed.items() if name not in own.all()}
+    kept = {name: _absolute(value, name) for name, value in typed.items() if name not in own.all()}
     fixed = {**_every_epoch(script), **inputs(script, {*own.all(), *kept}), **kept}
     given = {*own.all(), *fixed}
     needed = [flag.typed for name, flag in distinct(script).items() if flag.required and name not in given]
@@ -125,7 +129,7 @@ def _every_epoch(script: Script) -> dict[str, int]:
 def lacking(path: str, needed: Sequence[str], printed: str = "") -> UnsearchableError:
     """Return the error of a script that needs arguments, flags or positional ones."""
     example = " ".join(f"{each} {each.strip('-').upper()}" if each.startswith("-") else each for each in needed)
-    hint = f"give what it needs after --: face3d-tune script {path} -- {example}"
+    hint = f"give what it needs after --: face3d-tune script {shlex.quote(path)} -- {example}"
     return UnsearchableError(f"{path} does not start without {', '.join(needed)}", hint, printed)
 
 
@@ -140,11 +144,14 @@ def searchable(script: Script, plan: ScriptStart) -> list[Guess]:
     return found
 
 
-def _absolute(value: Any) -> Any:
-    """Return a relative path that exists as an absolute one; any other value as it is."""
-    if not isinstance(value, str) or not re.search(r"[/\\.]", value) or not os.path.exists(value):
+def _absolute(value: Any, name: str = "") -> Any:
+    """Return a relative path that exists as an absolute one; any other value as it is.
+
+    A word alone is a path only as the value of a flag whose `name` says so.
+    """
+    if not isinstance(value, str) or not os.path.exists(value):
         return value
-    return os.path.abspath(value)
+    return os.path.abspath(value) if re.search(_INPUT, name.lower()) or re.search(r"[/\\.]", value) else value
 
 
 def rows(script: Script, taken: set[str]) -> Iterator[Guess]:

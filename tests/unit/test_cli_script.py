@@ -77,10 +77,12 @@ def test_another_metric_may_be_named(trainer):
 
 
 def test_without_a_run_the_file_waits_for_the_metric(trainer):
-    answer = call("script", "train.py", "--no-run", "--", "--data_dir", "./data", cwd=trainer)
+    answer = call("script", "train.py", "--no-run", "--out", "a b.toml", "--", "--data_dir", "./data", cwd=trainer)
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.endswith("next: name the metric in it; without --no-run it is found\n")
-    assert "# The script was not run" in (trainer / "train.toml").read_text()
+    written = (trainer / "a b.toml").read_text()
+    assert "# The script was not run" in written
+    assert "run --study 'a b.toml'\n" in written
 
 
 def test_a_study_file_is_replaced_only_by_force(trainer):

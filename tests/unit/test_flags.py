@@ -127,6 +127,9 @@ def test_flags_with_value_are_read_with_choices_and_defaults(tmp_path):
         ("default=3", "int"),
         ("default=0.5", "float"),
         ("default='adam'", "str"),
+        ("type=str, default='1e-4'", "float"),
+        ("default='0.5'", "float"),
+        ("default='11.8'", "str"),
         ("default=[0.5, 1.0], nargs='+'", "float"),
         ("choices=[8, 16]", "int"),
         ("", "str"),
@@ -134,6 +137,11 @@ def test_flags_with_value_are_read_with_choices_and_defaults(tmp_path):
 )
 def test_the_kind_of_a_flag_is_that_of_its_type_else_of_its_default_or_choices(tmp_path, keywords, kind):
     assert reading(tmp_path, f"p.add_argument('--x', {keywords})")["x"].kind == kind
+
+
+def test_a_number_that_the_source_has_as_text_is_a_number(tmp_path):
+    read = reading(tmp_path, "p.add_argument('--lr', default='1e-4')", "p.add_argument('--n', type=int, default='3')")
+    assert (read["lr"].default, read["n"].default) == (0.0001, 3)
 
 
 def test_choices_that_only_running_the_script_would_show_are_unknown(tmp_path):
@@ -268,3 +276,14 @@ def test_a_script_without_add_argument_is_told(tmp_path):
     path = tmp_path / "train_3d.py"
     path.write_text("print('hello')\n")
     assert failing(path) == f'{path} has no add_argument("--…") call, so it takes no flags'
+
+
+@pytest.mark.parametrize("line", ["import click", "from click import option"])
+def test_a_script_with_another_parser_is_told_that_argparse_is_needed(tmp_path, line):
+    path = tmp_path / "train_3d.py"
+    path.write_text(f"{line}\n")
+    with pytest.raises(ExportError) as failure:
+        read_script(path)
+    assert failure.value.hint == (
+        "only flags of argparse can be read: write a short script with argparse that calls this one of click"
+    )

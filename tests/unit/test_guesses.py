@@ -43,8 +43,10 @@ def test_the_roles_of_other_names_and_of_none(script):
         "'--model_dir', nargs='+'",
     )
     assert guesses.roles(read) == Roles("max_epochs", "random_seed", ("output_dir", "out"), "restart_from")
-    read = script("'--lr', type=float, default=0.1", "'--resume', action='store_true'", "'--epochs', type=float")
+    read = script("'--lr', type=float, default=0.1", "'--resume', action='store_true'", "'--epochs', type=str")
     assert guesses.roles(read) == Roles(None, None, (), None)
+    read = script("'--num_train_epochs', type=float, default=3.0", "'--default_root_dir', default='.'")
+    assert guesses.roles(read) == Roles("num_train_epochs", None, ("default_root_dir",), None)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +117,10 @@ def test_a_plan_keeps_what_a_person_types_and_makes_paths_absolute(script, tmp_p
     plan = guesses.plan(read, [])
     assert plan.fixed == {"data_dir": str(tmp_path / "files"), "split": str(tmp_path / "code" / "split.json")}
     assert (plan.epochs, plan.rest) == (None, ())
-    words = "./files --epochs 9 --seed 3 --save_dir here --resume old.pth --lr 1 --unknown x"
+    words = "./files --data_dir files --dataset files"
+    words += " --epochs 9 --seed 3 --save_dir here --resume old.pth --lr 1 --unknown x"
     plan = guesses.plan(read, words.split())
+    assert (plan.fixed["data_dir"], plan.fixed["dataset"]) == (str(tmp_path / "files"), "files")
     assert plan.roles == Roles("epochs", None, ("save_dir",), None)  # seed and checkpoint are the person's now
     assert plan.epochs == 9
     assert plan.rest == (str(tmp_path / "files"), "--unknown", "x")
@@ -128,7 +132,8 @@ def test_a_plan_keeps_what_a_person_types_and_makes_paths_absolute(script, tmp_p
 def test_a_script_that_validates_rarely_is_made_to_validate_after_every_epoch(script):
     read = script(
         *("'--eval_every', type=int, default=5", "'--val-interval', type=int, default=1"),
+        "'--check_val_every_n_epoch', type=int, default=5",
         *("'--val_freq', type=int, default=500", "'--lr', type=float, default=0.1"),
     )
-    assert guesses.plan(read, []).fixed == {"eval_every": 1}  # val_freq counts steps
-    assert guesses.plan(read, ["--eval_every", "2"]).fixed == {"eval_every": 2}  # the person knows
+    assert guesses.plan(read, []).fixed == {"eval_every": 1, "check_val_every_n_epoch": 1}  # val_freq counts steps
+    assert guesses.plan(read, ["--eval_every", "2"]).fixed["eval_every"] == 2  # the person knows
