@@ -1,26 +1,18 @@
-"""What tests share: small data, a quick study file, real storages. Everything is made in temporary folders."""
+"""What tests share: small data, a quick study file, real storages. Everything is made in temporary folders.
+
+What takes long to load is imported by the fixtures that need it: the process that shares out the tests needs none.
+"""
 
 import os
 import shutil
 from pathlib import Path
 
 import blas  # noqa: F401 - before NumPy is loaded
-import boto3
 import garbage
 import memory
 import pytest
-import torch
 from chromium import BROWSERS, QUIET, executable
-from fake_data import write_data
-from moto.server import ThreadedMotoServer
-from playwright.sync_api import expect, sync_playwright
-from searches import baselines_measured_once, disk_not_waited_for, migrations_read_once, statements_compiled_once
-from servers import server
 from shared_out import SharedOut
-
-from face3d_tune.data import face_data
-from face3d_tune.storage.database import Storage
-from face3d_tune.study import study_file
 
 QUICK_STUDY = """
 [study]
@@ -78,6 +70,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
+    import torch
+
     torch.set_num_threads(1)  # threads that spin for each other make small models slower, not faster
 
 
@@ -95,6 +89,8 @@ def _in_this_process():
 
 @pytest.fixture(scope="session", autouse=True)
 def _new_studies_in_no_time():
+    from searches import baselines_measured_once, disk_not_waited_for, migrations_read_once, statements_compiled_once
+
     with disk_not_waited_for(), migrations_read_once(), statements_compiled_once(), baselines_measured_once():
         yield
 
@@ -102,17 +98,25 @@ def _new_studies_in_no_time():
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory) -> Path:
     """Six small files: 12 people with 6 views each, 16 numbers per embedding. Do not write into it."""
+    from fake_data import write_data
+
     return write_data(tmp_path_factory.mktemp("data") / "files")
 
 
 @pytest.fixture(scope="session")
-def data(data_folder) -> face_data.FaceData:
+def data(data_folder):
+    from face3d_tune.data import face_data
+
     return face_data.load(data_folder)
 
 
 @pytest.fixture(scope="session")
-def few_people(tmp_path_factory) -> face_data.FaceData:
+def few_people(tmp_path_factory):
     """Data for many short trainings: an epoch of the five who train has three batches of eight, and a pair is left."""
+    from fake_data import write_data
+
+    from face3d_tune.data import face_data
+
     return face_data.load(write_data(tmp_path_factory.mktemp("few") / "files", people=9, views=5))
 
 
@@ -132,6 +136,8 @@ def sqlite_url(tmp_path) -> str:
 @pytest.fixture(scope="session")
 def postgres_server():
     """A real PostgreSQL that ends with the tests."""
+    from servers import server
+
     with server() as started:
         yield started
 
@@ -139,6 +145,8 @@ def postgres_server():
 @pytest.fixture(scope="session")
 def own_server():
     """Another one, with few connections, which a test may stop, fill and restart."""
+    from servers import server
+
     with server("max_connections = 12") as started:
         yield started
 
@@ -165,6 +173,8 @@ def documented_server(postgres_server) -> str:
 @pytest.fixture(scope="session")
 def sqlite_without_studies(tmp_path_factory) -> Path:
     """A storage with all its tables, to be copied: making them is most of what a test with a new one would take."""
+    from face3d_tune.storage.database import Storage
+
     path = tmp_path_factory.mktemp("sqlite") / "studies.db"
     with Storage.parse(f"sqlite:///{path.as_posix()}").opened(create=True):
         return path
@@ -173,6 +183,8 @@ def sqlite_without_studies(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def postgres_without_studies(postgres_server) -> str:
     """The same on the server: the name of a database."""
+    from face3d_tune.storage.database import Storage
+
     url = Storage.parse(postgres_server.new_database())
     with url.opened(create=True):
         return url.url.database
@@ -187,6 +199,8 @@ def postgres_tables_url(postgres_server, postgres_without_studies) -> str:
 @pytest.fixture(params=["sqlite", "postgres"])
 def storage_url(request) -> str:
     """Each kind of storage in turn, with its tables and without studies."""
+    from face3d_tune.storage.database import Storage
+
     if request.param == "postgres":
         return request.getfixturevalue("postgres_tables_url")
     url = request.getfixturevalue("sqlite_url")
@@ -196,17 +210,23 @@ def storage_url(request) -> str:
 
 @pytest.fixture
 def quick(quick_study):
+    from face3d_tune.study import study_file
+
     return study_file.read(str(quick_study))
 
 
 @pytest.fixture
 def storage(storage_url):
+    from face3d_tune.storage.database import Storage
+
     with Storage.parse(storage_url).opened() as opened:
         yield opened
 
 
 @pytest.fixture
 def sqlite(sqlite_url, sqlite_without_studies):
+    from face3d_tune.storage.database import Storage
+
     shutil.copyfile(sqlite_without_studies, Storage.parse(sqlite_url).sqlite_file)
     with Storage.parse(sqlite_url).opened() as opened:
         yield opened
@@ -215,6 +235,8 @@ def sqlite(sqlite_url, sqlite_without_studies):
 @pytest.fixture(scope="session")
 def browser():
     """One browser for all tests of a worker."""
+    from playwright.sync_api import expect, sync_playwright
+
     if executable() is None:
         missing = f"no browser: none of {', '.join(BROWSERS)} is installed"
         if os.environ.get("CI"):
@@ -230,6 +252,8 @@ def browser():
 @pytest.fixture(scope="session")
 def s3_server():
     """An S3 that keeps everything in memory, and the environment that leads boto3 to it."""
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -240,6 +264,8 @@ def s3_server():
 @pytest.fixture
 def s3(s3_server, monkeypatch):
     """One bucket, with nothing in it."""
+    import boto3
+
     for name, value in {
         "AWS_ENDPOINT_URL_S3": s3_server,
         "AWS_ACCESS_KEY_ID": "nobody",

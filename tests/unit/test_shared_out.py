@@ -31,4 +31,4 @@ def test_a_run_that_tears_a_file_apart_fails():
 
 def test_garbage_is_looked_for_while_tests_run_but_not_among_what_was_there_before():
     assert gc.isenabled()
-    assert gc.get_freeze_count() > 100_000  # torch alone has more
+    assert gc.get_freeze_count() > 10_000  # pytest alone has more
