@@ -31,6 +31,7 @@ from face3d_tune.cli.script import script
 from face3d_tune.cli.status import status
 from face3d_tune.cli.streams import lasting
 from face3d_tune.cli.train import train
+from face3d_tune.cli.trying import try_
 from face3d_tune.cli.watch import watch
 from face3d_tune.errors import TuneError
 from face3d_tune.system.notices import print_with
@@ -50,6 +51,7 @@ def cli() -> None:
 COMMANDS = (
     run,
     script,
+    try_,
     watch,
     status,
     confirm,

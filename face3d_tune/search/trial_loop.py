@@ -25,7 +25,7 @@ from face3d_tune.storage.optuna_internals import trial_id
 from face3d_tune.storage.retry import DatabaseRetry
 from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.objective import Epoch
-from face3d_tune.study.trials import OF_THE_CONFIG, OUTSIDE, cause, count_causes, in_words
+from face3d_tune.study.trials import OF_THE_CONFIG, OUTSIDE, cause, count_causes, in_words, queued_name
 from face3d_tune.system import signals
 from face3d_tune.training.base import EpochResult
 
@@ -207,10 +207,7 @@ class Loop:
             entry.outcome = made
             return
         entry.run = made
-        attrs = entry.trial.user_attrs
-        self._watcher.trial_started(
-            entry.trial.number, TrialAttr.preset.get(attrs) or TrialAttr.near.get(attrs), made.config
-        )
+        self._watcher.trial_started(entry.trial.number, queued_name(entry.trial.user_attrs), made.config)
         self._train(made.task)
 
     def _train(self, task: Any) -> None:

@@ -4,7 +4,7 @@ The worker that claims a trial makes each change, under `database.one_at_a_time`
 next worker recognises a crash between any two. So the number of finished trials is exact with any number of workers.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from typing import Any
@@ -12,13 +12,20 @@ from typing import Any
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import text
 
 from face3d_tune.executor.tasks import RETRIES
 from face3d_tune.search.trial_run import Cause, Outcome
 from face3d_tune.storage.database import one_at_a_time
-from face3d_tune.storage.optuna_internals import fixed_params, storage_of, store_attrs, study_id, trial_id
+from face3d_tune.storage.optuna_internals import (
+    FIXED_PARAMS,
+    fixed_params,
+    storage_of,
+    store_attrs,
+    study_id,
+    trial_id,
+)
 from face3d_tune.storage.workers import DEFAULT_SILENCE, Orphan, Worker
 from face3d_tune.study import history
 from face3d_tune.study.attrs import Attr, StudyAttr, TrialAttr
@@ -29,6 +36,7 @@ from face3d_tune.study.trials import FINISHED, REQUEUED, still_present
 _INHERITED = (
     TrialAttr.preset.key,
     TrialAttr.near.key,
+    TrialAttr.tried.key,
     TrialAttr.overrides.key,
     TrialAttr.seed.key,
     TrialAttr.ordinal.key,
@@ -102,6 +110,16 @@ class TrialQueue:
                     attrs = {preset.kind: preset.name, TrialAttr.overrides.key: dict(preset.overrides)}
                     self.study.enqueue_trial(dict(preset.params), user_attrs=attrs)
 
+    def enqueue_tried(self, params: Mapping[str, Any], overrides: Mapping[str, Any], words: Sequence[str]) -> int:
+        """Queue a config that a person tries, with the words that asked for it; return its number.
+
+        It needs no worker, and not the right to search: it adds one trial in one transaction.
+        """
+        attrs = {TrialAttr.tried.key: list(words), TrialAttr.overrides.key: dict(overrides)}
+        trial = create_trial(state=TrialState.WAITING, user_attrs=attrs, system_attrs={FIXED_PARAMS: dict(params)})
+        with one_at_a_time(self._engine), self.on_study():
+            return self._add(trial)
+
     def add_imported(self, trials: Iterable[FrozenTrial]) -> dict[str, tuple[int, bool]]:
         """Store trials that were trained elsewhere, each once; return by `run_id` the number, and whether it is new."""
         with one_at_a_time(self._engine):
@@ -111,11 +129,15 @@ class TrialQueue:
             for trial in trials:
                 run_id = TrialAttr.run_id.of(trial.user_attrs)
                 if new := run_id not in numbers:
-                    # `Study.add_trial` does the same, but does not return the number.
-                    new_id = self._storage.create_new_trial(self._study_id, template_trial=trial)
-                    numbers[run_id] = self._storage.get_trial_number_from_id(new_id)
+                    numbers[run_id] = self._add(trial)
                 taken.setdefault(run_id, (numbers[run_id], new))
             return taken
+
+    def _add(self, trial: FrozenTrial) -> int:
+        """Add a trial, and return its number, which `Study.add_trial` does not."""
+        return self._storage.get_trial_number_from_id(
+            self._storage.create_new_trial(self._study_id, template_trial=trial)
+        )
 
     def ask(self) -> optuna.Trial | None:
         """Claim the next trial; None if the finished ones and those in training may suffice for the budget."""

@@ -19,6 +19,7 @@ from sqlalchemy import Table, select, text
 from sqlalchemy.engine import Engine
 
 NO_RECORD = "Record does not exist."  # the text of the KeyError for a study or trial that was deleted
+FIXED_PARAMS = "fixed_params"  # the system attribute with the parameters of a queued trial
 TABLES: list[Table] = BaseModel.metadata.sorted_tables  # a table stands after those that it refers to
 STUDIES: Table = StudyModel.__table__
 TRIALS: Table = TrialModel.__table__
@@ -69,7 +70,7 @@ def store_attrs(engine: Engine, trial: optuna.Trial | FrozenTrial, attrs: Mappin
 
 def fixed_params(trial: FrozenTrial) -> Mapping[str, Any] | None:
     """Return the parameters with which a trial was queued; None if it was not queued."""
-    return trial.system_attrs.get("fixed_params")
+    return trial.system_attrs.get(FIXED_PARAMS)
 
 
 def trials_as_sampled_from(study: optuna.Study) -> list[FrozenTrial]:

@@ -123,6 +123,7 @@ class TrialAttr:
     # Where it comes from.
     preset = Attr[str | None]("preset")  # its name
     near = Attr[str]("near")  # the name of a point near the best trial of the study before
+    tried = Attr[Sequence[str]]("tried")  # the words with which a person queued it
     overrides = Attr[Mapping[str, Any]]("overrides")  # values that the study does not search
     origin = Attr[str]("origin")  # `imported`, if it was trained elsewhere
     run_id = Attr[str]("run_id")  # of an imported run

@@ -23,6 +23,7 @@ from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import count_foreign, ended_from_outside, is_foreign, is_own_study, own_trials
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+TRIED = "tried by hand"  # the name of a trial that a person queued
 IMPORTED = "imported"  # the `origin` of a trial that was trained elsewhere
 REQUEUED = TrialAttr.requeued.key
 OUTSIDE = "outside"  # cause of a failure by another program
@@ -239,12 +240,27 @@ def preset_rows(study: optuna.Study) -> list[PresetRow]:
 
 
 def origin(trial: FrozenTrial) -> str:
-    """Return the origin of a trial's config: a name, `imported` or `sampled`.
+    """Return the origin of a trial's config: a name, `tried by hand`, `imported` or `sampled`.
 
     The name is that of a preset, or of a point near the best of the study before.
     """
-    attrs = trial.user_attrs
-    return str(TrialAttr.preset.get(attrs) or TrialAttr.near.get(attrs) or TrialAttr.origin.get(attrs) or "sampled")
+    return str(queued_name(trial.user_attrs) or TrialAttr.origin.get(trial.user_attrs) or "sampled")
+
+
+def queued_name(attrs: Mapping[str, Any]) -> str | None:
+    """Return the name of a trial that was queued: a preset's, a near point's, or `tried by hand`; None: sampled."""
+    named = TrialAttr.preset.get(attrs) or TrialAttr.near.get(attrs)
+    return named or (TRIED if TrialAttr.tried.held_by(attrs) else None)
+
+
+def tried_by_hand(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials that a person queued, without those that a retry replaces."""
+    trials = own_trials(study.get_trials(deepcopy=False))
+    return [
+        trial
+        for trial in trials
+        if TrialAttr.tried.held_by(trial.user_attrs) and not TrialAttr.requeued.held_by(trial.user_attrs)
+    ]
 
 
 def count_imported(study: optuna.Study) -> int:
