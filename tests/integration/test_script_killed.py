@@ -1,7 +1,9 @@
 """A search of a script whose worker is killed, stopped or interrupted loses nothing and leaves nothing running."""
 
+import contextlib
 import os
 import signal
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
 import doomed
@@ -10,7 +12,7 @@ import pytest
 from command_line import call, start
 from doomed import SCRIPT_MOMENTS
 from optuna.trial import TrialState
-from script_searches import PATIENCE, Place, check_nothing_left, found, study_of, until
+from script_searches import PATIENCE, Place, check_nothing_left, found, running_of, study_of, until
 
 from face3d_tune.search.trial_queue import REQUEUED
 
@@ -117,3 +119,62 @@ def reported(url):
     """How many epochs all trials have reported."""
     with psycopg.connect(url) as database:
         return database.execute("select count(*) from trial_intermediate_values").fetchone()[0]
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+def test_ctrl_c_queues_the_trial_again_and_its_script_is_gone(tmp_path, undisturbed, sqlite_url, twice):
+    """Once, it waits for the end of the epoch; twice, it does not."""
+    place = Place(tmp_path / "place")
+    run = place.words(sqlite_url, "--trials", 2, slots=1)
+    place.hold(0, 1)
+    with start(*run, cwd=tmp_path) as process:
+        until(lambda: reported_in_file(sqlite_url) == 1)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.readline()
+        while "once more to stop at once" not in said:
+            said = process.stderr.readline()
+            assert said
+        if twice:
+            process.send_signal(signal.SIGINT)
+        else:
+            place.hold(0, 2)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert "what was running is queued again" in err
+    attrs, trials = study_of(sqlite_url)
+    assert [trial.state.name for trial in trials] == ["FAIL", "WAITING"]
+    assert len(trials[0].intermediate_values) == (1 if twice else 2)
+    assert running_of(attrs["id"]) == []  # at once: the program waits for the script
+    place.release(0)
+    rest = call(*run, cwd=tmp_path)
+    assert rest.code == 0, rest.err
+    assert place.begun() == [0, 1 if twice else 2, 0]
+    check(place, sqlite_url, undisturbed, requeued=True)
+
+
+def test_two_studies_on_one_machine_leave_each_others_trials_alone(tmp_path, undisturbed, sqlite_url):
+    """Both have a trial 0 in training; the second one sweeps as it begins, and is killed, and begins again."""
+    first, second = Place(tmp_path / "a"), Place(tmp_path / "b", name="other")
+    first.hold(0, 1)
+    with start(*first.words(sqlite_url, "--trials", 2, slots=1), cwd=tmp_path) as process:
+        until(lambda: first.ended() == [1])
+        url = f"sqlite:///{tmp_path / 'others.db'}"
+        run = second.words(url, "--trials", 2, slots=1)
+        assert doomed.run(*run, moment="its first epoch was heard", trial=0) == -9
+        assert call(*run, cwd=tmp_path).code == 0
+        check_nothing_left(study_of(url, "other")[0]["id"])
+        first.release(0)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert first.begun() == [0, 0]
+    check(first, sqlite_url, undisturbed, requeued=False)
+    assert found(study_of(url, "other")[1]) == undisturbed
+
+
+def reported_in_file(url):
+    """How many epochs all trials in an SQLite file have reported."""
+    with contextlib.suppress(sqlite3.OperationalError):  # no file or no table yet
+        path = f"file:{url.removeprefix('sqlite:///')}?mode=ro"
+        with contextlib.closing(sqlite3.connect(path, uri=True)) as database:
+            return database.execute("select count(*) from trial_intermediate_values").fetchone()[0]
+    return 0
