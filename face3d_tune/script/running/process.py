@@ -60,7 +60,7 @@ class ScriptProcess:
         environment: All of the script's environment.
         key: Of the trial; marks every process that the script starts.
         log: The file to which the output is appended, see `log`.
-        hear: Takes the output in pieces of any length; called in another thread.
+        hear: Takes the output in pieces of any length, the last at its end, perhaps empty; called in another thread.
         silence: Seconds without a heartbeat of this process after which the script is ended.
         grace: Seconds from TERM to KILL.
     """
@@ -151,6 +151,7 @@ class ScriptProcess:
             while data := pipe.read(64 * 1024):
                 self._take(lines.add(data))
             self._take(lines.end())
+            self._tell("")  # the output has ended, and so perhaps the script
 
     def _take(self, text: str) -> None:
         """Log and tell a piece of the output."""
@@ -160,9 +161,12 @@ class ScriptProcess:
         self._log.write(data)
         self._last += data
         del self._last[:-_LAST]
+        self._tell(_thinned(text))
+
+    def _tell(self, text: str) -> None:
         if self._error is None:
             try:
-                self._hear(_thinned(text))
+                self._hear(text)
             except Exception as error:  # a script that nothing reads would wait for ever
                 self._error = error
 
