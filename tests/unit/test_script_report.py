@@ -311,6 +311,7 @@ def test_trials_that_the_time_limit_ended_are_counted():
 def test_further_numbers_are_that_of_the_kept_epoch_then_those_of_validation():
     script = script_attrs(script={"metric": "acc", "keep": "loss", "keep_direction": "minimize"})["script"]
     assert further_numbers(["seconds", "val_time", "a"], script) == ["a", "seconds", "val_time"]
+    assert further_numbers(["grad_norm", "learning_rate", "train/lr", "loss2"], script)[0] == "loss2"
     assert further_numbers(["a", "acc", "Val/F1", "loss", "验证精度", "b"], script) == ["loss", "Val/F1", "验证精度"]
     assert kept_epoch(script) == "the epoch with the lowest loss"
     assert kept_epoch(script | {"keep": None}) == "the epoch with the highest acc"
