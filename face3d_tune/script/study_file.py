@@ -14,6 +14,7 @@ from optuna.distributions import distribution_to_json
 
 from face3d_tune.config import check_kind
 from face3d_tune.errors import ConfigError, StudyFileError
+from face3d_tune.script import command as commands
 from face3d_tune.script import script_table, sources
 from face3d_tune.script.flags import UNKNOWN, Flag, Script, arguments
 from face3d_tune.script.script_table import ScriptTable
@@ -120,15 +121,11 @@ class ScriptStudyFile:
 
         `epochs` replaces the budget's. Raises ConfigError if a flag cannot have a value of `config`.
         """
-        own = {self.script.epochs_flag: self.epochs if epochs is None else epochs, self.script.seed_flag: seed}
-        values = {**config, **{flag: value for flag, value in own.items() if flag is not None and value is not None}}
-        words = [self.script.python, str(self.script.path), *self.script.arguments]
-        for name, value in values.items():
-            said = arguments(self.flags, name, value)
-            if isinstance(said, str):
-                raise ConfigError(f"{name} = {_shown(value)}: {said}")
-            words += said
-        return tuple(words)
+        epochs = self.epochs if epochs is None else epochs
+        made = commands.command(self.stored(), self.flags, config, seed=seed, epochs=epochs)
+        if made.missing:
+            raise ConfigError(made.missing[0])
+        return tuple(made.words)
 
     def initial_trials(self) -> list[InitialTrial]:
         """Cut every preset into searched and other values.
