@@ -141,7 +141,7 @@ def _parsed(text: str, kind: Any) -> Any:
 def _overridable(study: optuna.Study) -> dict[str, Any]:
     """Return the parameters beside the space that a preset of this study may set, each with its type.
 
-    Those of [fixed] are among them only if a preset sets them all the same.
+    One of [fixed] is among them only if a preset sets it.
     """
     set_by_presets: dict[str, Any] = {}
     for trial in own_trials(study.get_trials(deepcopy=False)):
