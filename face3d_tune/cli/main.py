@@ -29,6 +29,7 @@ from face3d_tune.cli.report import report
 from face3d_tune.cli.run import run
 from face3d_tune.cli.script import script
 from face3d_tune.cli.status import status
+from face3d_tune.cli.stopping import stop
 from face3d_tune.cli.streams import lasting
 from face3d_tune.cli.train import train
 from face3d_tune.cli.trying import try_
@@ -52,6 +53,7 @@ COMMANDS = (
     run,
     script,
     try_,
+    stop,
     watch,
     status,
     confirm,

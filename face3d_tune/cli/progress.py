@@ -73,8 +73,8 @@ class Interrupt:
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         if self._raised:
             return
-        if self._requested:
-            self._raised = True
+        if self._requested or signals.interrupt.cutting_off:
+            self._requested = self._raised = True
             signals.interrupt.now()
             return
         self._requested = True

@@ -95,6 +95,8 @@ def _lines(study: dict[str, Any]) -> list[str]:
         lines.append(f"         searches the script {study['script']['path']}")
     if before := WarmStart.of(study):
         lines.append(f"         from {before}")
+    if held := study["stop"]:
+        lines.append(f"         stopped by {held['by']} at {held['at']}")
     if study["best_value"] is None:
         lines.append("         no completed trial yet")
     else:

@@ -39,7 +39,7 @@ def watch(storage: str, study_name: str | None) -> None:
     from face3d_tune.study.objective import Objective
     from face3d_tune.study.other_programs import is_foreign, own_trials
     from face3d_tune.study.storage_cache import StorageCache
-    from face3d_tune.study.trials import best_trial, budget_of, effort_of, find_study
+    from face3d_tune.study.trials import best_trial, budget_of, effort_of, find_study, stopped
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = Storage.parse(storage)
@@ -47,7 +47,7 @@ def watch(storage: str, study_name: str | None) -> None:
     with place.opened() as opened:
         name = existing_name(opened, study_name)
         cache, key, away = StorageCache(opened, lambda cached: find_study(cached, name)), None, ""
-        tally, seen, looked = Tally(name, None), set[int](), False
+        tally, seen, looked, stop = Tally(name, None), set[int](), False, None
         picture = _picture(tally, [], {})
         with live_on(console, lambda: picture):
             while True:
@@ -77,6 +77,8 @@ def watch(storage: str, study_name: str | None) -> None:
                     if looked and not is_foreign(trial):
                         console.print(ended(trial, best, room=room_of(console), objective=tally.objective))
                 looked, tally.budget = True, budget_of(attrs)
+                if stop != (stop := stopped(attrs)) and stop:
+                    console.print(f"stopped by {stop['by']} at {stop['at']}")
                 running = [trial for trial in own_trials(trials) if trial.state == optuna.trial.TrialState.RUNNING]
                 picture = _picture(tally, running, attrs)
                 if reader_gone() or (not running and (tally.full() or reached_by_any(trials, effort, tally.objective))):

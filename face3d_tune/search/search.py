@@ -4,6 +4,7 @@
 """
 
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from face3d_tune.search import queued_params
 from face3d_tune.search.algorithms import make_sampler
 from face3d_tune.search.failed_trials import FailuresAsWorst
 from face3d_tune.search.pruning import TrialReporter
+from face3d_tune.search.stop import StopWatch
 from face3d_tune.search.target import reached
 from face3d_tune.search.trial_loop import Loop, Run, Watcher
 from face3d_tune.search.trial_queue import TrialQueue
@@ -71,6 +73,7 @@ class Search(ABC):
         file: The study file.
         objective: What a trial's value is.
         retention: What is kept of the trainings.
+        stop: Requests to stop the search.
         target: Value that ends the search.
         target_epochs: Epochs in a row that must reach it.
         seed: Of the study; the seeds of its trials follow from it.
@@ -92,6 +95,7 @@ class Search(ABC):
         self.file, self.objective = file, objective
         self.target, self.target_epochs = target, target_epochs
         self._files, self._storage_timeout = retention, storage_timeout
+        self.stop = StopWatch(queue.study, queue.engine)
         self.seed: int = StudyAttr.settings.of(self.study.user_attrs)["seed"]
         # The best config of the study before gets a new seed: with the old one its value would only repeat.
         self._before = tuple(before)
@@ -130,8 +134,9 @@ class Search(ABC):
         Every free slot gets the next trial, until the trials in training, here and at other workers, could fill the
         budget. This worker then waits, in case another one dies. Trials that run at the deadline are still finished.
 
-        A stop requested by the watcher lets the running epochs end, and raises KeyboardInterrupt. The target and any
-        exception end the search at once. Running trials are requeued; if the database is away, by the next worker.
+        A stop requested by the watcher lets the running epochs end, and raises KeyboardInterrupt; one that was stored
+        with the study does the same, and returns. The target and any exception end the search at once. Running trials
+        are requeued; if the database is away, by the next worker.
 
         Args:
             budget: Total number of finished trials, earlier runs included.
@@ -148,6 +153,7 @@ class Search(ABC):
         self.queue.note = self._files.note = watcher.note
         with self.queue.on_study():
             self._store_effort()
+            self.stop.begin(watcher.note)
             self._files.tidy()
         loop = Loop(
             self.queue,
@@ -158,9 +164,17 @@ class Search(ABC):
             deadline=deadline,
             target_reached=self.target_reached,
             retain=self._files.take,
+            stop=self.stop,
         )
-        with Heartbeat(self.worker, self.queue.requeue_orphans, watcher.note):
+        main = threading.current_thread() is threading.main_thread()
+        with Heartbeat(self.worker, lambda: self._look_around(in_main_thread=main), watcher.note):
             loop.run()
+
+    def _look_around(self, *, in_main_thread: bool) -> None:
+        """Look for the trials of dead workers, and for a request to stop, which may cut off the main thread alone."""
+        if in_main_thread:
+            self.stop.look_from_heartbeat()
+        self.queue.requeue_orphans()
 
     def tidy(self, note: Callable[[str], object]) -> None:
         """Tidy the files of ended trials, now that nothing trains."""

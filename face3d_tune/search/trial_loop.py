@@ -18,6 +18,7 @@ from face3d_tune.errors import StorageAwayError, StudyGoneError, TrainingError
 from face3d_tune.executor.slots import Slots
 from face3d_tune.executor.tasks import Event, Failure, Note, Resumed, ScriptEnded
 from face3d_tune.search.pruning import CompletedTrials, TrialReporter
+from face3d_tune.search.stop import Stop, StopWatch
 from face3d_tune.search.trial_queue import TrialLost, TrialQueue, lineage
 from face3d_tune.search.trial_run import Outcome
 from face3d_tune.storage.database import is_away
@@ -124,6 +125,7 @@ class Loop:
         deadline: Of time.monotonic; no trial starts after it.
         target_reached: Tells whether a trial has reached the target.
         retain: Called with every trial that has ended, to keep or remove its checkpoints.
+        stop: Requests to stop that are stored with the study.
     """
 
     def __init__(
@@ -137,31 +139,51 @@ class Loop:
         deadline: float,
         target_reached: Callable[[], bool],
         retain: Callable[[FrozenTrial], None],
+        stop: StopWatch,
     ) -> None:
         self._queue, self._begin, self._slots, self._watcher = queue, begin, slots, watcher
         self._database_retry = database_retry
         self._deadline, self._target_reached = deadline, target_reached
-        self._retain = retain
+        self._retain, self._stop_watch = retain, stop
         self._completed = CompletedTrials(queue.study)
         self._running: dict[int, _Running] = {}
         self._failures: list[FrozenTrial] = []  # since a trial finished
 
     def run(self) -> None:
-        """Search to the end. Raises the errors of `Search.run`."""
+        """Search to the end, or to a stop that is stored with the study. Raises the errors of `Search.run`."""
         try:
-            while not self._attempt(self._exchange):
+            while not self._attempt(self._exchange) and not self._asked_to_stop():
                 if not self._train_on():
                     self._rest(self._database_retry.pause or _REST)
                 if self._watcher.stopping():
                     self._stop()
+                    raise KeyboardInterrupt
         except (StorageAwayError, StudyGoneError):
             self._slots.save_next()
             self._await_epochs()
             raise
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
+            interrupted, stop = isinstance(error, KeyboardInterrupt), self._stop_watch.seen
+            if interrupted and stop and stop.now:
+                self._cut_off(stop)
+                return
             self._abandon("interrupted" if interrupted else f"{type(error).__name__}: {error}")
             raise
+
+    def _asked_to_stop(self) -> bool:
+        """Stop if the study holds a request to; return whether it does."""
+        if (stop := self._stop_watch.seen) is None:
+            return False
+        if stop.now:
+            self._cut_off(stop)
+        else:
+            self._watcher.note(f"stopped by {stop.by} at {stop.at}: this worker stops after the epochs that it trains")
+            self._stop()
+        return True
+
+    def _cut_off(self, stop: Stop) -> None:
+        self._watcher.note(f"stopped by {stop.by} at {stop.at}: this worker stops at once")
+        self._abandon(str(stop))
 
     def _attempt(self, action: Callable[[], T]) -> T | None:
         """Return the result of `action`; None if the database is away. Raises StudyGoneError."""
@@ -176,13 +198,15 @@ class Loop:
     def _exchange(self) -> bool:
         """Tell the database what is new, and fill free slots; return whether the search is over.
 
-        A step that fails is repeated from where it failed.
+        A step that fails is repeated from where it failed. After a request to stop, no slot is filled.
         """
         for entry in list(self._running.values()):
             self._deliver(entry)
         if self._target_reached():
             self._abandon("another trial reached the target")
             return True
+        if self._stop_watch.look_sometimes():
+            return False
         in_time = time.monotonic() < self._deadline
         while in_time and len(self._running) < self._slots.count and (trial := self._queue.ask()):
             entry = _Running(trial, TrialReporter(trial, self._completed, self._attempt))
@@ -295,7 +319,7 @@ class Loop:
             time.sleep(_ALERT)
 
     def _stop(self) -> None:
-        """Let the running epochs end, save them, requeue the trials, and raise KeyboardInterrupt."""
+        """Let the running epochs end, save them, and requeue the trials."""
         self._slots.save_next()
         while training := [entry for entry in self._running.values() if entry.training]:
             for event in self._take_events():
@@ -305,7 +329,6 @@ class Loop:
                         self._slots.drop(event.number)
         while not self._attempt(self._settle):
             time.sleep(self._database_retry.pause)
-        raise KeyboardInterrupt
 
     def _settle(self) -> bool:
         """Store the ended trials and requeue the others, in the order of their numbers."""
@@ -316,7 +339,7 @@ class Loop:
                 if entry.outcome:
                     self._ended(self._queue.tell(entry.trial, entry.outcome))
                 else:
-                    self._queue.requeue(entry.trial, "interrupted")
+                    self._queue.requeue(entry.trial, str(self._stop_watch.seen or "interrupted"))
                     del self._running[number]
             except (TrialLost, UpdateFinishedTrialError):
                 self._lost(entry)

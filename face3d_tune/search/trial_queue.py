@@ -55,13 +55,15 @@ class TrialQueue:
     Attributes:
         budget: Total number of finished trials, earlier runs included; 0 until a search sets it.
         note: Takes one line about each trial of a dead worker.
+        engine: Of the storage.
     """
 
     def __init__(self, study: optuna.Study, storage: RDBStorage, *, silence: float = DEFAULT_SILENCE) -> None:
         self.study, self._silence = study, silence
         self.budget = 0
         self.note: Callable[[str], object] = lambda line: None
-        self._engine, self._storage, self._study_id = storage.engine, storage_of(study), study_id(study)
+        self.engine = self._engine = storage.engine
+        self._storage, self._study_id = storage_of(study), study_id(study)
         self._own = StudyAttr.id.get(study.user_attrs)
 
     @cached_property

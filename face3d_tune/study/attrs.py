@@ -89,6 +89,16 @@ class Effort(TypedDict, total=False):
     pruner: str
 
 
+class StoredStop(TypedDict):
+    """The attribute `stop`: the last request to stop the search."""
+
+    id: str
+    by: str  # user and host
+    at: str  # UTC, as ISO 8601
+    now: bool  # running epochs are cut off
+    over: bool  # a later run has begun
+
+
 class StudyAttr:
     """The user attributes of a study."""
 
@@ -99,6 +109,7 @@ class StudyAttr:
     script = Attr[StoredScript]("script")  # of a study that searches a script of the user's own
     versions = Attr[Mapping[str, str]]("versions")  # of the programs that made the study
     effort = Attr[Effort]("effort")
+    stop = Attr[StoredStop]("stop")
     preset_aliases = Attr[Mapping[str, str]]("preset_aliases")  # presets that equal another, and which
     follows = Attr[Mapping[str, Any]]("from")  # the warm start
     no_model_cosine = Attr[float]("no_model_cosine")  # on the validation people, as the next ten

@@ -18,7 +18,7 @@ from face3d_tune.errors import StudyError, StudyGoneError
 from face3d_tune.storage.database import Storage
 from face3d_tune.storage.optuna_internals import storage_of, study_id
 from face3d_tune.storage.study_names import existing_name, listed_names, study_names
-from face3d_tune.study.attrs import Effort, StudyAttr, TrialAttr
+from face3d_tune.study.attrs import Effort, StoredStop, StudyAttr, TrialAttr
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import count_foreign, ended_from_outside, is_foreign, is_own_study, own_trials
 
@@ -173,6 +173,12 @@ def effort_of(study_attrs: Mapping[str, Any]) -> Effort:
     return StudyAttr.effort.get(study_attrs) or {}
 
 
+def stopped(study_attrs: Mapping[str, Any]) -> StoredStop | None:
+    """Return the request to stop the search; None if there was none, or the search went on since."""
+    stop = StudyAttr.stop.get(study_attrs)
+    return stop if stop and not stop["over"] else None
+
+
 def budget_of(study_attrs: Mapping[str, Any]) -> int | None:
     """Return the budget of a study's last run: its total number of finished trials; None if that is not recorded."""
     return effort_of(study_attrs).get("trials")
@@ -321,6 +327,7 @@ def summary(study: optuna.Study) -> dict[str, Any]:
         "states": count_states(study),
         "causes": count_causes(study.get_trials(deepcopy=False) if own else []),
         "from": StudyAttr.follows.get(attrs),
+        "stop": stopped(attrs),
         "best_value": best.value if best else None,
         "best_cosine": kept_cosine(best) if best else None,
         "best_trial": best.number if best else None,

@@ -1,5 +1,6 @@
 """Signals that ask this program to end: Ctrl-C, `kill`, a terminal that closes."""
 
+import _thread
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ def handled(handle: Callable[[int, FrameType | None], object]) -> Iterator[None]
         yield
         return
     ignored = [number for number in ENDING if number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN]
+    _cutting_off.clear()
     before = {number: signal.signal(number, handle) for number in ENDING if number not in ignored}
     try:
         yield
@@ -34,6 +36,11 @@ class _Raising(threading.local):  # only the main thread receives signals
 
     def __init__(self) -> None:
         self._depth, self._waiting = 0, False
+
+    @property
+    def cutting_off(self) -> bool:
+        """Tell whether `cut_off` sent the signal that is being handled."""
+        return _cutting_off.is_set()
 
     def now(self) -> None:
         """Raise KeyboardInterrupt, or postpone it to the end of `held`."""
@@ -59,6 +66,17 @@ class _Raising(threading.local):  # only the main thread receives signals
 
 
 interrupt = _Raising()
+_cutting_off = threading.Event()
+
+
+def cut_off() -> None:
+    """Raise KeyboardInterrupt in the main thread as a second Ctrl-C does, also while it waits; called in another."""
+    _cutting_off.set()
+    main, kill = threading.main_thread().ident, getattr(signal, "pthread_kill", None)
+    if kill is None or main is None:
+        _thread.interrupt_main()
+    else:  # a signal that the main thread itself gets ends what it waits for
+        kill(main, signal.SIGINT)
 
 
 def ignore() -> None:

@@ -6,10 +6,10 @@ from face3d_tune.study.attrs import Attr, StudyAttr, TrialAttr
 
 # What studies hold for ever: version 0.1.0 stored these, later versions `recognition`, `rank1_now`, `rotation` and
 # what is said of kernel ridge, then what a study of a script of the user's own has: `script`, `numbers`,
-# `script_version`, `script_confirmation`, `tried`.
+# `script_version`, `script_confirmation`, `tried`, `stop`.
 STORED = {
-    StudyAttr: "id data data_fingerprint settings script versions effort preset_aliases from no_model_cosine "
-    "no_model_by_yaw no_model_recognition ridge_cosine ridge_by_yaw ridge_penalty ridge_recognition "
+    StudyAttr: "id data data_fingerprint settings script versions effort stop preset_aliases from "
+    "no_model_cosine no_model_by_yaw no_model_recognition ridge_cosine ridge_by_yaw ridge_penalty ridge_recognition "
     "kernel_ridge_cosine kernel_ridge_by_yaw kernel_ridge_choice kernel_ridge_recognition confirmation "
     "rotation script_confirmation",
     TrialAttr: "preset near tried overrides origin run_id imported_from sha256 confirmed retry_of lineage deaths "

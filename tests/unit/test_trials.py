@@ -274,6 +274,7 @@ def test_a_summary_counts_every_state_and_names_the_best(storage):
         "states": {"complete": 0, "pruned": 0, "fail": 0, "running": 0, "waiting": 0},
         "causes": {"diverged": 0, "out_of_memory": 0, "error": 0, "outside": 0, "queued_again": 0},
         "from": None,
+        "stop": None,
         "best_value": None,
         "best_cosine": None,
         "best_trial": None,

@@ -1,0 +1,118 @@
+"""A stop of a search that a person asks for: stored with the study, so that every worker of it ends.
+
+A worker obeys the requests that come after it began. The next run marks an older one as over, and leaves it for
+workers that have not seen it yet.
+"""
+
+import getpass
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import optuna
+from sqlalchemy import text
+from sqlalchemy.engine import Engine
+
+from face3d_tune.storage.database import one_at_a_time
+from face3d_tune.storage.optuna_internals import study_id
+from face3d_tune.study.attrs import StoredStop, StudyAttr
+from face3d_tune.system import signals
+
+_LOOK_EVERY = 1.0  # seconds between two looks of the loop
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A request: who asked, when, and whether running epochs are cut off."""
+
+    id: str
+    by: str
+    at: str  # UTC, as ISO 8601 to the second
+    now: bool
+    over: bool = False  # a later run has begun
+
+    @classmethod
+    def of(cls, attrs: Any) -> "Stop | None":
+        """Return the request that a study's attributes hold, if any."""
+        stored = StudyAttr.stop.get(attrs)
+        return cls(**stored) if stored else None
+
+    def to_attr(self) -> StoredStop:
+        """Return it as a study stores it."""
+        return {"id": self.id, "by": self.by, "at": self.at, "now": self.now, "over": self.over}
+
+    def __str__(self) -> str:
+        return f"stopped by {self.by} at {self.at}"
+
+
+def request_stop(study: optuna.Study, engine: Engine, *, now: bool) -> Stop:
+    """Ask every worker of the study to stop, and return the request."""
+    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    stop = Stop(uuid4().hex, _person(), at, now)
+    with one_at_a_time(engine):
+        study.set_user_attr(StudyAttr.stop.key, stop.to_attr())
+    return stop
+
+
+def _person() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a user id without a name, as in some containers
+        user = str(getattr(os, "getuid", lambda: "someone")())
+    return f"{user}@{socket.gethostname()}"
+
+
+class StopWatch:
+    """The look of one worker at the requests to stop its study.
+
+    Attributes:
+        seen: The request that came after this worker began; None if there is none yet.
+    """
+
+    def __init__(self, study: optuna.Study, engine: Engine) -> None:
+        self._study, self._engine = study, engine
+        self._before = Stop.of(study.user_attrs)
+        self._looked = time.monotonic()
+        self.seen: Stop | None = None
+
+    def begin(self, note: Callable[[str], object]) -> None:
+        """Mark an earlier request as over, and say so."""
+        with one_at_a_time(self._engine):
+            stop = self._read()
+            if stop is not None and not stop.over and self._before is not None and stop.id == self._before.id:
+                self._study.set_user_attr(StudyAttr.stop.key, replace(stop, over=True).to_attr())
+                note(f"the search was stopped by {stop.by} at {stop.at}; it goes on")
+
+    def look(self) -> Stop | None:
+        """Look into the database, and return the request to stop, if any."""
+        if self.seen is None:
+            stop = self._read()
+            if stop is not None and stop.id != getattr(self._before, "id", None):
+                self.seen = stop
+        return self.seen
+
+    def look_sometimes(self) -> Stop | None:
+        """Do the same, at most once a second: the loop asks after every epoch."""
+        if self.seen is None and time.monotonic() - self._looked >= _LOOK_EVERY:
+            self._looked = time.monotonic()
+            self.look()
+        return self.seen
+
+    def look_from_heartbeat(self) -> None:
+        """Look while an epoch trains, and cut it off if the request says so."""
+        if self.seen is None and (stop := self.look()) and stop.now:
+            signals.cut_off()
+
+    def _read(self) -> Stop | None:
+        question = text("select value_json from study_user_attributes where study_id = :study and key = :key")
+        with self._engine.connect() as database:
+            found = database.execute(
+                question, {"study": study_id(self._study), "key": StudyAttr.stop.key}
+            ).scalar_one_or_none()
+        return None if found is None else Stop(**json.loads(found))
