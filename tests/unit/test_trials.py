@@ -293,6 +293,7 @@ def test_a_summary_counts_every_state_and_names_the_best(storage):
         "kernel_ridge_recognition": None,
         "confirmation": None,
         "rotation": None,
+        "script_confirmation": None,
         "data": {"source": "here"},
         "script": None,
         "best_numbers": None,
