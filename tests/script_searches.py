@@ -70,7 +70,7 @@ lr = 0.3
 [space]
 lr = {{ low = 0.1, high = 1.0, scale = "log" }}
 """
-PATIENCE = 60  # seconds
+PATIENCE = 180  # seconds; a machine may be busy
 
 
 class Place:
