@@ -87,7 +87,7 @@ class Quiet:
     def warning(self, line: str) -> None:
         """Print nothing."""
 
-    def opening(self) -> AbstractContextManager[object]:
+    def opening(self, what: str) -> AbstractContextManager[object]:
         """Print nothing."""
         return nullcontext()
 
@@ -114,6 +114,8 @@ def search(place: Place, objective: ObjectiveName, seed: int) -> None:
         folds=1,
         seed=seed,
         objective=objective,
+        script=None,
+        accept_changed_script=False,
     )
     budget = BudgetOptions(place.trials, place.epochs, None, None, None)
     data = DataOptions(place.data_dir, "person", 0.0, None, "first")

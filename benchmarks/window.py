@@ -1,11 +1,12 @@
 """A window of time in which epochs are counted, and slots that know how long they were waited for."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from face3d_tune.config import TrialConfig
 from face3d_tune.executor.slots import Slots
 from face3d_tune.executor.tasks import Event, Task
 from face3d_tune.training.base import EpochResult
@@ -40,7 +41,7 @@ class Window:
         """Epochs per minute."""
         return sum(share / took for share, took in self.inside()) / self.seconds * 60
 
-    def trial_started(self, number: int, preset: str | None, config: TrialConfig) -> None:
+    def trial_started(self, number: int, preset: str | None, config: Mapping[str, Any]) -> None:
         """Nothing to note."""
 
     def epoch_ended(self, number: int, result: EpochResult) -> None:
