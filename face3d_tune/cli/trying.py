@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @storage_option
 @study_name_option(ONLY_STUDY)
 def try_(values: tuple[str, ...], preset: str | None, like: int | None, storage: str, study_name: str | None) -> None:
-    """Queue a config of your own, which a running search trains next."""
+    """Queue a config of your own as a trial of a study."""
     import optuna
 
     from face3d_tune.search.trial_queue import TrialQueue
