@@ -29,6 +29,8 @@ LINES = {
     "judge": "judge --part test --data-dir data",
     "import": "import nowhere.pth --data-dir data",
     "doctor": "doctor --json --data-dir data",
+    "try": "try lr=0.001",
+    "stop": "stop",
     "copy": "copy {} sqlite:///new.db",
     "copy, second": "copy sqlite:///empty.db {}",
 }
@@ -90,7 +92,7 @@ def words_for(line, url):
 
 def test_the_lines_name_every_command_that_takes_a_storage():
     assert len(PASSWORDS) == len(set(PASSWORDS)) == 20
-    without = {"presets", "data", "completion", "predict"}
+    without = {"presets", "data", "completion", "predict", "script"}
     assert {line.split()[0] for line in LINES.values()} == {command.name for command in COMMANDS} - without
 
 
