@@ -89,6 +89,7 @@ class Scripted:
     """Slots whose trainings give what a script says: `play(task, epoch)` is a cosine, the last one, or a failure."""
 
     engine = "scripted"
+    obeys_save_next = True
 
     def __init__(self, count, play, strangers=()):
         self.count, self.play, self.strangers = count, play, list(strangers)
@@ -107,7 +108,8 @@ class Scripted:
         self.tasks.pop(number, None)
 
     def save_next(self):
-        self.saves = True
+        self.saves = self.obeys_save_next
+        return self.saves
 
     def wait(self):
         assert self.tasks, "nothing trains, so this would wait for ever"

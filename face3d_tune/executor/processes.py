@@ -21,7 +21,7 @@ import torch
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.device import set_threads
 from face3d_tune.executor.checkpoints import Checkpoints
-from face3d_tune.executor.slots import BatchedSlots
+from face3d_tune.executor.slots import WAIT, BatchedSlots
 from face3d_tune.executor.tasks import Event, Failure, Task
 from face3d_tune.system import signals
 from face3d_tune.training.inputs import seen
@@ -182,10 +182,12 @@ class ProcessSlots:
                 child.send("drop", number)
 
     def wait(self) -> list[Event]:
-        """Return what the children have sent; the tasks of a dead child have failed."""
+        """Return what the children have sent within `WAIT` seconds; the tasks of a dead child have failed."""
         events: list[Event] = []
         while not events and self._children:
-            ready = wait([child.pipe for child in self._children])
+            ready = wait([child.pipe for child in self._children], timeout=WAIT)
+            if not ready:
+                break
             for child in [child for child in self._children if child.pipe in ready]:
                 try:
                     match child.pipe.recv():
@@ -201,10 +203,11 @@ class ProcessSlots:
                     self._vacant.append(child.share)
         return events
 
-    def save_next(self) -> None:
+    def save_next(self) -> bool:
         """Tell the training children to save at the end of every epoch."""
         for child in self._children:
             child.send("save_next")
+        return True
 
     def close(self) -> None:
         """End every child."""

@@ -20,6 +20,8 @@ from face3d_tune.training.batched.batch import Batch, BatchedTraining, Data, str
 from face3d_tune.training.inputs import seen
 from face3d_tune.training.plain import Trainer
 
+WAIT = 1.0  # seconds that other processes are waited for: their epochs may last hours, a request to stop cannot wait
+
 
 class Slots(Protocol):
     """Slots for trainings. A training ends by its own stop_reason, by a failure, or because it is dropped."""
@@ -34,10 +36,13 @@ class Slots(Protocol):
         """Drop a training; an event of it may still come."""
 
     def wait(self) -> list[Event]:
-        """Return the events since the last call; wait until there is one."""
+        """Return the events since the last call. Other processes are waited for `WAIT` seconds, perhaps for none."""
 
-    def save_next(self) -> None:
-        """Save a checkpoint at the end of every epoch from now on, however recent the last one is."""
+    def save_next(self) -> bool:
+        """Save a checkpoint at the end of every epoch from now on, however recent the last one is.
+
+        Return False if that changes nothing: what trains saves when it wants to.
+        """
 
     def close(self) -> None:
         """End all trainings."""
@@ -78,9 +83,10 @@ class PlainSlot:
         except (NonFiniteError, TrainingError, ConfigError, RuntimeError, MemoryError) as error:
             return [Event(task.number, _failure(error))]
 
-    def save_next(self) -> None:
+    def save_next(self) -> bool:
         """Save at the end of every epoch from now on."""
         self._saver.save_next()
+        return True
 
     def close(self) -> None:
         """Do nothing: a plain slot has nothing to end."""
@@ -139,9 +145,10 @@ class BatchedSlots:
         """Train one epoch of every training; return no events if `stop` asked for the processor."""
         return self._place_waiting() or self._train(stop)
 
-    def save_next(self) -> None:
+    def save_next(self) -> bool:
         """Save at the end of every epoch from now on."""
         self._saver.save_next()
+        return True
 
     def close(self) -> None:
         """Free everything."""

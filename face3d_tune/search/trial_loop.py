@@ -6,7 +6,7 @@ away, the slots train on and their results wait here.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -153,10 +153,11 @@ class Loop:
         """Search to the end, or to a stop that is stored with the study. Raises the errors of `Search.run`."""
         try:
             while not self._attempt(self._exchange) and not self._asked_to_stop():
-                if not self._train_on():
+                events = self._train_on()
+                if events is None:
                     self._rest(self._database_retry.pause or _REST)
                 if self._watcher.stopping():
-                    self._stop()
+                    self._stop(events or ())
                     raise KeyboardInterrupt
         except (StorageAwayError, StudyGoneError):
             self._slots.save_next()
@@ -239,12 +240,11 @@ class Loop:
             self._watcher.fold_started(task.number, task.fold, task.folds)
         self._slots.start(task)
 
-    def _train_on(self) -> bool:
-        """Process the next events of the slots; return False if no training runs."""
+    def _train_on(self) -> list[Event] | None:
+        """Process the next events of the slots, and return them; None if no training runs."""
         if not any(entry.training for entry in self._running.values()):
-            return False
-        self._take_events()
-        return True
+            return None
+        return self._take_events()
 
     def _take_events(self) -> list[Event]:
         """Pass the next events of the slots to their trials."""
@@ -318,15 +318,24 @@ class Loop:
         while time.monotonic() < until and not self._watcher.stopping():
             time.sleep(_ALERT)
 
-    def _stop(self) -> None:
-        """Let the running epochs end, save them, and requeue the trials."""
-        self._slots.save_next()
-        while training := [entry for entry in self._running.values() if entry.training]:
-            for event in self._take_events():
-                for entry in training:
-                    if entry.trial.number == event.number and entry.training and not isinstance(event.content, Note):
-                        entry.stopped = True
-                        self._slots.drop(event.number)
+    def _stop(self, events: Sequence[Event] = ()) -> None:
+        """Let the running epochs end, save them, and requeue the trials.
+
+        Args:
+            events: Those that came with the request: an epoch that has just ended is the last if no later one would be
+                saved any better.
+        """
+        if self._slots.save_next():
+            events = ()
+        while True:
+            for event in events:
+                entry = self._running.get(event.number)
+                if entry and entry.training and not isinstance(event.content, Note):
+                    entry.stopped = True
+                    self._slots.drop(event.number)
+            if not any(entry.training for entry in self._running.values()):
+                break
+            events = self._take_events()
         while not self._attempt(self._settle):
             time.sleep(self._database_retry.pause)
 

@@ -365,13 +365,35 @@ def fresh_server():
     vars(server).update(others)
 
 
+def next_of(slots):
+    """The next event, however long it takes."""
+    while not (events := slots.wait()):
+        pass
+    (event,) = events
+    return event
+
+
+def test_a_wait_ends_although_the_epoch_has_not(data):
+    slots = ProcessSlots(data, [ONE])
+    try:
+        slots.start(Task(1, replace(SMALL, epochs=ENDLESS), 1, "off"))
+        next_of(slots)
+        os.kill(whose(slots, 1), signal.SIGSTOP)
+        while slots.wait():  # what it had sent before
+            pass
+        os.kill(whose(slots, 1), signal.SIGCONT)
+        assert next_of(slots).number == 1
+    finally:
+        slots.close()
+
+
 def test_processes_that_cannot_live_cost_trials_and_are_not_started_for_ever(capfd):
     with fresh_server():
         slots = ProcessSlots(None, [ONE] * 2)  # these data are none, so every process dies of them
         try:
             for number in range(3):
                 slots.start(Task(number, SMALL, 1, "off"))
-                (event,) = slots.wait()
+                event = next_of(slots)
                 assert event == Event(number, Failure("its process ended with exit code 1", died=True))
         finally:
             slots.close()

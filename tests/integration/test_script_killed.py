@@ -121,7 +121,7 @@ def reported(url):
         return database.execute("select count(*) from trial_intermediate_values").fetchone()[0]
 
 
-@pytest.mark.parametrize("twice", [True], ids=["twice"])
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
 def test_ctrl_c_queues_the_trial_again_and_its_script_is_gone(tmp_path, undisturbed, sqlite_url, twice):
     """Once, it waits for the end of the epoch; twice, it does not."""
     place = Place(tmp_path / "place")
@@ -143,7 +143,8 @@ def test_ctrl_c_queues_the_trial_again_and_its_script_is_gone(tmp_path, undistur
     assert "what was running is queued again" in err
     attrs, trials = study_of(sqlite_url)
     assert [trial.state.name for trial in trials] == ["FAIL", "WAITING"]
-    assert len(trials[0].intermediate_values) == (1 if twice else 2)
+    # Once: the epoch that trains, or the first if it is told at this very moment.
+    assert len(trials[0].intermediate_values) in ([1] if twice else [1, 2])
     assert running_of(attrs["id"]) == []  # at once: the program waits for the script
     place.release(0)
     rest = call(*run, cwd=tmp_path)

@@ -380,6 +380,34 @@ def test_a_stop_lets_every_epoch_end_saves_it_and_puts_the_trials_back(scripted)
     assert slots.tasks == {}
 
 
+def test_a_stop_trains_no_further_epoch_where_none_would_be_saved_on_request(scripted):
+    """An epoch of a script may last hours, and has saved itself."""
+    watch, slots = Watch(), Scripted(3, endless)
+    slots.obeys_save_next = False
+    watch.stopping = lambda: len(watch.epochs.get(0, [])) >= 3
+    with pytest.raises(KeyboardInterrupt):
+        scripted(slots, 9, watch)
+    study = scripted.search.study
+    check_put_back(study, [0, 1, 2], "interrupted")
+    assert [len(trial.intermediate_values) for trial in study.trials[:3]] == [3, 3, 3]
+
+
+def test_a_stop_is_noticed_before_an_epoch_has_ended(scripted):
+    watch, slots = Watch(), Scripted(2, endless)
+    train, looks = slots.wait, []
+
+    def wait():
+        looks.append(slots.saves)
+        return train() if len(looks) in (1, 9) else []  # the second epoch takes long
+
+    slots.saves, slots.wait = False, wait
+    watch.stopping = lambda: len(looks) >= 4
+    with pytest.raises(KeyboardInterrupt):
+        scripted(slots, 9, watch)
+    assert looks == [False] * 4 + [True] * 5
+    assert [len(trial.intermediate_values) for trial in scripted.search.study.trials[:2]] == [2, 2]
+
+
 def away(monkeypatch, search, *, when):
     """The database of this search is away while `when()` says so; returns how often it was asked in vain."""
     engine, vain = search.queue._engine, []

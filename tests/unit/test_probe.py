@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from test_script_process import is_running
 
 from face3d_tune.errors import UnsearchableError
 from face3d_tune.script import guesses
@@ -168,7 +169,7 @@ def test_an_interrupt_leaves_neither_processes_nor_files(monkeypatch, tmp_path):
     monkeypatch.setattr(Numbers, "look", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tried(BAD / "never_ends.py")
-    assert not any(process.is_running() for process in started)
+    assert not any(is_running(process.pid) for process in started)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -80,7 +80,7 @@ def test_a_process_in_the_place_of_a_dead_one_has_its_device_and_its_share(opene
     slots, start = opened(Share(GPUS[0], 1), Share(GPUS[1], 3))
     start(1, 2)
     dead = slots._children[0]
-    monkeypatch.setattr(processes, "wait", lambda pipes: [dead.pipe])
+    monkeypatch.setattr(processes, "wait", lambda pipes, timeout: [dead.pipe])
     assert [(event.number, event.content.died) for event in slots.wait()] == [(1, True)]
     assert start() == {GPUS[1]: 1}
     assert start(3) == {GPUS[0]: 1, GPUS[1]: 1}

@@ -177,7 +177,7 @@ class FakeSlots:
         return [Event(0, content) for content in self.rounds.pop(0)]
 
     def save_next(self):
-        pass
+        return False
 
     def close(self):
         pass

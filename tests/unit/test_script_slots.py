@@ -114,6 +114,15 @@ def test_an_epoch_is_told_while_the_script_trains_on(open_slots, task, folder):
     (folder / "study-0" / "go").touch()
 
 
+def test_a_wait_ends_although_the_epoch_has_not(open_slots, task):
+    opened = open_slots()
+    opened.start(task("time.sleep(600)"))
+    contents = []
+    while epochs(contents) != [1]:
+        contents += [event.content for event in opened.wait()]
+    assert opened.wait() == []
+
+
 def test_the_numbers_of_an_epoch_may_come_one_after_the_other(open_slots, task, script):
     script.write_text("""
 import time

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from face3d_tune.executor.processes import killed_for_memory
+from face3d_tune.executor.slots import WAIT
 from face3d_tune.executor.tasks import Event, Failure, Note, ScriptEnded, ScriptEpoch
 from face3d_tune.script.check import environment, files_in
 from face3d_tune.script.running import device_environment, failure, trial_folder
@@ -113,7 +114,8 @@ class ScriptSlots:
             self._ending.append((attempt, thread))
 
     def wait(self) -> list[Event]:
-        """Return the events since the last call; wait until there is one."""
+        """Return the events since the last call; wait up to `WAIT` seconds for one."""
+        until = time.monotonic() + WAIT
         while self._attempts:
             self._heard.clear()
             events = []
@@ -121,14 +123,15 @@ class ScriptSlots:
                 events += [Event(number, content) for content in attempt.look()]
                 if attempt.over:
                     self.drop(number)
-            if events:
+            if events or time.monotonic() >= until:
                 return events
             if self._heard.wait(_LOOK):
                 time.sleep(_CHATTY)
         return []
 
-    def save_next(self) -> None:
-        """Do nothing: a script saves when it wants to."""
+    def save_next(self) -> bool:
+        """Return False: a script saves when it wants to."""
+        return False
 
     def close(self) -> None:
         """End all trainings; return when nothing of them runs."""
