@@ -99,16 +99,17 @@ def store_baselines(study: optuna.Study, data: FaceData, folds: int) -> None:
 
     It takes up to half a minute for wide embeddings.
     """
+    attrs = study.user_attrs
     for last, measure in (
         (StudyAttr.no_model_recognition, no_model_attrs),
         (StudyAttr.ridge_recognition, ridge_attrs),
         (StudyAttr.kernel_ridge_recognition, kernel_ridge_attrs),
     ):
-        attrs = study.user_attrs
         if not last.held_by(attrs):
             for key, value in measure(data, folds).items():
                 if key not in attrs:  # an earlier version has stored cosines alone, and they stay
                     study.set_user_attr(key, value)
+            attrs = study.user_attrs  # another worker may have stored the next meanwhile
 
 
 def _require_empty(study: optuna.Study, objective: Objective) -> None:

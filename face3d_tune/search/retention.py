@@ -1,6 +1,7 @@
 """Retention of a study's checkpoints: resumable ones while a trial runs, its best weights once it has finished."""
 
 from collections.abc import Callable
+from functools import cached_property
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -76,10 +77,14 @@ class Retention:
         """Return the keys of a trial's other folds."""
         return [later_key(key, fold) for fold in range(2, self._folds + 1)]
 
+    @cached_property
+    def _objective(self) -> Objective:
+        return Objective.of_study(self._study.user_attrs)
+
     def _ranked(self) -> list[str]:
         """Return the names of all trials that finished here, completed before pruned ones, best first."""
         trials = list(filter(trained_here, self._study.get_trials(deepcopy=False, states=FINISHED)))
-        objective = Objective.of_study(self._study.user_attrs)
+        objective = self._objective
 
         def rank(trial: FrozenTrial) -> tuple[bool, float]:
             return trial.state == TrialState.COMPLETE, objective.key(objective.of_trial(trial.user_attrs))

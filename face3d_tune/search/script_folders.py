@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence, Set
+from functools import cached_property
 from pathlib import Path
 
 import optuna
@@ -93,9 +94,13 @@ class ScriptFolders:
         except (ArtifactError, OSError) as error:
             self._note_once(f"the log of trial {trial.number} is not kept: {error}")
 
+    @cached_property
+    def _objective(self) -> Objective:
+        return Objective.of_study(self._study.user_attrs)
+
     def _remove_others(self, there: Set[Path], trials: Sequence[FrozenTrial]) -> None:
         """Remove every folder but those of trials that may go on, and of the best that finished here."""
-        objective = Objective.of_study(self._study.user_attrs)
+        objective = self._objective
 
         def rank(trial: FrozenTrial) -> tuple[bool, float]:
             value = objective.of_trial(trial.user_attrs)
