@@ -159,10 +159,11 @@ def test_a_script_that_is_slow_may_get_more_time(written):
 
 def test_an_interrupt_leaves_neither_processes_nor_files(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    started = []
+    others, started = psutil.Process().children(recursive=True), []  # such as a server of earlier tests
 
     def interrupted(numbers, **options):
-        started.extend(process for process in psutil.Process().children(recursive=True) if process not in started)
+        children = psutil.Process().children(recursive=True)
+        started.extend(process for process in children if process not in others + started)
         if len(started) > 1:  # supervisor and script
             raise KeyboardInterrupt
 
