@@ -11,6 +11,7 @@ INTERRUPTED = 130  # exit code
 
 def main() -> None:
     """Run the command line; Ctrl-C before and after it is one line too, not a traceback."""
+    _leave_current_folder()
     try:
         cli = import_module("face3d_tune.cli.main")
         cli.hide_secrets_in_tracebacks()
@@ -21,6 +22,13 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     finally:
         signal.signal(signal.SIGINT, _end_at_once)  # what is left is to clean up
+
+
+def _leave_current_folder() -> None:
+    """Import nothing that lies in the current folder by chance: with `-m` Python looks there first."""
+    here = os.getcwd()
+    if sys.path[0] == here and here != os.path.dirname(os.path.dirname(os.path.abspath(__file__))):
+        del sys.path[0]
 
 
 def _end_at_once(_number: int, _frame: FrameType | None) -> None:

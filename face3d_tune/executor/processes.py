@@ -5,6 +5,7 @@ A child never waits for the pruner: it sends an epoch and begins the next, and s
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import time
 from collections import deque
@@ -48,6 +49,24 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """Let Python start without the current folder on its path: a `signal.py` there would be imported for Python's own.
+
+    Only in the block: a user's script may rely on its folder.
+    """
+    name = "PYTHONSAFEPATH"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
 def killed_for_memory() -> int:
     """Return how many processes Linux has killed for lack of memory since boot; 0 where it does not say."""
     with contextlib.suppress(OSError):
@@ -89,7 +108,7 @@ class _Child:
         self.given: set[Hashable] = set()  # the data with fitted inputs that it has
         self._killed_before = killed_for_memory()
         self.process: BaseProcess = context.Process(target=serve, args=(theirs,), daemon=True)
-        with _signals_blocked():
+        with _safe_path(), _signals_blocked():
             self.process.start()
         theirs.close()
         self._arguments: tuple[Any, ...] | None = (data, share.device, share.slots, checkpoints)

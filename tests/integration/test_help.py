@@ -143,7 +143,8 @@ print(json.dumps(loaded))
     assert loaded == {words: [] for words in loaded}
 
 
-def test_the_module_runs_as_the_program(tmp_path):
+def test_the_module_runs_as_the_program_and_imports_nothing_that_lies_around(tmp_path):
+    (tmp_path / "click.py").write_text("raise RuntimeError('not the library')")
     with start_honestly("--version", cwd=tmp_path) as process:
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, f"face3d-tune, version {__version__}\n", "")

@@ -387,7 +387,10 @@ def test_a_wait_ends_although_the_epoch_has_not(data):
         slots.close()
 
 
-def test_processes_that_cannot_live_cost_trials_and_are_not_started_for_ever(capfd):
+def test_processes_that_cannot_live_cost_trials_and_are_not_started_for_ever(capfd, tmp_path, monkeypatch):
+    """They do not die of a module in the folder where the person happens to be, either."""
+    (tmp_path / "signal.py").write_text("raise RuntimeError('not for Python itself')")
+    monkeypatch.chdir(tmp_path)
     with fresh_server():
         slots = ProcessSlots(None, [ONE] * 2)  # these data are none, so every process dies of them
         try:
@@ -397,7 +400,9 @@ def test_processes_that_cannot_live_cost_trials_and_are_not_started_for_ever(cap
                 assert event == Event(number, Failure("its process ended with exit code 1", died=True))
         finally:
             slots.close()
-    assert "AttributeError" in capfd.readouterr().err  # what it died of is not hidden
+    err = capfd.readouterr().err
+    assert "AttributeError" in err  # what it died of is not hidden
+    assert "not for Python itself" not in err
 
 
 def test_processes_that_cannot_live_end_a_search_although_their_trials_are_tried_again(storage, tmp_path, data, capfd):
