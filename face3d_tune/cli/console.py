@@ -1,5 +1,6 @@
 """Rich's console and tables, in the language of the terminal."""
 
+import os
 from typing import Any
 
 import rich.console
@@ -10,10 +11,17 @@ from face3d_tune.cli.language import translate, word
 
 
 class Console(rich.console.Console):
-    """A console that prints in the chosen language; colours and markup only on request."""
+    """A console that prints in the chosen language; colours and markup only on request.
+
+    FORCE_COLOR and CLICOLOR_FORCE (https://force-color.org, https://bixense.com/clicolors) ask for colours in a log.
+    Rich would take the first for a terminal, and fill the log with lines that are drawn anew.
+    """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(highlight=False, markup=False, **options)
+        environment = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}
+        super().__init__(highlight=False, markup=False, _environ=environment, **options)
+        if not self.is_terminal and _asked_for_colours():
+            super().__init__(highlight=False, markup=False, _environ=environment, color_system="standard", **options)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print; text is translated."""
@@ -22,6 +30,10 @@ class Console(rich.console.Console):
     def status(self, status: Any, **options: Any) -> Status:
         """Show a spinner with a text while the block runs."""
         return super().status(translate(status), **options)
+
+
+def _asked_for_colours() -> bool:
+    return any(os.environ.get(name, "") not in ("", "0") for name in ("FORCE_COLOR", "CLICOLOR_FORCE"))
 
 
 class TranslatedTable(rich.table.Table):

@@ -1,0 +1,52 @@
+"""What FORCE_COLOR, CLICOLOR_FORCE and NO_COLOR change in a log."""
+
+import io
+
+import pytest
+from rich.live import Live
+from rich.text import Text
+
+from face3d_tune.cli.console import Console
+
+RED = "\x1b[31mred\x1b[0m\n"
+
+
+def log_of(print_something):
+    log = io.StringIO()
+    print_something(Console(file=log))
+    return log.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def no_wish(monkeypatch):
+    for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "red\n"),
+        ({"FORCE_COLOR": "1"}, RED),
+        ({"CLICOLOR_FORCE": "1"}, RED),
+        ({"FORCE_COLOR": ""}, "red\n"),
+        ({"CLICOLOR_FORCE": "0"}, "red\n"),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, "red\n"),
+    ],
+)
+def test_a_log_has_colours_only_if_the_environment_asks_for_them(monkeypatch, environment, expected):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert log_of(lambda console: console.print(Text("red", style="red"))) == expected
+
+
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "CLICOLOR_FORCE"])
+def test_a_log_with_colours_is_no_terminal_and_nothing_in_it_is_drawn_anew(monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+
+    def draw(console):
+        assert not console.is_terminal
+        with Live("1", console=console, auto_refresh=False) as live:
+            live.update("2", refresh=True)
+
+    assert log_of(draw).strip() == "2"
