@@ -58,6 +58,9 @@ class Window:
     def note(self, line: str) -> None:
         """Nothing to note."""
 
+    def warning(self, line: str) -> None:
+        """Nothing to note."""
+
     def stopping(self) -> bool:
         """Refuse: it is never asked for."""
         return False

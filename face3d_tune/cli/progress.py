@@ -14,6 +14,7 @@ from rich.live import Live
 from face3d_tune.analysis.recognising import of_trial, rank1
 from face3d_tune.cli.console import Console
 from face3d_tune.cli.eta import time_left
+from face3d_tune.cli.language import say
 from face3d_tune.cli.live import InTraining, Picture, Standing, in_columns
 from face3d_tune.search.trial_loop import ShownEpoch
 from face3d_tune.study.attrs import Attr, TrialAttr
@@ -195,6 +196,13 @@ class SearchProgress:
         """Print a line above the live ones."""
         self._console.print(line)
 
+    def warning(self, line: str) -> None:
+        """Print a warning, with `--quiet` too."""
+        if self._console.quiet:
+            say(f"warning: {line}", err=True)
+        else:
+            self._console.print(f"warning: {line}")
+
     def trial_lost(self, number: int, reason: str) -> None:
         """Remove the live line of the trial, and print the reason."""
         name = self._forget(number)
@@ -256,6 +264,10 @@ class JsonLines:
     def note(self, line: str) -> None:
         """Write `note`: text."""
         self.say("note", text=line)
+
+    def warning(self, line: str) -> None:
+        """Write it as a `note`."""
+        self.note(line)
 
     def trial_lost(self, number: int, reason: str) -> None:
         """Write `trial_lost`: trial, reason."""

@@ -176,6 +176,7 @@ def run(
     import optuna
 
     from face3d_tune.cli.run_output import view_of
+    from face3d_tune.cli.streams import go_on_without_output
     from face3d_tune.script.study_file import has_script
     from face3d_tune.search.run_search import run_search
 
@@ -191,5 +192,6 @@ def run(
         alone = "--target-epochs says how long the target must hold; expected --target VALUE with it"
         raise click.UsageError(alone, context)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    go_on_without_output()  # a night's search is worth more than its lines
     view = view_of(quiet=output.quiet, as_json=output.as_json, data_dir=data.data_dir)
     run_search(SearchOptions(search, budget, data, device, workers), view)

@@ -4,9 +4,11 @@ import errno
 import io
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from face3d_tune.cli.language import say
 
 _PAUSE = 0.01  # seconds until the next attempt on a full, non-blocking pipe
 _GONE = (errno.EPIPE, errno.EIO)  # a pipe without a reader, a closed terminal
@@ -18,11 +20,16 @@ class _Raw(io.RawIOBase):
     Args:
         raw: The wrapped stream.
         needed: Whether other errors, such as a full disk, are raised: for output, not for progress.
+
+    Attributes:
+        gone: Whether the reader has gone.
+        note: Receives the first error that is not raised, in words.
     """
 
     def __init__(self, raw: Any, *, needed: bool) -> None:
         super().__init__()
-        self._raw, self._needed, self.gone = raw, needed, False
+        self._raw, self.needed, self.gone = raw, needed, False
+        self.note: Callable[[str], object] | None = None
         self.name = getattr(raw, "name", "")
 
     def write(self, data: Any, /) -> int:
@@ -37,8 +44,11 @@ class _Raw(io.RawIOBase):
                     time.sleep(_PAUSE)
         except OSError as error:
             self.gone = error.errno in _GONE
-            if self._needed and not self.gone:
+            if self.needed and not self.gone:
                 raise
+            if self.note and not self.gone:
+                note, self.note = self.note, None
+                note(error.strerror or str(error))
         return size
 
     def writable(self) -> bool:
@@ -68,6 +78,10 @@ class Lasting(io.TextIOWrapper):
         """Tell whether the reader has gone."""
         return self._lasting.gone
 
+    def lose(self, note: Callable[[str], object]) -> None:
+        """Drop from now on what cannot be written, and tell `note` once why."""
+        self._lasting.needed, self._lasting.note = False, note
+
 
 @contextmanager
 def lasting() -> Iterator[None]:
@@ -80,6 +94,12 @@ def lasting() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+def go_on_without_output() -> None:
+    """Let what follows outlive a standard output that cannot be written, such as a file on a full disk: warn once."""
+    if isinstance(sys.stdout, Lasting):
+        sys.stdout.lose(lambda why: say(f"warning: standard output cannot be written: {why}", err=True))
 
 
 def reader_gone() -> bool:

@@ -14,7 +14,7 @@ from face3d_tune.search import prepare_script, prepare_trainer
 from face3d_tune.search.search import Search
 from face3d_tune.search.search_options import SearchOptions, WorkerOptions
 from face3d_tune.search.trial_loop import Watcher
-from face3d_tune.storage.database import Storage
+from face3d_tune.storage.database import Storage, is_away
 from face3d_tune.study.warm_start import WarmStart
 
 
@@ -127,7 +127,16 @@ def _run(search: Search, prepared: Prepared, view: View, deadline: float) -> Non
             with closing(prepared.slots(search)) as slots, watcher.shown():
                 search.search(prepared.budget, watcher, slots, deadline=deadline)
         except KeyboardInterrupt:
-            view.interrupted(opened)
+            _tell_interrupted(view, opened)
             raise
     search.tidy(watcher.note)
     view.ended(opened)
+
+
+def _tell_interrupted(view: View, opened: OpenSearch) -> None:
+    """Say where the search stands, unless the database that knows it is away."""
+    try:
+        view.interrupted(opened)
+    except Exception as error:
+        if not is_away(error):
+            raise

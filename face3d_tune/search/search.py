@@ -160,7 +160,7 @@ class Search(ABC):
             lambda trial, reporter: self._begin(trial, reporter, slots.engine, watcher),
             slots,
             watcher,
-            DatabaseRetry(self._storage_timeout, watcher.note),
+            DatabaseRetry(self._storage_timeout, watcher.note, watcher.warning),
             deadline=deadline,
             target_reached=self.target_reached,
             retain=self._files.take,

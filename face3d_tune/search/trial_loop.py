@@ -34,6 +34,8 @@ _ERRORS_IN_A_ROW = 5  # after so many failures in a row the cause is not the con
 _HOPELESS_IN_A_ROW = 20  # per slot; after so many failures by their config the space is to blame
 _REST = 1.0  # seconds between two checks on the trials of other workers
 _ALERT = 0.1  # seconds until an interrupt is noticed while resting
+_LAST_WAIT = 10.0  # seconds that a stop waits for a database that is away
+_LEFT = "the storage does not answer: the next run takes over what was running"
 
 T = TypeVar("T")
 
@@ -89,6 +91,9 @@ class Watcher(Protocol):
 
     def note(self, line: str) -> None:
         """Take a message for the user; it may come from another thread."""
+
+    def warning(self, line: str) -> None:
+        """Take a message that the user needs even if only the result was asked for."""
 
     def stopping(self) -> bool:
         """Tell whether the search should stop when the running epochs have ended."""
@@ -336,8 +341,19 @@ class Loop:
             if not any(entry.training for entry in self._running.values()):
                 break
             events = self._take_events()
-        while not self._attempt(self._settle):
-            time.sleep(self._database_retry.pause)
+        self._settle_soon()
+
+    def _settle_soon(self) -> None:
+        """Settle once the database answers; if it stays away, leave that to the next run."""
+        if self._attempt(self._settle):
+            return
+        self._watcher.warning(f"the storage does not answer: it gets {_LAST_WAIT:.0f} s more before this run stops")
+        until = time.monotonic() + _LAST_WAIT
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(self._database_retry.pause, left))
+            if self._attempt(self._settle):
+                return
+        self._watcher.warning(_LEFT)
 
     def _settle(self) -> bool:
         """Store the ended trials and requeue the others, in the order of their numbers."""
@@ -376,7 +392,7 @@ class Loop:
             except Exception as error:
                 if not is_away(error):
                     raise
-                self._watcher.note("the storage does not answer: the next run takes over what was running")
+                self._watcher.warning(_LEFT)
                 return
 
 

@@ -18,11 +18,14 @@ class DatabaseRetry:
 
     Args:
         timeout: Seconds until it gives up, counted from the first failed attempt.
-        note: Receives one line when the database goes away, and one when it is back.
+        note: Receives one line when the database is back.
+        warn: Receives one line when it goes away; by default `note` does.
     """
 
-    def __init__(self, timeout: float, note: Callable[[str], object]) -> None:
-        self._timeout, self._note = timeout, note
+    def __init__(
+        self, timeout: float, note: Callable[[str], object], warn: Callable[[str], object] | None = None
+    ) -> None:
+        self._timeout, self._note, self._warn = timeout, note, warn or note
         self._since: float | None = None
         self._pause, self._next = _PAUSES[0], 0.0
 
@@ -55,7 +58,7 @@ class DatabaseRetry:
         now = time.monotonic()
         if self._since is None:
             self._since = now
-            self._note(f"the storage does not answer ({reason}); training continues, and its results wait here")
+            self._warn(f"the storage does not answer ({reason}); training continues, and its results wait here")
         elif now - self._since > self._timeout:
             raise StorageAwayError(
                 f"the storage did not answer for {now - self._since:.0f} s: {reason}",

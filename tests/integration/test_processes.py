@@ -114,6 +114,8 @@ class Watch:
     def note(self, line):
         self.notes.append(line)
 
+    warning = note
+
     def stopping(self):
         return False
 

@@ -460,6 +460,28 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(scripted, monkeypatch):
     assert watch.notes[-1].startswith("the storage answers again")
 
 
+def test_a_stop_while_the_database_is_away_does_not_wait_for_it_as_long_as_a_search_would(scripted, monkeypatch):
+    slots, watch = Scripted(2, endless), Watch()
+    monkeypatch.setattr(loop_module, "_LAST_WAIT", 0.05)
+    vain = away(monkeypatch, scripted.search, when=lambda: slots.epochs.get(0, 0) >= 3)
+    watch.stopping = lambda: slots.epochs.get(0, 0) >= 3
+    with pytest.raises(KeyboardInterrupt):
+        scripted(slots, 9, watch)
+    assert vain
+    assert watch.notes[0].startswith("the storage does not answer (connection refused)")
+    assert "the storage does not answer: it gets 0 s more before this run stops" in watch.notes
+    assert "the storage does not answer: the next run takes over what was running" in watch.notes
+
+
+def test_a_stop_that_the_database_still_hears_puts_the_trials_back(scripted, monkeypatch):
+    slots, watch = Scripted(1, endless), Watch()
+    vain = away(monkeypatch, scripted.search, when=lambda: slots.epochs.get(0, 0) >= 3 and len(vain) < 5)
+    watch.stopping = lambda: slots.epochs.get(0, 0) >= 3
+    with pytest.raises(KeyboardInterrupt):
+        scripted(slots, 9, watch)
+    check_put_back(scripted.search.study, [0], "interrupted")
+
+
 def test_a_trial_that_ends_while_the_database_is_away_is_told_when_it_is_back(scripted, monkeypatch):
     slots = Scripted(2, lambda task, number: (0.1, "finished" if number == (2, 9)[task.number] else None))
     away(monkeypatch, scripted.search, when=lambda: 2 <= slots.epochs.get(1, 0) < 7)

@@ -63,6 +63,17 @@ def test_a_full_disk_is_an_error_for_output_and_loses_lines_of_progress():
     assert (full.taken, progress.gone) == (b"epoch 2\n", False)
 
 
+def test_output_that_may_be_lost_is_dropped_with_one_word_about_it():
+    full, told = Broken(0, errno.ENOSPC), []
+    stream = Lasting(text_over(full), needed=True)
+    stream.lose(told.append)
+    stream.write("epoch 1\n")
+    stream.write("epoch 2\n")
+    full.room = 100
+    stream.write("epoch 3\n")
+    assert (full.taken, told) == (b"epoch 3\n", ["No space left on device"])
+
+
 def test_a_name_that_the_code_page_lacks_is_written_in_another_way():
     raw = Broken(100, errno.EPIPE)
     Lasting(io.TextIOWrapper(io.BufferedWriter(raw), encoding="ascii"), needed=True).write("结果\n")
