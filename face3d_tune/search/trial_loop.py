@@ -93,7 +93,7 @@ class Watcher(Protocol):
         """Take a message for the user; it may come from another thread."""
 
     def warning(self, line: str) -> None:
-        """Take a message that the user needs even if only the result was asked for."""
+        """Take a message that the user needs, with `--quiet` too."""
 
     def stopping(self) -> bool:
         """Tell whether the search should stop when the running epochs have ended."""

@@ -1,6 +1,7 @@
 """The database of studies: its URL, its connections, and errors with a hint. No text shows its password."""
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,7 +28,7 @@ from sqlalchemy.pool import NullPool
 
 from face3d_tune.errors import NoStudiesError, StorageError
 from face3d_tune.storage.optuna_internals import NO_RECORD
-from face3d_tune.storage.sqlite_file import Held, patience, take
+from face3d_tune.storage.sqlite_file import Held, patience, take, whose
 from face3d_tune.system.paths import expanded
 from face3d_tune.system.safe_text import learn_url, masked, redact, secret_part
 
@@ -37,6 +38,7 @@ _LOCK_WAIT = 600  # seconds to wait for other workers to release the lock
 _FROZEN = 30  # seconds without a heartbeat while a worker blocks the others from asking and telling
 _LOCK_KEY = 0x6661636533640000  # "face3d": ours among all users of the server's advisory locks
 _OWN_FILE = "wait until it ends, or give this search a file of its own: --storage sqlite:///other.db"
+_OPTION = re.compile(r"\w+=.*").fullmatch
 _head: str | None = None  # the version of the tables that the installed Optuna makes
 
 
@@ -45,6 +47,26 @@ def _version_of_optuna(storage: RDBStorage) -> str:
     global _head
     _head = _head or storage.get_head_version()
     return _head
+
+
+def _require_one_meaning(typed: str, file: str) -> None:
+    """Raise StorageError if a SQLite URL may also mean another file than `file`, which SQLAlchemy reads in it.
+
+    As in every URL, %20 is a space and a question mark begins options. SQLAlchemy 2.0 took %20 for three characters.
+    """
+    start, _, rest = typed.partition(":///")
+    name, mark, options = rest.partition("?")
+    first, second = (f"{start}:///{spelled.replace('%', '%25')}" for spelled in (file, name))
+    if mark and not all(map(_OPTION, options.split("&"))):
+        raise StorageError(
+            f"storage {masked(typed)}: options follow a question mark, as in ?timeout=30, and these are none",
+            f"if it belongs to the file's name, write %3F: {start}:///{rest.replace('?', '%3F')}",
+        )
+    if name != file and os.path.exists(name):
+        raise StorageError(
+            f"storage {masked(typed)} may mean two files: {file}, and {name}, which exists",
+            f"for the first write {first}, for the second {second}",
+        )
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -85,6 +107,7 @@ class Storage:
             )
         if not url.database or url.database == ":memory:":
             raise StorageError(f"storage {masked(typed)} is in memory: its studies would be lost", hint)
+        _require_one_meaning(typed, url.database)
         path = str(expanded(url.database)) if url.database.startswith("~") else url.database
         try:
             os.stat(path)
@@ -270,7 +293,9 @@ class Storage:
                 hint,
             ) from error
         except OSError as error:
-            raise StorageError(f"storage {self}: cannot write {path}: {os.strerror(error.errno or 0)}") from error
+            raise StorageError(
+                f"storage {self}: cannot write {path}{whose(path)}: {os.strerror(error.errno or 0)}"
+            ) from error
         try:
             yield
         finally:

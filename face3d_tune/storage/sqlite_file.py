@@ -122,3 +122,13 @@ def take(path: Path) -> BaseFileLock:
         with suppress(OSError):
             path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n", encoding="utf-8")
     return lock
+
+
+def whose(path: Path) -> str:
+    """Return `, which belongs to NAME` for a file; nothing if it is missing or the system does not say."""
+    try:
+        return f", which belongs to {path.owner()}"
+    except KeyError:  # a user without a name, as in a container
+        return f", which belongs to user {path.stat().st_uid}"
+    except (OSError, NotImplementedError):
+        return ""

@@ -1,5 +1,6 @@
 """Where studies live: which URLs are understood, what a broken database says, who may search, and no passwords."""
 
+import errno
 import os
 import signal
 import socket
@@ -205,6 +206,43 @@ def test_two_slashes_name_a_host_which_sqlite_does_not_know():
     assert error.hint.endswith("sqlite:///FILE")
 
 
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("a b.db", "a b.db"),
+        ("a%20b.db", "a b.db"),
+        ("50%41.db", "50A.db"),
+        ("100%.db", "100%.db"),
+        ("what%3F.db", "what?.db"),
+        ("a%2520b.db", "a%20b.db"),
+        ("{a}#b.db", "{a}#b.db"),
+        ("a.db?timeout=9", "a.db"),
+    ],
+)
+def test_a_name_in_a_sqlite_url_is_read_as_in_every_url_and_the_studies_lie_there(tmp_path, monkeypatch, typed, name):
+    monkeypatch.chdir(tmp_path)
+    with Storage.parse(f"sqlite:///{typed}").opened(create=True) as opened:
+        optuna.create_study(study_name="kept", storage=opened)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_sqlite_url_that_may_mean_two_files_is_refused_with_both_spellings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a%20b.db").touch()  # as SQLAlchemy 2.0 made it
+    error = error_of(lambda: Storage.parse("sqlite:///a%20b.db"))
+    assert error.message == "storage sqlite:///a%20b.db may mean two files: a b.db, and a%20b.db, which exists"
+    assert error.hint == "for the first write sqlite:///a b.db, for the second sqlite:///a%2520b.db"
+    assert Storage.parse("sqlite:///a b.db").sqlite_file == Path("a b.db")
+    assert Storage.parse("sqlite:///a%2520b.db").sqlite_file == Path("a%20b.db")
+
+
+@pytest.mark.parametrize("typed", ["what?.db", "what?", "what?mode=ro&x"])
+def test_a_question_mark_without_options_is_refused_with_the_spelling_for_a_name(typed):
+    error = error_of(lambda: Storage.parse(f"sqlite:///{typed}"))
+    assert "options follow a question mark" in error.message
+    assert error.hint.endswith(f"write %3F: sqlite:///{typed.replace('?', '%3F')}")
+
+
 @pytest.mark.parametrize("name", ["x" * 300, "a%00b"])
 def test_a_file_name_that_no_system_takes_is_an_error(name):
     assert "cannot be reached: " in error_of(lambda: Storage.parse(f"sqlite:///{name}")).message
@@ -368,6 +406,26 @@ def test_a_second_process_may_not_search_in_one_sqlite_file_until_the_first_is_d
         process.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
         process.wait()
         search_and_end(sqlite_url)
+
+
+@pytest.mark.parametrize(("owner", "whose"), [("alice", "alice"), (None, f"user {os.getuid()}")])
+def test_a_lock_file_of_another_user_is_said_to_be_theirs(sqlite_url, monkeypatch, owner, whose):
+    def refuse(path):
+        path.touch()
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    def name(path):
+        if owner is None:
+            raise KeyError("uid not found")  # as in a container
+        return owner
+
+    monkeypatch.setattr(storage_module, "take", refuse)
+    monkeypatch.setattr(Path, "owner", name)
+    place = Storage.parse(sqlite_url)
+    with pytest.raises(StorageError) as caught, place.searching():
+        pass
+    lock = f"{place.sqlite_file}.lock"
+    assert caught.value.message.endswith(f": cannot write {lock}, which belongs to {whose}: Permission denied")
 
 
 def test_a_search_that_ends_lets_the_next_one_in(sqlite_url):
