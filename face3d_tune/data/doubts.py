@@ -1,4 +1,4 @@
-"""Doubts about valid data that a person should check before trusting a search: odd poses, equal embeddings."""
+"""Doubts about valid data that a person should check before a search: odd poses, huge numbers, equal embeddings."""
 
 import hashlib
 import math
@@ -13,6 +13,7 @@ from face3d_tune.data.problems import Problem
 SHARE = 0.9  # of the views: an angle that this share has in common deserves a look
 _HALF_CIRCLE = 30.0  # degrees from ±180 in which a head that hardly moves jumps from one sign to the other
 _NARROW = 30.0  # degrees: a head turn that stays within them leaves nothing to tell views apart by
+_HUGE = 1000.0  # times the largest number of the median row
 
 Angles = NDArray[np.float64]
 
@@ -21,7 +22,7 @@ def find_doubts(files: DataFiles, selection: Selection) -> list[Problem]:
     """Return a warning for each doubt about files without errors; all their rows are used nevertheless."""
     poses, unit = files.video.metadata.poses, files.video.metadata.pose_unit
     doubts = [] if poses is None else _doubt_poses(in_degrees(poses, unit), selection.turn_column)
-    return [*doubts, *_find_equal_embeddings(files)]
+    return [*doubts, *_find_huge_numbers(files), *_find_equal_embeddings(files)]
 
 
 def narrowest_arc(angles: Angles) -> float:
@@ -67,6 +68,25 @@ def _doubt_wide_angles(angles: Angles, column: int) -> list[Problem]:
     if len(set(np.sign(near).tolist())) > 1:
         what += f", near ±180 with both signs in {len(near)}: a head that moves by 1 degree may jump by 359"
     return [_warning("-90 to 90", what, wide)]
+
+
+def _find_huge_numbers(files: DataFiles) -> list[Problem]:
+    """Warn of rows whose largest number is far beyond that of the median row: one may spoil every training."""
+    arrays = {"front_feature.npy": files.front.features, "video_feature.npy": files.video.features}
+    arrays |= {"front_keypoints.npy": files.front.keypoints, "video_keypoints.npy": files.video.keypoints}
+    problems = []
+    for file, array in arrays.items():
+        if array is None or not len(array):
+            continue
+        largest = np.abs(array.reshape(len(array), -1)).max(axis=1)
+        usual = float(np.median(largest))
+        far = np.flatnonzero(largest > _HUGE * usual).tolist()
+        if far and usual:
+            what = f"numbers up to {largest.max():.2g} in {len(far)} of {len(array)} rows, where {usual:.2g} is usual"
+            problems.append(
+                Problem(file=file, rows=tuple(far), what=what, expected="rows of one scale", severity="warning")
+            )
+    return problems
 
 
 def _find_equal_embeddings(files: DataFiles) -> list[Problem]:

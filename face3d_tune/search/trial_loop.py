@@ -24,7 +24,7 @@ from face3d_tune.search.trial_run import Outcome
 from face3d_tune.storage.database import is_away
 from face3d_tune.storage.optuna_internals import trial_id
 from face3d_tune.storage.retry import DatabaseRetry
-from face3d_tune.study.attrs import TrialAttr
+from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.objective import Epoch
 from face3d_tune.study.trials import OF_THE_CONFIG, OUTSIDE, cause, count_causes, in_words, queued_name
 from face3d_tune.system import signals
@@ -306,9 +306,23 @@ class Loop:
             raise TrainingError(
                 f"{len(self._failures)} trials in a row failed ({in_words(count_causes(self._failures))}); "
                 f"the last: {_reason(trial)}",
-                "narrow [space] in a copy of the study file (lr where trials diverge, num_layers and width where "
-                "memory runs out) and search that as another study",
+                self._hint_of_hopeless(),
             )
+
+    def _hint_of_hopeless(self) -> str:
+        """Blame the space; or the data, if the loss was not finite at once with presets, too: they work elsewhere."""
+        at_once = all(cause(trial) == "diverged" and not trial.intermediate_values for trial in self._failures)
+        if not at_once or not any(TrialAttr.preset.get(trial.user_attrs) for trial in self._failures):
+            return (
+                "narrow [space] in a copy of the study file (lr where trials diverge, num_layers and width where "
+                "memory runs out) and search that as another study"
+            )
+        if StudyAttr.script.held_by(self._queue.study.user_attrs):
+            return "not even a preset got through its first epoch, so the cause is the data, not lr"
+        return (
+            "not even a preset got through its first epoch, so the cause is the data, not lr: "
+            "`face3d-tune data check` names rows of huge numbers"
+        )
 
     def _lost(self, entry: _Running) -> None:
         """Continue without a trial that was reassigned to another worker, or ended by another program."""

@@ -477,6 +477,21 @@ def test_a_space_in_which_everything_diverges_ends_the_search_after_twenty_trial
     assert {trial.user_attrs["cause"] for trial in search.study.trials[1:]} == {"diverged"}
 
 
+def test_data_with_which_no_preset_gets_through_its_first_epoch_are_named_as_the_cause(
+    sqlite, tmp_path, data, monkeypatch
+):
+    presets = 'presets = ["baseline", "recommended"]\n'
+    search = search_in(sqlite, file_of(tmp_path, f"[study]\n{presets}{RANDOM}"), data)
+    search.enqueue_presets()
+    with broken_losses(monkeypatch), pytest.raises(TrainingError) as caught:
+        search.run(6, Watch())
+    assert caught.value.message.startswith("20 trials in a row failed (20 diverged); the last: training loss is nan")
+    assert caught.value.hint.startswith(
+        "not even a preset got through its first epoch, so the cause is the data, not lr"
+    )
+    assert caught.value.hint.endswith("`face3d-tune data check` names rows of huge numbers")
+
+
 def scripted_outcomes(monkeypatch, outcomes):
     """Slots that train nothing, and these outcomes of whatever they give."""
     outcomes = iter(outcomes)

@@ -40,6 +40,21 @@ def test_the_sample_and_the_usual_files_give_no_doubt(folder: Path) -> None:
     assert load(None).warnings == load(folder).warnings == ()
 
 
+@pytest.mark.parametrize(("file", "row"), [("video_keypoints.npy", 7), ("front_feature.npy", 3)])
+def test_a_row_of_huge_numbers_is_named(folder: Path, file: str, row: int) -> None:
+    array = np.load(folder / file)
+    array *= 2 / np.abs(array).reshape(len(array), -1).max(axis=1).reshape(-1, *[1] * (array.ndim - 1))
+    array[row] *= 1000  # 2000, which is no more than a thousand times the usual 2
+    np.save(folder / file, array)
+    assert load(folder).warnings == ()
+    array[row] *= 1.5
+    np.save(folder / file, array)
+    rows = len(array)
+    assert load(folder).warnings == (
+        f"{file}: row {row}: numbers up to 3e+03 in 1 of {rows} rows, where 2 is usual; expected rows of one scale",
+    )
+
+
 def test_poses_of_the_owners_kind_are_doubted_in_two_ways_and_used(folder: Path) -> None:
     data = load(write_poses(folder, owners()))
     wide, turn = data.warnings
