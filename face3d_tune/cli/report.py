@@ -1,4 +1,4 @@
-"""`face3d-tune report`: a study as one file to send to a colleague."""
+"""`face3d-tune report`: a study as one file to send to a colleague, or as files for other programs."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,10 @@ _BEGINNING = 2000  # characters; every report identifies itself within them
 
 @click.command(
     cls=Command,
-    epilog=example("face3d-tune report\nface3d-tune report default -o report.html --lang zh\nface3d-tune report -o -"),
+    epilog=example(
+        "face3d-tune report\nface3d-tune report default -o report.html --lang zh\nface3d-tune report -o -\n"
+        "face3d-tune report --format csv -o tables"
+    ),
 )
 @click.argument("study", required=False)
 @storage_option
@@ -24,14 +27,16 @@ _BEGINNING = 2000  # characters; every report identifies itself within them
     "-o",
     "--out",
     type=HomePath(),
-    metavar="FILE",
-    help="File to write; - is the standard output.  [default: report-STUDY.html]",
+    metavar="FILE|DIR",
+    help="File to write, or folder for csv and tensorboard; - is the standard output.  [default: report-STUDY.html, or "
+    "report-STUDY-csv]",
 )
 @click.option(
     "--format",
     "form",
-    type=Choice(["html", "md", "json"]),
-    help="A page, Markdown without pictures, or data for scripts.  [default: from FILE's extension, else html]",
+    type=Choice(["html", "md", "json", "csv", "tensorboard"]),
+    help="A page, Markdown without pictures, or data for scripts; csv: all trials and curves as two tables; "
+    "tensorboard: each trial as a run.  [default: from FILE's extension, else html]",
 )
 @click.option(
     "--lang",
@@ -41,7 +46,7 @@ _BEGINNING = 2000  # characters; every report identifies itself within them
     show_default=True,
     help="Language of the report, and of what the terminal says.",
 )
-@click.option("--force", is_flag=True, help="Overwrite a file that is not a report.")
+@click.option("--force", is_flag=True, help="Overwrite a file that is not a report, or files of csv and tensorboard.")
 def report(
     study: str | None,
     storage: str,
@@ -57,6 +62,7 @@ def report(
     import optuna
 
     from face3d_tune.analysis.findings import find
+    from face3d_tune.cli.report_files import write_files
     from face3d_tune.report.render import report as tell
     from face3d_tune.storage.database import Storage
     from face3d_tune.study.trials import find_study
@@ -64,9 +70,16 @@ def report(
     if study is not None and study_name not in (None, study):
         raise click.UsageError(f"two studies named: {study!r} and --study-name {study_name!r}; give one of them")
     form = form or _form(out)
+    if form in ("csv", "tensorboard") and out == "-":
+        raise click.UsageError(f"--format {form} writes files into a folder; expected -o DIR")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with Storage.parse(storage).opened() as opened:
-        findings = find(find_study(opened, study or study_name))
+        found = find_study(opened, study or study_name)
+        if form in ("csv", "tensorboard"):
+            folder = Path(out or f"report-{_file_name(found.study_name)}-{form}")
+            write_files(found, form, folder, force=force)
+            return
+        findings = find(found)
     path = None if out == "-" else Path(out or f"report-{_file_name(findings.name)}.{form}")
     if path is not None and not force:
         _check(path)

@@ -44,7 +44,7 @@ def read(path: Path, offset: int = 0) -> tuple[list[Scalar], int]:
             if len(head) < _HEAD.size:
                 break
             length, checksum = _HEAD.unpack(head)
-            if _masked(head[:8]) != checksum:
+            if masked(head[:8]) != checksum:
                 break
             following = offset + _HEAD.size + length + _CHECKSUM.size
             if length > _LONGEST:
@@ -57,7 +57,7 @@ def read(path: Path, offset: int = 0) -> tuple[list[Scalar], int]:
                     break
                 found = _scalars(data)
                 # Histograms cost too much to check, and only scalars count.
-                if found is None or (found and _masked(data) != _CHECKSUM.unpack(foot)[0]):
+                if found is None or (found and masked(data) != _CHECKSUM.unpack(foot)[0]):
                     break
                 scalars += found
             offset = following
@@ -77,7 +77,7 @@ def _table() -> list[int]:
 _TABLE = _table()
 
 
-def _masked(data: bytes) -> int:
+def masked(data: bytes) -> int:
     """Compute the CRC-32C of bytes, rotated and shifted as TFRecords store it."""
     crc = 0xFFFFFFFF
     for byte in data:
