@@ -23,7 +23,6 @@ from optuna.storages import BaseStorage
 
 from benchmarks.common import machine, table
 from face3d_tune import seeds
-from face3d_tune.cli.options import study_data
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.data.rotation import ROTATIONS, rotations
 from face3d_tune.device import Precision, choose_device, choose_precision, set_threads
@@ -35,6 +34,7 @@ from face3d_tune.refit.ensemble_folder import Members
 from face3d_tune.refit.judge import COMPARED, Judgement, judge
 from face3d_tune.storage.database import Storage
 from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.study_data import study_data
 from face3d_tune.study.trials import find_study
 from face3d_tune.training.predictor import read
 from face3d_tune.training.recognition import ALL, RATES

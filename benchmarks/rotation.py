@@ -16,13 +16,13 @@ import numpy as np
 import optuna
 
 from benchmarks.common import table
-from face3d_tune.cli.options import study_data
 from face3d_tune.data.pairs import persons
 from face3d_tune.refit.candidates import candidates
 from face3d_tune.refit.intervals import Values, t_quantile
 from face3d_tune.refit.rotate import RotatedConfirmation
 from face3d_tune.storage.database import Storage
 from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.study_data import study_data
 
 
 def names_of(confirmation: RotatedConfirmation) -> list[str]:

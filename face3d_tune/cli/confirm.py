@@ -20,7 +20,6 @@ from face3d_tune.cli.options import (
     slots_option,
     storage_option,
     storage_words,
-    study_data,
     study_name_option,
 )
 from face3d_tune.study.attrs import StudyAttr
@@ -122,6 +121,7 @@ def confirm(
     from face3d_tune.refit.confirm import Confirmation
     from face3d_tune.refit.rotate import RotatedConfirmation
     from face3d_tune.storage.database import Storage
+    from face3d_tune.study.study_data import study_data
     from face3d_tune.study.trials import find_study
 
     if keep is not None and rotate is not None:

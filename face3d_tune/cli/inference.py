@@ -121,10 +121,10 @@ def _of_trial(
     storage: str, study_name: str | None, number: int | None, data_dir: Path | None, artifacts: str | None
 ) -> "tuple[ExportedMember, FaceData, Mapping[str, Any]]":
     """Return the kept weights of a trial, its study's data and attributes; with folds, the people of the first."""
-    from face3d_tune.cli.options import study_data
     from face3d_tune.refit.inference.sources import of_trial
     from face3d_tune.storage.artifacts import Artifacts
     from face3d_tune.storage.database import Storage
+    from face3d_tune.study.study_data import study_data
     from face3d_tune.study.trials import folds_of, read_trial
 
     stored = read_trial(Storage.parse(storage), study_name, number)

@@ -5,7 +5,7 @@ import math
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from face3d_tune.errors import did_you_mean
-from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.storage.defaults import ARTIFACTS_VARIABLE, DEFAULT_ARTIFACTS, DEFAULT_STORAGE, STORAGE_VARIABLE
 from face3d_tune.study.builtin import builtin_names
 from face3d_tune.study.objective import OBJECTIVES
 from face3d_tune.study.presets import PRESETS
@@ -21,11 +21,8 @@ from face3d_tune.system import durations
 from face3d_tune.system.paths import expanded
 
 if TYPE_CHECKING:
-    from face3d_tune.data.face_data import FaceData
     from face3d_tune.storage.database import Storage
 
-DEFAULT_STORAGE = "sqlite:///face3d_tune.db"
-STORAGE_VARIABLE = "FACE3D_TUNE_STORAGE"
 ONLY_STUDY = "The study; may be left out if the storage holds only one."
 
 
@@ -154,23 +151,6 @@ weight_option = click.option(
     help="Weight of the baseline in the blend.  [default: the one that validation people choose; predict takes the one "
     "that `train --seeds` left in the folder]",
 )
-
-
-def study_data(study: str, attrs: Mapping[str, Any], data_dir: Path | None) -> "FaceData":
-    """Load the data that a study was made on. Raises DataError, and StudyError if `data_dir` holds other data."""
-    from face3d_tune.data.face_data import SAMPLE_NAME, load, recorded_selection
-    from face3d_tune.errors import StudyError
-
-    attr, fingerprint = StudyAttr.data.of(attrs), StudyAttr.data_fingerprint.of(attrs)
-    if data_dir is None and attr["source"] != SAMPLE_NAME:
-        data_dir = Path(attr["source"])
-    data = load(data_dir, **recorded_selection(attr))
-    if data.fingerprint() != fingerprint:
-        raise StudyError(
-            f"study {study!r} was made on other data ({fingerprint}) than {data.source} ({data.fingerprint()})",
-            "give the study's data with --data-dir",
-        )
-    return data
 
 
 turn_angle_option = click.option(
@@ -302,9 +282,9 @@ class Duration(click.ParamType[float]):
 artifacts_option = click.option(
     "--artifacts",
     metavar="DIR|s3://BUCKET/PREFIX",
-    default="face3d_tune_artifacts",
+    default=DEFAULT_ARTIFACTS,
     show_default=True,
-    envvar="FACE3D_TUNE_ARTIFACTS",
+    envvar=ARTIFACTS_VARIABLE,
     show_envvar=True,
     callback=lambda context, parameter, value: None if value == "none" else value,
     help="Where checkpoints lie; several machines need one that all reach. none keeps no checkpoints.",

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from types import FrameType
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -46,40 +45,11 @@ _TOLD: tuple[Attr[Any], ...] = (
 )
 
 
-class Interrupt:
-    """A handler of signals (`signals`): the first lets the epoch end, the second raises KeyboardInterrupt at once.
-
-    It raises only once, so that the cleanup is not interrupted.
-    """
+class Interrupt(signals.InterruptRequest):
+    """A handler of signals that says on a console what it does."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._requested = self._raised = False
-
-    def caught(self) -> AbstractContextManager[None]:
-        """Handle signals until the block ends."""
-        return signals.handled(self._handle)
-
-    @property
-    def requested(self) -> bool:
-        """Tell whether an interrupt was requested."""
-        return self._requested
-
-    def check(self) -> None:
-        """Raise KeyboardInterrupt if an interrupt was requested."""
-        if self._requested:
-            self._raised = True
-            raise KeyboardInterrupt
-
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        if self._raised:
-            return
-        if self._requested or signals.interrupt.cutting_off:
-            self._requested = self._raised = True
-            signals.interrupt.now()
-            return
-        self._requested = True
-        self._console.print("stopping after this epoch; once more to stop at once")
+        super().__init__(console.print)
 
 
 class Tally:

@@ -18,7 +18,6 @@ from face3d_tune.cli.options import (
     engine_option,
     layout_option,
     storage_option,
-    study_data,
     study_name_option,
 )
 from face3d_tune.study.attrs import TrialAttr
@@ -258,6 +257,7 @@ def _trial(storage: str, study_name: str | None, number: int | None, data_dir: P
     import optuna
 
     from face3d_tune.storage.database import Storage
+    from face3d_tune.study.study_data import study_data
     from face3d_tune.study.trials import folds_of, kept_cosine, read_trial, repeatable_config
 
     context = click.get_current_context()

@@ -7,6 +7,8 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
@@ -15,6 +17,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 5.0  # seconds for a child to end by itself
 _KERNEL = Path("/proc/vmstat")
+_starting = threading.Lock()  # what a child inherits is changed in the whole process while it starts
 
 
 @contextlib.contextmanager
@@ -65,6 +69,16 @@ def _safe_path() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the main module: a child would import it, and so run a program again that starts a search unguarded."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def killed_for_memory() -> int:
@@ -108,7 +122,7 @@ class _Child:
         self.given: set[Hashable] = set()  # the data with fitted inputs that it has
         self._killed_before = killed_for_memory()
         self.process: BaseProcess = context.Process(target=serve, args=(theirs,), daemon=True)
-        with _safe_path(), _signals_blocked():
+        with _starting, _safe_path(), _signals_blocked(), _without_main():
             self.process.start()
         theirs.close()
         self._arguments: tuple[Any, ...] | None = (data, share.device, share.slots, checkpoints)

@@ -4,7 +4,7 @@ import _thread
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # Windows has no SIGHUP, and nothing else has SIGBREAK
@@ -77,6 +77,42 @@ def cut_off() -> None:
         _thread.interrupt_main()
     else:  # a signal that the main thread itself gets ends what it waits for
         kill(main, signal.SIGINT)
+
+
+class InterruptRequest:
+    """A handler of signals: the first lets the epoch end, the second raises KeyboardInterrupt at once.
+
+    It raises only once, so that the cleanup is not interrupted. `announce` is told of the first.
+    """
+
+    def __init__(self, announce: Callable[[str], object]) -> None:
+        self._announce = announce
+        self._requested = self._raised = False
+
+    def caught(self) -> AbstractContextManager[None]:
+        """Handle signals until the block ends."""
+        return handled(self._handle)
+
+    @property
+    def requested(self) -> bool:
+        """Tell whether an interrupt was requested."""
+        return self._requested
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if an interrupt was requested."""
+        if self._requested:
+            self._raised = True
+            raise KeyboardInterrupt
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if self._raised:
+            return
+        if self._requested or interrupt.cutting_off:
+            self._requested = self._raised = True
+            interrupt.now()
+            return
+        self._requested = True
+        self._announce("stopping after this epoch; once more to stop at once")
 
 
 def ignore() -> None:

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from face3d_tune.config import InputsName, Layout, PoseUnit, TrialConfig
 from face3d_tune.errors import CheckpointError, TrainingError
@@ -123,6 +124,26 @@ class Predictor:
         """Return what `predict` gives for some rows of larger arrays, [rows, F], in batches."""
         pieces = [rows[first : first + EVALUATION_BATCH] for first in range(0, len(rows), EVALUATION_BATCH)]
         return np.concatenate([self.predict(src[piece], landmarks[piece], degrees[piece], unit) for piece in pieces])
+
+
+class FromViews(nn.Module):
+    """A model that gets a baseline's outputs, with that baseline before it: it takes raw views, as every other model.
+
+    `unit` is that of the poses at the model's input.
+    """
+
+    def __init__(self, model: Model, baseline: Baseline, unit: PoseUnit) -> None:
+        super().__init__()
+        self.model, self.baseline, self.unit = model, baseline, unit
+
+    def forward(self, src: Tensor, landmarks: Tensor, pose: Tensor) -> Tensor:
+        """Predict as `Model.forward`, [B, F]; no gradient reaches the baseline."""
+        degrees = pose.detach().cpu().double()
+        degrees = degrees.rad2deg() if self.unit == "radians" else degrees
+        views, points = (each.detach().cpu().numpy() for each in (src, landmarks))
+        seen = torch.from_numpy(transform(self.baseline, views, points, degrees.numpy()))
+        predicted: Tensor = self.model(seen.to(src), landmarks, pose)
+        return predicted
 
 
 def read(path: Path, device: torch.device, baseline: Baseline | None = None) -> Predictor:

@@ -1,6 +1,5 @@
 """The members of an export: the kept weights of a trial or given checkpoints, and the data they were trained on."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,11 +10,12 @@ from face3d_tune.data.pairs import TURN_ANGLES
 from face3d_tune.errors import CheckpointError, DataError
 from face3d_tune.refit.inference.ensemble import ExportedMember
 from face3d_tune.refit.judge import likely_unit, require_fit
-from face3d_tune.storage.artifacts import Artifacts, best_weights, unique_name
-from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.storage.artifacts import Artifacts
+from face3d_tune.study.attrs import TrialAttr
+from face3d_tune.study.kept_weights import kept_weights
 from face3d_tune.study.objective import Objective
-from face3d_tune.study.trials import StoredTrial, is_imported, kept_value
-from face3d_tune.training import checkpoint_file, predictor
+from face3d_tune.study.trials import StoredTrial, kept_value
+from face3d_tune.training import checkpoint_file
 from face3d_tune.training.inputs import BASELINE_FILE
 from face3d_tune.training.predictor import Predictor
 
@@ -25,25 +25,7 @@ _CPU = torch.device("cpu")
 def of_trial(stored: StoredTrial, artifacts: Artifacts | None) -> ExportedMember:
     """Read the best weights of a trial that a search kept. Raises ArtifactError, and CheckpointError without any."""
     trial, attrs = stored.trial, stored.study_attrs
-    if is_imported(trial):
-        raise CheckpointError(
-            f"trial {trial.number} was trained elsewhere, so study {stored.study!r} has no weights of it",
-            f"give its checkpoint: {TrialAttr.imported_from.get(trial.user_attrs)}",
-        )
-    file = best_weights(unique_name(stored.study, StudyAttr.id.of(attrs)), f"trial-{trial.number}")
-    content = None if artifacts is None else artifacts.read(file)
-    if content is None:
-        raise CheckpointError(
-            f"--artifacts {artifacts or 'none'} has no weights of trial {trial.number} of study {stored.study!r}",
-            "name where the search kept them; or train it again with `face3d-tune train`, and give its best_model.pth",
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"trial-{trial.number}.pth"
-        path.write_bytes(content)
-        try:
-            model = predictor.read(path, _CPU)
-        except CheckpointError as error:
-            raise CheckpointError(error.message.replace(str(path), f"{artifacts}: {file}"), error.hint) from error
+    model = kept_weights(stored, artifacts, _CPU)
     assert model.pose_unit is not None, "a search records it"
     objective = Objective.of_study(attrs)
     source = {"study": stored.study, "trial": trial.number, objective.name: kept_value(trial, attrs)}
