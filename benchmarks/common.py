@@ -23,10 +23,10 @@ _VIEWS = 32  # of each synthetic person: as many pairs as a batch has
 
 def data_of(shape: str, steps: int = 20) -> FaceData:
     """Return the bundled sample, or synthetic pairs that make `steps` training steps an epoch and little validation."""
-    return load(None, split="person", min_yaw=0.0, max_yaw=None) if shape == "sample" else _synthetic(steps)
+    return load(None, split="person", min_yaw=0.0, max_yaw=None) if shape == "sample" else synthetic(steps)
 
 
-def _synthetic(steps: int, feature_size: int = 512) -> FaceData:
+def synthetic(steps: int, feature_size: int = 512) -> FaceData:
     """Make `steps` training people with 32 views each: the frontal embedding, some noise, any pose."""
     random = np.random.default_rng(0)
     counts = {"train": steps, **_PEOPLE}
