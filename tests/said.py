@@ -13,7 +13,12 @@ ROOT = Path(face3d_tune.__file__).parent
 # What is written into files and pages, or only shown as help.
 _ELSEWHERE = {"report", "dashboard", "analysis/curve.py", "analysis/svg.py", "cli/completion.py"}
 _ELSEWHERE |= {"refit/inference/predict.py"}  # a program of its own
-_ELSEWHERE |= {"__init__.py", "study/loaded_study.py", "search/from_python.py"}  # said to programs in Python
+_ELSEWHERE |= {
+    "__init__.py",
+    "study/loaded_study.py",
+    "search/from_python.py",
+    "search/checked_options.py",
+}  # in Python
 _ELSEWHERE |= {"script/draft.py"}  # writes a study file
 # Calls whose texts are help, patterns, or questions to a database.
 _OTHER_CALLS = {"option", "argument", "example", "version_option", "option_group", "Option"} | {

@@ -19,6 +19,8 @@ import pytest
 import torch
 from command_line import call
 from stored_script import searched_script, study_of_script
+from stored_study import searched as stored
+from stored_study import study_of
 
 import face3d_tune as ft
 from face3d_tune.config import TrialConfig
@@ -231,6 +233,18 @@ def test_a_study_of_a_script_has_records_and_no_model(direction, sqlite_without_
         with pytest.raises(ft.errors.StudyError) as caught:
             missing()
         assert caught.value.message == "study 'triplet' searches a script of your own, train_3d_triplet.py"
+
+
+def test_a_study_is_loaded_from_either_database_and_optunas_objects_stay_in_use(storage_url):
+    with Storage.parse(storage_url).opened() as opened:
+        study_of(*stored(), storage=opened)
+
+    study = ft.load_study(storage_url)
+
+    assert (study.best.number, study.best.value, len(study.trials)) == (12, 0.7, 16)
+    study.optuna.set_user_attr("reviewed", True)
+    assert ft.load_study(storage_url, "faces").attrs["reviewed"]
+    assert study.optuna.trials[12].value == 0.7
 
 
 def test_an_option_without_a_meaning_for_a_script_is_refused():
