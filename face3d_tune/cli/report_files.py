@@ -32,7 +32,9 @@ def write_files(study: "optuna.Study", form: FileForm, folder: Path, *, force: b
     if form == "csv":
         say(f"wrote {folder}: trials.csv with {len(trials)} rows, and curves.csv")
     else:
-        say(f"wrote {len(files)} event files; to see them: tensorboard --logdir {folder}")
+        say(
+            f"wrote {len(files)} event file{'' if len(files) == 1 else 's'}; to see them: tensorboard --logdir {folder}"
+        )
 
 
 def _require_new(paths: Iterable[Path]) -> None:

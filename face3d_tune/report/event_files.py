@@ -12,7 +12,7 @@ from typing import Any
 
 from face3d_tune.script.running.event_file import masked
 from face3d_tune.study.objective import Objective
-from face3d_tune.study.records import Trial
+from face3d_tune.study.records import QUEUED_AGAIN, Trial
 
 _VERSION = b"brain.Event:2"
 _SUCCESS, _FAILURE, _RUNNING = 1, 2, 3  # Status of api.proto
@@ -22,11 +22,13 @@ _STATUS = {"fail": _FAILURE, "running": _RUNNING, "waiting": _RUNNING}
 def event_files(trials: Sequence[Trial], objective: Objective) -> dict[str, bytes]:
     """Return an event file for each trial that has trained an epoch, by its path within the folder.
 
+    A trial that was queued again is omitted: its successor has its epochs.
+
     Each has the trial's curves as scalars, at the steps 1, 2, … of its epochs, and `best/OBJECTIVE` at the best epoch.
     Its hyperparameters are the searched parameters and the preset. Times of epochs are spread evenly over the
     training, since a study does not store them.
     """
-    trained = [trial for trial in trials if trial.curves]
+    trained = [trial for trial in trials if trial.curves and trial.cause != QUEUED_AGAIN]
     # A fixed name: a second file in the folder of a run would be shown together with the first.
     return {f"trial-{each.number:04d}/events.out.tfevents.0.face3d-tune": _file(each, objective) for each in trained}
 

@@ -14,6 +14,7 @@ from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import own_trials
 from face3d_tune.study.trials import cause, origin
 
+QUEUED_AGAIN = "queued_again"  # cause of a failed trial that another one replaces
 _NUMBERS = (TrialAttr.val_loss, TrialAttr.val_loss_equal, TrialAttr.train_loss)  # of the best epoch
 
 
@@ -69,7 +70,7 @@ def record(trial: FrozenTrial, objective: Objective, space: Mapping[str, Any]) -
         numbers=_numbers(attrs),
         curves=curves,
         stop_reason=TrialAttr.stop_reason.get(attrs),
-        cause=(cause(trial) or "queued_again") if failed else None,
+        cause=(cause(trial) or QUEUED_AGAIN) if failed else None,
         error=TrialAttr.error.get(attrs),
         started=trial.datetime_start,
         optuna=trial,

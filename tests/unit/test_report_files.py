@@ -108,6 +108,13 @@ def test_a_trial_that_was_queued_again_says_so():
     study = study_of(trial_of("FAIL", put_back=True, error="the worker died"))
     (trial,) = records(study)
     assert (trial.cause, trial.error) == ("queued_again", "the worker died")
+    assert rows(csv_files([trial])["trials.csv"])[0]["cause"] == "queued_again"
+
+
+def test_a_trial_that_was_queued_again_is_no_run_beside_its_successor():
+    lost = trial_of("FAIL", curve=(0.1, 0.2), put_back=True)
+    study = study_of(lost, trial_of("COMPLETE", curve=(0.1, 0.2, 0.3), minute=1))
+    assert list(event_files(records(study), COSINE)) == [f"trial-0001/{RUN}"]
 
 
 def read(folder, content):
@@ -184,7 +191,7 @@ def test_the_command_writes_a_folder_and_overwrites_no_file_unasked(place):
 def test_the_command_writes_a_run_for_each_trial_of_a_script(place):
     answer = call("report", "triplet", "--format", "tensorboard", "-o", "logs", cwd=place)
     assert (answer.code, answer.err) == (0, "")
-    assert answer.out == "wrote 1 event files; to see them: tensorboard --logdir logs\n"
+    assert answer.out == "wrote 1 event file; to see them: tensorboard --logdir logs\n"
     scalars, _ = event_file.read(place / "logs" / "trial-0000" / RUN)
     named = [(each.tag, each.step, round(each.value, 6)) for each in scalars]
     assert ("Val/CosineSimilarity", 2, 0.6) in named
