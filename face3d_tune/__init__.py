@@ -8,6 +8,7 @@
 Importing this module loads neither torch nor Optuna: its names are loaded when they are first used (docs/python.md).
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -40,8 +41,12 @@ if not TYPE_CHECKING:
             return import_module("face3d_tune.errors")
         if name not in _PLACES:
             raise AttributeError(f"module 'face3d_tune' has no attribute {name!r}")
-        module, attribute = _PLACES[name]
-        value = globals()[name] = getattr(import_module(f"face3d_tune.{module}"), attribute)
+        place, attribute = _PLACES[name]
+        with warnings.catch_warnings():
+            # In a notebook without ipywidgets, tqdm warns when Optuna loads it; nothing here uses its bars.
+            warnings.filterwarnings("ignore", "IProgress not found")
+            module = import_module(f"face3d_tune.{place}")
+        value = globals()[name] = getattr(module, attribute)
         return value
 
     def __dir__():

@@ -9,9 +9,11 @@ import shutil
 import signal
 import sys
 import threading
+import warnings
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -78,6 +80,16 @@ def test_the_public_names_are_few_and_each_can_be_used():
     assert set(ft.__all__) <= set(dir(ft))
     with pytest.raises(AttributeError, match="has no attribute 'serach'"):
         _ = ft.serach
+
+
+def test_a_notebook_without_ipywidgets_shows_no_warning():
+    def load(name):
+        warnings.warn("IProgress not found. Please update jupyter and ipywidgets.", stacklevel=2)  # as tqdm does
+        return SimpleNamespace(run=name)
+
+    with mock.patch.dict(vars(ft)), mock.patch.object(ft, "import_module", load):
+        vars(ft).pop("run", None)
+        assert ft.run == "face3d_tune.search.from_python"
 
 
 def test_the_parameters_are_the_options_of_the_command():
