@@ -7,8 +7,9 @@ from typing import Any
 
 from face3d_tune.study.records import Trial
 
-# Excel takes a text that begins so for a formula, and would run what a config or an error message holds.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# Excel takes a text that begins so for a formula, and would run what a config or an error message holds
+# (https://owasp.org/www-community/attacks/CSV_Injection); a Chinese or Japanese one takes the full-width signs, too.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def csv_files(trials: Sequence[Trial]) -> dict[str, bytes]:

@@ -82,14 +82,14 @@ def test_the_second_table_has_a_row_for_each_epoch(trials):
 
 def test_a_table_opens_in_excel_and_runs_nothing(trials):
     error = '=HYPERLINK("http://evil", "看, 这里")\nTraceback'
-    params = {"activation": "-gelu", "lr": -1e-3, "flag": True, "@name": "正面"}
+    params = {"activation": "-gelu", "lr": -1e-3, "flag": True, "@name": "正面", "wide": "＝1"}
     table = csv_files([replace(trials[0], error=error, params=params)])["trials.csv"]
 
     assert table.startswith(b"\xef\xbb\xbftrial,state,")  # the mark, without which Excel reads GBK on a Chinese Windows
     (row,) = rows(table)
     assert row["error"] == f"'{error}"
     assert (row["params_activation"], float(row["params_lr"]), row["params_flag"]) == ("'-gelu", -1e-3, "true")
-    assert row["params_@name"] == "正面"
+    assert (row["params_@name"], row["params_wide"]) == ("正面", "'＝1")
 
 
 def test_names_of_a_script_cannot_hide_a_column_of_ours():
