@@ -15,6 +15,7 @@ from face3d_tune.search.search import Search
 from face3d_tune.search.search_options import SearchOptions, WorkerOptions
 from face3d_tune.search.trial_loop import Watcher
 from face3d_tune.storage.database import Storage, is_away
+from face3d_tune.storage.retry import ASKED_AGAIN, DEFAULT_TIMEOUT, DatabaseRetry
 from face3d_tune.study.warm_start import WarmStart
 
 
@@ -96,12 +97,15 @@ class View(Protocol):
 
 def run_search(options: SearchOptions, view: View) -> None:
     """Search for better hyperparameters, or continue a search. Raises the errors of `Search.search`, and StudyError."""
-    timeout = options.budget.timeout
-    deadline = math.inf if timeout is None else time.monotonic() + timeout
+    limit = options.budget.timeout
+    deadline = math.inf if limit is None else time.monotonic() + limit
     prepared = _prepare(options, view)
     with prepared.storage.searching(), prepared.storage.opened(create=True) as storage:
+        patience = DatabaseRetry(
+            options.workers.storage_timeout or DEFAULT_TIMEOUT, view.warning, meanwhile=ASKED_AGAIN
+        )
         with view.opening(prepared.opening):
-            search = prepared.open(storage, options.workers)
+            search = patience.insist(lambda: prepared.open(storage, options.workers))
         _run(search, prepared, view, deadline)
 
 
@@ -115,13 +119,14 @@ def _prepare(options: SearchOptions, view: View) -> Prepared:
 
 def _run(search: Search, prepared: Prepared, view: View, deadline: float) -> None:
     """Search in an open study, until the budget is spent."""
-    requeued = search.requeue_abandoned()
+    patience = search.patience(view.warning)
+    requeued = patience.insist(search.requeue_abandoned)
     search.queue.budget = prepared.budget
-    nothing_to_do = search.queue.budget_spent() or search.target_reached()
+    nothing_to_do = patience.insist(lambda: search.queue.budget_spent() or search.target_reached())
     if not nothing_to_do:
-        search.enqueue_presets()
+        patience.insist(search.enqueue_presets)
     opened = OpenSearch(search, prepared.storage, prepared.plan, prepared.stage, requeued, nothing_to_do)
-    watcher = view.opened(opened)
+    watcher = patience.insist(lambda: view.opened(opened))
     if not nothing_to_do:
         try:
             with closing(prepared.slots(search)) as slots, watcher.shown():
@@ -129,8 +134,8 @@ def _run(search: Search, prepared: Prepared, view: View, deadline: float) -> Non
         except KeyboardInterrupt:
             _tell_interrupted(view, opened)
             raise
-    search.tidy(watcher.note)
-    view.ended(opened)
+    patience.insist(lambda: search.tidy(watcher.note))
+    patience.insist(lambda: view.ended(opened))
 
 
 def _tell_interrupted(view: View, opened: OpenSearch) -> None:

@@ -26,7 +26,7 @@ from face3d_tune.search.trial_loop import Loop, Run, Watcher
 from face3d_tune.search.trial_queue import TrialQueue
 from face3d_tune.search.trial_run import Outcome
 from face3d_tune.storage.optuna_internals import record_of
-from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
+from face3d_tune.storage.retry import ASKED_AGAIN, DEFAULT_TIMEOUT, WAITS_HERE, DatabaseRetry
 from face3d_tune.storage.workers import Heartbeat
 from face3d_tune.study.attrs import Effort, StudyAttr, TrialAttr
 from face3d_tune.study.objective import Objective
@@ -151,16 +151,13 @@ class Search(ABC):
         """
         self.queue.budget = budget
         self.queue.note = self._files.note = watcher.note
-        with self.queue.on_study():
-            self._store_effort()
-            self.stop.begin(watcher.note)
-            self._files.tidy()
+        self.patience(watcher.note, watcher.warning).insist(lambda: self._begin_search(watcher.note))
         loop = Loop(
             self.queue,
             lambda trial, reporter: self._begin(trial, reporter, slots.engine, watcher),
             slots,
             watcher,
-            DatabaseRetry(self._storage_timeout, watcher.note, watcher.warning),
+            self.patience(watcher.note, watcher.warning, meanwhile=WAITS_HERE),
             deadline=deadline,
             target_reached=self.target_reached,
             retain=self._files.take,
@@ -169,6 +166,24 @@ class Search(ABC):
         main = threading.current_thread() is threading.main_thread()
         with Heartbeat(self.worker, lambda: self._look_around(in_main_thread=main), watcher.note):
             loop.run()
+
+    def patience(
+        self,
+        note: Callable[[str], object],
+        warn: Callable[[str], object] | None = None,
+        *,
+        meanwhile: str = ASKED_AGAIN,
+    ) -> DatabaseRetry:
+        """Return what retries while the database is away, as long as this search may wait for it."""
+        return DatabaseRetry(self._storage_timeout, note, warn, meanwhile).watch(self.queue.engine)
+
+    def _begin_search(self, note: Callable[[str], object]) -> None:
+        """Store what this run is to do, and join the workers. It may be called again if the database goes away."""
+        with self.queue.on_study():
+            self._store_effort()
+            self.stop.begin(note)
+            self._files.tidy()
+            self.worker.beat()
 
     def _look_around(self, *, in_main_thread: bool) -> None:
         """Look for the trials of dead workers, and for a request to stop, which may cut off the main thread alone."""

@@ -3,6 +3,7 @@
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -17,11 +18,14 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import (
     ArgumentError,
+    DatabaseError,
     DBAPIError,
     InterfaceError,
     InternalError,
     NoSuchModuleError,
     OperationalError,
+    PendingRollbackError,
+    ResourceClosedError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool
@@ -34,6 +38,7 @@ from face3d_tune.system.safe_text import learn_url, masked, redact, secret_part
 
 _CONNECT_WAIT = 10  # seconds for a PostgreSQL server to answer
 _LAST_TABLE = "alembic_version"  # the last that Optuna creates; without it a storage is incomplete
+_LOST_AT_THE_START = (0.5, 2.0, 5.0)  # seconds between the attempts to open a storage
 _LOCK_WAIT = 600  # seconds to wait for other workers to release the lock
 _FROZEN = 30  # seconds without a heartbeat while a worker blocks the others from asking and telling
 _LOCK_KEY = 0x6661636533640000  # "face3d": ours among all users of the server's advisory locks
@@ -151,13 +156,33 @@ class Storage:
         with self.explained():
             storage = self._connect()
             try:
-                self._require_our_version(storage)
                 yield storage
             finally:
                 storage.remove_session()
                 storage.engine.dispose()
 
     def _connect(self) -> RDBStorage:
+        """Connect, and try again if the connection is made and then lost; one that is refused is refused again."""
+        for pause in _LOST_AT_THE_START:
+            try:
+                return self._connect_once()
+            except Exception as error:
+                if self.sqlite_file or not is_away(error) or _was_refused(error):
+                    raise
+                time.sleep(pause)
+        return self._connect_once()
+
+    def _connect_once(self) -> RDBStorage:
+        storage = self._open_tables()
+        try:
+            self._require_our_version(storage)
+        except BaseException:
+            storage.remove_session()
+            storage.engine.dispose()
+            raise
+        return storage
+
+    def _open_tables(self) -> RDBStorage:
         url, options = self.url.render_as_string(hide_password=False), self._engine_options()
         engine = self._engine()
         try:
@@ -308,7 +333,20 @@ def is_away(error: BaseException) -> bool:
     The caller may retry then. An error in the request is not one of these.
     """
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    return isinstance(cause, OperationalError | InterfaceError | InternalError | PoolTimeout)
+    if isinstance(cause, DBAPIError) and (cause.connection_invalidated or type(cause) is DatabaseError):
+        return True  # libpq has no class of its own for an answer that is cut in half
+    return isinstance(cause, _AWAY)
+
+
+# The last two: Optuna swallows the error of a long query and asks again in the transaction that it broke, which
+# SQLAlchemy refuses.
+_AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout, PendingRollbackError, ResourceClosedError)
+
+
+def _was_refused(error: BaseException) -> bool:
+    """Tell whether no connection was made at all: psycopg's error then has the connection that it attempted."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    return getattr(getattr(cause, "orig", None), "pgconn", None) is not None
 
 
 def reason_of(error: BaseException) -> str:

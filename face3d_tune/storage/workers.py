@@ -205,7 +205,7 @@ class Worker:
 
 
 class Heartbeat(threading.Thread):
-    """The thread of a worker's heartbeats; it calls `look_around` after each, and ends with the `with` block.
+    """The thread of a worker's further heartbeats; it calls `look_around` after each, and ends with the `with` block.
 
     After any error it tries again at the next beat: without heartbeats the worker would lose its trials. Errors other
     than an absent database are reported to `note`, once.
@@ -218,7 +218,6 @@ class Heartbeat(threading.Thread):
         self._over = threading.Event()
 
     def __enter__(self) -> "Heartbeat":
-        self._worker.beat()
         self.start()
         return self
 

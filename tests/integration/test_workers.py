@@ -184,6 +184,7 @@ def test_a_trial_that_runs_and_that_nobody_claims_is_taken_back_at_the_next_ask(
         worker_of(postgres_url, quick, data) as search,
     ):
         search.enqueue_presets()
+        search.worker.beat()
         with Heartbeat(search.worker, lambda: None, pytest.fail):
             assert died_at_once.study.ask().number == 0
             search.queue.budget = 5

@@ -3,13 +3,22 @@
 from types import SimpleNamespace
 
 import pytest
+import sqlalchemy
 from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import IntegrityError, InterfaceError, InternalError, OperationalError, ProgrammingError
+from sqlalchemy.exc import (
+    DatabaseError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    PendingRollbackError,
+    ProgrammingError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from face3d_tune.errors import StorageAwayError
 from face3d_tune.storage import retry as outage_module
-from face3d_tune.storage.database import is_away
+from face3d_tune.storage.database import Storage, is_away
 from face3d_tune.storage.retry import DatabaseRetry
 
 GONE = OperationalError("select 1", {}, Exception("connection refused\nis the server running?"))
@@ -38,6 +47,11 @@ def test_what_drivers_say_when_they_lose_a_database_is_an_absence_also_in_optuna
     assert is_away(error)
     assert is_away(wrapped(error))
     assert is_away(PoolTimeout("no connection free"))
+
+
+def test_what_optuna_and_libpq_make_of_a_lost_connection_is_an_absence_too():
+    assert is_away(wrapped(PendingRollbackError("can't reconnect until the invalid transaction is rolled back")))
+    assert is_away(DatabaseError("select 1", {}, Exception("an answer that is cut in half")))
 
 
 @pytest.mark.parametrize("kind", [IntegrityError, ProgrammingError])
@@ -95,3 +109,22 @@ def test_a_short_return_starts_the_count_anew(clock):
         clock.now += 50
         assert database_retry.attempt(lambda: True)
         clock.now += 1
+
+
+def test_an_answer_in_between_begins_the_count_anew_on_a_server(clock, postgres_url):
+    engine = sqlalchemy.create_engine(Storage.parse(postgres_url).url)
+    database_retry = DatabaseRetry(60, lambda line: None).watch(engine)
+    with engine.begin() as database:
+        database.execute(sqlalchemy.text("create table answers (n integer)"))
+    database_retry.attempt(fail)
+    clock.now += 50
+    with engine.begin() as database:
+        database.execute(sqlalchemy.text("insert into answers values (1)"))
+    clock.now += 50
+    assert database_retry.attempt(fail) is None
+    with engine.begin() as database:
+        database.execute(sqlalchemy.text("select * from answers"))  # as a server that is read-only answers
+    clock.now += 15
+    with pytest.raises(StorageAwayError, match=r"^the storage did not answer for 65 s: "):
+        database_retry.attempt(fail)
+    engine.dispose()

@@ -1,0 +1,102 @@
+"""A connection to PostgreSQL that is lost at any query of a search, or after a COMMIT before its answer."""
+
+import os
+import socket
+from contextlib import contextmanager
+
+import pytest
+import sqlalchemy
+from command_line import call
+from searches import SAMPLED_ONLY, Scripted, Watch, file_of
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from test_workers import check, record, worker_of
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the way to the server is a socket of Unix")
+RANDOM = SAMPLED_ONLY.replace('"tpe"', '"random"').replace("n_startup_trials = 2", "")
+
+
+class Losses:
+    """Loses the connection at the `due`-th query, or commit, after `begin`."""
+
+    def __init__(self, kind):
+        self.kind, self.seen, self.due, self.lost = kind, 0, 0, 0
+
+    def begin(self, due):
+        self.seen, self.due = 0, due
+
+    def query(self, connection, cursor, *_):
+        if self.kind == "query" and self._is_due():
+            sever(cursor.connection)
+
+    def commit(self, connection):
+        if self.kind == "commit" and self._is_due():
+            sever(connection)
+            connection.execute("select 'the answer to the COMMIT'")  # raises the error
+
+    def _is_due(self):
+        self.seen += 1
+        self.lost += self.seen == self.due
+        return self.seen == self.due
+
+
+def sever(connection):
+    """Cut the way to a server that is well."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as way:
+        way.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def losses(kind, monkeypatch):
+    """Whatever engine is made: its connections are lost as asked for."""
+    lose = Losses(kind)
+    commit = PGDialect_psycopg.do_commit
+
+    def do_commit(self, connection):
+        commit(self, connection)
+        lose.commit(connection.dbapi_connection if hasattr(connection, "dbapi_connection") else connection)
+
+    monkeypatch.setattr(PGDialect_psycopg, "do_commit", do_commit)
+    monkeypatch.setattr("face3d_tune.storage.retry._PAUSES", (0.0, 0.0))
+    sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", lose.query)
+    try:
+        yield lose
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.engine.Engine, "before_cursor_execute", lose.query)
+
+
+@pytest.mark.parametrize(("kind", "stride"), [("query", 11), ("commit", 4)])
+def test_a_search_whose_connection_is_lost_once_in_every_trial_goes_on(
+    postgres_url, tmp_path, data, monkeypatch, kind, stride
+):
+    """In the first trial at the first step, in the next ones further on: nothing doubled, and the exact total."""
+    watch = Watch()
+    with (
+        losses(kind, monkeypatch) as lose,
+        worker_of(postgres_url, file_of(tmp_path, RANDOM), data) as search,
+    ):
+        record(search.queue.engine)
+
+        def ended(trial):
+            if lose.seen < lose.due:  # no trial has so many steps
+                search.queue.budget = search.finished()
+            lose.begin(lose.due + stride)
+
+        watch.trial_ended = ended
+        lose.begin(1)
+        search.run(100, watch, slots=Scripted(1, lambda task, number: (0.1, "finished")))
+        assert lose.lost >= 5
+        check(search, search.queue.budget)
+
+
+@pytest.mark.parametrize(("kind", "step"), [("query", 5), ("query", 45), ("query", 70), ("commit", 3), ("commit", 9)])
+def test_a_run_that_loses_its_connection_at_the_start_goes_on(
+    postgres_url, tmp_path, data_folder, monkeypatch, kind, step
+):
+    path = file_of(tmp_path, RANDOM).path
+    words = ("--data-dir", data_folder, "--storage", postgres_url, "--trials", 1, "--epochs", 1)
+    monkeypatch.setattr("face3d_tune.storage.database._LOST_AT_THE_START", (0.0,))
+    with losses(kind, monkeypatch) as lose:
+        lose.begin(step)
+        ended = call("run", "--study", path, *words, "--device", "cpu", "--slots", 1, cwd=tmp_path)
+        assert (lose.lost, ended.code) == (1, 0), ended.err
+    assert "1 of 1 trials finished" in ended.err
