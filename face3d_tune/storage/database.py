@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -31,8 +31,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool
 
 from face3d_tune.errors import NoStudiesError, StorageError
+from face3d_tune.storage import bounded
 from face3d_tune.storage.optuna_internals import NO_RECORD
 from face3d_tune.storage.sqlite_file import Held, patience, take, whose
+from face3d_tune.system.notices import notice
 from face3d_tune.system.paths import expanded
 from face3d_tune.system.safe_text import learn_url, masked, redact, secret_part
 
@@ -40,6 +42,8 @@ _CONNECT_WAIT = 10  # seconds for a PostgreSQL server to answer
 _LAST_TABLE = "alembic_version"  # the last that Optuna creates; without it a storage is incomplete
 _LOST_AT_THE_START = (0.5, 2.0, 5.0)  # seconds between the attempts to open a storage
 _LOCK_WAIT = 600  # seconds to wait for other workers to release the lock
+_LOCK_TRY = 10  # seconds of it in one question, less than `bounded.SILENCE`
+_LOCK_HELD = "55P03"  # PostgreSQL's code for a lock that was not released in time
 _FROZEN = 30  # seconds without a heartbeat while a worker blocks the others from asking and telling
 _LOCK_KEY = 0x6661636533640000  # "face3d": ours among all users of the server's advisory locks
 _OWN_FILE = "wait until it ends, or give this search a file of its own: --storage sqlite:///other.db"
@@ -169,6 +173,7 @@ class Storage:
             except Exception as error:
                 if self.sqlite_file or not is_away(error) or _was_refused(error):
                     raise
+                notice(f"storage {self}: {reason_of(error)}; trying again")
                 time.sleep(pause)
         return self._connect_once()
 
@@ -266,7 +271,10 @@ class Storage:
         # server that vanished from the network would be waited for.
         connect = {"connect_timeout": _CONNECT_WAIT, "keepalives_idle": 10, "keepalives_interval": 5}
         connect |= {"keepalives_count": 3, "tcp_user_timeout": 20_000}
-        return {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 0, "connect_args": connect}
+        options = {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 0, "connect_args": connect}
+        with suppress(ImportError):  # `_engine` says what is missing
+            options["module"] = bounded.driver()
+        return options
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -327,6 +335,21 @@ class Storage:
             lock.release()
 
 
+def _lock(connection: Connection) -> None:
+    """Take the lock of the whole database until the transaction ends."""
+    until = time.monotonic() + _LOCK_WAIT
+    while True:
+        for setting, seconds in (("idle_in_transaction_session_timeout", _FROZEN), ("lock_timeout", _LOCK_TRY)):
+            connection.execute(text(f"set local {setting} = '{seconds}s'"))
+        try:
+            connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+            return
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != _LOCK_HELD or time.monotonic() > until:
+                raise
+            connection.rollback()
+
+
 def is_away(error: BaseException) -> bool:
     """Tell whether the database is away for now: down, restarting, full, locked or read-only.
 
@@ -373,9 +396,7 @@ def one_at_a_time(engine: Engine) -> Iterator[Callable[[], object]]:
             return
         with ExitStack() as stack:
             connection = stack.enter_context(engine.connect())
-            for setting, seconds in (("idle_in_transaction_session_timeout", _FROZEN), ("lock_timeout", _LOCK_WAIT)):
-                connection.execute(text(f"set local {setting} = '{seconds}s'"))
-            connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+            _lock(connection)
             try:
                 yield lambda: connection.execute(text("select 1"))
             finally:

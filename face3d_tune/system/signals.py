@@ -21,6 +21,7 @@ def handled(handle: Callable[[int, FrameType | None], object]) -> Iterator[None]
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    _hurried.clear()
     ignored = [number for number in ENDING if number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN]
     _cutting_off.clear()
     before = {number: signal.signal(number, handle) for number in ENDING if number not in ignored}
@@ -43,7 +44,8 @@ class _Raising(threading.local):  # only the main thread receives signals
         return _cutting_off.is_set()
 
     def now(self) -> None:
-        """Raise KeyboardInterrupt, or postpone it to the end of `held`."""
+        """Raise KeyboardInterrupt, or postpone it to the end of `held`; from then on `hurried` is true."""
+        _hurried.set()
         if self._depth:
             self._waiting = True
         else:
@@ -67,6 +69,12 @@ class _Raising(threading.local):  # only the main thread receives signals
 
 interrupt = _Raising()
 _cutting_off = threading.Event()
+_hurried = threading.Event()
+
+
+def hurried() -> bool:
+    """Tell whether this program was asked to end at once, so that nothing is worth a long wait."""
+    return _hurried.is_set()
 
 
 def cut_off() -> None:
