@@ -243,6 +243,21 @@ def test_user_attributes_are_read_through_study_attrs():
     assert {module: found for module, found in by_name.items() if found} == {}
 
 
+# Where it makes no difference whether a person excluded a trial, and the pruners, which get a view.
+READ_AS_STORED = {
+    *("study.exclusions", "study.other_programs", "search.open_study", "search.trial_queue", "search.tried_config"),
+    *("search.extrapolation", "search.shapes", "search.retention", "dashboard.additions"),
+}
+
+
+def reads_trials_as_stored(tree):
+    return bool(re.search(r"(?<!face3d_tune\.)\b_?study\.get_trials\(", ast.unparse(tree)))
+
+
+def test_trials_are_read_with_the_mark_of_excluded_ones():
+    assert {module for module, tree in TREES.items() if reads_trials_as_stored(tree)} == READ_AS_STORED
+
+
 def classes_of_one_name(trees):
     """Names that several classes have, each with its modules."""
     modules = defaultdict(list)
@@ -319,6 +334,8 @@ def test_every_module_can_be_imported_on_windows():
 
 
 def test_the_rules_would_notice():
+    assert reads_trials_as_stored(ast.parse("best = self.study.get_trials(deepcopy=False)[0]"))
+    assert reads_trials_as_stored(ast.parse("for trial in study.get_trials():\n    pass"))
     tree = ast.parse("from face3d_tune.cli.main import main\ndef work():\n    import torch\n")
     assert list(ours(imports(tree))) == ["cli", "cli.main"]
     assert rooms_used_by(tree) == {"cli"}

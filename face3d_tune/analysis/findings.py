@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.analysis.importance import Importance, importances
 from face3d_tune.study.attrs import StoredScript, StudyAttr, TrialAttr
+from face3d_tune.study.exclusions import is_excluded, read_trials
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import own_trials
 from face3d_tune.study.presets import OF_SCRIPT
@@ -55,7 +56,8 @@ class Findings:
 
     name: str
     attrs: Mapping[str, Any]  # the study's user attributes
-    trials: Sequence[FrozenTrial]  # of this program, by number
+    trials: Sequence[FrozenTrial]  # of this program, by number, without excluded ones
+    excluded: Sequence[FrozenTrial]  # that people took out, counted within budget, states and effort alone
     by_hand: int  # trials of other programs, counted nowhere else
     states: Mapping[str, int]  # trials by state: complete, pruned, fail, running, waiting
     best: FrozenTrial | None
@@ -69,8 +71,8 @@ class Findings:
 
     @property
     def finished(self) -> int:
-        """Count the completed and pruned trials that were trained here."""
-        return len(_own(self.trials, FINISHED))
+        """Count the completed and pruned trials that were trained here, excluded ones too."""
+        return len(_own([*self.trials, *self.excluded], FINISHED))
 
     @property
     def objective(self) -> Objective:
@@ -160,26 +162,28 @@ class Findings:
 
 def find(study: optuna.Study) -> Findings:
     """Read a study of face3d-tune once, and work out its findings."""
-    all_trials = study.get_trials(deepcopy=False)
-    trials = own_trials(all_trials)
+    all_trials = read_trials(study)
+    own = own_trials(all_trials)
+    trials = [trial for trial in own if not is_excluded(trial)]
     best = best_trial(study)
     completed = list(filter(is_complete, trials))
     sampled = [trial for trial in completed if trial is not best and not TrialAttr.preset.get(trial.user_attrs)]
-    searching = _searching(trials)
+    searching = _searching(own)
     objective = Objective.of_study(study.user_attrs)
     return Findings(
         name=study.study_name,
         attrs=study.user_attrs,
         trials=trials,
-        by_hand=len(all_trials) - len(trials),
+        excluded=[trial for trial in own if is_excluded(trial)],
+        by_hand=len(all_trials) - len(own),
         states=count_states(study),
         best=best,
         presets=preset_rows(study),
         runners_up=sorted(sampled, key=lambda trial: objective.key(trial.value), reverse=True)[:_RUNNERS_UP],
-        improvements=_improvements(trials, searching, objective),
+        improvements=_improvements(own, searching, objective),
         seconds=sum((end - start).total_seconds() for start, end in searching),
-        epochs=sum(TrialAttr.epochs_run.get(trial.user_attrs, 0) for trial in _own(trials, FINISHED)),
-        pruning=_pruning(trials),
+        epochs=sum(TrialAttr.epochs_run.get(trial.user_attrs, 0) for trial in _own(own, FINISHED)),
+        pruning=_pruning(own),
         importances=importances(*searched(completed, StudyAttr.settings.of(study.user_attrs)["space"])),
     )
 
@@ -222,8 +226,8 @@ def _searching(trials: Sequence[FrozenTrial]) -> list[tuple[datetime, datetime]]
 def _improvements(
     trials: Sequence[FrozenTrial], searching: Sequence[tuple[datetime, datetime]], objective: Objective
 ) -> tuple[Improvement, ...]:
-    counted = filter(counts, trials)
-    ended = [(trial.datetime_complete, trial) for trial in counted]
+    spent = (trial for trial in trials if counts(trial) or (is_excluded(trial) and trial.state in FINISHED))
+    ended = [(trial.datetime_complete, trial) for trial in spent]
     improvements: list[Improvement] = []
     in_order = sorted(((when, trial) for when, trial in ended if when), key=lambda pair: (pair[0], pair[1].number))
     for finished, (when, trial) in enumerate(in_order, 1):

@@ -20,6 +20,7 @@ from face3d_tune.cli.copy import copy
 from face3d_tune.cli.dashboard import dashboard
 from face3d_tune.cli.data import data
 from face3d_tune.cli.doctor import doctor
+from face3d_tune.cli.excluding import exclude
 from face3d_tune.cli.export import export, presets
 from face3d_tune.cli.importing import import_
 from face3d_tune.cli.judge import judge
@@ -54,6 +55,7 @@ COMMANDS = (
     script,
     try_,
     stop,
+    exclude,
     watch,
     status,
     confirm,

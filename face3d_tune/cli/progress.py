@@ -17,6 +17,7 @@ from face3d_tune.cli.language import say
 from face3d_tune.cli.live import InTraining, Picture, Standing, in_columns
 from face3d_tune.search.trial_loop import ShownEpoch
 from face3d_tune.study.attrs import Attr, TrialAttr
+from face3d_tune.study.exclusions import Exclusions, marked
 from face3d_tune.study.objective import COSINE, Objective
 from face3d_tune.study.other_programs import is_foreign
 from face3d_tune.study.trials import (
@@ -66,12 +67,23 @@ class Tally:
         self, study: str, budget: int | None, trials: Iterable[FrozenTrial] = (), objective: Objective = COSINE
     ) -> None:
         self.study, self.budget, self.objective = study, budget, objective
+        self._clear()
+        for trial in trials:
+            self.add(trial)
+
+    def _clear(self) -> None:
+        self._ended: list[FrozenTrial] = []
         self.done = self.pruned = 0
         self._failed: list[FrozenTrial] = []
         self.best: tuple[float, int] | None = None  # value and trial
         self.to_beat: tuple[str, float] | None = None  # the best preset and its value
         self._to_beat_by_fold: list[float] = []
         self._seconds: list[float] = []  # duration of each finished trial
+
+    def recount(self, exclusions: Exclusions) -> None:
+        """Count again, now that these trials are excluded: none of them is the best, or the preset to beat."""
+        trials = marked(self._ended, exclusions)
+        self._clear()
         for trial in trials:
             self.add(trial)
 
@@ -79,6 +91,7 @@ class Tally:
         """Count an ended trial, unless it is of another program; return whether it is the best so far."""
         if is_foreign(trial):
             return False
+        self._ended.append(trial)
         if cause(trial):
             self._failed.append(trial)
         if trial.state not in FINISHED:

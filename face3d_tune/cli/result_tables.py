@@ -15,6 +15,7 @@ from face3d_tune.cli.language import translate, word
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.yaw_bands import COLUMNS, YAW_BANDS, label
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.exclusions import excluded
 from face3d_tune.study.objective import IDENTITY, Objective
 from face3d_tune.study.settings import describe_kernel_ridge, describe_yaw
 from face3d_tune.study.trials import (
@@ -65,7 +66,7 @@ def before_and_after(study: optuna.Study) -> None:
     else:
         beside = "\n  cosine by |yaw|: in a wider terminal" if _BANDS in lost else "; cosine also by |yaw|"
         console.print(f"* validation loss with weights 0.5 / 0.5, comparable between trials{beside}")
-    for line in filter(None, (describe_yaw(data), describe_kernel_ridge(attrs))):
+    for line in filter(None, (describe_yaw(data), describe_kernel_ridge(attrs), *excluded(attrs))):
         console.print(f"  {line}")
     if sizes:
         console.print(f"  rank-1 of {sizes[1]}: the share of views named right among all people enrolled")

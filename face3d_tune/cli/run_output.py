@@ -20,6 +20,7 @@ from face3d_tune.search.run_search import OpenSearch, View
 from face3d_tune.search.search import Search
 from face3d_tune.storage.database import Storage
 from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.exclusions import read_trials
 from face3d_tune.study.trials import best_trial
 
 
@@ -54,6 +55,7 @@ class TerminalView:
         if opened.nothing_to_do:
             say(_nothing_to_do(opened.search))
         self._tally = _tally(opened)
+        opened.search.exclusions.changed = self._tally.recount
         return SearchProgress(self._console, self._tally)
 
     def interrupted(self, opened: OpenSearch) -> None:
@@ -94,6 +96,7 @@ class JsonView:
         With the documented trainer as script also how the built-in trainer compares.
         """
         self._tally = _tally(opened)
+        opened.search.exclusions.changed = self._tally.recount
         self._lines = JsonLines(self._console, self._tally, self._write)
         follows = {"from": opened.stage.to_attr()} if opened.stage else {}
         script = StudyAttr.script.get(opened.search.study.user_attrs)
@@ -123,7 +126,7 @@ class JsonView:
 def _tally(opened: OpenSearch) -> Tally:
     study = opened.search.study
     objective = opened.search.objective
-    return Tally(study.study_name, opened.search.queue.budget, study.get_trials(deepcopy=False), objective)
+    return Tally(study.study_name, opened.search.queue.budget, read_trials(study), objective)
 
 
 def _nothing_to_do(search: Search) -> str:

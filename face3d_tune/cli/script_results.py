@@ -11,6 +11,7 @@ from face3d_tune.analysis.of_script import further_numbers, kept_epoch
 from face3d_tune.cli.console import Console, TranslatedTable
 from face3d_tune.cli.language import translate, word
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.exclusions import excluded
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.trials import TRIED, best_trial, is_imported, preset_rows, tried_by_hand
 from face3d_tune.study.warm_start import WarmStart
@@ -34,6 +35,8 @@ def before_and_after(console: Console, study: optuna.Study) -> None:
     console.print(f"{objective.goal}:\n")
     console.print(table)
     console.print(f"\n* at {kept_epoch(script)}")
+    for line in excluded(attrs):
+        console.print(f"  {line}")
     if lost := [*flags[shown:], *(name for name in numbers if name not in also)]:
         console.print(f"  in a wider terminal: {', '.join(lost)}")
 

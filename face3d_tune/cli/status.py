@@ -78,6 +78,7 @@ def _lines(study: dict[str, Any]) -> list[str]:
     """Return the lines on a study for a person."""
     from face3d_tune.analysis import script_confirmation
     from face3d_tune.analysis.confirmation import headline
+    from face3d_tune.study.exclusions import said
     from face3d_tune.study.objective import Objective
     from face3d_tune.study.trials import in_words
     from face3d_tune.study.warm_start import WarmStart
@@ -97,6 +98,7 @@ def _lines(study: dict[str, Any]) -> list[str]:
         lines.append(f"         from {before}")
     if held := study["stop"]:
         lines.append(f"         stopped by {held['by']} at {held['at']}")
+    lines += [f"         {said(each['trial'], each)}" for each in study["excluded"]]
     if study["best_value"] is None:
         lines.append("         no completed trial yet")
     else:

@@ -32,10 +32,12 @@ def watch(storage: str, study_name: str | None) -> None:
     from face3d_tune.cli.progress import Tally, ended, live_on, room_of
     from face3d_tune.cli.streams import reader_gone
     from face3d_tune.errors import StorageError, StudyError
+    from face3d_tune.search.exclude import changes
     from face3d_tune.search.target import reached_by_any
     from face3d_tune.storage.database import Storage
     from face3d_tune.storage.optuna_internals import study_id
     from face3d_tune.storage.study_names import existing_name
+    from face3d_tune.study.exclusions import Exclusions, exclusions_in, read_trials
     from face3d_tune.study.objective import Objective
     from face3d_tune.study.other_programs import is_foreign, own_trials
     from face3d_tune.study.storage_cache import StorageCache
@@ -48,6 +50,7 @@ def watch(storage: str, study_name: str | None) -> None:
         name = existing_name(opened, study_name)
         cache, key, away = StorageCache(opened, lambda cached: find_study(cached, name)), None, ""
         tally, seen, looked, stop = Tally(name, None), set[int](), False, None
+        excluded: Exclusions = {}
         picture = _picture(tally, [], {})
         with live_on(console, lambda: picture):
             while True:
@@ -57,7 +60,7 @@ def watch(storage: str, study_name: str | None) -> None:
                         study = now.built
                         attrs = study.user_attrs
                         effort = effort_of(attrs)  # of the last `run`, which may begin meanwhile
-                        trials = study.get_trials(deepcopy=False)
+                        trials = read_trials(study)
                     away = ""
                 except (StorageError, StudyError, KeyError) as error:  # the storage may come back
                     gone = f"study {name!r} is gone (deleted or renamed); waiting for a study of that name"
@@ -76,6 +79,11 @@ def watch(storage: str, study_name: str | None) -> None:
                     best = tally.add(trial)
                     if looked and not is_foreign(trial):
                         console.print(ended(trial, best, room=room_of(console), objective=tally.objective))
+                if excluded != (excluded_now := exclusions_in(attrs)):
+                    tally.recount(excluded_now)
+                    for change in changes(excluded, excluded_now) if looked else ():
+                        console.print(change)
+                excluded = excluded_now
                 looked, tally.budget = True, budget_of(attrs)
                 if stop != (stop := stopped(attrs)) and stop:
                     console.print(f"stopped by {stop['by']} at {stop['at']}")

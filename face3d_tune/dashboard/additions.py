@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial
 from face3d_tune.analysis.curve import curve_picture, numbers_picture
 from face3d_tune.analysis.findings import Findings, find
 from face3d_tune.analysis.of_script import further_numbers
+from face3d_tune.dashboard import excluded_notes
 from face3d_tune.dashboard.figures import figures
 from face3d_tune.dashboard.guard import DRAWN
 from face3d_tune.dashboard.notes import FOREIGN, command, study_note, trial_note
@@ -41,7 +42,7 @@ _ARTIFACT = re.compile(r"/artifacts/(\d+)/(\d+)/([0-9a-f-]+)")
 _FRESH = 5.0  # seconds for which additions are reused, at least
 _SHARE = 20  # and this many times the seconds of working them out: at most a twentieth of one core
 # In the note, counted by `confirm`, or too long for a table.
-_UNSHOWN_OF_STUDY = re.compile(r"confirm:.*|.*confirmation|rotation|look:.*|.*_recognition|script")
+_UNSHOWN_OF_STUDY = re.compile(r"confirm:.*|.*confirmation|rotation|look:.*|.*_recognition|script|excluded")
 # Too long for a table, or shown number by number.
 _UNSHOWN = ("config", "overrides", "cosine_by_yaw", "recognition", "folds", "numbers")
 _FAILED = 20  # of the last failed trials of a script that get a note
@@ -144,7 +145,8 @@ class Additions:
                 note=study_note(findings),
                 figures=[{"id": key, "graph_object": json.dumps(drawn)} for key, drawn in figures(findings).items()],
                 trial_notes=dict.fromkeys(foreign, FOREIGN)
-                | {trial.number: trial_note(findings, trial) for trial in noted},
+                | {trial.number: trial_note(findings, trial) for trial in noted}
+                | {trial.number: excluded_notes.of_trial(trial) for trial in findings.excluded},
                 trial_artifacts={number: _by_id(study_id, number, each) for number, each in files.items()},
             )
         except Exception as error:  # whatever it is, the dashboard itself must stay up
@@ -169,7 +171,9 @@ class Additions:
         if artifacts is None or findings.script is None or not StudyAttr.id.held_by(findings.attrs):
             return {}
         unique = unique_name(findings.name, StudyAttr.id.of(findings.attrs))
-        names = {log_of(unique, f"trial-{trial.number}"): trial.number for trial in findings.trials}
+        names = {
+            log_of(unique, f"trial-{trial.number}"): trial.number for trial in (*findings.trials, *findings.excluded)
+        }
         try:
             kept = artifacts.names(logs_of(unique))
         except ArtifactError as error:

@@ -37,7 +37,8 @@ def figures(findings: Findings) -> dict[str, Figure]:
 
 def _curves(findings: Findings) -> Figure | None:
     """Draw best trial and presets by name, and the pruned trials as one faint trace with gaps."""
-    pruned = [trial for trial in findings.trials if trial.state == TrialState.PRUNED][-_MOST_PRUNED:]
+    every = [trial for trial in findings.trials if trial.state == TrialState.PRUNED]
+    pruned = every[-_MOST_PRUNED:]
     traces = []
     if pruned:
         x: list[int | None] = []
@@ -46,7 +47,7 @@ def _curves(findings: Findings) -> Figure | None:
             curve = _values(findings, trial)
             x += [*range(1, len(curve) + 1), None]
             y += [*curve, None]
-        traces.append(_line(f"pruned ({findings.states['pruned']})", x, y, _FAINT, width=1))
+        traces.append(_line(f"pruned ({len(every)})", x, y, _FAINT, width=1))
     for (name, trial), colour in zip(_presets(findings), _PRESETS * 9, strict=False):
         traces.append(_curve(name, _values(findings, trial), colour, width=2))
     if findings.best is not None:

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from face3d_tune.analysis import recognising
 from face3d_tune.analysis.confirmation import headline, no_better_recognised, simple_methods, told, value_in_study
 from face3d_tune.analysis.findings import Findings
-from face3d_tune.dashboard import script_notes
+from face3d_tune.dashboard import excluded_notes, script_notes
 from face3d_tune.dashboard.markdown import block, plain
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.data.yaw_bands import YAW_BANDS, label
@@ -60,10 +60,11 @@ def study_note(found: Findings) -> str:
         f"**Data** {plain(describe_data(found.attrs))}",
         f"**Budget** {done} ({states}) of at most {settings['epochs']} epochs{how}; seed {settings['seed']}.",
     ]
-    if why := in_words(count_causes(found.trials)):
+    if why := in_words(count_causes([*found.trials, *found.excluded])):
         lines.append(f"**Failed** {why}.")
     if found.by_hand:
         lines.append(f"**Added by hand** {found.by_hand} more, which face3d-tune did not train and does not count.")
+    lines += excluded_notes.of_study(found)
     if before := WarmStart.of(found.attrs):
         lines.append(f"**Begun** with the best of the study {plain(str(before))}.")
     if StudyAttr.data.of(found.attrs)["split"] == "none":

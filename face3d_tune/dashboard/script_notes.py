@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 from face3d_tune.analysis import script_confirmation
 from face3d_tune.analysis.findings import Findings
 from face3d_tune.analysis.of_script import further_numbers, kept_epoch
+from face3d_tune.dashboard import excluded_notes
 from face3d_tune.dashboard.markdown import block, plain
 from face3d_tune.script import engine_comparison
 from face3d_tune.script.export import quote
@@ -38,10 +39,11 @@ def study_note(found: Findings, script: StoredScript) -> str:
     ]
     if engine := script.get("engine"):
         lines.append("**Built-in trainer** " + "; ".join(map(plain, engine_comparison.of(engine).lines())) + ".")
-    if why := in_words(count_causes(found.trials)):
+    if why := in_words(count_causes([*found.trials, *found.excluded])):
         lines.append(f"**Failed** {why}. The log of a trial says more.")
     if found.by_hand:
         lines.append(f"**Added by hand** {found.by_hand} more, which face3d-tune did not train and does not count.")
+    lines += excluded_notes.of_study(found)
     if before := WarmStart.of(found.attrs):
         lines.append(f"**Begun** with the best of the study {plain(str(before))}.")
     if found.best is None:

@@ -129,6 +129,7 @@ class Content:
     improvements: Sequence[Mapping[str, Any]]
     importances: Sequence[Importance]
     pruning: Mapping[str, Any]
+    excluded: Sequence[Mapping[str, Any]]  # trials that people took out: trial, state, by, at, reason
     trials: Sequence[Point]
     pruned_curves: Sequence[Sequence[float]]
     commands: Sequence[Sequence[str]]  # to train the best, each a list of arguments
@@ -145,6 +146,11 @@ class Content:
     def measure(self) -> Objective:
         """Return what a value is, and which one is better."""
         return Objective(self.objective, self.direction, script=self.script is not None)
+
+    @property
+    def completed(self) -> int:
+        """Count the completed trials without excluded ones."""
+        return self.states["complete"] - [each["state"] for each in self.excluded].count("complete")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content as plain values, ready for JSON, which has no NaN and no infinity."""
@@ -168,12 +174,12 @@ def content(found: Findings, made: datetime) -> Content:
         confirmed_best=found.confirmed_best,
         rotated_best=found.rotated_best,
         states=found.states,
-        causes=count_causes(found.trials),
+        causes=count_causes([*found.trials, *found.excluded]),
         follows=StudyAttr.follows.get(attrs),
         budget=budget_of(attrs),
         epochs=found.epochs,
         seconds=found.seconds,
-        imported=sum(is_imported(trial) for trial in found.trials),
+        imported=sum(is_imported(trial) for trial in (*found.trials, *found.excluded)),
         by_hand=found.by_hand,
         folds=folds_of(attrs),
         objective=found.objective.name,
@@ -200,6 +206,10 @@ def content(found: Findings, made: datetime) -> Content:
         improvements=[asdict(step) for step in found.improvements],
         importances=found.importances,
         pruning=asdict(found.pruning),
+        excluded=[
+            {"trial": trial.number, "state": trial.state.name.lower(), **TrialAttr.excluded.of(trial.user_attrs)}
+            for trial in found.excluded
+        ],
         trials=_points(finished, StudyAttr.settings.of(attrs)["space"], found.objective),
         pruned_curves=[History.of(trial).values(found.objective) for trial in pruned[::every]],
         commands=trained,

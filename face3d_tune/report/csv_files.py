@@ -33,6 +33,7 @@ def _row(trial: Trial) -> dict[str, Any]:
         "stop_reason": trial.stop_reason,
         "cause": trial.cause,
         "error": trial.error,
+        "excluded": trial.excluded,
     }
     row |= {f"params_{name}": value for name, value in trial.params.items()}
     row |= {f"numbers_{name}": value for name, value in trial.numbers.items()}

@@ -123,7 +123,7 @@ def _sure(content: Content, gain: Gain, say: Words) -> Paragraph:
 def _chosen(content: Content) -> dict[str, Any]:
     words = shlex.join(["face3d-tune", "confirm", "--study-name", content.study])
     people = {} if content.script else {"test": content.data["people"]["test"]}
-    return {"completed": content.states["complete"], **people, "command": words}
+    return {"completed": content.completed, **people, "command": words}
 
 
 def compared(content: Content, say: Words) -> list[Block]:

@@ -28,13 +28,13 @@ def parameters(content: Content, say: Words) -> list[Block]:
     header = [say.text(f"column_{name}") for name in ("parameter", "range", "before", "found")]
     searched, table = Paragraph(say("searched")), Table(header, rows)
     if not content.importances:
-        few = say("too_few", fewest=FEWEST, completed=content.states["complete"])
+        few = say("too_few", fewest=FEWEST, completed=content.completed)
         return [searched, table, Paragraph(few, "note")]
     sure = [row for row in content.importances if row.sure]
     chance = content.importances[0].chance
     names = say.text("comma").join(say.parameter(row.name) for row in sure)
     verdict = say("sure_parameters", names=names, n=len(sure)) if sure else say("no_sure_parameters")
-    text = (*say("importance", completed=content.states["complete"], chance=_percent(chance)), *verdict)
+    text = (*say("importance", completed=content.completed, chance=_percent(chance)), *verdict)
     shares = charts.shares(content, say)
     kinds = (("legend_sure", "s0-dot"), ("legend_unsure", "pruned-dot"), ("legend_chance", "kept"))
     legend = [(say.text(name), kind) for name, kind in kinds]
@@ -122,6 +122,9 @@ def search(content: Content, say: Words) -> list[Block]:
         blocks.append(Paragraph(say("imported", n=content.imported)))
     if content.by_hand:
         blocks.append(Paragraph(say("by_hand", n=content.by_hand)))
+    for each in content.excluded:
+        key = "excluded_because" if each["reason"] else "excluded"
+        blocks.append(Paragraph(say(key, **{name: each[name] for name in ("trial", "by", "at", "reason")})))
     if content.over_time:
         blocks.append(Paragraph(say("over_time", n=content.over_time)))
     kinds = (("legend_so_far", "s0"), ("legend_complete", "done-dot"), ("legend_pruned_trial", "pruned-dot"))

@@ -10,8 +10,7 @@ measure, and one that lacks a parameter would end joint sampling for all others.
 """
 
 import copy
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Container, Sequence
 from typing import Any, cast
 
 import optuna
@@ -20,6 +19,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.storage.optuna_internals import StudyView, startup_trials, trials_as_sampled_from
+from face3d_tune.study.exclusions import without
 from face3d_tune.study.other_programs import own_trials
 from face3d_tune.study.trials import FINISHED, OF_THE_CONFIG, cause
 
@@ -27,22 +27,31 @@ _AT_MOST = 4  # failures shown for each completed trial: TPE takes the best tent
 
 
 class FailuresAsWorst(BaseSampler):
-    """A wrapper of a sampler, which reads `seen_by_sampler` in place of the trials of a study.
+    """A wrapper of a sampler, which reads `seen_by_sampler` in place of the trials of a study, without `excluded` ones.
 
     Its start-up is as long as without the wrapper, and failures teach nothing until then. A model of two or three good
     trials beside a dozen failures would stay with these.
     """
 
-    def __init__(self, sampler: BaseSampler) -> None:
-        self._sampler = sampler
+    def __init__(self, sampler: BaseSampler, excluded: Container[int] = ()) -> None:
+        self._sampler, self._excluded = sampler, excluded
         self._startup, self._is_tpe = startup_trials(sampler), isinstance(sampler, TPESampler)
         self._counted = FINISHED if self._is_tpe else (TrialState.COMPLETE,)
 
     def _seen(self, study: optuna.Study) -> optuna.Study:
-        trials = own_trials(trials_as_sampled_from(study))
+        trials = self._counted_trials(trials_as_sampled_from(study))
         started = sum(trial.state in self._counted for trial in trials) >= self._startup
-        shown = partial(seen_by_tpe if self._is_tpe else seen_by_sampler, minimize=study.direction.name == "MINIMIZE")
-        return cast(optuna.Study, StudyView(study, shown if started else own_trials))
+        shown = seen_by_tpe if self._is_tpe else seen_by_sampler
+        minimize = study.direction.name == "MINIMIZE"
+
+        def change(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+            counted = self._counted_trials(trials)
+            return shown(counted, minimize=minimize) if started else counted
+
+        return cast(optuna.Study, StudyView(study, change))
+
+    def _counted_trials(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        return without(own_trials(trials), self._excluded)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return what the wrapped sampler samples jointly."""

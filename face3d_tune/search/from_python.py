@@ -34,6 +34,7 @@ from face3d_tune.storage.defaults import (
     NO_ARTIFACTS,
     STORAGE_VARIABLE,
 )
+from face3d_tune.study.exclusions import read_trials
 from face3d_tune.study.loaded_study import Study, load_study, quiet_optuna, told_in_python
 from face3d_tune.study.objective import ObjectiveName
 from face3d_tune.study.trials import best_trial, trained_here
@@ -265,7 +266,7 @@ class _View:
         assert self._opened is not None
         study = self._opened.search.study
         best = best_trial(study)
-        self._done = sum(map(trained_here, study.get_trials(deepcopy=False)))
+        self._done = sum(map(trained_here, read_trials(study)))
         self._best = None if best is None else best.value
 
     def _say(self, event: Any, **content: Any) -> None:

@@ -21,6 +21,7 @@ from face3d_tune.search.extrapolation import ExtrapolationPruner
 from face3d_tune.search.shapes import ShapePruner
 from face3d_tune.storage.optuna_internals import StudyView, storage_of, trial_id
 from face3d_tune.study.attrs import TrialAttr
+from face3d_tune.study.exclusions import exclusions_of, is_excluded, read_trials, without
 from face3d_tune.study.other_programs import own_trials
 
 Attempt = Callable[[Callable[[], Any]], Any]  # calls a function unless the database is away
@@ -37,7 +38,8 @@ _LIVE = 2.0  # seconds between two stored values of rank-1, which `watch` reads 
 class CompletedTrials:
     """The trials that a percentile pruner reads, in memory; read again after a trial ended or some seconds passed.
 
-    Trials of other programs are omitted: their curves need not be of the objective, nor their steps epochs.
+    Trials of other programs are omitted: their curves need not be of the objective, nor their steps epochs. Excluded
+    trials are omitted, too.
     """
 
     def __init__(self, study: optuna.Study) -> None:
@@ -49,7 +51,8 @@ class CompletedTrials:
     def get_trials(self, deepcopy: bool = False, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
         """Return the completed trials; the arguments are those of `Study.get_trials`."""
         if time.monotonic() - self._read > _FRESH:
-            self._trials = own_trials(self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+            completed = own_trials(read_trials(self._study, states=(TrialState.COMPLETE,)))
+            self._trials = [trial for trial in completed if not is_excluded(trial)]
             self._read = time.monotonic()
         return self._trials
 
@@ -109,7 +112,9 @@ class TrialReporter:
             return False
         if not isinstance(pruner, PercentilePruner | ExtrapolationPruner | ShapePruner):  # the median pruner is one
             trial = storage_of(self._trial.study).get_trial(trial_id(self._trial))
-            return pruner.prune(StudyView(self._trial.study, own_trials), trial)  # type: ignore[arg-type]
+            excluded = exclusions_of(self._trial.study)
+            view = StudyView(self._trial.study, lambda trials: without(own_trials(trials), excluded))
+            return pruner.prune(view, trial)  # type: ignore[arg-type]
         running = FrozenTrial(
             number=self._trial.number,
             state=TrialState.RUNNING,

@@ -10,6 +10,7 @@ from face3d_tune.executor.checkpoints import Checkpoints
 from face3d_tune.search.fold_sequence import later_key
 from face3d_tune.search.trial_queue import lineage
 from face3d_tune.study.attrs import TrialAttr
+from face3d_tune.study.exclusions import is_excluded, read_trials
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.trials import FINISHED, trained_here
 
@@ -82,12 +83,13 @@ class Retention:
         return Objective.of_study(self._study.user_attrs)
 
     def _ranked(self) -> list[str]:
-        """Return the names of all trials that finished here, completed before pruned ones, best first."""
-        trials = list(filter(trained_here, self._study.get_trials(deepcopy=False, states=FINISHED)))
+        """Return the names of all trials that finished here, best first: completed, pruned, then excluded ones."""
+        trials = list(filter(trained_here, read_trials(self._study, states=FINISHED)))
         objective = self._objective
 
-        def rank(trial: FrozenTrial) -> tuple[bool, float]:
-            return trial.state == TrialState.COMPLETE, objective.key(objective.of_trial(trial.user_attrs))
+        def rank(trial: FrozenTrial) -> tuple[bool, bool, float]:
+            value = objective.key(objective.of_trial(trial.user_attrs))
+            return not is_excluded(trial), trial.state == TrialState.COMPLETE, value
 
         return [_name(trial) for trial in reversed(sorted(trials, key=rank))]
 

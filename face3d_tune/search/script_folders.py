@@ -14,6 +14,7 @@ from face3d_tune.script.running import trial_folder
 from face3d_tune.search.trial_queue import lineage
 from face3d_tune.storage.artifacts import Artifacts, log_of, logs_of, study_folder
 from face3d_tune.study.attrs import TrialAttr
+from face3d_tune.study.exclusions import is_excluded, read_trials
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.trials import FINISHED, trained_here
 
@@ -57,7 +58,7 @@ class ScriptFolders:
         if not self.root.is_dir():
             return
         there = set(self.root.iterdir())  # first: what comes later may be of a trial that another worker begins
-        trials = self._study.get_trials(deepcopy=False)
+        trials = read_trials(self._study)
         self._keep_logs(there, trials)
         self._remove_others(there, trials)
 
@@ -102,9 +103,9 @@ class ScriptFolders:
         """Remove every folder but those of trials that may go on, and of the best that finished here."""
         objective = self._objective
 
-        def rank(trial: FrozenTrial) -> tuple[bool, float]:
-            value = objective.of_trial(trial.user_attrs)
-            return trial.state == TrialState.COMPLETE, objective.key(value)
+        def rank(trial: FrozenTrial) -> tuple[bool, bool, float]:
+            value = objective.key(objective.of_trial(trial.user_attrs))
+            return not is_excluded(trial), trial.state == TrialState.COMPLETE, value
 
         finished = sorted(filter(trained_here, trials), key=rank, reverse=True)
         best = [trial for trial in finished if trial.state in FINISHED][: self._keep if self._lasting else 0]

@@ -18,6 +18,7 @@ from face3d_tune.errors import ConfigError
 from face3d_tune.executor.slots import Slots
 from face3d_tune.search import queued_params
 from face3d_tune.search.algorithms import make_sampler
+from face3d_tune.search.exclude import ExclusionWatch
 from face3d_tune.search.failed_trials import FailuresAsWorst
 from face3d_tune.search.pruning import TrialReporter
 from face3d_tune.search.stop import StopWatch
@@ -29,6 +30,7 @@ from face3d_tune.storage.optuna_internals import record_of
 from face3d_tune.storage.retry import ASKED_AGAIN, DEFAULT_TIMEOUT, WAITS_HERE, DatabaseRetry
 from face3d_tune.storage.workers import Heartbeat
 from face3d_tune.study.attrs import Effort, StudyAttr, TrialAttr
+from face3d_tune.study.exclusions import exclusions_of, read_trials
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.searched_file import SearchedFile
 from face3d_tune.study.space import suggest
@@ -74,6 +76,7 @@ class Search(ABC):
         objective: What a trial's value is.
         retention: What is kept of the trainings.
         stop: Requests to stop the search.
+        exclusions: Trials that people exclude.
         target: Value that ends the search.
         target_epochs: Epochs in a row that must reach it.
         seed: Of the study; the seeds of its trials follow from it.
@@ -96,6 +99,7 @@ class Search(ABC):
         self.target, self.target_epochs = target, target_epochs
         self._files, self._storage_timeout = retention, storage_timeout
         self.stop = StopWatch(queue.study, queue.engine)
+        self.exclusions = ExclusionWatch(queue.study)
         self.seed: int = StudyAttr.settings.of(self.study.user_attrs)["seed"]
         # The best config of the study before gets a new seed: with the old one its value would only repeat.
         self._before = tuple(before)
@@ -116,7 +120,7 @@ class Search(ABC):
         """Tell whether a completed trial has reached the target."""
         if self.target is None:
             return False  # saves reading the study
-        completed = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        completed = read_trials(self.study, states=(TrialState.COMPLETE,))
         return any(reached(trial, self.target, self.target_epochs, self.objective) for trial in completed)
 
     def requeue_abandoned(self) -> int:
@@ -150,7 +154,7 @@ class Search(ABC):
             StudyGoneError: The study was deleted.
         """
         self.queue.budget = budget
-        self.queue.note = self._files.note = watcher.note
+        self.queue.note = self._files.note = self.exclusions.note = watcher.note
         self.patience(watcher.note, watcher.warning).insist(lambda: self._begin_search(watcher.note))
         loop = Loop(
             self.queue,
@@ -162,6 +166,7 @@ class Search(ABC):
             target_reached=self.target_reached,
             retain=self._files.take,
             stop=self.stop,
+            exclusions=self.exclusions,
         )
         main = threading.current_thread() is threading.main_thread()
         with Heartbeat(self.worker, lambda: self._look_around(in_main_thread=main), watcher.note):
@@ -211,7 +216,7 @@ class Search(ABC):
         ordinal = TrialAttr.ordinal.of(frozen.user_attrs)
         # Every trial samples with a seed of its own, on every worker. Optuna calls the sampler only below.
         sampler_seed = seeds.derive(self.seed, "sampler", ordinal)
-        self.study.sampler = FailuresAsWorst(make_sampler(self.file, sampler_seed))
+        self.study.sampler = FailuresAsWorst(make_sampler(self.file, sampler_seed), exclusions_of(self.study))
 
         def note(line: str) -> None:
             watcher.note(f"trial {trial.number}: {line}")

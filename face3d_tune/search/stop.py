@@ -4,25 +4,19 @@ A worker obeys the requests that come after it began. The next run marks an olde
 workers that have not seen it yet.
 """
 
-import getpass
-import json
-import os
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import optuna
-from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
 from face3d_tune.storage.database import one_at_a_time
-from face3d_tune.storage.optuna_internals import study_id
+from face3d_tune.storage.optuna_internals import stored_attr
 from face3d_tune.study.attrs import StoredStop, StudyAttr
-from face3d_tune.system import signals
+from face3d_tune.system import person, signals
 
 _LOOK_EVERY = 1.0  # seconds between two looks of the loop
 
@@ -51,21 +45,12 @@ class Stop:
         return f"stopped by {self.by} at {self.at}"
 
 
-def request_stop(study: optuna.Study, engine: Engine, *, now: bool) -> Stop:
-    """Ask every worker of the study to stop, and return the request."""
-    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    stop = Stop(uuid4().hex, _person(), at, now)
+def request_stop(study: optuna.Study, engine: Engine, *, now: bool, by: str | None = None) -> Stop:
+    """Ask every worker of the study to stop, and return the request. `by` is this user on this host unless given."""
+    stop = Stop(uuid4().hex, by or person.person(), person.now(), now)
     with one_at_a_time(engine):
         study.set_user_attr(StudyAttr.stop.key, stop.to_attr())
     return stop
-
-
-def _person() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError, ImportError):  # a user id without a name, as in some containers
-        user = str(getattr(os, "getuid", lambda: "someone")())
-    return f"{user}@{socket.gethostname()}"
 
 
 class StopWatch:
@@ -110,9 +95,5 @@ class StopWatch:
             signals.cut_off()
 
     def _read(self) -> Stop | None:
-        question = text("select value_json from study_user_attributes where study_id = :study and key = :key")
-        with self._engine.connect() as database:
-            found = database.execute(
-                question, {"study": study_id(self._study), "key": StudyAttr.stop.key}
-            ).scalar_one_or_none()
-        return None if found is None else Stop(**json.loads(found))
+        found = stored_attr(self._engine, self._study, StudyAttr.stop.key)
+        return None if found is None else Stop(**found)

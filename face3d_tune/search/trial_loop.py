@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from face3d_tune.errors import StorageAwayError, StudyGoneError, TrainingError
 from face3d_tune.executor.slots import Slots
 from face3d_tune.executor.tasks import Event, Failure, Note, Resumed, ScriptEnded
+from face3d_tune.search.exclude import ExclusionWatch
 from face3d_tune.search.pruning import CompletedTrials, TrialReporter
 from face3d_tune.search.stop import Stop, StopWatch
 from face3d_tune.search.trial_queue import TrialLost, TrialQueue, lineage
@@ -131,6 +132,7 @@ class Loop:
         target_reached: Tells whether a trial has reached the target.
         retain: Called with every trial that has ended, to keep or remove its checkpoints.
         stop: Requests to stop that are stored with the study.
+        exclusions: Trials that people exclude.
     """
 
     def __init__(
@@ -145,11 +147,12 @@ class Loop:
         target_reached: Callable[[], bool],
         retain: Callable[[FrozenTrial], None],
         stop: StopWatch,
+        exclusions: ExclusionWatch,
     ) -> None:
         self._queue, self._begin, self._slots, self._watcher = queue, begin, slots, watcher
         self._database_retry = database_retry
         self._deadline, self._target_reached = deadline, target_reached
-        self._retain, self._stop_watch = retain, stop
+        self._retain, self._stop_watch, self._exclusions = retain, stop, exclusions
         self._completed = CompletedTrials(queue.study)
         self._running: dict[int, _Running] = {}
         self._failures: list[FrozenTrial] = []  # since a trial finished
@@ -208,6 +211,8 @@ class Loop:
         """
         for entry in list(self._running.values()):
             self._deliver(entry)
+        if self._exclusions.look_sometimes():
+            self._completed.forget()
         if self._target_reached():
             self._abandon("another trial reached the target")
             return True

@@ -18,7 +18,7 @@ from face3d_tune.storage.optuna_internals import fixed_params
 from face3d_tune.study import space as space_module
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.other_programs import own_trials
-from face3d_tune.study.trials import pick_trial, preset_rows
+from face3d_tune.study.trials import every_preset, pick_trial
 
 _OF_EVERY_TRIAL = ("epochs", "layout", "seed", "folds", "objective")  # settings of a study
 
@@ -67,7 +67,7 @@ def _values(trial: FrozenTrial) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _preset(study: optuna.Study, name: str) -> FrozenTrial:
-    held = {row.name: row.trial for row in preset_rows(study) if row.trial is not None}
+    held = {row.name: row.trial for row in every_preset(study) if row.trial is not None}
     if name not in held:
         names = f"it has {', '.join(held)}" if held else "it has none"
         raise StudyError(f"study {study.study_name!r} has no preset {name!r}{did_you_mean(name, held)}", names)

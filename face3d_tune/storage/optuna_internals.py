@@ -39,6 +39,22 @@ def study_id(study: optuna.Study) -> int:
     return study._study_id
 
 
+def engine_of(study: optuna.Study) -> Engine | None:
+    """Return the engine of a study's database; None for a study in memory."""
+    return getattr(getattr(study._storage, "_backend", study._storage), "engine", None)
+
+
+def stored_attr(engine: Engine, study: optuna.Study, key: str) -> Any:
+    """Return one user attribute of a study as it is stored now; None if it has none or is gone.
+
+    Optuna would read all attributes of the study, which is too much for what a search asks after every epoch.
+    """
+    question = text("select value_json from study_user_attributes where study_id = :study and key = :key")
+    with engine.connect() as database:
+        found = database.execute(question, {"study": study_id(study), "key": key}).scalar_one_or_none()
+    return None if found is None else json.loads(found)
+
+
 def trial_id(trial: optuna.Trial | FrozenTrial) -> int:
     """Return the id of a trial, without asking the storage."""
     return trial._trial_id

@@ -99,6 +99,14 @@ class StoredStop(TypedDict):
     over: bool  # a later run has begun
 
 
+class StoredExclusion(TypedDict):
+    """A row of the attribute `excluded`: who took a trial out of the study, when and why."""
+
+    by: str  # user and host
+    at: str  # UTC, as ISO 8601
+    reason: str  # may be empty
+
+
 class StudyAttr:
     """The user attributes of a study."""
 
@@ -110,6 +118,7 @@ class StudyAttr:
     versions = Attr[Mapping[str, str]]("versions")  # of the programs that made the study
     effort = Attr[Effort]("effort")
     stop = Attr[StoredStop]("stop")
+    excluded = Attr[Mapping[str, StoredExclusion]]("excluded")  # trials that a person took out, by number
     preset_aliases = Attr[Mapping[str, str]]("preset_aliases")  # presets that equal another, and which
     follows = Attr[Mapping[str, Any]]("from")  # the warm start
     no_model_cosine = Attr[float]("no_model_cosine")  # on the validation people, as the next ten
@@ -145,6 +154,7 @@ class TrialAttr:
     lineage = Attr[int]("lineage")  # number of the first trial in the row of retries
     deaths = Attr[int]("deaths")  # of processes, in that row
     requeued = Attr[bool]("put_back")  # whether a failed trial has a successor
+    excluded = Attr[StoredExclusion]("excluded")  # never stored with a trial: `exclusions.read_trials` marks it
 
     # With what it trains.
     ordinal = Attr[int]("ordinal")  # seeds follow from it

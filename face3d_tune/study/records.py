@@ -9,6 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.exclusions import is_excluded, read_trials, said
 from face3d_tune.study.history import History
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import own_trials
@@ -38,6 +39,7 @@ class Trial:
     stop_reason: str | None
     cause: str | None  # of a failure; `queued_again`: another trial has its place
     error: str | None
+    excluded: str | None  # who took it out of the study, when and why; None: it counts
     started: datetime | None
     optuna: FrozenTrial = field(repr=False, compare=False)
 
@@ -46,7 +48,7 @@ def records(study: optuna.Study) -> list[Trial]:
     """Return the trials of a study by number, without those of other programs."""
     attrs = study.user_attrs
     objective, space = Objective.of_study(attrs), StudyAttr.settings.of(attrs)["space"]
-    return [record(trial, objective, space) for trial in own_trials(study.get_trials(deepcopy=False))]
+    return [record(trial, objective, space) for trial in own_trials(read_trials(study))]
 
 
 def record(trial: FrozenTrial, objective: Objective, space: Mapping[str, Any]) -> Trial:
@@ -72,6 +74,7 @@ def record(trial: FrozenTrial, objective: Objective, space: Mapping[str, Any]) -
         stop_reason=TrialAttr.stop_reason.get(attrs),
         cause=(cause(trial) or QUEUED_AGAIN) if failed else None,
         error=TrialAttr.error.get(attrs),
+        excluded=said(trial.number, TrialAttr.excluded.of(attrs)) if is_excluded(trial) else None,
         started=trial.datetime_start,
         optuna=trial,
     )

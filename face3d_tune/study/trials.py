@@ -1,6 +1,5 @@
 """A study as read: its trials, the best one, the config of each. Nothing here writes."""
 
-import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,15 +9,15 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StudyError, StudyGoneError
 from face3d_tune.storage.database import Storage
-from face3d_tune.storage.optuna_internals import storage_of, study_id
+from face3d_tune.storage.optuna_internals import storage_of, stored_attr
 from face3d_tune.storage.study_names import existing_name, listed_names, study_names
 from face3d_tune.study.attrs import Effort, StoredStop, StudyAttr, TrialAttr
+from face3d_tune.study.exclusions import exclusions_in, is_excluded, read_trials
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import count_foreign, ended_from_outside, is_foreign, is_own_study, own_trials
 
@@ -58,7 +57,7 @@ def read_trial(place: Storage, study_name: str | None, number: int | None) -> St
     """Read a trial of a study, or its best, from a storage. Raises StorageError and StudyError."""
     with place.opened() as storage:
         study = find_study(storage, study_name)
-        trials = study.get_trials(deepcopy=False)
+        trials = read_trials(study)
         return StoredTrial(study.study_name, study.user_attrs, pick_trial(study, number), trials)
 
 
@@ -79,7 +78,7 @@ def require_present(study: optuna.Study, own: str | None, engine: Engine) -> Non
     """
     storage = storage_of(study)
     try:
-        if own == (_stored_id(study, engine) if own else StudyAttr.id.get(study.user_attrs)):
+        if own == (stored_attr(engine, study, StudyAttr.id.key) if own else StudyAttr.id.get(study.user_attrs)):
             return
     except KeyError:
         pass
@@ -98,17 +97,6 @@ def require_present(study: optuna.Study, own: str | None, engine: Engine) -> Non
     )
 
 
-def _stored_id(study: optuna.Study, engine: Engine) -> str | None:
-    """Return the user attribute `id` of a study, None if it has none or is gone.
-
-    Every step of a search asks first, and Optuna would read all attributes of the study through its objects.
-    """
-    question = text("select value_json from study_user_attributes where study_id = :study and key = :key")
-    with engine.connect() as database:
-        found = database.execute(question, {"study": study_id(study), "key": StudyAttr.id.key}).scalar_one_or_none()
-    return None if found is None else json.loads(found)
-
-
 @contextmanager
 def still_present(study: optuna.Study, own: str | None, engine: Engine) -> Iterator[None]:
     """Raise StudyGoneError if the study is gone at the beginning of the block, or if that is why the block fails."""
@@ -123,14 +111,14 @@ def still_present(study: optuna.Study, own: str | None, engine: Engine) -> Itera
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
     """Return the completed trial with the best value; None if none has completed.
 
-    An imported trial whose value the study could not confirm does not count.
+    An imported trial whose value the study could not confirm does not count, nor one that a person excluded.
     """
     return next(iter(completed_trials(study)), None)
 
 
 def completed_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Return the completed trials that count, best first."""
-    found = filter(is_complete, study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    found = filter(is_complete, read_trials(study, (TrialState.COMPLETE,)))
     objective = Objective.of_study(study.user_attrs)
     return sorted(found, key=lambda trial: objective.key(trial.value), reverse=True)
 
@@ -138,9 +126,11 @@ def completed_trials(study: optuna.Study) -> list[FrozenTrial]:
 def counts(trial: FrozenTrial) -> bool:
     """Tell whether a finished trial may be the best, or be compared with it.
 
-    A trial of another program may not, nor an imported one whose value the study could not confirm.
+    A trial of another program may not, nor an imported one whose value the study could not confirm, nor one that a
+    person excluded.
     """
-    return trial.state in FINISHED and not is_foreign(trial) and bool(TrialAttr.confirmed.get(trial.user_attrs, True))
+    own = trial.state in FINISHED and not is_foreign(trial) and not is_excluded(trial)
+    return own and bool(TrialAttr.confirmed.get(trial.user_attrs, True))
 
 
 def is_complete(trial: FrozenTrial) -> bool:
@@ -154,7 +144,7 @@ def is_imported(trial: FrozenTrial) -> bool:
 
 
 def trained_here(trial: FrozenTrial) -> bool:
-    """Tell whether a trial has finished and was neither imported nor made by another program."""
+    """Tell whether a trial has finished and was neither imported nor made by another program: the budget has it."""
     return trial.state in FINISHED and not is_foreign(trial) and not is_imported(trial)
 
 
@@ -199,7 +189,7 @@ def pick_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
                 f"study {study.study_name!r} has no completed trial yet", "let `face3d-tune run` complete one first"
             )
         return best
-    trials = study.get_trials(deepcopy=False)
+    trials = read_trials(study)
     if not 0 <= number < len(trials):
         held = f"it holds 0 to {len(trials) - 1}" if trials else "it holds none yet"
         raise StudyError(f"study {study.study_name!r} has no trial {number}", held)
@@ -235,9 +225,14 @@ def repeatable_config(trial: FrozenTrial) -> TrialConfig:
 
 
 def preset_rows(study: optuna.Study) -> list[PresetRow]:
-    """Return every preset of a study with its latest trial, in the order in which they were queued."""
+    """Return every preset of a study with its latest trial, in queued order; none whose trial a person excluded."""
+    return [row for row in every_preset(study) if row.trial is None or not is_excluded(row.trial)]
+
+
+def every_preset(study: optuna.Study) -> list[PresetRow]:
+    """Return the same, those with an excluded trial among them."""
     trials: dict[str, FrozenTrial] = {}
-    for trial in own_trials(study.get_trials(deepcopy=False)):
+    for trial in own_trials(read_trials(study)):
         if isinstance(preset := TrialAttr.preset.get(trial.user_attrs), str):
             trials[preset] = trial  # a later trial is the retry of an earlier one
     aliases = StudyAttr.preset_aliases.get(study.user_attrs, {})
@@ -260,18 +255,20 @@ def queued_name(attrs: Mapping[str, Any]) -> str | None:
 
 
 def tried_by_hand(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that a person queued, without those that a retry replaces."""
-    trials = own_trials(study.get_trials(deepcopy=False))
+    """Return the trials that a person queued, without those that a retry replaces and excluded ones."""
+    trials = own_trials(read_trials(study))
     return [
         trial
         for trial in trials
-        if TrialAttr.tried.held_by(trial.user_attrs) and not TrialAttr.requeued.held_by(trial.user_attrs)
+        if TrialAttr.tried.held_by(trial.user_attrs)
+        and not TrialAttr.requeued.held_by(trial.user_attrs)
+        and not is_excluded(trial)
     ]
 
 
 def count_imported(study: optuna.Study) -> int:
     """Count the trials that were trained elsewhere, which are outside every budget."""
-    return sum(map(is_imported, study.get_trials(deepcopy=False)))
+    return sum(map(is_imported, read_trials(study)))
 
 
 def count_states(study: optuna.Study) -> dict[str, int]:
@@ -279,7 +276,7 @@ def count_states(study: optuna.Study) -> dict[str, int]:
 
     In a study of this program, trials of others are omitted.
     """
-    trials = study.get_trials(deepcopy=False)
+    trials = read_trials(study)
     states = [trial.state for trial in (own_trials(trials) if is_own_study(study) else trials)]
     order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING)
     return {state.name.lower(): states.count(state) for state in order}
@@ -325,7 +322,7 @@ def summary(study: optuna.Study) -> dict[str, Any]:
         "own": own,
         "directions": [direction.name.lower() for direction in study.directions],
         "states": count_states(study),
-        "causes": count_causes(study.get_trials(deepcopy=False) if own else []),
+        "causes": count_causes(read_trials(study) if own else []),
         "from": StudyAttr.follows.get(attrs),
         "stop": stopped(attrs),
         "best_value": best.value if best else None,
@@ -336,6 +333,7 @@ def summary(study: optuna.Study) -> dict[str, Any]:
         "best_recognition": TrialAttr.recognition.get(best.user_attrs) if best else None,
         "imported": count_imported(study),
         "by_hand": count_foreign(study) if own else 0,
+        "excluded": [{"trial": number, **each} for number, each in exclusions_in(attrs).items()],
         "folds": folds_of(attrs),
         "objective": Objective.of_study(attrs).name if own else None,
         "script": StudyAttr.script.get(attrs),

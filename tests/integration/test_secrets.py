@@ -31,6 +31,7 @@ LINES = {
     "doctor": "doctor --json --data-dir data",
     "try": "try lr=0.001",
     "stop": "stop",
+    "exclude": "exclude 0",
     "copy": "copy {} sqlite:///new.db",
     "copy, second": "copy sqlite:///empty.db {}",
 }

@@ -283,6 +283,7 @@ def test_a_summary_counts_every_state_and_names_the_best(storage):
         "best_recognition": None,
         "imported": 0,
         "by_hand": 0,
+        "excluded": [],
         "folds": 1,
         "objective": "cosine",
         "no_model_cosine": 0.3,
