@@ -20,25 +20,15 @@ def exclude(number: int, reason: str, undo: bool, storage: str, study_name: str 
     """Take a trial out of best, tables, pruner and sampler."""
     import optuna
 
-    from face3d_tune.search.exclude import bring_back
-    from face3d_tune.search.exclude import exclude as take_out
+    from face3d_tune.search.steering import bring_trial_back, exclude_trial
     from face3d_tune.storage.database import Storage
-    from face3d_tune.study.objective import Objective
-    from face3d_tune.study.trials import best_trial, find_study
+    from face3d_tune.study.trials import find_study
 
     if undo and reason:
         raise click.UsageError("--reason goes with an exclusion, not with --undo", click.get_current_context())
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with Storage.parse(storage).opened() as opened:  # without the right to search, which a running search has
+    with Storage.parse(storage).opened() as opened:
         study = find_study(opened, study_name)
-        before = best_trial(study)
-        if undo:
-            bring_back(study, opened.engine, number)
-            say(f"trial {number} counts again")
-        else:
-            say(take_out(study, opened.engine, number, reason))
-        best = best_trial(study)
-        if best is None:
-            say("no completed trial counts now")
-        elif best.value is not None and (before is None or best.number != before.number):
-            say(f"the best is now trial {best.number}: {Objective.of_study(study.user_attrs).said(best.value)}")
+        lines = bring_trial_back(study, opened, number) if undo else exclude_trial(study, opened, number, reason)
+        for line in lines:
+            say(line)

@@ -41,8 +41,8 @@ def exclude(study: optuna.Study, engine: Engine, number: int, reason: str = "", 
     return said(number, exclusion)
 
 
-def bring_back(study: optuna.Study, engine: Engine, number: int) -> None:
-    """Let an excluded trial count again. Raises StudyError if it is not excluded."""
+def bring_back(study: optuna.Study, engine: Engine, number: int) -> str:
+    """Let an excluded trial count again; return a sentence on it. Raises StudyError if it is not excluded."""
     with one_at_a_time(engine):
         held = exclusions_of(study)
         if number not in held:
@@ -50,6 +50,7 @@ def bring_back(study: optuna.Study, engine: Engine, number: int) -> None:
             listed = f"excluded: {', '.join(map(str, held))}" if held else "no trial of this study is"
             raise StudyError(f"trial {number} of study {study.study_name!r} is not excluded", listed)
         _store(study, {each: held[each] for each in held if each != number})
+    return f"trial {number} counts again"
 
 
 class ExclusionWatch:

@@ -55,6 +55,7 @@ class TrialQueue:
     Attributes:
         budget: Total number of finished trials, earlier runs included; 0 until a search sets it.
         note: Takes one line about each trial of a dead worker.
+        storage: Of the study.
         engine: Of the storage.
     """
 
@@ -62,6 +63,7 @@ class TrialQueue:
         self.study, self._silence = study, silence
         self.budget = 0
         self.note: Callable[[str], object] = lambda line: None
+        self.storage = storage
         self.engine = self._engine = storage.engine
         self._storage, self._study_id = storage_of(study), study_id(study)
         self._own = StudyAttr.id.get(study.user_attrs)
