@@ -29,7 +29,7 @@ ROOMS = {
     "analysis": "system study",
     "refit": "system data training storage study executor script analysis",
     "report": "system data study script analysis",
-    "dashboard": "system data storage study script analysis",
+    "dashboard": "system data storage study script search analysis",
     "cli": "system data training storage study executor script search analysis refit report dashboard",
 }
 

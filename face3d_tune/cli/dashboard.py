@@ -45,7 +45,9 @@ TOKEN_VARIABLE = "FACE3D_TUNE_TOKEN"
     help="Address that visitors open if a proxy is in front, e.g. https://tune.example.org; may be repeated.  "
     "[default: none]",
 )
-@click.option("--allow-changes", is_flag=True, help="Allow visitors to rename and delete studies.")
+@click.option(
+    "--allow-changes", is_flag=True, help="Allow visitors to steer searches, and to rename and delete studies."
+)
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page in a browser.")
 def dashboard(
     storage: str,
@@ -98,7 +100,7 @@ def dashboard(
         for public in public_urls:
             say(f"visitors open {public.rstrip('/')}/{query}")
         if allow_changes:
-            warn("visitors can rename and delete studies")
+            warn("visitors can steer searches, and rename and delete studies")
         if browser:
             webbrowser.open(url)
         with warnings.catch_warnings():

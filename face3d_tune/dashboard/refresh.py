@@ -5,7 +5,7 @@ another study.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -32,14 +32,18 @@ class Refresh:
     Args:
         storage: Where the studies are.
         build: Makes the dashboard of a cached storage.
+        scripts: Addresses of more scripts for its pages.
     """
 
-    def __init__(self, storage: RDBStorage, build: Callable[[BaseStorage], "WSGIApplication"]) -> None:
+    def __init__(
+        self, storage: RDBStorage, build: Callable[[BaseStorage], "WSGIApplication"], scripts: Sequence[str] = ()
+    ) -> None:
         def anew(cached: BaseStorage) -> "WSGIApplication":
             forget_importances()
             return build(cached)
 
         self._cache = StorageCache(storage, anew)
+        self._tags = "".join(f'<script src="{each}"></script>' for each in (_SCRIPT, *scripts))
         self._script = files("face3d_tune.dashboard").joinpath("reload.js").read_bytes()
 
     def look(self) -> Snapshot["WSGIApplication"]:
@@ -79,8 +83,7 @@ class Refresh:
         status, headers, body = whole(self._cache.built, request)
         headers = {name: value for name, value in headers.items() if name not in ("Last-Modified", "Etag")}
         headers |= {"Cache-Control": "no-cache"}
-        tag = f'{_HEAD.decode()}<script src="{_SCRIPT}"></script>'
-        return send(start_response, status, headers, body.replace(_HEAD, tag.encode(), 1))
+        return send(start_response, status, headers, body.replace(_HEAD, _HEAD + self._tags.encode(), 1))
 
 
 def _telling(start_response: "StartResponse", key: str) -> "StartResponse":

@@ -15,9 +15,12 @@ from waitress import wasyncore
 from waitress.server import create_server
 
 from face3d_tune.dashboard.additions import Additions
+from face3d_tune.dashboard.best_trial import answer_with_own_best
 from face3d_tune.dashboard.guard import Access, Guard, Public, is_loopback
 from face3d_tune.dashboard.refresh import Refresh
 from face3d_tune.dashboard.request_filter import RequestFilter
+from face3d_tune.dashboard.steering import SCRIPT as STEERING
+from face3d_tune.dashboard.steering import Steering
 from face3d_tune.errors import ConfigError
 from face3d_tune.storage.artifacts import Artifacts
 
@@ -109,7 +112,7 @@ def make_dashboard(
         storage: The storage whose studies are shown.
         host: Name or address to listen on.
         port: To listen on; 0 takes a free one.
-        allow_changes: Whether studies can be changed and deleted.
+        allow_changes: Whether searches can be steered, and studies changed and deleted.
         token: What a visitor must show; needed where other machines reach the dashboard.
         public_urls: Where visitors find it behind a proxy.
         artifacts: The storage of the best weights.
@@ -134,7 +137,9 @@ def make_dashboard(
     store = None if artifacts is None else artifacts.optuna_store
 
     def build(cached: BaseStorage) -> "WSGIApplication":
-        return Additions(optuna_dashboard.wsgi(cached, store), cached, artifacts, say)
+        answer_with_own_best(cached)
+        app = Additions(optuna_dashboard.wsgi(cached, store), cached, artifacts, say)
+        return Steering(app, storage) if allow_changes else app
 
     def read_ahead() -> None:
         """Read the newest study's finished trials into the storage's cache: a second for a thousand of them."""
@@ -142,7 +147,7 @@ def make_dashboard(
         now.storage.get_all_trials(max(now.keys), deepcopy=False)
 
     listening = _listen(host, port)
-    refresh = Refresh(storage, build)
+    refresh = Refresh(storage, build, [STEERING] if allow_changes else [])
     access = Access(host.lower(), listening.getsockname()[1], allow_changes, token, public)
     guarded = Guard(RequestFilter(refresh), access, refresh.look)
     return Server(listening, guarded, _CHANGE if allow_changes else _READ, read_ahead)

@@ -423,7 +423,7 @@ def test_the_command_says_that_others_would_get_in_without_a_token(place):
 def test_the_command_warns_where_changes_are_allowed(place, monkeypatch):
     monkeypatch.setattr("face3d_tune.dashboard.server.Server.serve_forever", mock.Mock(side_effect=KeyboardInterrupt))
     answer = call("dashboard", "--port", "0", "--no-browser", "--allow-changes", cwd=place)
-    assert answer.err.startswith("warning: visitors can rename and delete studies\n")
+    assert answer.err.startswith("warning: visitors can steer searches, and rename and delete studies\n")
 
 
 def test_the_command_listens_on_ipv6(place, monkeypatch):
