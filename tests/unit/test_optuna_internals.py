@@ -19,12 +19,14 @@ from face3d_tune.storage.optuna_internals import (
     TABLES,
     TRIALS,
     StudyView,
+    engine_of,
     fixed_params,
     forget_importances,
     record_of,
     startup_trials,
     storage_of,
     store_attrs,
+    stored_attr,
     study_id,
     trial_id,
     trials_as_sampled_from,
@@ -46,6 +48,13 @@ def test_a_study_knows_its_storage_and_its_id(study, sqlite):
     assert isinstance(storage_of(study), BaseStorage), changed("Study._storage")
     assert hasattr(study, "_study_id"), changed("Study._study_id")
     assert study_id(study) == sqlite.get_study_id_from_name("faces"), changed("Study._study_id")
+
+
+def test_a_study_in_a_database_knows_its_engine_and_reads_one_attribute(study, sqlite):
+    assert engine_of(study) is sqlite.engine, changed("Study._storage._backend")
+    assert engine_of(optuna.create_study()) is None
+    study.set_user_attr("a", {"b": 1})
+    assert (stored_attr(sqlite.engine, study, "a"), stored_attr(sqlite.engine, study, "c")) == ({"b": 1}, None)
 
 
 def test_a_trial_knows_its_id(study, sqlite):
