@@ -128,8 +128,9 @@ def _run(search: Search, prepared: Prepared, view: View, deadline: float) -> Non
     opened = OpenSearch(search, prepared.storage, prepared.plan, prepared.stage, requeued, nothing_to_do)
     watcher = patience.insist(lambda: view.opened(opened))
     if not nothing_to_do:
+        patience.insist(search.worker.beat)  # join before the slots open, in seconds: a person may want to stop it
         try:
-            with closing(prepared.slots(search)) as slots, watcher.shown():
+            with search.worker.leaving_on_failure(), closing(prepared.slots(search)) as slots, watcher.shown():
                 search.search(prepared.budget, watcher, slots, deadline=deadline)
         except KeyboardInterrupt:
             _tell_interrupted(view, opened)

@@ -8,7 +8,8 @@ database's clock. A running trial that no living worker claims is an orphan. Orp
 import os
 import socket
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
@@ -142,6 +143,16 @@ class Worker:
         if not 0 <= now - self._last <= 2 * self.interval:
             self._steady = now  # a delay, or a clock set back, may have affected the others too
         self._last = now
+
+    @contextmanager
+    def leaving_on_failure(self) -> Iterator[None]:
+        """Deregister this worker if the block fails, e.g. because the slots of its search do not open."""
+        try:
+            yield
+        except BaseException:
+            with suppress(Exception):  # of the database, which may be the reason
+                self.leave()
+            raise
 
     def claim(self, trial_id: int) -> None:
         """Claim a new trial.

@@ -2,15 +2,19 @@
 
 import contextlib
 import json
+import math
 import threading
+from types import SimpleNamespace
 
 import optuna
 from command_line import call
 from searches import SAMPLED_ONLY, Scripted, Watch, file_of, search_in, states
 from stored_study import study_of
 
+from face3d_tune.search import run_search
 from face3d_tune.search.stop import request_stop
 from face3d_tune.storage.database import Storage
+from face3d_tune.storage.workers import read_workers
 from face3d_tune.system import signals
 
 PATIENCE = 60.0  # seconds
@@ -108,6 +112,34 @@ def test_a_stop_at_once_cuts_off_an_epoch_that_lasts(sqlite, tmp_path, data):
     with signals.handled(lambda *_: signals.interrupt.now()):  # as `run` does; else a job in the background hears none
         search.run(3, Watch(), slots=Scripted(1, play))
     assert states(search.study) == ["FAIL", "WAITING"]
+
+
+def test_a_search_whose_slots_are_still_opening_is_stopped_too(sqlite, sqlite_url, tmp_path, data):
+    search, watch, asked = search_in(sqlite, file_of(tmp_path, SAMPLED_ONLY), data, epochs=9), Watch(), []
+    watch.shown = contextlib.nullcontext
+
+    def slots(search):
+        asked.append(stop(tmp_path, sqlite_url))
+        search.stop._looked -= 10  # as if a second had passed
+        opened = Scripted(1, lambda task, number: (0.1, "finished"))
+        opened.close = lambda: None
+        return opened
+
+    prepared = SimpleNamespace(budget=2, storage=None, plan=None, stage=None, slots=slots)
+    view = SimpleNamespace(opened=lambda _: watch, ended=lambda _: None, warning=watch.note)
+    run_search._run(search, prepared, view, math.inf)
+    assert "asked 1 worker(s) to stop" in asked[0][1]
+    assert watch.notes[-1].endswith("this worker stops after the epochs that it trains")
+    assert (states(search.study), read_workers(sqlite.engine, search.study._study_id)) == ([], [])
+
+
+def test_a_search_whose_slots_do_not_open_is_no_worker(sqlite, tmp_path, data):
+    search = search_in(sqlite, file_of(tmp_path, SAMPLED_ONLY), data, epochs=9)
+    search.worker.beat()
+    with contextlib.suppress(MemoryError), search.worker.leaving_on_failure():
+        assert len(read_workers(sqlite.engine, search.study._study_id)) == 1
+        raise MemoryError
+    assert read_workers(sqlite.engine, search.study._study_id) == []
 
 
 def test_without_a_search_there_is_nothing_to_stop(sqlite, sqlite_url, tmp_path):
