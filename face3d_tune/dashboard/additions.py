@@ -30,6 +30,7 @@ from face3d_tune.dashboard.wsgi import READING, refuse, send, whole
 from face3d_tune.errors import ArtifactError
 from face3d_tune.storage.artifacts import Artifacts, best_weights, log_of, logs_of, unique_name
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.exclusions import exclusions_in, said
 from face3d_tune.study.history import History
 from face3d_tune.study.other_programs import is_foreign, is_own_study
 from face3d_tune.study.trials import cause
@@ -45,6 +46,7 @@ _SHARE = 20  # and this many times the seconds of working them out: at most a tw
 _UNSHOWN_OF_STUDY = re.compile(r"confirm:.*|.*confirmation|rotation|look:.*|.*_recognition|script|excluded")
 # Too long for a table, or shown number by number.
 _UNSHOWN = ("config", "overrides", "cosine_by_yaw", "recognition", "folds", "numbers")
+_EXCLUDED = "excluded"  # the column of excluded trials
 _FAILED = 20  # of the last failed trials of a script that get a note
 
 
@@ -66,6 +68,7 @@ class StudyAdditions:
     figures: list[dict[str, str]] = field(default_factory=list)
     trial_notes: dict[int, str] = field(default_factory=dict)
     trial_artifacts: dict[int, dict[str, Artifact]] = field(default_factory=dict)
+    excluded: dict[int, str] = field(default_factory=dict)  # who took a trial out, when and why
     stale_at: float = 0.0  # of time.monotonic
 
     def artifact(self, key: str) -> Artifact | None:
@@ -126,6 +129,10 @@ class Additions:
                 view.stale_at = ended + max(_FRESH, _SHARE * (ended - started))
             return view
 
+    def forget(self, study_id: int) -> None:
+        """Work the additions to a study out again at the next request: it has just been changed."""
+        self._views.pop(study_id, None)
+
     def _work_out(self, study_id: int) -> StudyAdditions:
         name = "?"
         try:
@@ -147,6 +154,7 @@ class Additions:
                 trial_notes=dict.fromkeys(foreign, FOREIGN)
                 | {trial.number: trial_note(findings, trial) for trial in noted}
                 | {trial.number: excluded_notes.of_trial(trial) for trial in findings.excluded},
+                excluded={number: said(number, each) for number, each in exclusions_in(findings.attrs).items()},
                 trial_artifacts={number: _by_id(study_id, number, each) for number, each in files.items()},
             )
         except Exception as error:  # whatever it is, the dashboard itself must stay up
@@ -229,10 +237,15 @@ class Additions:
                 {"artifact_id": key, "filename": file.filename, "mimetype": file.mimetype, "encoding": None}
                 for key, file in view.trial_artifacts.get(trial["number"], {}).items()
             ]
-            trial["user_attrs"] = _to_display(trial["user_attrs"])
+            marks = (
+                [{"key": _EXCLUDED, "value": view.excluded[trial["number"]]}]
+                if trial["number"] in view.excluded
+                else []
+            )
+            trial["user_attrs"] = _to_display(trial["user_attrs"]) + marks
         columns = {column["key"]: column for column in answer["union_user_attrs"] if column["key"] not in _UNSHOWN}
         bands = {attr["key"] for trial in answer["trials"] for attr in trial["user_attrs"]} - columns.keys()
-        columns |= {key: {"key": key, "sortable": True} for key in sorted(bands)}
+        columns |= {key: {"key": key, "sortable": key != _EXCLUDED} for key in sorted(bands)}
         answer["union_user_attrs"] = list(columns.values())
         return answer
 

@@ -139,7 +139,7 @@ def make_dashboard(
     def build(cached: BaseStorage) -> "WSGIApplication":
         answer_with_own_best(cached)
         app = Additions(optuna_dashboard.wsgi(cached, store), cached, artifacts, say)
-        return Steering(app, storage) if allow_changes else app
+        return Steering(app, storage, app.forget) if allow_changes else app
 
     def read_ahead() -> None:
         """Read the newest study's finished trials into the storage's cache: a second for a thousand of them."""

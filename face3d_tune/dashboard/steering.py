@@ -39,10 +39,11 @@ class Steering:
     Args:
         app: The dashboard.
         storage: Where the studies are.
+        changed: Called with the id of a study that was changed.
     """
 
-    def __init__(self, app: "WSGIApplication", storage: RDBStorage) -> None:
-        self._app, self._storage = app, storage
+    def __init__(self, app: "WSGIApplication", storage: RDBStorage, changed: Callable[[int], object]) -> None:
+        self._app, self._storage, self._changed = app, storage, changed
         self._script = files("face3d_tune.dashboard").joinpath("steering.js").read_bytes()
         self._actions: dict[str, Callable[[optuna.Study, Mapping[str, Any]], list[str]]] = {
             "try": self._try,
@@ -65,6 +66,7 @@ class Steering:
             if reading:
                 return send_json(start_response, HTTPStatus.OK, self._state(study))
             lines = self._actions[asked[2]](study, _content(environ))
+            self._changed(int(asked[1]))
         except TuneError as error:
             reason = f"{error.message} ({error.hint})" if error.hint else error.message
             return refuse(start_response, HTTPStatus.BAD_REQUEST, reason)

@@ -103,12 +103,20 @@ def test_a_trial_is_excluded_for_a_reason_and_brought_back(steer, study):
 
 
 def test_the_page_of_optuna_shows_the_best_of_the_others(steer, study):
-    best = lambda: json.loads(steer.ask(f"/api/studies/{study._study_id}")[1])["best_trials"]  # noqa: E731
-    assert [trial["number"] for trial in best()] == [1]
-    steer("/exclude", trial=1)
-    assert [trial["number"] for trial in best()] == [0]
+    def shown():
+        return json.loads(steer.ask(f"/api/studies/{study._study_id}")[1])
+
+    assert [trial["number"] for trial in shown()["best_trials"]] == [1]
+    _, (line, _) = steer("/exclude", trial=1, reason="old labels")
+    now = shown()
+    assert [trial["number"] for trial in now["best_trials"]] == [0]
+    assert {"key": "excluded", "value": line} in now["trials"][1]["user_attrs"]
+    assert {"key": "excluded", "sortable": False} in now["union_user_attrs"]
+    assert "**Excluded.** trial 1 is excluded by" in now["trials"][1]["note"]["body"]
+    assert "The best of the others is trial 0." in now["note"]["body"]
+    assert "excluded" not in [attr["key"] for attr in now["user_attrs"]]
     steer("/exclude", trial=0)
-    assert [trial["number"] for trial in best()] == [1]  # none counts, so Optuna's own
+    assert [trial["number"] for trial in shown()["best_trials"]] == [1]  # none counts, so Optuna's own
 
 
 def test_a_search_is_stopped_for_its_workers(steer, study, sqlite):
