@@ -153,7 +153,7 @@ class Additions:
                 figures=[{"id": key, "graph_object": json.dumps(drawn)} for key, drawn in figures(findings).items()],
                 trial_notes=dict.fromkeys(foreign, FOREIGN)
                 | {trial.number: trial_note(findings, trial) for trial in noted}
-                | {trial.number: excluded_notes.of_trial(trial) for trial in findings.excluded},
+                | {trial.number: excluded_notes.of_trial(findings, trial) for trial in findings.excluded},
                 excluded={number: said(number, each) for number, each in exclusions_in(findings.attrs).items()},
                 trial_artifacts={number: _by_id(study_id, number, each) for number, each in files.items()},
             )

@@ -1,5 +1,7 @@
 """What the notes of a study and of its trials say about excluded trials."""
 
+import shlex
+
 from optuna.trial import FrozenTrial
 
 from face3d_tune.analysis.findings import Findings
@@ -17,12 +19,12 @@ def of_study(found: Findings) -> list[str]:
     return [f"**Excluded**, so in the budget alone; the pictures that Optuna itself draws show them.{best}", rows]
 
 
-def of_trial(trial: FrozenTrial) -> str:
+def of_trial(found: Findings, trial: FrozenTrial) -> str:
     """Say who excluded a trial, when and why, and what that means."""
     return (
         f"**Excluded.** {plain(_said(trial))}\n\nIt has taken its place in the budget, and counts nowhere else: not as "
         f"the best, not in tables, not for the pruner, not for the sampler.\n\n"
-        f"    face3d-tune exclude {trial.number} --undo"
+        f"    face3d-tune exclude {trial.number} --undo --study-name {shlex.quote(found.name)}"
     )
 
 

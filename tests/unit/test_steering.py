@@ -113,6 +113,7 @@ def test_the_page_of_optuna_shows_the_best_of_the_others(steer, study):
     assert {"key": "excluded", "value": line} in now["trials"][1]["user_attrs"]
     assert {"key": "excluded", "sortable": False} in now["union_user_attrs"]
     assert "**Excluded.** trial 1 is excluded by" in now["trials"][1]["note"]["body"]
+    assert "    face3d-tune exclude 1 --undo --study-name faces" in now["trials"][1]["note"]["body"]
     assert "The best of the others is trial 0." in now["note"]["body"]
     assert "excluded" not in [attr["key"] for attr in now["user_attrs"]]
     steer("/exclude", trial=0)
