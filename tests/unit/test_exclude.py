@@ -275,6 +275,31 @@ def test_no_mark_is_stored_with_a_trial(study):
 
 # While workers run
 
+PRUNED_BY_THE_MEDIAN = """
+[pruner]
+name = "median"
+n_startup_trials = 1
+n_warmup_steps = 1
+"""
+
+
+@pytest.mark.parametrize("excluded", [False, True])
+def test_a_search_prunes_by_the_others_alone_from_the_next_epoch_on(sqlite, tmp_path, data, excluded):
+    """Trial 1 falls behind the only completed one in epoch 3; that one is excluded in epoch 2, when it was known."""
+    search = search_in(sqlite, file_of(tmp_path, SAMPLED_ONLY + PRUNED_BY_THE_MEDIAN), data, epochs=4)
+
+    def play(task, number):
+        if excluded and (task.number, number) == (1, 2):
+            exclude(search.study, sqlite.engine, 0)
+            search.exclusions._looked -= 10  # as if a second had passed
+        value = 0.6 if task.number else 0.5 if number < 3 else 0.9
+        return value, "finished" if number == 4 else None
+
+    watch = Watch()
+    search.run(2, watch, slots=Scripted(1, play))
+    assert [trial.state.name for trial in search.study.trials] == ["COMPLETE", "COMPLETE" if excluded else "PRUNED"]
+    assert len(watch.epochs[1]) == (4 if excluded else 3)
+
 
 def test_two_workers_on_postgresql_notice_it_and_the_budget_stays_exact(postgres_tables_url, tmp_path, data):
     """One worker's trial 0 is excluded while both train; then each trains one more of the four."""
