@@ -99,7 +99,7 @@ def _confirmed(found: Findings) -> list[str]:
     first = filter(None, (no_better_recognised(confirmation), headline(confirmation)))
     lines = [f"**{plain(line)}**" for line in first]
     if not found.confirmed_best:
-        lines.insert(0, "**Out of date:** the search has found a better trial since. To evaluate that one:\n\n" + ask)
+        lines.insert(0, "**Out of date:** another trial is the best now. To evaluate that one:\n\n" + ask)
     return [*lines, *_judged(confirmation, "test people")]
 
 
@@ -109,7 +109,7 @@ def _rotated(found: Findings) -> list[str]:
         return []
     lines = [f"**Cross-validated:** {plain(headline(found.rotation))}", *_judged(found.rotation, "all people, judged")]
     if not found.rotated_best:
-        lines.insert(0, "**Out of date:** the search has found a better trial since, which the rotations do not judge.")
+        lines.insert(0, "**Out of date:** another trial is the best now, which the rotations do not judge.")
     return lines
 
 

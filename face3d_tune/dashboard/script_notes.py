@@ -71,7 +71,7 @@ def _confirmed(found: Findings) -> list[str]:
     heads = script_confirmation.headings(held)
     rows = [heads, ["---", *["--:"] * (len(heads) - 1)], *script_confirmation.rows(held)]
     table = "\n".join(f"| {' | '.join(row if row[0] == '---' else map(plain, row))} |" for row in rows)
-    old = [] if found.confirmed_best else ["**Out of date:** the search has found a better trial since.", ask]
+    old = [] if found.confirmed_best else ["**Out of date:** another trial is the best now.", ask]
     return [*old, f"**{plain(first)}**", table, "\n".join(f"- {plain(line)}" for line in others)]
 
 

@@ -210,7 +210,7 @@ def test_the_note_shows_what_all_people_say_in_rotations_beside_what_the_test_pe
     assert (
         "**Cross-validated:** trial 12: 12 judged people are too few for a verdict against baseline (the best" in note
     )
-    assert "since, which the rotations do not judge" in note  # trial 2 is the best here
+    assert "best now, which the rotations do not judge" in note  # trial 2 is the best here
     assert note.index("| test people |") < note.index("| all people, judged |")
     assert "- What 12 judged people can show: against baseline no difference, as they are too few" in note
     assert "- Cross-validated, no test: each of 12 people is judged once, in one of 5 rotations" in note

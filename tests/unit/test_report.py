@@ -257,7 +257,7 @@ def test_a_report_names_the_winners_curse_the_looks_and_what_is_out_of_date():
     assert "This is the first evaluation on the test people." in once
     assert "Evaluation 2 on the test people: each one makes the verdict a little less trustworthy." in twice
     assert "not yet confirmed" not in once
-    assert "Out of date: the search has found a better trial since" in old
+    assert "Out of date: another trial is the best now" in old
     assert "Winner's curse: none seen." in page_of(STUDIES["diverged"]()).text
     assert "on the test people trial 12 is worse than ridge regression" in page_of(STUDIES["confirmed worse"]()).text
 

@@ -58,7 +58,7 @@ def test_the_note_begins_with_what_the_script_reached_when_it_trained_again():
     ]
     confirmation["candidates"][0]["trial"] = 11
     study.set_user_attr("script_confirmation", confirmation)
-    assert "**Out of date:** the search has found a better trial since." in study_note(find(study))
+    assert "**Out of date:** another trial is the best now." in study_note(find(study))
 
 
 def test_the_note_of_a_study_without_a_completed_trial():

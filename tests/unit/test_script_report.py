@@ -245,8 +245,8 @@ def test_a_report_begins_with_what_the_script_reached_when_it_trained_again():
     assert "what holds of it stands above" in notes
     assert notes.index("trained again") < notes.index("The question and the answer")
     old = said(STUDIES["out of date"]())
-    assert "Out of date: the search has found a better trial since" in old
-    assert "it is newer than the trainings above. face3d-tune confirm --study-name triplet trains it again." in old
+    assert "Out of date: another trial is the best now" in old
+    assert "the trainings above are of another trial. face3d-tune confirm --study-name triplet trains it again." in old
     assert "脚本重新训练的结果" in said(STUDIES["confirmed"](), "zh")
     assert content(find(STUDIES["confirmed"]()), MADE).script_confirmation == of_trial(12)
 
