@@ -10,6 +10,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from face3d_tune.errors import StorageError
 from face3d_tune.system import signals
 
 SILENCE = 15.0  # seconds; the longest that a healthy server says nothing is `database._LOCK_TRY`
@@ -17,7 +18,10 @@ _HURRIED = 2.0  # the same after a second signal to end; libpq takes no shorter 
 
 
 def driver() -> Any:
-    """Return what SQLAlchemy takes for psycopg. Raises ImportError where the optional psycopg is not installed."""
+    """Return what SQLAlchemy takes for psycopg. Raises ImportError where the optional psycopg is not installed.
+
+    To connect to a database without an encoding raises StorageError.
+    """
     return _around(import_module("psycopg"))
 
 
@@ -30,7 +34,15 @@ def _around(psycopg: Any) -> Any:
         def connect(cls, *args: Any, **options: Any) -> Any:
             if signals.hurried():
                 options["connect_timeout"] = int(_HURRIED)
-            return super().connect(*args, **options)
+            connection = super().connect(*args, **options)
+            if connection.info.parameter_status("server_encoding") == "SQL_ASCII":  # psycopg then gives bytes for text
+                name = connection.info.dbname
+                connection.close()
+                raise StorageError(
+                    f"database {name!r} has the encoding SQL_ASCII, which cannot hold text",
+                    "make one in UTF8: createdb --encoding UTF8 --template template0 NAME",
+                )
+            return connection
 
         def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
             """Run one exchange with the server to its end; psycopg calls this for each."""

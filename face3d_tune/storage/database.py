@@ -43,6 +43,7 @@ _LAST_TABLE = "alembic_version"  # the last that Optuna creates; without it a st
 _LOST_AT_THE_START = (0.5, 2.0, 5.0)  # seconds between the attempts to open a storage
 _LOCK_WAIT = 600  # seconds to wait for other workers to release the lock
 _LOCK_TRY = 10  # seconds of it in one question, less than `bounded.SILENCE`
+_NO_RIGHT = "42501"  # PostgreSQL's code for a missing right
 _LOCK_HELD = "55P03"  # PostgreSQL's code for a lock that was not released in time
 _FROZEN = 30  # seconds without a heartbeat while a worker blocks the others from asking and telling
 _LOCK_KEY = 0x6661636533640000  # "face3d": ours among all users of the server's advisory locks
@@ -192,6 +193,7 @@ class Storage:
         engine = self._engine()
         try:
             with one_at_a_time(engine):  # else two processes could create the tables at once
+                self._require_rights(engine)
                 return RDBStorage(url, engine_kwargs=options, skip_compatibility_check=True)
         finally:
             engine.dispose()
@@ -296,14 +298,40 @@ class Storage:
                 f"storage {self} cannot be reached: {reason_of(error)}", self._reach_hint(error)
             ) from error
         except DBAPIError as error:
-            raise StorageError(f"storage {self} cannot be used: {reason_of(error)}") from error
+            hint = self._rights() if _lacks_rights(error) else None
+            raise StorageError(f"storage {self} cannot be used: {reason_of(error)}", hint) from error
 
     def _reach_hint(self, error: BaseException | None) -> str:
+        if error is not None and _lacks_rights(error):
+            return self._rights()
         if self.sqlite_file and "locked" in str(error):
             return "close what has the file open (a database viewer, a backup, a copy), and try again"
         if self.sqlite_file:
             return "check the path, and that the file and its folder may be written"
         return "check that the server runs, and host, port, user, password and database name"
+
+    def _require_rights(self, engine: Engine) -> None:
+        """Ask the server: Optuna would find out itself, and leave its connection open."""
+        if self.sqlite_file:
+            return
+        question = text(
+            "select to_regclass('trials') is null, "
+            "has_schema_privilege(coalesce(current_schema(), 'public'), 'create'), "
+            "coalesce(has_table_privilege(to_regclass('trials'), 'select'), false)"
+        )
+        with engine.connect() as database:
+            new, may_create, may_read = database.execute(question).one()
+        if not (may_create if new else may_read):
+            what = "create tables" if new else "read the tables of studies"
+            raise StorageError(f"storage {self} cannot be used: its user may not {what}", self._rights())
+
+    def _rights(self) -> str:
+        """Return the hint with the rights that a search needs."""
+        user = self.url.username or "USER"
+        return (
+            f"its owner can grant usage, create on schema public to {user}; "
+            f"grant all on all tables in schema public to {user}; grant all on all sequences in schema public to {user}"
+        )
 
     @contextmanager
     def searching(self, hint: str = _OWN_FILE) -> Iterator[None]:
@@ -370,6 +398,10 @@ def _was_refused(error: BaseException) -> bool:
     """Tell whether no connection was made at all: psycopg's error then has the connection that it attempted."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     return getattr(getattr(cause, "orig", None), "pgconn", None) is not None
+
+
+def _lacks_rights(error: BaseException) -> bool:
+    return getattr(getattr(error, "orig", None), "sqlstate", None) == _NO_RIGHT
 
 
 def reason_of(error: BaseException) -> str:

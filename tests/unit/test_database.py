@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
+import psycopg
 import pytest
 import sqlalchemy
 from optuna.storages import RDBStorage
@@ -476,3 +477,31 @@ def test_a_storage_that_another_process_is_still_making_is_left_alone(sqlite_url
         pass
     # A table that a reader makes, the process that is making the storage could make no more.
     assert query(sqlite_url, "select name from sqlite_master") == [{"name": "studies"}]
+
+
+def test_a_database_without_an_encoding_is_said_to_be_one_and_how_to_make_another(postgres_server):
+    settings = "encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C' template template0"
+    postgres_server.psql(f"create database no_text {settings};")
+    error = error_of(lambda: open_and_close(postgres_server.get_uri("no_text"), create=True))
+    assert error.message == "database 'no_text' has the encoding SQL_ASCII, which cannot hold text"
+    assert error.hint == "make one in UTF8: createdb --encoding UTF8 --template template0 NAME"
+
+
+def test_a_right_that_is_missing_is_named(postgres_url, postgres_server):
+    postgres_server.psql("create role weak login;")
+    weak = postgres_url.replace("postgres:@", "weak:@")
+    hint = (
+        "its owner can grant usage, create on schema public to weak; grant all on all tables in schema public to weak; "
+        "grant all on all sequences in schema public to weak"
+    )
+    error = error_of(lambda: open_and_close(weak, create=True))
+    assert error.message == f"storage {Storage.parse(weak)} cannot be used: its user may not create tables"
+    assert error.hint == hint
+    open_and_close(postgres_url, create=True)
+    error = error_of(lambda: open_and_close(weak))
+    assert error.message == f"storage {Storage.parse(weak)} cannot be used: its user may not read the tables of studies"
+    assert error.hint == hint
+    with psycopg.connect(postgres_url, autocommit=True) as owner:
+        for grant in hint.removeprefix("its owner can ").split("; "):
+            owner.execute(grant)
+    open_and_close(weak, create=True)
