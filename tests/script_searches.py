@@ -1,10 +1,15 @@
 """A tiny script whose trials show whether a second copy of one ran, and which processes a search left behind."""
 
+import os
+import signal
 import time
+from pathlib import Path
 
 import optuna
 import psutil
 
+from face3d_tune.executor.silence import Silence
+from face3d_tune.script.running import slots
 from face3d_tune.script.running.supervisor import TRIAL
 from face3d_tune.storage.database import Storage
 
@@ -114,6 +119,43 @@ class Place:
     def ended(self):
         """Which epochs have ended, of whichever trial, in their order."""
         return [int(words.split()[-1]) for _, _, words in self.told() if words.startswith("ends")]
+
+
+class NoticedAtOnce(Silence):
+    """A script that `Place.hold` lets wait hangs, as it is noticed without waiting for a timeout."""
+
+    def __init__(self, seen, key, once):
+        super().__init__(30.0)
+        self._holds, self._told, self._key, self._once = seen / f"{key}-holds", seen / "told", key, once
+        self._before, self._stopped = len(self._lines()), False
+
+    def _lines(self):
+        lines = self._told.read_text(encoding="utf-8").splitlines() if self._told.exists() else []
+        return [line for line in lines if f"-{self._key} " in line]
+
+    def is_too_long(self):
+        """Tell whether the script waits; with `once` it is stopped, and no other copy of it waits."""
+        new = self._lines()[self._before :]
+        if self._stopped:
+            return True
+        if not (new and self._holds.exists() and new[-1].split()[-1] == self._holds.read_text(encoding="utf-8")):
+            return False
+        if self._once:
+            os.kill(int(new[-1].split()[1]), signal.SIGSTOP)
+            self._holds.unlink()
+            self._stopped = True
+        return True
+
+
+def notice_hangs(seen, once=False, patch=setattr):
+    """Let every script of this process that hangs be noticed at once."""
+    reset = slots._Attempt._reset
+
+    def reset_and_look(attempt):
+        reset(attempt)
+        attempt._without_epoch = NoticedAtOnce(Path(seen), attempt.task.key, once)
+
+    patch(slots._Attempt, "_reset", reset_and_look)
 
 
 def study_of(url, name="tiny"):

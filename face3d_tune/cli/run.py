@@ -144,6 +144,13 @@ class OutputOptions:
     WorkerOptions,
     checkpoint_options,
     click.option(
+        "--trial-timeout",
+        type=Duration(),
+        metavar="TIME",
+        help="End a trial that hangs, which gives no epoch for this long, and try it once again, e.g. 30m. Its start "
+        "and its longest epoch must be shorter.  [default: no limit]",
+    ),
+    click.option(
         "--worker-timeout",
         type=Duration(),
         metavar="TIME",

@@ -20,6 +20,7 @@ from face3d_tune.study.warm_start import WarmStart
 
 _HASH = 12  # characters of a sha256
 _CAUSES = {"diverged": "diverged", "out_of_memory": "out of memory", "outside": "ended from outside"}
+_CAUSES |= {"timeout": "timed out"}
 
 
 def study_note(found: Findings, script: StoredScript) -> str:

@@ -57,11 +57,14 @@ class Plan:
         shares = (replace(share, slots=counts[index]) for index, share in enumerate(self.shares) if counts[index])
         return replace(self, shares=tuple(shares))
 
-    def open(self, data: FaceData, checkpoints: Checkpoints | None = None) -> Slots:
-        """Open the slots, ready to take tasks; with `checkpoints` they resume from them and save them."""
-        if self.engine == "plain":
+    def open(self, data: FaceData, checkpoints: Checkpoints | None = None, *, timeout: float | None = None) -> Slots:
+        """Open the slots, ready to take tasks; with `checkpoints` they resume from them and save them.
+
+        With `timeout`, seconds that a training may give no epoch, all train in other processes, which can be ended.
+        """
+        if self.engine == "plain" and timeout is None:
             return PlainSlot(data, self.device, checkpoints)
-        return ProcessSlots(data, self.shares, checkpoints)
+        return ProcessSlots(data, self.shares, checkpoints, timeout=timeout)
 
     def __str__(self) -> str:
         if self.engine == "plain":
@@ -97,7 +100,7 @@ def choose(
                 f"--device names {len(devices)} GPUs; the plain engine trains one trial at a time, on one",
                 "use --engine batched, or name one GPU",
             )
-        return Plan("plain", (Share(device, 1),), reason)
+        return Plan("plain", (Share(device, 1, "plain"),), reason)
     if slots is not None:
         if slots < len(devices):
             raise ConfigError(

@@ -1,6 +1,7 @@
 """Slots in other processes: the parent asks and tells, children train; a dead child costs only its own trials.
 
-A child never waits for the pruner: it sends an epoch and begins the next, and stops that epoch when told to.
+A child never waits for the pruner: it sends an epoch and begins the next, and stops that epoch when told to. A child
+that gives no epoch for too long is killed.
 """
 
 import contextlib
@@ -12,20 +13,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.device import set_threads
 from face3d_tune.executor.checkpoints import Checkpoints
-from face3d_tune.executor.slots import WAIT, BatchedSlots
+from face3d_tune.executor.silence import Silence
+from face3d_tune.executor.slots import WAIT, BatchedSlots, PlainSlot
 from face3d_tune.executor.tasks import Event, Failure, Task
 from face3d_tune.system import signals
 from face3d_tune.training.inputs import seen
@@ -104,18 +106,26 @@ def _context() -> "ForkServerContext | SpawnContext":
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The share of the slots that one process has: how many, and on which device."""
+    """The share of the slots that one process has: how many, on which device, and what trains."""
 
     device: torch.device
     slots: int
+    engine: Literal["plain", "batched"] = "batched"  # plain has one slot
+
+    def halves(self) -> tuple["Share", ...]:
+        """Return two shares that together have these slots; one slot cannot be divided."""
+        few = self.slots // 2
+        return (replace(self, slots=self.slots - few), replace(self, slots=few)) if few else (self,)
 
 
 class _Child:
     """One process with its pipe and its tasks."""
 
-    def __init__(self, share: Share, data: FaceData, checkpoints: Checkpoints | None) -> None:
+    def __init__(
+        self, share: Share, data: FaceData, checkpoints: Checkpoints | None, timeout: float | None = None
+    ) -> None:
         context = _context()
-        self.share = share
+        self.share, self.silence = share, Silence(timeout)
         self.pipe, theirs = context.Pipe()
         self.tasks: dict[int, Task] = {}
         self.dropping: list[int] = []  # tasks whose remaining events are ignored
@@ -125,7 +135,7 @@ class _Child:
         with _starting, _safe_path(), _signals_blocked(), _without_main():
             self.process.start()
         theirs.close()
-        self._arguments: tuple[Any, ...] | None = (data, share.device, share.slots, checkpoints)
+        self._ready, self._unsent = False, list[Any]([(data, share, checkpoints)])
 
     @property
     def fullness(self) -> float:
@@ -133,15 +143,30 @@ class _Child:
         return len(self.tasks) / self.share.slots
 
     def send(self, *message: object) -> None:
-        """Send a message; the child gets the data before its first one, once the others have been started as well."""
+        """Send a message, the data before the first, once the child is ready.
+
+        Of a child that hangs as it starts, a full pipe would stop this process as well.
+        """
+        self._unsent.append(message)
+        if self._ready:
+            self._send_all()
+
+    def ready(self) -> None:
+        """Send what has waited for the child; it gets the data when it has something to train."""
+        self._ready = True
+        if len(self._unsent) > 1:
+            self._send_all()
+
+    def _send_all(self) -> None:
+        messages, self._unsent = self._unsent, []
         with contextlib.suppress(OSError):  # a dead child; `wait` will notice
-            if self._arguments is not None:
-                self.pipe.send(self._arguments)
-                self._arguments = None
-            self.pipe.send(message)
+            for message in messages:
+                self.pipe.send(message)
 
     def start(self, task: Task) -> None:
         """Give the child a task."""
+        if not self.tasks:
+            self.silence.heard()
         self.tasks[task.number], self._killed_before = task, killed_for_memory()
         self.send("start", task)
 
@@ -162,14 +187,22 @@ class _Child:
         why = "for lack of memory" if starved else "probably for lack of memory"
         return Failure(f"its process was killed ({name}), {why}", out_of_memory=starved, died=True)
 
+    def hung(self) -> list[Event]:
+        """Explain that the child hangs: one training is to blame; of several it is not known which."""
+        said, alone = self.silence.said, len(self.tasks) == 1
+        beside = f"{said}; a training beside this one may be the cause"
+        failure = Failure(said, timed_out=True) if alone else Failure(beside, beside=True)
+        return [Event(number, failure) for number in self.tasks]
+
     def end(self, patience: float = _PATIENCE) -> None:
         """Ask the process to end, and kill it after `patience` seconds."""
         self.pipe.close()
         self.process.join(max(0.0, patience))
         if self.process.is_alive():
             self.process.kill()
-            self.process.join()
-        self.process.close()
+            self.process.join(_PATIENCE)
+        if not self.process.is_alive():  # else the system itself waits for its device
+            self.process.close()
 
 
 class ProcessSlots:
@@ -177,14 +210,23 @@ class ProcessSlots:
 
     A dead child is replaced only when a task needs another child. So children that cannot live cost trials, and are
     noticed.
+
+    A child that gives no epoch for `timeout` seconds is killed. If it had several trainings, any may be the cause: none
+    is to blame, and two children with half its slots replace it. So a training that hangs is alone in the end.
     """
 
-    engine = "batched"
-
-    def __init__(self, data: FaceData, shares: Sequence[Share], checkpoints: Checkpoints | None = None) -> None:
+    def __init__(
+        self,
+        data: FaceData,
+        shares: Sequence[Share],
+        checkpoints: Checkpoints | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        self.engine: str = shares[0].engine
         self.count = sum(share.slots for share in shares)
-        self._data, self._checkpoints = data, checkpoints
-        self._children = [_Child(share, data, checkpoints) for share in shares]
+        self._data, self._checkpoints, self._timeout = data, checkpoints, timeout
+        self._children = [_Child(share, data, checkpoints, timeout) for share in shares]
         self._vacant: list[Share] = []  # of dead children
         self._folds: dict[tuple[int, int], FaceData] = {}  # each keeps the baselines that are fitted to it
 
@@ -192,7 +234,7 @@ class ProcessSlots:
         """Give a task to the child with the most room in its share, or to a new one in the place of a dead one."""
         child = min(self._children, key=lambda child: child.fullness, default=None)
         if child is None or (child.tasks and self._vacant):
-            child = _Child(self._vacant.pop(0), self._data, self._checkpoints)
+            child = _Child(self._vacant.pop(0), self._data, self._checkpoints, self._timeout)
             self._children.append(child)
         self._give_inputs(child, task)
         child.start(task)
@@ -200,7 +242,7 @@ class ProcessSlots:
     def _give_inputs(self, child: _Child, task: Task) -> None:
         """Send the data with the baseline's outputs before the first task that needs them: fitted once, here."""
         fold, inputs = (task.fold, task.folds), task.config.inputs
-        if inputs == "view" or (fold, inputs) in child.given:
+        if inputs == "view" or self.engine == "plain" or (fold, inputs) in child.given:
             return
         if fold not in self._folds:
             self._folds[fold] = self._data.fold(task.fold, of=task.folds)
@@ -219,22 +261,32 @@ class ProcessSlots:
         events: list[Event] = []
         while not events and self._children:
             ready = wait([child.pipe for child in self._children], timeout=WAIT)
-            if not ready:
-                break
             for child in [child for child in self._children if child.pipe in ready]:
                 try:
                     match child.pipe.recv():
+                        case None:
+                            child.ready()
                         case int() as number:
                             child.dropping.remove(number)
                         case Event() as event if event.number not in child.dropping:
                             events.append(event)
+                    child.silence.heard()
                 except (EOFError, OSError):
                     failure = child.how_it_ended()
                     events += [Event(number, failure) for number in child.tasks]
-                    child.end()
-                    self._children.remove(child)
-                    self._vacant.append(child.share)
+                    self._end(child, child.share)
+            for child in [child for child in self._children if child.tasks and child.silence.is_too_long()]:
+                events += child.hung()
+                self._end(child, *(child.share.halves() if len(child.tasks) > 1 else [child.share]), patience=0)
+            if not ready:
+                break
         return events
+
+    def _end(self, child: _Child, *vacant: Share, patience: float = _PATIENCE) -> None:
+        """End a child; others get its slots."""
+        child.end(patience)
+        self._children.remove(child)
+        self._vacant += vacant
 
     def save_next(self) -> bool:
         """Tell the training children to save at the end of every epoch."""
@@ -255,16 +307,13 @@ class ProcessSlots:
 def serve(pipe: "Connection[Any, Any]") -> None:
     """Serve as a child until the parent closes the pipe or dies.
 
-    The first messages are data, device and slots.
+    It says None when it is ready; the first message is data, share and checkpoints.
     """
     signals.ignore()  # the parent decides when to stop
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        data, device, count, checkpoints = pipe.recv()
-        if device.type == "cpu":
-            set_threads(1)
-        elif device.index is not None:  # else torch keeps memory of the first GPU as well
-            torch.cuda.set_device(device)
-        slots = BatchedSlots(data, device, count, checkpoints)
+        pipe.send(None)
+        data, share, checkpoints = pipe.recv()
+        slots = _slots(data, share, checkpoints)
         heard: deque[tuple[Any, ...]] = deque()
 
         def listen() -> None:
@@ -287,11 +336,24 @@ def serve(pipe: "Connection[Any, Any]") -> None:
                 match heard.popleft():
                     case "start", Task() as task:
                         slots.start(task)
-                    case "give", Task() as task, FaceData() as given:
+                    case "give", Task() as task, FaceData() as given if isinstance(slots, BatchedSlots):
                         slots.give(task, given)
                     case "drop", int() as number:
                         slots.drop(number)
                         pipe.send(number)  # every later event with this number belongs to another training
             # A single training stops in the middle of an epoch; several finish it.
-            for event in slots.wait(interrupted if count == 1 else lambda: False):
+            for event in slots.wait(interrupted if share.slots == 1 else lambda: False):
                 pipe.send(event)
+
+
+def _slots(data: FaceData, share: Share, checkpoints: Checkpoints | None) -> PlainSlot | BatchedSlots:
+    """Open a child's slots on its device."""
+    device = share.device
+    if share.engine == "plain":
+        set_threads(None)  # as the plain trainer has them outside of a child
+        return PlainSlot(data, device, checkpoints)
+    if device.type == "cpu":
+        set_threads(1)
+    elif device.index is not None:  # else torch keeps memory of the first GPU as well
+        torch.cuda.set_device(device)
+    return BatchedSlots(data, device, share.slots, checkpoints)

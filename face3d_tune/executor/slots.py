@@ -68,20 +68,33 @@ class PlainSlot:
         self._task = self._trainer = None
         self._saver.forget(number)
 
-    def wait(self) -> list[Event]:
-        """Resume the training from its checkpoint, or train one epoch."""
+    @property
+    def busy(self) -> bool:
+        """Tell whether a training runs."""
+        return self._task is not None
+
+    def wait(self, stop: Callable[[], bool] = lambda: False) -> list[Event]:
+        """Resume the training from its checkpoint, or train one epoch, which `stop` does not cut off."""
         if self._task is None:
             return []
         task = self._task
         try:
-            if self._trainer is None:
-                self._trainer, resumed = self._begin(task)
-                if resumed:
-                    return resumed
-            result = self._trainer.train_epoch()
-            return [*self._saver.after_epoch(task, self._trainer), Event(task.number, result)]
+            events = self._next(task)
         except (NonFiniteError, TrainingError, ConfigError, RuntimeError, MemoryError) as error:
+            self._task = self._trainer = None
             return [Event(task.number, _failure(error))]
+        if self._trainer is not None and self._trainer.stop_reason is not None:
+            self._task = self._trainer = None
+        return events
+
+    def _next(self, task: Task) -> list[Event]:
+        """Return the events of the next step."""
+        if self._trainer is None:
+            self._trainer, resumed = self._begin(task)
+            if resumed:
+                return resumed
+        result = self._trainer.train_epoch()
+        return [*self._saver.after_epoch(task, self._trainer), Event(task.number, result)]
 
     def save_next(self) -> bool:
         """Save at the end of every epoch from now on."""

@@ -38,6 +38,8 @@ class Failure:
     non_finite: bool = False
     out_of_memory: bool = False
     died: bool = False  # its process died, which says nothing about the training
+    timed_out: bool = False  # it gave no epoch for too long, so its process was ended
+    beside: bool = False  # its process was ended because of a training beside it, perhaps
 
 
 @dataclass(frozen=True, slots=True)

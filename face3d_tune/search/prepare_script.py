@@ -65,6 +65,7 @@ class PreparedScript:
     accept_changed: bool
     warn: Callable[[str], None]
     silence: float
+    trial_timeout: float | None
     engine: Engine  # of the built-in trainer, with which the script is compared
     stage: WarmStart | None = None
 
@@ -103,7 +104,15 @@ class PreparedScript:
         study = StudyAttr.id.of(search.study.user_attrs)
         how = command.running(search.stored, self.file.flags, study=study, ours=[path.absolute() for path in ours])
         plan = self.plan
-        return ScriptSlots(how, search.folders.root, plan.slots, plan.devices, plan.threads, silence=self.silence)
+        return ScriptSlots(
+            how,
+            search.folders.root,
+            plan.slots,
+            plan.devices,
+            plan.threads,
+            silence=self.silence,
+            timeout=self.trial_timeout,
+        )
 
 
 def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedScript:
@@ -137,6 +146,7 @@ def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedScri
         study.accept_changed_script,
         warn,
         options.workers.worker_timeout or DEFAULT_SILENCE,
+        options.workers.trial_timeout,
         options.device.engine,
     )
 

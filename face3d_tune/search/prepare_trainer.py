@@ -39,6 +39,7 @@ class PreparedTrainer:
     setup: Setup
     plan: Plan
     budget: int
+    trial_timeout: float | None
 
     @property
     def opening(self) -> str:
@@ -64,7 +65,7 @@ class PreparedTrainer:
     def slots(self, search: Search) -> Slots:
         """Open the slots of the plan."""
         assert isinstance(search, TrainerSearch)
-        return self.plan.open(self.setup.data, search.retention.checkpoints)
+        return self.plan.open(self.setup.data, search.retention.checkpoints, timeout=self.trial_timeout)
 
 
 def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedTrainer:
@@ -91,7 +92,8 @@ def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedTrai
     check(bound, settings, data)
     plan = choose(options.device.engine, options.device.slots, devices, data, bound.extreme_configs(), study.folds)
     set_threads(1 if plan.engine == "batched" else None)  # others train
-    return PreparedTrainer(storage, name, bound, stage, settings, setup, plan, budget.trials or file.trials)
+    total, timeout = budget.trials or file.trials, options.workers.trial_timeout
+    return PreparedTrainer(storage, name, bound, stage, settings, setup, plan, total, timeout)
 
 
 def _load(options: SearchOptions) -> FaceData:

@@ -14,7 +14,7 @@ from face3d_tune.executor.tasks import Event, Failure, Note, ScriptEnded, Script
 from face3d_tune.script.kept_epoch import kept_epoch
 from face3d_tune.script.running.slots import ScriptTask
 from face3d_tune.search import target
-from face3d_tune.search.trial_run import Cause, Outcome, Reporter, StopReason
+from face3d_tune.search.trial_run import Cause, Outcome, Reporter, StopReason, cause_of, death_of
 from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.objective import Objective
 
@@ -129,8 +129,8 @@ class ScriptRun:
     def _fail(self, failure: Failure) -> Outcome:
         if failure.non_finite:
             return self._end("non_finite", "diverged", error=failure.message)
-        cause: Cause = "out_of_memory" if failure.out_of_memory else "error"
-        return self._end("error", cause, error=failure.message, death=cause if failure.died else None)
+        cause = cause_of(failure)
+        return self._end("error", cause, error=failure.message, death=death_of(failure, cause))
 
     def _has_reached_goal(self) -> bool:
         if self._goal is None:

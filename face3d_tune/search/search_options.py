@@ -62,13 +62,14 @@ class DeviceOptions:
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """The checkpoints of this worker, and the timeouts of worker and database."""
+    """The checkpoints of this worker, and the timeouts of trials, worker and database."""
 
     artifacts: str | None  # None: no checkpoints
     checkpoint_every: float  # seconds
     keep_checkpoints: int  # finished trials
     worker_timeout: float | None  # seconds
     storage_timeout: float | None  # seconds
+    trial_timeout: float | None = None  # seconds without an epoch; None: no limit
 
 
 @dataclass(frozen=True, slots=True)

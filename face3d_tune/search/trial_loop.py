@@ -291,10 +291,12 @@ class Loop:
     def _ended(self, trial: FrozenTrial) -> None:
         """Continue after the end of a trial is stored. Raises TrainingError after too many failures in a row."""
         self._completed.forget()
-        del self._running[trial.number]
+        outcome = self._running.pop(trial.number).outcome
         self._watcher.trial_ended(trial)
         self._retain(trial)
         if cause(trial) == OUTSIDE:  # a failure by another program is no sign of a bad space or machine
+            return
+        if outcome and outcome.beside:
             return
         self._failures = [*self._failures, trial] if trial.state == TrialState.FAIL else []
         errors = [failed for failed in self._failures if TrialAttr.cause.get(failed.user_attrs) not in OF_THE_CONFIG]

@@ -41,8 +41,10 @@ _INHERITED = (
     TrialAttr.seed.key,
     TrialAttr.ordinal.key,
     TrialAttr.deaths.key,
+    TrialAttr.timeouts.key,
     TrialAttr.lineage.key,
 )
+_TIMEOUTS = 1  # after which a training that gave no epoch for too long is tried again
 
 
 class TrialLost(Exception):
@@ -190,7 +192,7 @@ class TrialQueue:
             raise TrialLost from error
 
     def _tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
-        if outcome.death:
+        if outcome.death or outcome.beside:
             self._requeue(
                 self._storage.get_trial(trial_id(trial)), TrialAttr.error.of(outcome.attrs), death=outcome.death
             )
@@ -246,15 +248,16 @@ class TrialQueue:
         """Fail a trial and enqueue a successor with the same parameters and seed, which gives the same result.
 
         `death` is the cause if a process died: this worker, or the one that trained for it. After RETRIES deaths there
-        is no successor, since the trial itself may be the cause. The successor comes first: after a crash in between,
-        the next worker finds a running trial that already has one.
+        is no successor, since the trial itself may be the cause; nor after a second timeout. The successor comes first:
+        after a crash in between, the next worker finds a running trial that already has one.
         """
         sampled = (
             trial.params if TrialAttr.config.held_by(trial.user_attrs) else {}
         )  # before that, params may be incomplete
         params = {**(fixed_params(trial) or {}), **sampled}
         deaths = (_whole(trial, TrialAttr.deaths) or 0) + (death is not None)
-        again = deaths <= RETRIES
+        timeouts = (_whole(trial, TrialAttr.timeouts) or 0) + (death == "timeout")
+        again = deaths <= RETRIES and timeouts <= _TIMEOUTS
         succeeded = {_whole(other, TrialAttr.retry_of) for other in self._trials()}
         if again and params and trial.number not in succeeded:
             attrs = {key: trial.user_attrs[key] for key in _INHERITED if key in trial.user_attrs}
@@ -263,9 +266,13 @@ class TrialQueue:
                 TrialAttr.deaths.key: deaths,
                 TrialAttr.lineage.key: lineage(trial),
             }
+            attrs |= {TrialAttr.timeouts.key: timeouts} if timeouts else {}
             attrs.setdefault(TrialAttr.ordinal.key, self._next_ordinal())  # its worker died before it set one
             self.study.enqueue_trial(params, user_attrs=attrs)
-        reason = reason if again else f"{reason}; that was the last of {RETRIES} retries"
+        if timeouts > _TIMEOUTS:
+            reason = f"{reason}; it hung before, and was tried once again"
+        elif not again:
+            reason = f"{reason}; that was the last of {RETRIES} retries"
         mark: dict[str, Any] = {TrialAttr.stop_reason.key: "error", TrialAttr.error.key: reason}
         mark |= {REQUEUED: True} if again else {TrialAttr.cause.key: death}
         self.store(trial, mark)

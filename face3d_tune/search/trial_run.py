@@ -6,7 +6,7 @@ it is the mean over them.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -23,7 +23,7 @@ from face3d_tune.study.objective import COSINE, Objective
 from face3d_tune.training.base import EpochResult, precision_for
 
 StopReason = Literal["finished", "early_stopping", "pruned", "over_time", "target", "non_finite", "error"]
-Cause = Literal["diverged", "out_of_memory", "error", "outside"]  # of a failure; see `trials.cause`
+Cause = Literal["diverged", "out_of_memory", "timeout", "error", "outside"]  # of a failure; see `trials.cause`
 
 
 class Reporter(Protocol):
@@ -65,6 +65,19 @@ class Outcome:
     attrs: dict[str, Any]  # Optuna user attributes, ready for JSON
     history: dict[str, Any] = field(default_factory=dict)  # as `history.pack` gives it
     death: Cause | None = None  # cause of the failure if the process of the training died, so that a retry may succeed
+    beside: bool = False  # its process was ended for a training beside it: it is requeued, and that counts nowhere
+
+
+def cause_of(failure: Failure) -> Cause:
+    """Return the cause of a failure that is no NaN."""
+    if failure.timed_out:
+        return "timeout"
+    return "out_of_memory" if failure.out_of_memory else "error"
+
+
+def death_of(failure: Failure, cause: Cause) -> Cause | None:
+    """Return the cause if the process died or had to be ended; None if the training itself failed."""
+    return cause if failure.died or failure.timed_out else None
 
 
 class TrialRun:
@@ -192,8 +205,9 @@ class TrialRun:
             self._errors.append(f"{message} (mixed precision: {self.task.precision})")
             return self._folds.current.restart_without_mixed_precision() or self._end("non_finite", "diverged")
         self._errors.append(message)
-        cause: Cause = "out_of_memory" if failure.out_of_memory else "error"
-        return self._end("error", cause, death=cause if failure.died else None)
+        cause = cause_of(failure)
+        outcome = self._end("error", cause, death=death_of(failure, cause))
+        return replace(outcome, beside=failure.beside)
 
     def _end(self, stop_reason: StopReason, cause: Cause | None = None, *, death: Cause | None = None) -> Outcome:
         attrs = self._folds.summary(stop_reason, self._objective)

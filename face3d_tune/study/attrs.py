@@ -153,6 +153,7 @@ class TrialAttr:
     retry_of = Attr[int]("retry_of")  # number of the trial whose process died
     lineage = Attr[int]("lineage")  # number of the first trial in the row of retries
     deaths = Attr[int]("deaths")  # of processes, in that row
+    timeouts = Attr[int]("timeouts")  # among them, of those that gave no epoch for too long
     requeued = Attr[bool]("put_back")  # whether a failed trial has a successor
     excluded = Attr[StoredExclusion]("excluded")  # never stored with a trial: `exclusions.read_trials` marks it
 

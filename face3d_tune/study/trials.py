@@ -26,6 +26,7 @@ TRIED = "tried by hand"  # the name of a trial that a person queued
 IMPORTED = "imported"  # the `origin` of a trial that was trained elsewhere
 REQUEUED = TrialAttr.requeued.key
 OUTSIDE = "outside"  # cause of a failure by another program
+TIMEOUT = "timeout"  # cause of a failure without an epoch for too long
 OF_THE_CONFIG = ("diverged", "out_of_memory")  # causes that would make the same config fail again
 
 
@@ -285,8 +286,8 @@ def count_states(study: optuna.Study) -> dict[str, int]:
 def cause(trial: FrozenTrial) -> str | None:
     """Return why a trial failed: `diverged`, `out_of_memory`, or `error` if its config is not to blame.
 
-    `outside`: another program ended it, or queued it with values that cannot be trained. None if it has not failed, or
-    was only requeued.
+    `timeout`: it gave no epoch for too long, twice. `outside`: another program ended it, or queued it with values that
+    cannot be trained. None if it has not failed, or was only requeued.
     """
     attrs = trial.user_attrs
     if trial.state != TrialState.FAIL or TrialAttr.requeued.held_by(attrs):
@@ -303,13 +304,13 @@ def count_causes(trials: Iterable[FrozenTrial]) -> dict[str, int]:
     """Count failed trials by cause, every cause named, and those that were `queued_again`: together all that failed."""
     failed = [trial for trial in own_trials(list(trials)) if trial.state == TrialState.FAIL]
     causes = [cause(trial) or "queued_again" for trial in failed]
-    return {name: causes.count(name) for name in (*OF_THE_CONFIG, "error", OUTSIDE, "queued_again")}
+    return {name: causes.count(name) for name in (*OF_THE_CONFIG, TIMEOUT, "error", OUTSIDE, "queued_again")}
 
 
 def in_words(causes: Mapping[str, int]) -> str:
     """Describe causes, e.g. `3 diverged, 1 out of memory`; empty if nothing failed."""
     words = {"error": "by an error", OUTSIDE: "from outside"}
-    words |= {"out_of_memory": "out of memory", "queued_again": "queued again"}
+    words |= {"out_of_memory": "out of memory", TIMEOUT: "timed out", "queued_again": "queued again"}
     return ", ".join(f"{count} {words.get(name, name)}" for name, count in causes.items() if count)
 
 

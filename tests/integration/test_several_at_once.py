@@ -22,7 +22,7 @@ from face3d_tune.executor.tasks import Event, Failure
 from face3d_tune.search import trial_loop as loop_module
 from face3d_tune.search.trial_queue import REQUEUED
 from face3d_tune.storage.database import Storage
-from face3d_tune.study.trials import cause, preset_rows
+from face3d_tune.study.trials import cause, count_causes, preset_rows
 
 STUDY = SAMPLED_ONLY.replace('"tpe"', '"random"').replace("n_startup_trials = 2", "")
 
@@ -197,6 +197,48 @@ def test_after_the_last_retry_a_trial_whose_process_dies_fails_with_the_cause(sc
     assert [cause(trial) for trial in (*died, last)] == [None] * 3 + [why]
     assert last.user_attrs["error"] == f"{KILLED}; that was the last of 3 retries"
     assert other.params != last.params
+
+
+HUNG = "it gave no epoch for 30 s (--trial-timeout), so its process was ended"
+
+
+@pytest.mark.parametrize("died", [False, True], ids=["only hangs", "a death between"])
+def test_a_trial_that_hangs_is_tried_once_again_and_then_fails_with_that_cause(scripted, died):
+    failures = [Failure(HUNG, timed_out=True), *[Failure(KILLED, died=True)] * died, Failure(HUNG, timed_out=True)]
+
+    def play(task, number):
+        return failures.pop(0) if failures else two_epochs(task, number)
+
+    search = scripted(Scripted(1, play), 1)
+    *before, last, other = search.study.trials
+    assert [trial.state.name for trial in (*before, last, other)] == ["FAIL"] * (2 + died) + ["COMPLETE"]
+    assert [cause(trial) for trial in (*before, last)] == [None] * (1 + died) + ["timeout"]
+    assert last.user_attrs["error"] == f"{HUNG}; it hung before, and was tried once again"
+    assert (last.params, last.user_attrs["seed"]) == (before[0].params, before[0].user_attrs["seed"])
+    assert last.user_attrs["retry_of"] == before[-1].number
+    assert other.params != last.params
+    assert count_causes(search.study.trials) | {"timeout": 1, "queued_again": 1 + died} == count_causes(
+        search.study.trials
+    )
+
+
+def test_trainings_beside_one_that_hangs_lose_nothing_however_often_it_happens(scripted):
+    """A death too many would end their row of retries, and five failures in a row the search."""
+    left = [8]
+
+    def play(task, number):
+        left[0] -= 1
+        return Failure("beside", beside=True) if left[0] >= 0 else two_epochs(task, number)
+
+    search = scripted(Scripted(1, play), 1)
+    assert states(search.study) == ["FAIL"] * 8 + ["COMPLETE"]
+    assert search.study.trials[-1].user_attrs["deaths"] == 0
+    assert {cause(trial) for trial in search.study.trials} == {None}
+
+
+def test_trials_that_all_hang_end_the_search(scripted):
+    with pytest.raises(TrainingError, match=rf"^5 trials in a row failed; the last: {re.escape(HUNG)}"):
+        scripted(Scripted(1, lambda task, number: Failure(HUNG, timed_out=True)), 9)
 
 
 @pytest.mark.parametrize(("out_of_memory", "trials"), [(False, 8), (True, 12)], ids=["by an error", "for memory"])

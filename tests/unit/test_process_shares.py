@@ -9,8 +9,10 @@ import torch
 from face3d_tune.config import TrialConfig
 from face3d_tune.executor import processes
 from face3d_tune.executor.processes import ProcessSlots, Share
-from face3d_tune.executor.tasks import Failure, Task
+from face3d_tune.executor.silence import Silence
+from face3d_tune.executor.tasks import Event, Failure, Task
 
+CLOCK = SimpleNamespace(now=0.0)
 GPUS = torch.device("cuda:0"), torch.device("cuda:1")
 CPU = torch.device("cpu")
 SMALL = TrialConfig(d_model=16, dim_feedforward=16, nhead=2, num_layers=1)
@@ -19,8 +21,12 @@ SMALL = TrialConfig(d_model=16, dim_feedforward=16, nhead=2, num_layers=1)
 class Started(processes._Child):
     """A child without a process; its pipe has nothing to say until it dies."""
 
-    def __init__(self, share, data, checkpoints):
-        self.share, self.pipe = share, SimpleNamespace(recv=self.recv)
+    def __init__(self, share, data, checkpoints, timeout=None):
+        self.share, self.pipe, self.silence = (
+            share,
+            SimpleNamespace(recv=self.recv),
+            Silence(timeout, lambda: CLOCK.now),
+        )
         self.tasks, self.dropping, self.given = {}, [], set()
 
     def recv(self):
@@ -41,8 +47,8 @@ def opened(monkeypatch):
     """Slots whose processes are not started, and the number of tasks that each device has."""
     monkeypatch.setattr(processes, "_Child", Started)
 
-    def open_slots(*shares):
-        slots = ProcessSlots(None, shares)
+    def open_slots(*shares, timeout=None):
+        slots = ProcessSlots(None, shares, timeout=timeout)
 
         def start(*numbers):
             for number in numbers:
@@ -88,11 +94,61 @@ def test_a_process_in_the_place_of_a_dead_one_has_its_device_and_its_share(opene
     assert start(4, 5) == {GPUS[0]: 1, GPUS[1]: 3}
 
 
+SAID = "it gave no epoch for 30 s (--trial-timeout), so its process was ended"
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """A clock that tests set, for children that say nothing."""
+    monkeypatch.setattr(processes, "wait", lambda pipes, timeout: [])
+
+
+def after(seconds, slots):
+    """What the slots say while this time passes, a second a look."""
+    events = []
+    for _ in range(seconds):
+        CLOCK.now += 1
+        events += slots.wait()
+    return events
+
+
+def test_a_process_that_gives_no_epoch_for_too_long_is_ended_and_its_only_training_has_timed_out(opened, quiet):
+    slots, start = opened(Share(GPUS[0], 4), timeout=30)
+    start(1)
+    assert after(30, slots) == []
+    assert after(1, slots) == [Event(1, Failure(SAID, timed_out=True))]
+    assert (slots._children, slots._vacant) == ([], [Share(GPUS[0], 4)])
+
+
+def test_a_process_without_a_task_and_one_without_a_limit_may_be_quiet_for_ever(opened, quiet):
+    slots, start = opened(Share(GPUS[0], 4), timeout=30)
+    assert after(100, slots) == []
+    start(1)
+    assert after(30, slots) == [], "the time before its task does not count"
+    unlimited, start = opened(Share(GPUS[0], 4))
+    start(1)
+    assert after(100, unlimited) == []
+
+
+def test_of_several_trainings_in_a_process_that_hangs_none_is_to_blame_and_the_next_time_they_are_apart(opened, quiet):
+    slots, start = opened(Share(GPUS[0], 5), timeout=30)
+    start(1, 2, 3, 4, 5)
+    beside = Failure(f"{SAID}; a training beside this one may be the cause", beside=True)
+    assert after(31, slots) == [Event(number, beside) for number in (1, 2, 3, 4, 5)]
+    start(1, 2, 3, 4, 5)
+    assert [(child.share.slots, len(child.tasks)) for child in slots._children] == [(3, 3), (2, 2)]
+    assert slots.count == 5
+    for _ in range(3):  # at last each is alone
+        after(31, slots)
+        start(1, 2, 3, 4, 5)
+    assert [event.content.timed_out for event in after(31, slots)] == [True] * 5
+
+
 @pytest.mark.parametrize(
     ("device", "chosen", "threads"), [(GPUS[1], [GPUS[1]], []), (torch.device("cuda"), [], []), (CPU, [], [1])], ids=str
 )
 def test_a_process_uses_the_device_that_it_was_given_and_no_other_gpu(monkeypatch, device, chosen, threads):
-    received, current, counted, opened = [(None, device, 2, None)], [], [], []
+    received, current, counted, opened = [(None, Share(device, 2), None)], [], [], []
     monkeypatch.setattr(processes.signals, "ignore", lambda: None)
     monkeypatch.setattr(processes, "set_threads", counted.append)
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
@@ -104,6 +160,9 @@ def test_a_process_uses_the_device_that_it_was_given_and_no_other_gpu(monkeypatc
             opened.append((device, count))
 
     class Pipe:
+        def send(self, message):
+            assert message is None, "it is ready"
+
         def poll(self):
             return False
 

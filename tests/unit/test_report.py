@@ -570,7 +570,8 @@ def test_a_report_says_how_many_trials_failed_by_cause_and_what_the_search_took_
     assert "where the study “stage1-lr” ended: with the config of its best trial (11, cosine 0.6020 there)" in text
     assert "2 个发散, 1 个内存不足" in page_of(study, "zh").text.replace("，", ", ").replace("、", ", ")
     held = held_by(study)
-    assert held.causes == {"diverged": 2, "out_of_memory": 1, "error": 1, "outside": 0, "queued_again": 0}
+    causes = {"diverged": 2, "out_of_memory": 1, "timeout": 0, "error": 1, "outside": 0, "queued_again": 0}
+    assert held.causes == causes
     assert held.follows == before
     repeated = " ".join(held.repeat)
     assert "--from stage1-lr" in repeated

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -54,11 +55,10 @@ def folder(tmp_path):
 def open_slots(script, folder):
     opened = []
 
-    def open_slots(count=1, devices=("cpu",), threads=1, **how):
+    def open_slots(count=1, devices=("cpu",), threads=1, timeout=None, **how):
         how = {"metric": "val_cosine", "source": "json", "folder_flags": ("--save_dir",), **how}
-        opened.append(
-            ScriptSlots(Running(script=script, study=STUDY, **how), folder, count, devices, threads, grace=0.3)
-        )
+        running = Running(script=script, study=STUDY, **how)
+        opened.append(ScriptSlots(running, folder, count, devices, threads, grace=0.3, timeout=timeout))
         return opened[-1]
 
     yield open_slots
@@ -121,6 +121,33 @@ def test_a_wait_ends_although_the_epoch_has_not(open_slots, task):
     while epochs(contents) != [1]:
         contents += [event.content for event in opened.wait()]
     assert opened.wait() == []
+
+
+HANGS = "print('still here'); subprocess.Popen(['sleep', '600']) if epoch == 2 else 0; time.sleep(600 * (epoch == 2))"
+
+
+def test_a_script_that_hangs_in_an_epoch_is_ended_with_all_that_it_started(open_slots, task):
+    opened, started = open_slots(timeout=60), task(HANGS, epochs=3)
+    opened.start(started)
+    contents = []
+    while epochs(contents) != [1, 2]:
+        contents += [event.content for event in opened.wait()]
+    process = psutil.Process(process_of(opened)._supervisor.pid)
+    until(lambda: len(process.children(recursive=True)) == 2)
+    left = process.children(recursive=True)
+    opened._attempts[0]._without_epoch._limit = 0.01  # as if a minute had passed
+    while not contents or not isinstance(contents[-1], Failure):
+        contents += [event.content for event in opened.wait()]
+    said = "it gave no epoch for 0.01 s (--trial-timeout), so its process was ended"
+    assert contents[-1] == Failure(said, timed_out=True)
+    until(lambda: not any(running(each.pid) for each in left))
+
+
+def test_a_script_that_hangs_after_all_its_epochs_is_finished(open_slots, task):
+    given = train(open_slots(timeout=0.3), replace(task("time.sleep(600 * (epoch == 2))"), epochs=2))
+    said = "it gave no epoch for 0.3 s (--trial-timeout), so its process was ended"
+    assert given[-2:] == [Note(f"after its last epoch {said}"), ScriptEnded()]
+    assert epochs(given) == [1, 2]
 
 
 def test_the_numbers_of_an_epoch_may_come_one_after_the_other(open_slots, task, script):

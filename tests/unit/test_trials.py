@@ -272,7 +272,7 @@ def test_a_summary_counts_every_state_and_names_the_best(storage):
         "own": True,
         "directions": ["maximize"],
         "states": {"complete": 0, "pruned": 0, "fail": 0, "running": 0, "waiting": 0},
-        "causes": {"diverged": 0, "out_of_memory": 0, "error": 0, "outside": 0, "queued_again": 0},
+        "causes": dict.fromkeys(("diverged", "out_of_memory", "timeout", "error", "outside", "queued_again"), 0),
         "from": None,
         "stop": None,
         "best_value": None,
@@ -320,6 +320,7 @@ def test_failures_are_counted_by_cause_and_those_that_were_queued_again_apart(st
         {"cause": "out_of_memory", "stop_reason": "error"},
         {"cause": "error", "stop_reason": "error"},
         {"stop_reason": "error"},  # the same
+        {"cause": "timeout", "stop_reason": "error"},
         {"cause": "outside", "stop_reason": "error"},  # queued with what cannot be trained
         {"stop_reason": None, "ordinal": 7},  # ended by another program
         {"stop_reason": None},  # and never this program's
@@ -328,8 +329,9 @@ def test_failures_are_counted_by_cause_and_those_that_were_queued_again_apart(st
         add(study, TrialState.FAIL, **attrs)
     add(study, value=0.5, cause="diverged")  # which a completed trial cannot be
     causes = count_causes(study.trials)
-    assert causes == {"diverged": 2, "out_of_memory": 1, "error": 2, "outside": 2, "queued_again": 1}
-    assert in_words(causes) == "2 diverged, 1 out of memory, 2 by an error, 2 from outside, 1 queued again"
+    expected = {"diverged": 2, "out_of_memory": 1, "timeout": 1, "error": 2, "outside": 2, "queued_again": 1}
+    assert causes == expected
+    assert in_words(causes) == "2 diverged, 1 out of memory, 1 timed out, 2 by an error, 2 from outside, 1 queued again"
     assert in_words(count_causes([])) == ""
     assert [cause(trial) for trial in study.trials[-2:]] == [None, None]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from face3d_tune.executor.processes import killed_for_memory
+from face3d_tune.executor.silence import Silence
 from face3d_tune.executor.slots import WAIT
 from face3d_tune.executor.tasks import Event, Failure, Note, ScriptEnded, ScriptEpoch
 from face3d_tune.script.check import environment, files_in
@@ -72,6 +73,7 @@ class ScriptSlots:
         threads: For each script on a CPU.
         silence: Seconds without a heartbeat of this process after which its scripts are ended.
         grace: Seconds from TERM to KILL.
+        timeout: Seconds without an epoch after which a script is ended; None: no limit.
     """
 
     engine = "script"
@@ -86,9 +88,10 @@ class ScriptSlots:
         *,
         silence: float = 60.0,
         grace: float = 5.0,
+        timeout: float | None = None,
     ) -> None:
         self.count = count
-        self._how, self._folder, self._limits = how, folder.absolute(), (silence, grace)
+        self._how, self._folder, self._limits = how, folder.absolute(), (silence, grace, timeout)
         self._places = [device_environment.of(devices[place % len(devices)], threads) for place in range(count)]
         self._attempts: dict[int, _Attempt] = {}
         self._ending: list[tuple[_Attempt, threading.Thread]] = []
@@ -156,8 +159,10 @@ class _Attempt:
         heard: Callable[[], None],
         silence: float,
         grace: float,
+        timeout: float | None,
     ) -> None:
         self.task, self.place, self.over = task, place, False
+        self._without_epoch = Silence(timeout)
         self.process: ScriptProcess | None = None
         self._how, self._search_folder, self._folder = how, folder, trial_folder.of(folder, task.key)
         self._mark = f"{how.study} {task.key}"
@@ -177,6 +182,7 @@ class _Attempt:
         self._names: set[str] = set()  # of the numbers of that epoch
         self._metric_since: float | None = None  # when the metric of the next epoch came
         self._began = time.monotonic()
+        self._without_epoch.heard()
         self._next_look = 0.0
 
     def look(self) -> list[Content]:
@@ -188,10 +194,13 @@ class _Attempt:
         code = self.process.poll()  # before the numbers: after the end no more can come
         ended = code is not None
         late = not ended and self._how.time_limit is not None and time.monotonic() - self._began > self._how.time_limit
-        self._look_at_files(now=ended or late, ended=ended)
+        hangs = self._without_epoch.is_too_long()
+        self._look_at_files(now=ended or late or hangs, ended=ended)
         if self._resumed and self._told <= self._resumed.known and self._resumed.left_out_epochs(self._steps()):
             return self._begin_again("epochs before it were lost with the worker")
-        contents = self._epochs(all_of_them=ended or late)
+        contents = self._epochs(all_of_them=ended or late or hangs)
+        if contents:
+            self._without_epoch.heard()
         if self.over:
             return contents
         if code is not None:
@@ -199,6 +208,9 @@ class _Attempt:
         if late:
             self.over = True
             contents.append(self._end_late())
+        elif hangs and not contents:
+            self.over = True
+            contents += self._end_hung()
         return contents
 
     def end(self) -> threading.Thread | None:
@@ -321,6 +333,13 @@ class _Attempt:
         if self._told:
             return ScriptEnded(changed=self._changed(), over_time=True)
         return Failure(f"it was ended at the time limit of {self._how.time_limit:g} s: {self._missing()}")
+
+    def _end_hung(self) -> list[Content]:
+        """Explain the end of a script without an epoch for too long; one that has trained all of them is finished."""
+        said = self._without_epoch.said
+        if self.task.epochs is not None and self._told >= self.task.epochs:
+            return [Note(f"after its last epoch {said}"), ScriptEnded(changed=self._changed())]
+        return [Failure(said, timed_out=True)]
 
     def _cause(self, code: int, process: ScriptProcess) -> Failure:
         starved = killed_for_memory() > self._killed_before
