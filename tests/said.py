@@ -22,7 +22,7 @@ _ELSEWHERE |= {
 _ELSEWHERE |= {"script/draft.py"}  # writes a study file
 # Calls whose texts are help, patterns, or questions to a database.
 _OTHER_CALLS = {"option", "argument", "example", "version_option", "option_group", "Option"} | {
-    *("study_name_option", "data_dir_option", "trying_options"),
+    *("study_name_option", "data_dir_option", "trying_options", "notify_option"),
     *("compile", "search", "match", "fullmatch", "findall", "sub", "text", "execute", "cast"),
 }
 # Sentences that no person reads: errors of the programmer, patterns, queries, and other programs' messages.

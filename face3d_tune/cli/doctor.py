@@ -13,6 +13,7 @@ from face3d_tune.cli.options import (
     FILE_OR_FOLDER,
     artifacts_option,
     layout_option,
+    notify_option,
     storage_option,
     trying_options,
     turn_angle_option,
@@ -47,6 +48,9 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 )
 @trying_options("--script")
 @layout_option
+@notify_option(
+    "Send a test message to this service, as `run --notify` does, and say whether it was taken.  [default: none]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.pass_context
 def doctor(
@@ -59,6 +63,7 @@ def doctor(
     python: str,
     timeout: float,
     layout: Any,
+    notify: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Check whether a search can run here, and suggest fixes."""
@@ -69,7 +74,7 @@ def doctor(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     findings = []
     to_try = ScriptToTry(script, python, timeout, layout) if script else None
-    for finding in examine(storage, artifacts, data_dir, turn_angle, to_try):
+    for finding in examine(storage, artifacts, data_dir, turn_angle, to_try, notify):
         findings.append(finding)
         if as_json:
             continue

@@ -3,10 +3,12 @@
 import errno
 import functools
 import os
+import re
 import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from itertools import pairwise
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +27,7 @@ from face3d_tune.cli.export import export, presets
 from face3d_tune.cli.importing import import_
 from face3d_tune.cli.judge import judge
 from face3d_tune.cli.language import choose, say
+from face3d_tune.cli.options import NOTIFY_VARIABLE
 from face3d_tune.cli.predict import predict
 from face3d_tune.cli.report import report
 from face3d_tune.cli.run import run
@@ -37,7 +40,7 @@ from face3d_tune.cli.trying import try_
 from face3d_tune.cli.watch import watch
 from face3d_tune.errors import TuneError
 from face3d_tune.system.notices import print_with
-from face3d_tune.system.safe_text import forget, learn, learn_url, safe
+from face3d_tune.system.safe_text import forget, learn, learn_service, learn_url, safe
 
 
 @click.group(
@@ -78,6 +81,8 @@ for command in COMMANDS:
 
 _OURS = "FACE3D_TUNE_"
 _OF_OTHERS = ("PG", "AWS_")  # variables that libpq and boto3 read
+# URLs that need not be of services; in the others a token may stand anywhere, as in dingtalk://TOKEN.
+_NO_SERVICE = re.compile(r"(--[\w-]+=)?(sqlite|postgres(ql)?(\+\w+)?|mysql|s3|file|https?)://", re.IGNORECASE)
 _SECRET_VARIABLES = ("PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "FACE3D_TUNE_TOKEN")
 
 
@@ -138,6 +143,11 @@ def _learn_secrets(arguments: Sequence[str]) -> None:
     forget()
     for word in (*arguments, *os.environ.values()):
         learn_url(word)
+    services = [after for word, after in pairwise(arguments) if word == "--notify"]
+    services += [word.removeprefix("--notify=") for word in arguments if word.startswith("--notify=")]
+    misplaced = [word for word in arguments if "://" in word and not _NO_SERVICE.match(word)]
+    for url in (*services, *misplaced, *os.environ.get(NOTIFY_VARIABLE, "").split()):
+        learn_service(url)
     for name in _SECRET_VARIABLES:
         if (value := os.environ.get(name, "")) != "auto":  # a token that is yet to be generated
             learn(value)

@@ -23,6 +23,7 @@ from face3d_tune.system.paths import expanded
 if TYPE_CHECKING:
     from face3d_tune.storage.database import Storage
 
+NOTIFY_VARIABLE = "FACE3D_TUNE_NOTIFY"
 ONLY_STUDY = "The study; may be left out if the storage holds only one."
 
 
@@ -70,6 +71,11 @@ def storage_option(function: Callable[..., Any]) -> Callable[..., Any]:
         show_envvar=True,
         help="Database of the studies: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME.",
     )(function)
+
+
+def notify_option(words: str) -> Callable[..., Any]:
+    """Add `--notify`, several times, also from the environment."""
+    return click.option("--notify", metavar="URL", multiple=True, envvar=NOTIFY_VARIABLE, show_envvar=True, help=words)
 
 
 def complete_study(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

@@ -1,5 +1,6 @@
 """`face3d-tune run`: search for better hyperparameters."""
 
+import os
 from dataclasses import dataclass
 
 import click
@@ -7,6 +8,7 @@ import click
 from face3d_tune.cli.base import Command, example, option_group
 from face3d_tune.cli.options import (
     FILE_OR_FOLDER,
+    NOTIFY_VARIABLE,
     Duration,
     Number,
     checkpoint_options,
@@ -16,6 +18,7 @@ from face3d_tune.cli.options import (
     device_options,
     engine_option,
     layout_option,
+    notify_option,
     objective_option,
     slots_option,
     storage_option,
@@ -25,6 +28,7 @@ from face3d_tune.search.search_options import (
     BudgetOptions,
     DataOptions,
     DeviceOptions,
+    MessageOptions,
     SearchOptions,
     StudyOptions,
     WorkerOptions,
@@ -164,6 +168,20 @@ class OutputOptions:
     ),
 )
 @option_group(
+    "Messages",
+    MessageOptions,
+    notify_option(
+        "Tell this service of a new best trial above all presets, of the end and of a failure: mail, DingTalk, Feishu, "
+        "WeCom, Slack, Telegram, a webhook; see docs/operating.md. May be repeated.  [default: none]"
+    ),
+    click.option(
+        "--on-end",
+        metavar="COMMAND",
+        help="Run this command in a shell when the search has ended, whatever ended it. FACE3D_TUNE_END_RESULT, "
+        "…_STUDY, …_VALUE and others tell it how.  [default: none]",
+    ),
+)
+@option_group(
     "Output",
     OutputOptions,
     click.option("--quiet", is_flag=True, help="Print only the result, warnings and errors."),
@@ -177,11 +195,13 @@ def run(
     data: DataOptions,
     device: DeviceOptions,
     workers: WorkerOptions,
+    messages: MessageOptions,
     output: OutputOptions,
 ) -> None:
     """Search for better hyperparameters, or continue a search."""
     import optuna
 
+    from face3d_tune.cli.language import translate
     from face3d_tune.cli.run_output import view_of
     from face3d_tune.cli.streams import go_on_without_output
     from face3d_tune.script.study_file import has_script
@@ -201,4 +221,5 @@ def run(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     go_on_without_output()  # a night's search is worth more than its lines
     view = view_of(quiet=output.quiet, as_json=output.as_json, data_dir=data.data_dir)
-    run_search(SearchOptions(search, budget, data, device, workers), view)
+    os.environ.pop(NOTIFY_VARIABLE, None)  # no script, and no other process that this one starts, gets its tokens
+    run_search(SearchOptions(search, budget, data, device, workers, messages), view, translate)

@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,12 +30,14 @@ from face3d_tune.errors import NoStudiesError, TuneError
 from face3d_tune.script.check import endings_interrupt, try_script, wrong_model
 from face3d_tune.script.export import commands
 from face3d_tune.script.flags import Script, read_script
+from face3d_tune.search.notifier import Message, Notifier
 from face3d_tune.storage.artifacts import Artifacts
 from face3d_tune.storage.database import Storage
 from face3d_tune.storage.study_names import study_names
 from face3d_tune.storage.workers import clock, read_workers
 from face3d_tune.system import limits
 from face3d_tune.system.paths import expanded
+from face3d_tune.system.safe_text import service
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -74,6 +76,7 @@ def examine(
     data_dir: Path | None,
     turn_angle: TurnAngle = "first",
     script: ScriptToTry | None = None,
+    notify: Sequence[str] = (),
 ) -> Iterator[Finding]:
     """Yield one finding after another, as soon as it is known."""
     looks: dict[str, Callable[[], Finding]] = {
@@ -90,6 +93,8 @@ def examine(
     }
     if script is not None:
         looks["script"] = lambda: _script(script, data_dir)
+    if notify:
+        looks["notify"] = lambda: _notify(notify)
     for name, look in looks.items():
         try:
             yield look()
@@ -264,6 +269,17 @@ def _unusual(data: FaceData, layout: Layout, script: Script) -> TrialConfig:
         "pose_unit": data.file_pose_unit,
     }
     return resolve(values, feature_size=size, epochs=1, layout=layout)
+
+
+def _notify(urls: Sequence[str]) -> Finding:
+    """Send a test message to each service, and wait for it as long as a search does at its end."""
+    failed: list[str] = []
+    notifier = Notifier(urls, failed.append)
+    notifier.tell(Message("face3d-tune: test message", ("sent by `face3d-tune doctor --notify`",)))
+    notifier.close()
+    if failed:
+        return Finding("notify", "problem", "; ".join(failed), "see docs/operating.md for the URL of each service")
+    return Finding("notify", "ok", f"taken by {', '.join(map(service, urls))}")
 
 
 def _existing(folder: Path) -> Path:

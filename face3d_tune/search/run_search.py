@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +14,7 @@ from face3d_tune.script.study_file import has_script
 from face3d_tune.search import prepare_script, prepare_trainer
 from face3d_tune.search.search import Search
 from face3d_tune.search.search_options import SearchOptions, WorkerOptions
+from face3d_tune.search.telling import Telling
 from face3d_tune.search.trial_loop import Watcher
 from face3d_tune.storage.database import Storage, is_away
 from face3d_tune.storage.retry import ASKED_AGAIN, DEFAULT_TIMEOUT, DatabaseRetry
@@ -95,18 +97,26 @@ class View(Protocol):
         """Show the result."""
 
 
-def run_search(options: SearchOptions, view: View) -> None:
-    """Search for better hyperparameters, or continue a search. Raises the errors of `Search.search`, and StudyError."""
+def run_search(options: SearchOptions, view: View, translate: Callable[[str], str] = str) -> None:
+    """Search for better hyperparameters, or continue a search. Raises the errors of `Search.search`, and StudyError.
+
+    `translate` returns a line of a message in the language of the person who gets it.
+    """
     limit = options.budget.timeout
     deadline = math.inf if limit is None else time.monotonic() + limit
+    telling = Telling(options.messages, view.warning, translate)
     prepared = _prepare(options, view)
-    with prepared.storage.searching(), prepared.storage.opened(create=True) as storage:
+    with (
+        telling.to_the_end(),
+        prepared.storage.searching(),
+        prepared.storage.opened(create=True) as storage,
+    ):
         patience = DatabaseRetry(
             options.workers.storage_timeout or DEFAULT_TIMEOUT, view.warning, meanwhile=ASKED_AGAIN
         )
         with view.opening(prepared.opening):
             search = patience.insist(lambda: prepared.open(storage, options.workers))
-        _run(search, prepared, view, deadline)
+        _run(search, prepared, view, deadline, telling)
 
 
 def _prepare(options: SearchOptions, view: View) -> Prepared:
@@ -117,7 +127,7 @@ def _prepare(options: SearchOptions, view: View) -> Prepared:
     return prepare_trainer.prepare(options, view.warning)
 
 
-def _run(search: Search, prepared: Prepared, view: View, deadline: float) -> None:
+def _run(search: Search, prepared: Prepared, view: View, deadline: float, telling: Telling) -> None:
     """Search in an open study, until the budget is spent."""
     patience = search.patience(view.warning)
     requeued = patience.insist(search.requeue_abandoned)
@@ -130,7 +140,12 @@ def _run(search: Search, prepared: Prepared, view: View, deadline: float) -> Non
     if not nothing_to_do:
         patience.insist(search.worker.beat)  # join before the slots open, in seconds: a person may want to stop it
         try:
-            with search.worker.leaving_on_failure(), closing(prepared.slots(search)) as slots, watcher.shown():
+            with (
+                telling.during(search, prepared.storage, watcher.note),
+                search.worker.leaving_on_failure(),
+                closing(prepared.slots(search)) as slots,
+                watcher.shown(),
+            ):
                 search.search(prepared.budget, watcher, slots, deadline=deadline)
         except KeyboardInterrupt:
             _tell_interrupted(view, opened)

@@ -77,6 +77,7 @@ class Search(ABC):
         retention: What is kept of the trainings.
         stop: Requests to stop the search.
         exclusions: Trials that people exclude.
+        told: Called with every trial of this worker that has ended.
         target: Value that ends the search.
         target_epochs: Epochs in a row that must reach it.
         seed: Of the study; the seeds of its trials follow from it.
@@ -100,6 +101,7 @@ class Search(ABC):
         self._files, self._storage_timeout = retention, storage_timeout
         self.stop = StopWatch(queue.study, queue.engine)
         self.exclusions = ExclusionWatch(queue.study)
+        self.told: Callable[[FrozenTrial], object] = lambda trial: None
         self.seed: int = StudyAttr.settings.of(self.study.user_attrs)["seed"]
         # The best config of the study before gets a new seed: with the old one its value would only repeat.
         self._before = tuple(before)
@@ -164,7 +166,7 @@ class Search(ABC):
             self.patience(watcher.note, watcher.warning, meanwhile=WAITS_HERE),
             deadline=deadline,
             target_reached=self.target_reached,
-            retain=self._files.take,
+            retain=self._retain,
             stop=self.stop,
             exclusions=self.exclusions,
         )
@@ -195,6 +197,10 @@ class Search(ABC):
         if in_main_thread:
             self.stop.look_from_heartbeat()
         self.queue.requeue_orphans()
+
+    def _retain(self, trial: FrozenTrial) -> None:
+        self._files.take(trial)
+        self.told(trial)
 
     def tidy(self, note: Callable[[str], object]) -> None:
         """Tidy the files of ended trials, now that nothing trains."""

@@ -73,6 +73,14 @@ class WorkerOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class MessageOptions:
+    """What is told of the search, and what follows it."""
+
+    notify: tuple[str, ...] = ()  # URLs of services
+    on_end: str | None = None  # a command
+
+
+@dataclass(frozen=True, slots=True)
 class SearchOptions:
     """All options of one search."""
 
@@ -81,3 +89,4 @@ class SearchOptions:
     data: DataOptions
     device: DeviceOptions
     workers: WorkerOptions
+    messages: MessageOptions = MessageOptions()

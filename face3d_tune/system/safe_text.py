@@ -6,6 +6,8 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 HIDDEN = "***"
 
 _LONGEST_WORD, _LONGEST = 500, 4000  # characters
+_TOKEN = 6  # characters of a part of a service's URL from which it may be a token
+_WITH_HOST = re.compile(r"https?|jsons?|forms?|xmls?|mailtos?")  # schemes of services; in others a token may be there
 _WHOLE = 12  # characters from which a secret is removed even from the middle of a word
 # Keys in the query part of a URL whose values may be shown; a mistyped `pasword` is not among them.
 _HARMLESS = frozenset(
@@ -59,6 +61,23 @@ def learn_url(url: str) -> None:
     for secret in secrets:
         if secret not in words:
             learn(secret)
+
+
+def service(url: str) -> str:
+    """Return a service's URL as it may be shown: its scheme, since all the rest may be a token."""
+    return f"{url.partition('://')[0][:20]}://{HIDDEN}" if "://" in url else HIDDEN
+
+
+def learn_service(url: str) -> None:
+    """Remember what may be a secret in the URL of a service that takes messages; `redact` removes it from now on."""
+    scheme, mark, rest = url.strip().partition("://")
+    rest = rest if mark else scheme
+    learn_url(url)
+    learn(rest)
+    host = re.split(r"[/?#]", rest.rpartition("@")[2])[0] if _WITH_HOST.fullmatch(scheme.lower()) else ""
+    for piece in re.split(r"[/:@?&=#,]", rest.replace(host, "/", 1) if host else rest):
+        if len(piece) >= _TOKEN and not re.fullmatch("[a-z]{,10}", piece):  # which is a word
+            learn(piece)
 
 
 def learn(secret: str) -> None:

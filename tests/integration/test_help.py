@@ -107,7 +107,7 @@ def test_an_option_that_the_environment_can_set_says_so(name):
 def test_the_options_of_run_stand_under_what_they_are_about():
     lines = CONTEXTS["face3d-tune run"].get_help().splitlines()
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    assert headings == ["Search:", "Budget:", "Data:", "Device:", "Workers:", "Output:", "Options:"]
+    assert headings == ["Search:", "Budget:", "Data:", "Device:", "Workers:", "Messages:", "Output:", "Options:"]
     under, shown = None, {}
     for line in lines:
         under = line if line in headings else under

@@ -35,6 +35,7 @@ LINES = {
     "copy": "copy {} sqlite:///new.db",
     "copy, second": "copy sqlite:///empty.db {}",
 }
+NOTIFY = ("run --study quick.toml --data-dir data --notify {}", "doctor --data-dir data --json --notify {}", "run {}")
 ELSEWHERE = (  # where a URL does not belong
     "status {}",
     "presets {}",
@@ -129,6 +130,19 @@ def test_a_url_that_was_typed_in_the_wrong_place_is_shown_without_its_password(p
             answer = call(*words, "--debug", cwd=place)
             check_nothing_shown(answer, words)
             assert answer.code == 2, (words, answer.err)
+
+
+@pytest.mark.parametrize("line", NOTIFY)
+@pytest.mark.parametrize("form", ["nonsense://{}", "json://127.0.0.1:9/{}", "dingtalk://{}", "mailtos://me:{}@host:x"])
+def test_no_part_of_the_url_of_a_service_is_shown_whether_it_can_be_told_or_not(place, line, form):
+    url = form.replace("{}", "".join(HALVES) if "@" in form else "/".join(HALVES))
+    variables = {"FACE3D_TUNE_NOTIFY": url} if "notify" in line else {}
+    unreachable = ["--storage", "postgresql://127.0.0.1:9/db"]
+    for words in (line.replace("{}", url).split(), line.partition(" --notify")[0].replace("{}", url).split()):
+        answer = call(*words, *unreachable, "--debug", cwd=place, **variables)
+        check_nothing_shown(answer, words)
+        assert answer.code in (1, 2), (words, answer.err)
+        assert "error: unexpected" not in answer.err
 
 
 def test_a_password_in_a_variable_of_libpq_or_of_s3_is_not_shown_either(place, monkeypatch):
