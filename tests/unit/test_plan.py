@@ -9,7 +9,7 @@ import torch
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import ConfigError
-from face3d_tune.executor import plan
+from face3d_tune.executor import plan, processes
 from face3d_tune.executor.plan import choose
 from face3d_tune.executor.processes import Share
 from face3d_tune.executor.slots import PlainSlot
@@ -134,6 +134,16 @@ def test_the_plain_engine_trains_one_trial_at_a_time(data, asked):
     assert (chosen.engine, chosen.slots) == ("plain", 1)
     assert str(chosen) == "plain, one trial after another (--engine plain)"
     assert isinstance(chosen.open(data), PlainSlot)
+
+
+@pytest.mark.parametrize("engine", ["plain", "batched"])
+@pytest.mark.parametrize("device", [CPU, MPS, CUDA], ids=str)
+def test_with_a_timeout_each_engine_trains_in_a_process_that_can_be_ended(data, monkeypatch, engine, device):
+    opened = []
+    monkeypatch.setattr(processes, "_Child", lambda *arguments: opened.append(arguments))
+    chosen = choose(engine, 1, [device], data, [SMALL])
+    assert chosen.open(data, timeout=30.0).engine == engine
+    assert opened == [(Share(device, 1, engine), data, None, 30.0)]
 
 
 @pytest.mark.parametrize(
