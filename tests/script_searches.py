@@ -153,6 +153,7 @@ def notice_hangs(seen, once=False, patch=setattr):
 
     def reset_and_look(attempt):
         reset(attempt)
+        attempt._grace = 0.2
         attempt._without_epoch = NoticedAtOnce(Path(seen), attempt.task.key, once)
 
     patch(slots._Attempt, "_reset", reset_and_look)

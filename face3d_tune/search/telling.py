@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from optuna.trial import FrozenTrial
 
-from face3d_tune.errors import TuneError
+from face3d_tune.errors import StorageAwayError, StudyGoneError, TuneError
 from face3d_tune.search import news, on_end
 from face3d_tune.search.news import BestSoFar, Ending, Result
 from face3d_tune.search.notifier import Message, Notifier
@@ -65,11 +65,15 @@ class Telling:
         try:
             yield
             result, why = _result(search)
-            ending = replace(ending, result=result, why=why, code=0)
+            self._ending = replace(ending, result=result, why=why, code=0, standing=_standing(search))
+        except (StorageAwayError, StudyGoneError):  # there is nothing to read
+            raise
+        except BaseException:
+            self._ending = replace(ending, standing=_standing(search))
+            raise
         finally:
             if self._notifier:
                 self._notifier.note = self._warn
-            self._ending = replace(ending, standing=_standing(search))
 
     def _trial_ended(self, search: Search, storage: Storage, trial: FrozenTrial, note: Callable[[str], object]) -> None:
         try:

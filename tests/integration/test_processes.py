@@ -392,40 +392,33 @@ def test_a_wait_ends_although_the_epoch_has_not(data):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGSTOP")
 @pytest.mark.parametrize("engine", ["batched", "plain"])
-def test_a_trial_whose_process_hangs_is_tried_once_again_and_resumes_with_the_same_numbers(tmp_path, data, engine):
-    with Storage.parse(f"sqlite:///{(tmp_path / 'studies.db').as_posix()}").opened(create=True) as storage:
-        (tmp_path / "study.toml").write_text(STUDY + preset("first", 1e-3, NEVER, "batch_size = 2"), encoding="utf-8")
-        file, artifacts = study_file.read(str(tmp_path / "study.toml")), Artifacts.parse(str(tmp_path / "kept"))
-        settings, setup = Settings("keypoint", 41, None), Setup(data, CPU, "off")
-        search, stopped = open_search(storage, "study", file, settings, setup, artifacts=artifacts), []
-        search.enqueue_presets()
-        slots = ProcessSlots(data, [Share(CPU, 1, engine)], search.retention.checkpoints, timeout=20.0)
+def test_a_trial_whose_process_hangs_is_tried_once_again_with_the_same_numbers(storage, tmp_path, data, engine):
+    search = search_in(storage, tmp_path, data, STUDY + preset("first", 1e-3, NEVER), 2)
+    slots, stopped, watch = ProcessSlots(data, [Share(CPU, 1, engine)], timeout=60.0), [], Watch()
 
-        def stop(number, result):
-            if (number, result.epoch) == (0, 2) and not stopped:
-                stopped.append(whose(slots, 0))
-                os.kill(stopped[0], signal.SIGSTOP)
-                slots._children[0].silence._limit = 0.5  # of this process: the next one needs seconds to start
+    def stop(number, preset):
+        if not stopped:  # before it has read anything, so it is not waited for in a full pipe either
+            (child,) = slots._children
+            stopped.append(child.process.pid)
+            os.kill(stopped[0], signal.SIGSTOP)
+            child.silence._limit = 0.5  # the next one needs seconds to start
 
-        try:
-            search.run(1, watch := Watch(stop), slots=slots)
-        finally:
-            slots.close()
-        hung, again = search.study.trials
-        assert hung.user_attrs["error"] == "it gave no epoch for 0.5 s (--trial-timeout), so its process was ended"
-        assert (hung.state.name, cause(hung), again.state.name) == ("FAIL", None, "COMPLETE")
-        assert (again.user_attrs["retry_of"], again.user_attrs["timeouts"], again.user_attrs["deaths"]) == (0, 1, 1)
-        assert again.user_attrs["resumed_epochs"] >= 2
-        assert [note for note in watch.notes if note.startswith("trial 1: resumes after epoch ")]
-        if engine == "batched":
-            check_as_alone([again], data)
-        else:
-            trainer = Trainer(
-                TrialConfig(**again.user_attrs["config"]), data, seed=again.user_attrs["seed"], device=CPU
-            )
-            plain = [trainer.train_epoch().val_cosine for _ in range(41)]
-            assert list(again.intermediate_values.values()) == plain
-        assert not psutil.pid_exists(stopped[0])
+    watch.trial_started = lambda number, preset, config: stop(number, preset)
+    try:
+        search.run(1, watch, slots=slots)
+    finally:
+        slots.close()
+    hung, again = search.study.trials
+    assert hung.user_attrs["error"] == "it gave no epoch for 0.5 s (--trial-timeout), so its process was ended"
+    assert (hung.state.name, cause(hung), again.state.name) == ("FAIL", None, "COMPLETE")
+    assert [again.user_attrs[name] for name in ("retry_of", "timeouts", "deaths", "engine")] == [0, 1, 1, engine]
+    assert (again.params, again.user_attrs["seed"]) == (hung.params, hung.user_attrs["seed"])
+    if engine == "batched":
+        check_as_alone([again], data)
+    else:
+        trainer = Trainer(TrialConfig(**again.user_attrs["config"]), data, seed=again.user_attrs["seed"], device=CPU)
+        assert list(again.intermediate_values.values()) == [trainer.train_epoch().val_cosine for _ in range(2)]
+    assert not psutil.pid_exists(stopped[0])
 
 
 def test_processes_that_cannot_live_cost_trials_and_are_not_started_for_ever(capfd, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from searches import SAMPLED_ONLY, Scripted, Watch, file_of, search_in
 from test_script_search import SCRIPT, STUDY, stored
 from webhook import PATIENCE, Server
 
-from face3d_tune.errors import TrainingError
+from face3d_tune.errors import StorageAwayError, TrainingError
 from face3d_tune.executor.tasks import Failure
 from face3d_tune.search import telling
 from face3d_tune.search.search_options import MessageOptions
@@ -137,6 +137,17 @@ def search_told(monkeypatch):
         return run.told
 
     return run
+
+
+def test_of_a_storage_that_went_away_nothing_more_is_read(sqlite, sqlite_url, tmp_path, data, search_told, monkeypatch):
+    search = search_in(sqlite, file_of(tmp_path, SAMPLED_ONLY), data)
+    monkeypatch.setattr(telling.BestSoFar, "of", lambda *_: pytest.fail("it would wait for the storage"))
+    slots, watch = Scripted(1, lambda *_: (0.5,)), Watch((0, 1), StorageAwayError("it is away"))
+    with pytest.raises(StorageAwayError):
+        search_told(search, sqlite_url, slots, 2, watch)
+    (ending,) = search_told.ends
+    assert (ending.result, ending.code, ending.why, ending.standing) == ("failed", 1, "it is away", None)
+    assert "the storage does not answer" in search_told.told[-1].lines
 
 
 @pytest.mark.parametrize("how", ["target", "time", "interrupted", "failed", "budget"])
