@@ -123,8 +123,7 @@ class Notifier:
     """
 
     def __init__(self, urls: Sequence[str], note: Callable[[str], object]) -> None:
-        self.note = note
-        self._threads = [_Thread(Service(url), self) for url in urls]
+        self._threads = [_Thread(Service(url), note) for url in urls]
 
     def tell(self, message: Message) -> None:
         """Send a message to every service, soon."""
@@ -143,8 +142,8 @@ class Notifier:
 class _Thread:
     """The thread of one service."""
 
-    def __init__(self, to: Service, notifier: Notifier) -> None:
-        self._to, self._notifier, self._failed = to, notifier, False
+    def __init__(self, to: Service, note: Callable[[str], object]) -> None:
+        self._to, self._note, self._failed = to, note, False
         self._waiting: Queue[Message | None] = Queue(_WAITING)
         self._sending = threading.Thread(target=self._send, daemon=True)
         self._sending.start()
@@ -171,4 +170,4 @@ class _Thread:
         """Say it, once."""
         if not self._failed:
             self._failed = True
-            self._notifier.note(f"--notify {self._to.name} failed: {why}")
+            self._note(f"--notify {self._to.name} failed: {why}")

@@ -141,7 +141,7 @@ def _run(search: Search, prepared: Prepared, view: View, deadline: float, tellin
         patience.insist(search.worker.beat)  # join before the slots open, in seconds: a person may want to stop it
         try:
             with (
-                telling.during(search, prepared.storage, watcher.note),
+                telling.during(search, prepared.storage),
                 search.worker.leaving_on_failure(),
                 closing(prepared.slots(search)) as slots,
                 watcher.shown(),

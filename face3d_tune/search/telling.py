@@ -23,7 +23,7 @@ class Telling:
 
     Args:
         options: What a person wants to be told.
-        warn: Takes lines about what failed, before and after the search.
+        warn: Takes lines about what failed; also called in other threads.
         translate: Returns a line in the person's language.
     """
 
@@ -48,19 +48,18 @@ class Telling:
         self._tell_end(None)
 
     @contextmanager
-    def during(self, search: Search, storage: Storage, note: Callable[[str], object]) -> Iterator[None]:
+    def during(self, search: Search, storage: Storage) -> Iterator[None]:
         """Tell of new bests until the block, which searches, ends; then read how the study stands.
 
         Args:
             search: The search.
             storage: Of its study.
-            note: Takes lines about what failed meanwhile.
         """
         if not (self._notifier or self._command):
             yield
             return
         if self._notifier:
-            self._notifier.note, search.told = note, lambda trial: self._trial_ended(search, storage, trial, note)
+            search.told = lambda trial: self._trial_ended(search, storage, trial)
         ending = self._ending = Ending(search.study.study_name, storage, search.worker.label, "failed", "", 1)
         try:
             yield
@@ -71,16 +70,13 @@ class Telling:
         except BaseException:
             self._ending = replace(ending, standing=_standing(search))
             raise
-        finally:
-            if self._notifier:
-                self._notifier.note = self._warn
 
-    def _trial_ended(self, search: Search, storage: Storage, trial: FrozenTrial, note: Callable[[str], object]) -> None:
+    def _trial_ended(self, search: Search, storage: Storage, trial: FrozenTrial) -> None:
         try:
             if news.is_new_best(search.study, trial):
                 self._send(news.new_best(search.study, trial, storage))
         except Exception as error:  # the storage may be away, and the search goes on
-            note(f"a new best could not be told: {safe(str(error))}")
+            self._warn(f"a new best could not be told: {safe(str(error))}")
 
     def _tell_end(self, error: BaseException | None) -> None:
         ending = self._ending

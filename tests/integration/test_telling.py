@@ -111,7 +111,7 @@ class Told:
     """In place of a `Notifier`: keeps the messages."""
 
     def __init__(self, urls, note):
-        self.note, self.messages = note, []
+        self.messages = []
 
     def tell(self, message):
         self.messages.append(message)
@@ -130,7 +130,7 @@ def search_told(monkeypatch):
     def run(search, url, slots, trials, watch=None, **options):
         told = telling.Telling(MessageOptions(("json://host",), "command"), print)
         try:
-            with told.to_the_end(), told.during(search, Storage.parse(url), print):
+            with told.to_the_end(), told.during(search, Storage.parse(url)):
                 search.run(trials, watch or Watch(), slots=slots, **options)
         finally:
             run.told, run.ends = told._notifier.messages, ends
@@ -188,7 +188,7 @@ def test_of_several_workers_the_one_that_stored_a_new_best_tells_it_and_each_tel
         file = file_of(tmp_path, SAMPLED_ONLY)
         search = search_in(opened, file, data)
         told_here = telling.Telling(MessageOptions(("json://host",)), print)
-        with told_here.to_the_end(), told_here.during(search, Storage.parse(url), print):
+        with told_here.to_the_end(), told_here.during(search, Storage.parse(url)):
             search.run(8, Watch(), slots=Scripted(1, play))
         told.append([message.title.partition(" of study")[0] for message in told_here._notifier.messages])
         best.extend(line for message in told_here._notifier.messages[:-1] for line in message.lines[:1])
