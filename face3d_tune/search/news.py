@@ -14,7 +14,7 @@ from face3d_tune.study.exclusions import read_trials
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.trials import best_trial, is_complete, preset_rows, trained_here
 
-Result = Literal["budget", "target", "time", "stop", "interrupted", "failed", "unknown"]
+Result = Literal["budget", "target", "time", "stop", "interrupted", "failed"]
 
 
 @dataclass(frozen=True, slots=True)

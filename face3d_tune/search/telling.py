@@ -63,8 +63,9 @@ class Telling:
         ending = self._ending = Ending(search.study.study_name, storage, search.worker.label, "failed", "", 1)
         try:
             yield
-            result, why = _result(search)
-            self._ending = replace(ending, result=result, why=why, code=0, standing=_standing(search))
+            patience = search.patience(self._warn)  # the result, which is shown next, is read in the same way
+            (result, why), standing = patience.insist(lambda: (_result(search), BestSoFar.of(search.study)))
+            self._ending = replace(ending, result=result, why=why, code=0, standing=standing)
         except (StorageAwayError, StudyGoneError):  # there is nothing to read
             raise
         except BaseException:
@@ -107,13 +108,10 @@ def _result(search: Search) -> tuple[Result, str]:
     """Return what ended a search without an error, and the same in words."""
     if search.stop.seen:
         return "stop", str(search.stop.seen)
-    try:
-        if search.target_reached():
-            return "target", f"the target {search.target:g} is reached"
-        if search.queue.budget_spent():
-            return "budget", f"all {search.queue.budget} trials of the budget are finished"
-    except Exception:  # a search that ended well stays so
-        return "unknown", "the storage does not answer"
+    if search.target_reached():
+        return "target", f"the target {search.target:g} is reached"
+    if search.queue.budget_spent():
+        return "budget", f"all {search.queue.budget} trials of the budget are finished"
     return "time", "its time is over"
 
 
