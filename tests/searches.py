@@ -161,10 +161,10 @@ def search_in(
     target=None,
     target_epochs=1,
     use_amp=True,
-    stage=None,
+    **options,
 ):
     setup = Setup(data, CPU, "off", target=target, target_epochs=target_epochs)
-    return open_search(storage, name, file, Settings(layout, epochs, seed), setup, use_amp=use_amp, stage=stage)
+    return open_search(storage, name, file, Settings(layout, epochs, seed), setup, use_amp=use_amp, **options)
 
 
 def open_search(storage, name, file, settings, setup, *, use_amp=True, **options):

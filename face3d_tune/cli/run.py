@@ -76,6 +76,12 @@ class OutputOptions:
         shell_complete=complete_study,
         help="Start from the best trial of this study in the same storage, and from points near it.  [default: none]",
     ),
+    click.option(
+        "--space",
+        type=FILE_OR_FOLDER,
+        metavar="FILE.toml",
+        help="Let the ranges of a study that exists grow to those in the table [space] of this file; the others stay.",
+    ),
     storage_option,
     click.option(
         "--script",

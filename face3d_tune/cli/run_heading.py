@@ -6,6 +6,8 @@ from face3d_tune.search.run_search import OpenSearch
 from face3d_tune.search.script_search import ScriptSearch
 from face3d_tune.search.search import Search
 from face3d_tune.search.trainer_search import TrainerSearch
+from face3d_tune.study import growth
+from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.other_programs import count_foreign
 from face3d_tune.study.settings import describe_data, describe_kernel_ridge
 from face3d_tune.study.trials import count_imported
@@ -70,6 +72,8 @@ def _print_study(console: Console, opened: OpenSearch) -> None:
 def _print_trials(console: Console, search: Search, epochs: str) -> None:
     file = search.file
     console.print(f"trials   {file.sampler.name} over {', '.join(file.space)}; {file.pruner.name} pruner; {epochs}")
+    for line in growth.lines(StudyAttr.settings.of(search.study.user_attrs)):
+        console.print(f"         {line}")
 
 
 def _print_presets(console: Console, search: Search) -> None:

@@ -79,6 +79,7 @@ def _lines(study: dict[str, Any]) -> list[str]:
     from face3d_tune.analysis import script_confirmation
     from face3d_tune.analysis.confirmation import headline
     from face3d_tune.study.exclusions import said
+    from face3d_tune.study.growth import lines as growth_lines
     from face3d_tune.study.objective import Objective
     from face3d_tune.study.trials import in_words
     from face3d_tune.study.warm_start import WarmStart
@@ -96,6 +97,7 @@ def _lines(study: dict[str, Any]) -> list[str]:
         lines.append(f"         searches the script {study['script']['path']}")
     if before := WarmStart.of(study):
         lines.append(f"         from {before}")
+    lines += [f"         {growth}" for growth in growth_lines(study)]
     if held := study["stop"]:
         lines.append(f"         stopped by {held['by']} at {held['at']}")
     lines += [f"         {said(each['trial'], each)}" for each in study["excluded"]]

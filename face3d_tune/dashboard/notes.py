@@ -14,6 +14,7 @@ from face3d_tune.dashboard.markdown import block, plain
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.data.yaw_bands import YAW_BANDS, label
 from face3d_tune.script.export import commands, quote
+from face3d_tune.study import growth
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.objective import COSINE
 from face3d_tune.study.presets import PRESETS
@@ -65,6 +66,7 @@ def study_note(found: Findings) -> str:
     if found.by_hand:
         lines.append(f"**Added by hand** {found.by_hand} more, which face3d-tune did not train and does not count.")
     lines += excluded_notes.of_study(found)
+    lines += [f"**Space** {plain(line)}." for line in growth.lines(settings)]
     if before := WarmStart.of(found.attrs):
         lines.append(f"**Begun** with the best of the study {plain(str(before))}.")
     if StudyAttr.data.of(found.attrs)["split"] == "none":

@@ -13,6 +13,7 @@ from face3d_tune.dashboard.markdown import block, plain
 from face3d_tune.script import engine_comparison
 from face3d_tune.script.export import quote
 from face3d_tune.script.stored_command import stored_command
+from face3d_tune.study import growth
 from face3d_tune.study.attrs import StoredScript, StudyAttr, TrialAttr
 from face3d_tune.study.presets import OF_SCRIPT, PRESETS
 from face3d_tune.study.trials import budget_of, cause, count_causes, effort_of, in_words
@@ -45,6 +46,7 @@ def study_note(found: Findings, script: StoredScript) -> str:
     if found.by_hand:
         lines.append(f"**Added by hand** {found.by_hand} more, which face3d-tune did not train and does not count.")
     lines += excluded_notes.of_study(found)
+    lines += [f"**Space** {plain(line)}." for line in growth.lines(settings)]
     if before := WarmStart.of(found.attrs):
         lines.append(f"**Begun** with the best of the study {plain(str(before))}.")
     if found.best is None:

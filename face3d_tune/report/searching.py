@@ -7,6 +7,7 @@ from face3d_tune.report import charts, scripts
 from face3d_tune.report.blocks import Block, Columns, Drawing, Figure, Paragraph, Runs, Table
 from face3d_tune.report.content import Content
 from face3d_tune.report.words import NOT_KNOWN, Words
+from face3d_tune.study.growth import ranges
 from face3d_tune.study.presets import OF_SCRIPT
 
 _SLICES, _FEWEST_SLICES = 6, 3  # drawn
@@ -108,6 +109,11 @@ def search(content: Content, say: Words) -> list[Block]:
         value = content.measure.number(before["value"])
         key = "follows_from_identity" if before.get("objective") == "identity" else "follows"
         blocks.append(Paragraph(say(key, study=before["study"], trial=before["trial"], value=value)))
+    for growth in content.settings.get("grown", ()):
+        was, now = ranges(growth)
+        said = {"name": say.parameter(growth["parameter"]), "before": was, "after": now, "by": growth["by"]}
+        key = "grown" if "before" in growth else "grown_from_fixed"
+        blocks.append(Paragraph(say(key, **said, at=growth["at"].replace("T", " ").replace("Z", " UTC"))))
     if pruning["trials"]:
         saved = {key: pruning[key] for key in ("trials", "epochs", "saved_epochs")}
         would = content.epochs + pruning["saved_epochs"]

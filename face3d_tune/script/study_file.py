@@ -3,14 +3,11 @@
 Every error in a file raises StudyFileError, naming file and key.
 """
 
-import json
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-
-from optuna.distributions import distribution_to_json
 
 from face3d_tune.config import check_kind
 from face3d_tune.errors import ConfigError, StudyFileError
@@ -109,7 +106,7 @@ class ScriptStudyFile:
             "epochs": self.epochs,
             "objective": self.objective.name,
             "fixed": dict(self.fixed),
-            "space": {name: json.loads(distribution_to_json(row)) for name, row in self.space.items()},
+            "space": space_module.to_stored(self.space),
         }
 
     def config(self, params: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,6 +155,15 @@ class ScriptStudyFile:
             except ConfigError as error:
                 reason = f"the script's default does not fit: {error.message}"
         raise StudyFileError(f"{place}{name} is not set, and {reason}", f"set {name} in the preset")
+
+    def constant(self, name: str) -> Any:
+        """Return the value of a flag that is not searched; None if the script's default is not known."""
+        if name in self.fixed:
+            return self.fixed[name]
+        try:
+            return self._default("", name)
+        except StudyFileError:
+            return None
 
     def distinct_presets(self) -> tuple[list[InitialTrial], dict[str, str]]:
         """Return the presets without those that equal an earlier one, and for these the name of the earlier one."""
@@ -211,8 +217,7 @@ def parse(path: Path, loaded: dict[str, Any], script: Path | None = None) -> Scr
     """Check the content of a study file at `path`, as `read` does."""
     content = tables.split(path, loaded, _TABLES)
     table, flags = script_table.read(path, content["script"], script)
-    owners: _Owners = {flags.flags[name].typed: (f"script.{key}", name) for name, key in table.own_flags().items()}
-    owners |= {_typed(word, flags): ("script.arguments", word) for word in table.arguments if word.startswith("--")}
+    owners = _owners(table, flags)
     space = _space(path, content["space"], flags, owners)
     fixed = _values(path, "fixed", content["fixed"], flags, owners)
     _require_complete(path, flags, owners)
@@ -234,6 +239,18 @@ def parse(path: Path, loaded: dict[str, Any], script: Path | None = None) -> Scr
     )
     file.check()
     return file
+
+
+def read_space(path: Path, file: ScriptStudyFile) -> Space:
+    """Read only the table [space] of a file at `path`, for a study that exists. Raises StudyFileError."""
+    content = tables.split(path, {"space": tables.load(path).get("space", {})}, {"space": None})
+    return _space(path, content["space"], file.flags, _owners(file.script, file.flags))
+
+
+def _owners(table: ScriptTable, flags: Script) -> _Owners:
+    """Return the flags that the table [script] sets."""
+    owners: _Owners = {flags.flags[name].typed: (f"script.{key}", name) for name, key in table.own_flags().items()}
+    return owners | {_typed(word, flags): ("script.arguments", word) for word in table.arguments if word[:2] == "--"}
 
 
 def _space(path: Path, rows: Mapping[str, Any], script: Script, owners: _Owners) -> Space:

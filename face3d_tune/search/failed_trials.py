@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.storage.optuna_internals import StudyView, startup_trials, trials_as_sampled_from
 from face3d_tune.study.exclusions import without
+from face3d_tune.study.growth import GrownSpace
 from face3d_tune.study.other_programs import own_trials
 from face3d_tune.study.trials import FINISHED, OF_THE_CONFIG, cause
 
@@ -30,11 +31,11 @@ class FailuresAsWorst(BaseSampler):
     """A wrapper of a sampler, which reads `seen_by_sampler` in place of the trials of a study, without `excluded` ones.
 
     Its start-up is as long as without the wrapper, and failures teach nothing until then. A model of two or three good
-    trials beside a dozen failures would stay with these.
+    trials beside a dozen failures would stay with these. `grown` says that the space of the study has grown.
     """
 
-    def __init__(self, sampler: BaseSampler, excluded: Container[int] = ()) -> None:
-        self._sampler, self._excluded = sampler, excluded
+    def __init__(self, sampler: BaseSampler, excluded: Container[int] = (), grown: GrownSpace | None = None) -> None:
+        self._sampler, self._excluded, self._grown = sampler, excluded, grown
         self._startup, self._is_tpe = startup_trials(sampler), isinstance(sampler, TPESampler)
         self._counted = FINISHED if self._is_tpe else (TrialState.COMPLETE,)
 
@@ -46,12 +47,16 @@ class FailuresAsWorst(BaseSampler):
 
         def change(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
             counted = self._counted_trials(trials)
-            return shown(counted, minimize=minimize) if started else counted
+            return self._in_space(shown(counted, minimize=minimize) if started else counted)
 
         return cast(optuna.Study, StudyView(study, change))
 
     def _counted_trials(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         return without(own_trials(trials), self._excluded)
+
+    def _in_space(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        """Return trials in the space to which their study has grown, if it has."""
+        return trials if self._grown is None else [self._grown.seen(trial) for trial in trials]
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return what the wrapped sampler samples jointly."""

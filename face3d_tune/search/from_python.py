@@ -74,6 +74,7 @@ def run(
     *,
     study_name: str | None = None,
     before: str | None = None,
+    space: str | Path | None = None,
     storage: str | None = None,
     script: str | Path | None = None,
     accept_changed_script: bool = False,
@@ -131,6 +132,7 @@ def run(
             objective=objective,
             script=_path(script),
             accept_changed_script=accept_changed_script,
+            space=_path(space),
         ),
         BudgetOptions(trials=trials, epochs=epochs, timeout=timeout, target=target, target_epochs=target_epochs),
         DataOptions(

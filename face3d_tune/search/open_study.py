@@ -14,7 +14,9 @@ from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import StudyError
 from face3d_tune.search.algorithms import make_pruner, make_sampler
 from face3d_tune.storage.database import one_at_a_time
+from face3d_tune.storage.workers import this_process
 from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.growth import as_grown, grow
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import is_own_study
 from face3d_tune.study.searched_file import SearchedFile
@@ -25,8 +27,10 @@ from face3d_tune.study.settings import (
     kernel_ridge_attrs,
     no_model_attrs,
     ridge_attrs,
+    settings_record,
     study_attrs,
 )
+from face3d_tune.study.space import Space
 from face3d_tune.study.study_file import BoundStudyFile
 from face3d_tune.study.warm_start import WarmStart
 
@@ -49,8 +53,11 @@ def open_study(
     settings: Settings,
     data: FaceData,
     stage: WarmStart | None = None,
+    wider: Space | None = None,
 ) -> optuna.Study:
     """Open the study, or create it; `stage` is the warm start that `file` contains.
+
+    The space of a study that exists grows by the rows of `wider` (see `growth`).
 
     Raises StudyError if the study has other settings, and StudyFileError or ConfigError if the file does not fit.
     After an error nothing has been stored.
@@ -61,7 +68,11 @@ def open_study(
     attrs = {"preset_aliases": aliases, **follows, **study_attrs(data, file, settings)}
 
     def check_before(study: optuna.Study) -> None:
-        check_same(name, study.user_attrs, attrs, settings)
+        grown = as_grown(file, StudyAttr.settings.of(study.user_attrs))
+        wanted = {**attrs, StudyAttr.settings.key: settings_record(grown, settings)}
+        check_same(name, study.user_attrs, wanted, settings)
+        if wider:
+            grow(study, grown, wider, this_process(), lambda each: check(each, settings, data))
 
     return opened(storage, name, file, attrs, settings.objective, check_before)
 

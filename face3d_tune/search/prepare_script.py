@@ -26,6 +26,8 @@ from face3d_tune.storage.retry import DEFAULT_TIMEOUT
 from face3d_tune.storage.study_names import name_to_search
 from face3d_tune.storage.workers import DEFAULT_SILENCE
 from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.growth import require_begun
+from face3d_tune.study.space import Space
 from face3d_tune.study.warm_start import WarmStart
 from face3d_tune.system.limits import cores
 from face3d_tune.system.paths import expanded
@@ -68,6 +70,7 @@ class PreparedScript:
     trial_timeout: float | None
     engine: Engine  # of the built-in trainer, with which the script is compared
     stage: WarmStart | None = None
+    wider: Space | None = None
 
     @property
     def opening(self) -> str:
@@ -91,6 +94,7 @@ class PreparedScript:
             keep_checkpoints=workers.keep_checkpoints,
             note=self.warn,
             compare=self._compare,
+            wider=self.wider,
         )
 
     def _compare(self) -> Comparison | NotCompared | None:
@@ -134,6 +138,9 @@ def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedScri
             )
         file = replace(file, epochs=budget.epochs)
     name = name_to_search(storage, study.study_name or file.name)
+    wider = None if study.space is None else study_file.read_space(study.space, file)
+    if study.space is not None:
+        require_begun(storage, name, study.space)
     return PreparedScript(
         storage,
         name,
@@ -148,6 +155,7 @@ def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedScri
         options.workers.worker_timeout or DEFAULT_SILENCE,
         options.workers.trial_timeout,
         options.device.engine,
+        wider=wider,
     )
 
 

@@ -1,7 +1,7 @@
 """The inputs of a search with the built-in trainer, checked before a storage is created or changed."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optuna.storages import RDBStorage
 
@@ -21,8 +21,10 @@ from face3d_tune.storage.retry import DEFAULT_TIMEOUT
 from face3d_tune.storage.study_names import name_to_search
 from face3d_tune.storage.workers import DEFAULT_SILENCE
 from face3d_tune.study import study_file
+from face3d_tune.study.growth import require_begun
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.settings import Settings
+from face3d_tune.study.space import Space
 from face3d_tune.study.study_file import BoundStudyFile
 from face3d_tune.study.warm_start import WarmStart, take_up
 
@@ -40,6 +42,7 @@ class PreparedTrainer:
     plan: Plan
     budget: int
     trial_timeout: float | None
+    wider: Space | None = None
 
     @property
     def opening(self) -> str:
@@ -60,6 +63,7 @@ class PreparedTrainer:
             checkpoint_every=workers.checkpoint_every,
             keep_checkpoints=workers.keep_checkpoints,
             stage=self.stage,
+            wider=self.wider,
         )
 
     def slots(self, search: Search) -> Slots:
@@ -90,10 +94,15 @@ def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedTrai
     if lacking := ", ".join(parameter for parameter in wanted if parameter not in bound.space):
         warn(f"study {name!r} was made before {file.path.name} searched {lacking}, and goes on without")
     check(bound, settings, data)
-    plan = choose(options.device.engine, options.device.slots, devices, data, bound.extreme_configs(), study.folds)
+    wider, largest = None, bound.extreme_configs()
+    if study.space is not None:
+        wider = study_file.read_space(study.space)
+        require_begun(storage, name, study.space)
+        largest += replace(bound, space={**bound.space, **wider}, presets={}).extreme_configs()
+    plan = choose(options.device.engine, options.device.slots, devices, data, largest, study.folds)
     set_threads(1 if plan.engine == "batched" else None)  # others train
     total, timeout = budget.trials or file.trials, options.workers.trial_timeout
-    return PreparedTrainer(storage, name, bound, stage, settings, setup, plan, total, timeout)
+    return PreparedTrainer(storage, name, bound, stage, settings, setup, plan, total, timeout, wider)
 
 
 def _load(options: SearchOptions) -> FaceData:

@@ -21,10 +21,12 @@ from face3d_tune.search.search import Begun, Search
 from face3d_tune.search.trial_queue import TrialQueue
 from face3d_tune.storage.artifacts import Artifacts, unique_name
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT
-from face3d_tune.storage.workers import DEFAULT_SILENCE
+from face3d_tune.storage.workers import DEFAULT_SILENCE, this_process
 from face3d_tune.study.attrs import StoredScript, StudyAttr, TrialAttr
+from face3d_tune.study.growth import as_grown, grow
 from face3d_tune.study.objective import Objective
-from face3d_tune.study.settings import ANOTHER, DEFAULT_SEED, differences, require_same_optuna
+from face3d_tune.study.settings import ANOTHER, DEFAULT_SEED, differences, refuse_differences, require_same_optuna
+from face3d_tune.study.space import Space
 
 _CHANGED = "start another study with --study-name NEW, or go on with --accept-changed-script"
 # What may change without a change of what a number means.
@@ -111,6 +113,7 @@ def open_script_search(
     keep_checkpoints: int = 10,
     note: Callable[[str], object] = lambda line: None,
     compare: Callable[[], Comparison | NotCompared | None] = lambda: None,
+    wider: Space | None = None,
 ) -> ScriptSearch:
     """Open or create a study of a script, join its workers, and return the search.
 
@@ -129,12 +132,14 @@ def open_script_search(
         keep_checkpoints: Number of finished trials whose folders are kept.
         note: Takes a line about a script that changed.
         compare: Compares the built-in trainer with the script, once for a study.
+        wider: Rows by which the space of a study that exists grows.
 
     Raises:
         StudyError: The study was made with other settings, or with another version of the script.
         StudyFileError: The study file does not fit.
     """
-    study = open_script_study(storage, name, file, seed, accept_changed=accept_changed, note=note)
+    study = open_script_study(storage, name, file, seed, accept_changed=accept_changed, note=note, wider=wider)
+    file = as_grown(file, StudyAttr.settings.of(study.user_attrs))
     _store_comparison(study, compare)
     queue = TrialQueue(study, storage, silence=silence)
     unique = unique_name(name, StudyAttr.id.of(study.user_attrs))
@@ -158,6 +163,7 @@ def open_script_study(
     *,
     accept_changed: bool = False,
     note: Callable[[str], object] = lambda line: None,
+    wider: Space | None = None,
 ) -> optuna.Study:
     """Open or create a study of a script; the arguments and errors are those of `open_script_search`."""
     make_pruner(file)
@@ -166,7 +172,10 @@ def open_script_study(
     wanted: StoredScript = attrs[StudyAttr.script.key]
 
     def check_before(study: optuna.Study) -> None:
-        _check_same(name, study, attrs, seed)
+        grown = as_grown(file, StudyAttr.settings.of(study.user_attrs))
+        _check_same(name, study, {**attrs, StudyAttr.settings.key: _settings(grown, seed)}, seed)
+        if wider:
+            grow(study, grown, wider, this_process(), lambda each: each.check())
         before = StudyAttr.script.of(study.user_attrs)
         if changed := sources.changed(before["sources"], wanted["sources"]):
             if not accept_changed:
@@ -198,8 +207,12 @@ def _study_attrs(file: ScriptStudyFile, seed: int | None) -> dict[str, Any]:
             "optuna": optuna.__version__,
             "python": platform.python_version(),
         },
-        StudyAttr.settings.key: {**file.settings(), "seed": DEFAULT_SEED if seed is None else seed},
+        StudyAttr.settings.key: _settings(file, seed),
     }
+
+
+def _settings(file: ScriptStudyFile, seed: int | None) -> dict[str, Any]:
+    return {**file.settings(), "seed": DEFAULT_SEED if seed is None else seed}
 
 
 def _check_same(name: str, study: optuna.Study, wanted: dict[str, Any], seed: int | None) -> None:
@@ -208,11 +221,7 @@ def _check_same(name: str, study: optuna.Study, wanted: dict[str, Any], seed: in
     if not StudyAttr.script.held_by(record):
         raise StudyError(f"study {name!r} was made with the built-in trainer, not with a script", ANOTHER)
     require_same_optuna(name, record, wanted)
-    free = {"study_file"} | ({"seed"} if seed is None else set())
-    before, now = StudyAttr.settings.of(record), StudyAttr.settings.of(wanted)
-    for key, was, is_now in differences(before, now):
-        if key not in free:
-            raise StudyError(f"study {name!r} was made with {key} = {was}, now it is {is_now}", ANOTHER)
+    refuse_differences(name, StudyAttr.settings.of(record), StudyAttr.settings.of(wanted), seed)
     for key, was, is_now in differences(StudyAttr.script.of(record), StudyAttr.script.of(wanted)):
         if key.partition(".")[0] not in _FREE:
             raise StudyError(f"study {name!r} was made with script.{key} = {was}, now it is {is_now}", ANOTHER)

@@ -26,14 +26,15 @@ from face3d_tune.search.target import reached
 from face3d_tune.search.trial_loop import Loop, Run, Watcher
 from face3d_tune.search.trial_queue import TrialQueue
 from face3d_tune.search.trial_run import Outcome
-from face3d_tune.storage.optuna_internals import record_of
+from face3d_tune.storage.optuna_internals import fixed_params, record_of, stored_attr
 from face3d_tune.storage.retry import ASKED_AGAIN, DEFAULT_TIMEOUT, WAITS_HERE, DatabaseRetry
 from face3d_tune.storage.workers import Heartbeat
 from face3d_tune.study.attrs import Effort, StudyAttr, TrialAttr
 from face3d_tune.study.exclusions import exclusions_of, read_trials
+from face3d_tune.study.growth import GrownSpace, as_grown
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.searched_file import SearchedFile
-from face3d_tune.study.space import suggest
+from face3d_tune.study.space import describe, suggest
 from face3d_tune.study.trials import OUTSIDE
 
 
@@ -99,6 +100,7 @@ class Search(ABC):
         self.file, self.objective = file, objective
         self.target, self.target_epochs = target, target_epochs
         self._files, self._storage_timeout = retention, storage_timeout
+        self._grown = GrownSpace.of(StudyAttr.settings.of(queue.study.user_attrs))
         self.stop = StopWatch(queue.study, queue.engine)
         self.exclusions = ExclusionWatch(queue.study)
         self.told: Callable[[FrozenTrial], object] = lambda trial: None
@@ -202,6 +204,23 @@ class Search(ABC):
         self._files.take(trial)
         self.told(trial)
 
+    def _take_up_growth(self, note: Callable[[str], object]) -> None:
+        """Search the ranges to which another worker let the study grow, from this trial on."""
+        settings = stored_attr(self.queue.engine, self.study, StudyAttr.settings.key)
+        grown = GrownSpace.of(settings) if settings else None
+        if settings and grown != self._grown:
+            known = self.file.space
+            self.file, self._grown = as_grown(self.file, settings), grown
+            for name in (name for name, row in self.file.space.items() if known.get(name) != row):
+                note(f"the range of {name} has grown: {describe(self.file.space[name])}")
+
+    def _values_before(self, trial: FrozenTrial, request: queued_params.Queued) -> dict[str, Any]:
+        """Return values of parameters that were not searched when a preset was queued, or a retried trial began."""
+        begun = request.seed is not None or request.preset is not None or TrialAttr.near.held_by(trial.user_attrs)
+        known = {*(fixed_params(trial) or {}), *request.overrides}
+        values = self._grown.values if self._grown and begun else {}
+        return {name: value for name, value in values.items() if name in self.file.space and name not in known}
+
     def tidy(self, note: Callable[[str], object]) -> None:
         """Tidy the files of ended trials, now that nothing trains."""
         self._files.note = note
@@ -218,21 +237,22 @@ class Search(ABC):
 
     def _begin(self, trial: optuna.Trial, reporter: TrialReporter, engine: str, watcher: Watcher) -> Run | Outcome:
         """Sample the parameters that no preset sets, and return the run; an invalid config fails the trial."""
+        self._take_up_growth(watcher.note)
         frozen = record_of(trial)
         ordinal = TrialAttr.ordinal.of(frozen.user_attrs)
         # Every trial samples with a seed of its own, on every worker. Optuna calls the sampler only below.
         sampler_seed = seeds.derive(self.seed, "sampler", ordinal)
-        self.study.sampler = FailuresAsWorst(make_sampler(self.file, sampler_seed), exclusions_of(self.study))
+        sampler = make_sampler(self.file, sampler_seed)
+        self.study.sampler = FailuresAsWorst(sampler, exclusions_of(self.study), self._grown)
 
         def note(line: str) -> None:
             watcher.note(f"trial {trial.number}: {line}")
 
         try:
             request = queued_params.read(frozen, self.file)
-            searched = {name: row for name, row in self.file.space.items() if name not in request.overrides}
-            config = self.file.config(
-                {name: suggest(trial, name, row) for name, row in searched.items()}, request.overrides
-            )
+            overrides = {**self._values_before(frozen, request), **request.overrides}
+            searched = {name: row for name, row in self.file.space.items() if name not in overrides}
+            config = self.file.config({name: suggest(trial, name, row) for name, row in searched.items()}, overrides)
             seed = seeds.derive(self.seed, "trial", *self._before, ordinal) if request.seed is None else request.seed
             retry = TrialAttr.retry_of.held_by(frozen.user_attrs)
             begun = Begun(trial.number, config, seed, reporter, self._files.key(trial), retry, note)

@@ -19,7 +19,9 @@ from face3d_tune.storage.artifacts import Artifacts, unique_name
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT
 from face3d_tune.storage.workers import DEFAULT_SILENCE
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.growth import as_grown
 from face3d_tune.study.settings import Settings
+from face3d_tune.study.space import Space
 from face3d_tune.study.study_file import BoundStudyFile
 from face3d_tune.study.warm_start import WarmStart
 
@@ -85,12 +87,14 @@ def open_search(
     checkpoint_every: float = 0.0,
     keep_checkpoints: int = DEFAULT_KEEP,
     stage: WarmStart | None = None,
+    wider: Space | None = None,
 ) -> TrainerSearch:
-    """Open or create a study, join its workers, and return the search.
+    """Open or create a study, join its workers, and return the search; its space grows by the rows of `wider`.
 
     Raises the errors of `open_study` and `Worker`.
     """
-    study = open_study(storage, name, file, settings, setup.data, stage)
+    study = open_study(storage, name, file, settings, setup.data, stage, wider)
+    file = as_grown(file, StudyAttr.settings.of(study.user_attrs))
     store_baselines(study, setup.data, settings.folds)
     queue = TrialQueue(study, storage, silence=silence)
     checkpoints = None

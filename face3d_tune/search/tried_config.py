@@ -3,13 +3,12 @@
 A study stores its space, its fixed values and its presets, so neither the study file nor the data are needed.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution, json_to_distribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
 from face3d_tune.config import PARAMETERS, check_kind, resolve
@@ -57,8 +56,7 @@ def tried_config(
 
 
 def _space(study: optuna.Study) -> dict[str, BaseDistribution]:
-    stored = StudyAttr.settings.of(study.user_attrs)["space"]
-    return {name: json_to_distribution(json.dumps(row)) for name, row in stored.items()}
+    return space_module.from_stored(StudyAttr.settings.of(study.user_attrs)["space"])
 
 
 def _values(trial: FrozenTrial) -> tuple[dict[str, Any], dict[str, Any]]:

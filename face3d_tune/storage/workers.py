@@ -87,7 +87,7 @@ class Worker:
 
     def __init__(self, engine: Engine, study_id: int, *, silence: float = DEFAULT_SILENCE, alone: bool) -> None:
         self.name = uuid4().hex
-        self.label = f"{socket.gethostname()}:{os.getpid()}"
+        self.label = this_process()
         self.silence, self.interval = silence, silence / _BEATS
         self._engine, self._study_id, self._alone = engine, study_id, alone
         self._claimed: set[int] = set()  # trial ids
@@ -253,6 +253,11 @@ class Heartbeat(threading.Thread):
                 if not by_the_search and problem not in self._problems:
                     self._problems.add(problem)
                     self._note(problem)
+
+
+def this_process() -> str:
+    """Return how this process is called as a worker: host and process id."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def read_workers(engine: Engine, study_id: int) -> list[WorkerRow]:

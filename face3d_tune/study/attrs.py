@@ -39,6 +39,17 @@ class Attr(Generic[T]):
         return self.key in attrs
 
 
+class StoredGrowth(TypedDict):
+    """A search space that grew by one parameter's range; it has either `before` or `value`."""
+
+    parameter: str
+    before: NotRequired[Mapping[str, Any]]  # Optuna's distribution as JSON, as `after`
+    value: NotRequired[Any]  # of every trial until then, if the parameter was not searched
+    after: Mapping[str, Any]
+    at: str  # UTC, as ISO 8601
+    by: str  # host and process of the worker
+
+
 class StoredSettings(TypedDict):
     """The attribute `settings`: what all trials of a study share. An older study lacks the optional ones.
 
@@ -52,7 +63,8 @@ class StoredSettings(TypedDict):
     objective: NotRequired[str]  # the cosine if missing; a number of a script
     seed: int
     fixed: Mapping[str, Any]  # parameters that are not searched
-    space: Mapping[str, Any]  # Optuna's distribution of each searched parameter, as JSON
+    space: Mapping[str, Any]  # Optuna's distribution of each searched parameter, as JSON, as it is now
+    grown: NotRequired[Sequence[StoredGrowth]]  # how it grew, in order
 
 
 class StoredScript(TypedDict):

@@ -55,6 +55,9 @@ class SearchedFile(Protocol):
     def exact(self, name: str, value: Any) -> Any:
         """Return a value in its parameter's type. Raises ConfigError if it does not fit."""
 
+    def constant(self, name: str) -> Any:
+        """Return the value of a parameter that is not searched; None if trials may have several, or it is not known."""
+
     def config(self, params: Mapping[str, Any], overrides: Mapping[str, Any]) -> Any:
         """Return what trains with these values. Raises ConfigError."""
 

@@ -1,6 +1,5 @@
 """The settings that all trials of a study share, so that they compare; stored with it and checked when it continues."""
 
-import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,13 +8,13 @@ from typing import Any
 
 import optuna
 import torch
-from optuna.distributions import distribution_to_json
 
 from face3d_tune import __version__
 from face3d_tune.config import Layout
 from face3d_tune.data.face_data import FaceData, mean_by_yaw, recorded_selection
 from face3d_tune.data.pairs import PARTS
 from face3d_tune.errors import StudyError
+from face3d_tune.study import space as space_module
 from face3d_tune.study.attrs import StoredSettings, StudyAttr
 from face3d_tune.study.builtin import STUDIES
 from face3d_tune.study.objective import COSINE, Objective
@@ -45,16 +44,6 @@ def study_attrs(data: FaceData, file: StudyFile, settings: Settings) -> dict[str
     The no-model baseline is measured like a trial: the mean over folds of their validation people.
     """
     folds = data.folds(settings.folds)
-    stored: StoredSettings = {
-        "study_file": file.name,
-        "layout": settings.layout,
-        "epochs": settings.epochs,
-        "folds": settings.folds,
-        "objective": settings.objective.name,
-        "seed": DEFAULT_SEED if settings.seed is None else settings.seed,
-        "fixed": dict(file.fixed),
-        "space": {name: json.loads(distribution_to_json(row)) for name, row in file.space.items()},
-    }
     return {
         StudyAttr.data_fingerprint.key: data.fingerprint(),
         StudyAttr.data.key: {
@@ -76,7 +65,21 @@ def study_attrs(data: FaceData, file: StudyFile, settings: Settings) -> dict[str
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        StudyAttr.settings.key: stored,
+        StudyAttr.settings.key: settings_record(file, settings),
+    }
+
+
+def settings_record(file: StudyFile, settings: Settings) -> StoredSettings:
+    """Build the attribute `settings` of a study."""
+    return {
+        "study_file": file.name,
+        "layout": settings.layout,
+        "epochs": settings.epochs,
+        "folds": settings.folds,
+        "objective": settings.objective.name,
+        "seed": DEFAULT_SEED if settings.seed is None else settings.seed,
+        "fixed": dict(file.fixed),
+        "space": space_module.to_stored(file.space),
     }
 
 
@@ -155,10 +158,23 @@ def check_same(name: str, record: Mapping[str, Any], wanted: Mapping[str, Any], 
     # An older study says neither how many folds it has nor its objective.
     older = {"folds": 1, "objective": COSINE.name}
     before, now = ({**older, **StudyAttr.settings.of(attrs)} for attrs in (record, wanted))
-    free = {"study_file"} | ({"seed"} if settings.seed is None else set())
+    refuse_differences(name, before, now, settings.seed)
+
+
+def refuse_differences(name: str, before: Mapping[str, Any], now: Mapping[str, Any], seed: int | None) -> None:
+    """Raise StudyError with the first difference between two `settings`; without a seed, the study's own is meant."""
+    free = {"study_file", "grown"} | ({"seed"} if seed is None else set())
     for key, was, is_now in differences(before, now):
         if key not in free:
-            raise StudyError(f"study {name!r} was made with {key} = {was}, now it is {is_now}", _hint(key, was))
+            told = f"study {name!r} was made with {key} = {_told(key, was)}, now it is {_told(key, is_now)}"
+            raise StudyError(told, ANOTHER if "layout" not in before and key == "objective" else _hint(key, was))
+
+
+def _told(key: str, value: Any) -> str:
+    """Format a setting; of a searched parameter its range."""
+    if value is None or not key.startswith("space."):
+        return str(value)
+    return space_module.describe(space_module.from_stored({key: value})[key])
 
 
 def require_same_optuna(name: str, record: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -192,6 +208,8 @@ def _hint(key: str, before: object) -> str:
         return f"means over folds and values of one split do not compare; {ANOTHER}"
     if key == "objective":
         return f"values of two objectives do not compare: continue it with --objective {before}, or {ANOTHER}"
+    if key.startswith("space."):
+        return f"the ranges of a study only grow, by --space FILE.toml; or {ANOTHER}"
     return ANOTHER
 
 

@@ -1,12 +1,20 @@
 """The search space: a distribution for each searched parameter, built from one row of a study file."""
 
+import json
 import math
 from collections.abc import Mapping
 from random import Random
 from typing import Any, get_args
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
 
 from face3d_tune.config import PARAMETERS, check_kind
 from face3d_tune.errors import ConfigError
@@ -47,6 +55,16 @@ def parse(name: str, row: Any, kind: Any = None) -> BaseDistribution:
         raise ConfigError(f"{name}: low = {low} is not above 0, which a log scale needs")
     distribution = IntDistribution if kind is int else FloatDistribution
     return distribution(low, high, log=scale == "log")
+
+
+def to_stored(space: Space) -> dict[str, Any]:
+    """Return a space as a study stores it: Optuna's JSON of each distribution."""
+    return {name: json.loads(distribution_to_json(row)) for name, row in space.items()}
+
+
+def from_stored(stored: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+    """Return the space that a study stores."""
+    return {name: json_to_distribution(json.dumps(row)) for name, row in stored.items()}
 
 
 def exact(value: Any, kind: Any) -> Any:

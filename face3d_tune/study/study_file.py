@@ -160,6 +160,13 @@ class BoundStudyFile(StudyFile):
         check_type(name, value)
         return space_module.exact(value, PARAMETERS[name])
 
+    def constant(self, name: str) -> Any:
+        """Return the value of a parameter that is not searched; None if it follows from others or the data."""
+        follows = {"width": "d_model", "mse_weight": "cosine_weight"}.get(name)
+        if follows is not None and follows in {**self.space, **self.fixed}:
+            return None
+        return self.fixed.get(name, _script_default(name))
+
     def config(self, params: Mapping[str, Any], overrides: Mapping[str, Any]) -> TrialConfig:
         """Return what trains: the fixed values, under a preset's own, under the searched ones. Raises ConfigError."""
         values = {**self.fixed, **overrides, **params}
@@ -215,9 +222,7 @@ def read(name_or_path: str) -> StudyFile:
 
 def _parse(path: Path, loaded: dict[str, Any]) -> StudyFile:
     content = tables.split(path, loaded, _TABLES)
-    space = {name: tables.at(path, "space", space_module.parse, name, row) for name, row in content["space"].items()}
-    if not space:
-        raise StudyFileError(f"{path}: [space] is empty; a study needs at least one searched parameter")
+    space = _space(path, content["space"])
     for name, value in content["fixed"].items():
         if name in space:
             raise StudyFileError(f"{path}: {name} is both in [fixed] and in [space]; keep one")
@@ -240,6 +245,19 @@ def _parse(path: Path, loaded: dict[str, Any]) -> StudyFile:
     )
     file.check()
     return file
+
+
+def read_space(path: Path) -> Space:
+    """Read only the table [space] of a file, for a study that exists. Raises StudyFileError."""
+    content = tables.split(path, {"space": tables.load(path).get("space", {})}, {"space": _TABLES["space"]})
+    return _space(path, content["space"])
+
+
+def _space(path: Path, rows: Mapping[str, Any]) -> Space:
+    space = {name: tables.at(path, "space", space_module.parse, name, row) for name, row in rows.items()}
+    if not space:
+        raise StudyFileError(f"{path}: [space] is empty; a study needs at least one searched parameter")
+    return space
 
 
 def _presets(path: Path, content: dict[str, Any]) -> dict[str, Preset]:

@@ -326,6 +326,7 @@ def summary(study: optuna.Study) -> dict[str, Any]:
         "causes": count_causes(read_trials(study) if own else []),
         "from": StudyAttr.follows.get(attrs),
         "stop": stopped(attrs),
+        "grown": list(StudyAttr.settings.of(attrs).get("grown", ())) if own else [],
         "best_value": best.value if best else None,
         "best_cosine": kept_cosine(best) if best else None,
         "best_trial": best.number if best else None,

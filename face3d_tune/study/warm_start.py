@@ -21,6 +21,7 @@ from face3d_tune.storage.database import Storage
 from face3d_tune.storage.study_names import alike, study_names
 from face3d_tune.study import space as space_module
 from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.growth import as_grown
 from face3d_tune.study.objective import COSINE, Objective
 from face3d_tune.study.other_programs import is_own_study
 from face3d_tune.study.presets import PRESETS, Preset
@@ -69,9 +70,9 @@ def take_up(
         if (own := _own_study(storage, name)) is not None:
             file = as_made(file, own.user_attrs)
         stage = find(storage, name, before, data, file, settings)
-        if stage is None:
-            return file, None
-        return follow(file, stage, _seed(storage, name, settings)), stage
+        if stage is not None:
+            file = follow(file, stage, _seed(storage, name, settings))
+        return file if own is None else as_grown(file, StudyAttr.settings.of(own.user_attrs)), stage
 
 
 def find(

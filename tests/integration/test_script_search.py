@@ -162,6 +162,25 @@ def test_a_study_keeps_its_space_metric_and_direction(folder):
     assert search(folder, "--trials", 2).code == 2
 
 
+def test_the_ranges_of_a_script_grow_as_those_of_the_trainer(folder):
+    assert search(folder, "--trials", 1).code == 0
+    space = "lr = { low = 0.01, high = 3.0, scale = 'log' }"
+    (folder / "wider.toml").write_text(f"[space]\n{space}\n", encoding="utf-8")
+    answer = search(folder, "--trials", 2, "--space", "wider.toml")
+    assert answer.code == 0, answer.err
+    assert "the range of lr grew from 0.01 … 1.0 (log) to 0.01 … 3.0 (log) at " in answer.err
+    assert search(folder, "--trials", 3).code == 0  # without the option, and with the file as it was
+    _, trials, attrs, _ = stored(folder)
+    assert [trial.distributions["lr"].high for trial in trials] == [1.0, 3.0, 3.0]
+    assert len(attrs["settings"]["grown"]) == 1
+    (folder / "wider.toml").write_text("[space]\nlr = { low = 0.1, high = 4.0, scale = 'log' }\n", encoding="utf-8")
+    refused = search(folder, "--trials", 4, "--space", "wider.toml")
+    assert refused.code == 2
+    assert "searches lr in 0.01 … 3.0 (log), and 0.1 … 4.0 (log) does not hold all of it" in refused.err
+    (folder / "wider.toml").write_text("[space]\nepochs = { low = 1, high = 4 }\n", encoding="utf-8")
+    assert "space.epochs is also set by script.epochs_flag" in search(folder, "--space", "wider.toml").err
+
+
 @pytest.mark.parametrize(
     "words", ["--layout pose", "--folds 3", "--data-dir .", "--amp off", "--from other", "--engine plain"]
 )

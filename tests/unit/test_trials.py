@@ -275,6 +275,7 @@ def test_a_summary_counts_every_state_and_names_the_best(storage):
         "causes": dict.fromkeys(("diverged", "out_of_memory", "timeout", "error", "outside", "queued_again"), 0),
         "from": None,
         "stop": None,
+        "grown": [],
         "best_value": None,
         "best_cosine": None,
         "best_trial": None,
