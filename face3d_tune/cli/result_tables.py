@@ -19,14 +19,14 @@ from face3d_tune.study.exclusions import excluded
 from face3d_tune.study.objective import IDENTITY, Objective
 from face3d_tune.study.settings import describe_kernel_ridge, describe_yaw
 from face3d_tune.study.trials import (
-    TRIED,
     best_trial,
     config_of,
     folds_of,
     is_imported,
     kept_cosine,
+    origin,
     preset_rows,
-    tried_by_hand,
+    queued_by_request,
 )
 from face3d_tune.study.warm_start import WarmStart
 
@@ -146,7 +146,7 @@ def _rows(study: optuna.Study) -> list[_Row]:
         cells = _cells(row.trial) if row.trial else {"trial": word("waiting")}
         same = {"trial": f"= {row.trial.number}"} if row.same_as and row.trial else {}
         rows.append(_Row(row.name, cells | same))
-    rows += [_Row(word(TRIED), {"trial": str(trial.number)} | _cells(trial)) for trial in tried_by_hand(study)]
+    rows += [_Row(word(origin(each)), {"trial": str(each.number)} | _cells(each)) for each in queued_by_request(study)]
     best = best_trial(study)
     if best is not None:
         rows.append(_Row(word("best, imported" if is_imported(best) else "best trial"), _cells(best), "bold"))

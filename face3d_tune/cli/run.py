@@ -77,6 +77,12 @@ class OutputOptions:
         help="Start from the best trial of this study in the same storage, and from points near it.  [default: none]",
     ),
     click.option(
+        "--like",
+        metavar="URL#STUDY",
+        help="Try the three best configs of this study on other data after the presets, e.g. sqlite:///other.db; "
+        "#STUDY names one of several.  [default: none]",
+    ),
+    click.option(
         "--space",
         type=FILE_OR_FOLDER,
         metavar="FILE.toml",

@@ -37,7 +37,7 @@ def _introduce_trainer(console: Console, opened: OpenSearch, search: TrainerSear
             console.print("         a value of another objective does not compare; its config is a good beginning")
         for name, (was, now) in moved(file, stage).items():
             console.print(f"         its {name} is outside this space: {_short(was)}; begins at {_short(now)}")
-    _print_presets(console, search)
+    _print_presets(console, opened)
     console.print(f"device   {device_names(setup.devices)}, mixed precision {setup.precision}; seed {search.seed}")
     console.print(f"engine   {opened.plan}")
     reached = objective.of_baselines(study.user_attrs)
@@ -54,7 +54,7 @@ def _introduce_script(console: Console, opened: OpenSearch, search: ScriptSearch
     _print_study(console, opened)
     epochs = search.script_file.epochs
     _print_trials(console, search, f"up to {epochs} epochs each" if epochs else "as many epochs as the script trains")
-    _print_presets(console, search)
+    _print_presets(console, opened)
     console.print(f"device   {opened.plan}; seed {search.seed}")
     console.print(f"goal     {search.objective.goal}{_ends(search)}")
     for line in search.remarks:
@@ -76,11 +76,18 @@ def _print_trials(console: Console, search: Search, epochs: str) -> None:
         console.print(f"         {line}")
 
 
-def _print_presets(console: Console, search: Search) -> None:
-    file = search.file
+def _print_presets(console: Console, opened: OpenSearch) -> None:
+    file, winners = opened.search.file, opened.winners
     names = [name for name in file.presets if name not in file.near]
     near = f"; {len(file.near)} near the best" if file.near else ""
     console.print(f"presets  {', '.join(names) or 'none'}{near}")
+    if winners is not None:
+        if winners.trials:
+            console.print(f"like     {winners}; after the presets")
+        else:
+            console.print(f"like     the best of {winners.study} are presets of this study")
+        for line in winners.changed:
+            console.print(f"         {line}")
 
 
 def _ends(search: Search) -> str:

@@ -93,12 +93,14 @@ class JsonView:
     def opened(self, opened: OpenSearch) -> JsonLines:
         """Print the event `started`: storage, objective, goal, done, engine, and what the study continues from.
 
-        With the documented trainer as script also how the built-in trainer compares.
+        Also the winners of another study, and with the documented trainer as script how the built-in trainer compares.
         """
         self._tally = _tally(opened)
         opened.search.exclusions.changed = self._tally.recount
         self._lines = JsonLines(self._console, self._tally, self._write)
-        follows = {"from": opened.stage.to_attr()} if opened.stage else {}
+        follows: dict[str, object] = {"from": opened.stage.to_attr()} if opened.stage else {}
+        if opened.winners:
+            follows["like"] = [dict(trial.mark) for trial in opened.winners.trials]
         script = StudyAttr.script.get(opened.search.study.user_attrs)
         if script and "engine" in script:
             follows["engine_comparison"] = dict(script["engine"])

@@ -13,7 +13,7 @@ from face3d_tune.cli.language import translate, word
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.exclusions import excluded
 from face3d_tune.study.objective import Objective
-from face3d_tune.study.trials import TRIED, best_trial, is_imported, preset_rows, tried_by_hand
+from face3d_tune.study.trials import best_trial, is_imported, origin, preset_rows, queued_by_request
 from face3d_tune.study.warm_start import WarmStart
 
 _ANY = 1000  # columns, to measure how many a table needs
@@ -58,8 +58,8 @@ def _rows(study: optuna.Study) -> list[_Line]:
     for row in preset_rows(study):
         number = "" if row.trial is None else f"= {row.trial.number}" if row.same_as else str(row.trial.number)
         rows.append(_Line(row.name, number, _config(row.trial), row.trial))
-    for trial in tried_by_hand(study):
-        rows.append(_Line(word(TRIED), str(trial.number), _config(trial), trial))
+    for trial in queued_by_request(study):
+        rows.append(_Line(word(origin(trial)), str(trial.number), _config(trial), trial))
     if (best := best_trial(study)) is not None:
         name = word("best, imported" if is_imported(best) else "best trial")
         rows.append(_Line(name, str(best.number), _config(best), best, "bold"))

@@ -126,6 +126,7 @@ class Content:
     presets: Sequence[Entry]
     runners_up: Sequence[Entry]
     gain: Gain | None
+    like: Sequence[Mapping[str, Any]]  # trials with the config of a winner elsewhere: trial, value, study, of, there
     improvements: Sequence[Mapping[str, Any]]
     importances: Sequence[Importance]
     pruning: Mapping[str, Any]
@@ -203,6 +204,7 @@ def content(found: Findings, made: datetime) -> Content:
         presets=[_entry(row.trial, found.objective, row.name, row.same_as) for row in found.presets if row.trial],
         runners_up=[_entry(trial, found.objective) for trial in found.runners_up],
         gain=_gain(found),
+        like=_like(found),
         improvements=[asdict(step) for step in found.improvements],
         importances=found.importances,
         pruning=asdict(found.pruning),
@@ -288,6 +290,17 @@ def _points(trials: Sequence[FrozenTrial], space: Mapping[str, Any], objective: 
 def _measured(trial: FrozenTrial, objective: Objective) -> bool:
     """Tell whether a trial has a value at its kept epoch; one of an earlier version may have its cosine alone."""
     return kept_cosine(trial) is not None or objective.of_trial(trial.user_attrs) is not None
+
+
+def _like(found: Findings) -> list[dict[str, Any]]:
+    """Return the trials that have the config of a winner of another study, without those that a retry replaces."""
+    rows = []
+    for trial in found.trials:
+        attrs = trial.user_attrs
+        if (winner := TrialAttr.like.get(attrs)) and not TrialAttr.requeued.held_by(attrs):
+            of = {"study": winner["study"], "of": winner["trial"], "there": winner["value"]}
+            rows.append({"trial": trial.number, "value": found.objective.of_trial(attrs), **of})
+    return rows
 
 
 def _failures(found: Findings) -> list[dict[str, Any]]:

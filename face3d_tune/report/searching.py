@@ -94,6 +94,10 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+def _reached(value: float | None, content: Content) -> str:
+    return NOT_KNOWN if value is None else content.measure.number(value)
+
+
 def search(content: Content, say: Words) -> list[Block]:
     """Show all trials in the order in which they began, and what pruning saved."""
     states, pruning = content.states, content.pruning
@@ -114,6 +118,15 @@ def search(content: Content, say: Words) -> list[Block]:
         said = {"name": say.parameter(growth["parameter"]), "before": was, "after": now, "by": growth["by"]}
         key = "grown" if "before" in growth else "grown_from_fixed"
         blocks.append(Paragraph(say(key, **said, at=growth["at"].replace("T", " ").replace("Z", " UTC"))))
+    if content.like:
+        winners = [
+            say.text(
+                "like_trial",
+                **{**row, "value": _reached(row["value"], content), "there": content.measure.number(row["there"])},
+            )
+            for row in content.like
+        ]
+        blocks.append(Paragraph(say("like", trials=say.text("semicolon").join(winners))))
     if pruning["trials"]:
         saved = {key: pruning[key] for key in ("trials", "epochs", "saved_epochs")}
         would = content.epochs + pruning["saved_epochs"]

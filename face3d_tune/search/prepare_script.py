@@ -29,6 +29,7 @@ from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.growth import require_begun
 from face3d_tune.study.space import Space
 from face3d_tune.study.warm_start import WarmStart
+from face3d_tune.study.winners import Winners, winners_of
 from face3d_tune.system.limits import cores
 from face3d_tune.system.paths import expanded
 
@@ -71,6 +72,7 @@ class PreparedScript:
     engine: Engine  # of the built-in trainer, with which the script is compared
     stage: WarmStart | None = None
     wider: Space | None = None
+    winners: Winners | None = None
 
     @property
     def opening(self) -> str:
@@ -141,6 +143,10 @@ def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedScri
     wider = None if study.space is None else study_file.read_space(study.space, file)
     if study.space is not None:
         require_begun(storage, name, study.space)
+    winners = None
+    if study.like:
+        space = {**file.space, **(wider or {})}
+        winners = winners_of(study.like, storage, name, file, space=space, script=file.script.path.name)
     return PreparedScript(
         storage,
         name,
@@ -156,6 +162,7 @@ def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedScri
         options.workers.trial_timeout,
         options.device.engine,
         wider=wider,
+        winners=winners,
     )
 
 

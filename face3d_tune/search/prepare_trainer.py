@@ -27,6 +27,7 @@ from face3d_tune.study.settings import Settings
 from face3d_tune.study.space import Space
 from face3d_tune.study.study_file import BoundStudyFile
 from face3d_tune.study.warm_start import WarmStart, take_up
+from face3d_tune.study.winners import Winners, winners_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class PreparedTrainer:
     budget: int
     trial_timeout: float | None
     wider: Space | None = None
+    winners: Winners | None = None
 
     @property
     def opening(self) -> str:
@@ -99,10 +101,12 @@ def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedTrai
         wider = study_file.read_space(study.space)
         require_begun(storage, name, study.space)
         largest += replace(bound, space={**bound.space, **wider}, presets={}).extreme_configs()
+    space = {**bound.space, **(wider or {})}
+    winners = winners_of(study.like, storage, name, bound, space=space) if study.like else None
     plan = choose(options.device.engine, options.device.slots, devices, data, largest, study.folds)
     set_threads(1 if plan.engine == "batched" else None)  # others train
     total, timeout = budget.trials or file.trials, options.workers.trial_timeout
-    return PreparedTrainer(storage, name, bound, stage, settings, setup, plan, total, timeout, wider)
+    return PreparedTrainer(storage, name, bound, stage, settings, setup, plan, total, timeout, wider, winners)
 
 
 def _load(options: SearchOptions) -> FaceData:

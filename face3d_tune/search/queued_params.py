@@ -46,6 +46,9 @@ def read(trial: FrozenTrial, file: SearchedFile) -> Queued:
     for attr in (TrialAttr.preset, TrialAttr.near):
         name = attr.get(attrs)
         _require(attr.key, name, isinstance(name, str | None), "text")
+    winner = TrialAttr.like.get(attrs)
+    known = isinstance(winner, dict) and {"study", "trial", "value"} <= winner.keys()
+    _require("like", winner, winner is None or known, "the winner of a study")
     whole = isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0
     _require("seed", seed, seed is None or whole, "a whole number of at least 0")
     for name, value in wanted.items():

@@ -19,6 +19,7 @@ from face3d_tune.search.trial_loop import Watcher
 from face3d_tune.storage.database import Storage, is_away
 from face3d_tune.storage.retry import ASKED_AGAIN, DEFAULT_TIMEOUT, DatabaseRetry
 from face3d_tune.study.warm_start import WarmStart
+from face3d_tune.study.winners import Winners
 
 
 class ShownWatcher(Watcher, Protocol):
@@ -56,6 +57,10 @@ class Prepared(Protocol):
         """Return what the study continues from."""
 
     @property
+    def winners(self) -> Winners | None:
+        """Return the winners of another study, with which the search begins."""
+
+    @property
     def opening(self) -> str:
         """Return what takes time when the study is created."""
 
@@ -76,6 +81,7 @@ class OpenSearch:
     stage: WarmStart | None
     requeued: int  # trials of dead workers
     nothing_to_do: bool  # the budget is spent, or the target reached
+    winners: Winners | None = None  # of another study
 
 
 class View(Protocol):
@@ -134,8 +140,11 @@ def _run(search: Search, prepared: Prepared, view: View, deadline: float, tellin
     search.queue.budget = prepared.budget
     nothing_to_do = patience.insist(lambda: search.queue.budget_spent() or search.target_reached())
     if not nothing_to_do:
-        patience.insist(search.enqueue_presets)
-    opened = OpenSearch(search, prepared.storage, prepared.plan, prepared.stage, requeued, nothing_to_do)
+        winners = prepared.winners.trials if prepared.winners else ()
+        patience.insist(lambda: search.enqueue_presets(winners))
+    opened = OpenSearch(
+        search, prepared.storage, prepared.plan, prepared.stage, requeued, nothing_to_do, prepared.winners
+    )
     watcher = patience.insist(lambda: view.opened(opened))
     if not nothing_to_do:
         patience.insist(search.worker.beat)  # join before the slots open, in seconds: a person may want to stop it

@@ -35,6 +35,7 @@ from face3d_tune.study.growth import GrownSpace, as_grown
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.searched_file import SearchedFile
 from face3d_tune.study.space import describe, suggest
+from face3d_tune.study.study_file import InitialTrial
 from face3d_tune.study.trials import OUTSIDE
 
 
@@ -131,10 +132,10 @@ class Search(ABC):
         """Requeue the trials of dead workers; return how many there were."""
         return len(self.queue.requeue_orphans())
 
-    def enqueue_presets(self) -> None:
-        """Enqueue every preset that the study does not hold yet, in the order of the study file."""
+    def enqueue_presets(self, winners: Sequence[InitialTrial] = ()) -> None:
+        """Enqueue what the study does not hold yet: presets in the order of the study file, then winners of another."""
         presets, _ = self.file.distinct_presets()
-        self.queue.enqueue(presets)
+        self.queue.enqueue([*presets, *winners])
 
     def search(self, budget: int, watcher: Watcher, slots: Slots, *, deadline: float = math.inf) -> None:
         """Search until the budget is spent, the target is reached, or no time is left.
@@ -216,7 +217,8 @@ class Search(ABC):
 
     def _values_before(self, trial: FrozenTrial, request: queued_params.Queued) -> dict[str, Any]:
         """Return values of parameters that were not searched when a preset was queued, or a retried trial began."""
-        begun = request.seed is not None or request.preset is not None or TrialAttr.near.held_by(trial.user_attrs)
+        kinds = (TrialAttr.preset, TrialAttr.near, TrialAttr.like)
+        begun = request.seed is not None or any(kind.get(trial.user_attrs) for kind in kinds)
         known = {*(fixed_params(trial) or {}), *request.overrides}
         values = self._grown.values if self._grown and begun else {}
         return {name: value for name, value in values.items() if name in self.file.space and name not in known}

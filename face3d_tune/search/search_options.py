@@ -26,6 +26,7 @@ class StudyOptions:
     objective: "ObjectiveName | None"  # None: the study file's
     script: Path | None  # the user's own script; None: the one of the study file, or the built-in trainer
     accept_changed_script: bool  # whether a study goes on although its script changed
+    like: str | None = None  # the study on other data whose winners are first trials
     space: Path | None = None  # the file whose [space] the study grows to
 
 

@@ -37,6 +37,7 @@ _INHERITED = (
     TrialAttr.preset.key,
     TrialAttr.near.key,
     TrialAttr.tried.key,
+    TrialAttr.like.key,
     TrialAttr.overrides.key,
     TrialAttr.seed.key,
     TrialAttr.ordinal.key,
@@ -109,11 +110,11 @@ class TrialQueue:
         with one_at_a_time(self._engine):
             # A preset is enqueued again if another program completed it, or took its retry.
             trials = [trial for trial in own_trials(self._trials()) if not TrialAttr.requeued.held_by(trial.user_attrs)]
-            kinds = (TrialAttr.preset, TrialAttr.near)
-            names = [kind.get(trial.user_attrs) for trial in trials for kind in kinds]
+            kinds = (TrialAttr.preset.key, TrialAttr.near.key, TrialAttr.like.key)
+            marks = [trial.user_attrs.get(kind) for trial in trials for kind in kinds]
             for preset in presets:
-                if preset.name not in names:
-                    attrs = {preset.kind: preset.name, TrialAttr.overrides.key: dict(preset.overrides)}
+                if preset.mark not in marks:
+                    attrs = {preset.kind: preset.mark, TrialAttr.overrides.key: dict(preset.overrides)}
                     self.study.enqueue_trial(dict(preset.params), user_attrs=attrs)
 
     def enqueue_tried(self, params: Mapping[str, Any], overrides: Mapping[str, Any], words: Sequence[str]) -> int:

@@ -53,6 +53,19 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip()
 
 
+def named_elsewhere(typed: str, here: Storage) -> tuple[Storage, str | None]:
+    """Return storage and name of the study that is typed as `URL#STUDY`, as `URL`, or as `STUDY` of the storage here.
+
+    What follows the last `#` is a name unless it may belong to a password or to a file. Raises StorageError.
+    """
+    if "://" not in typed:
+        return here, typed
+    url, mark, name = typed.rpartition("#")
+    if not mark or any(each in name for each in "@/?=") or "://" not in url:
+        return Storage.parse(typed), None
+    return Storage.parse(url), name or None
+
+
 def name_to_search(place: Storage, name: str) -> str:
     """Return the study that a search under this name continues, else the name in plain form for a new study.
 

@@ -67,6 +67,15 @@ class StoredSettings(TypedDict):
     grown: NotRequired[Sequence[StoredGrowth]]  # how it grew, in order
 
 
+class StoredWinner(TypedDict):
+    """The attribute `like` of a trial: the trial of another study whose config it has."""
+
+    study: str
+    id: str | None  # of that study: tells it from another of the same name
+    trial: int
+    value: float  # there
+
+
 class StoredScript(TypedDict):
     """The attribute `script`: the user's own script that a study searches."""
 
@@ -156,6 +165,7 @@ class TrialAttr:
     preset = Attr[str | None]("preset")  # its name
     near = Attr[str]("near")  # the name of a point near the best trial of the study before
     tried = Attr[Sequence[str]]("tried")  # the words with which a person queued it
+    like = Attr[StoredWinner]("like")  # a winner of another study
     overrides = Attr[Mapping[str, Any]]("overrides")  # values that the study does not search
     origin = Attr[str]("origin")  # `imported`, if it was trained elsewhere
     run_id = Attr[str]("run_id")  # of an imported run

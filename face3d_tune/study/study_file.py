@@ -13,6 +13,7 @@ from face3d_tune.config import DEFAULTS, PARAMETERS, Layout, TrialConfig, check_
 from face3d_tune.errors import ConfigError, StudyFileError, did_you_mean
 from face3d_tune.study import space as space_module
 from face3d_tune.study import tables
+from face3d_tune.study.attrs import StoredWinner
 from face3d_tune.study.builtin import STUDIES, builtin_names
 from face3d_tune.study.objective import COSINE, OBJECTIVES, ObjectiveName
 from face3d_tune.study.presets import PRESETS, Preset
@@ -38,7 +39,13 @@ class InitialTrial:
     name: str
     params: Mapping[str, Any]
     overrides: Mapping[str, Any]
-    kind: Literal["preset", "near"] = "preset"  # user attribute that says its name: only presets are compared with
+    kind: Literal["preset", "near", "like"] = "preset"  # user attribute that names it: only presets are compared with
+    winner: StoredWinner | None = None  # of another study, if its config is that
+
+    @property
+    def mark(self) -> Any:
+        """Return the value of that user attribute, by which a trial that is queued is known."""
+        return self.name if self.winner is None else self.winner
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,24 +244,26 @@ def every_preset(study: optuna.Study) -> list[PresetRow]:
 def origin(trial: FrozenTrial) -> str:
     """Return the origin of a trial's config: a name, `tried by hand`, `imported` or `sampled`.
 
-    The name is that of a preset, or of a point near the best of the study before.
+    The name is that of a preset, of a point near the best of the study before, or `like STUDY trial N`.
     """
     return str(queued_name(trial.user_attrs) or TrialAttr.origin.get(trial.user_attrs) or "sampled")
 
 
 def queued_name(attrs: Mapping[str, Any]) -> str | None:
-    """Return the name of a trial that was queued: a preset's, a near point's, or `tried by hand`; None: sampled."""
+    """Return the name of a trial that was queued, as `origin` does; None: it was sampled."""
     named = TrialAttr.preset.get(attrs) or TrialAttr.near.get(attrs)
+    if winner := TrialAttr.like.get(attrs):
+        return f"like {winner['study']} trial {winner['trial']}"
     return named or (TRIED if TrialAttr.tried.held_by(attrs) else None)
 
 
-def tried_by_hand(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that a person queued, without those that a retry replaces and excluded ones."""
-    trials = own_trials(read_trials(study))
+def queued_by_request(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials that a person tried or took from another study, without retried and excluded ones."""
+    kinds = (TrialAttr.tried, TrialAttr.like)
     return [
         trial
-        for trial in trials
-        if TrialAttr.tried.held_by(trial.user_attrs)
+        for trial in own_trials(read_trials(study))
+        if any(kind.held_by(trial.user_attrs) for kind in kinds)
         and not TrialAttr.requeued.held_by(trial.user_attrs)
         and not is_excluded(trial)
     ]

@@ -19,6 +19,7 @@ PASSWORDS = [HALVES[0] + each + HALVES[1] for each in BETWEEN]
 # Every command, with words that lead it to its storage. {} is the URL, where it is no option.
 LINES = {
     "run": "run --study quick.toml --data-dir data --json",
+    "run, like": "run --study quick.toml --data-dir data --like {}",
     "watch": "watch",
     "status": "status --json",
     "confirm": "confirm",

@@ -6,14 +6,14 @@ from face3d_tune.study.attrs import Attr, StudyAttr, TrialAttr
 
 # What studies hold for ever: version 0.1.0 stored these, later versions `recognition`, `rank1_now`, `rotation` and
 # what is said of kernel ridge, then what a study of a script of the user's own has: `script`, `numbers`,
-# `script_version`, `script_confirmation`, `tried`, `stop`, `excluded`, `timeouts`. (With a trial, `excluded` is a mark
-# in memory.)
+# `script_version`, `script_confirmation`, `tried`, `stop`, `excluded`, `timeouts`, `like`. (With a trial, `excluded` is
+# a mark in memory.)
 STORED = {
     StudyAttr: "id data data_fingerprint settings script versions effort stop excluded preset_aliases from "
     "no_model_cosine no_model_by_yaw no_model_recognition ridge_cosine ridge_by_yaw ridge_penalty ridge_recognition "
     "kernel_ridge_cosine kernel_ridge_by_yaw kernel_ridge_choice kernel_ridge_recognition confirmation "
     "rotation script_confirmation",
-    TrialAttr: "preset near tried overrides origin run_id imported_from sha256 confirmed retry_of lineage deaths "
+    TrialAttr: "preset near tried like overrides origin run_id imported_from sha256 confirmed retry_of lineage deaths "
     "timeouts put_back excluded ordinal seed sampler_seed config worker device engine script_version lr_now rank1_now "
     "stop_reason cause error seconds resumed_epochs resume_note raced_out_after_fold epochs_run lr_decays lr_final amp "
     "retried_without_amp best_epoch val_cosine val_loss val_loss_equal train_loss gap cosine_by_yaw recognition "

@@ -31,7 +31,7 @@ from face3d_tune.search.tried_config import tried_config
 from face3d_tune.storage.database import Storage
 from face3d_tune.study.exclusions import exclusions_of, read_trials, said
 from face3d_tune.study.records import records
-from face3d_tune.study.trials import best_trial, pick_trial, preset_rows, summary, trained_here, tried_by_hand
+from face3d_tune.study.trials import best_trial, pick_trial, preset_rows, queued_by_request, summary, trained_here
 
 PATIENCE = 60.0  # seconds
 BY = re.compile(r"by \S+@\S+ at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -114,7 +114,7 @@ def test_a_trial_in_training_waits_for_its_end(sqlite, tmp_path):
 def test_presets_and_tried_trials_leave_the_tables_but_can_be_tried_again(study):
     for number in (0, 2):
         out(study, number)
-    assert (preset_rows(study), tried_by_hand(study)) == ([], [])
+    assert (preset_rows(study), queued_by_request(study)) == ([], [])
     assert tried_config(study, [], preset="baseline").params == {"lr": 1e-3, "pose_unit": "degrees"}
 
 
