@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.analysis.importance import Importance, importances
+from face3d_tune.analysis.likely_best import LikelyBest, likely_best
 from face3d_tune.study.attrs import StoredScript, StudyAttr, TrialAttr
 from face3d_tune.study.exclusions import is_excluded, read_trials
 from face3d_tune.study.objective import Objective
@@ -61,6 +62,7 @@ class Findings:
     by_hand: int  # trials of other programs, counted nowhere else
     states: Mapping[str, int]  # trials by state: complete, pruned, fail, running, waiting
     best: FrozenTrial | None
+    likely_best: LikelyBest | None  # what it would likely reach again; None: the noise is not known
     presets: Sequence[PresetRow]
     runners_up: Sequence[FrozenTrial]  # the next best without presets, best first
     improvements: Sequence[Improvement]  # in order of completion
@@ -178,6 +180,7 @@ def find(study: optuna.Study) -> Findings:
         by_hand=len(all_trials) - len(own),
         states=count_states(study),
         best=best,
+        likely_best=likely_best(study),
         presets=preset_rows(study),
         runners_up=sorted(sampled, key=lambda trial: objective.key(trial.value), reverse=True)[:_RUNNERS_UP],
         improvements=_improvements(own, searching, objective),

@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.measure import Measurement
 
 from face3d_tune.analysis import confirmation, recognising
+from face3d_tune.analysis.likely_best import likely_best
 from face3d_tune.cli import script_results
 from face3d_tune.cli.console import Console, TranslatedTable
 from face3d_tune.cli.language import translate, word
@@ -45,7 +46,13 @@ def before_and_after(study: optuna.Study) -> None:
     console, attrs = results_console(), study.user_attrs
     if StudyAttr.script.held_by(attrs):
         script_results.before_and_after(console, study)
-        return
+    else:
+        _before_and_after(console, study, attrs)
+    if likely := likely_best(study):
+        console.print(f"  {likely.text(Objective.of_study(attrs))}", soft_wrap=True)
+
+
+def _before_and_after(console: Console, study: optuna.Study, attrs: Mapping[str, Any]) -> None:
     data, folds, sizes = StudyAttr.data.of(attrs), folds_of(attrs), recognising.galleries(attrs)
     whom = f"{data['people']['validation']} people never trained on"
     if folds > 1:  # every person who does not test validates once

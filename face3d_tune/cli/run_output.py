@@ -4,12 +4,14 @@ import shlex
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 from rich.cells import cell_len
 
 from face3d_tune.analysis import recognising
+from face3d_tune.analysis.likely_best import likely_best
 from face3d_tune.cli.console import Console
 from face3d_tune.cli.language import say, translate
 from face3d_tune.cli.options import storage_words
@@ -115,12 +117,15 @@ class JsonView:
     def ended(self, opened: OpenSearch) -> None:
         """Print the event `finished`: done, value and trial of the best, seconds, and a warning if there is one.
 
-        The warning says that the best recognises people no better than a baseline.
+        The warning says that the best recognises people no better than a baseline. Where the study knows the noise of
+        its values, `likely_best` says what the best would likely reach again.
         """
         value, number = self._tally.best or (None, None)
         study = opened.search.study
         warning = recognising.warning(best_trial(study), study.user_attrs)
-        more = {"warning": warning} if warning else {}
+        more: dict[str, object] = {"warning": warning} if warning else {}
+        if likely := likely_best(study):
+            more["likely_best"] = asdict(likely)
         seconds = time.monotonic() - self._started
         self._lines.say("finished", done=self._tally.done, value=value, trial=number, seconds=seconds, **more)
 

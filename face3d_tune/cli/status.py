@@ -40,7 +40,8 @@ def _shown(place: "Storage", as_json: bool) -> str:
             workers = [
                 row.to_dict() for row in read_workers(opened.engine, opened.get_study_id_from_name(study.study_name))
             ]
-            studies.append({**summary(study), "workers": workers, "warning": _warning(study)})
+            likely = _likely_best(study)
+            studies.append({**summary(study), "workers": workers, "warning": _warning(study), "likely_best": likely})
     where = str(place.sqlite_file.resolve()) if place.sqlite_file else str(place)
     if as_json:
         return json.dumps({"storage": str(place), "where": where, "studies": studies}, indent=2, ensure_ascii=False)
@@ -61,6 +62,17 @@ def _warning(study: Any) -> str | None:
     return warning(best_trial(study), study.user_attrs) if is_own_study(study) else None
 
 
+def _likely_best(study: Any) -> dict[str, Any] | None:
+    """Return what the best trial would likely reach again; None if the study does not know its noise."""
+    from dataclasses import asdict
+
+    from face3d_tune.analysis.likely_best import likely_best
+    from face3d_tune.study.other_programs import is_own_study
+
+    found = likely_best(study) if is_own_study(study) else None
+    return None if found is None else asdict(found)
+
+
 def _recognised(study: dict[str, Any]) -> str:
     """Return rank-1 of the best trial and of the baselines among all enrolled; "" if the trial has none."""
     from face3d_tune.analysis.recognising import rank1
@@ -78,6 +90,7 @@ def _lines(study: dict[str, Any]) -> list[str]:
     """Return the lines on a study for a person."""
     from face3d_tune.analysis import script_confirmation
     from face3d_tune.analysis.confirmation import headline
+    from face3d_tune.analysis.likely_best import LikelyBest
     from face3d_tune.study.exclusions import said
     from face3d_tune.study.growth import lines as growth_lines
     from face3d_tune.study.objective import Objective
@@ -123,6 +136,8 @@ def _lines(study: dict[str, Any]) -> list[str]:
             lines.append(f"         best validation cosine {best}{beside}")
         else:
             lines.append(f"         best validation identity {best}{beside}; its cosine {study['best_cosine']:.4f}")
+        if likely := study["likely_best"]:
+            lines.append(f"         {LikelyBest(**likely).text(objective)}")
         if recognised := _recognised(study):
             lines.append(f"         {recognised}")
         if held := study["confirmation"]:

@@ -12,6 +12,7 @@ from face3d_tune.analysis import recognising
 from face3d_tune.analysis.diagnostics import Reading, read
 from face3d_tune.analysis.findings import Findings, searched
 from face3d_tune.analysis.importance import Importance
+from face3d_tune.analysis.likely_best import LikelyBest
 from face3d_tune.report.commands import data_of, to_search_again, to_train
 from face3d_tune.study.attrs import Attr, Effort, StoredScript, StoredSettings, StudyAttr, TrialAttr
 from face3d_tune.study.history import History
@@ -123,6 +124,7 @@ class Content:
     recognition: Mapping[str, Mapping[str, Any]]  # of no model, ridge and kernel ridge; empty: not measured
     no_better_than: Sequence[str]  # those that recognise people as well as the best trial, which raises the cosine
     best: Entry | None
+    likely_best: LikelyBest | None  # what it would likely reach again; None: the noise is not known
     presets: Sequence[Entry]
     runners_up: Sequence[Entry]
     gain: Gain | None
@@ -201,6 +203,7 @@ def content(found: Findings, made: datetime) -> Content:
         recognition=recognising.of_baselines(attrs),
         no_better_than=recognising.no_better_than(best, attrs),
         best=_entry(best, found.objective) if best else None,
+        likely_best=found.likely_best,
         presets=[_entry(row.trial, found.objective, row.name, row.same_as) for row in found.presets if row.trial],
         runners_up=[_entry(trial, found.objective) for trial in found.runners_up],
         gain=_gain(found),

@@ -33,7 +33,7 @@ def answer(content: Content, say: Words) -> list[Block]:
             hint = say.text("tile_best_hint", trial=entry.trial)
             tiles.append((form(entry.value or 0.0), say.preset(entry.name), hint))
         reached = scripts.best(content, best, say)
-        return [*blocks, Tiles(tiles), reached, _sure(content, gain, say), *imported]
+        return [*blocks, Tiles(tiles), reached, _sure(content, gain, say), *_likely(content, say), *imported]
     if gain.over_preset is not None:
         tiles.append((f"{best.value - gain.over_preset:.4f}", say.text("tile_preset"), say.preset(gain.preset)))
     if "kernel ridge" in content.lines:
@@ -44,7 +44,8 @@ def answer(content: Content, say: Words) -> list[Block]:
         tiles.append((f"{content.lines['ridge']:.4f}", say.text("tile_ridge"), say.text("tile_ridge_hint")))
     tiles.append((f"{content.lines['no model']:.4f}", say.text("tile_no_model"), say.text("tile_no_model_hint")))
     best_block = _best(gain, best.value, best.trial, content.lines["no model"], say)
-    return [*blocks, Tiles(tiles), best_block, _model(best.value, content, say), _sure(content, gain, say), *imported]
+    sure = [_sure(content, gain, say), *_likely(content, say)]
+    return [*blocks, Tiles(tiles), best_block, _model(best.value, content, say), *sure, *imported]
 
 
 def _question(content: Content, say: Words) -> list[Block]:
@@ -118,6 +119,16 @@ def _sure(content: Content, gain: Gain, say: Words) -> Paragraph:
     others = "sure_others" if gain.others_above >= 3 and gain.over_preset > 0 else "sure_alone"
     behind = content.measure.number(abs(gain.over_runner_up))
     return Paragraph((*chosen, *say(others, above=gain.others_above, others=gain.others, behind=behind)))
+
+
+def _likely(content: Content, say: Words) -> list[Paragraph]:
+    """Say what the best would likely reach again, where the study knows the noise of its values."""
+    found = content.likely_best
+    if found is None:
+        return []
+    value, likely, noise = (content.measure.number(each) for each in (found.value, found.likely, found.noise))
+    key = f"likely_{found.source}"
+    return [Paragraph(say(key, trials=found.trials, trial=found.trial, value=value, likely=likely, noise=noise))]
 
 
 def _chosen(content: Content) -> dict[str, Any]:
