@@ -8,7 +8,7 @@ import click
 
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import say
-from face3d_tune.cli.options import Choice, HomePath, storage_option
+from face3d_tune.cli.options import Choice, HomePath, complete_study, storage_option
 
 _BEGINNING = 2000  # characters; every report identifies itself within them
 
@@ -17,10 +17,10 @@ _BEGINNING = 2000  # characters; every report identifies itself within them
     cls=Command,
     epilog=example(
         "face3d-tune report\nface3d-tune report default -o report.html --lang zh\nface3d-tune report -o -\n"
-        "face3d-tune report --format csv -o tables"
+        "face3d-tune report --format csv -o tables\nface3d-tune report stage1-lr sqlite:///other.db#stage1-lr"
     ),
 )
-@click.argument("study", required=False)
+@click.argument("studies", nargs=-1, metavar="[STUDY [STUDY]]", shell_complete=complete_study)
 @storage_option
 @click.option("--study-name", metavar="NAME", help="The study, as in other commands; the argument STUDY is the same.")
 @click.option(
@@ -48,7 +48,7 @@ _BEGINNING = 2000  # characters; every report identifies itself within them
 )
 @click.option("--force", is_flag=True, help="Overwrite a file that is not a report, or files of csv and tensorboard.")
 def report(
-    study: str | None,
+    studies: tuple[str, ...],
     storage: str,
     study_name: str | None,
     out: str | None,
@@ -56,34 +56,46 @@ def report(
     language: Any,
     force: bool,
 ) -> None:
-    """Write a report on a study as one file."""
+    """Write a report on a study, or on two side by side."""
     from datetime import datetime
 
     import optuna
 
     from face3d_tune.analysis.findings import find
     from face3d_tune.cli.report_files import write_files
+    from face3d_tune.cli.report_two import read_two
     from face3d_tune.report.render import report as tell
+    from face3d_tune.report.render import report_two
     from face3d_tune.storage.database import Storage
     from face3d_tune.study.trials import find_study
 
+    if len(studies) > 2 or (len(studies) == 2 and study_name):
+        raise click.UsageError("a report is on one study, or on two side by side; expected STUDY, or STUDY STUDY")
+    study = studies[0] if studies else None
     if study is not None and study_name not in (None, study):
         raise click.UsageError(f"two studies named: {study!r} and --study-name {study_name!r}; give one of them")
     form = form or _form(out)
+    if form in ("csv", "tensorboard") and len(studies) == 2:
+        raise click.UsageError(f"--format {form} has the tables of one study; expected html, md or json for two")
     if form in ("csv", "tensorboard") and out == "-":
         raise click.UsageError(f"--format {form} writes files into a folder; expected -o DIR")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with Storage.parse(storage).opened() as opened:
-        found = find_study(opened, study or study_name)
-        if form in ("csv", "tensorboard"):
-            folder = Path(out or f"report-{_file_name(found.study_name)}-{form}")
-            write_files(found, form, folder, force=force)
-            return
-        findings = find(found)
-    path = None if out == "-" else Path(out or f"report-{_file_name(findings.name)}.{form}")
+    made = datetime.now().astimezone()
+    if len(studies) == 2:
+        (first, second), names = read_two(Storage.parse(storage), studies)
+        name, text = "-".join(names), report_two(first, second, names, form, language, made)
+    else:
+        with Storage.parse(storage).opened() as opened:
+            found = find_study(opened, study or study_name)
+            if form in ("csv", "tensorboard"):
+                folder = Path(out or f"report-{_file_name(found.study_name)}-{form}")
+                write_files(found, form, folder, force=force)
+                return
+            findings = find(found)
+        name, text = findings.name, tell(findings, form, language, made)
+    path = None if out == "-" else Path(out or f"report-{_file_name(name)}.{form}")
     if path is not None and not force:
         _check(path)
-    text = tell(findings, form, language, datetime.now().astimezone())
     if path is None:
         click.echo(text, nl=False)
         return

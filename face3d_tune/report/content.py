@@ -157,7 +157,7 @@ class Content:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content as plain values, ready for JSON, which has no NaN and no infinity."""
-        plain: dict[str, Any] = _finite(asdict(self))
+        plain: dict[str, Any] = finite(asdict(self))
         return plain
 
 
@@ -317,11 +317,12 @@ def _failures(found: Findings) -> list[dict[str, Any]]:
     return rows[-_FAILURES:]
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return plain values for JSON, which has no NaN and no infinity: null in their place."""
     if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -9,7 +9,9 @@ from face3d_tune.report.blocks import MARK
 from face3d_tune.report.content import content
 from face3d_tune.report.html import to_html
 from face3d_tune.report.markdown import to_markdown
+from face3d_tune.report.side_by_side import tell_two
 from face3d_tune.report.story import tell
+from face3d_tune.report.two_studies import two_studies
 from face3d_tune.report.words import Language
 
 Form = Literal["html", "md", "json"]
@@ -34,4 +36,15 @@ def report(findings: Findings, form: Form, language: Language, made: datetime) -
     return to_html(document) if form == "html" else to_markdown(document)
 
 
-__all__ = ["Form", "Language", "is_report", "report"]
+def report_two(
+    first: Findings, second: Findings, names: tuple[str, str], form: Form, language: Language, made: datetime
+) -> str:
+    """Render a report on two studies as text; `names` tell them apart. JSON has the keys of `two_studies`."""
+    pair = two_studies(first, second, names, made)
+    if form == "json":
+        return json.dumps({**_JSON_MARK, **pair.to_dict()}, indent=1, ensure_ascii=False) + "\n"
+    document = tell_two(pair, language)
+    return to_html(document) if form == "html" else to_markdown(document)
+
+
+__all__ = ["Form", "Language", "is_report", "report", "report_two"]

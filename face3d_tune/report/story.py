@@ -50,7 +50,7 @@ def tell(content: Content, language: Language) -> Document:
     return Document(
         language=say.html,
         title=say.text("title", study=content.study),
-        subtitle=say.text("subtitle", made=_time(content.made), version=content.versions["face3d_tune"]),
+        subtitle=say.text("subtitle", made=time_of(content.made), version=content.versions["face3d_tune"]),
         contents=say.text("contents"),
         copy=(say.text("copy"), say.text("copied")),
         sections=[Section(name, say.text(f"title_{name}"), blocks) for name, blocks in sections.items() if blocks],
@@ -65,7 +65,7 @@ def words_of(content: Content, language: Language) -> Words:
     return Words(language, SCRIPT, metric=content.objective, better=better)
 
 
-def _time(made: str) -> str:
+def time_of(made: str) -> str:
     """Format a time: `2026-01-31 12:00 UTC+08:00`."""
     date, _, time = made.partition("T")
     return f"{date} {time[:5]}" + (f" UTC{time[5:]}" if time[5:] else "")

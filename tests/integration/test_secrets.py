@@ -25,6 +25,7 @@ LINES = {
     "confirm": "confirm",
     "dashboard": "dashboard --no-browser",
     "report": "report",
+    "report, second": "report quick {}",
     "export": "export --format json",
     "train": "train --data-dir data",
     "judge": "judge --part test --data-dir data",
