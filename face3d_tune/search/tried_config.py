@@ -109,10 +109,11 @@ def _searched(name: str, text: str, row: BaseDistribution) -> Any:
         check_kind(name, value, kind)
     if space_module.contains(row, value) or (value == 0 and getattr(row, "log", False)):
         return value
-    raise ConfigError(
-        f"{name} = {text} is outside the search space, {space_module.describe(row)}",
-        f"to try it, widen space.{name} in a copy of the study file, and search that as another study",
-    )
+    if isinstance(row, CategoricalDistribution):
+        hint = f"to try it, widen space.{name} in a copy of the study file, and search that as another study"
+    else:
+        hint = f"to try it, widen space.{name} first: face3d-tune run --space FILE.toml"
+    raise ConfigError(f"{name} = {text} is outside the search space, {space_module.describe(row)}", hint)
 
 
 def _means(text: str, choice: Any) -> bool:

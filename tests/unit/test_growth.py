@@ -80,12 +80,12 @@ def test_a_study_file_may_have_the_first_the_grown_or_a_range_between(sqlite, tm
     assert "--space FILE.toml" in caught.value.hint
 
 
-def test_a_worker_that_runs_takes_it_up_with_its_next_trial(sqlite, file, data):
-    old, notes = search_in(sqlite, file, data), []
+def test_a_worker_that_runs_takes_it_up_with_its_next_trial(storage, file, data):
+    old, notes = search_in(storage, file, data), []
 
     def play(task, number):
         if task.number == 0:
-            search_in(sqlite, file, data, wider={"lr": LR})
+            search_in(storage, file, data, wider={"lr": LR})  # another worker
         return 0.5, "finished"
 
     watch = Watch()
