@@ -11,8 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.analysis.importance import Importance, importances
 from face3d_tune.analysis.likely_best import LikelyBest, likely_best
-from face3d_tune.study.attrs import StoredScript, StudyAttr, TrialAttr
+from face3d_tune.study.attrs import StoredScript, StoredSettings, StudyAttr, TrialAttr
 from face3d_tune.study.exclusions import is_excluded, read_trials
+from face3d_tune.study.growth import values_before
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import own_trials
 from face3d_tune.study.presets import OF_SCRIPT
@@ -187,21 +188,28 @@ def find(study: optuna.Study) -> Findings:
         seconds=sum((end - start).total_seconds() for start, end in searching),
         epochs=sum(TrialAttr.epochs_run.get(trial.user_attrs, 0) for trial in _own(own, FINISHED)),
         pruning=_pruning(own),
-        importances=importances(*searched(completed, StudyAttr.settings.of(study.user_attrs)["space"])),
+        importances=importances(*searched(completed, StudyAttr.settings.of(study.user_attrs))),
     )
 
 
-def searched(trials: Sequence[FrozenTrial], space: Mapping[str, Any]) -> tuple[dict[str, list[Any]], list[float]]:
-    """Return every searched parameter's value in each trial, and the trials' values.
+def searched(trials: Sequence[FrozenTrial], settings: StoredSettings) -> tuple[dict[str, list[Any]], list[float]]:
+    """Return every searched parameter's value in each trial of a study with these settings, and the trials' values.
 
-    A preset's value outside the space stays as it is. A trial that lacks a parameter is omitted.
+    A preset's value outside the space stays as it is. A trial that lacks a parameter is omitted; one from before a
+    parameter was searched has the value of that time.
     """
-    settings = [
-        {**TrialAttr.config.of(trial.user_attrs), **TrialAttr.overrides.get(trial.user_attrs, {}), **trial.params}
+    space, before = settings["space"], values_before(settings)
+    configs = [
+        {
+            **before,
+            **TrialAttr.config.of(trial.user_attrs),
+            **TrialAttr.overrides.get(trial.user_attrs, {}),
+            **trial.params,
+        }
         for trial in trials
     ]
-    whole = [number for number, values in enumerate(settings) if space.keys() <= values.keys()]
-    return {name: [settings[number][name] for number in whole] for name in space}, [_value(trials[n]) for n in whole]
+    whole = [number for number, values in enumerate(configs) if space.keys() <= values.keys()]
+    return {name: [configs[number][name] for number in whole] for name in space}, [_value(trials[n]) for n in whole]
 
 
 def _own(trials: Sequence[FrozenTrial], states: Container[TrialState]) -> list[FrozenTrial]:

@@ -38,6 +38,7 @@ from face3d_tune.study.trials import completed_trials, folds_of
 
 _FEWEST_CONFIGS = 5
 _FEWEST_DEGREES = 3  # of freedom; with fewer the noise is a guess
+_FAR, _BIN = 8.0, 0.02  # of the noise: e^-32 of a share; the error of a value
 _STEPS = 200  # of EM; the expectation at the best changes by less than a hundredth of s after them
 
 Source = Literal["seeds", "folds"]
@@ -81,33 +82,45 @@ def likely_best(study: optuna.Study) -> LikelyBest | None:
     noise = float(np.sqrt(squares / degrees)) if degrees >= _FEWEST_DEGREES else 0.0
     if noise == 0:
         return None
-    means = np.array([np.mean(values) for values in groups.values()])
-    counts = np.array([len(values) for values in groups.values()])
-    place = list(groups).index(_config(best[0]))
-    likely = expected(means, noise / np.sqrt(counts))[place]
     value = float(best[0].value or 0.0)
-    likely = min(float(likely), float(objective.key(value)))
+    likely = min(_expected_of(groups, _config(best[0]), noise), objective.key(value))
     source: Source = "folds" if folds_of(attrs) > 1 else "seeds"
     return LikelyBest(best[0].number, value, float(objective.key(likely)), len(best), noise, source)
 
 
-def expected(values: np.ndarray, noise: np.ndarray) -> np.ndarray:
+def _expected_of(groups: Mapping[Any, Sequence[float]], config: Any, noise: float) -> float:
+    """Return E[θ | y] of a config. Those too far below it have no share in it, and close ones are counted together."""
+    value = float(np.mean(groups[config]))
+    rows: dict[tuple[int, int], int] = defaultdict(int)  # in bins, by the number of trainings
+    for values in groups.values():
+        distance = (float(np.mean(values)) - value) / noise
+        if abs(distance) < _FAR:
+            rows[round(distance / _BIN), len(values)] += 1
+    trained = np.array([trainings for _, trainings in rows])
+    binned = np.array([_BIN * place for place, _ in rows])
+    means = expected(binned, 1 / np.sqrt(trained), np.array(list(rows.values())))
+    return value + noise * float(means[list(rows).index((0, len(groups[config])))])
+
+
+def expected(values: np.ndarray, noise: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
     """Return E[θ | y] of each value y.
 
     Args:
         values: (n,), larger ones better.
         noise: (n,), the standard deviation of each value, above 0.
+        counts: (n,), how often each value stands in the data; None: once.
 
     Returns:
         (n,).
     """
+    often = np.ones(len(values)) if counts is None else counts
     points = np.unique(values)
     distances = (values[:, None] - points[None]) / noise[:, None]
     densities = np.exp(-0.5 * distances**2)  # a row's constant factor cancels
     weights = np.full(len(points), 1 / len(points))
     for _ in range(_STEPS):
         shares = densities * weights
-        weights = (shares / shares.sum(axis=1, keepdims=True)).mean(axis=0)
+        weights = often @ (shares / shares.sum(axis=1, keepdims=True)) / often.sum()
     shares = densities * weights
     means: np.ndarray = (shares * points).sum(axis=1) / shares.sum(axis=1)
     return means

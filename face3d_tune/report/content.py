@@ -215,7 +215,7 @@ def content(found: Findings, made: datetime) -> Content:
             {"trial": trial.number, "state": trial.state.name.lower(), **TrialAttr.excluded.of(trial.user_attrs)}
             for trial in found.excluded
         ],
-        trials=_points(finished, StudyAttr.settings.of(attrs)["space"], found.objective),
+        trials=_points(finished, StudyAttr.settings.of(attrs), found.objective),
         pruned_curves=[History.of(trial).values(found.objective) for trial in pruned[::every]],
         commands=trained,
         not_in_commands=missing,
@@ -278,12 +278,12 @@ def _gain(found: Findings) -> Gain | None:
     )
 
 
-def _points(trials: Sequence[FrozenTrial], space: Mapping[str, Any], objective: Objective) -> list[Point]:
+def _points(trials: Sequence[FrozenTrial], settings: StoredSettings, objective: Objective) -> list[Point]:
     points = []
     for trial in trials:
         if (value := objective.of_trial(trial.user_attrs)) is None:
             continue
-        columns, _ = searched([trial], space)
+        columns, _ = searched([trial], settings)
         values = {name: column[0] for name, column in columns.items() if column}
         cosine, rank1 = kept_cosine(trial), recognising.rank1(recognising.of_trial(trial))
         points.append(Point(trial.number, trial.state.name.lower(), value, cosine, rank1, values))

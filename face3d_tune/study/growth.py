@@ -42,9 +42,9 @@ class GrownSpace:
     @classmethod
     def of(cls, settings: StoredSettings) -> "GrownSpace | None":
         """Read the settings of a study; None if its space never grew."""
-        grown = settings.get("grown", ())
-        values = {each["parameter"]: each["value"] for each in grown if "value" in each}
-        return cls(space_module.from_stored(settings["space"]), values) if grown else None
+        if not settings.get("grown"):
+            return None
+        return cls(space_module.from_stored(settings["space"]), values_before(settings))
 
     def seen(self, trial: FrozenTrial) -> FrozenTrial:
         """Return a trial as the sampler reads it: in the space as it is now.
@@ -63,6 +63,11 @@ class GrownSpace:
         stand_in.params = {name: value for name, value in params.items() if name in inside or name in trial.params}
         stand_in.distributions = {**trial.distributions, **inside}
         return stand_in
+
+
+def values_before(settings: StoredSettings) -> dict[str, Any]:
+    """Return the values that parameters had before they were searched, by name."""
+    return {each["parameter"]: each["value"] for each in settings.get("grown", ()) if "value" in each}
 
 
 def require_begun(place: Storage, name: str, path: Path) -> None:

@@ -128,8 +128,8 @@ def test_a_trial_counts_with_what_it_trained_with_be_it_sampled_fixed_or_outside
         trial("COMPLETE", 0.5, 0, 1, overrides={"lr": 0.0}),
         trial("COMPLETE", 0.4, 0, 1),
     ]
-    assert searched(trials, {"lr": {}}) == ({"lr": [1e-3, 0.0, CONFIG.lr]}, [0.6, 0.5, 0.4])
-    assert searched(trials, {"lr": {}, "width": {}}) == ({"lr": [], "width": []}, [])
+    assert searched(trials, {"space": {"lr": {}}}) == ({"lr": [1e-3, 0.0, CONFIG.lr]}, [0.6, 0.5, 0.4])
+    assert searched(trials, {"space": {"lr": {}, "width": {}}}) == ({"lr": [], "width": []}, [])
 
 
 def test_importances_are_those_of_completed_trials():

@@ -11,13 +11,14 @@ from optuna.samplers import TPESampler
 from optuna.trial import TrialState, create_trial
 from searches import Scripted, Watch, file_of, search_in
 
-from face3d_tune.analysis.findings import find
+from face3d_tune.analysis.findings import find, searched
 from face3d_tune.dashboard.notes import study_note
 from face3d_tune.errors import StudyError
 from face3d_tune.report.render import report
 from face3d_tune.search.failed_trials import FailuresAsWorst
 from face3d_tune.study import study_file
 from face3d_tune.study.growth import GrownSpace
+from face3d_tune.study.space import to_stored
 from face3d_tune.study.trials import REQUEUED
 
 STUDY = """
@@ -196,6 +197,19 @@ def test_the_sampler_goes_on_to_choose_all_parameters_together():
     seen = [grown.seen(trial) for trial in study.trials]
     assert [trial.params["weight_decay"] for trial in seen] == [0.01] * 5 + [0.02]  # as each was trained
     assert "weight_decay" not in study.trials[0].params  # what is stored stays as it is
+
+
+def test_old_trials_have_the_value_of_their_time_in_importances_and_pictures():
+    """The trials of a script hold no value of a flag that neither the space nor [fixed] named; its growth does."""
+    space = {"lr": LR, "decay": DECAY}
+    grown = [{"parameter": "decay", "value": 0.05, "after": to_stored(space)["decay"], "at": "", "by": ""}]
+    trials = [
+        create_trial(value=0.1, params={"lr": 1e-3}, distributions={"lr": LR}, user_attrs={"config": {"lr": 1e-3}}),
+        create_trial(value=0.2, params={"lr": 1e-3, "decay": 0.01}, distributions=space, user_attrs={"config": {}}),
+    ]
+    columns, values = searched(trials, {"space": to_stored(space), "grown": grown})
+    assert columns == {"lr": [1e-3, 1e-3], "decay": [0.05, 0.01]}
+    assert values == [0.1, 0.2]
 
 
 def test_a_trial_that_has_not_begun_stays_open():

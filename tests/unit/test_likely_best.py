@@ -13,7 +13,7 @@ from stored_script import script_trial, study_of_script
 from stored_study import attrs_of, confirmation_of, study_of, trial_of
 
 from face3d_tune.analysis.findings import find
-from face3d_tune.analysis.likely_best import expected, likely_best
+from face3d_tune.analysis.likely_best import _expected_of, expected, likely_best
 from face3d_tune.cli.result_tables import before_and_after
 from face3d_tune.report.render import report
 
@@ -45,6 +45,23 @@ def test_a_mean_of_many_trainings_moves_less():
     once = expected(values, np.full(5, 0.5))[-1]
     often = expected(values, np.array([0.5, 0.5, 0.5, 0.5, 0.05]))[-1]
     assert once < often <= 1
+
+
+def test_values_that_stand_several_times_count_as_often():
+    values = np.array([0.0, 0.0, 0.5, 0.5, 0.5, 1.0])
+    one, two = np.unique(values, return_counts=True)
+    whole = expected(values, np.full(6, 0.5))
+    assert expected(one, np.full(3, 0.5), two) == pytest.approx(whole[[0, 2, 5]])
+
+
+def test_far_configs_and_bins_of_close_ones_change_nothing():
+    """Bins of a fiftieth of the noise and no far configs change the answer by less than that."""
+    random, noise = np.random.default_rng(2), 0.02
+    values = 0.6 + 0.1 * random.normal(size=400)
+    groups = {number: [float(value)] for number, value in enumerate(values)}
+    best = int(values.argmax())
+    found = _expected_of(groups, best, noise)
+    assert found == pytest.approx(expected(values, np.full(400, noise))[best], abs=noise / 50)
 
 
 def bell(random, count):
