@@ -13,7 +13,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial
 
-from face3d_tune.errors import ConfigError, StudyError
+from face3d_tune.errors import ConfigError, NoStudiesError, StudyError
 from face3d_tune.storage.database import Storage
 from face3d_tune.storage.study_names import existing_name, named_elsewhere
 from face3d_tune.study import space as space_module
@@ -58,6 +58,8 @@ def winners_of(
         StorageError: Its storage does not answer.
     """
     place, wanted = named_elsewhere(typed, here)
+    if not place.holds_studies():
+        raise NoStudiesError(f"storage {place} holds no study", "name a study on other data with --like")
     with place.opened() as storage:
         if place == here and existing_name(storage, wanted) == name:
             raise StudyError(f"study {name!r} cannot begin with its own winners", "name another study with --like")
