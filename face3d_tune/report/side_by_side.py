@@ -42,7 +42,7 @@ def _compare(pair: TwoStudies, say: Words) -> list[Block]:
     """Say whether values compare, and list the settings that differ."""
     why = [say.text(f"fact_{each.setting}") for each in pair.differences if each.of_values]
     said = (
-        Paragraph(say("two_compare"))
+        Paragraph(say("two_compare" if pair.first.content.script is None else "two_same_script"))
         if pair.comparable
         else Paragraph(say("two_differ", why=say.text("comma").join(why)), "warning")
     )

@@ -147,6 +147,7 @@ def _facts(held: Content) -> dict[str, str | None]:
         "data": f"{data['source']} ({data['fingerprint']})" if data else None,
         "folds": held.folds,
         "script_files": ", ".join(digest[:8] for digest in script["sources"].values()) if script else None,
+        "arguments": " ".join(script.get("arguments", ())) or None if script else None,
         "layout": settings.get("layout"),
         "epochs": settings["epochs"],
         "budget": held.budget,

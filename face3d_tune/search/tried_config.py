@@ -15,7 +15,8 @@ from face3d_tune.config import PARAMETERS, check_kind, resolve
 from face3d_tune.errors import ConfigError, StudyError, did_you_mean
 from face3d_tune.storage.optuna_internals import fixed_params
 from face3d_tune.study import space as space_module
-from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.attrs import StoredSettings, StudyAttr, TrialAttr
+from face3d_tune.study.growth import values_before
 from face3d_tune.study.other_programs import own_trials
 from face3d_tune.study.trials import every_preset, pick_trial
 
@@ -41,7 +42,7 @@ def tried_config(
     """
     space = _space(study)
     base = _preset(study, preset) if preset is not None else pick_trial(study, like) if like is not None else None
-    params, overrides = _values(base) if base else ({}, {})
+    params, overrides = _values(base, StudyAttr.settings.of(study.user_attrs)) if base else ({}, {})
     params = {name: value for name, value in params.items() if name in space and name not in overrides}
     for word in typed:
         name, value = _read(study, space, word)
@@ -59,9 +60,14 @@ def _space(study: optuna.Study) -> dict[str, BaseDistribution]:
     return space_module.from_stored(StudyAttr.settings.of(study.user_attrs)["space"])
 
 
-def _values(trial: FrozenTrial) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return parameters and overrides of a trial, which may still wait."""
-    return {**(fixed_params(trial) or {}), **trial.params}, dict(TrialAttr.overrides.get(trial.user_attrs, {}))
+def _values(trial: FrozenTrial, settings: StoredSettings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return parameters and overrides of a trial, which may still wait.
+
+    A trial from before a parameter was searched has the value of that time.
+    """
+    overrides, config = TrialAttr.overrides.get(trial.user_attrs, {}), TrialAttr.config.get(trial.user_attrs, {})
+    before = {name: config.get(name, value) for name, value in values_before(settings).items()}
+    return {**before, **(fixed_params(trial) or {}), **trial.params}, dict(overrides)
 
 
 def _preset(study: optuna.Study, name: str) -> FrozenTrial:

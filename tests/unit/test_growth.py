@@ -16,6 +16,7 @@ from face3d_tune.dashboard.notes import study_note
 from face3d_tune.errors import StudyError
 from face3d_tune.report.render import report
 from face3d_tune.search.failed_trials import FailuresAsWorst
+from face3d_tune.search.tried_config import tried_config
 from face3d_tune.study import study_file
 from face3d_tune.study.growth import GrownSpace
 from face3d_tune.study.space import to_stored
@@ -173,6 +174,15 @@ def old_and_new(count):
         )
         for number in range(count)
     ]
+
+
+def test_a_config_that_is_tried_like_an_old_trial_has_the_value_of_its_time(sqlite, file, data):
+    search = search_in(sqlite, file, data)
+    search.run(1, Watch(), slots=Scripted(1, one_epoch))
+    study = search_in(sqlite, file, data, wider={"weight_decay": DECAY}).study
+    tried = tried_config(study, [], like=0)
+    assert tried.sampled == []
+    assert tried.params == {**study.trials[0].params, "weight_decay": 0.01}
 
 
 def test_the_sampler_goes_on_to_choose_all_parameters_together():

@@ -82,6 +82,8 @@ def test_where_lower_is_better_a_lower_best_leads():
     lower = study_of_script(script_trial("COMPLETE", [0.4], direction="minimize"), direction="minimize", name="lower")
     pair = pair_of(first, lower)
     assert pair.lead == pytest.approx(0.1)
+    (said, *_) = told(pair)["do_they_compare"]
+    assert "if it read the same data" in "".join(text for _, text in said.text)
     (lead, *_) = [block for block in told(pair)["two_best"] if hasattr(block, "text")]
     assert "".join(text for _, text in lead.text) == "The best of two is better by 0.1000 than that of one."
 
