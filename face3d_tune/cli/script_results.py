@@ -12,6 +12,7 @@ from face3d_tune.cli.console import Console, TranslatedTable
 from face3d_tune.cli.language import translate, word
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.exclusions import excluded
+from face3d_tune.study.growth import values_before
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.trials import best_trial, is_imported, origin, preset_rows, queued_by_request
 from face3d_tune.study.warm_start import WarmStart
@@ -57,17 +58,18 @@ def _rows(study: optuna.Study) -> list[_Line]:
         rows.append(_Line(stage.study, "", stage.config, None, "dim"))
     for row in preset_rows(study):
         number = "" if row.trial is None else f"= {row.trial.number}" if row.same_as else str(row.trial.number)
-        rows.append(_Line(row.name, number, _config(row.trial), row.trial))
+        rows.append(_Line(row.name, number, _config(row.trial, study), row.trial))
     for trial in queued_by_request(study):
-        rows.append(_Line(word(origin(trial)), str(trial.number), _config(trial), trial))
+        rows.append(_Line(word(origin(trial)), str(trial.number), _config(trial, study), trial))
     if (best := best_trial(study)) is not None:
         name = word("best, imported" if is_imported(best) else "best trial")
-        rows.append(_Line(name, str(best.number), _config(best), best, "bold"))
+        rows.append(_Line(name, str(best.number), _config(best, study), best, "bold"))
     return rows
 
 
-def _config(trial: FrozenTrial | None) -> Mapping[str, Any]:
-    return {} if trial is None else TrialAttr.config.get(trial.user_attrs, {})
+def _config(trial: FrozenTrial | None, study: optuna.Study) -> Mapping[str, Any]:
+    config = {} if trial is None else TrialAttr.config.get(trial.user_attrs, {})
+    return {**values_before(StudyAttr.settings.of(study.user_attrs)), **config} if config else {}
 
 
 def _table(

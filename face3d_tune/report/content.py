@@ -15,6 +15,7 @@ from face3d_tune.analysis.importance import Importance
 from face3d_tune.analysis.likely_best import LikelyBest
 from face3d_tune.report.commands import data_of, to_search_again, to_train
 from face3d_tune.study.attrs import Attr, Effort, StoredScript, StoredSettings, StudyAttr, TrialAttr
+from face3d_tune.study.growth import values_before
 from face3d_tune.study.history import History
 from face3d_tune.study.objective import Direction, Objective
 from face3d_tune.study.trials import (
@@ -202,10 +203,10 @@ def content(found: Findings, made: datetime) -> Content:
         kernel_ridge_choice=StudyAttr.kernel_ridge_choice.get(attrs),
         recognition=recognising.of_baselines(attrs),
         no_better_than=recognising.no_better_than(best, attrs),
-        best=_entry(best, found.objective) if best else None,
+        best=_entry(best, found) if best else None,
         likely_best=found.likely_best,
-        presets=[_entry(row.trial, found.objective, row.name, row.same_as) for row in found.presets if row.trial],
-        runners_up=[_entry(trial, found.objective) for trial in found.runners_up],
+        presets=[_entry(row.trial, found, row.name, row.same_as) for row in found.presets if row.trial],
+        runners_up=[_entry(trial, found) for trial in found.runners_up],
         gain=_gain(found),
         like=_like(found),
         improvements=[asdict(step) for step in found.improvements],
@@ -229,8 +230,8 @@ def content(found: Findings, made: datetime) -> Content:
     )
 
 
-def _entry(trial: FrozenTrial, objective: Objective, name: str | None = None, same_as: str | None = None) -> Entry:
-    attrs = trial.user_attrs
+def _entry(trial: FrozenTrial, found: Findings, name: str | None = None, same_as: str | None = None) -> Entry:
+    attrs, objective = trial.user_attrs, found.objective
     config, history = TrialAttr.config.get(attrs, {}), History.of(trial, objective)
     return Entry(
         name=name or TrialAttr.preset.get(attrs),
@@ -249,10 +250,15 @@ def _entry(trial: FrozenTrial, objective: Objective, name: str | None = None, sa
         folds=TrialAttr.folds.get(attrs, ()),
         seconds=TrialAttr.seconds.get(attrs),
         seed=TrialAttr.seed.get(attrs),
-        config=config if objective.script or not config else config_of(trial).to_dict(),
+        config=_whole(config, found) if objective.script or not config else config_of(trial).to_dict(),
         history=history,
         readings=read(history, config_of(trial)) if config and not objective.script else (),
     )
+
+
+def _whole(config: Mapping[str, Any], found: Findings) -> Mapping[str, Any]:
+    """Return a script's flags; one that was not searched when the trial began has the value of that time."""
+    return {**values_before(StudyAttr.settings.of(found.attrs)), **config} if config else config
 
 
 def _gain(found: Findings) -> Gain | None:

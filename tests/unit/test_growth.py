@@ -10,8 +10,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState, create_trial
 from searches import Scripted, Watch, file_of, search_in
+from stored_script import script_attrs, searched_script, study_of_script
 
 from face3d_tune.analysis.findings import find, searched
+from face3d_tune.cli.result_tables import before_and_after
 from face3d_tune.dashboard.notes import study_note
 from face3d_tune.errors import StudyError
 from face3d_tune.report.render import report
@@ -273,3 +275,13 @@ def test_only_the_space_of_the_file_is_read_and_its_mistakes_are_named(tmp_path,
 def test_the_rest_of_a_study_file_is_not_read(tmp_path):
     (tmp_path / "wider.toml").write_text(STUDY, encoding="utf-8")
     assert list(study_file.read_space(tmp_path / "wider.toml")) == ["lr", "use_pose_attention"]
+
+
+def test_a_table_of_a_script_has_the_value_of_a_flag_before_it_was_searched(capsys):
+    settings = script_attrs()["settings"]
+    space = {**settings["space"], **to_stored({"decay": DECAY})}
+    grown = [{"parameter": "decay", "value": 0.05, "after": space["decay"], "at": "2026-01-31T12:00:00Z", "by": "pc:7"}]
+    study = study_of_script(*searched_script(), settings={**settings, "space": space, "grown": grown})
+    before_and_after(study)
+    assert "0.05" in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("best trial"))
+    assert json.loads(report(find(study), "json", "en", datetime.now().astimezone()))["best"]["config"]["decay"] == 0.05
