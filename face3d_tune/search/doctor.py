@@ -42,7 +42,7 @@ from face3d_tune.system.safe_text import service
 Level = Literal["ok", "warning", "problem"]
 
 _PYTHONS = ((3, 11), (3, 13))  # the first and last that the tests ran with
-_LEAST = {"torch": (2, 6), "optuna": (5, 0), "optuna-dashboard": (0, 21), "sqlalchemy": (2, 0), "numpy": (1, 26)}
+_LEAST = {"torch": (2, 6), "optuna": (5, 0), "optuna-dashboard": (0, 21), "sqlalchemy": (2, 1), "numpy": (1, 26)}
 _LITTLE_DISK, _NO_DISK = 5 * 2**30, 2**28  # bytes
 _LITTLE_MEMORY = 2**30  # bytes
 _CLOCKS_APART = 10.0  # seconds

@@ -101,6 +101,7 @@ def run(
     checkpoint_every: float = 0.0,
     keep_checkpoints: int = DEFAULT_KEEP,
     worker_timeout: float | None = None,
+    trial_timeout: float | None = None,
     storage_timeout: float | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> Study:
@@ -150,6 +151,7 @@ def run(
             checkpoint_every=checkpoint_every,
             keep_checkpoints=keep_checkpoints,
             worker_timeout=worker_timeout,
+            trial_timeout=trial_timeout,
             storage_timeout=storage_timeout,
         ),
     )

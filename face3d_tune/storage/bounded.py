@@ -6,6 +6,7 @@ worker would wait for ever.
 
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -43,6 +44,11 @@ def _around(psycopg: Any) -> Any:
                     "make one in UTF8: createdb --encoding UTF8 --template template0 NAME",
                 )
             return connection
+
+        def __del__(self) -> None:
+            """Close it: Optuna forgets the connections of a storage whose tables it could not make."""
+            with suppress(Exception):
+                self.close()
 
         def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
             """Run one exchange with the server to its end; psycopg calls this for each."""

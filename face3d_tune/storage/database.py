@@ -192,8 +192,8 @@ class Storage:
         url, options = self.url.render_as_string(hide_password=False), self._engine_options()
         engine = self._engine()
         try:
+            self._require_rights(engine)
             with one_at_a_time(engine):  # else two processes could create the tables at once
-                self._require_rights(engine)
                 return RDBStorage(url, engine_kwargs=options, skip_compatibility_check=True)
         finally:
             engine.dispose()

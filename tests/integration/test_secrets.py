@@ -72,7 +72,7 @@ def a_driver_that_repeats_everything(monkeypatch):
     def connect(*args, **given):
         raise psycopg.OperationalError(f"connection failed: {args} {given}\nsecond line: {given.get('password')}")
 
-    monkeypatch.setattr(psycopg, "connect", connect)
+    monkeypatch.setattr(psycopg.Connection, "connect", connect)
     monkeypatch.setattr(psutil, "cpu_percent", lambda interval: 0.0)  # doctor watches the cores for a moment
 
 
@@ -151,7 +151,7 @@ def test_a_password_in_a_variable_of_libpq_or_of_s3_is_not_shown_either(place, m
     def connect(**given):
         raise psycopg.OperationalError(f"tried {PASSWORDS[0]} and key9876543210")
 
-    monkeypatch.setattr(psycopg, "connect", connect)
+    monkeypatch.setattr(psycopg.Connection, "connect", connect)
     for debug in ([], ["--debug"]):
         answer = call(
             *("status", "--storage", "postgresql://me@127.0.0.1:9/db", *debug),
@@ -186,7 +186,7 @@ def test_a_user_whose_password_is_his_name_still_reads_what_is_wrong(place, monk
     def connect(**given):
         raise psycopg.OperationalError('FATAL: role "postgres" does not exist')
 
-    monkeypatch.setattr(psycopg, "connect", connect)
+    monkeypatch.setattr(psycopg.Connection, "connect", connect)
     answer = call("status", "--storage", "postgresql://postgres:postgres@127.0.0.1/postgres", cwd=place)
     assert answer.err.startswith(
         "error: storage postgresql+psycopg://postgres:***@127.0.0.1/postgres cannot be reached: "

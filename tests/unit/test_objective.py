@@ -149,8 +149,10 @@ def made(data, tmp_path):
 
 
 def test_the_stored_settings_have_the_keys_of_their_type(made):
-    assert made(COSINE)["settings"].keys() == StoredSettings.__required_keys__ | StoredSettings.__optional_keys__
-    assert StoredSettings.__optional_keys__ == {"folds", "objective"}  # which version 0.1.0 did not store
+    later = {"grown"}  # once ranges have grown
+    stored = StoredSettings.__required_keys__ | StoredSettings.__optional_keys__
+    assert made(COSINE)["settings"].keys() == stored - later
+    assert StoredSettings.__optional_keys__ == {"folds", "objective"} | later  # which version 0.1.0 did not store
 
 
 def test_a_study_is_not_continued_under_another_objective(made):

@@ -12,7 +12,9 @@ from searches import SAMPLED_ONLY, Scripted, Watch, file_of, search_in, states
 from stored_study import study_of
 
 from face3d_tune.search import run_search
+from face3d_tune.search.search_options import MessageOptions
 from face3d_tune.search.stop import request_stop
+from face3d_tune.search.telling import Telling
 from face3d_tune.storage.database import Storage
 from face3d_tune.storage.workers import read_workers
 from face3d_tune.system import signals
@@ -125,9 +127,10 @@ def test_a_search_whose_slots_are_still_opening_is_stopped_too(sqlite, sqlite_ur
         opened.close = lambda: None
         return opened
 
-    prepared = SimpleNamespace(budget=2, storage=None, plan=None, stage=None, slots=slots)
+    prepared = SimpleNamespace(budget=2, storage=None, plan=None, stage=None, winners=None, wider=None, slots=slots)
     view = SimpleNamespace(opened=lambda _: watch, ended=lambda _: None, warning=watch.note)
-    run_search._run(search, prepared, view, math.inf)
+    telling = Telling(MessageOptions(), watch.note)
+    run_search._run(search, prepared, view, math.inf, telling)
     assert "asked 1 worker(s) to stop" in asked[0][1]
     assert watch.notes[-1].endswith("this worker stops after the epochs that it trains")
     assert (states(search.study), read_workers(sqlite.engine, search.study._study_id)) == ([], [])
