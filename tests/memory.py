@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 _SHARED = Path("/dev/shm")  # Linux's file system in memory
-_NEEDED = 4 * 2**30  # bytes; three workers with PostgreSQL and the sample's data use about three quarters
+_NEEDED = 4 * 2**30  # bytes; two workers with PostgreSQL and the sample's data use about half
 
 
 def folder() -> Path | None:
