@@ -97,7 +97,7 @@ class Place:
 
     def words(self, url, *more, slots=2):
         run = ("run", "--study", self.study_file, "--storage", url, "--device", "cpu", "--slots", slots)
-        return (*run, "--worker-timeout", "1s", "--artifacts", self.folder / "artifacts", *more)
+        return (*run, "--worker-timeout", "2s", "--artifacts", self.folder / "artifacts", *more)
 
     def hold(self, trial, epoch):
         """Let the script of a trial wait after this epoch, until `release`."""
