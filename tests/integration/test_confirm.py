@@ -50,24 +50,25 @@ class Place:
         return call(*self.words(*words, **counts), cwd=self.folder)
 
     @property
-    def study(self):
-        url = self.storage.replace("sqlite:///", f"sqlite:///{self.folder}/")
-        with Storage.parse(url).opened() as opened:
-            study = optuna.load_study(study_name="quick", storage=opened)
-            study.kept = {"attrs": study.user_attrs, "trials": study.get_trials()}
-            return study
+    def url(self):
+        return self.storage.replace("sqlite:///", f"sqlite:///{self.folder}/")
+
+    @property
+    def trials(self):
+        with Storage.parse(self.url).opened() as opened:
+            return optuna.load_study(study_name="quick", storage=opened).get_trials()
 
     @property
     def attrs(self):
-        return self.study.kept["attrs"]
+        rows = query(self.url, "select key, value_json from study_user_attributes")
+        return {row["key"]: json.loads(row["value_json"]) for row in rows}
 
     @property
     def trainings(self):
         return {key: value for key, value in self.attrs.items() if key.startswith("confirm:")}
 
     def change(self, key, value):
-        url = self.storage.replace("sqlite:///", f"sqlite:///{self.folder}/")
-        with Storage.parse(url).opened() as opened:
+        with Storage.parse(self.url).opened() as opened:
             optuna.load_study(study_name="quick", storage=opened).set_user_attr(key, value)
 
 
@@ -112,14 +113,14 @@ def timeless(attrs):
 
 def test_the_best_distinct_trials_and_every_preset_are_trained_on_the_same_fresh_seeds(done):
     held = done.attrs["confirmation"]
-    trials = [trial for trial in done.study.kept["trials"] if not trial.user_attrs["preset"]]
+    trials = [trial for trial in done.trials if not trial.user_attrs["preset"]]
     best = sorted(trials, key=lambda trial: -trial.value)[:2]
     names = [f"trial {trial.number}" for trial in best]
     assert [row["name"] for row in held["candidates"]] == [*names, "baseline", "recommended"]
     assert held["candidates"][3]["aliases"] == ["quickstart"]
     assert [row["value"] for row in held["candidates"][:2]] == [trial.value for trial in best]
     assert held["seeds"] == [seeds.derive(42, "confirm", number) for number in (0, 1)]
-    assert not {trial.user_attrs["seed"] for trial in done.study.kept["trials"]} & set(held["seeds"])
+    assert not {trial.user_attrs["seed"] for trial in done.trials} & set(held["seeds"])
     assert len(done.trainings) == 4 * 2
     assert {record["seed"] for record in done.trainings.values()} == set(held["seeds"])
 
@@ -193,7 +194,7 @@ def by_hand(data, config, seed):
 def test_a_training_is_that_of_the_trial_with_another_seed_and_its_kept_weights_meet_the_test_people(done):
     data, held = load(done.data), done.attrs["confirmation"]
     row = held["candidates"][0]
-    trial = done.study.kept["trials"][row["trial"]]
+    trial = done.trials[row["trial"]]
     config = TrialConfig(**trial.user_attrs["config"])
     results = [by_hand(data, config, seed) for seed in held["seeds"]]
     assert row["validation"] == pytest.approx(np.mean([validation for validation, *_ in results]), abs=1e-9)
