@@ -25,8 +25,8 @@ def event_files(trials: Sequence[Trial], objective: Objective) -> dict[str, byte
     A trial that was queued again is omitted: its successor has its epochs.
 
     Each has the trial's curves as scalars, at the steps 1, 2, … of its epochs, and `best/OBJECTIVE` at the best epoch.
-    Its hyperparameters are the searched parameters and the preset. Times of epochs are spread evenly over the
-    training, since a study does not store them.
+    Its hyperparameters are the searched parameters, the preset and whether a person excluded the trial. Times of epochs
+    are spread evenly over the training, since a study does not store them.
     """
     trained = [trial for trial in trials if trial.curves and trial.cause != QUEUED_AGAIN]
     # A fixed name: a second file in the folder of a run would be shown together with the first.
@@ -56,7 +56,7 @@ def _events(trial: Trial, objective: Objective) -> Iterator[bytes]:
 
 def _session(trial: Trial, began: float) -> bytes:
     """Encode a SessionStartInfo."""
-    values = {**trial.params, "preset": trial.preset or trial.origin}
+    values = {**trial.params, "preset": trial.preset or trial.origin, "excluded": trial.excluded is not None}
     pairs = [_bytes(1, _bytes(1, name.encode()) + _bytes(2, _value(value))) for name, value in values.items()]
     return b"".join(pairs) + _double(5, began)
 

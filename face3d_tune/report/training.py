@@ -8,6 +8,7 @@ from face3d_tune.report.blocks import Block, Code, Paragraph, Runs, Table
 from face3d_tune.report.content import Content
 from face3d_tune.report.words import NOT_KNOWN, Words
 from face3d_tune.script.command import seed_for
+from face3d_tune.study.growth import ranges
 
 
 def watch(content: Content, say: Words) -> list[Block]:
@@ -92,8 +93,18 @@ def reproduce(content: Content, say: Words) -> list[Block]:
         Table(("", ""), [(say.text(f"about_{key}"), value) for key, value in rows.items()], numeric=False),
         Paragraph(say("again")),
         Code([content.repeat]),
+        *_grown(content, say),
         Paragraph(say("again_note"), "note"),
     ]
+
+
+def _grown(content: Content, say: Words) -> list[Block]:
+    """Name the ranges that the command's study file lacks if it is still the one of the beginning."""
+    now = {growth["parameter"]: ranges(growth)[1] for growth in content.settings.get("grown", ())}
+    if not now:
+        return []
+    told = say.text("semicolon").join(f"{name}: {after}" for name, after in now.items())
+    return [Paragraph(say("again_grown", ranges=told), "note")]
 
 
 def _seed_of(content: Content, say: Words) -> str:

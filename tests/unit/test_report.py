@@ -5,11 +5,12 @@ import re
 import tomllib
 from datetime import datetime
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from string import Formatter
 
 import pytest
-from optuna.distributions import CategoricalDistribution, distribution_to_json
+from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 from stored_study import (
     attrs_of,
     confirmation_of,
@@ -37,6 +38,7 @@ from face3d_tune.report.blocks import number, rich
 from face3d_tune.report.content import Content, content
 from face3d_tune.report.render import report
 from face3d_tune.report.words import Words
+from face3d_tune.study.space import to_stored
 
 MADE = datetime(2026, 1, 2, 3, 4)
 WORDS = {
@@ -583,6 +585,17 @@ def test_a_report_says_how_many_trials_failed_by_cause_and_what_the_search_took_
 def test_a_search_for_a_target_that_must_hold_is_repeated_as_one():
     effort = {"trials": 20, "target": 0.8, "target_epochs": 5, "sampler": "tpe", "pruner": "median"}
     assert "--target 0.8 --target-epochs 5" in " ".join(held_by(study_of(*searched(), effort=effort)).repeat)
+
+
+def test_a_search_whose_space_grew_is_repeated_with_the_ranges_that_its_file_may_lack():
+    study = study_of(*searched())
+    ends = (1e-3, 0.01, 0.1)
+    rows = [to_stored({"lr": FloatDistribution(1e-6, high, log=True)})["lr"] for high in ends]
+    told = {"parameter": "lr", "at": "2026-01-01T00:00:00Z", "by": "ada"}
+    grown = [told | {"before": before, "after": after} for before, after in pairwise(rows)]
+    study.set_user_attr("settings", study.user_attrs["settings"] | {"grown": grown})
+    assert "write them there: lr: 1e-06 … 0.1 (log)." in page_of(study).text
+    assert "write them there" not in page_of(study_of(*searched())).text
 
 
 def test_times_and_counts_in_words():

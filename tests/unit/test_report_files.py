@@ -153,8 +153,18 @@ def test_tensorboard_reads_the_hyperparameters(trials, tmp_path):
     assert start.hparams["lr"].number_value == 1e-3
     assert start.hparams["pose_unit"].string_value == "degrees"
     assert start.hparams["preset"].string_value == "baseline"
+    assert start.hparams["excluded"].bool_value is False
     assert start.start_time_secs == START.timestamp()
     assert held["_hparams_/session_end_info"].session_end_info.status == 1  # STATUS_SUCCESS
+
+
+def test_tensorboard_tells_excluded_trials_from_the_others(trials, tmp_path):
+    trials = [replace(trials[0], excluded="trial 0 is excluded by ada"), *trials[1:]]
+    events = read(tmp_path / "run", event_files(trials, COSINE)[f"trial-0000/{RUN}"])
+
+    start = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    parsed = plugin_data_pb2.HParamsPluginData.FromString(start).session_start_info
+    assert parsed.hparams["excluded"].bool_value is True
 
 
 def test_a_changed_byte_would_be_noticed(trials, tmp_path):
