@@ -260,7 +260,8 @@ def _check(
     """
     from face3d_tune.data.face_data import load, recorded_selection
     from face3d_tune.errors import DataError, ScriptError
-    from face3d_tune.script.check import difference, endings_interrupt, try_script, wrong_model
+    from face3d_tune.script.check import difference, try_script, wrong_model
+    from face3d_tune.system.signals import endings_interrupt
 
     attr = StudyAttr.data.of(stored.study_attrs)
     try:

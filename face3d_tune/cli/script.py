@@ -132,8 +132,8 @@ def _write(target: Path, content: str) -> None:
 def _probe(read: Any, plan: "ScriptStart", python: str, timeout: float) -> "Probe":
     """Run the script for two epochs; show the last of its output if it fails."""
     from face3d_tune.errors import ScriptError
-    from face3d_tune.script.check import endings_interrupt
     from face3d_tune.script.probe import try_script
+    from face3d_tune.system.signals import endings_interrupt
 
     say(f"running two epochs of {read.path} in a temporary folder; Ctrl-C ends it", err=True)
     try:

@@ -122,7 +122,7 @@ def _train(console: "Console", confirmation: "ScriptConfirmation", slots: Any, f
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from face3d_tune.analysis.script_confirmation import number
-    from face3d_tune.script.check import endings_interrupt
+    from face3d_tune.system.signals import endings_interrupt
 
     total, metric = len(confirmation.missing), confirmation.table["metric"]
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())

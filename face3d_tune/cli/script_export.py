@@ -65,8 +65,8 @@ def export_script(
 def _check(stored: "StoredTrial", table: "StoredScript", script: "Script", timeout: float) -> None:
     """Run the command until its first epoch has ended; compare it with the trial's on stderr. Raises ScriptError."""
     from face3d_tune.errors import ScriptError
-    from face3d_tune.script.check import endings_interrupt
     from face3d_tune.script.one_epoch import difference, try_command
+    from face3d_tune.system.signals import endings_interrupt
 
     say(
         f"check: one epoch of {script.path} with {table['command'][0]}, in a temporary folder; Ctrl-C ends it", err=True

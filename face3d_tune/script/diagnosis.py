@@ -63,8 +63,9 @@ class Diagnosis:
         return f"blame {' or '.join(self.flags)}: {self.why}"
 
 
-def find(exit_code: int, printed: str, command: Mapping[str, Sequence[str]]) -> Diagnosis:
-    """Diagnose a script from its exit code and output; `command` has the values of each flag, as typed."""
+def find(exit_code: int, printed: str, arguments: Sequence[str]) -> Diagnosis:
+    """Diagnose a script from its exit code, its output and its arguments."""
+    command = _values_by_flag(arguments)
     if exit_code == 2 and (messages := re.findall(r"^\S.*?: error: (.+)$", printed, re.MULTILINE)):
         named = re.findall(r"--[\w-]+", messages[-1])
         return Diagnosis(messages[-1], tuple(dict.fromkeys(named)), "argparse names it")
@@ -82,6 +83,17 @@ def find(exit_code: int, printed: str, command: Mapping[str, Sequence[str]]) -> 
     if not trace or not (head or printed.startswith("Traceback")):
         return Diagnosis(f"it ended with exit code {exit_code}; last it printed: {_last_line(printed) or 'nothing'}")
     return _of_traceback(trace, command)
+
+
+def _values_by_flag(arguments: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """Return the arguments of each flag, by the flag."""
+    values: dict[str, list[str]] = {}
+    for word in arguments:
+        if word.startswith("--"):
+            values[word] = []
+        elif values:  # else it is positional
+            values[list(values)[-1]].append(word)
+    return values
 
 
 def _of_traceback(trace: str, command: Mapping[str, Sequence[str]]) -> Diagnosis:

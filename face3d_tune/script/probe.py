@@ -7,25 +7,22 @@ shows what comes once an epoch.
 import os
 import re
 import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from face3d_tune.errors import ScriptError, UnsearchableError
 from face3d_tune.script import diagnosis
-from face3d_tune.script.check import environment, files_in, program, roots_of, values_by_flag
 from face3d_tune.script.flags import Script, arguments
 from face3d_tune.script.guesses import ScriptStart, lacking
 from face3d_tune.script.metrics import Often, ProbedNumber, is_result
 from face3d_tune.script.running.numbers import Numbers, Source
-from face3d_tune.script.running.process import ScriptProcess
+from face3d_tune.script.running.run_once import run_once
+from face3d_tune.script.surroundings import changed, environment, files_in, program, roots_of
 
 EPOCHS = 2
 
-_LOOK = 0.05  # seconds between two looks at the numbers
 _USUAL, _UNUSUAL = (".pth", ".pt", ".ckpt"), (".npz", ".pkl", ".tar", ".h5", ".safetensors", ".joblib")
 _NOTHING = "nothing"
 _ASKED = r"^EOFError: EOF when reading a line|^EOFError$"
@@ -82,8 +79,8 @@ def try_script(
             run = again if again.code == 0 or again.numbers() else run
         probe = run.result(EPOCHS if roles.epochs else None)
     notes = list(probe.notes)
-    if changed := sorted(files_in(Path(path).parent).items() ^ before.items()):
-        listed = ", ".join(dict.fromkeys(file for file, _ in changed[:6]))
+    if written := changed(before, files_in(Path(path).parent)):
+        listed = ", ".join(written)
         notes.append(f"it wrote into its own folder, so trials that run at once may disturb each other: {listed}")
     return replace(probe, notes=tuple(notes))
 
@@ -114,28 +111,25 @@ class _Run:
     def start(self) -> None:
         """Run it to its end, its second epoch or the timeout."""
         self._trial.mkdir()
-        began = time.monotonic()
-        process = ScriptProcess(
+        run = run_once(
             self.words,
             cwd=self._trial,
             environment=environment(self.import_from),
-            key=uuid4().hex,
             log=self.folder / f"{self._trial.name}.txt",
+            timeout=self.timeout,
             hear=self._numbers.hear,
+            enough=self._enough,
         )
-        try:
-            while (code := process.poll()) is None and time.monotonic() - began < self.timeout and not self.stopped:
-                self._numbers.look()
-                curves = self._numbers.curves()
-                self._seen |= curves.keys()
-                self.stopped = self.stop_early and self._third_value(curves)
-                time.sleep(_LOOK)  # Windows would delay Ctrl-C until a wait ends
-            self.code = code
-        finally:
-            process.end()
-        self.seconds = time.monotonic() - began
-        self.printed, self.strays = process.output, process.strays
+        self.code, self.seconds, self.printed, self.strays = run.code, run.seconds, run.printed, run.strays
         self._numbers.look(ended=True)
+
+    def _enough(self) -> bool:
+        """Look at the numbers, and tell whether the script may be ended."""
+        self._numbers.look()
+        curves = self._numbers.curves()
+        self._seen |= curves.keys()
+        self.stopped = self.stop_early and self._third_value(curves)
+        return self.stopped
 
     def _third_value(self, curves: Mapping[tuple[Source, str], Mapping[int, float]]) -> bool:
         """Tell whether the third epoch of a script that trains as long as it likes has begun."""
@@ -208,7 +202,7 @@ class _Run:
                 "let it take the answer as a flag, with a default",
                 self.printed,
             )
-        cause = diagnosis.find(self.code, self.printed, values_by_flag(self.words[2:]))
+        cause = diagnosis.find(self.code, self.printed, self.words[2:])
         if missing := re.findall(r"the following arguments are required: (.+)", self.printed):
             raise lacking(path, missing[-1].split(", "), self.printed)
         if re.match("unrecognized arguments", cause.reason):

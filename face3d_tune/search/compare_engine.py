@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
-from uuid import uuid4
 
 import torch
 from torch import Tensor
@@ -24,25 +23,19 @@ from face3d_tune.errors import ConfigError, ScriptError, TrainingError, TuneErro
 from face3d_tune.executor.plan import Engine, Plan, choose
 from face3d_tune.executor.tasks import Failure, Task
 from face3d_tune.script import flags
-from face3d_tune.script.check import (
-    FirstEpoch,
-    ScriptCheck,
-    checkpoints_in,
-    endings_interrupt,
-    environment,
-    first_epoch,
-    wrong_model,
-)
+from face3d_tune.script.check import ScriptCheck, wrong_model
 from face3d_tune.script.documented import DocumentedValues, is_documented
 from face3d_tune.script.engine_comparison import Comparison, NotCompared
+from face3d_tune.script.first_epoch import FirstEpoch, checkpoints_in, first_epoch
 from face3d_tune.script.running import device_environment, failure
-from face3d_tune.script.running.process import ScriptProcess
+from face3d_tune.script.running.run_once import OneRun, run_once
 from face3d_tune.script.study_file import ScriptStudyFile
+from face3d_tune.script.surroundings import environment
+from face3d_tune.system.signals import endings_interrupt
 from face3d_tune.training import weights
 from face3d_tune.training.base import EpochResult
 
 TIMEOUT = 300.0  # seconds for the script's epoch
-_LOOK = 0.02  # seconds between two looks at the script
 _EPOCHS = 2  # of the built-in trainer: the first one also starts its processes
 _SEED = 0
 _LEAST = 0.2  # of the script's start: an epoch that takes less cannot be timed beside it
@@ -146,28 +139,28 @@ class _Tried:
 
 def _try(file: ScriptStudyFile, values: Mapping[str, Any], folder: Path, variables: Mapping[str, str]) -> _Tried:
     """Train one epoch of the script. Raises ScriptError if it fails, or does not show its model and its cosine."""
-    code, seconds, output = _run(file, values, 1, folder / "epoch", variables)
-    if code is None:
+    run = _run(file, values, 1, folder / "epoch", variables)
+    if run.code is None:
         raise ScriptError(f"the script did not end its first epoch within {TIMEOUT:g} s")
-    if code:
+    if run.code:
         words = file.command(values, epochs=1)[2:]
-        raise ScriptError(f"the script failed: {failure.explain(code, output, words, starved=False).message}")
+        raise ScriptError(f"the script failed: {failure.explain(run.code, run.printed, words, starved=False).message}")
     found, unreadable = checkpoints_in(folder / "epoch")
     model = next(filter(None, map(weights.find, found.values())), None)
     if model is None:
         why = f" ({'; '.join(unreadable)})" if unreadable else ""
         raise ScriptError(f"the script wrote no checkpoint that can be read here{why}, so its model is not known")
-    first = first_epoch(found.values(), output)
+    first = first_epoch(found.values(), run.printed)
     if first.cosine is None or not math.isfinite(first.cosine):
         raise ScriptError("the script's validation cosine is not known")
-    code, start, _ = _run(file, values, 0, folder / "start", variables)
-    return _Tried(first, first.cosine, model, seconds, start if code == 0 else None)
+    start = _run(file, values, 0, folder / "start", variables)
+    return _Tried(first, first.cosine, model, run.seconds, start.seconds if start.code == 0 else None)
 
 
 def _run(
     file: ScriptStudyFile, values: Mapping[str, Any], epochs: int, folder: Path, variables: Mapping[str, str]
-) -> tuple[int | None, float, str]:
-    """Run the script in a new folder; return its exit code, None after `TIMEOUT`, its seconds and its output."""
+) -> OneRun:
+    """Run the script in a new folder."""
     table = file.script
     if table.epochs_flag is None:
         raise ConfigError("the study file names no epochs_flag, so the script cannot be limited to one epoch")
@@ -175,21 +168,9 @@ def _run(
     program, script, *words = file.command(values, epochs=epochs)
     for name in table.folder_flags:
         words += [file.flags.flags[name].typed, str(folder / name)]
-    began = time.monotonic()
-    process = ScriptProcess(
-        [os.path.abspath(shutil.which(program) or program), script, *words],
-        cwd=table.start_in or folder,
-        environment=variables,
-        key=uuid4().hex,
-        log=folder.with_suffix(".log"),
-        hear=lambda text: None,
-    )
-    try:
-        while (code := process.poll()) is None and time.monotonic() - began < TIMEOUT:
-            time.sleep(_LOOK)
-        return code, time.monotonic() - began, process.output
-    finally:
-        process.end()
+    command = [os.path.abspath(shutil.which(program) or program), script, *words]
+    cwd, log = table.start_in or folder, folder.with_suffix(".log")
+    return run_once(command, cwd=cwd, environment=variables, log=log, timeout=TIMEOUT)
 
 
 def _train(plan: Plan, data: FaceData, config: TrialConfig) -> tuple[float, float]:

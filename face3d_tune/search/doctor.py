@@ -27,7 +27,7 @@ from face3d_tune.data.pairs import TurnAngle
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.device import choose_device, choose_precision, device_name
 from face3d_tune.errors import NoStudiesError, TuneError
-from face3d_tune.script.check import endings_interrupt, try_script, wrong_model
+from face3d_tune.script.check import try_script, wrong_model
 from face3d_tune.script.export import commands
 from face3d_tune.script.flags import Script, read_script
 from face3d_tune.search.notifier import Message, Notifier
@@ -38,6 +38,7 @@ from face3d_tune.storage.workers import clock, read_workers
 from face3d_tune.system import limits
 from face3d_tune.system.paths import expanded
 from face3d_tune.system.safe_text import service
+from face3d_tune.system.signals import endings_interrupt
 
 Level = Literal["ok", "warning", "problem"]
 

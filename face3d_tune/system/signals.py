@@ -127,3 +127,8 @@ def ignore() -> None:
     """Ignore all ending signals, as in a child whose parent decides when to stop."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
+
+
+def endings_interrupt() -> AbstractContextManager[None]:
+    """Raise KeyboardInterrupt at any ending signal until the block ends, so that cleanup runs."""
+    return handled(signal.default_int_handler)

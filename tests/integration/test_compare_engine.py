@@ -16,6 +16,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.executor.tasks import Event, Failure
 from face3d_tune.script import study_file
 from face3d_tune.script.engine_comparison import Comparison, NotCompared
+from face3d_tune.script.running.run_once import OneRun
 from face3d_tune.search import compare_engine
 from face3d_tune.search.compare_engine import compare
 from face3d_tune.storage.database import Storage
@@ -85,7 +86,7 @@ def in_this_process(file, values, epochs, folder, variables):
     """Run the script where torch is loaded already."""
     folder.mkdir()
     with contextlib.chdir(folder):
-        return 0, 1.0, train(*file.command(values, epochs=epochs)[1:])
+        return OneRun(0, 1.0, train(*file.command(values, epochs=epochs)[1:]), ())
 
 
 def test_an_epoch_of_each_is_what_it_is_by_hand(tmp_path, data, data_folder, monkeypatch):
@@ -187,12 +188,12 @@ def test_another_trainer_is_not_compared(tmp_path, data_folder):
 
 def timed(monkeypatch, tmp_path, data_folder, *, epoch, start, engine, slots):
     """A comparison of a script and a trainer that take these seconds."""
-    codes = {1: (0, epoch, ""), 0: (0 if start else 1, start or 1.0, "")}
+    ends = {1: OneRun(0, epoch, "", ()), 0: OneRun(0 if start else 1, start or 1.0, "", ())}
     run = compare_engine._run
 
     def fake(file, values, epochs, folder, variables):
         run(file, values, epochs, folder, variables)
-        return codes[epochs]
+        return ends[epochs]
 
     monkeypatch.setattr(compare_engine, "_run", fake)
     monkeypatch.setattr(compare_engine, "_train", lambda *_: (0.5, engine))

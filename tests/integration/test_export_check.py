@@ -20,7 +20,8 @@ from users_repo import PRESENT_SCRIPT, contents, script_of, train, write_repo
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.provenance import DataUse
-from face3d_tune.script.check import FirstEpoch, ScriptCheck, wrong_model
+from face3d_tune.script.check import ScriptCheck, wrong_model
+from face3d_tune.script.first_epoch import FirstEpoch
 from face3d_tune.script.flags import read_script
 
 STORAGE = ("--storage", "sqlite:///studies.db")

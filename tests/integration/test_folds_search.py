@@ -17,7 +17,8 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StudyError
 from face3d_tune.executor.processes import ProcessSlots, Share
 from face3d_tune.executor.slots import BatchedSlots, PlainSlot
-from face3d_tune.script.check import FirstEpoch, ScriptCheck, difference
+from face3d_tune.script.check import ScriptCheck, difference
+from face3d_tune.script.first_epoch import FirstEpoch
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.seeds import derive
 from face3d_tune.storage.artifacts import Artifacts

@@ -18,7 +18,8 @@ from command_line import THEIRS, call, start
 from forked import Run
 
 import face3d_tune
-from face3d_tune.script.check import FirstEpoch, ScriptCheck
+from face3d_tune.script.check import ScriptCheck
+from face3d_tune.script.first_epoch import FirstEpoch
 from face3d_tune.search.doctor import _LEAST, ScriptToTry, examine
 
 if os.name == "nt":

@@ -4,16 +4,21 @@ import pytest
 
 from face3d_tune.script.diagnosis import find
 
-GIVEN = {
-    "--data_dir": ["/tmp/some where/data"],
-    "--batch_size": ["32"],
-    "--d_model": ["128"],
-    "--nhead": ["6"],
-    "--lr": ["0.00014"],
-    "--loss_type": ["combined"],
-    "--dropout": ["0.25"],
-    "--use_pose_attention": [],
-}
+GIVEN = [
+    *(
+        "--data_dir",
+        "/tmp/some where/data",
+        "--batch_size",
+        "32",
+        "--d_model",
+        "128",
+        "--nhead",
+        "6",
+        "--lr",
+        "0.00014",
+    ),
+    *("--loss_type", "combined", "--dropout", "0.25", "--use_pose_attention"),
+]
 USAGE = "usage: train_3d.py [-h] [--lr LR] [--dropout DROPOUT]\ntrain_3d.py: error: "
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from face3d_tune.executor.tasks import Failure
 from face3d_tune.script import diagnosis
-from face3d_tune.script.check import values_by_flag
 
 
 def explain(code: int, output: str, flags: Sequence[str], *, starved: bool) -> Failure:
@@ -14,7 +13,7 @@ def explain(code: int, output: str, flags: Sequence[str], *, starved: bool) -> F
     `starved`: whether the kernel has killed processes for lack of memory meanwhile. Without that a kill proves
     nothing: a person may have sent it.
     """
-    cause = diagnosis.find(code, output, values_by_flag(flags))
+    cause = diagnosis.find(code, output, flags)
     if code < 0 and not cause.out_of_memory:
         name = _name(-code)
         starved = starved and name == "SIGKILL"

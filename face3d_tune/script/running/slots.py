@@ -15,17 +15,17 @@ from face3d_tune.executor.processes import killed_for_memory
 from face3d_tune.executor.silence import Silence
 from face3d_tune.executor.slots import WAIT
 from face3d_tune.executor.tasks import Event, Failure, Note, ScriptEnded, ScriptEpoch
-from face3d_tune.script.check import environment, files_in
 from face3d_tune.script.running import device_environment, failure, trial_folder
 from face3d_tune.script.running.numbers import Numbers, Source
 from face3d_tune.script.running.process import ScriptProcess, sweep, sweep_orphans
 from face3d_tune.script.running.resumed_from import ResumedFrom
+from face3d_tune.script.surroundings import Files, changed, environment, files_in
 
 _LOOK = 0.2  # seconds between two looks at files and processes
 _CHATTY = 0.02  # seconds between two looks at a script that prints all the time
 _LOOK_SHARE, _LOOK_MOST = 100, 5.0  # a look of t seconds is followed by a pause of 100 t, of 5 s at most
 _SETTLE = 0.15  # seconds for the other numbers of an epoch after its metric
-_MOST_NAMES = 12  # of numbers in a message, and of files
+_MOST_NAMES = 12  # of numbers in a message
 
 Content = ScriptEpoch | ScriptEnded | Note | Failure
 
@@ -170,7 +170,7 @@ class _Attempt:
         self._silence, self._grace = silence, grace
         self._retry = task.retry
         self._ending: threading.Thread | None = None
-        self._before: dict[str, tuple[int, int]] = {}
+        self._before: Files = {}
         self._killed_before = killed_for_memory()
         self._reset()
 
@@ -351,10 +351,10 @@ class _Attempt:
         gave = f"it gave {names}" if names else "it gave no number there"
         return f"{self._how.metric} ({self._how.source}) never came: {gave}"
 
-    def _beside(self) -> dict[str, tuple[int, int]]:
+    def _beside(self) -> Files:
         """Return the files beside the script."""
         return files_in(Path(os.path.abspath(self._how.script)).parent, (self._search_folder, *self._how.ours))
 
     def _changed(self) -> tuple[str, ...]:
         """Name files beside the script that were written, created or deleted meanwhile."""
-        return tuple(sorted({file for file, _ in self._before.items() ^ self._beside().items()})[:_MOST_NAMES])
+        return changed(self._before, self._beside())
