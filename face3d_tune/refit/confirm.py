@@ -31,8 +31,8 @@ from face3d_tune.refit import intervals, looks
 from face3d_tune.refit.baselines import Blended, Fitted, NoModel, fit_one
 from face3d_tune.refit.candidates import Candidate
 from face3d_tune.refit.retrain import Epoch, Job, Kept, retrain
-from face3d_tune.storage.database import one_at_a_time
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
+from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.study.attrs import Attr, StudyAttr
 from face3d_tune.study.objective import IDENTITY, Objective
 from face3d_tune.study.trials import still_present

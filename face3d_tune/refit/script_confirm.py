@@ -35,8 +35,8 @@ from face3d_tune.script.running import trial_folder
 from face3d_tune.script.running.numbers import Numbers
 from face3d_tune.script.running.slots import ScriptTask
 from face3d_tune.script.running.to_the_end import WholeTraining, to_the_end
-from face3d_tune.storage.database import one_at_a_time
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
+from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.study.attrs import StoredScript, StudyAttr, TrialAttr
 from face3d_tune.study.objective import Direction, Objective
 from face3d_tune.study.trials import completed_trials, preset_rows, still_present

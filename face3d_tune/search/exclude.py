@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Engine
 
 from face3d_tune.errors import StudyError
-from face3d_tune.storage.database import one_at_a_time
+from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.study.attrs import StoredExclusion, StudyAttr
 from face3d_tune.study.exclusions import Exclusions, exclusions_of, read_trials, said
 from face3d_tune.study.trials import OF_THE_CONFIG, cause, counts

@@ -13,7 +13,7 @@ from optuna.storages import RDBStorage
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import StudyError
 from face3d_tune.search.algorithms import make_pruner, make_sampler
-from face3d_tune.storage.database import one_at_a_time
+from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.storage.workers import this_process
 from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.growth import as_grown, grow

@@ -16,7 +16,8 @@ from face3d_tune.search.search import Search
 from face3d_tune.search.search_options import SearchOptions, WorkerOptions
 from face3d_tune.search.telling import Telling
 from face3d_tune.search.trial_loop import Watcher
-from face3d_tune.storage.database import Storage, is_away
+from face3d_tune.storage.database import Storage
+from face3d_tune.storage.failures import is_away
 from face3d_tune.storage.retry import ASKED_AGAIN, DEFAULT_TIMEOUT, DatabaseRetry
 from face3d_tune.study.warm_start import WarmStart
 from face3d_tune.study.winners import Winners

@@ -13,8 +13,8 @@ from uuid import uuid4
 import optuna
 from sqlalchemy.engine import Engine
 
-from face3d_tune.storage.database import one_at_a_time
 from face3d_tune.storage.optuna_internals import stored_attr
+from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.study.attrs import StoredStop, StudyAttr
 from face3d_tune.system import person, signals
 

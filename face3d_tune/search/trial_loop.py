@@ -22,7 +22,7 @@ from face3d_tune.search.pruning import CompletedTrials, TrialReporter
 from face3d_tune.search.stop import Stop, StopWatch
 from face3d_tune.search.trial_queue import TrialLost, TrialQueue, lineage
 from face3d_tune.search.trial_run import Outcome
-from face3d_tune.storage.database import is_away
+from face3d_tune.storage.failures import is_away
 from face3d_tune.storage.optuna_internals import trial_id
 from face3d_tune.storage.retry import DatabaseRetry
 from face3d_tune.study.attrs import StudyAttr, TrialAttr

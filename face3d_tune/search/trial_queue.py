@@ -1,6 +1,6 @@
 """Changes to the trials of a study: enqueue, ask, tell, requeue. No other module changes the state of a trial.
 
-The worker that claims a trial makes each change, under `database.one_at_a_time`. The order of steps is such that the
+The worker that claims a trial makes each change, under `server_lock.one_at_a_time`. The order of steps is such that the
 next worker recognises a crash between any two. So the number of finished trials is exact with any number of workers.
 """
 
@@ -17,7 +17,6 @@ from sqlalchemy import text
 
 from face3d_tune.executor.tasks import RETRIES
 from face3d_tune.search.trial_run import Cause, Outcome
-from face3d_tune.storage.database import one_at_a_time
 from face3d_tune.storage.optuna_internals import (
     FIXED_PARAMS,
     fixed_params,
@@ -26,6 +25,7 @@ from face3d_tune.storage.optuna_internals import (
     study_id,
     trial_id,
 )
+from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.storage.workers import DEFAULT_SILENCE, Orphan, Worker
 from face3d_tune.study import history
 from face3d_tune.study.attrs import Attr, StudyAttr, TrialAttr

@@ -14,7 +14,7 @@ from typing import Any
 from face3d_tune.errors import StorageError
 from face3d_tune.system import signals
 
-SILENCE = 15.0  # seconds; the longest that a healthy server says nothing is `database._LOCK_TRY`
+SILENCE = 15.0  # seconds; the longest that a healthy server says nothing is `server_lock._LOCK_TRY`
 _HURRIED = 2.0  # the same after a second signal to end; libpq takes no shorter time to connect
 
 

@@ -1,52 +1,38 @@
-"""The database of studies: its URL, its connections, and errors with a hint. No text shows its password."""
+"""The database of studies: its URL and its connections. No text shows its password."""
 
 import os
 import re
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import sqlalchemy
-from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import (
     ArgumentError,
-    DatabaseError,
-    DBAPIError,
-    InterfaceError,
-    InternalError,
     NoSuchModuleError,
-    OperationalError,
-    PendingRollbackError,
-    ResourceClosedError,
 )
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool
 
 from face3d_tune.errors import NoStudiesError, StorageError
 from face3d_tune.storage import bounded
-from face3d_tune.storage.optuna_internals import NO_RECORD
-from face3d_tune.storage.sqlite_file import Held, patience, take, whose
+from face3d_tune.storage.failures import explained, is_away, reason_of, rights, was_refused
+from face3d_tune.storage.search_right import right_to_search
+from face3d_tune.storage.server_lock import one_at_a_time
+from face3d_tune.storage.sqlite_file import patience
 from face3d_tune.system.notices import notice
 from face3d_tune.system.paths import expanded
-from face3d_tune.system.safe_text import learn_url, masked, redact, secret_part
+from face3d_tune.system.safe_text import learn_url, masked, secret_part
 
 _CONNECT_WAIT = 10  # seconds for a PostgreSQL server to answer
 _LAST_TABLE = "alembic_version"  # the last that Optuna creates; without it a storage is incomplete
 _LOST_AT_THE_START = (0.5, 2.0, 5.0)  # seconds between the attempts to open a storage
-_LOCK_WAIT = 600  # seconds to wait for other workers to release the lock
-_LOCK_TRY = 10  # seconds of it in one question, less than `bounded.SILENCE`
-_NO_RIGHT = "42501"  # PostgreSQL's code for a missing right
-_LOCK_HELD = "55P03"  # PostgreSQL's code for a lock that was not released in time
-_FROZEN = 30  # seconds without a heartbeat while a worker blocks the others from asking and telling
-_LOCK_KEY = 0x6661636533640000  # "face3d": ours among all users of the server's advisory locks
 _OWN_FILE = "wait until it ends, or give this search a file of its own: --storage sqlite:///other.db"
 _OPTION = re.compile(r"\w+=.*").fullmatch
 _head: str | None = None  # the version of the tables that the installed Optuna makes
@@ -172,7 +158,7 @@ class Storage:
             try:
                 return self._connect_once()
             except Exception as error:
-                if self.sqlite_file or not is_away(error) or _was_refused(error):
+                if self.sqlite_file or not is_away(error) or was_refused(error):
                     raise
                 notice(f"storage {self}: {reason_of(error)}; trying again")
                 time.sleep(pause)
@@ -278,37 +264,9 @@ class Storage:
             options["module"] = bounded.driver()
         return options
 
-    @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Turn an error of a driver or of Optuna into one line about this storage."""
-        try:
-            yield
-        except StorageInternalError as error:  # Optuna's wrapper of a driver's error; its own text misleads
-            cause = error.__cause__
-            reason = reason_of(cause) if isinstance(cause, DBAPIError) else "the database failed"
-            raise StorageError(f"storage {self} failed: {reason}", self._reach_hint(cause)) from error
-        except KeyError as error:
-            if error.args != (NO_RECORD,):
-                raise
-            raise StorageError(
-                f"storage {self}: what was being read there has been deleted", "run the same command again"
-            ) from error
-        except OperationalError as error:
-            raise StorageError(
-                f"storage {self} cannot be reached: {reason_of(error)}", self._reach_hint(error)
-            ) from error
-        except DBAPIError as error:
-            hint = self._rights() if _lacks_rights(error) else None
-            raise StorageError(f"storage {self} cannot be used: {reason_of(error)}", hint) from error
-
-    def _reach_hint(self, error: BaseException | None) -> str:
-        if error is not None and _lacks_rights(error):
-            return self._rights()
-        if self.sqlite_file and "locked" in str(error):
-            return "close what has the file open (a database viewer, a backup, a copy), and try again"
-        if self.sqlite_file:
-            return "check the path, and that the file and its folder may be written"
-        return "check that the server runs, and host, port, user, password and database name"
+    def explained(self) -> AbstractContextManager[None]:
+        """Turn an error of a driver or of Optuna in the block into one line about this storage."""
+        return explained(str(self), sqlite=self.sqlite_file is not None, user=self.url.username)
 
     def _require_rights(self, engine: Engine) -> None:
         """Ask the server: Optuna would find out itself, and leave its connection open."""
@@ -323,15 +281,7 @@ class Storage:
             new, may_create, may_read = database.execute(question).one()
         if not (may_create if new else may_read):
             what = "create tables" if new else "read the tables of studies"
-            raise StorageError(f"storage {self} cannot be used: its user may not {what}", self._rights())
-
-    def _rights(self) -> str:
-        """Return the hint with the rights that a search needs."""
-        user = self.url.username or "USER"
-        return (
-            f"its owner can grant usage, create on schema public to {user}; "
-            f"grant all on all tables in schema public to {user}; grant all on all sequences in schema public to {user}"
-        )
+            raise StorageError(f"storage {self} cannot be used: its user may not {what}", rights(self.url.username))
 
     @contextmanager
     def searching(self, hint: str = _OWN_FILE) -> Iterator[None]:
@@ -344,94 +294,5 @@ class Storage:
             yield
             return
         self._require_folder()  # else filelock would create a mistyped folder
-        path = self.sqlite_file.with_name(self.sqlite_file.name + ".lock")
-        try:
-            lock = take(path)
-        except Held as error:
-            details = filter(None, (error.holder, error.mend))
-            raise StorageError(
-                f"storage {self}: another `face3d-tune run` is searching in this file ({'; '.join(details)})",
-                hint,
-            ) from error
-        except OSError as error:
-            raise StorageError(
-                f"storage {self}: cannot write {path}{whose(path)}: {os.strerror(error.errno or 0)}"
-            ) from error
-        try:
+        with right_to_search(self.sqlite_file, str(self), hint):
             yield
-        finally:
-            lock.release()
-
-
-def _lock(connection: Connection) -> None:
-    """Take the lock of the whole database until the transaction ends."""
-    until = time.monotonic() + _LOCK_WAIT
-    while True:
-        for setting, seconds in (("idle_in_transaction_session_timeout", _FROZEN), ("lock_timeout", _LOCK_TRY)):
-            connection.execute(text(f"set local {setting} = '{seconds}s'"))
-        try:
-            connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
-            return
-        except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) != _LOCK_HELD or time.monotonic() > until:
-                raise
-            connection.rollback()
-
-
-def is_away(error: BaseException) -> bool:
-    """Tell whether the database is away for now: down, restarting, full, locked or read-only.
-
-    The caller may retry then. An error in the request is not one of these.
-    """
-    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    if isinstance(cause, DBAPIError) and (cause.connection_invalidated or type(cause) is DatabaseError):
-        return True  # libpq has no class of its own for an answer that is cut in half
-    return isinstance(cause, _AWAY)
-
-
-# The last two: Optuna swallows the error of a long query and asks again in the transaction that it broke, which
-# SQLAlchemy refuses.
-_AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout, PendingRollbackError, ResourceClosedError)
-
-
-def _was_refused(error: BaseException) -> bool:
-    """Tell whether no connection was made at all: psycopg's error then has the connection that it attempted."""
-    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    return getattr(getattr(cause, "orig", None), "pgconn", None) is not None
-
-
-def _lacks_rights(error: BaseException) -> bool:
-    return getattr(getattr(error, "orig", None), "sqlstate", None) == _NO_RIGHT
-
-
-def reason_of(error: BaseException) -> str:
-    """Return the first line of the driver's message, with any password removed."""
-    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    message = str(cause.orig if isinstance(cause, DBAPIError) else cause)
-    return redact(next(iter(message.strip().splitlines()), type(cause).__name__))
-
-
-_in_this_process = threading.RLock()  # else one thread could wait for the server's lock on the other's connection
-
-
-@contextmanager
-def one_at_a_time(engine: Engine) -> Iterator[Callable[[], object]]:
-    """Keep other processes out of the same block on the same PostgreSQL database; on SQLite `searching` does that.
-
-    The server releases the lock when the connection ends, for any reason. It also ends the connection of a process that
-    was frozen in the block. The rest of the block then fails by itself, or calls the function
-    that the block receives, which raises an error that `is_away` recognises.
-    """
-    with _in_this_process:
-        if engine.dialect.name != "postgresql":
-            yield lambda: None
-            return
-        with ExitStack() as stack:
-            connection = stack.enter_context(engine.connect())
-            _lock(connection)
-            try:
-                yield lambda: connection.execute(text("select 1"))
-            finally:
-                with suppress(DBAPIError):  # the block's work is already stored
-                    connection.rollback()
-                    stack.close()

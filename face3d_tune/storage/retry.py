@@ -9,7 +9,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from face3d_tune.errors import StorageAwayError
-from face3d_tune.storage.database import is_away, reason_of
+from face3d_tune.storage.failures import is_away, reason_of
 
 DEFAULT_TIMEOUT = 600.0  # seconds
 WAITS_HERE = "training continues, and its results wait here"

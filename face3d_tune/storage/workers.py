@@ -2,7 +2,7 @@
 
 Two tables beside Optuna's hold them. Each worker states after how long without a heartbeat it is dead, by the
 database's clock. A running trial that no living worker claims is an orphan. Orphans are found under
-`database.one_at_a_time`, as trials are claimed.
+`server_lock.one_at_a_time`, as trials are claimed.
 """
 
 import os
@@ -19,7 +19,8 @@ from sqlalchemy.engine import Engine
 
 from face3d_tune import __version__
 from face3d_tune.errors import StudyError, StudyGoneError
-from face3d_tune.storage.database import is_away, one_at_a_time
+from face3d_tune.storage.failures import is_away
+from face3d_tune.storage.server_lock import one_at_a_time
 
 DEFAULT_SILENCE = 60.0  # seconds without a heartbeat after which a worker is dead
 _BEATS = 6  # heartbeats in that time
@@ -183,7 +184,7 @@ class Worker:
         self._claimed.discard(trial_id)
 
     def orphans(self) -> list[Orphan]:
-        """Return running trials of the study without a living worker. Reliable only under `database.one_at_a_time`."""
+        """Return the running trials without a living worker; reliable only under `server_lock.one_at_a_time`."""
         question = (
             "select t.number, t.trial_id, c.worker, w.host, w.pid, w.silence, w.seen from trials t "
             "left join face3d_tune_claims c on c.trial_id = t.trial_id "

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from test_workers import check, record, worker_of
 
 from face3d_tune.errors import StorageAwayError, StorageError
-from face3d_tune.storage import bounded
+from face3d_tune.storage import bounded, server_lock
 from face3d_tune.storage import database as database_module
 from face3d_tune.storage.database import Storage
 from face3d_tune.system import signals
@@ -83,12 +83,12 @@ def test_after_a_second_signal_a_silent_server_is_waited_for_no_longer(proxy, mo
 
 def test_who_waits_for_the_lock_of_another_worker_is_not_taken_for_one_whom_nobody_answers(postgres_url, monkeypatch):
     monkeypatch.setattr(bounded, "SILENCE", 3.0)
-    monkeypatch.setattr(database_module, "_LOCK_TRY", 1)
+    monkeypatch.setattr(server_lock, "_LOCK_TRY", 1)
     with Storage.parse(postgres_url).connected() as first, Storage.parse(postgres_url).connected() as second:
         with first.connect() as holder:
-            holder.exec_driver_sql(f"select pg_advisory_xact_lock({database_module._LOCK_KEY})")
-            monkeypatch.setattr(database_module, "_LOCK_WAIT", 1.5)
-            with pytest.raises(OperationalError, match="lock timeout"), database_module.one_at_a_time(second):
+            holder.exec_driver_sql(f"select pg_advisory_xact_lock({server_lock._LOCK_KEY})")
+            monkeypatch.setattr(server_lock, "_LOCK_WAIT", 1.5)
+            with pytest.raises(OperationalError, match="lock timeout"), server_lock.one_at_a_time(second):
                 pass
-        with database_module.one_at_a_time(second):
+        with server_lock.one_at_a_time(second):
             pass

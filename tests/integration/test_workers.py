@@ -24,7 +24,8 @@ from face3d_tune import __version__
 from face3d_tune.data import face_data
 from face3d_tune.errors import StorageAwayError, StudyError
 from face3d_tune.search.trial_run import Setup
-from face3d_tune.storage.database import _LOCK_KEY, Storage
+from face3d_tune.storage.database import Storage
+from face3d_tune.storage.server_lock import _LOCK_KEY
 from face3d_tune.storage.workers import Heartbeat, read_workers
 from face3d_tune.study.settings import Settings
 from face3d_tune.study.trials import FINISHED
@@ -106,7 +107,7 @@ def executed(engine, statement, **values):
 def test_workers_that_start_at_once_on_a_new_study_do_exactly_what_was_asked_for(
     postgres_url, quick, data, monkeypatch, total
 ):
-    monkeypatch.setattr("face3d_tune.storage.database._in_this_process", LockOfEach())
+    monkeypatch.setattr("face3d_tune.storage.server_lock._in_this_process", LockOfEach())
     opened, errors = [], []
     everyone = threading.Barrier(3, action=lambda: record(opened[0].queue._engine), timeout=PATIENCE)
 

@@ -20,8 +20,10 @@ from stored import query, write
 
 import face3d_tune
 from face3d_tune.errors import NoStudiesError, StorageError
-from face3d_tune.storage import database as storage_module
-from face3d_tune.storage.database import Storage, one_at_a_time, reason_of
+from face3d_tune.storage import server_lock
+from face3d_tune.storage.database import Storage
+from face3d_tune.storage.failures import reason_of
+from face3d_tune.storage.server_lock import one_at_a_time
 
 PASSWORD = "tops3cret/&é"
 QUOTED = "tops3cret%2F%26%C3%A9"
@@ -420,7 +422,7 @@ def test_a_lock_file_of_another_user_is_said_to_be_theirs(sqlite_url, monkeypatc
             raise KeyError("uid not found")  # as in a container
         return owner
 
-    monkeypatch.setattr(storage_module, "take", refuse)
+    monkeypatch.setattr("face3d_tune.storage.search_right.take", refuse)
     monkeypatch.setattr(Path, "owner", name)
     place = Storage.parse(sqlite_url)
     with pytest.raises(StorageError) as caught, place.searching():
@@ -468,7 +470,7 @@ def test_a_block_that_one_process_of_a_server_is_in_keeps_the_others_out(postgre
     thread.join()
     engine.dispose()
     assert order == ["first", "second"]
-    assert storage_module._LOCK_KEY < 2**63  # a bigint
+    assert server_lock._LOCK_KEY < 2**63  # a bigint
 
 
 def test_a_storage_that_another_process_is_still_making_is_left_alone(sqlite_url):

@@ -18,7 +18,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from face3d_tune.errors import StorageAwayError
 from face3d_tune.storage import retry as outage_module
-from face3d_tune.storage.database import Storage, is_away
+from face3d_tune.storage.database import Storage
+from face3d_tune.storage.failures import is_away
 from face3d_tune.storage.retry import DatabaseRetry
 
 GONE = OperationalError("select 1", {}, Exception("connection refused\nis the server running?"))
