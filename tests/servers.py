@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import memory
+from sqlalchemy import make_url
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it looks for a user's runtime folder, which a bare machine does not have
@@ -46,6 +47,29 @@ class Server:
         name = f"t{uuid4().hex[:12]}"
         self.psql(f"create database {name} template {like};")
         return self.get_uri(name)
+
+    def snapshot(self, url: str) -> str:
+        """Keep a database as it is now, e.g. as a replica would that falls behind from here; the name of the copy."""
+        name = f"t{uuid4().hex[:12]}"
+        with self._alone_in(url) as database:
+            self.psql(f"create database {name} template {database};")
+        return name
+
+    def put_back(self, url: str, snapshot: str) -> None:
+        """Put a snapshot in the place of a database whose clients go on: a failover that loses the last seconds."""
+        with self._alone_in(url) as database:
+            self.psql(f"drop database {database};")
+            self.psql(f"alter database {snapshot} rename to {database};")
+
+    @contextmanager
+    def _alone_in(self, url: str) -> Iterator[str]:
+        """End every connection to a database, and let nobody in until the block ends."""
+        database = make_url(url).database
+        self.psql(f"alter database {database} allow_connections false;")
+        ours = f"from pg_stat_activity where datname = '{database}'"
+        self.psql(f"select pg_terminate_backend(pid, 5000) {ours};")
+        yield str(database)
+        self.psql(f"alter database {database} allow_connections true;")
 
     def restart(self, mode: str = "fast") -> None:
         """End every connection and begin anew: `immediate` is a crash, from which it recovers."""

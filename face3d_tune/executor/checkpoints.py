@@ -72,7 +72,8 @@ class Checkpoints:
                 "best": None if training.history[-1].is_best or best is None else dict(best),
             }
             self.artifacts.write(f"{stem}{last:06d}", checkpoint_file.seal(content))
-            epochs = {name: _epoch(name) for name in self._names(key)}
+            training_of = self._prefix(key, training.config, training.seed)
+            epochs = {name: _epoch(name) for name in self._names(key) if name.startswith(training_of)}
             before = max((epoch for name, epoch in epochs.items() if name.startswith(stem) and epoch < last), default=0)
             for name, epoch in epochs.items():  # a later epoch is from a worker to which this trial was reassigned
                 if epoch < before or not name.startswith(stem):
@@ -102,8 +103,10 @@ class Checkpoints:
                 return Loaded(precision, content["snapshot"], _best_weights(content), note)
         return None
 
-    def finish(self, key: str, name: str) -> str | None:
+    def finish(self, key: str, name: str, of: tuple[TrialConfig, int] | None = None) -> str | None:
         """Turn the checkpoints of a finished trial into its best weights, `best_name(name)`.
+
+        Only those of this config and seed, if given: after a failover another trial may have had this number.
 
         The best epoch is that of the newest checkpoint. It is the best of the whole training if training ended by
         itself or every epoch is saved. The `optimizer_state_dict` has the learning rate of the next epoch but no
@@ -111,6 +114,8 @@ class Checkpoints:
         """
         try:
             names = self._names(key)
+            if of is not None:
+                names = [each for each in names if each.startswith(self._prefix(key, *of))]
             if not names:
                 return None
             content, note = self._newest(sorted(names, key=lambda name: (".off." in name, _epoch(name)), reverse=True))
@@ -171,8 +176,12 @@ class Checkpoints:
 
     def _stem(self, key: str, config: TrialConfig, seed: int, precision: Precision) -> str:
         """Return the prefix of the names of all checkpoints of one training; their epoch follows."""
+        return f"{self._prefix(key, config, seed)}{precision}."
+
+    def _prefix(self, key: str, config: TrialConfig, seed: int) -> str:
+        """Return the prefix of these names in every precision."""
         what = json.dumps([config.identity(), seed], sort_keys=True)
-        return f"{self._folder}/running/{key}.{hashlib.sha256(what.encode()).hexdigest()[:12]}.{precision}."
+        return f"{self._folder}/running/{key}.{hashlib.sha256(what.encode()).hexdigest()[:12]}."
 
     def _names(self, key: str) -> list[str]:
         return self.artifacts.names(f"{self._folder}/running/{key}.")

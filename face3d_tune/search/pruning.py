@@ -8,7 +8,7 @@ trials only, which do not change.
 import copy
 import time
 from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -25,10 +25,17 @@ from face3d_tune.study.exclusions import exclusions_of, is_excluded, read_trials
 from face3d_tune.study.other_programs import own_trials
 
 Attempt = Callable[[Callable[[], Any]], Any]  # calls a function unless the database is away
+Store = Callable[[optuna.Trial, float, int, Mapping[str, Any]], None]  # stores value, step and user attributes
 
 
 def _at_once(action: Callable[[], Any]) -> Any:
     return action()
+
+
+def _in_optuna(trial: optuna.Trial, value: float, step: int, attrs: Mapping[str, Any]) -> None:
+    for key, each in attrs.items():  # first: they may be stored twice if the report fails, a report may not
+        trial.set_user_attr(key, each)
+    trial.report(value, step)
 
 
 _FRESH = 10.0  # seconds for which completed trials of other workers may be unknown
@@ -67,8 +74,10 @@ class TrialReporter:
     Reports wait, in order, while the database is away; nothing is pruned until they are stored.
     """
 
-    def __init__(self, trial: optuna.Trial, completed: CompletedTrials, attempt: Attempt = _at_once) -> None:
-        self._trial, self._completed, self._attempt = trial, completed, attempt
+    def __init__(
+        self, trial: optuna.Trial, completed: CompletedTrials, attempt: Attempt = _at_once, store: Store = _in_optuna
+    ) -> None:
+        self._trial, self._completed, self._attempt, self._store = trial, completed, attempt, store
         self._curve: dict[int, float] = {}
         self._waiting: deque[tuple[float, int, float | None, float | None]] = deque()
         self._lr: float | None = None  # as stored
@@ -84,13 +93,14 @@ class TrialReporter:
         """Store the pending reports."""
         while self._waiting:
             value, step, lr, rank1 = self._waiting[0]
-            if lr is not None and lr != self._lr:  # first: it may be stored twice if the report fails, a report may not
-                self._trial.set_user_attr(TrialAttr.lr_now.key, lr)
-                self._lr = lr
-            if rank1 is not None and time.monotonic() - self._rank1_at >= _LIVE:
-                self._trial.set_user_attr(TrialAttr.rank1_now.key, rank1)
-                self._rank1_at = time.monotonic()
-            self._trial.report(value, step)
+            attrs, now = dict[str, float](), time.monotonic()
+            if lr is not None and lr != self._lr:
+                attrs[TrialAttr.lr_now.key] = lr
+            if rank1 is not None and now - self._rank1_at >= _LIVE:
+                attrs[TrialAttr.rank1_now.key] = rank1
+            self._store(self._trial, value, step, attrs)
+            self._lr = attrs.get(TrialAttr.lr_now.key, self._lr)
+            self._rank1_at = now if TrialAttr.rank1_now.key in attrs else self._rank1_at
             self._waiting.popleft()
 
     def should_prune(self) -> bool:

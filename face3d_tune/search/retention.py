@@ -12,7 +12,7 @@ from face3d_tune.search.trial_queue import lineage
 from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.exclusions import is_excluded, read_trials
 from face3d_tune.study.objective import Objective
-from face3d_tune.study.trials import FINISHED, trained_here
+from face3d_tune.study.trials import FINISHED, config_of, trained_here
 
 DEFAULT_KEEP = 10  # trials
 
@@ -50,7 +50,9 @@ class Retention:
         for later in self._later(key):
             self._note_failure(self.checkpoints.discard(later))
         if trained_here(trial):
-            self._note_failure(self.checkpoints.finish(key, _name(trial)))
+            seed = TrialAttr.seed.get(trial.user_attrs)
+            training = None if seed is None else (config_of(trial), seed)
+            self._note_failure(self.checkpoints.finish(key, _name(trial), training))
             self._note_failure(self.checkpoints.keep_best(self._ranked(), self._keep))
         else:
             self._note_failure(self.checkpoints.discard(key))

@@ -26,7 +26,7 @@ from face3d_tune.search.target import reached
 from face3d_tune.search.trial_loop import Loop, Run, Watcher
 from face3d_tune.search.trial_queue import TrialQueue
 from face3d_tune.search.trial_run import Outcome
-from face3d_tune.storage.optuna_internals import fixed_params, record_of, stored_attr
+from face3d_tune.storage.optuna_internals import fixed_params, params_in_memory, record_of, stored_attr
 from face3d_tune.storage.retry import ASKED_AGAIN, DEFAULT_TIMEOUT, WAITS_HERE, DatabaseRetry
 from face3d_tune.storage.workers import Heartbeat
 from face3d_tune.study.attrs import Effort, StudyAttr, TrialAttr
@@ -254,7 +254,9 @@ class Search(ABC):
             request = queued_params.read(frozen, self.file)
             overrides = {**self._values_before(frozen, request), **request.overrides}
             searched = {name: row for name, row in self.file.space.items() if name not in overrides}
-            config = self.file.config({name: suggest(trial, name, row) for name, row in searched.items()}, overrides)
+            with params_in_memory(trial):
+                params = {name: suggest(trial, name, row) for name, row in searched.items()}
+            config = self.file.config(params, overrides)
             seed = seeds.derive(self.seed, "trial", *self._before, ordinal) if request.seed is None else request.seed
             retry = TrialAttr.retry_of.held_by(frozen.user_attrs)
             begun = Begun(trial.number, config, seed, reporter, self._files.key(trial), retry, note)

@@ -20,10 +20,10 @@ from face3d_tune.executor.tasks import Event, Failure, Note, Resumed, ScriptEnde
 from face3d_tune.search.exclude import ExclusionWatch
 from face3d_tune.search.pruning import CompletedTrials, TrialReporter
 from face3d_tune.search.stop import Stop, StopWatch
-from face3d_tune.search.trial_queue import TrialLost, TrialQueue, lineage
+from face3d_tune.search.trial_queue import TrialQueue, TrialsGone, lineage
 from face3d_tune.search.trial_run import Outcome
+from face3d_tune.storage.claims import TrialLost
 from face3d_tune.storage.failures import is_away
-from face3d_tune.storage.optuna_internals import trial_id
 from face3d_tune.storage.retry import DatabaseRetry
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.objective import Epoch
@@ -219,11 +219,23 @@ class Loop:
         if self._stop_watch.look_sometimes():
             return False
         in_time = time.monotonic() < self._deadline
-        while in_time and len(self._running) < self._slots.count and (trial := self._queue.ask()):
-            entry = _Running(trial, TrialReporter(trial, self._completed, self._attempt))
+        while in_time and len(self._running) < self._slots.count and (trial := self._ask()):
+            entry = _Running(trial, TrialReporter(trial, self._completed, self._attempt, self._queue.report))
             self._running[trial.number] = entry
             self._deliver(entry)
         return not self._running and (not in_time or self._queue.budget_spent())
+
+    def _ask(self) -> optuna.Trial | None:
+        """Ask for a trial; first drop those of this worker that the database lost, for their numbers are free again."""
+        while True:
+            try:
+                return self._queue.ask()
+            except TrialsGone as gone:
+                for entry in list(self._running.values()):
+                    if self._queue.claim_of(entry.trial) in gone.claims:
+                        self._lost(entry, self._queue.loss(entry.trial))
+                for claim in gone.claims:
+                    self._queue.worker.forget(claim)
 
     def _deliver(self, entry: _Running) -> None:
         """Store the pending changes of one trial: the parameters, the curve, the end."""
@@ -233,8 +245,8 @@ class Loop:
             entry.reporter.deliver()
             if entry.outcome:
                 self._ended(self._queue.tell(entry.trial, entry.outcome))
-        except (TrialLost, UpdateFinishedTrialError):
-            self._lost(entry)
+        except (TrialLost, UpdateFinishedTrialError) as error:
+            self._lost(entry, error)
 
     def _start(self, entry: _Running) -> None:
         made = self._begin(entry.trial, entry.reporter)
@@ -276,8 +288,8 @@ class Loop:
             return
         try:
             decision = entry.run.take(event, lambda result: self._watcher.epoch_ended(event.number, result))
-        except UpdateFinishedTrialError:
-            self._lost(entry)
+        except (TrialLost, UpdateFinishedTrialError) as error:
+            self._lost(entry, error)
             return
         if decision is None:
             return
@@ -331,12 +343,16 @@ class Loop:
             "`face3d-tune data check` names rows of huge numbers"
         )
 
-    def _lost(self, entry: _Running) -> None:
-        """Continue without a trial that was reassigned to another worker, or ended by another program."""
+    def _lost(self, entry: _Running, error: Exception) -> None:
+        """Continue without a trial that was reassigned, ended by another program, or lost by the database.
+
+        What was saved of it stays: if the same training begins again, it resumes.
+        """
         self._slots.drop(entry.trial.number)
-        self._queue.worker.forget(trial_id(entry.trial))
         del self._running[entry.trial.number]
-        reason = self._database_retry.attempt(lambda: self._queue.why_lost(entry.trial))
+        self._completed.forget()
+        reason = self._database_retry.attempt(lambda: self._queue.why_lost(entry.trial, error))
+        self._queue.forget(entry.trial)
         self._watcher.trial_lost(entry.trial.number, reason or "lost while the storage did not answer")
 
     def _rest(self, seconds: float) -> None:
@@ -387,8 +403,8 @@ class Loop:
                 else:
                     self._queue.requeue(entry.trial, str(self._stop_watch.seen or "interrupted"))
                     del self._running[number]
-            except (TrialLost, UpdateFinishedTrialError):
-                self._lost(entry)
+            except (TrialLost, UpdateFinishedTrialError) as error:
+                self._lost(entry, error)
         return True
 
     def _await_epochs(self) -> None:

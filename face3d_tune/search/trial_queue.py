@@ -4,8 +4,11 @@ The worker that claims a trial makes each change, under `server_lock.one_at_a_ti
 next worker recognises a crash between any two. So the number of finished trials is exact with any number of workers.
 """
 
+import copy
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -17,9 +20,14 @@ from sqlalchemy import text
 
 from face3d_tune.executor.tasks import RETRIES
 from face3d_tune.search.trial_run import Cause, Outcome
+from face3d_tune.storage import claims
+from face3d_tune.storage.claims import Claim, Ended, TrialGone
 from face3d_tune.storage.optuna_internals import (
     FIXED_PARAMS,
     fixed_params,
+    forget_trials,
+    newest_finished,
+    record_of,
     storage_of,
     store_attrs,
     study_id,
@@ -45,11 +53,16 @@ _INHERITED = (
     TrialAttr.timeouts.key,
     TrialAttr.lineage.key,
 )
+_GONE = "the storage does not have it any more, as after a failover; its checkpoints are kept"
 _TIMEOUTS = 1  # after which a training that gave no epoch for too long is tried again
 
 
-class TrialLost(Exception):
-    """A trial that was reassigned because this worker was presumed dead, or that another program ended."""
+class TrialsGone(Exception):
+    """Trials of this worker that do not run any more, although it has not ended them."""
+
+    def __init__(self, claims: Sequence[Claim]) -> None:
+        super().__init__()
+        self.claims = claims
 
 
 class TrialQueue:
@@ -70,6 +83,7 @@ class TrialQueue:
         self.engine = self._engine = storage.engine
         self._storage, self._study_id = storage_of(study), study_id(study)
         self._own = StudyAttr.id.get(study.user_attrs)
+        self._claims: dict[optuna.Trial, Claim] = {}
 
     @cached_property
     def worker(self) -> Worker:
@@ -147,11 +161,19 @@ class TrialQueue:
         )
 
     def ask(self) -> optuna.Trial | None:
-        """Claim the next trial; None if the finished ones and those in training may suffice for the budget."""
+        """Claim the next trial; None if the finished ones and those in training may suffice for the budget.
+
+        Raises TrialsGone: their numbers may be given again, so the caller first drops what it trains for them.
+        """
+        self._renew_cache()
         if self._engine.dialect.name != "sqlite":
             self._trials()  # caches most trials before the other workers have to wait
         with one_at_a_time(self._engine) as still_alone:
-            self._requeue_orphans()
+            orphans, gone = self.worker.look()
+            if gone:
+                forget_trials(self.study)
+                raise TrialsGone(gone)
+            self._requeue_all(orphans)
             counts = self.counts()
             if sum(counts.get(state, 0) for state in (*FINISHED, TrialState.RUNNING)) >= self.budget:
                 return None
@@ -162,67 +184,89 @@ class TrialQueue:
             except UpdateFinishedTrialError:  # frozen in this block, this worker was presumed dead
                 return None
             still_alone()  # else the counts are stale; no worker claims the trial, so it is requeued
-            self.worker.claim(trial_id(trial))  # last: a trial without a claim shows a crash at once
+            # The claim comes last: a trial without a claim shows a crash at once.
+            self._claims[trial] = self.worker.claim(trial_id(trial), trial.number)
             return trial
 
-    def store(self, trial: optuna.Trial | FrozenTrial, attrs: Mapping[str, Any]) -> None:
-        """Store user attributes of a running trial, all of them or none. Raises UpdateFinishedTrialError."""
-        store_attrs(self._engine, trial, attrs)
+    def claim_of(self, trial: optuna.Trial) -> Claim:
+        """Return this worker's claim on a trial, which may not stand any more."""
+        return self._claims[trial]
+
+    def store(self, trial: optuna.Trial, attrs: Mapping[str, Any]) -> None:
+        """Store user attributes and the parameters of a trial of this worker, all or none. Raises TrialLost."""
+        record = record_of(trial)
+        claims.store(self._engine, self.claim_of(trial), attrs, record.params, record.distributions)
+        record.user_attrs.update(attrs)
+
+    def report(self, trial: optuna.Trial, value: float, step: int, attrs: Mapping[str, Any]) -> None:
+        """Store the value of an epoch, and user attributes that belong to it. Raises TrialLost."""
+        claims.report(self._engine, self.claim_of(trial), step, value, attrs)
+        record = record_of(trial)
+        record.intermediate_values[step] = value
+        record.user_attrs.update(attrs)
 
     def tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
         """End a trial, or requeue it if only its process died. Raises TrialLost.
 
         May be called again if the database went away during the call.
         """
-        try:
-            with suppress(UpdateFinishedTrialError):  # the lines below find out who ended it
-                self.store(trial, outcome.attrs)  # outside the lock
-                self._storage.set_trial_system_attr(trial_id(trial), history.ATTR, outcome.history)
-            with one_at_a_time(self._engine):
-                record = self._storage.get_trial(trial_id(trial))
-                if ended_from_outside(record):
-                    raise TrialLost
-                if record.state not in FINISHED:  # only the owner of a trial finishes it
-                    if not self.worker.holds(trial_id(trial)):
-                        raise TrialLost
-                    if not record.state.is_finished():
-                        record = self._tell(trial, outcome)
-                self.worker.release(trial_id(trial))
-                return record
-        except UpdateFinishedTrialError as error:
-            raise TrialLost from error
+        record = self._tell(trial, outcome)
+        self.forget(trial)
+        return record
 
     def _tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
         if outcome.death or outcome.beside:
-            self._requeue(
-                self._storage.get_trial(trial_id(trial)), TrialAttr.error.of(outcome.attrs), death=outcome.death
-            )
-            return self._storage.get_trial(trial_id(trial))
-        match outcome.stop_reason:
-            case "pruned" | "over_time":
-                return self.study.tell(trial, state=TrialState.PRUNED)
-            case "non_finite" | "error":
-                return self.study.tell(trial, state=TrialState.FAIL)
-            case _:
-                return self.study.tell(trial, outcome.value)
+            record = record_of(trial)
+            record.user_attrs.update(outcome.attrs)
+            self._requeue_own(trial, TrialAttr.error.of(outcome.attrs), outcome.death)
+            return self.storage.get_trial(trial_id(trial))
+        record = copy.copy(record_of(trial))
+        record.state, record.value = _end_of(record, outcome)
+        record.user_attrs = {**record.user_attrs, **outcome.attrs}
+        record.system_attrs = {**record.system_attrs, history.ATTR: outcome.history}
+        record.datetime_complete = datetime.now()
+        ended = Ended(
+            record.state,
+            record.value,
+            record.user_attrs,
+            record.system_attrs,
+            record.params,
+            record.distributions,
+            record.intermediate_values,
+        )
+        claims.finish(self._engine, self.claim_of(trial), ended)
+        return record
 
     def requeue(self, trial: optuna.Trial, reason: str) -> None:
         """Fail a trial of this worker and requeue it. Raises TrialLost."""
-        with one_at_a_time(self._engine):
-            record = self._storage.get_trial(trial_id(trial))
-            if record.state.is_finished():  # the interrupt came while its end was stored
-                self.worker.release(trial_id(trial))
-            elif not self.worker.holds(trial_id(trial)):
-                raise TrialLost
-            else:
-                self._requeue(record, reason)
-                self.worker.release(trial_id(trial))
+        self._requeue_own(trial, reason)
+        self.forget(trial)
 
-    def why_lost(self, trial: optuna.Trial) -> str:
+    def _requeue_own(self, trial: optuna.Trial, reason: str, death: Cause | None = None) -> None:
+        claim = self.claim_of(trial)
+        with one_at_a_time(self._engine):
+            if not claims.stands(self._engine, claim):  # the interrupt came while its end was stored
+                return
+            record = self.storage.get_trial(claim.trial_id)
+            if not record.state.is_finished():
+                self._requeue(record, reason, death=death)
+            self.worker.release(claim.trial_id)
+
+    def loss(self, trial: optuna.Trial) -> Exception:
+        """Return how this worker lost a trial."""
+        return claims.lost(self._engine, self.claim_of(trial))
+
+    def why_lost(self, trial: optuna.Trial, error: Exception) -> str:
         """Return the reason why this worker lost a trial, as a phrase."""
-        if ended_from_outside(self._storage.get_trial(trial_id(trial))):
+        if isinstance(error, TrialGone):
+            return _GONE
+        if ended_from_outside(self.storage.get_trial(trial_id(trial))):
             return "ended from outside"
         return "reassigned to another worker: no heartbeat from this one"
+
+    def forget(self, trial: optuna.Trial) -> None:
+        """Forget a trial that has ended or is lost."""
+        self.worker.forget(self._claims.pop(trial))
 
     def requeue_orphans(self) -> list[Orphan]:
         """Requeue every running trial without a living worker; return these trials.
@@ -232,18 +276,32 @@ class TrialQueue:
         if not self.worker.orphans():
             return []
         with one_at_a_time(self._engine), self.on_study():
-            return self._requeue_orphans()
+            self._renew_cache()
+            return self._requeue_all(self.worker.orphans())
 
-    def _requeue_orphans(self) -> list[Orphan]:
-        trials = {orphan: self._storage.get_trial(orphan.trial_id) for orphan in self.worker.orphans()}
+    def _requeue_all(self, found: Iterable[Orphan]) -> list[Orphan]:
+        trials = {orphan: self.storage.get_trial(orphan.trial_id) for orphan in found}
         orphans = [orphan for orphan, trial in trials.items() if not is_foreign(trial)]
         for orphan in orphans:
-            self.worker.release(orphan.trial_id)  # first: a worker that only slept can then no longer end the trial
-            trial = self._storage.get_trial(orphan.trial_id)
+            self.worker.take_away(orphan.trial_id)  # first: a worker that only slept can then no longer end the trial
+            trial = self.storage.get_trial(orphan.trial_id)
             if trial.state == TrialState.RUNNING:
                 self._requeue(trial, orphan.reason, death="error")
                 self.note(f"trial {orphan.number} was left running: {orphan.reason}")
         return orphans
+
+    def _renew_cache(self) -> None:
+        """Empty Optuna's cache of trials if the database has lost some of them, as after a failover.
+
+        It would hold an ended trial for ever, and never read another one that got its id.
+        """
+        known = {trial_id(trial): trial for trial in newest_finished(self.study)}
+        if not known:
+            return
+        stored = claims.marks(self._engine, self._study_id, known)
+        if any(stored.get(key) != (trial.state, trial.system_attrs.get(claims.ATTR)) for key, trial in known.items()):
+            forget_trials(self.study)
+            self.note("the storage lost trials that it held, as after a failover: they are read again")
 
     def _requeue(self, trial: FrozenTrial, reason: str, *, death: Cause | None = None) -> None:
         """Fail a trial and enqueue a successor with the same parameters and seed, which gives the same result.
@@ -276,7 +334,7 @@ class TrialQueue:
             reason = f"{reason}; that was the last of {RETRIES} retries"
         mark: dict[str, Any] = {TrialAttr.stop_reason.key: "error", TrialAttr.error.key: reason}
         mark |= {REQUEUED: True} if again else {TrialAttr.cause.key: death}
-        self.store(trial, mark)
+        store_attrs(self._engine, trial, mark)
         # `Study` cannot write to a trial of another process.
         self._storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
 
@@ -297,6 +355,21 @@ class TrialQueue:
 
     def _trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
+
+
+def _end_of(record: FrozenTrial, outcome: Outcome) -> tuple[TrialState, float | None]:
+    """Return state and value with which a trial ends; to Optuna, a pruned trial's value is its last epoch's."""
+    curve = record.intermediate_values
+    match outcome.stop_reason:
+        case "pruned" | "over_time":
+            state, value = TrialState.PRUNED, curve[max(curve)] if curve else None
+        case "non_finite" | "error":
+            return TrialState.FAIL, None
+        case _:
+            state, value = TrialState.COMPLETE, outcome.value
+    if value is None or math.isnan(value):
+        return (TrialState.PRUNED if state == TrialState.PRUNED else TrialState.FAIL), None
+    return state, float(value)
 
 
 def lineage(trial: FrozenTrial | optuna.Trial) -> int:

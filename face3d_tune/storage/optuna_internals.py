@@ -4,16 +4,29 @@ Optuna may change them in any release. Each has a test that fails, saying so, in
 """
 
 import copy
+import heapq
 import json
 import sys
-from collections.abc import Callable, Container, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, cast
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
-from optuna.storages._rdb.models import BaseModel, StudyModel, TrialModel
+from optuna.storages._cached_storage import _CachedStorage
+from optuna.storages._rdb.models import (
+    BaseModel,
+    StudyModel,
+    TrialIntermediateValueModel,
+    TrialModel,
+    TrialParamModel,
+    TrialSystemAttributeModel,
+    TrialUserAttributeModel,
+    TrialValueModel,
+)
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Table, select, text
 from sqlalchemy.engine import Engine
@@ -23,6 +36,12 @@ FIXED_PARAMS = "fixed_params"  # the system attribute with the parameters of a q
 TABLES: list[Table] = BaseModel.metadata.sorted_tables  # a table stands after those that it refers to
 STUDIES: Table = StudyModel.__table__
 TRIALS: Table = TrialModel.__table__
+PARAMS: Table = TrialParamModel.__table__
+USER_ATTRS: Table = TrialUserAttributeModel.__table__
+SYSTEM_ATTRS: Table = TrialSystemAttributeModel.__table__
+CURVES: Table = TrialIntermediateValueModel.__table__
+VALUES: Table = TrialValueModel.__table__
+_NEWEST = 20  # trials that show whether the cache is still right
 _UPSERT = (
     "insert into trial_user_attributes (trial_id, key, value_json) values (:trial, :key, :value) "
     "on conflict (trial_id, key) do update set value_json = excluded.value_json"
@@ -82,6 +101,63 @@ def store_attrs(engine: Engine, trial: optuna.Trial | FrozenTrial, attrs: Mappin
         database.execute(text(_UPSERT), rows)
     record = record_of(trial) if isinstance(trial, optuna.Trial) else trial
     record.user_attrs.update(attrs)
+
+
+def stored_step(value: float) -> tuple[float | None, Any]:
+    """Return a value of CURVES and its kind, which together may be infinite or no number."""
+    return TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
+
+
+def stored_value(value: float) -> tuple[float | None, Any]:
+    """Return a value of VALUES and its kind, which together may be infinite."""
+    return TrialValueModel.value_to_stored_repr(value)
+
+
+def newest_finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials of Optuna's cache that ended last, and those that were created last, without asking."""
+    cache = study._storage
+    known = cache._studies.get(study._study_id) if isinstance(cache, _CachedStorage) else None
+    ended = [trial for trial in dict(known.trials).values() if trial.state.is_finished()] if known else []
+    last = heapq.nlargest(_NEWEST, ended, key=lambda trial: trial.datetime_complete or datetime.min)
+    return last + heapq.nlargest(_NEWEST, ended, key=lambda trial: trial._trial_id)
+
+
+def forget_trials(study: optuna.Study) -> None:
+    """Empty Optuna's cache of trials, which otherwise holds an ended trial for ever."""
+    cache = study._storage
+    if isinstance(cache, _CachedStorage):
+        with cache._lock:
+            for known in (
+                cache._studies,
+                cache._trial_id_to_study_id_and_number,
+                cache._study_id_and_number_to_trial_id,
+            ):
+                known.clear()
+    study._thread_local.cached_all_trials = None
+
+
+class _ParamsUnwritten:
+    """The storage of a trial, which takes its parameters and stores none."""
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self._storage = storage
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def set_trial_param(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def params_in_memory(trial: optuna.Trial) -> Iterator[None]:
+    """Let a trial suggest parameters without storing them, until the block ends; `record_of` has them."""
+    storage = trial.storage
+    trial.storage = cast(BaseStorage, _ParamsUnwritten(storage))
+    try:
+        yield
+    finally:
+        trial.storage = storage
 
 
 def fixed_params(trial: FrozenTrial) -> Mapping[str, Any] | None:

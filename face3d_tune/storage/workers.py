@@ -5,6 +5,7 @@ database's clock. A running trial that no living worker claims is an orphan. Orp
 `server_lock.one_at_a_time`, as trials are claimed.
 """
 
+import json
 import os
 import socket
 import threading
@@ -14,11 +15,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Column, Connection, Float, Integer, MetaData, String, Table, inspect, text
+from sqlalchemy import Column, Connection, Float, Integer, String, Table, inspect, text
 from sqlalchemy.engine import Engine
 
 from face3d_tune import __version__
 from face3d_tune.errors import StudyError, StudyGoneError
+from face3d_tune.storage import claims
+from face3d_tune.storage.claims import Claim
 from face3d_tune.storage.failures import is_away
 from face3d_tune.storage.server_lock import one_at_a_time
 
@@ -27,10 +30,9 @@ _BEATS = 6  # heartbeats in that time
 _LAST_BEAT = 5.0  # seconds to wait at the end for a pending heartbeat
 _FORGOTTEN = 24 * 3600.0  # seconds after which a dead worker is no longer listed
 
-_tables = MetaData()
-Table(
+WORKERS = Table(
     "face3d_tune_workers",
-    _tables,
+    claims.tables,
     Column("worker", String(32), primary_key=True),
     Column("study_id", Integer, nullable=False),
     Column("host", String(255), nullable=False),
@@ -39,12 +41,6 @@ Table(
     Column("started", Float, nullable=False),  # seconds of the database's clock since 1970
     Column("seen", Float, nullable=False),
     Column("silence", Float, nullable=False),  # seconds
-)
-Table(
-    "face3d_tune_claims",
-    _tables,
-    Column("trial_id", Integer, primary_key=True, autoincrement=False),
-    Column("worker", String(32), nullable=False),
 )
 
 
@@ -91,9 +87,11 @@ class Worker:
         self.label = this_process()
         self.silence, self.interval = silence, silence / _BEATS
         self._engine, self._study_id, self._alone = engine, study_id, alone
-        self._claimed: set[int] = set()  # trial ids
+        self._claims: dict[str, Claim] = {}  # by text
+        self._past: set[str] = set()  # texts of claims that were forgotten
+        self._joined = False
         with one_at_a_time(engine):
-            _tables.create_all(engine)
+            claims.tables.create_all(engine)
             with engine.begin() as database:
                 self._check_versions(database)
                 self._prune(database)
@@ -134,16 +132,19 @@ class Worker:
             now = clock(database)
             sign = text("update face3d_tune_workers set seen = :now where worker = :me")
             if not database.execute(sign, {"now": now, "me": self.name}).rowcount:
-                values = {"worker": self.name, "study_id": self._study_id, "version": __version__}
-                values |= {"host": socket.gethostname(), "pid": os.getpid()}
-                values |= {"started": now, "seen": now, "silence": self.silence}
-                database.execute(_tables.tables["face3d_tune_workers"].insert(), values)
+                self._join(database, now)
         if now < self._last:
             with self._engine.begin() as database:
                 self._forget_the_future(database)
         if not 0 <= now - self._last <= 2 * self.interval:
             self._steady = now  # a delay, or a clock set back, may have affected the others too
         self._last = now
+
+    def _join(self, database: Connection, now: float) -> None:
+        values = {"worker": self.name, "study_id": self._study_id, "version": __version__}
+        values |= {"host": socket.gethostname(), "pid": os.getpid()}
+        database.execute(WORKERS.insert(), values | {"started": now, "seen": now, "silence": self.silence})
+        self._joined = True
 
     @contextmanager
     def leaving_on_failure(self) -> Iterator[None]:
@@ -155,38 +156,44 @@ class Worker:
                 self.leave()
             raise
 
-    def claim(self, trial_id: int) -> None:
+    def claim(self, trial_id: int, number: int) -> Claim:
         """Claim a new trial.
 
         It counts as a heartbeat: a worker that slept would lose the trial at once.
         """
         with self._engine.begin() as database:
             sign = f"update face3d_tune_workers set seen = {_now(database)} where worker = :me"
-            database.execute(text(sign), {"me": self.name})
-            database.execute(text("delete from face3d_tune_claims where trial_id = :trial"), {"trial": trial_id})
-            database.execute(_tables.tables["face3d_tune_claims"].insert(), {"trial_id": trial_id, "worker": self.name})
-        self._claimed.add(trial_id)
-
-    def holds(self, trial_id: int) -> bool:
-        """Tell whether this worker still has the trial."""
-        question = text("select 1 from face3d_tune_claims where trial_id = :trial and worker = :me")
-        with self._engine.connect() as database:
-            return database.execute(question, {"trial": trial_id, "me": self.name}).first() is not None
+            if not database.execute(text(sign), {"me": self.name}).rowcount and self._joined:
+                self._join(database, clock(database))  # in an older copy of the database
+            claim = claims.write(database, trial_id, number, self.name)
+        self._claims[claim.text] = claim
+        return claim
 
     def release(self, trial_id: int) -> None:
         """Release the claim on a trial, whichever worker has it."""
         with self._engine.begin() as database:
-            database.execute(text("delete from face3d_tune_claims where trial_id = :trial"), {"trial": trial_id})
-        self._claimed.discard(trial_id)
+            claims.release(database, trial_id)
 
-    def forget(self, trial_id: int) -> None:
-        """Forget a trial that was reassigned, or whose claim never arrived."""
-        self._claimed.discard(trial_id)
+    def take_away(self, trial_id: int) -> None:
+        """Release the claim of a worker that is presumed dead."""
+        with self._engine.begin() as database:
+            claims.take_away(database, trial_id)
+
+    def forget(self, claim: Claim) -> None:
+        """Forget a trial that has ended, was reassigned or is gone."""
+        self._claims.pop(claim.text, None)
+        self._past.add(claim.text)
 
     def orphans(self) -> list[Orphan]:
         """Return the running trials without a living worker; reliable only under `server_lock.one_at_a_time`."""
+        return self.look()[0]
+
+    def look(self) -> tuple[list[Orphan], list[Claim]]:
+        """Return these trials, and the claims of this worker whose trials do not run any more."""
+        known = dict(self._claims)
         question = (
-            "select t.number, t.trial_id, c.worker, w.host, w.pid, w.silence, w.seen from trials t "
+            "select t.number, t.trial_id, s.value_json, c.worker, w.host, w.pid, w.silence, w.seen from trials t "
+            f"left join trial_system_attributes s on s.trial_id = t.trial_id and s.key = '{claims.ATTR}' "
             "left join face3d_tune_claims c on c.trial_id = t.trial_id "
             "left join face3d_tune_workers w on w.worker = c.worker "
             "where t.study_id = :study and t.state = 'RUNNING' order by t.number"
@@ -197,9 +204,14 @@ class Worker:
             started = started if started <= now else 0.0  # the database's clock was set back since
             rows = database.execute(text(question), {"study": self._study_id}).all()
         orphans = []
-        for number, trial_id, owner, host, pid, silence, seen in rows:
+        mine = {json.loads(row[2]) for row in rows if row[2] and row[3] == self.name}
+        gone = [claim for claim in known.values() if claim.text not in mine]
+        for number, trial_id, stored, owner, host, pid, silence, seen in rows:
             if owner == self.name:
-                if trial_id not in self._claimed:  # stored, but the answer of the database was lost
+                text_of_claim = json.loads(stored) if stored else None
+                if text_of_claim in self._past:
+                    orphans.append(Orphan(number, trial_id, "the storage lost its end"))
+                elif text_of_claim not in self._claims:  # stored, but the answer of the database was lost
                     orphans.append(Orphan(number, trial_id, "the storage went away while it was claimed"))
             elif owner is None:
                 orphans.append(Orphan(number, trial_id, "no worker claims it"))
@@ -208,7 +220,7 @@ class Worker:
             elif self._alone or now - max(seen, started, self._steady) > silence:
                 silent = f"{host}, process {pid}, no heartbeat for {max(0.0, now - seen):.0f} s"
                 orphans.append(Orphan(number, trial_id, f"its process ended without notice ({silent})"))
-        return orphans
+        return orphans, gone
 
     def leave(self) -> None:
         """Deregister this worker; its claims become available."""

@@ -64,7 +64,7 @@ def losses(kind, monkeypatch):
         sqlalchemy.event.remove(sqlalchemy.engine.Engine, "before_cursor_execute", lose.query)
 
 
-@pytest.mark.parametrize(("kind", "stride"), [("query", 11), ("commit", 4)])
+@pytest.mark.parametrize(("kind", "stride"), [("query", 11), ("commit", 1)])
 def test_a_search_whose_connection_is_lost_once_in_every_trial_goes_on(
     postgres_url, tmp_path, data, monkeypatch, kind, stride
 ):

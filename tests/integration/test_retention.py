@@ -176,7 +176,7 @@ class BrokenCheckpoints:
     def discard(self, key):
         return "could not remove checkpoints: no room"
 
-    def finish(self, key, name):
+    def finish(self, key, name, of):
         return f"could not keep the best weights of {name}: no room"
 
     def keep_best(self, ranked, keep):

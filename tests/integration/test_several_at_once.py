@@ -393,11 +393,13 @@ def test_a_config_that_no_model_can_have_takes_no_slot(sqlite, tmp_path, data):
 
 
 def test_an_interrupt_while_a_trial_is_told_leaves_it_told_and_puts_the_others_back(scripted, monkeypatch):
-    tell = scripted.search.queue._tell
+    tell, told = scripted.search.queue._tell, []
 
     def told_and_interrupted(*arguments):
-        tell(*arguments)
-        raise KeyboardInterrupt
+        told.append(tell(*arguments))
+        if len(told) == 1:
+            raise KeyboardInterrupt
+        return told[0]
 
     monkeypatch.setattr(scripted.search.queue, "_tell", told_and_interrupted)
     with pytest.raises(KeyboardInterrupt):

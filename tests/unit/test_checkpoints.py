@@ -547,6 +547,19 @@ def test_a_finished_trial_keeps_only_its_best_weights_in_the_users_format(data, 
     assert optimizer.param_groups[0]["lr"] == best.next_lr
 
 
+def test_what_a_trial_left_whose_number_was_given_again_is_neither_removed_nor_taken(data, checkpoints, tmp_path):
+    """As after a failover: the later trial has another seed, and is pruned after two epochs."""
+    gone = saved(checkpoints, make("batched", data), 3)
+    before = set(running(tmp_path))
+    weights = saved(checkpoints, make("batched", data, seed=6), 2)[1]
+    assert before < set(running(tmp_path))
+    assert checkpoints.finish("trial-1", "trial-1", (CONFIG, 6)) is None
+    assert set(running(tmp_path)) == before
+    kept = torch.load(files(tmp_path)[checkpoints.best_name("trial-1")], weights_only=True)
+    assert len(kept["train_loss_history"]) <= 2
+    assert not same(weights, gone[1])
+
+
 def test_the_best_weights_survive_a_death_between_them_and_the_end(data, checkpoints, tmp_path):
     task = replace(TASK, config=replace(CONFIG, early_stopping_patience=0))
     alone_to_the_end = to_the_end(make("batched", data, task.config))

@@ -39,7 +39,7 @@ def test_nobody_is_silent_for_less_than_no_time(storage, study, clock):
 def test_a_dead_worker_is_noticed_in_its_time_although_the_clock_was_set_back(storage, study, clock, joined):
     dead = join(storage, study)
     trial = study.ask()
-    dead.claim(trial._trial_id)
+    dead.claim(trial._trial_id, trial.number)
     living = join(storage, study) if joined == "before" else None
     clock["ahead"] = -3600.0
     living = living or join(storage, study)
