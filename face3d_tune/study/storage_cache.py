@@ -7,6 +7,7 @@ study to the next one. A database file may be deleted, replaced, or restored fro
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -41,7 +42,8 @@ class StorageCache(Generic[Built]):
     def __init__(self, storage: RDBStorage, build: Callable[[BaseStorage], Built]) -> None:
         self._storage, self._build = storage, build
         self._lock = threading.Lock()
-        self._file: tuple[int, int] | None = None
+        self._file: _File | None = None
+        self._values = _Values(0, {}, {})
         self._studies: dict[int, _Study] = {}
         self._keys: dict[int, str] = {}
         self._renew()
@@ -54,8 +56,8 @@ class StorageCache(Generic[Built]):
     def look(self) -> Snapshot[Built]:
         """Compare the storage with the cache; if a cached study was deleted or replaced, begin a new cache.
 
-        This takes a few small queries, however many trials there are. Raises what SQLAlchemy raises if the storage does
-        not answer, and StorageError if its file is gone.
+        This takes a few small queries, and a sum of all values if a SQLite file was written to. Raises what SQLAlchemy
+        raises if the storage does not answer, and StorageError if its file is gone.
         """
         with self._lock:
             file = _file(self._storage.engine)
@@ -63,15 +65,20 @@ class StorageCache(Generic[Built]):
                 studies = _studies(database)
                 newest = {study.newest.trial_id for study in self._studies.values() if study.newest}
                 trials = _trials(database, newest)
+                values = self._values if file == self._file or file is None else _values(database, self._values.newest)
+            replaced = file is not None and self._file is not None and file.place != self._file.place
             same = {
                 study_id
                 for study_id, before in self._studies.items()
-                if study_id in studies and file == self._file and before.is_still(studies[study_id], trials)
+                if study_id in studies
+                and not replaced
+                and before.is_still(studies[study_id], trials)
+                and values.hold_still(self._values, study_id)
             }
             if same != self._studies.keys():
                 self._renew()
             self._keys = {study_id: self._keys[study_id] if study_id in same else uuid4().hex for study_id in studies}
-            self._file, self._studies = file, studies
+            self._file, self._studies, self._values = file, studies, values
             return Snapshot(self._cache, self._built, self._keys)
 
     def _renew(self) -> None:
@@ -106,6 +113,40 @@ class _Study:
         return there is not None and self.newest == (there._replace(start=None) if waited else there)
 
 
+class _File(NamedTuple):
+    place: tuple[int, int]  # device and inode
+    written: tuple[int, ...]  # size and times of the file and of its write-ahead log
+
+
+class _Values(NamedTuple):
+    """The values of all trials, which are stored once and never changed, summed up by study.
+
+    Another database may have the same studies, trials and starts: a copy that went on elsewhere.
+    """
+
+    newest: int  # id of the last value
+    sums: Mapping[int, tuple[Any, ...]]  # of all values
+    earlier: Mapping[int, tuple[Any, ...]]  # of those that were there at the look before
+
+    def hold_still(self, before: "_Values", study_id: int) -> bool:
+        """Tell whether the values of a study that were there at an earlier look still are."""
+        return self is before or self.earlier.get(study_id) == before.sums.get(study_id)
+
+
+def _values(database: Connection, before: int) -> _Values:
+    """Sum up the values of each study, and those with ids up to `before`."""
+
+    def sums(newest: int) -> dict[int, tuple[Any, ...]]:
+        question = text(
+            "select study_id, count(*), total(value), total(value * trial_value_id), total(trial_id) from trial_values "
+            "join trials using (trial_id) where trial_value_id <= :newest group by study_id"
+        )
+        return {row[0]: tuple(row[1:]) for row in database.execute(question, {"newest": newest})}
+
+    newest = database.execute(text("select coalesce(max(trial_value_id), 0) from trial_values")).scalar_one()
+    return _Values(newest, sums(newest), sums(before))
+
+
 def _studies(database: Connection) -> dict[int, _Study]:
     """Return every study of the storage, by id."""
     directions: dict[int, list[str]] = defaultdict(list)
@@ -132,8 +173,8 @@ def _pairs(database: Connection, question: str) -> list[tuple[Any, Any]]:
     return [(first, second) for first, second in database.execute(text(question))]
 
 
-def _file(engine: Engine) -> tuple[int, int] | None:
-    """Return device and inode of a SQLite file; None for a server.
+def _file(engine: Engine) -> _File | None:
+    """Return where a SQLite file is and when it was written to; None for a server.
 
     SQLite would create a missing file, and leave it empty.
     """
@@ -146,4 +187,8 @@ def _file(engine: Engine) -> tuple[int, int] | None:
         raise StorageError(
             f"storage sqlite:///{path}: file does not exist", "make one with `face3d-tune run`, or name another"
         ) from None
-    return status.st_dev, status.st_ino
+    written = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]  # `cp -p` keeps the second
+    with suppress(FileNotFoundError):
+        log = path.with_name(f"{path.name}-wal").stat()
+        written += [log.st_size, log.st_mtime_ns]
+    return _File((status.st_dev, status.st_ino), tuple(written))

@@ -139,6 +139,28 @@ def test_a_backup_that_was_restored_into_the_file_and_went_on_is_read_anew(in_fi
     assert values(fresh.look(), restored) == [0.5, 0.1, 0.2, 0.3]
 
 
+def test_a_copy_that_went_on_elsewhere_is_read_anew_though_ids_names_and_starts_are_the_same(in_file, tmp_path):
+    place, other = tmp_path / "studies.db", tmp_path / "other.db"
+    study = theirs(in_file(place))
+    asked = [study.ask() for _ in range(3)]  # all three run when the copy is made
+    shutil.copy(place, other)
+    for trial, value in zip(asked, (0.5, 0.6, 0.7), strict=True):
+        study.tell(trial, value)
+    elsewhere = optuna.load_study(study_name="theirs", storage=in_file(other))
+    for trial, value in zip(asked, (0.6, 0.5, 0.7), strict=True):  # with the same sum
+        elsewhere.tell(trial.number, value)
+    fresh = StorageCache(in_file(place), lambda cached: cached)
+    seen = fresh.look()
+    assert values(seen, study) == [0.5, 0.6, 0.7]
+    place.write_bytes(other.read_bytes())
+    look = fresh.look()
+    assert values(look, study) == [0.6, 0.5, 0.7]
+    assert look.keys[study._study_id] != seen.keys[study._study_id]
+    elsewhere = optuna.load_study(study_name="theirs", storage=in_file(place))
+    elsewhere.tell(elsewhere.ask(), 0.8)
+    assert fresh.look().storage is look.storage
+
+
 def test_a_file_that_was_deleted_is_an_error_and_not_a_new_empty_file(in_file, tmp_path):
     place = tmp_path / "studies.db"
     ours(in_file(place), 0.5)
