@@ -15,6 +15,7 @@ from socket import gethostname
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode
 
+from face3d_tune.dashboard.refusal_page import refuse_readably
 from face3d_tune.dashboard.wsgi import READING, refuse, send_json
 from face3d_tune.errors import ConfigError
 
@@ -28,6 +29,8 @@ _SHOWN = (  # artifacts that a browser may show; none of them can run code
     *("image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp"),
     *("text/plain", "text/csv", "text/tab-separated-values", "text/markdown", "application/json"),
 )
+_POLICY = "frame-ancestors 'none'; form-action 'self'; base-uri 'none'"  # joins that of a page
+_OF_STUDIES = ("/api/", "/csv/", "/artifacts/")  # what a browser may not keep: a token may be needed to see it
 _EVERYWHERE = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -36,6 +39,7 @@ _EVERYWHERE = {
 }
 # A name, an IPv4 address or an IPv6 address in brackets, and a port; no user, no path, no second host.
 _HOST = re.compile(r"(?:([\w.-]+)|\[([0-9a-fA-F:.]+)\])(?::\d{0,5})?", re.ASCII)
+_ABSOLUTE = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 _PUBLIC = re.compile(rf"(https?)://({_HOST.pattern})/?", re.ASCII)
 
 
@@ -102,29 +106,49 @@ class Guard:
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Refuse the request, or pass it on."""
         answer = self._answer(environ, start_response)
-        return [] if environ["REQUEST_METHOD"] == "HEAD" and isinstance(answer, list) else answer
+        if environ["REQUEST_METHOD"] != "HEAD":
+            return answer
+        if hasattr(answer, "close"):
+            answer.close()
+        return []
 
     def _answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
         start_response = _careful(start_response, environ)
         if path == HEALTH:
             return self._healthy(start_response)
-        host = _host(environ.get("HTTP_HOST", ""))
-        if not self._access.knows(host):
-            reason = f"this dashboard does not go by the name {host!r}; --public-url https://NAME gives it one"
-            return refuse(start_response, HTTPStatus.MISDIRECTED_REQUEST, reason)
-        if self._access.token is not None and not self._shows_token(environ):
-            if method == "GET" and self._brings_token(environ):
-                return self._let_in(environ, start_response)
-            reason = "open the address that `face3d-tune dashboard` printed: it ends in ?token=…"
-            return refuse(start_response, HTTPStatus.UNAUTHORIZED, reason)
+        asked = _asked_host(environ)
+        if not self._access.knows(_host(asked)):
+            reason = (
+                f"this dashboard does not go by the name {_host(asked)!r}; `--public-url https://NAME` gives it one"
+            )
+            status = HTTPStatus.MISDIRECTED_REQUEST
+            return refuse_readably(environ, start_response, status, reason, "Another name was expected")
+        if self._access.token is not None:
+            brought, shown = self._token_brought(environ), self._shows_token(environ)
+            right = brought is not None and self._is_token(brought)
+            if method in READING and brought is not None and (right or shown):
+                return self._let_in(environ, start_response, right)
+            if not shown:
+                return self._ask_token(environ, start_response, brought)
         if method not in READING:
             if not self._access.allow_changes:
                 reason = "nothing can be changed here; `face3d-tune dashboard --allow-changes` allows it"
                 return refuse(start_response, HTTPStatus.FORBIDDEN, reason)
-            if not self._is_ours(environ.get("HTTP_ORIGIN"), environ.get("HTTP_HOST", "")):
+            if not self._is_ours(environ.get("HTTP_ORIGIN"), asked):
                 return refuse(start_response, HTTPStatus.FORBIDDEN, "another site may not change anything here")
         return self._app(environ, start_response)
+
+    def _ask_token(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse", brought: str | None
+    ) -> list[bytes]:
+        where = "open the address that `face3d-tune dashboard` printed: it ends in `?token=…`"
+        reason, title = f"{where}; or type the token", "This dashboard needs a token"
+        if brought is not None or self._tokens(environ):
+            reason = f"this token is not the dashboard's, or is from an earlier start; {reason}"
+            title = "This token is not the right one"
+        status = HTTPStatus.UNAUTHORIZED
+        return refuse_readably(environ, start_response, status, reason, title, ask_token=True)
 
     def _healthy(self, start_response: "StartResponse") -> list[bytes]:
         """Answer a health check, without anything about the content."""
@@ -145,27 +169,33 @@ class Guard:
         )
         return origin.lower() in origins
 
-    def _shows_token(self, environ: "WSGIEnvironment") -> bool:
+    def _tokens(self, environ: "WSGIEnvironment") -> list[str]:
+        """Return what a visitor shows as the token in the headers of a request."""
         kind, _, bearer = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         # Cookies of other programs on this host are sent too. The standard library reads none if one of them is
         # malformed.
         pairs = (cookie.partition("=") for cookie in environ.get("HTTP_COOKIE", "").split(";"))
         tokens = [value.strip() for name, _, value in pairs if name.strip() == self._cookie]
-        return (kind.lower() == "bearer" and self._is_token(bearer)) or any(map(self._is_token, tokens))
+        return [*tokens, bearer] if kind.lower() == "bearer" else tokens
 
-    def _brings_token(self, environ: "WSGIEnvironment") -> bool:
-        return self._is_token(dict(parse_qsl(environ.get("QUERY_STRING", ""))).get("token", ""))
+    def _shows_token(self, environ: "WSGIEnvironment") -> bool:
+        return any(map(self._is_token, self._tokens(environ)))
+
+    def _token_brought(self, environ: "WSGIEnvironment") -> str | None:
+        """Return the token in the address of a request; None if there is none."""
+        return dict(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True)).get("token")
 
     def _is_token(self, text: str) -> bool:
         return hmac.compare_digest(text.encode(), (self._access.token or "").encode())
 
-    def _let_in(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
-        """Store the token in the browser, and remove it from the address, which people copy."""
+    def _let_in(self, environ: "WSGIEnvironment", start_response: "StartResponse", right: bool) -> list[bytes]:
+        """Store the right token in the browser, and remove any from the address, which people copy."""
         rest = [(key, value) for key, value in parse_qsl(environ.get("QUERY_STRING", "")) if key != "token"]
         path = environ.get("PATH_INFO", "").lstrip("/")  # //name would be another site
         target = "/" + quote(path.encode("latin-1"))  # WSGI's encoding
         cookie = f"{self._cookie}={self._access.token}; HttpOnly; SameSite=Strict; Path=/"
-        headers = {"Location": f"{target}?{urlencode(rest)}" if rest else target, "Set-Cookie": cookie}
+        headers = {"Location": f"{target}?{urlencode(rest)}" if rest else target}
+        headers |= {"Set-Cookie": cookie} if right else {}
         return send_json(start_response, HTTPStatus.SEE_OTHER, {}, headers)
 
 
@@ -176,15 +206,26 @@ def _careful(start_response: "StartResponse", environ: "WSGIEnvironment") -> "St
         fields = {name.title(): value for name, value in headers}
         fields.pop("Access-Control-Allow-Origin", None)
         fields |= _EVERYWHERE
-        if environ.get("PATH_INFO", "").startswith("/artifacts/"):
+        path = environ.get("PATH_INFO", "")
+        if path.startswith(_OF_STUDIES):
+            fields["Cache-Control"] = "no-store"
+        if path.startswith("/artifacts/"):
             fields["Content-Security-Policy"] = "sandbox; default-src 'none'"
             if environ.get(DRAWN):
                 fields["Content-Security-Policy"] += "; style-src 'unsafe-inline'"  # an SVG's colours
             elif fields.get("Content-Type", "").partition(";")[0].strip().lower() not in _SHOWN:
                 fields |= {"Content-Type": "application/octet-stream", "Content-Disposition": "attachment"}
+        own = fields.get("Content-Security-Policy", "")
+        fields["Content-Security-Policy"] = f"{own}; {_POLICY}" if own else _POLICY
         return start_response(status, list(fields.items()), *rest)
 
     return start
+
+
+def _asked_host(environ: "WSGIEnvironment") -> str:
+    """Return the host of a request as its client wrote it: the one of an address with a host counts, not the header."""
+    address = _ABSOLUTE.match(environ.get("REQUEST_URI", ""))
+    return address[1] if address else environ.get("HTTP_HOST", "")
 
 
 def _host(header: str) -> str:

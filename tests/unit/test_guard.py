@@ -12,15 +12,25 @@ from face3d_tune.errors import ConfigError
 
 TOKEN = "0123456789abcdef"
 SECRET = b"what studies hold"
+POLICY = "frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
 HERE = Access("127.0.0.1", 8080)
 
 
 def answer_of(
-    access, method="GET", path="/dashboard", *, query="", gives=None, check=lambda: None, drawn=False, **headers
+    access,
+    method="GET",
+    path="/dashboard",
+    *,
+    query="",
+    gives=None,
+    check=lambda: None,
+    drawn=False,
+    address="",
+    **headers,
 ):
     """(status, headers, body); headers as WSGI has them, and `gives` are those of the application."""
     environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": query, "wsgi.input": BytesIO()}
-    environ["HTTP_HOST"] = f"127.0.0.1:{access.port}"
+    environ |= {"HTTP_HOST": f"127.0.0.1:{access.port}", "REQUEST_URI": address}
     environ |= {f"HTTP_{name.upper()}": value for name, value in headers.items()}
     environ = {name: value for name, value in environ.items() if value is not None}
     setup_testing_defaults(environ)
@@ -93,6 +103,22 @@ def test_the_name_that_it_listens_on_is_known():
     assert answer_of(access, host="gpu-4.lab:8080", authorization=f"Bearer {TOKEN}")[0] == 421
 
 
+@pytest.mark.parametrize(
+    ("address", "host", "status"),
+    [
+        ("http://127.0.0.1:8080/dashboard", "127.0.0.1:8080", 200),
+        ("HTTP://localhost", None, 200),
+        ("http://[::1]:8080/dashboard", "evil.example", 200),
+        ("http://evil.example/dashboard", "127.0.0.1:8080", 421),
+        ("http://127.0.0.1@evil.example/dashboard", "127.0.0.1:8080", 421),
+        ("http://127.0.0.1:8080@evil.example/dashboard", "127.0.0.1:8080", 421),
+        ("http:///dashboard", "127.0.0.1:8080", 421),
+    ],
+)
+def test_the_host_of_an_address_in_absolute_form_counts_and_not_the_header_beside_it(address, host, status):
+    assert answer_of(HERE, host=host, address=address)[0] == status
+
+
 @pytest.mark.parametrize("everywhere", ["0.0.0.0", "::"])
 def test_listening_everywhere_it_is_known_by_address_and_by_this_machines_name_only(everywhere):
     access = Access(everywhere, 8080, token=TOKEN)
@@ -143,6 +169,46 @@ def test_the_token_in_the_address_becomes_a_cookie_that_scripts_cannot_read_and_
     assert answer_of(access, cookie=f"other=1; {cookie}")[0] == 200
 
 
+@pytest.mark.parametrize(("token", "set_again"), [(TOKEN, True), ("fedcba9876543210", False), ("", False)])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_token_leaves_the_address_also_of_a_browser_that_has_the_cookie(method, token, set_again):
+    access, cookie = Access("127.0.0.1", 8080, token=TOKEN), f"face3d_tune_8080={TOKEN}"
+    status, headers, _ = answer_of(access, method, "/dashboard", query=f"token={token}&a=b", cookie=cookie)
+    assert (status, headers["Location"], "Set-Cookie" in headers) == (303, "/dashboard?a=b", set_again)
+
+
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [
+        ({}, "This dashboard needs a token"),
+        ({"query": "token=wrong"}, "This token is not the right one"),
+        ({"query": "token="}, "This token is not the right one"),
+        ({"cookie": "face3d_tune_8080=earlier"}, "This token is not the right one"),
+    ],
+)
+def test_without_the_right_token_a_person_gets_a_page_to_type_it_and_a_program_json(shown, said):
+    access = Access("127.0.0.1", 8080, token=TOKEN)
+    status, headers, body = answer_of(access, accept="text/html,application/xhtml+xml,*/*;q=0.8", **shown)
+    assert (status, headers["Content-Type"]) == (401, "text/html; charset=utf-8")
+    page = body.decode()
+    assert f"<h1>{said}</h1>" in page
+    assert "open the address that <code>face3d-tune dashboard</code> printed" in page
+    assert '<form action="/">' in page
+    assert "script" not in page
+    assert headers["Content-Security-Policy"] == f"default-src 'none'; style-src 'unsafe-inline'; {POLICY}"
+    assert headers["Cache-Control"] == "no-store"
+    for accept in ("*/*", "application/json", None):
+        status, headers, body = answer_of(access, accept=accept, **shown)
+        assert (status, headers["Content-Type"]) == (401, "application/json")
+        assert "it ends in `?token=…`" in json.loads(body)["reason"]
+
+
+def test_a_name_that_is_not_ours_is_shown_as_text():
+    _, _, body = answer_of(Access("<b>", 1), host="evil.example", accept="text/html")
+    assert b"<h1>Another name was expected</h1>" in body
+    assert b"&#x27;evil.example&#x27;" in body
+
+
 def test_an_address_with_a_token_does_not_lead_to_another_site():
     _, headers, _ = answer_of(Access("127.0.0.1", 8080, token=TOKEN), path="//evil.example/", query=f"token={TOKEN}")
     assert not headers["Location"].startswith("//")
@@ -164,12 +230,24 @@ def test_no_answer_may_be_framed_sniffed_or_read_by_another_site(path):
     assert "Access-Control-Allow-Origin" not in headers
 
 
+@pytest.mark.parametrize("path", ["/api/studies", "/csv/1", "/artifacts/1/1/ab"])
+def test_a_browser_keeps_nothing_of_a_study_for_the_next_person_at_the_machine(path):
+    assert answer_of(HERE, path=path)[1]["Cache-Control"] == "no-store"
+    assert "Cache-Control" not in answer_of(HERE, path="/static/bundle.js")[1]
+
+
+@pytest.mark.parametrize("own", [None, "script-src 'self'"])
+def test_a_page_may_be_framed_by_none_send_forms_home_only_and_have_no_other_base(own):
+    _, headers, _ = answer_of(HERE, gives={"Content-Security-Policy": own} if own else {})
+    assert headers["Content-Security-Policy"] == (f"{own}; {POLICY}" if own else POLICY)
+
+
 @pytest.mark.parametrize("kind", ["image/png", "text/plain", "text/csv; charset=utf-8", "IMAGE/JPEG"])
 def test_pictures_texts_and_tables_are_shown(kind):
     _, headers, _ = answer_of(HERE, path="/artifacts/1/1/ab", gives={"Content-Type": kind})
     assert headers["Content-Type"] == kind
     assert "Content-Disposition" not in headers
-    assert headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
+    assert headers["Content-Security-Policy"] == f"sandbox; default-src 'none'; {POLICY}"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +261,7 @@ def test_every_other_artifact_is_a_download_of_no_kind(kind):
 def test_a_picture_that_we_drew_is_shown_and_may_do_nothing_but_have_colours():
     _, headers, _ = answer_of(HERE, path="/artifacts/1/1/ab", gives={"Content-Type": "image/svg+xml"}, drawn=True)
     assert headers["Content-Type"] == "image/svg+xml"
-    assert headers["Content-Security-Policy"] == "sandbox; default-src 'none'; style-src 'unsafe-inline'"
+    assert headers["Content-Security-Policy"] == f"sandbox; default-src 'none'; style-src 'unsafe-inline'; {POLICY}"
 
 
 def test_no_visitor_can_say_that_we_drew_a_picture():
