@@ -86,13 +86,14 @@ class Checkpoints:
         """Load the newest intact checkpoint of this training; None if there is no checkpoint at all.
 
         A training that became NaN in mixed precision began again without it, and resumes without it. A checkpoint saved
-        under another config or seed belongs to another training.
+        under another config or seed belongs to another training. If the artifacts cannot be listed, only a retry has
+        lost something.
         """
         usual = precision_for(task.config, task.precision)
         try:
             stored = self._names(key)
         except ArtifactError as error:
-            return Loaded(usual, note=f"{_AGAIN}{error.message}")
+            return Loaded(usual, note=f"{_AGAIN}{error.message}") if task.retry else None
         precisions: tuple[Precision, ...] = ("off", usual)
         stems = [self._stem(key, task.config, task.seed, precision) for precision in precisions]
         for precision, stem in zip(precisions, stems, strict=True):

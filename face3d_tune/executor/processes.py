@@ -29,7 +29,7 @@ from face3d_tune.executor.checkpoints import Checkpoints
 from face3d_tune.executor.silence import Silence
 from face3d_tune.executor.slots import WAIT, BatchedSlots, PlainSlot
 from face3d_tune.executor.tasks import Event, Failure, Task
-from face3d_tune.system import signals
+from face3d_tune.system import signals, waiting
 from face3d_tune.training.inputs import seen
 
 if TYPE_CHECKING:
@@ -270,6 +270,9 @@ class ProcessSlots:
                             child.dropping.remove(number)
                         case Event() as event if event.number not in child.dropping:
                             events.append(event)
+                        case waiting.Line() as line:
+                            waiting.say(line)
+                            continue  # a long wait is no sign of an epoch
                     child.silence.heard()
                 except (EOFError, OSError):
                     failure = child.how_it_ended()
@@ -313,6 +316,17 @@ def serve(pipe: "Connection[Any, Any]") -> None:
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         pipe.send(None)
         data, share, checkpoints = pipe.recv()
+        sending = threading.Lock()
+
+        def send(message: object) -> None:
+            """Send from the thread that trains, or from one that says for how long it waits."""
+            with (
+                sending,
+                contextlib.suppress(OSError) if isinstance(message, waiting.Line) else contextlib.nullcontext(),
+            ):
+                pipe.send(message)
+
+        waiting.tell_with(send)
         slots = _slots(data, share, checkpoints)
         heard: deque[tuple[Any, ...]] = deque()
 
@@ -340,10 +354,10 @@ def serve(pipe: "Connection[Any, Any]") -> None:
                         slots.give(task, given)
                     case "drop", int() as number:
                         slots.drop(number)
-                        pipe.send(number)  # every later event with this number belongs to another training
+                        send(number)  # every later event with this number belongs to another training
             # A single training stops in the middle of an epoch; several finish it.
             for event in slots.wait(interrupted if share.slots == 1 else lambda: False):
-                pipe.send(event)
+                send(event)
 
 
 def _slots(data: FaceData, share: Share, checkpoints: Checkpoints | None) -> PlainSlot | BatchedSlots:

@@ -19,8 +19,11 @@ from uuid import uuid4
 from face3d_tune.errors import ArtifactError
 from face3d_tune.system.paths import expanded
 from face3d_tune.system.safe_text import learn_url, masked, redact
+from face3d_tune.system.waiting import waited_for
 from face3d_tune.system.whole_file import PARTIAL, replacing
 
+# A training waits for S3, so retries against one that is away end sooner than by boto3's default.
+_S3_PATIENCE = {"connect_timeout": 5, "read_timeout": 30, "retries": {"total_max_attempts": 3}}
 _S3_HINT = "check the bucket, AWS_REGION, AWS_ENDPOINT_URL_S3, and the credentials (AWS_PROFILE or AWS_ACCESS_KEY_ID)"
 
 
@@ -146,7 +149,8 @@ class _Folder(Artifacts):
     @contextlib.contextmanager
     def _refused(self, verb: str, hint: str | None = None) -> Iterator[None]:
         try:
-            yield
+            with waited_for(str(self)):
+                yield
         except OSError as error:  # without the name, so that a caller reports the reason once
             raise ArtifactError(f"cannot {verb} {self}: {error.strerror or error}", hint) from error
 
@@ -176,10 +180,7 @@ class _Bucket(Artifacts):
             boto3, config = import_module("boto3"), import_module("botocore.config")
         except ImportError as error:
             raise ArtifactError("S3 needs boto3", "pip install 'face3d-tune[s3]'") from error
-        # A training waits for this, so retries against an unreachable S3 end sooner than boto3's default.
-        return boto3.client(
-            "s3", config=config.Config(connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 3})
-        )
+        return boto3.client("s3", config=config.Config(**_S3_PATIENCE))
 
     @cached_property
     def _store(self) -> Any:
@@ -222,10 +223,13 @@ class _Bucket(Artifacts):
         self._client  # noqa: B018 - a missing part has its own message
         errors, more = import_module("botocore.exceptions"), import_module("boto3.exceptions")
         try:
-            yield
+            with waited_for(str(self)):
+                yield
         except (errors.BotoCoreError, errors.ClientError, more.Boto3Error, OSError) as error:
-            # The last words say what is wrong; those before name our object.
+            # The last words say what is wrong; those before name our object, as does a URL behind its host. Without
+            # it the same reason is the same line.
             reason = redact(" ".join(str(error).split()).rpartition(" operation: ")[2])
+            reason = re.sub(r"""(https?://[^/?"\s]+)[^"\s]*""", r"\1", reason)
             raise ArtifactError(f"cannot {verb} {self}: {reason}", _S3_HINT) from error
 
 

@@ -763,12 +763,13 @@ def test_after_a_failure_no_checkpoint_is_tried_for_a_while(data, checkpoints, m
     assert tried == [10.0, 40.0, 70.0, 90.0]  # the last is its end
 
 
-def test_a_place_that_cannot_be_read_lets_the_training_begin_again(data, checkpoints, monkeypatch):
+def test_a_place_that_cannot_be_read_lets_a_retried_training_begin_again(data, checkpoints, monkeypatch):
     def away(self, prefix):
         raise ArtifactError("it is away")
 
     monkeypatch.setattr(type(checkpoints.artifacts), "names", away)
-    assert checkpoints.load("trial-1", TASK).note == "restarts at epoch 1: it is away"
+    assert checkpoints.load("trial-1", replace(TASK, retry=True)).note == "restarts at epoch 1: it is away"
+    assert checkpoints.load("trial-1", TASK) is None  # it has begun nowhere, so nothing of it is lost
     assert checkpoints.tidy({"trial-1": None}) == "could not tidy up checkpoints: it is away"
     assert checkpoints.keep_best([], 1) == "could not remove checkpoints: it is away"
     assert checkpoints.discard("trial-1") == "could not remove checkpoints: it is away"

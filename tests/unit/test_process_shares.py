@@ -11,6 +11,7 @@ from face3d_tune.executor import processes
 from face3d_tune.executor.processes import ProcessSlots, Share
 from face3d_tune.executor.silence import Silence
 from face3d_tune.executor.tasks import Event, Failure, Task
+from face3d_tune.system import notices, waiting
 
 CLOCK = SimpleNamespace(now=0.0)
 GPUS = torch.device("cuda:0"), torch.device("cuda:1")
@@ -110,6 +111,25 @@ def after(seconds, slots):
         CLOCK.now += 1
         events += slots.wait()
     return events
+
+
+def test_that_children_wait_for_artifacts_is_said_once_and_is_no_sign_of_an_epoch(opened, monkeypatch):
+    said, pipes = [], {}
+    slots, start = opened(Share(CPU, 1), Share(CPU, 1), timeout=30)
+    start(1, 2)
+    line = waiting.Line("s3://b", "waits", "waiting for s3://b: 10 s so far")
+    monkeypatch.setattr(waiting, "_places", {})
+    for child in slots._children:
+        pipes[child] = []
+        child.pipe.recv = pipes[child].pop
+    monkeypatch.setattr(processes, "wait", lambda *_, **__: [child.pipe for child in slots._children if pipes[child]])
+    assert after(20, slots) == []
+    for child in slots._children:
+        pipes[child].append(line)
+    with notices.printed_with(said.append):
+        assert after(10, slots) == []
+    assert said == [line.text]
+    assert [event.content.timed_out for event in after(1, slots)] == [True, True]
 
 
 def test_a_process_that_gives_no_epoch_for_too_long_is_ended_and_its_only_training_has_timed_out(opened, quiet):
