@@ -8,7 +8,6 @@ bit, what the study holds. Ends with exit code 1 if anything is wrong.
 """
 
 import argparse
-import contextlib
 import os
 import random
 import signal
@@ -19,44 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
-import sqlalchemy
 import torch
-from changes import read, record, violations
-from fake_data import write_data
 from forked import Run
 from optuna.trial import FrozenTrial
 from servers import Server, server
-from sqlalchemy.exc import OperationalError
 
-from face3d_tune.config import TrialConfig
-from face3d_tune.data import face_data
-from face3d_tune.search.trainer_search import open_search
-from face3d_tune.search.trial_run import Setup
-from face3d_tune.storage.database import Storage
-from face3d_tune.study import study_file
-from face3d_tune.study.settings import Settings
-from face3d_tune.study.trials import FINISHED
-from face3d_tune.training.plain import Trainer
+from benchmarks.studies import WatchedStudy
 
-CPU = torch.device("cpu")
-EPOCHS = 3
 SILENCE = 3.0  # seconds without a sign of life
-STUDY = """
-[study]
-presets = ["baseline", "recommended"]
-[budget]
-epochs = 3
-[sampler]
-name = "random"
-[fixed]
-batch_size = 8
-nhead = 2
-num_layers = 1
-[space]
-lr = { low = 1e-5, high = 3e-3, scale = "log" }
-dropout = { low = 0.0, high = 0.5 }
-scheduler_min_lr = { low = 1e-8, high = 1e-5, scale = "log" }
-"""
 
 
 @dataclass(slots=True)
@@ -76,31 +45,20 @@ class Chaos:
     """Workers of one study, whatever happens to them."""
 
     def __init__(self, folder: Path, host: Server, workers: int, total: int, dice: random.Random) -> None:
-        self.report, self.log, self._host, self._dice, self._total = Report(), folder / "log", host, dice, total
-        write_data(folder / "data")
-        (folder / "study.toml").write_text(STUDY, encoding="utf-8")
-        self.url = host.new_database()
-        self.data = face_data.load(folder / "data")
-        with Storage.parse(self.url).opened(create=True) as storage:  # whose tables are there to be watched
-            file = study_file.read(str(folder / "study.toml")).bind("keypoint", self.data.feature_size, EPOCHS)
-            setup = Setup(self.data, CPU, "off")
-            open_search(storage, "study", file, Settings("keypoint", EPOCHS, None), setup)
-            record(storage.engine)
-        self._words = ["run", "--study", folder / "study.toml", "--data-dir", folder / "data", "--storage", self.url]
-        self._words += ["--trials", total, "--slots", 1, "--device", "cpu", "--worker-timeout", f"{SILENCE}s"]
-        self._words += ["--artifacts", folder / "artifacts"]
-        self._engine = sqlalchemy.create_engine(self.url.replace("postgresql:", "postgresql+psycopg:"))
+        self.report, self.log, self._host, self._dice = Report(), folder / "log", host, dice
+        self._study = WatchedStudy(folder, host, total)
+        self._words = self._study.words(self._study.url, SILENCE)
         self._workers: list[Run | None] = [None] * workers
         self._frozen: dict[int, float] = {}  # place of a worker, and when it is thawed
 
     def run(self, kills: int, restarts: int, freezes: int) -> Report:
         """Search to the end, and see what the history says."""
-        began, finished = time.monotonic(), 0
-        while finished < self._total or any(worker and worker.poll() is None for worker in self._workers):
+        began, finished, total = time.monotonic(), 0, self._study.total
+        while finished < total or any(worker and worker.poll() is None for worker in self._workers):
             self._thaw()
-            if finished < self._total:
+            if finished < total:
                 self._replace_dead()
-                done = min(1.0, 1.25 * finished / self._total)  # the last trials are left in peace
+                done = min(1.0, 1.25 * finished / total)  # the last trials are left in peace
                 if self.report.restarts < restarts * done:
                     self._host.restart("immediate")
                     self.report.restarts += 1
@@ -109,9 +67,9 @@ class Chaos:
                 elif self.report.kills < kills and self.report.kills <= kills * done:
                     self._kill()
             time.sleep(self._dice.uniform(0.05, 0.4))
-            finished = self._finished(finished)
+            finished = self._study.finished()
         self.report.seconds = time.monotonic() - began
-        self._judge()
+        self.report.trials, self.report.wrong = self._study.judge(self._dice)
         return self.report
 
     def _replace_dead(self) -> None:
@@ -144,30 +102,6 @@ class Chaos:
         for place in [place for place, until in self._frozen.items() if time.monotonic() > until]:
             os.kill(self._workers[place].pid, signal.SIGCONT)
             del self._frozen[place]
-
-    def _finished(self, before: int) -> int:
-        states = ", ".join(f"'{state.name}'" for state in FINISHED)
-        with contextlib.suppress(OperationalError), self._engine.connect() as database:
-            question = sqlalchemy.text(f"select count(*) from trials where state in ({states})")
-            return int(database.execute(question).scalar_one())
-        return before  # it is restarting
-
-    def _judge(self) -> None:
-        with Storage.parse(self.url).opened() as storage:
-            self.report.trials = optuna.load_study(study_name="study", storage=storage).trials
-            self.report.wrong += violations(read(storage.engine), self.report.trials, self._total)
-        finished = [trial for trial in self.report.trials if trial.state in FINISHED]
-        retried = [trial for trial in finished if "retry_of" in trial.user_attrs]
-        for trial in {trial.number: trial for trial in (*retried[:10], *self._dice.sample(finished, 10))}.values():
-            trainer = Trainer(
-                TrialConfig(**trial.user_attrs["config"]), self.data, seed=trial.user_attrs["seed"], device=CPU
-            )
-            while trainer.stop_reason is None:
-                trainer.train_epoch()
-            curve = {result.epoch: result.val_cosine for result in trainer.history}
-            if (trial.value, trial.intermediate_values) != (trainer.best.val_cosine, curve):
-                self.report.wrong.append(f"trial {trial.number} gives another curve when it is trained again")
-        self._engine.dispose()
 
 
 def chaos(*, trials: int, workers: int, kills: int, restarts: int, freezes: int, seed: int) -> tuple[Report, str]:
