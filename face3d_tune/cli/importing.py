@@ -9,7 +9,6 @@ from click.core import ParameterSource
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import say, word
 from face3d_tune.cli.options import FILE_OR_FOLDER, data_options, layout_option, objective_option, storage_option
-from face3d_tune.study.attrs import TrialAttr
 
 # Options that have no meaning for a script.
 _TRAINER_ONLY = (*("unconfirmed", "data_dir", "split", "min_yaw", "max_yaw", "turn_angle", "layout", "objective"),)
@@ -141,6 +140,7 @@ def _print(examined: "Sequence[Examined]", numbers: "dict[str, tuple[int, bool]]
     from face3d_tune.analysis.recognising import of_trial
     from face3d_tune.cli.console import TranslatedTable
     from face3d_tune.cli.result_tables import results_console
+    from face3d_tune.cli.script_import import fate_of
 
     table = TranslatedTable(box=None, pad_edge=False)
     table.add_column("run", overflow="fold")
@@ -150,7 +150,7 @@ def _print(examined: "Sequence[Examined]", numbers: "dict[str, tuple[int, bool]]
     for each in examined:
         by_people = {str(whom): cosine for whom, cosine in each.measured.items()}
         cosines = [f"{by_people[whom]:.4f}" if whom in by_people else "" for whom in ("validation", "train", "both")]
-        fate = word(_fate(each, numbers))
+        fate = word(fate_of(each.trial, numbers))
         table.add_row(str(each.run.path), str(each.run.best_epoch), f"{each.claim:.4f}", *cosines, _rank1(each), fate)
     results_console().print(table)
     say("\ncosine of the best epoch: as its file says, and as its weights give on people of this study")
@@ -170,12 +170,3 @@ def _rank1(each: "Examined") -> str:
 
     rate = rank1(of_trial(each.trial)) if each.trial else None
     return "" if rate is None else f"{rate:.3f}"
-
-
-def _fate(each: "Examined", numbers: "dict[str, tuple[int, bool]]") -> str:
-    if each.trial is None:
-        return "refused"
-    number, new = numbers.get(TrialAttr.run_id.of(each.trial.user_attrs), (None, True))
-    if number is None:
-        return "would be imported"
-    return f"trial {number}" if new else f"already trial {number}"

@@ -9,6 +9,8 @@ from face3d_tune.study.attrs import TrialAttr
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from optuna.trial import FrozenTrial
+
     from face3d_tune.script.import_folders import ExaminedFolder
     from face3d_tune.storage.database import Storage
 
@@ -71,7 +73,7 @@ def _print(examined: "Sequence[ExaminedFolder]", numbers: "Mapping[str, tuple[in
     for each in examined:
         epoch = "" if each.best_epoch is None else str(each.best_epoch)
         value = "" if each.value is None else number(each.value)
-        table.add_row(str(each.run.path), epoch, value, word(_fate(each, numbers)))
+        table.add_row(str(each.run.path), epoch, value, word(fate_of(each.trial, numbers)))
     results_console().print(table)
     say("\nnumbers of the epoch that the script keeps, as the run's own files say them: they are taken at their word")
     for each in examined:
@@ -81,10 +83,11 @@ def _print(examined: "Sequence[ExaminedFolder]", numbers: "Mapping[str, tuple[in
             say(f"note: {each.run.path}: {each.note}")
 
 
-def _fate(each: "ExaminedFolder", numbers: "Mapping[str, tuple[int, bool]]") -> str:
-    if each.trial is None:
+def fate_of(trial: "FrozenTrial | None", numbers: "Mapping[str, tuple[int, bool]]") -> str:
+    """Say what became of a run: refused without a trial, else its trial by the `run_id`, new or imported before."""
+    if trial is None:
         return "refused"
-    number, new = numbers.get(TrialAttr.run_id.of(each.trial.user_attrs), (None, True))
+    number, new = numbers.get(TrialAttr.run_id.of(trial.user_attrs), (None, True))
     if number is None:
         return "would be imported"
     return f"trial {number}" if new else f"already trial {number}"

@@ -7,7 +7,6 @@ on the test people, whom nothing else in this package evaluates.
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
@@ -142,13 +141,11 @@ class Confirmation:
     def _store(self, job: Job, record: Record) -> None:
         """Store a record; retry while the database is away."""
 
-        def store() -> bool:
+        def store() -> None:
             with still_present(self.study, self._own, self._storage.engine):
                 self.study.set_user_attr(job.key, record)
-            return True
 
-        while not self._database_retry.attempt(store):
-            time.sleep(self._database_retry.pause)
+        self._database_retry.insist(store)
         self.records[job.key] = record
 
     def conclude(self, command: str, baseline: str | None) -> dict[str, Any]:

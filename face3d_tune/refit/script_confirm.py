@@ -8,7 +8,6 @@ with the study as soon as it ends, so a crash loses only those in progress.
 import hashlib
 import json
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -260,13 +259,11 @@ class ScriptConfirmation:
     def _store(self, job: ScriptJob, record: Record) -> None:
         """Store a record; retry while the database is away."""
 
-        def store() -> bool:
+        def store() -> None:
             with still_present(self.study, self._own, self._storage.engine):
                 self.study.set_user_attr(job.key, record)
-            return True
 
-        while not self._database_retry.attempt(store):
-            time.sleep(self._database_retry.pause)
+        self._database_retry.insist(store)
         self.records[job.key] = record
 
     def _identical(self, records: Sequence[Record]) -> bool:
