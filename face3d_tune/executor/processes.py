@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -320,44 +320,50 @@ def serve(pipe: "Connection[Any, Any]") -> None:
 
         def send(message: object) -> None:
             """Send from the thread that trains, or from one that says for how long it waits."""
-            with (
-                sending,
-                contextlib.suppress(OSError) if isinstance(message, waiting.Line) else contextlib.nullcontext(),
-            ):
+            with sending:
                 pipe.send(message)
 
-        waiting.tell_with(send)
-        slots = _slots(data, share, checkpoints)
-        heard: deque[tuple[Any, ...]] = deque()
+        def send_line(line: waiting.Line) -> None:
+            with contextlib.suppress(OSError):  # the parent has gone
+                send(line)
 
-        def listen() -> None:
-            match message := pipe.recv():
-                case ("save_next",):  # no reason to stop an epoch
-                    slots.save_next()
-                case _:
-                    heard.append(message)
+        with waiting.told_with(send_line):
+            _train(pipe, send, _slots(data, share, checkpoints), alone=share.slots == 1)
 
-        def interrupted() -> bool:
-            """Tell whether a message has come for which a training stops in the middle of an epoch."""
-            while pipe.poll():
-                listen()
-            return bool(heard)
 
-        while True:
-            while not (interrupted() or slots.busy):
-                listen()
-            while heard:
-                match heard.popleft():
-                    case "start", Task() as task:
-                        slots.start(task)
-                    case "give", Task() as task, FaceData() as given if isinstance(slots, BatchedSlots):
-                        slots.give(task, given)
-                    case "drop", int() as number:
-                        slots.drop(number)
-                        send(number)  # every later event with this number belongs to another training
-            # A single training stops in the middle of an epoch; several finish it.
-            for event in slots.wait(interrupted if share.slots == 1 else lambda: False):
-                send(event)
+def _train(
+    pipe: "Connection[Any, Any]", send: Callable[[object], None], slots: PlainSlot | BatchedSlots, *, alone: bool
+) -> None:
+    """Train what the parent asks for, until it closes the pipe. A training that is `alone` stops in mid-epoch."""
+    heard: deque[tuple[Any, ...]] = deque()
+
+    def listen() -> None:
+        match message := pipe.recv():
+            case ("save_next",):  # no reason to stop an epoch
+                slots.save_next()
+            case _:
+                heard.append(message)
+
+    def interrupted() -> bool:
+        """Tell whether a message has come for which a training stops in the middle of an epoch."""
+        while pipe.poll():
+            listen()
+        return bool(heard)
+
+    while True:
+        while not (interrupted() or slots.busy):
+            listen()
+        while heard:
+            match heard.popleft():
+                case "start", Task() as task:
+                    slots.start(task)
+                case "give", Task() as task, FaceData() as given if isinstance(slots, BatchedSlots):
+                    slots.give(task, given)
+                case "drop", int() as number:
+                    slots.drop(number)
+                    send(number)  # every later event with this number belongs to another training
+        for event in slots.wait(interrupted if alone else lambda: False):
+            send(event)
 
 
 def _slots(data: FaceData, share: Share, checkpoints: Checkpoints | None) -> PlainSlot | BatchedSlots:

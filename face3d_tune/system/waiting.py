@@ -48,10 +48,15 @@ def say(line: Line) -> None:
 _tell: Callable[[Line], object] = say
 
 
-def tell_with(tell: Callable[[Line], object]) -> None:
-    """Give every later line of this process to this function."""
+@contextmanager
+def told_with(tell: Callable[[Line], object]) -> Iterator[None]:
+    """Give the lines of this process to this function until the block ends."""
     global _tell
-    _tell = tell
+    before, _tell = _tell, tell
+    try:
+        yield
+    finally:
+        _tell = before
 
 
 @contextmanager

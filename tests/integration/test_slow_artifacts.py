@@ -107,7 +107,6 @@ def test_a_child_that_waits_for_s3_tells_its_parent_which_says_it_once_for_all_c
     """The child here is a thread; it trains nothing, and waits for checkpoints that are not there."""
     monkeypatch.setattr(processes.signals, "ignore", lambda: None)
     monkeypatch.setattr(processes, "set_threads", lambda count: None)
-    monkeypatch.setattr(waiting, "_tell", waiting.say)
     checkpoints = Checkpoints(Artifacts.parse(PLACE), "study")
     network.delay = 0.15
 
