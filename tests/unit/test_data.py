@@ -184,7 +184,7 @@ def test_the_fingerprint_changes_with_everything_that_a_training_sees(tmp_path: 
     folder = write_data(tmp_path / "original")
     nudged = write_data(tmp_path / "nudged")
     features = np.load(nudged / "video_feature.npy")
-    features[-1, -1] = np.nextafter(features[-1, -1], 1)
+    features[-1, -1] = np.nextafter(features[-1, -1], np.float32(1))
     np.save(nudged / "video_feature.npy", features)
     poses = read(folder, "video", "poses")
     renamed = {

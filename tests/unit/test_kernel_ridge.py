@@ -46,7 +46,7 @@ def by_the_formula(data, choice, part):
 
     among = np.array([[kernel(one, other) for other in train[:, 1]] for one in train[:, 1]])
     target = np.array([unit(data.front_features[front]) - unit(data.video_features[view]) for front, view in train])
-    weights = np.linalg.lstsq(among + choice.penalty * np.eye(len(train)), target)[0]
+    weights = np.linalg.lstsq(among + choice.penalty * np.eye(len(train)), target, rcond=None)[0]
     found = [
         unit(data.video_features[view])
         + sum(kernel(view, row) * weight for row, weight in zip(train[:, 1], weights, strict=True))

@@ -33,7 +33,8 @@ def by_least_squares(data, penalty, part):
     y = data.front_features[pairs[:, 0]].astype(float)
     y = y / np.linalg.norm(y, axis=1, keepdims=True)
     more = np.sqrt(penalty) * np.eye(x.shape[1])
-    weights, *_ = np.linalg.lstsq(np.vstack((x, more)), np.vstack((y - e, np.zeros((len(more), e.shape[1])))))
+    target = np.vstack((y - e, np.zeros((len(more), e.shape[1]))))
+    weights, *_ = np.linalg.lstsq(np.vstack((x, more)), target, rcond=None)
     judged = data.parts[part]
     others = columns(data, judged)
     out = others[:, : data.feature_size] + others @ weights
