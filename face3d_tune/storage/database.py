@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool
 from face3d_tune.errors import NoStudiesError, StorageError
 from face3d_tune.storage import bounded
 from face3d_tune.storage.failures import explained, is_away, reason_of, rights, was_refused
+from face3d_tune.storage.optuna_internals import WideStorage
 from face3d_tune.storage.search_right import right_to_search
 from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.storage.sqlite_file import patience
@@ -180,7 +181,7 @@ class Storage:
         try:
             self._require_rights(engine)
             with one_at_a_time(engine):  # else two processes could create the tables at once
-                return RDBStorage(url, engine_kwargs=options, skip_compatibility_check=True)
+                return WideStorage(url, engine_kwargs=options, skip_compatibility_check=True)
         finally:
             engine.dispose()
 

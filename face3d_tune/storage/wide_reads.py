@@ -1,0 +1,121 @@
+"""The trials of a study by six wide queries, whatever their number.
+
+Optuna makes an object of every row: 400,000 of them for the epochs of 10,000 trials, which take it half a minute.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection, DateTime, Integer, String, column, literal_column, select, table
+
+from face3d_tune.system.collector import collector_paused
+
+_TRIALS = table(
+    "trials",
+    column("trial_id", Integer),
+    column("study_id", Integer),
+    column("number", Integer),
+    column("state", String),
+    column("datetime_start", DateTime),
+    column("datetime_complete", DateTime),
+)
+_FEW = 500  # trials that a query names by id
+_ROWS = 10_000  # taken from the driver at once
+_SHORT = 64  # characters of a text or number that many trials may share
+_NOT_FINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
+
+
+def read_trials(
+    database: Connection, study_id: int, after: int, among: Collection[int], states: Collection[TrialState] | None
+) -> list[FrozenTrial]:
+    """Read the trials of a study with ids above `after`, and those `among` the others, in the order of their ids.
+
+    `states` are those of the trials to read; None: any. Distributions are shared between trials, so leave them as they
+    are.
+    """
+    chosen = f"t.study_id = {int(study_id)} and (t.trial_id > {int(after)} or t.trial_id in ({_ids(among)}))"
+    if states is not None:
+        names = ", ".join(f"'{state.name}'" for state in states)
+        chosen += f" and t.state in ({names or 'null'})"
+    rows = database.execute(select(_TRIALS.alias("t")).where(literal_column(chosen)).order_by(column("trial_id"))).all()
+    trials = {
+        row.trial_id: FrozenTrial(
+            number=row.number,
+            state=TrialState[row.state],
+            value=None,
+            datetime_start=_local(row.datetime_start),
+            datetime_complete=_local(row.datetime_complete),
+            params={},
+            distributions={},
+            user_attrs={},
+            system_attrs={},
+            intermediate_values={},
+            trial_id=row.trial_id,
+        )
+        for row in rows
+    }
+    if len(trials) > _FEW:
+        with collector_paused():
+            _fill(trials, partial(_rows, database, chosen))
+    elif trials:
+        _fill(trials, partial(_rows, database, f"t.trial_id in ({_ids(trials)})"))
+    return list(trials.values())
+
+
+def _fill(trials: dict[int, FrozenTrial], rows: Callable[[str, str], Iterable[Any]]) -> None:
+    """Add to the trials what the other tables hold of them; a trial that began since is not among them."""
+    distributions: dict[str, BaseDistribution] = {}
+    short: dict[str, Any] = {}
+    params = sorted(rows("params", "param_id, param_name, param_value, distribution_json"), key=lambda row: row[1])
+    for trial_id, _, name, value, text in params:
+        if (distribution := distributions.get(text)) is None:
+            distribution = distributions[text] = json_to_distribution(text)
+        if trial := trials.get(trial_id):
+            trial.params[name] = distribution.to_external_repr(value)
+            trial.distributions[name] = distribution
+    values: dict[int, dict[int, float]] = {}
+    for trial_id, objective, value, kind in rows("values", "objective, value, value_type"):
+        values.setdefault(trial_id, {})[objective] = _NOT_FINITE.get(kind, value)
+    for trial_id, of_trial in values.items():
+        if trial := trials.get(trial_id):
+            trial.values = [of_trial[objective] for objective in sorted(of_trial)]
+    for kind in ("user", "system"):
+        attrs = {trial_id: getattr(trial, f"{kind}_attrs") for trial_id, trial in trials.items()}
+        for trial_id, key, text in rows(f"{kind}_attributes", "key, value_json"):
+            if trial_id in attrs:
+                attrs[trial_id][short.setdefault(key, key)] = _value(text, short)
+    steps = {trial_id: trial.intermediate_values for trial_id, trial in trials.items()}
+    for trial_id, step, value, kind in rows("intermediate_values", "step, intermediate_value, intermediate_value_type"):
+        if trial_id in steps:
+            steps[trial_id][step] = _NOT_FINITE.get(kind, value)
+
+
+def _value(text: str, short: dict[str, Any]) -> Any:
+    """Return the value of a JSON text; short texts and numbers are made once."""
+    if text.startswith("{"):
+        return {short.setdefault(key, key): value for key, value in json.loads(text).items()}
+    if len(text) > _SHORT or text.startswith("["):
+        return json.loads(text)
+    if (value := short.get(text, short)) is short:
+        value = short[text] = json.loads(text)
+    return value
+
+
+def _rows(database: Connection, chosen: str, name: str, columns: str) -> Iterable[Any]:
+    question = f"select a.trial_id, {columns} from trial_{name} a join trials t on t.trial_id = a.trial_id"
+    for rows in database.exec_driver_sql(f"{question} where {chosen}").partitions(_ROWS):
+        yield from rows
+
+
+def _ids(trial_ids: Iterable[int]) -> str:
+    """Return ids as SQL; as parameters, a database would take only some thousands."""
+    return ", ".join(str(int(trial_id)) for trial_id in trial_ids) or "null"
+
+
+def _local(utc: datetime | None) -> datetime | None:
+    return None if utc is None else utc.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)

@@ -1,0 +1,145 @@
+"""Trials read by a few wide queries are those that Optuna reads, on both databases."""
+
+import gc
+import json
+from datetime import datetime
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+from sqlalchemy import event
+from stored_study import add_many, many_trials, our_study, study_of, trial_of
+
+from face3d_tune.storage import wide_reads
+from face3d_tune.system.collector import collector_paused
+
+EVERY = {
+    "lr": FloatDistribution(1e-5, 1e-1, log=True),
+    "layers": IntDistribution(1, 8),
+    "pose_unit": CategoricalDistribution(["degrees", "radians", None]),
+}
+PARAMS = {"lr": 0.1 / 3, "layers": 3, "pose_unit": None}
+
+
+def of_every_kind():
+    """Trials with every value that a column may hold."""
+    text = 'line\nquote" ü 人' + "x" * 2000
+    attrs = {"text": text, "none": None, "number": 1e-300, "list": [1, {"a": "b"}], "dict": {"k": [text]}, "": ""}
+    ended = datetime(2026, 7, 1, 12, 30, 1, 250000)
+    whole = {"user_attrs": attrs, "system_attrs": {"note": {"a": 1}}, "params": PARAMS, "distributions": EVERY}
+    values = {1: 0.1 + 0.2, 2: float("inf"), 3: float("-inf"), 4: float("nan"), 60: -0.0}
+    trials = [
+        create_trial(value=0.5, intermediate_values=values, **whole),
+        create_trial(value=float("inf"), **whole),
+        create_trial(value=float("-inf"), state=TrialState.PRUNED, intermediate_values={5: 1.5}),
+        create_trial(state=TrialState.FAIL, user_attrs={"error": "x"}),
+        create_trial(state=TrialState.RUNNING, params={"lr": 0.01}, distributions={"lr": EVERY["lr"]}),
+        create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": {"lr": 0.01}}),
+    ]
+    trials[0].datetime_start, trials[0].datetime_complete = datetime(2026, 1, 1), ended
+    return trials
+
+
+def as_optuna_reads(storage, study, states=None, included=(), after=-1):
+    return optuna.storages.RDBStorage._get_trials(storage, study._study_id, states, set(included), after)
+
+
+def told(trials):
+    """All of the trials, in a form in which NaN equals NaN and -0.0 differs from 0.0."""
+    return [
+        {
+            name: repr(sorted(value.items()) if isinstance(value, dict) and name != "_distributions" else value)
+            for name, value in vars(trial).items()
+        }
+        for trial in trials
+    ]
+
+
+@pytest.fixture
+def study(storage):
+    """One study among others of the same storage, whose ids lie between those of the others."""
+    other = optuna.create_study(storage=storage, study_name="other")
+    study = optuna.create_study(storage=storage, study_name="faces")
+    for trial in of_every_kind():
+        other.add_trial(trial_of("COMPLETE", 0.6))
+        study.add_trial(trial)
+    return study
+
+
+def test_every_field_of_every_trial_is_the_one_that_optuna_reads(storage, study):
+    read = storage._get_trials(study._study_id, None, set(), -1)
+    assert [trial.state.name for trial in read] == ["COMPLETE", "COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"]
+    assert told(read) == told(as_optuna_reads(storage, study))
+    assert read[0].params == PARAMS
+    assert read[0].intermediate_values[2] == float("inf")
+
+
+def test_of_many_trials_too_which_are_read_by_study_and_not_by_id(storage, study, monkeypatch):
+    monkeypatch.setattr(wide_reads, "_FEW", 2)
+    assert told(storage._get_trials(study._study_id, None, set(), -1)) == told(as_optuna_reads(storage, study))
+
+
+@pytest.mark.parametrize("few", [0, 500])
+def test_only_later_trials_and_those_asked_for_are_read(storage, study, monkeypatch, few):
+    monkeypatch.setattr(wide_reads, "_FEW", few)
+    ids = [trial._trial_id for trial in study.get_trials(deepcopy=False)]
+    read = storage._get_trials(study._study_id, None, {ids[0], ids[2]}, ids[3])
+    assert [trial.number for trial in read] == [0, 2, 4, 5]
+    assert told(read) == told(as_optuna_reads(storage, study, None, {ids[0], ids[2]}, ids[3]))
+
+
+@pytest.mark.parametrize("few", [0, 500])
+def test_only_trials_of_these_states_are_read(storage, study, monkeypatch, few):
+    monkeypatch.setattr(wide_reads, "_FEW", few)
+    for states in ((TrialState.COMPLETE,), (TrialState.FAIL, TrialState.RUNNING), ()):
+        read = storage._get_trials(study._study_id, states, set(), -1)
+        assert told(read) == told(as_optuna_reads(storage, study, states))
+
+
+def test_a_study_that_is_gone_is_missed_as_optuna_misses_it(sqlite):
+    with pytest.raises(KeyError, match="Record does not exist"):
+        sqlite.get_all_trials(7)
+
+
+def test_several_objectives_keep_their_order(sqlite):
+    study = optuna.create_study(storage=sqlite, directions=["minimize", "maximize", "minimize"])
+    study.add_trial(create_trial(values=[3.0, 1.0, 2.0]))
+    (trial,) = study.get_trials()
+    assert trial.values == [3.0, 1.0, 2.0]
+
+
+def test_a_thousand_trials_take_as_many_queries_as_one(sqlite):
+    asked = []
+    event.listen(sqlite.engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
+    for count in (1, 1000):
+        study = our_study(sqlite, f"of {count}")
+        add_many(study, sqlite, many_trials(count))
+        asked.clear()
+        assert len(study.get_trials(deepcopy=False)) == count
+        assert len(asked) == 7, asked  # the study, its trials, and the five tables of what they hold
+
+
+def test_an_object_that_trials_hold_is_no_others(sqlite):
+    study = study_of(*[trial_of("COMPLETE", 0.6) for _ in range(2)], storage=sqlite)
+    first, second = study.get_trials(deepcopy=False)
+    first.user_attrs["config"]["lr"] = 7
+    assert second.user_attrs["config"]["lr"] != 7
+    assert json.dumps(second.user_attrs["overrides"]) == "{}"
+    assert first.user_attrs["overrides"] is not second.user_attrs["overrides"]
+
+
+def test_the_collector_is_on_again_after_the_last_pause_unless_it_was_off():
+    assert gc.isenabled()
+    with collector_paused():
+        with pytest.raises(KeyError), collector_paused():
+            raise KeyError
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with collector_paused():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
