@@ -8,11 +8,11 @@ import json
 import math
 import re
 import threading
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from contextlib import suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
 from uuid import NAMESPACE_URL, uuid5
 
 import optuna
@@ -26,7 +26,9 @@ from face3d_tune.dashboard import excluded_notes
 from face3d_tune.dashboard.figures import figures
 from face3d_tune.dashboard.guard import DRAWN
 from face3d_tune.dashboard.notes import FOREIGN, command, study_note, trial_note
-from face3d_tune.dashboard.wsgi import READING, refuse, send, whole
+from face3d_tune.dashboard.shown_study import ShownStudy
+from face3d_tune.dashboard.study_additions import Artifact, StudyAdditions
+from face3d_tune.dashboard.wsgi import READING, refuse, send, send_pieces, whole
 from face3d_tune.errors import ArtifactError
 from face3d_tune.storage.artifacts import Artifacts, best_weights, log_of, logs_of, unique_name
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
@@ -39,41 +41,9 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 _STUDY = re.compile(r"/api/studies/(\d+)")
+_READS = re.compile(r"/(?:api/studies|csv|artifacts)/(\d+)(?:/.*)?")  # all trials of a study
 _ARTIFACT = re.compile(r"/artifacts/(\d+)/(\d+)/([0-9a-f-]+)")
-_FRESH = 5.0  # seconds for which additions are reused, at least
-_SHARE = 20  # and this many times the seconds of working them out: at most a twentieth of one core
-# In the note, counted by `confirm`, or too long for a table.
-_UNSHOWN_OF_STUDY = re.compile(r"confirm:.*|.*confirmation|rotation|look:.*|.*_recognition|script|excluded")
-# Too long for a table, or shown number by number.
-_UNSHOWN = ("config", "overrides", "cosine_by_yaw", "recognition", "folds", "numbers")
-_EXCLUDED = "excluded"  # the column of excluded trials
 _FAILED = 20  # of the last failed trials of a script that get a note
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """A file of a trial, made or fetched on request."""
-
-    filename: str
-    mimetype: str
-    read: Callable[[], bytes]
-    drawn: bool = False  # by us: it contains nothing from outside
-
-
-@dataclass(slots=True)
-class StudyAdditions:
-    """The additions to one study; trials by number, artifacts by id."""
-
-    note: str = ""
-    figures: list[dict[str, str]] = field(default_factory=list)
-    trial_notes: dict[int, str] = field(default_factory=dict)
-    trial_artifacts: dict[int, dict[str, Artifact]] = field(default_factory=dict)
-    excluded: dict[int, str] = field(default_factory=dict)  # who took a trial out, when and why
-    stale_at: float = 0.0  # of time.monotonic
-
-    def artifact(self, key: str) -> Artifact | None:
-        """Return the artifact with that id."""
-        return next((artifacts[key] for artifacts in self.trial_artifacts.values() if key in artifacts), None)
 
 
 class Additions:
@@ -90,26 +60,56 @@ class Additions:
         self, app: "WSGIApplication", storage: BaseStorage, artifacts: Artifacts | None, say: Callable[[str], object]
     ) -> None:
         self._app, self._storage, self._artifacts, self._say = app, storage, artifacts, say
-        self._views: dict[int, StudyAdditions] = {}
-        self._working = threading.Lock()
+        self._shown: dict[int, ShownStudy] = {}
+        self._adding = threading.Lock()
         self._reported: set[str] = set()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer with Optuna's answer and the additions."""
         path = environ.get("PATH_INFO", "").rstrip("/")
-        if environ["REQUEST_METHOD"] == "GET":
+        if environ["REQUEST_METHOD"] in READING:
+            if reads := _READS.fullmatch(path):
+                with suppress(KeyError):  # the study is gone, which the answer says
+                    self._one(int(reads[1])).read()
             if study := _STUDY.fullmatch(path):
-                number = int(study[1])
-                return self._changed(environ, start_response, lambda answer: self._enrich(number, answer))
+                return self._study(int(study[1]), environ, start_response)
             if path == "/api/meta":
-                return self._changed(environ, start_response, lambda meta: meta | {"artifact_is_available": True})
-        if environ["REQUEST_METHOD"] in READING and (file := _ARTIFACT.fullmatch(path)):
-            if artifact := self.view(int(file[1])).artifact(file[3]):
-                environ[DRAWN] = artifact.drawn
-                return self._send(artifact, start_response)
-            if not self._holds(file[2]):  # where Optuna's own answer would fail
-                return refuse(start_response, HTTPStatus.NOT_FOUND, f"trial_id={file[2]} is not found")
+                return self._meta(environ, start_response)
+            if file := _ARTIFACT.fullmatch(path):
+                if artifact := self._one(int(file[1])).additions().artifact(file[3]):
+                    environ[DRAWN] = artifact.drawn
+                    return self._send(artifact, start_response)
+                if not self._holds(file[2]):  # where Optuna's own answer would fail
+                    return refuse(start_response, HTTPStatus.NOT_FOUND, f"trial_id={file[2]} is not found")
         return self._app(environ, start_response)
+
+    def _study(self, study_id: int, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        try:
+            pieces = self._one(study_id).pieces(_after(environ))
+        except KeyError:
+            return refuse(start_response, HTTPStatus.NOT_FOUND, f"study_id={study_id} is not found")
+        return self._app(environ, start_response) if pieces is None else send_pieces(environ, start_response, pieces)
+
+    def _meta(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
+        status, headers, body = whole(self._app, environ)
+        if status.startswith("200") and body:
+            body = json.dumps(json.loads(body) | {"artifact_is_available": True}).encode()
+        return send(start_response, status, headers, body)
+
+    def prepare(self, study_id: int) -> None:
+        """Make the answer on a study before a visitor asks for it."""
+        self._one(study_id).read()
+        self._one(study_id).pieces(0)
+
+    def forget(self, study_id: int) -> None:
+        """Work the additions to a study out again at the next request: it has just been changed."""
+        self._one(study_id).forget()
+
+    def _one(self, study_id: int) -> ShownStudy:
+        with self._adding:
+            if study_id not in self._shown:
+                self._shown[study_id] = ShownStudy(self._storage, study_id, self._work_out)
+            return self._shown[study_id]
 
     def _holds(self, trial_id: str) -> bool:
         try:
@@ -117,21 +117,6 @@ class Additions:
         except (KeyError, OverflowError, ValueError):
             return False
         return True
-
-    def view(self, study_id: int) -> StudyAdditions:
-        """Return the additions to a study, worked out again if they are stale."""
-        with self._working:  # one at a time: the second request finds it done
-            view = self._views.get(study_id)
-            if view is None or view.stale_at < time.monotonic():
-                started = time.monotonic()
-                view = self._views[study_id] = self._work_out(study_id)
-                ended = time.monotonic()
-                view.stale_at = ended + max(_FRESH, _SHARE * (ended - started))
-            return view
-
-    def forget(self, study_id: int) -> None:
-        """Work the additions to a study out again at the next request: it has just been changed."""
-        self._views.pop(study_id, None)
 
     def _work_out(self, study_id: int) -> StudyAdditions:
         name = "?"
@@ -213,42 +198,6 @@ class Additions:
             self._reported.add(line)
             self._say(line)
 
-    def _changed(
-        self, environ: "WSGIEnvironment", start_response: "StartResponse", change: Callable[[Any], Any]
-    ) -> list[bytes]:
-        """Change the JSON that Optuna answers; pass on anything else as it is."""
-        status, headers, body = whole(self._app, environ)
-        if status.startswith("200"):
-            body = json.dumps(change(json.loads(body))).encode()
-        return send(start_response, status, headers, body)
-
-    def _enrich(self, study_id: int, answer: dict[str, Any]) -> dict[str, Any]:
-        view = self.view(study_id)
-        if not view.note:
-            return answer
-        if not answer["note"]["body"]:  # keep what a person wrote: optuna-dashboard 0 lets people overwrite ours
-            answer["note"] = {"version": answer["note"]["version"], "body": view.note}
-        answer["user_attrs"] = [attr for attr in answer["user_attrs"] if not _UNSHOWN_OF_STUDY.fullmatch(attr["key"])]
-        answer["plotly_graph_objects"] += view.figures
-        for trial in answer["trials"] + answer["best_trials"]:
-            if not trial["note"]["body"] and (note := view.trial_notes.get(trial["number"])):
-                trial["note"] = {"version": trial["note"]["version"], "body": note}
-            trial["artifacts"] += [
-                {"artifact_id": key, "filename": file.filename, "mimetype": file.mimetype, "encoding": None}
-                for key, file in view.trial_artifacts.get(trial["number"], {}).items()
-            ]
-            marks = (
-                [{"key": _EXCLUDED, "value": view.excluded[trial["number"]]}]
-                if trial["number"] in view.excluded
-                else []
-            )
-            trial["user_attrs"] = _to_display(trial["user_attrs"]) + marks
-        columns = {column["key"]: column for column in answer["union_user_attrs"] if column["key"] not in _UNSHOWN}
-        bands = {attr["key"] for trial in answer["trials"] for attr in trial["user_attrs"]} - columns.keys()
-        columns |= {key: {"key": key, "sortable": key != _EXCLUDED} for key in sorted(bands)}
-        answer["union_user_attrs"] = list(columns.values())
-        return answer
-
     def _send(self, artifact: Artifact, start_response: "StartResponse") -> list[bytes]:
         try:
             content = artifact.read()
@@ -263,26 +212,10 @@ def _by_id(study_id: int, number: int, files: Iterable[Artifact]) -> dict[str, A
     return {str(uuid5(NAMESPACE_URL, f"{study_id}/{number}/{file.filename}")): file for file in files}
 
 
-def _to_display(attrs: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Select a trial's user attributes that fit a table: numbers and short texts."""
-    rows = [attr for attr in attrs if attr["key"] not in _UNSHOWN and attr["value"] != "null"]
-    several = ("cosine_by_yaw", "folds", "numbers")
-    stored = {attr["key"]: json.loads(attr["value"]) for attr in attrs if attr["key"] in several}
-    by_yaw, folds, numbers = (stored.get(key) for key in several)
-    if isinstance(by_yaw, dict):  # another program may have stored something else under that name
-        bands = {band: value for band, value in by_yaw.items() if value is not None}
-        rows += [{"key": f"cosine |yaw| {band}°", "value": str(value)} for band, value in bands.items()]
-    if isinstance(folds, list):
-        measured = [fold for fold in folds if isinstance(fold, dict) and {"fold", "value"} <= fold.keys()]
-        rows += [
-            {"key": f"{'value' if 'val_cosine' in fold else 'cosine'} fold {fold['fold']}", "value": str(fold["value"])}
-            for fold in measured
-        ]
-    if isinstance(numbers, dict):
-        taken = {attr["key"] for attr in attrs}
-        named = {f"{name} of the script" if name in taken else name: value for name, value in numbers.items()}
-        rows += [{"key": name, "value": str(value)} for name, value in named.items()]
-    return rows
+def _after(environ: "WSGIEnvironment") -> int:
+    """Return the number of the first trial that a visitor asks for."""
+    asked = dict(parse_qsl(environ.get("QUERY_STRING", "")))
+    return int(asked.get("after", 0))
 
 
 def _picture(findings: Findings, trial: FrozenTrial) -> bytes:

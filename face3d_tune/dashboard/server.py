@@ -136,15 +136,18 @@ def make_dashboard(
         )
     store = None if artifacts is None else artifacts.optuna_store
 
+    newest: list[Additions] = []
+
     def build(cached: BaseStorage) -> "WSGIApplication":
         answer_with_own_best(cached)
         app = Additions(optuna_dashboard.wsgi(cached, store), cached, artifacts, say)
+        newest[:] = [app]
         return Steering(app, storage, app.forget) if allow_changes else app
 
     def read_ahead() -> None:
-        """Read the newest study's finished trials into the storage's cache: a second for a thousand of them."""
+        """Make the answer on the newest study: a second for three thousand trials."""
         now = refresh.look()
-        now.storage.get_all_trials(max(now.keys), deepcopy=False)
+        newest[0].prepare(max(now.keys))
 
     listening = _listen(host, port)
     refresh = Refresh(storage, build, [STEERING] if allow_changes else [])

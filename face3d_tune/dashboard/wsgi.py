@@ -1,9 +1,13 @@
 """The application's side of WSGI: read an inner application's whole answer, and answer with JSON."""
 
 import json
+import re
+from collections.abc import Iterable, Sequence
 from contextlib import closing, nullcontext
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+
+from face3d_tune.dashboard.gzip_pieces import Piece, gzipped, plain, plain_size
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -29,6 +33,27 @@ def send(start_response: "StartResponse", status: str, headers: dict[str, str], 
     """Answer with this body and its length."""
     start_response(status, [*(headers | {"Content-Length": str(len(body))}).items()])
     return [body]
+
+
+def send_pieces(
+    environ: "WSGIEnvironment", start_response: "StartResponse", pieces: Sequence[Piece]
+) -> Iterable[bytes]:
+    """Answer with JSON in pieces: compressed, if the visitor takes it, else one piece after the other."""
+    fields = {"Content-Type": "application/json", "Vary": "Accept-Encoding"}
+    if takes_gzip(environ.get("HTTP_ACCEPT_ENCODING", "")):
+        return send(start_response, "200 OK", fields | {"Content-Encoding": "gzip"}, gzipped(pieces))
+    start_response("200 OK", [*(fields | {"Content-Length": str(plain_size(pieces))}).items()])
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else plain(pieces)
+
+
+def takes_gzip(accepted: str) -> bool:
+    """Tell whether an Accept-Encoding header allows gzip: by name, or by an asterisk, and with a quality above 0."""
+    for name in ("gzip", "*"):
+        for choice in accepted.lower().split(","):
+            coding, _, quality = choice.partition(";")
+            if coding.strip() == name:
+                return re.fullmatch(r"\s*q\s*=\s*0(\.0*)?\s*", quality) is None
+    return False
 
 
 def send_json(

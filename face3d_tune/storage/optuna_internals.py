@@ -1,4 +1,4 @@
-"""The private names of Optuna and optuna-dashboard that this package depends on; no other module has one.
+"""The private names of Optuna that this package depends on; `dashboard/upstream` has those of optuna-dashboard.
 
 Optuna may change them in any release. Each has a test that fails, saying so, in `tests/unit/test_optuna_internals.py`.
 """
@@ -182,6 +182,21 @@ def forget_importances() -> None:
     """Clear the importances that optuna-dashboard caches by study id, for the whole process."""
     importances = sys.modules.get("optuna_dashboard._importance")
     getattr(importances, "param_importance_cache", {}).clear()
+
+
+def fill_cache(cached: BaseStorage, study_id: int) -> None:
+    """Read the trials of a study into Optuna's cache for the first time, while the cache answers on other studies.
+
+    Optuna's own reading keeps the lock of the whole cache until it has all trials.
+    """
+    if not isinstance(cached, _CachedStorage) or (study_id in cached._studies and cached._studies[study_id].trials):
+        return
+    alone = _CachedStorage(cached._backend)
+    alone.get_all_trials(study_id, deepcopy=False)
+    with cached._lock:
+        cached._studies[study_id] = alone._studies[study_id]
+        cached._trial_id_to_study_id_and_number |= alone._trial_id_to_study_id_and_number
+        cached._study_id_and_number_to_trial_id |= alone._study_id_and_number_to_trial_id
 
 
 class WideStorage(RDBStorage):

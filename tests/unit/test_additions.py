@@ -429,7 +429,7 @@ def test_a_study_that_something_else_made_is_shown_as_it_is(sqlite, served):
 
 def test_what_cannot_be_worked_out_is_said_once_and_the_study_is_shown_without(study, served, monkeypatch):
     monkeypatch.setattr("face3d_tune.dashboard.additions.find", lambda study: 1 / 0)
-    monkeypatch.setattr("face3d_tune.dashboard.additions._FRESH", 0.0)
+    monkeypatch.setattr("face3d_tune.dashboard.shown_study.FRESH", 0.0)
     assert [len(detail(served, study)["trials"]) for _ in range(2)] == [5, 5]
     (line,) = served.said
     assert line.endswith("notes and figures could not be made: ZeroDivisionError: division by zero")

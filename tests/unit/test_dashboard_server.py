@@ -1,5 +1,6 @@
 """How the dashboard is served: slow visitors, limits, odd requests, and studies that change while it is open."""
 
+import gzip
 import http.client
 import json
 import socket
@@ -16,6 +17,7 @@ from stored_study import add_trial, our_study
 from face3d_tune.dashboard import server
 from face3d_tune.dashboard.server import make_dashboard
 from face3d_tune.errors import ConfigError
+from face3d_tune.storage import optuna_internals
 from face3d_tune.storage.artifacts import Artifacts
 from face3d_tune.storage.database import Storage
 
@@ -70,8 +72,8 @@ def ask(made, path, method="GET", **headers):
 
 def detail(made, study_id=1, after=0):
     status, headers, body = ask(made, f"/api/studies/{study_id}?after={after}")
-    assert status == 200, body
-    return json.loads(body), headers
+    assert (status, headers["Content-Encoding"]) == (200, "gzip"), body
+    return json.loads(gzip.decompress(body)), headers
 
 
 def ours(storage, *cosines, name="faces", **how):
@@ -235,6 +237,32 @@ def test_under_a_public_name_everyone_could_look_so_it_needs_a_token(sqlite):
 
 
 # Slow visitors, and limits
+
+
+def test_a_visitor_of_another_study_does_not_wait_until_a_large_one_is_read(sqlite, monkeypatch):
+    ours(sqlite, 0.5, name="large")
+    other = ours(sqlite, 0.6, name="other")
+    asked, done = threading.Event(), threading.Event()
+    read = optuna_internals.read_trials
+
+    def slow(database, study_id, *rest):
+        if study_id != other._study_id:
+            asked.set()
+            assert done.wait(60)
+        return read(database, study_id, *rest)
+
+    monkeypatch.setattr(optuna_internals, "read_trials", slow)
+    with serving(sqlite) as made:
+        visitors = [threading.Thread(target=detail, args=(made, 1)) for _ in range(2)]
+        for visitor in visitors:
+            visitor.start()
+        assert asked.wait(60)
+        started = time.monotonic()
+        assert detail(made, other._study_id)[0]["name"] == "other"
+        assert time.monotonic() - started < PROMPTLY
+        done.set()
+        for visitor in visitors:
+            visitor.join()
 
 
 def begin(made, sent):
