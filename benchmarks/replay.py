@@ -37,9 +37,10 @@ from face3d_tune.search.racing import is_lost
 from face3d_tune.search.shapes import ShapePruner
 from face3d_tune.study.objective import ObjectiveName
 from face3d_tune.study.space import suggest
+from face3d_tune.study.stored_start import WarmStart
 from face3d_tune.study.study_file import StudyFile
 from face3d_tune.study.tables import Component
-from face3d_tune.study.warm_start import WarmStart, follow
+from face3d_tune.study.warm_start import follow
 
 RESULTS = Path("build/replays")
 _AROUND = ("share", "half_life", "best_share", "width")  # options of AroundSampler, beside those of the sampler itself

@@ -324,6 +324,23 @@ def test_commands_are_told_apart_without_loading_what_they_need(module):
         waiting += set(ours(at_import(TREES[name]))) - loaded
 
 
+def loaded_by(names):
+    """These modules and all that importing them runs."""
+    loaded, waiting = set(), list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in loaded:
+            loaded.add(name)
+            waiting += ours(at_import(TREES[name]))
+    return loaded
+
+
+@pytest.mark.parametrize("command", ["status", "watch", "report", "dashboard", "stopping", "excluding", "trying"])
+def test_commands_that_only_look_load_no_torch(command):  # which takes two seconds and 200 MB
+    loaded = loaded_by(ours(imports(TREES[f"cli.{command}"])))
+    assert {name for name in loaded if "torch" in others(at_import(TREES[name]))} == set()
+
+
 def test_imports_stand_at_the_top_except_in_commands():
     inside = {module: list(imported(inside_functions(tree))) for module, tree in TREES.items()}
     assert {module: names for module, names in inside.items() if names and room_of(module) != "cli"} == {}

@@ -227,7 +227,7 @@ def _require_preset(name: str | None, picked: "list[Candidate]") -> None:
 
 def _introduce(console: "Console", confirmation: "Confirmation", plan: "Plan") -> None:
     """Print what will be trained."""
-    from face3d_tune.study.settings import describe_data
+    from face3d_tune.study.described_data import describe_data
 
     trials = [each.name for each in confirmation.picked if not each.preset]
     presets = [

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.live import Live
@@ -15,7 +15,6 @@ from face3d_tune.cli.console import Console
 from face3d_tune.cli.eta import time_left
 from face3d_tune.cli.language import say
 from face3d_tune.cli.live import InTraining, Picture, Standing, in_columns
-from face3d_tune.search.trial_loop import ShownEpoch
 from face3d_tune.study.attrs import Attr, TrialAttr
 from face3d_tune.study.exclusions import Exclusions, marked
 from face3d_tune.study.objective import COSINE, Objective
@@ -31,6 +30,9 @@ from face3d_tune.study.trials import (
     trained_here,
 )
 from face3d_tune.system import signals
+
+if TYPE_CHECKING:
+    from face3d_tune.search.trial_loop import ShownEpoch
 
 # Attributes of an ended trial in the output of `run --json`.
 _TOLD: tuple[Attr[Any], ...] = (
@@ -165,7 +167,7 @@ class SearchProgress:
         again = replace(self._training[number], epoch=0, value=None, rank1=None, fold=fold, folds=folds)
         self._training[number] = again
 
-    def epoch_ended(self, number: int, result: ShownEpoch) -> None:
+    def epoch_ended(self, number: int, result: "ShownEpoch") -> None:
         """Update the live line of the trial."""
         value = self._tally.objective.of_epoch(result)
         training, lr = self._training[number], result.next_lr
@@ -231,7 +233,7 @@ class JsonLines:
         """Write `fold_started`: trial, fold (1-based), folds; only with several folds."""
         self.say("fold_started", trial=number, fold=fold, folds=folds)
 
-    def epoch_ended(self, number: int, result: ShownEpoch) -> None:
+    def epoch_ended(self, number: int, result: "ShownEpoch") -> None:
         """Write `epoch`: trial, epoch, value, cosine, losses, learning rate, identity, rank-1 of all enrolled.
 
         Of a script: trial, epoch, value, and its numbers by name.

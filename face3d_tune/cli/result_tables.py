@@ -16,9 +16,10 @@ from face3d_tune.cli.language import translate, word
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.yaw_bands import COLUMNS, YAW_BANDS, label
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.described_data import describe_kernel_ridge, describe_yaw
 from face3d_tune.study.exclusions import excluded
 from face3d_tune.study.objective import IDENTITY, Objective
-from face3d_tune.study.settings import describe_kernel_ridge, describe_yaw
+from face3d_tune.study.stored_start import WarmStart
 from face3d_tune.study.trials import (
     best_trial,
     config_of,
@@ -29,7 +30,6 @@ from face3d_tune.study.trials import (
     preset_rows,
     queued_by_request,
 )
-from face3d_tune.study.warm_start import WarmStart
 
 _WIDTH = 100  # columns without a terminal
 _ANY = 1000  # columns, to measure how many a table needs

@@ -8,10 +8,11 @@ from face3d_tune.search.search import Search
 from face3d_tune.search.trainer_search import TrainerSearch
 from face3d_tune.study import growth
 from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.described_data import describe_data, describe_kernel_ridge
 from face3d_tune.study.other_programs import count_foreign
-from face3d_tune.study.settings import describe_data, describe_kernel_ridge
+from face3d_tune.study.stored_start import WarmStart
 from face3d_tune.study.trials import count_imported
-from face3d_tune.study.warm_start import WarmStart, moved
+from face3d_tune.study.warm_start import moved
 
 
 def introduce(console: Console, opened: OpenSearch) -> None:

@@ -38,9 +38,9 @@ def confirm_script(
     """Train the best trial and the presets again with the script, and return what that found, as stored."""
     from face3d_tune.cli.console import Console
     from face3d_tune.refit.script_confirm import ScriptConfirmation, script_candidates
-    from face3d_tune.script.command import running
     from face3d_tune.script.export_trial import moved, script_of
     from face3d_tune.script.running.slots import ScriptSlots
+    from face3d_tune.script.study_running import running
     from face3d_tune.search.prepare_script import script_plan
 
     console = Console(stderr=True, soft_wrap=True)

@@ -14,8 +14,8 @@ from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.exclusions import excluded
 from face3d_tune.study.growth import values_before
 from face3d_tune.study.objective import Objective
+from face3d_tune.study.stored_start import WarmStart
 from face3d_tune.study.trials import best_trial, is_imported, origin, preset_rows, queued_by_request
-from face3d_tune.study.warm_start import WarmStart
 
 _ANY = 1000  # columns, to measure how many a table needs
 _SIGNIFICANT = 4  # digits of a flag's value

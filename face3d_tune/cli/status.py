@@ -30,13 +30,14 @@ def _shown(place: "Storage", as_json: bool) -> str:
     """Read the storage once. Raises StorageError."""
     import optuna
 
+    from face3d_tune.storage.study_names import study_names
     from face3d_tune.storage.workers import read_workers
     from face3d_tune.study.trials import summary
 
     with place.opened() as opened:
         studies = []
-        for each in sorted(optuna.get_all_study_summaries(opened, include_best_trial=False), key=_name):
-            study = optuna.load_study(study_name=each.study_name, storage=opened)
+        for name in study_names(opened):
+            study = optuna.load_study(study_name=name, storage=opened)
             workers = [
                 row.to_dict() for row in read_workers(opened.engine, opened.get_study_id_from_name(study.study_name))
             ]
@@ -47,10 +48,6 @@ def _shown(place: "Storage", as_json: bool) -> str:
         return json.dumps({"storage": str(place), "where": where, "studies": studies}, indent=2, ensure_ascii=False)
     lines = [f"storage  {where}", *(line for study in studies for line in _lines(study))]
     return "\n".join(lines if studies else [*lines, "no study yet; make one with `face3d-tune run`"])
-
-
-def _name(study: Any) -> str:
-    return str(study.study_name)
 
 
 def _warning(study: Any) -> str | None:
@@ -94,8 +91,8 @@ def _lines(study: dict[str, Any]) -> list[str]:
     from face3d_tune.study.exclusions import said
     from face3d_tune.study.growth import lines as growth_lines
     from face3d_tune.study.objective import Objective
+    from face3d_tune.study.stored_start import WarmStart
     from face3d_tune.study.trials import in_words
-    from face3d_tune.study.warm_start import WarmStart
 
     states = ", ".join(f"{count} {state}" for state, count in study["states"].items() if count) or "no trials"
     if not study["own"]:

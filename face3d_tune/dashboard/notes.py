@@ -16,9 +16,10 @@ from face3d_tune.data.yaw_bands import YAW_BANDS, label
 from face3d_tune.script.export import commands, quote
 from face3d_tune.study import growth
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.described_data import describe_data
 from face3d_tune.study.objective import COSINE
 from face3d_tune.study.presets import PRESETS
-from face3d_tune.study.settings import describe_data
+from face3d_tune.study.stored_start import WarmStart
 from face3d_tune.study.trials import (
     budget_of,
     config_of,
@@ -29,7 +30,6 @@ from face3d_tune.study.trials import (
     kept_cosine,
     repeatable_config,
 )
-from face3d_tune.study.warm_start import WarmStart
 
 FOREIGN = (
     "**Added by hand.** face3d-tune did not train this trial, so it counts nowhere: not as the best, not towards the "

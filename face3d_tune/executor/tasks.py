@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from face3d_tune.config import TrialConfig
-from face3d_tune.device import Precision
-from face3d_tune.training.base import EpochResult
+
+if TYPE_CHECKING:
+    from face3d_tune.device import Precision
+    from face3d_tune.training.base import EpochResult
 
 RETRIES = 3  # of a training whose process died, in whichever process
 
@@ -17,7 +20,7 @@ class Task:
     number: int
     config: TrialConfig
     seed: int
-    precision: Precision
+    precision: "Precision"
     key: str | None = None  # under which its checkpoints are saved, whichever worker trains it; None: no checkpoints
     retry: bool = False  # whether a worker has begun it before
     fold: int = 1  # the fold of `folds` that it trains on
@@ -46,8 +49,8 @@ class Failure:
 class Resumed:
     """A training resumed after these epochs, or begun again if there are none; `note` says what went wrong."""
 
-    results: tuple[EpochResult, ...]
-    precision: Precision  # of the resumed training
+    results: "tuple[EpochResult, ...]"
+    precision: "Precision"  # of the resumed training
     note: str | None
 
 
@@ -83,4 +86,4 @@ class Event:
     """An event of a training: an epoch, the resumed epochs, a note, a failure, or the end of a script."""
 
     number: int
-    content: EpochResult | Resumed | Note | Failure | ScriptEpoch | ScriptEnded
+    content: "EpochResult | Resumed | Note | Failure | ScriptEpoch | ScriptEnded"

@@ -22,6 +22,7 @@ from face3d_tune.data.convert import copy, write_sample
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.errors import ScriptError
 from face3d_tune.script import diagnosis
+from face3d_tune.script.engine_comparison import USUAL
 from face3d_tune.script.export import commands, conversion
 from face3d_tune.script.first_epoch import BEST, FirstEpoch, checkpoints_in, first_epoch
 from face3d_tune.script.flags import Script
@@ -33,7 +34,6 @@ from face3d_tune.training import weights
 from face3d_tune.training.inputs import write_copy
 
 _ENOUGH_TRIALS = 5
-USUAL = 0.05  # another seed changes the cosine of a first epoch by less
 _RENAMED = {"num_layers": "num_decoder_layers"}  # in later copies of the script
 
 

@@ -14,6 +14,7 @@ from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import StudyError
 from face3d_tune.search.algorithms import make_pruner, make_sampler
 from face3d_tune.storage.server_lock import one_at_a_time
+from face3d_tune.storage.study_names import ANOTHER
 from face3d_tune.storage.workers import this_process
 from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.growth import as_grown, grow
@@ -21,7 +22,6 @@ from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import is_own_study
 from face3d_tune.study.searched_file import SearchedFile
 from face3d_tune.study.settings import (
-    ANOTHER,
     Settings,
     check_same,
     kernel_ridge_attrs,
@@ -31,8 +31,8 @@ from face3d_tune.study.settings import (
     study_attrs,
 )
 from face3d_tune.study.space import Space
+from face3d_tune.study.stored_start import WarmStart
 from face3d_tune.study.study_file import BoundStudyFile
-from face3d_tune.study.warm_start import WarmStart
 
 
 def check(file: BoundStudyFile, settings: Settings, data: FaceData) -> None:

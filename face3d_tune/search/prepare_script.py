@@ -12,10 +12,11 @@ from face3d_tune.device import choose_devices
 from face3d_tune.errors import ConfigError, StudyFileError
 from face3d_tune.executor.plan import Engine
 from face3d_tune.executor.slots import Slots
-from face3d_tune.script import command, study_file
+from face3d_tune.script import study_file
 from face3d_tune.script.engine_comparison import Comparison, NotCompared
 from face3d_tune.script.running.slots import ScriptSlots
 from face3d_tune.script.study_file import ScriptStudyFile
+from face3d_tune.script.study_running import running
 from face3d_tune.search.compare_engine import compare
 from face3d_tune.search.script_search import ScriptSearch, open_script_search
 from face3d_tune.search.search import Search
@@ -28,7 +29,7 @@ from face3d_tune.storage.workers import DEFAULT_SILENCE
 from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.growth import require_begun
 from face3d_tune.study.space import Space
-from face3d_tune.study.warm_start import WarmStart
+from face3d_tune.study.stored_start import WarmStart
 from face3d_tune.study.winners import Winners, winners_of
 from face3d_tune.system.limits import cores
 from face3d_tune.system.paths import expanded
@@ -108,7 +109,7 @@ class PreparedScript:
         assert isinstance(search, ScriptSearch)
         ours = [search.folders.root.parent, *([self.storage.sqlite_file] if self.storage.sqlite_file else [])]
         study = StudyAttr.id.of(search.study.user_attrs)
-        how = command.running(search.stored, self.file.flags, study=study, ours=[path.absolute() for path in ours])
+        how = running(search.stored, self.file.flags, study=study, ours=[path.absolute() for path in ours])
         plan = self.plan
         return ScriptSlots(
             how,

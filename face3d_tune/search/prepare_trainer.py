@@ -25,8 +25,9 @@ from face3d_tune.study.growth import require_begun
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.settings import Settings
 from face3d_tune.study.space import Space
+from face3d_tune.study.stored_start import WarmStart
 from face3d_tune.study.study_file import BoundStudyFile
-from face3d_tune.study.warm_start import WarmStart, take_up
+from face3d_tune.study.warm_start import take_up
 from face3d_tune.study.winners import Winners, winners_of
 
 

@@ -19,7 +19,7 @@ from face3d_tune.search.trial_loop import Watcher
 from face3d_tune.storage.database import Storage
 from face3d_tune.storage.failures import is_away
 from face3d_tune.storage.retry import ASKED_AGAIN, DEFAULT_TIMEOUT, DatabaseRetry
-from face3d_tune.study.warm_start import WarmStart
+from face3d_tune.study.stored_start import WarmStart
 from face3d_tune.study.winners import Winners
 
 

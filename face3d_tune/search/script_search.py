@@ -21,11 +21,12 @@ from face3d_tune.search.search import Begun, Search
 from face3d_tune.search.trial_queue import TrialQueue
 from face3d_tune.storage.artifacts import Artifacts, unique_name
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT
+from face3d_tune.storage.study_names import ANOTHER
 from face3d_tune.storage.workers import DEFAULT_SILENCE, this_process
 from face3d_tune.study.attrs import StoredScript, StudyAttr, TrialAttr
 from face3d_tune.study.growth import as_grown, grow
 from face3d_tune.study.objective import Objective
-from face3d_tune.study.settings import ANOTHER, DEFAULT_SEED, differences, refuse_differences, require_same_optuna
+from face3d_tune.study.settings import DEFAULT_SEED, differences, refuse_differences, require_same_optuna
 from face3d_tune.study.space import Space
 
 _CHANGED = "start another study with --study-name NEW, or go on with --accept-changed-script"

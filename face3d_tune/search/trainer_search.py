@@ -22,8 +22,8 @@ from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.growth import as_grown
 from face3d_tune.study.settings import Settings
 from face3d_tune.study.space import Space
+from face3d_tune.study.stored_start import WarmStart
 from face3d_tune.study.study_file import BoundStudyFile
-from face3d_tune.study.warm_start import WarmStart
 
 
 class TrainerSearch(Search):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -19,7 +19,6 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import text
 
 from face3d_tune.executor.tasks import RETRIES
-from face3d_tune.search.trial_run import Cause, Outcome
 from face3d_tune.storage import claims
 from face3d_tune.storage.claims import Claim, Ended, TrialGone
 from face3d_tune.storage.optuna_internals import (
@@ -40,6 +39,9 @@ from face3d_tune.study.attrs import Attr, StudyAttr, TrialAttr
 from face3d_tune.study.other_programs import FOREIGN_SQL, ended_from_outside, is_foreign, own_trials
 from face3d_tune.study.study_file import InitialTrial
 from face3d_tune.study.trials import FINISHED, REQUEUED, still_present
+
+if TYPE_CHECKING:
+    from face3d_tune.search.trial_run import Cause, Outcome
 
 _INHERITED = (
     TrialAttr.preset.key,
@@ -205,7 +207,7 @@ class TrialQueue:
         record.intermediate_values[step] = value
         record.user_attrs.update(attrs)
 
-    def tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
+    def tell(self, trial: optuna.Trial, outcome: "Outcome") -> FrozenTrial:
         """End a trial, or requeue it if only its process died. Raises TrialLost.
 
         May be called again if the database went away during the call.
@@ -214,7 +216,7 @@ class TrialQueue:
         self.forget(trial)
         return record
 
-    def _tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
+    def _tell(self, trial: optuna.Trial, outcome: "Outcome") -> FrozenTrial:
         if outcome.death or outcome.beside:
             record = record_of(trial)
             record.user_attrs.update(outcome.attrs)
@@ -242,7 +244,7 @@ class TrialQueue:
         self._requeue_own(trial, reason)
         self.forget(trial)
 
-    def _requeue_own(self, trial: optuna.Trial, reason: str, death: Cause | None = None) -> None:
+    def _requeue_own(self, trial: optuna.Trial, reason: str, death: "Cause | None" = None) -> None:
         claim = self.claim_of(trial)
         with one_at_a_time(self._engine):
             if not claims.stands(self._engine, claim):  # the interrupt came while its end was stored
@@ -303,7 +305,7 @@ class TrialQueue:
             forget_trials(self.study)
             self.note("the storage lost trials that it held, as after a failover: they are read again")
 
-    def _requeue(self, trial: FrozenTrial, reason: str, *, death: Cause | None = None) -> None:
+    def _requeue(self, trial: FrozenTrial, reason: str, *, death: "Cause | None" = None) -> None:
         """Fail a trial and enqueue a successor with the same parameters and seed, which gives the same result.
 
         `death` is the cause if a process died: this worker, or the one that trained for it. After RETRIES deaths there
@@ -357,7 +359,7 @@ class TrialQueue:
         return self.study.get_trials(deepcopy=False)
 
 
-def _end_of(record: FrozenTrial, outcome: Outcome) -> tuple[TrialState, float | None]:
+def _end_of(record: FrozenTrial, outcome: "Outcome") -> tuple[TrialState, float | None]:
     """Return state and value with which a trial ends; to Optuna, a pruned trial's value is its last epoch's."""
     curve = record.intermediate_values
     match outcome.stop_reason:

@@ -9,6 +9,7 @@ from optuna.storages import BaseStorage
 from face3d_tune.errors import StudyError, did_you_mean
 from face3d_tune.storage.database import Storage
 
+ANOTHER = "start another study with --study-name NEW"  # a hint
 _NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, ends of lines
 
 

@@ -17,11 +17,10 @@ from optuna.trial import FrozenTrial
 
 from face3d_tune.errors import StudyError
 from face3d_tune.storage.database import Storage
-from face3d_tune.storage.study_names import study_names
+from face3d_tune.storage.study_names import ANOTHER, study_names
 from face3d_tune.study import space as space_module
 from face3d_tune.study.attrs import StoredGrowth, StoredSettings, StudyAttr, TrialAttr
 from face3d_tune.study.searched_file import SearchedFile
-from face3d_tune.study.settings import ANOTHER
 from face3d_tune.study.space import Space
 
 F = TypeVar("F", bound=SearchedFile)

@@ -14,9 +14,11 @@ from face3d_tune.config import Layout
 from face3d_tune.data.face_data import FaceData, mean_by_yaw, recorded_selection
 from face3d_tune.data.pairs import PARTS
 from face3d_tune.errors import StudyError
+from face3d_tune.storage.study_names import ANOTHER
 from face3d_tune.study import space as space_module
 from face3d_tune.study.attrs import StoredSettings, StudyAttr
 from face3d_tune.study.builtin import STUDIES
+from face3d_tune.study.described_data import describe_data
 from face3d_tune.study.objective import COSINE, Objective
 from face3d_tune.study.study_file import BoundStudyFile, StudyFile
 from face3d_tune.study.summary import mean_by_band, mean_of_records
@@ -24,7 +26,6 @@ from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.recognition import Gallery, Predictions
 
 DEFAULT_SEED = 42
-ANOTHER = "start another study with --study-name NEW"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,30 +212,6 @@ def _hint(key: str, before: object) -> str:
     if key.startswith("space."):
         return f"the ranges of a study only grow, by --space FILE.toml; or {ANOTHER}"
     return ANOTHER
-
-
-def describe_data(attrs: Mapping[str, Any]) -> str:
-    """Describe the data of a study in one phrase."""
-    data = StudyAttr.data.of(attrs)
-    parts = PARTS if data["split"] == "person" else PARTS[:1]
-    people, pairs = (sum(data[key][part] for part in parts) for key in ("people", "pairs"))
-    yaw = "" if data["min_yaw"] == 0 and data["max_yaw"] is None else f", |yaw| {data['min_yaw']}–{data['max_yaw']}"
-    yaw += f", {angle}" if (angle := describe_yaw(data)) else ""
-    split = f"split {data['split']}{yaw} ({StudyAttr.data_fingerprint.of(attrs)})"
-    return f"{data['source']}, {people} people, {pairs} pairs, {split}"
-
-
-def describe_yaw(data: Mapping[str, Any]) -> str:
-    """Say which angle a study's yaw is, from its `data` attribute; "" for the first, which files call yaw."""
-    turn = recorded_selection(data)["turn_angle"]
-    return "" if turn == "first" else f"yaw is the {turn} angle"
-
-
-def describe_kernel_ridge(attrs: Mapping[str, Any]) -> str:
-    """Say that kernel ridge was fitted with fewer centres than views; "" if with all, or not at all."""
-    choice = StudyAttr.kernel_ridge_choice.get(attrs, {})
-    few = choice and choice["centres"] < choice["views"]
-    return f"kernel ridge with {choice['centres']} of its {choice['views']} training views as centres" if few else ""
 
 
 def missing_options(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

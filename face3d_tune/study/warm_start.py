@@ -6,8 +6,8 @@ four near it. The warm start is stored with the new study, which then continues 
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -21,40 +21,18 @@ from face3d_tune.storage.database import Storage
 from face3d_tune.storage.study_names import alike, study_names
 from face3d_tune.study import space as space_module
 from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.described_data import describe_data
 from face3d_tune.study.growth import as_grown
-from face3d_tune.study.objective import COSINE, Objective
+from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import is_own_study
 from face3d_tune.study.presets import PRESETS, Preset
-from face3d_tune.study.settings import DEFAULT_SEED, Settings, as_made, describe_data, missing_options, study_attrs
+from face3d_tune.study.settings import DEFAULT_SEED, Settings, as_made, missing_options, study_attrs
+from face3d_tune.study.stored_start import WarmStart
 from face3d_tune.study.study_file import BoundStudyFile, StudyFile
 from face3d_tune.study.trials import find_study, pick_trial, repeatable_config
 
 _NEIGHBOURS = 4
 _TRIES = 100  # attempts at finding that many: a space of few choices has fewer
-
-
-@dataclass(frozen=True, slots=True)
-class WarmStart:
-    """The part of the study before that a study takes over, as stored."""
-
-    study: str
-    trial: int
-    value: float  # of the objective of that study
-    config: Mapping[str, Any]  # of a TrialConfig
-    objective: str = COSINE.name
-
-    @classmethod
-    def of(cls, attrs: Mapping[str, Any]) -> Self | None:
-        """Read the user attributes of a study; None if it has no warm start."""
-        record = StudyAttr.follows.get(attrs)
-        return cls(**record) if record else None
-
-    def to_attr(self) -> dict[str, Any]:
-        """Return the attribute that `of` reads."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        return f"{self.study}, trial {self.trial}, {Objective(self.objective).said(self.value)}"
 
 
 def take_up(

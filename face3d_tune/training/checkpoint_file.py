@@ -20,6 +20,7 @@ from face3d_tune.data.provenance import DataUse
 from face3d_tune.errors import TrainingError
 from face3d_tune.system import regular_file
 from face3d_tune.system.whole_file import replacing
+from face3d_tune.training.script_args import UNSEARCHED_FLAGS, schedule_args
 
 _MAGIC = b"face3d-tune training 1\n"  # 1 is the version of the content
 
@@ -176,23 +177,6 @@ def unseal(sealed: bytes) -> dict[str, Any]:
 
 # Flags that no trial sets and whose defaults do it no harm; the last two mean nothing to `plateau` without warm-up, and
 # `schedule_args` says them where they mean something.
-UNSEARCHED_FLAGS = (
-    *("num_workers", "device", "save_dir", "log_dir", "resume", "deterministic"),
-    *("warmup_lr", "cosine_eta_min"),
-)
-
-
-def schedule_args(config: TrialConfig) -> dict[str, float]:
-    """Return the flags that newer copies need beside scheduler_type and warmup_epochs, for the rates of `schedules`.
-
-    A line from warmup_lr to lr over W epochs is lr · e / (W + 1) if it begins at lr / (W + 1).
-    """
-    if config.scheduler_type == "plateau":
-        return {}
-    warm = {"warmup_lr": config.lr / (config.warmup_epochs + 1)} if config.warmup_epochs else {}
-    return {**warm, "cosine_eta_min": config.scheduler_min_lr}
-
-
 def checkpoint_args(config: TrialConfig, use: DataUse) -> dict[str, Any]:
     """Return the `args` of a checkpoint: every flag of old and new copies of the script, None where a trial has no
     value.

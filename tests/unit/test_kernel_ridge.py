@@ -10,7 +10,7 @@ from fake_data import write_data
 from face3d_tune.data import face_data
 from face3d_tune.data.face_data import load
 from face3d_tune.data.pairs import persons
-from face3d_tune.study.settings import describe_kernel_ridge
+from face3d_tune.study.described_data import describe_kernel_ridge
 from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.head_frames import ALIGNED, AS_THEY_ARE, TURNED_BACK, frames
 from face3d_tune.training.kernel_ridge import NO_LANDMARKS, PENALTIES, Hyperparameters

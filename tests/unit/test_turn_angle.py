@@ -12,7 +12,8 @@ from fake_data import write_data
 from face3d_tune.data.face_data import load, recorded_selection
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.errors import ConfigError, StudyError
-from face3d_tune.study.settings import Settings, check_same, describe_data
+from face3d_tune.study.described_data import describe_data
+from face3d_tune.study.settings import Settings, check_same
 
 VIEWS = [-75, -45, -15, 15, 45, 75]  # degrees, of each person of `write_data`
 

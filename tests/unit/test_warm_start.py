@@ -13,7 +13,8 @@ from face3d_tune.storage.database import Storage
 from face3d_tune.study import study_file
 from face3d_tune.study.presets import PRESETS
 from face3d_tune.study.settings import Settings
-from face3d_tune.study.warm_start import WarmStart, find, follow, moved, nearest
+from face3d_tune.study.stored_start import WarmStart
+from face3d_tune.study.warm_start import find, follow, moved, nearest
 
 F = 512  # numbers per embedding
 STAGE2, STAGE3 = study_file.read("stage2-loss"), study_file.read("stage3-capacity")
