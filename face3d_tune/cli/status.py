@@ -34,7 +34,7 @@ def _shown(place: "Storage", as_json: bool) -> str:
     from face3d_tune.storage.workers import read_workers
     from face3d_tune.study.trials import summary
 
-    with place.opened() as opened:
+    with place.opened(curves=False) as opened:
         studies = []
         for name in study_names(opened):
             study = optuna.load_study(study_name=name, storage=opened)

@@ -135,8 +135,10 @@ class Storage:
         return Path(self.url.database) if self.url.get_backend_name() == "sqlite" and self.url.database else None
 
     @contextmanager
-    def opened(self, *, create: bool = False) -> Iterator[RDBStorage]:
+    def opened(self, *, create: bool = False, curves: bool = True) -> Iterator[RDBStorage]:
         """Connect until the block ends. Without `create`, a storage without studies is an error, not a new file.
+
+        Without `curves`, trials are read without their epochs.
 
         Raises StorageError, from the block too, if the database is missing, down or of a newer Optuna, if it refuses
         access, or if the file is no database.
@@ -147,13 +149,14 @@ class Storage:
             self._require_folder()
         with self.explained():
             storage = self._connect()
+            storage.curves = curves
             try:
                 yield storage
             finally:
                 storage.remove_session()
                 storage.engine.dispose()
 
-    def _connect(self) -> RDBStorage:
+    def _connect(self) -> WideStorage:
         """Connect, and try again if the connection is made and then lost; one that is refused is refused again."""
         for pause in _LOST_AT_THE_START:
             try:
@@ -165,7 +168,7 @@ class Storage:
                 time.sleep(pause)
         return self._connect_once()
 
-    def _connect_once(self) -> RDBStorage:
+    def _connect_once(self) -> WideStorage:
         storage = self._open_tables()
         try:
             self._require_our_version(storage)
@@ -175,7 +178,7 @@ class Storage:
             raise
         return storage
 
-    def _open_tables(self) -> RDBStorage:
+    def _open_tables(self) -> WideStorage:
         url, options = self.url.render_as_string(hide_password=False), self._engine_options()
         engine = self._engine()
         try:

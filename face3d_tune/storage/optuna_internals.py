@@ -200,7 +200,13 @@ def fill_cache(cached: BaseStorage, study_id: int) -> None:
 
 
 class WideStorage(RDBStorage):
-    """Optuna's storage, which reads thousands of trials in seconds."""
+    """Optuna's storage, which reads thousands of trials in seconds.
+
+    Attributes:
+        curves: Whether trials are read with intermediate values and system attributes. Without, it takes half as long.
+    """
+
+    curves = True
 
     def _get_trials(
         self,
@@ -212,7 +218,10 @@ class WideStorage(RDBStorage):
         chosen = None if states is None else [state for state in TrialState if state in states]
         with _create_scoped_session(self.scoped_session) as session:
             StudyModel.find_or_raise_by_id(study_id, session)
-            return read_trials(session.connection(), study_id, trial_id_greater_than, included_trial_ids, chosen)
+            database = session.connection()
+            return read_trials(
+                database, study_id, trial_id_greater_than, included_trial_ids, chosen, curves=self.curves
+            )
 
 
 class StudyView:

@@ -6,7 +6,7 @@ Optuna makes an object of every row: 400,000 of them for the epochs of 10,000 tr
 import json
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from optuna.distributions import BaseDistribution, json_to_distribution
@@ -31,12 +31,25 @@ _NOT_FINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("
 
 
 def read_trials(
-    database: Connection, study_id: int, after: int, among: Collection[int], states: Collection[TrialState] | None
+    database: Connection,
+    study_id: int,
+    after: int,
+    among: Collection[int],
+    states: Collection[TrialState] | None,
+    *,
+    curves: bool = True,
 ) -> list[FrozenTrial]:
-    """Read the trials of a study with ids above `after`, and those `among` the others, in the order of their ids.
+    """Read the trials of a study, in the order of their ids.
 
-    `states` are those of the trials to read; None: any. Distributions are shared between trials, so leave them as they
-    are.
+    Distributions are shared between trials, so leave them as they are.
+
+    Args:
+        database: The connection.
+        study_id: Of the study.
+        after: Trials with higher ids are read,
+        among: and those with these ids.
+        states: Of the trials to read; None: any.
+        curves: Whether to read intermediate values and system attributes, which hold the epochs: half of the time.
     """
     chosen = f"t.study_id = {int(study_id)} and (t.trial_id > {int(after)} or t.trial_id in ({_ids(among)}))"
     if states is not None:
@@ -61,20 +74,18 @@ def read_trials(
     }
     if len(trials) > _FEW:
         with collector_paused():
-            _fill(trials, partial(_rows, database, chosen))
+            _fill(trials, partial(_rows, database, chosen), curves)
     elif trials:
-        _fill(trials, partial(_rows, database, f"t.trial_id in ({_ids(trials)})"))
+        _fill(trials, partial(_rows, database, f"t.trial_id in ({_ids(trials)})"), curves)
     return list(trials.values())
 
 
-def _fill(trials: dict[int, FrozenTrial], rows: Callable[[str, str], Iterable[Any]]) -> None:
+def _fill(trials: dict[int, FrozenTrial], rows: Callable[[str, str], Iterable[Any]], curves: bool) -> None:
     """Add to the trials what the other tables hold of them; a trial that began since is not among them."""
-    distributions: dict[str, BaseDistribution] = {}
     short: dict[str, Any] = {}
     params = sorted(rows("params", "param_id, param_name, param_value, distribution_json"), key=lambda row: row[1])
     for trial_id, _, name, value, text in params:
-        if (distribution := distributions.get(text)) is None:
-            distribution = distributions[text] = json_to_distribution(text)
+        distribution = _distribution(text)
         if trial := trials.get(trial_id):
             trial.params[name] = distribution.to_external_repr(value)
             trial.distributions[name] = distribution
@@ -84,15 +95,23 @@ def _fill(trials: dict[int, FrozenTrial], rows: Callable[[str, str], Iterable[An
     for trial_id, of_trial in values.items():
         if trial := trials.get(trial_id):
             trial.values = [of_trial[objective] for objective in sorted(of_trial)]
-    for kind in ("user", "system"):
+    for kind in ("user", "system") if curves else ("user",):
         attrs = {trial_id: getattr(trial, f"{kind}_attrs") for trial_id, trial in trials.items()}
         for trial_id, key, text in rows(f"{kind}_attributes", "key, value_json"):
             if trial_id in attrs:
                 attrs[trial_id][short.setdefault(key, key)] = _value(text, short)
+    if not curves:
+        return
     steps = {trial_id: trial.intermediate_values for trial_id, trial in trials.items()}
     for trial_id, step, value, kind in rows("intermediate_values", "step, intermediate_value, intermediate_value_type"):
         if trial_id in steps:
             steps[trial_id][step] = _NOT_FINITE.get(kind, value)
+
+
+@lru_cache(maxsize=1000)
+def _distribution(text: str) -> BaseDistribution:
+    """Return a distribution from JSON, one object for all trials."""
+    return json_to_distribution(text)
 
 
 def _value(text: str, short: dict[str, Any]) -> Any:

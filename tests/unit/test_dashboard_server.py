@@ -245,11 +245,11 @@ def test_a_visitor_of_another_study_does_not_wait_until_a_large_one_is_read(sqli
     asked, done = threading.Event(), threading.Event()
     read = optuna_internals.read_trials
 
-    def slow(database, study_id, *rest):
+    def slow(database, study_id, *rest, **how):
         if study_id != other._study_id:
             asked.set()
             assert done.wait(60)
-        return read(database, study_id, *rest)
+        return read(database, study_id, *rest, **how)
 
     monkeypatch.setattr(optuna_internals, "read_trials", slow)
     with serving(sqlite) as made:

@@ -12,6 +12,7 @@ from sqlalchemy import event
 from stored_study import add_many, many_trials, our_study, study_of, trial_of
 
 from face3d_tune.storage import wide_reads
+from face3d_tune.storage.database import Storage
 from face3d_tune.system.collector import collector_paused
 
 EVERY = {
@@ -100,6 +101,16 @@ def test_only_trials_of_these_states_are_read(storage, study, monkeypatch, few):
 def test_a_study_that_is_gone_is_missed_as_optuna_misses_it(sqlite):
     with pytest.raises(KeyError, match="Record does not exist"):
         sqlite.get_all_trials(7)
+
+
+def test_without_curves_all_else_is_there(sqlite, sqlite_url):
+    study = study_of(trial_of("COMPLETE", 0.6), storage=sqlite)
+    (whole,) = study.get_trials()
+    with Storage.parse(sqlite_url).opened(curves=False) as opened:
+        (trial,) = optuna.load_study(study_name="faces", storage=opened).get_trials()
+    assert (trial.intermediate_values, trial.system_attrs) == ({}, {})
+    for name in ("number", "state", "value", "params", "distributions", "user_attrs", "datetime_start"):
+        assert getattr(trial, name) == getattr(whole, name)
 
 
 def test_several_objectives_keep_their_order(sqlite):
