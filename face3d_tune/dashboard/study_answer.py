@@ -34,7 +34,7 @@ class _Part:
 
     piece: Piece
     shapes: Mapping[Shape, FrozenTrial]  # the last trial of each shape
-    columns: frozenset[str]  # of the table of trials
+    columns: set[str]  # of the table of trials
     made_of: Any  # what may change about finished trials
 
 
@@ -71,7 +71,7 @@ class StudyAnswer:
                 if start >= after:
                     pieces += [_COMMA, part.piece]
                 elif rest := trials[after : start + _SIZE]:
-                    pieces += [_COMMA, answer.piece(rest)]
+                    pieces += [_COMMA, answer.piece(rest)[0]]
         best = [self._storage.get_best_trial(self._study_id)] if _any_completed(trials) else []
         newest = sorted(shapes.values(), key=lambda trial: trial.number)
         ending = answer.ending(newest, best, columns)
@@ -81,12 +81,8 @@ class StudyAnswer:
         known = self._finished.get(start)
         if known is not None and known.made_of == (answer.own, changeable):
             return known
-        part = _Part(
-            piece=answer.piece(trials),
-            shapes={shape(trial): trial for trial in trials},
-            columns=frozenset[str]().union(*map(answer.attrs, trials)) if answer.own else frozenset(),
-            made_of=(answer.own, changeable),
-        )
+        piece, columns = answer.piece(trials)
+        part = _Part(piece, {shape(trial): trial for trial in trials}, columns, (answer.own, changeable))
         if len(trials) == _SIZE and all(trial.state.is_finished() for trial in trials):
             self._finished[start] = part
         return part
@@ -112,17 +108,24 @@ class _Answer:
                     row[place] = (row.get(place), attrs)
         return found
 
-    def attrs(self, trial: FrozenTrial) -> Mapping[str, Any]:
+    def piece(self, trials: Sequence[FrozenTrial]) -> tuple[Piece, set[str]]:
+        """Return trials as compressed JSON, with commas between them, and the columns that they have in the table."""
+        columns, texts = set[str](), []
+        for trial in trials:
+            attrs = self._attrs(trial)
+            columns.update(attrs)
+            texts.append(self._text(trial, attrs))
+        return Piece.of(",".join(texts).encode()), columns
+
+    def _attrs(self, trial: FrozenTrial) -> Mapping[str, Any]:
         """Return the user attributes that the table shows."""
         return to_display(trial, self._additions.of_trial(trial.number)) if self.own else trial.user_attrs
 
-    def piece(self, trials: Sequence[FrozenTrial]) -> Piece:
-        """Return trials as compressed JSON, with commas between them."""
-        return Piece.of(",".join(trial_text(self._fields(trial), trial) for trial in trials).encode())
-
-    def _fields(self, trial: FrozenTrial) -> dict[str, Any]:
-        fields = self._record.trial_fields(trial, self.attrs(trial))
-        return trial_with_additions(fields, self._additions.of_trial(trial.number)) if self.own else fields
+    def _text(self, trial: FrozenTrial, attrs: Mapping[str, Any]) -> str:
+        fields = self._record.trial_fields(trial, attrs)
+        if self.own:
+            fields = trial_with_additions(fields, self._additions.of_trial(trial.number))
+        return trial_text(fields, trial)
 
     def ending(self, shapes: Sequence[FrozenTrial], best: Sequence[FrozenTrial], columns: set[str]) -> bytes:
         """Return the fields of the study, without its trials, as JSON."""
@@ -130,7 +133,7 @@ class _Answer:
         if self.own:
             fields = with_additions(fields, self._additions, columns)
         del fields["trials"]
-        fields["best_trials"] = [json.loads(trial_text(self._fields(trial), trial)) for trial in best]
+        fields["best_trials"] = [json.loads(self._text(trial, self._attrs(trial))) for trial in best]
         return json.dumps(fields).encode()
 
 
