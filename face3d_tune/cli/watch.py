@@ -26,6 +26,7 @@ _EVERY = 2.0  # seconds between two reads
 def watch(storage: str, study_name: str | None) -> None:
     """Follow a search from another terminal until it is done."""
     import optuna
+    from optuna.trial import FrozenTrial
 
     from face3d_tune.analysis.recognising import warning
     from face3d_tune.cli.console import Console
@@ -35,7 +36,7 @@ def watch(storage: str, study_name: str | None) -> None:
     from face3d_tune.search.exclude import changes
     from face3d_tune.search.target import reached_by_any
     from face3d_tune.storage.database import Storage
-    from face3d_tune.storage.optuna_internals import study_id
+    from face3d_tune.storage.optuna_internals import study_id, trial_id
     from face3d_tune.storage.study_names import existing_name
     from face3d_tune.study.exclusions import Exclusions, exclusions_in, read_trials
     from face3d_tune.study.objective import Objective
@@ -46,11 +47,17 @@ def watch(storage: str, study_name: str | None) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = Storage.parse(storage)
     console = Console(soft_wrap=True)
-    with place.opened() as opened:
+    with place.opened(curves=False) as opened:
         name = existing_name(opened, study_name)
         cache, key, away = StorageCache(opened, lambda cached: find_study(cached, name)), None, ""
         tally, seen, looked, stop = Tally(name, None), set[int](), False, None
         excluded: Exclusions = {}
+        whole: dict[int, FrozenTrial] = {}  # trials read again with their epochs, by id
+
+        def with_epochs(trial: FrozenTrial) -> FrozenTrial:
+            key = trial_id(trial)
+            return whole.get(key) or whole.setdefault(key, opened.get_trial(key))
+
         picture = _picture(tally, [], {})
         with live_on(console, lambda: picture):
             while True:
@@ -73,6 +80,7 @@ def watch(storage: str, study_name: str | None) -> None:
                 if looked and now.keys.get(study_id(study)) != key:
                     console.print(f"study {name!r} was replaced by another of that name, which is watched from here on")
                     tally, seen, looked = Tally(name, None), set[int](), False
+                    whole.clear()
                 key, tally.objective = now.keys.get(study_id(study)), Objective.of_study(attrs)
                 for trial in (trial for trial in trials if trial.state.is_finished() and trial.number not in seen):
                     seen.add(trial.number)
@@ -89,7 +97,9 @@ def watch(storage: str, study_name: str | None) -> None:
                     console.print(f"stopped by {stop['by']} at {stop['at']}")
                 running = [trial for trial in own_trials(trials) if trial.state == optuna.trial.TrialState.RUNNING]
                 picture = _picture(tally, running, attrs)
-                if reader_gone() or (not running and (tally.full() or reached_by_any(trials, effort, tally.objective))):
+                if reader_gone() or (
+                    not running and (tally.full() or reached_by_any(trials, effort, tally.objective, with_epochs))
+                ):
                     line = warning(best_trial(study), attrs)
                     break
                 time.sleep(_EVERY)

@@ -5,7 +5,7 @@ enough epochs in a row that do. With one epoch in a row, this is the trial's val
 epoch does not count. With several folds only their mean counts.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from optuna.trial import FrozenTrial
 
@@ -64,10 +64,21 @@ def reached(trial: FrozenTrial, target: float, epochs: int, objective: Objective
     return is_reached(curve, trial.value, TrialAttr.best_epoch.get(attrs, 1), target, epochs, objective)
 
 
-def reached_by_any(trials: Iterable[FrozenTrial], effort: Effort, objective: Objective = COSINE) -> bool:
-    """Tell whether a trial has reached the target of its study's last run; false without a target."""
+def reached_by_any(
+    trials: Iterable[FrozenTrial],
+    effort: Effort,
+    objective: Objective = COSINE,
+    with_epochs: Callable[[FrozenTrial], FrozenTrial] = lambda trial: trial,
+) -> bool:
+    """Tell whether a trial has reached the target of its study's last run; false without a target.
+
+    `with_epochs` reads the epochs of a trial that was read without them.
+    """
     target, epochs = effort.get("target"), effort.get("target_epochs", 1)
-    return target is not None and any(reached(trial, target, epochs, objective) for trial in trials)
+    if target is None:
+        return False
+    good = (trial for trial in trials if is_complete(trial) and objective.key(trial.value) >= objective.key(target))
+    return any(reached(trial if epochs == 1 else with_epochs(trial), target, epochs, objective) for trial in good)
 
 
 def _run(values: Iterable[float], target: float) -> int:

@@ -135,10 +135,10 @@ class Storage:
         return Path(self.url.database) if self.url.get_backend_name() == "sqlite" and self.url.database else None
 
     @contextmanager
-    def opened(self, *, create: bool = False, curves: bool = True) -> Iterator[RDBStorage]:
+    def opened(self, *, create: bool = False, curves: bool = True) -> Iterator[WideStorage]:
         """Connect until the block ends. Without `create`, a storage without studies is an error, not a new file.
 
-        Without `curves`, trials are read without their epochs.
+        Without `curves`, finished trials are read without their epochs.
 
         Raises StorageError, from the block too, if the database is missing, down or of a newer Optuna, if it refuses
         access, or if the file is no database.

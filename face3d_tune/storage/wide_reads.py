@@ -5,6 +5,7 @@ Optuna makes an object of every row: 400,000 of them for the epochs of 10,000 tr
 
 import json
 from collections.abc import Callable, Collection, Iterable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Any
@@ -24,9 +25,12 @@ _TRIALS = table(
     column("datetime_start", DateTime),
     column("datetime_complete", DateTime),
 )
+Rows = Callable[[str, str], Iterable[Any]]  # of a table that begins with `trial_`, with these columns
+
 _FEW = 500  # trials that a query names by id
 _ROWS = 10_000  # taken from the driver at once
 _SHORT = 64  # characters of a text or number that many trials may share
+_ATTR = "key, value_json"
 _NOT_FINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
 
 
@@ -49,7 +53,7 @@ def read_trials(
         after: Trials with higher ids are read,
         among: and those with these ids.
         states: Of the trials to read; None: any.
-        curves: Whether to read intermediate values and system attributes, which hold the epochs: half of the time.
+        curves: Whether to read intermediate values and system attributes of finished trials too: half of the time.
     """
     chosen = f"t.study_id = {int(study_id)} and (t.trial_id > {int(after)} or t.trial_id in ({_ids(among)}))"
     if states is not None:
@@ -72,17 +76,16 @@ def read_trials(
         )
         for row in rows
     }
-    if len(trials) > _FEW:
-        with collector_paused():
-            _fill(trials, partial(_rows, database, chosen), curves)
-    elif trials:
-        _fill(trials, partial(_rows, database, f"t.trial_id in ({_ids(trials)})"), curves)
+    with_curves = trials if curves else {key: row for key, row in trials.items() if not row.state.is_finished()}
+    with collector_paused() if len(trials) > _FEW else nullcontext():
+        for fill, part in ((_fill, trials), (_fill_curves, with_curves)):
+            if part:
+                fill(part, partial(_rows, database, chosen if len(part) > _FEW else f"t.trial_id in ({_ids(part)})"))
     return list(trials.values())
 
 
-def _fill(trials: dict[int, FrozenTrial], rows: Callable[[str, str], Iterable[Any]], curves: bool) -> None:
-    """Add to the trials what the other tables hold of them; a trial that began since is not among them."""
-    short: dict[str, Any] = {}
+def _fill(trials: dict[int, FrozenTrial], rows: Rows) -> None:
+    """Add parameters, values and user attributes to the trials; one that began since is not among them."""
     params = sorted(rows("params", "param_id, param_name, param_value, distribution_json"), key=lambda row: row[1])
     for trial_id, _, name, value, text in params:
         distribution = _distribution(text)
@@ -95,17 +98,24 @@ def _fill(trials: dict[int, FrozenTrial], rows: Callable[[str, str], Iterable[An
     for trial_id, of_trial in values.items():
         if trial := trials.get(trial_id):
             trial.values = [of_trial[objective] for objective in sorted(of_trial)]
-    for kind in ("user", "system") if curves else ("user",):
-        attrs = {trial_id: getattr(trial, f"{kind}_attrs") for trial_id, trial in trials.items()}
-        for trial_id, key, text in rows(f"{kind}_attributes", "key, value_json"):
-            if trial_id in attrs:
-                attrs[trial_id][short.setdefault(key, key)] = _value(text, short)
-    if not curves:
-        return
+    _fill_attrs({trial_id: trial.user_attrs for trial_id, trial in trials.items()}, rows("user_attributes", _ATTR))
+
+
+def _fill_curves(trials: dict[int, FrozenTrial], rows: Rows) -> None:
+    """Add intermediate values and system attributes to the trials."""
+    _fill_attrs({trial_id: trial.system_attrs for trial_id, trial in trials.items()}, rows("system_attributes", _ATTR))
     steps = {trial_id: trial.intermediate_values for trial_id, trial in trials.items()}
     for trial_id, step, value, kind in rows("intermediate_values", "step, intermediate_value, intermediate_value_type"):
         if trial_id in steps:
             steps[trial_id][step] = _NOT_FINITE.get(kind, value)
+
+
+def _fill_attrs(attrs: dict[int, dict[str, Any]], rows: Iterable[Any]) -> None:
+    """Add attributes to those of the trials; short texts and numbers are made once."""
+    short: dict[str, Any] = {}
+    for trial_id, key, text in rows:
+        if trial_id in attrs:
+            attrs[trial_id][short.setdefault(key, key)] = _value(text, short)
 
 
 @lru_cache(maxsize=1000)
@@ -115,7 +125,6 @@ def _distribution(text: str) -> BaseDistribution:
 
 
 def _value(text: str, short: dict[str, Any]) -> Any:
-    """Return the value of a JSON text; short texts and numbers are made once."""
     if text.startswith("{"):
         return {short.setdefault(key, key): value for key, value in json.loads(text).items()}
     if len(text) > _SHORT or text.startswith("["):

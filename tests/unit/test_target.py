@@ -63,3 +63,16 @@ def test_an_imported_trial_of_which_no_curve_is_known_reaches_a_target_by_its_va
     trial.system_attrs.clear()
     trial.intermediate_values = {}
     assert [reached(trial, 0.96, epochs) for epochs in (1, 2)] == [True, False]
+
+
+def test_epochs_are_asked_for_of_trials_alone_whose_value_reaches_the_target_and_only_if_several_must(study):
+    asked = []
+
+    def with_epochs(trial):
+        asked.append(trial.number)
+        return trial
+
+    assert reached_by_any(study.trials, {"target": 0.8, "target_epochs": 3}, with_epochs=with_epochs)
+    assert not reached_by_any(study.trials, {"target": 0.91, "target_epochs": 3}, with_epochs=with_epochs)
+    assert reached_by_any(study.trials, {"target": 0.8}, with_epochs=with_epochs)
+    assert asked == [1]

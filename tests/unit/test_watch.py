@@ -99,3 +99,12 @@ def test_it_ends_with_whom_the_best_recognises_no_better_than(sqlite, watched):
     said, last = watched().out.splitlines()
     assert said.startswith("The best trial raises the cosine, but recognises people no better than no model, ridge or")
     assert "best cosine 0.7000, trial 12" in last
+
+
+def test_a_target_of_several_epochs_in_a_row_is_seen_although_finished_trials_are_read_without_epochs(sqlite, watched):
+    effort = {"trials": 100, "target": 0.8, "target_epochs": 3}
+    study = our_study(sqlite, "faces", effort=effort)
+    add_trial(study, "COMPLETE", [0.9, 0.5, 0.5])  # one lucky epoch
+    answer = watched(lambda: None, lambda: add_trial(study, "COMPLETE", [0.8, 0.9, 0.8]))
+    assert answer.out.splitlines()[-1].startswith("study 'faces': 2 of 100 trials finished")
+    assert answer.code == 0

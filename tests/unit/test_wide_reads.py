@@ -103,14 +103,15 @@ def test_a_study_that_is_gone_is_missed_as_optuna_misses_it(sqlite):
         sqlite.get_all_trials(7)
 
 
-def test_without_curves_all_else_is_there(sqlite, sqlite_url):
-    study = study_of(trial_of("COMPLETE", 0.6), storage=sqlite)
-    (whole,) = study.get_trials()
+def test_without_curves_all_else_is_there_and_the_curve_of_a_running_trial(sqlite, sqlite_url):
+    study = study_of(trial_of("COMPLETE", 0.6), trial_of("RUNNING", curve=[0.3]), storage=sqlite)
+    whole = study.get_trials()
     with Storage.parse(sqlite_url).opened(curves=False) as opened:
-        (trial,) = optuna.load_study(study_name="faces", storage=opened).get_trials()
-    assert (trial.intermediate_values, trial.system_attrs) == ({}, {})
+        read = optuna.load_study(study_name="faces", storage=opened).get_trials()
+    assert read[1] == whole[1]
+    assert (read[0].intermediate_values, read[0].system_attrs) == ({}, {})
     for name in ("number", "state", "value", "params", "distributions", "user_attrs", "datetime_start"):
-        assert getattr(trial, name) == getattr(whole, name)
+        assert getattr(read[0], name) == getattr(whole[0], name)
 
 
 def test_several_objectives_keep_their_order(sqlite):
