@@ -36,15 +36,9 @@ FAULTS = ("reset", "hole", "silence", "refuse", "latency", "lost_commits", "cut_
 
 def be_short_of_patience() -> None:
     """Let this worker, before it starts, take a server for gone after 4 seconds of silence."""
-    from face3d_tune.storage import bounded, database
+    from face3d_tune.storage import bounded, server_lock
 
-    bounded.SILENCE = 4.0
-    for module in [
-        database,
-        *(module for name, module in sys.modules.items() if name.startswith("face3d_tune.storage")),
-    ]:
-        if hasattr(module, "_LOCK_TRY"):
-            module._LOCK_TRY = 2  # type: ignore[attr-defined]
+    bounded.SILENCE, server_lock._LOCK_TRY = 4.0, 2
 
 
 @dataclass(slots=True)

@@ -25,8 +25,8 @@ PLACE = f"s3://{BUCKET}/p"
 
 @pytest.fixture
 def network(s3, s3_server, monkeypatch):
-    """The way to S3; a wait is long after 0.2 s."""
-    monkeypatch.setattr(waiting, "LONG", 0.2)
+    """The way to S3; a wait is long after 0.1 s."""
+    monkeypatch.setattr(waiting, "LONG", 0.1)
     monkeypatch.setattr(waiting, "_places", {})
     monkeypatch.setattr(waiting, "_this_thread", threading.local())
     server = urlsplit(s3_server)
@@ -51,7 +51,7 @@ def run(tmp_path, quick_study, data_folder, sqlite_url, *more):
 def test_an_s3_that_answers_slowly_is_said_as_a_run_begins_and_again_when_it_answered(
     network, tmp_path, quick_study, data_folder, sqlite_url
 ):
-    network.delay = 0.1  # each way: to write the probe takes longer than is long
+    network.delay = 0.05  # each way: to write the probe takes longer than is long
     ended = run(tmp_path, quick_study, data_folder, sqlite_url, "--trials", 1, "--epochs", 1)
     assert ended.code == 0
     lines = [line for line in ended.err.splitlines() if PLACE in line]
@@ -77,7 +77,7 @@ def test_the_reason_is_the_same_for_every_object(silent):
     reasons = set()
     for name in ("trial-1.000001", "trial-1.000002"):
         with pytest.raises(ArtifactError) as caught, notices.printed_with(lambda line: None):
-            place.write(name, b"weights")
+            place.read(name)
         reasons.add(caught.value.message)
     assert len(reasons) == 1
 
@@ -108,7 +108,7 @@ def test_a_child_that_waits_for_s3_tells_its_parent_which_says_it_once_for_all_c
     monkeypatch.setattr(processes.signals, "ignore", lambda: None)
     monkeypatch.setattr(processes, "set_threads", lambda count: None)
     checkpoints = Checkpoints(Artifacts.parse(PLACE), "study")
-    network.delay = 0.15
+    network.delay = 0.1
 
     class Waits:
         busy = True
