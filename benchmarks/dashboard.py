@@ -1,91 +1,178 @@
-"""How soon the page of a large study is there: 1,000 trials of up to 60 epochs in SQLite, in Chromium.
+"""How soon the page of a large study is there: 100, 1,000 and 10,000 trials of up to 60 epochs in SQLite, in Chromium.
 
-`optuna` is optuna-dashboard alone, `ours` the same with guard, note, figures and artifacts; new servers, asked in turn,
-two seconds after their start. The page is opened three times, in a browser that has never seen a dashboard: it has to
-fetch and compile its program, which it keeps, as browsers do, from the third time on.
+`optuna` is optuna-dashboard alone, `ours` the same with guard, note, figures and artifacts, and `before` that of
+another checkout, if `--before FOLDER` names one. Each is a new process, asked as soon as it listens: for the data, for
+the data again, and for what an open page asks (`?after=`). In brackets stands the time of the server's processor, which
+says more on a machine that does other things too. The page is opened three times, in a browser that has never seen a
+dashboard: it has to fetch and compile its program, which it keeps, as browsers do, from the third time on. A second
+table has the commands that look at such a study.
 """
 
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from wsgiref.simple_server import make_server
 
 import optuna
-import optuna_dashboard
-from playwright.sync_api import sync_playwright
+import psutil
+from playwright.sync_api import Error, sync_playwright
 
 from benchmarks.common import machine, options, table
-from face3d_tune.dashboard.server import make_dashboard
 from face3d_tune.storage.database import Storage
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from chromium import QUIET, executable
-from stored_study import many_trials, study_of
+from stored_study import add_many, many_trials, our_study
+
+ROOT = Path(__file__).parent.parent
+_SERVE = """
+import sys, optuna, optuna_dashboard
+from wsgiref.simple_server import make_server
+from face3d_tune.dashboard.server import make_dashboard
+from face3d_tune.storage.database import Storage
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+with Storage.parse(sys.argv[2]).opened() as opened:
+    if sys.argv[1] == "optuna":
+        storage = optuna.storages.get_storage(optuna.storages.RDBStorage(sys.argv[2]))
+        server = make_server("127.0.0.1", 0, optuna_dashboard.wsgi(storage))
+    else:
+        server = make_dashboard(opened)
+    print(server.server_port, flush=True)
+    server.serve_forever()
+"""
+_COMMANDS = {"status": ("status",), "watch": ("watch",), "report": ("report", "-o", "-")}
+_LONGEST = 120  # seconds for a page
+Times = list[tuple[float, ...]]
 
 
 @contextmanager
-def serving(server):
-    """Its address, until the block ends."""
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def serving(kind: str, url: str, package: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """Its address and its process, until the block ends."""
+    started = subprocess.Popen(
+        [sys.executable, "-P", "-c", _SERVE, kind, url],
+        env={**os.environ, "PYTHONPATH": str(package)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert started.stdout is not None
+        yield f"http://127.0.0.1:{int(started.stdout.readline())}", psutil.Process(started.pid)
+    finally:
+        started.kill()
+        started.wait()
 
 
-def fetched(address: str) -> float:
-    """Seconds for the data of the study's page."""
-    started = time.perf_counter()
-    with urllib.request.urlopen(f"{address}/api/studies/1", timeout=60) as answer:
-        answer.read()
-    return time.perf_counter() - started
+def fetched(address: str, server: psutil.Process, after: int = 0) -> tuple[float, float, int]:
+    """Seconds for the data of the study's page, of the server's processor among them, and bytes sent."""
+    started, before = time.perf_counter(), sum(server.cpu_times()[:2])
+    asked = f"{address}/api/studies/1" + (f"?after={after}" if after else "")
+    request = urllib.request.Request(asked, headers={"Accept-Encoding": "gzip"})
+    with urllib.request.urlopen(request, timeout=600) as answer:
+        size = len(answer.read())
+    return time.perf_counter() - started, sum(server.cpu_times()[:2]) - before, size
 
 
 def shown(browser, address: str) -> float:
-    """Seconds until the study's page shows its first heading."""
+    """Seconds until the study's page shows its first heading; infinite if it does not in time."""
     with browser.new_page() as page:
         started = time.perf_counter()
-        page.goto(f"{address}/dashboard/studies/1")
-        page.get_by_role("heading", name="History").wait_for(timeout=120_000)
+        try:
+            page.goto(f"{address}/dashboard/studies/1")
+            page.get_by_role("heading", name="History").wait_for(timeout=1000 * _LONGEST)
+        except Error:
+            return float("inf")
         return time.perf_counter() - started
 
 
-def main() -> None:
-    """Write a study, then look at it."""
-    asked = options(__doc__).parse_args()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    count = 50 if asked.quick else 1000
-    print(machine(), flush=True)
-    found: dict[str, list[tuple[float, ...]]] = {"optuna": [], "ours": []}
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+def measured(playwright, kind: str, url: str, count: int, package: Path) -> tuple[float, ...]:
+    """One row of numbers of one server."""
+    with serving(kind, url, package) as (address, server), tempfile.TemporaryDirectory() as profile:
+        first, again, refresh = (fetched(address, server, after) for after in (0, 0, count))
+        memory = server.memory_info().rss / 2**20
+        browser = playwright.chromium.launch_persistent_context(profile, executable_path=executable(), args=QUIET)
+        seen = [shown(browser, address) for _ in range(3)]
+        browser.close()
+    numbers = [number for asked in (first, again, refresh) for number in asked[:2]]
+    return (*numbers, first[2] / 1e6, memory, seen[0], seen[-1])
+
+
+def timed(words: tuple[str, ...], url: str, package: Path) -> tuple[float, float]:
+    """Seconds of a command, and of its processor."""
+    before = os.times()
+    subprocess.run(
+        [sys.executable, "-P", "-m", "face3d_tune", *words, "--storage", url],
+        env={**os.environ, "PYTHONPATH": str(package)},
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    return after.elapsed - before.elapsed, spent
+
+
+def median_row(times: Times) -> list[float]:
+    """Return the median of every number."""
+    return [statistics.median(column) for column in zip(*times, strict=True)]
+
+
+def compare(playwright, count: int, packages: Mapping[str, Path], repeats: int) -> None:
+    """Print both tables of a study of so many trials."""
+    with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/studies.db"
         with Storage.parse(url).opened(create=True) as opened:
-            study_of(*many_trials(count), storage=opened)
-        for _ in range(1 if asked.quick else 3):
-            for name, times in found.items():
-                with Storage.parse(url).opened() as opened:
-                    alone = optuna_dashboard.wsgi(optuna.storages.get_storage(opened))
-                    server = make_dashboard(opened) if name == "ours" else make_server("127.0.0.1", 0, alone)
-                    with serving(server) as address, tempfile.TemporaryDirectory() as profile:
-                        browser = playwright.chromium.launch_persistent_context(
-                            profile, executable_path=executable(), args=QUIET
-                        )
-                        time.sleep(2)
-                        first, again = fetched(address), fetched(address)
-                        seen = [shown(browser, address) for _ in range(3)]
-                        times.append((first, again, seen[0], seen[-1]))
-                        browser.close()
-    rows = [
-        (name, *(f"{statistics.median(column):.2f}" for column in zip(*times, strict=True)))
-        for name, times in found.items()
+            study = our_study(opened, "faces", effort={"trials": count // 2, "sampler": "tpe", "pruner": "median"})
+            add_many(study, opened, many_trials(count))
+        found: dict[str, Times] = {name: [] for name in packages}
+        commands: dict[tuple[str, str], Times] = {(name, word): [] for name in packages for word in _COMMANDS}
+        for _ in range(repeats):
+            for name, package in packages.items():
+                found[name].append(measured(playwright, name, url, count, package))
+                if name != "optuna":
+                    for word, words in _COMMANDS.items():
+                        commands[name, word].append(timed(words, url, package))
+    rows = []
+    for name, times in found.items():
+        first, first_cpu, again, again_cpu, refresh, refresh_cpu, size, memory, page, page_again = median_row(times)
+        asked = ((first, first_cpu), (again, again_cpu), (refresh, refresh_cpu))
+        rows.append(
+            (
+                name,
+                *(f"{wall:.2f} ({cpu:.2f})" for wall, cpu in asked),
+                f"{size:.2f}",
+                f"{memory:.0f}",
+                f"{page:.2f}",
+                f"{page_again:.2f}",
+            )
+        )
+    titles = ("data at first, s", "again, s", "refresh, s", "sent, MB", "memory, MB", "page at first, s", "again, s")
+    table((f"{count} trials", *titles), rows)
+    lines = [
+        (name, *("{:.2f} ({:.2f})".format(*median_row(commands[name, word])) for word in _COMMANDS))
+        for name in packages
+        if name != "optuna"
     ]
-    table((f"{count} trials", "data at first, s", "data again, s", "page at first, s", "page again, s"), rows)
+    table((f"{count} trials", *(f"{word}, s" for word in _COMMANDS)), lines)
+
+
+def main() -> None:
+    """Write studies, then look at them."""
+    parser = options(__doc__)
+    parser.add_argument("--before", type=Path, help="another checkout of this repository, to compare with")
+    parser.add_argument("--trials", type=int, nargs="+", default=[100, 1000, 10_000])
+    asked = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    print(machine(), flush=True)
+    packages = {"optuna": ROOT} | ({"before": asked.before.resolve()} if asked.before else {}) | {"ours": ROOT}
+    with sync_playwright() as playwright:
+        for count in [50] if asked.quick else asked.trials:
+            compare(playwright, count, packages, repeats=1 if asked.quick or count > 1000 else 3)
 
 
 if __name__ == "__main__":

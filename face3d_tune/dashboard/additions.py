@@ -31,6 +31,7 @@ from face3d_tune.dashboard.study_additions import Artifact, StudyAdditions
 from face3d_tune.dashboard.wsgi import READING, refuse, send, send_pieces, whole
 from face3d_tune.errors import ArtifactError
 from face3d_tune.storage.artifacts import Artifacts, best_weights, log_of, logs_of, unique_name
+from face3d_tune.storage.optuna_internals import NO_RECORD
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.exclusions import exclusions_in, said
 from face3d_tune.study.history import History
@@ -86,7 +87,9 @@ class Additions:
     def _study(self, study_id: int, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         try:
             pieces = self._one(study_id).pieces(_after(environ))
-        except KeyError:
+        except KeyError as error:
+            if error.args != (NO_RECORD,):
+                raise
             return refuse(start_response, HTTPStatus.NOT_FOUND, f"study_id={study_id} is not found")
         return self._app(environ, start_response) if pieces is None else send_pieces(environ, start_response, pieces)
 
@@ -98,8 +101,7 @@ class Additions:
 
     def prepare(self, study_id: int) -> None:
         """Make the answer on a study before a visitor asks for it."""
-        self._one(study_id).read()
-        self._one(study_id).pieces(0)
+        self._one(study_id).prepare()
 
     def forget(self, study_id: int) -> None:
         """Work the additions to a study out again at the next request: it has just been changed."""

@@ -31,16 +31,31 @@ class ShownStudy:
         self._lock = threading.RLock()
         self._additions: StudyAdditions | None = None
         self._stale_at = self._seconds = 0.0
+        self._last: tuple[float, int, list[Piece] | None] | None = None  # when it was begun, first trial, answer
 
     def read(self) -> None:
         """Read the trials, if they were never read: Optuna's cache answers on other studies meanwhile."""
         with self._lock:
             fill_cache(self._storage, self._study_id)
 
-    def pieces(self, after: int) -> list[Piece] | None:
-        """Return the answer with the trials from number `after` on, as `StudyAnswer.pieces` does."""
+    def prepare(self) -> None:
+        """Make the answer before a visitor asks, who then gets additions of that moment."""
         with self._lock:
-            return self._answer.pieces(after, self.additions())
+            self.read()
+            self.pieces(0)
+            self._stale_at = 0.0
+
+    def pieces(self, after: int) -> list[Piece] | None:
+        """Return the answer with the trials from number `after` on, as `StudyAnswer.pieces` does.
+
+        Visitors who wait for the same answer share the next one, which is begun after they came.
+        """
+        came = time.monotonic()
+        with self._lock:
+            if self._last is None or self._last[0] <= came or self._last[1] != after:
+                began = time.monotonic()
+                self._last = began, after, self._answer.pieces(after, self.additions())
+            return self._last[2]
 
     def additions(self) -> StudyAdditions:
         """Return the additions; stale ones are worked out again, behind the visitor's back if that takes long."""

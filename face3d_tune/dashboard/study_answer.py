@@ -48,10 +48,10 @@ class StudyAnswer:
 
     def __init__(self, storage: BaseStorage, study_id: int) -> None:
         self._storage, self._study_id = storage, study_id
-        self._finished: dict[int, _Part] = {}  # by the number of the first trial
+        self._finished: dict[int, _Part] = {}  # by the place of the first trial
 
     def pieces(self, after: int, additions: StudyAdditions) -> list[Piece] | None:
-        """Return the answer with the trials from number `after` on.
+        """Return the answer with the trials from place `after` on.
 
         None if optuna-dashboard has to answer: the study has several objectives, or people compare its trials. Raises
         KeyError if the study is gone.
@@ -96,16 +96,13 @@ class _Answer:
         self.own = bool(additions.note)
 
     def changeable(self, trials: Sequence[FrozenTrial]) -> dict[int, dict[int, Any]]:
-        """Return what may change about finished trials, by number of the trial, and by that of the part's first."""
+        """Return what may change about finished trials, by number of the trial, and by place of the part's first."""
         found: dict[int, dict[int, Any]] = defaultdict(dict)
-        for number in self._additions.numbers():
-            found[number // _SIZE * _SIZE][number] = self._additions.of_trial(number)
-        if self._record.of_trials:
-            numbers = {trial_id(trial): trial.number for trial in trials}
-            for trial, attrs in self._record.of_trials.items():
-                if (place := numbers.get(trial)) is not None:
-                    row = found[place // _SIZE * _SIZE]
-                    row[place] = (row.get(place), attrs)
+        added, stored = self._additions.numbers(), self._record.of_trials
+        for place, trial in enumerate(trials if added or stored else ()):
+            if trial.number in added or trial_id(trial) in stored:
+                of_trial = self._additions.of_trial(trial.number), stored.get(trial_id(trial))
+                found[place // _SIZE * _SIZE][trial.number] = of_trial
         return found
 
     def piece(self, trials: Sequence[FrozenTrial]) -> tuple[Piece, set[str]]:

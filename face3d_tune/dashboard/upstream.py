@@ -19,7 +19,7 @@ from optuna_dashboard._inmemory_cache import _CachedExtraStudyProperty
 from optuna_dashboard._serializer import serialize_frozen_trial, serialize_study_detail
 from optuna_dashboard._storage import get_study
 
-from face3d_tune.storage.optuna_internals import trial_id
+from face3d_tune.storage.optuna_internals import NO_RECORD, trial_id
 
 Shape = tuple[Any, ...]
 _PREFERENTIAL = "preference:is_preferential"  # the system attribute of a study whose trials people compare by hand
@@ -42,7 +42,7 @@ class StudyRecord:
         """Read it. Raises KeyError if there is no such study."""
         frozen = get_study(storage, study_id)
         if frozen is None:
-            raise KeyError(study_id)
+            raise KeyError(NO_RECORD)
         of_trials: dict[int, dict[str, Any]] = defaultdict(dict)
         for key, value in frozen.system_attrs.items():
             if whose := _OF_A_TRIAL.fullmatch(key):

@@ -464,26 +464,24 @@ def test_a_token_that_is_easy_to_guess_or_no_cookie_is_refused(sqlite, token):
         make_dashboard(sqlite, token=token)
 
 
-def test_the_newest_study_is_read_before_anybody_asks(sqlite, monkeypatch):
+def test_the_answer_on_the_newest_study_is_made_before_anybody_asks(sqlite, monkeypatch):
     our_study(sqlite, "older")
     newest = our_study(sqlite, "newest")
-    add_trial(newest, "COMPLETE", [0.5])
-    read = threading.Event()
-    asked = []
+    made, asked = threading.Event(), []
 
-    def get_all_trials(storage, study_id, deepcopy=True):
-        asked.append(study_id)
-        read.set()
+    def pieces(answer, after, additions):
+        asked.append((answer._study_id, after))
+        made.set()
         return []
 
-    monkeypatch.setattr("optuna.storages._cached_storage._CachedStorage.get_all_trials", get_all_trials)
+    monkeypatch.setattr("face3d_tune.dashboard.study_answer.StudyAnswer.pieces", pieces)
     with make_dashboard(sqlite) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        assert read.wait(30)
+        assert made.wait(30)
         server.shutdown()
         thread.join()
-    assert asked == [newest._study_id]
+    assert asked == [(newest._study_id, 0)]
 
 
 # A script of the user's own

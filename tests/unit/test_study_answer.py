@@ -1,6 +1,8 @@
 """The answer on a study has the fields of optuna-dashboard's own, whatever the study holds."""
 
 import json
+import threading
+import time
 from wsgiref.util import setup_testing_defaults
 
 import optuna
@@ -13,6 +15,7 @@ from stored_study import add_many, add_trial, many_trials, our_study
 
 from face3d_tune.dashboard import study_answer
 from face3d_tune.dashboard.gzip_pieces import Piece
+from face3d_tune.dashboard.shown_study import ShownStudy
 from face3d_tune.dashboard.study_additions import StudyAdditions
 from face3d_tune.dashboard.study_answer import StudyAnswer
 
@@ -206,3 +209,37 @@ def test_columns_of_all_trials_are_named_when_later_ones_alone_are_asked_for(hun
     )
     assert whole["union_user_attrs"] == later["union_user_attrs"]
     assert "cosine |yaw| 0-15°" in {column["key"] for column in later["union_user_attrs"]}
+
+
+# Many visitors
+
+
+def test_visitors_who_wait_for_one_answer_share_the_next(hundreds, sqlite, monkeypatch):
+    begun, go_on, answers = [], threading.Event(), []
+    whole = StudyAnswer.pieces
+
+    def pieces(answer, after, additions):
+        begun.append(after)
+        assert go_on.wait(60)
+        return whole(answer, after, additions)
+
+    monkeypatch.setattr(StudyAnswer, "pieces", pieces)
+    shown = ShownStudy(optuna.storages.get_storage(sqlite), hundreds._study_id, lambda study_id: StudyAdditions())
+
+    def visit(after):
+        answers.append(len(text_of(shown.pieces(after))["trials"]))
+
+    visitors = [threading.Thread(target=visit, args=(200,)) for _ in range(10)]
+    for visitor in visitors:
+        visitor.start()
+    until = time.monotonic() + 60
+    while not begun and time.monotonic() < until:
+        time.sleep(0.001)
+    time.sleep(0.05)  # for the others to come
+    go_on.set()
+    for visitor in visitors:
+        visitor.join()
+    assert answers == [51] * 10
+    assert len(begun) <= 3  # the first, and the next for all who came meanwhile
+    visit(0)
+    assert (answers[-1], begun[-1]) == (251, 0)
