@@ -5,6 +5,8 @@ import json
 from command_line import call
 from stored_study import recognised, searched, study_of
 
+from face3d_tune.storage import optuna_internals
+
 BEFORE = "The best trial raises the cosine, but recognises people no better than no model, ridge or kernel ridge."
 
 
@@ -30,3 +32,18 @@ def test_a_study_without_recognition_has_the_lines_that_it_had(sqlite, tmp_path)
     assert "rank-1" not in status(tmp_path)
     (held,) = json.loads(status(tmp_path, "--json"))["studies"]
     assert (held["warning"], held["best_recognition"], held["no_model_recognition"]) == (None, None, None)
+
+
+def test_every_study_is_read_once_and_without_the_epochs_of_its_finished_trials(sqlite, tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        study_of(*searched(), storage=sqlite, name=name)
+    read, found = optuna_internals.read_trials, []
+
+    def noted(database, study_id, after, *rest, **how):
+        trials = read(database, study_id, after, *rest, **how)
+        found.append((len(trials), how))
+        return trials
+
+    monkeypatch.setattr(optuna_internals, "read_trials", noted)
+    assert len(status(tmp_path).splitlines()) > 4
+    assert [trials for trials in found if trials[0]] == [(16, {"curves": False})] * 2
