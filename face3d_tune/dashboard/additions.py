@@ -31,6 +31,7 @@ from face3d_tune.dashboard.study_additions import Artifact, StudyAdditions
 from face3d_tune.dashboard.wsgi import READING, refuse, send, send_pieces, whole
 from face3d_tune.errors import ArtifactError
 from face3d_tune.storage.artifacts import Artifacts, best_weights, log_of, logs_of, unique_name
+from face3d_tune.storage.failures import is_away
 from face3d_tune.storage.optuna_internals import NO_RECORD
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.exclusions import exclusions_in, said
@@ -145,14 +146,15 @@ class Additions:
                 trial_artifacts={number: _by_id(study_id, number, each) for number, each in files.items()},
             )
         except Exception as error:  # whatever it is, the dashboard itself must stay up
+            if is_away(error):
+                raise
             self._tell(f"study {name}: notes and figures could not be made: {type(error).__name__}: {error}")
             return StudyAdditions()
 
     def _files(self, findings: Findings, trial: FrozenTrial) -> list[Artifact]:
-        files, history = [], History.of(trial, findings.objective)
-        if TrialAttr.best_epoch.held_by(trial.user_attrs) and any(
-            map(math.isfinite, history.values(findings.objective))
-        ):
+        files, values = [], History.of(trial, findings.objective).values(findings.objective)
+        kept = TrialAttr.best_epoch.get(trial.user_attrs)  # any JSON, if another program stored it
+        if type(kept) is int and 1 <= kept <= len(values) and any(map(math.isfinite, values)):
             files.append(Artifact("learning-curve.svg", "image/svg+xml", lambda: _picture(findings, trial), drawn=True))
         if line := command(findings, trial):
             files.append(Artifact("command.txt", "text/plain", line.encode))

@@ -29,15 +29,27 @@ class RequestFilter:
         """Answer with 400, 404 or 501 what optuna-dashboard would fail on, and pass on the rest."""
         path = environ.get("PATH_INFO", "")
         steps = path.split("/")
-        if not path.isprintable() or "\\" in path or ".." in steps or len(path) > 1000:
+        too_long = any(step.isdigit() and len(step) > _DIGITS for step in steps)
+        if too_long or not path.isprintable() or "\\" in path or ".." in steps or len(path) > 1000:
             return refuse(start_response, HTTPStatus.NOT_FOUND, "there is no such page")
         if "plot" in steps and not self._draws:
             return refuse(start_response, HTTPStatus.NOT_IMPLEMENTED, _NO_PLOTLY)
         after = [value for key, value in parse_qsl(environ.get("QUERY_STRING", ""), True) if key == "after"]
         if not all(value.isascii() and value.isdigit() and len(value) <= _DIGITS for value in after):
             return refuse(start_response, HTTPStatus.BAD_REQUEST, "`after` should be a whole number from 0")
+        for name in [name for name, value in environ.items() if name.startswith("HTTP_") and not _is_text(value)]:
+            del environ[name]
         environ.setdefault("HTTP_ACCEPT_ENCODING", "")
         return self._app(environ, _relative(start_response))
+
+
+def _is_text(value: str) -> bool:
+    """Tell whether a header is UTF-8, of which WSGI gives the bytes as latin-1."""
+    try:
+        value.encode("latin-1").decode()
+    except UnicodeError:
+        return False
+    return True
 
 
 def _relative(start_response: "StartResponse") -> "StartResponse":

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 import optuna_dashboard
 from optuna.storages import BaseStorage, RDBStorage
 from waitress import wasyncore
-from waitress.server import create_server
 
 from face3d_tune.dashboard.additions import Additions
 from face3d_tune.dashboard.best_trial import answer_with_own_best
 from face3d_tune.dashboard.guard import Access, Guard, Public, is_loopback
+from face3d_tune.dashboard.honest_answers import HonestAnswers, expose_errors
+from face3d_tune.dashboard.http_server import HttpServer
 from face3d_tune.dashboard.refresh import Refresh
 from face3d_tune.dashboard.request_filter import RequestFilter
 from face3d_tune.dashboard.steering import SCRIPT as STEERING
 from face3d_tune.dashboard.steering import Steering
 from face3d_tune.errors import ConfigError
 from face3d_tune.storage.artifacts import Artifacts
+from face3d_tune.storage.brief_waits import wait_briefly
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -62,9 +64,7 @@ class Server:
         self.server_port: int = listening.getsockname()[1]
         self._prepare, self._ended = prepare, threading.Event()
         self._sockets: dict[int, Any] = {}
-        self._waitress = create_server(
-            app, self._sockets, sockets=[listening], max_request_body_size=largest, **_WAITRESS
-        )
+        self._waitress = HttpServer(app, self._sockets, listening, max_request_body_size=largest, **_WAITRESS)
 
     def serve_forever(self) -> None:
         """Answer until `shutdown` or an exception such as Ctrl-C."""
@@ -140,7 +140,7 @@ def make_dashboard(
 
     def build(cached: BaseStorage) -> "WSGIApplication":
         answer_with_own_best(cached)
-        app = Additions(optuna_dashboard.wsgi(cached, store), cached, artifacts, say)
+        app = Additions(expose_errors(optuna_dashboard.wsgi(cached, store)), cached, artifacts, say)
         newest[:] = [app]
         return Steering(app, storage, app.forget) if allow_changes else app
 
@@ -150,9 +150,10 @@ def make_dashboard(
         newest[0].prepare(max(now.keys))
 
     listening = _listen(host, port)
+    wait_briefly(storage)
     refresh = Refresh(storage, build, [STEERING] if allow_changes else [])
     access = Access(host.lower(), listening.getsockname()[1], allow_changes, token, public)
-    guarded = Guard(RequestFilter(refresh), access, refresh.look)
+    guarded = Guard(HonestAnswers(RequestFilter(refresh), say), access, refresh.look)
     return Server(listening, guarded, _CHANGE if allow_changes else _READ, read_ahead)
 
 

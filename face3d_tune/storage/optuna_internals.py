@@ -184,6 +184,16 @@ def forget_importances() -> None:
     getattr(importances, "param_importance_cache", {}).clear()
 
 
+def let_errors_out(dashboard: Any) -> None:
+    """Let an application of optuna-dashboard raise what it would answer with 500, and put any text into a header.
+
+    A name from the database may hold line breaks; its framework, bottle, would refuse them.
+    """
+    dashboard.catchall = False
+    bottle: Any = sys.modules[type(dashboard).__module__]
+    bottle._hval = lambda value: " ".join(bottle.tonat(value).replace("\0", " ").splitlines())
+
+
 def fill_cache(cached: BaseStorage, study_id: int) -> None:
     """Read the trials of a study into Optuna's cache for the first time, while the cache answers on other studies.
 

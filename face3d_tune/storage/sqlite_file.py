@@ -17,15 +17,18 @@ _SAY_EVERY = 10.0  # seconds between two lines about the wait
 _last_line = -_SAY_EVERY  # time of the last line, of time.monotonic
 
 
-def patience(name: str) -> dict[str, Any]:
-    """Return arguments of sqlite3.connect for a connection that reports a lock on the file `name`."""
-    return {"timeout": _LOOK_EVERY, "factory": partial(_Connection, name=name)}
+def patience(name: str, wait: float | None = None) -> dict[str, Any]:
+    """Return arguments of sqlite3.connect for a connection that waits while the file `name` is locked, and reports it.
+
+    It waits for `wait` seconds; by default long enough for a backup.
+    """
+    return {"timeout": _LOOK_EVERY, "factory": partial(_Connection, name=name, wait=wait)}
 
 
 class _Connection(sqlite3.Connection):
-    def __init__(self, *args: Any, name: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, name: str, wait: float | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._name = name
+        self._name, self._wait = name, wait
 
     def cursor(self, factory: Any = None) -> Any:
         return super().cursor(factory or _Cursor)
@@ -36,6 +39,7 @@ class _Connection(sqlite3.Connection):
     def patiently(self, action: Callable[[], T]) -> T:
         """Retry an action that found the file locked, unless it has changed something already."""
         began, changes = time.monotonic(), self.total_changes
+        wait = _WAIT if self._wait is None else self._wait
         while True:
             start = time.monotonic()
             try:
@@ -45,9 +49,9 @@ class _Connection(sqlite3.Connection):
                 locked = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
                 # Where two connections would wait for each other, SQLite answers before its own wait is over.
                 deadlock = now - start < 0.5 * _LOOK_EVERY
-                if not locked or deadlock or now - began >= _WAIT or self.total_changes != changes:
+                if not locked or deadlock or now - began >= wait or self.total_changes != changes:
                     raise
-                _say(f"storage {self._name} is locked by another program; waiting, {_WAIT - now + began:.0f} s at most")
+                _say(f"storage {self._name} is locked by another program; waiting, {wait - now + began:.0f} s at most")
 
 
 class _Cursor(sqlite3.Cursor):

@@ -1,18 +1,16 @@
 """How the dashboard is served: slow visitors, limits, odd requests, and studies that change while it is open."""
 
-import gzip
-import http.client
 import json
 import socket
 import threading
 import time
-from contextlib import ExitStack, contextmanager
-from uuid import uuid4
+from contextlib import ExitStack
 
 import optuna
 import pytest
 from command_line import call
-from stored_study import add_trial, our_study
+from served import ask, begin, detail, ours, serving, theirs
+from stored_study import add_trial
 
 from face3d_tune.dashboard import server
 from face3d_tune.dashboard.server import make_dashboard
@@ -23,19 +21,6 @@ from face3d_tune.storage.database import Storage
 
 TOKEN = "0123456789abcdef"
 PROMPTLY = 5  # seconds, on a machine that does other things too
-
-
-@contextmanager
-def serving(storage, **how):
-    """A server that answers until the block ends."""
-    with make_dashboard(storage, **how) as made:
-        thread = threading.Thread(target=made.serve_forever)
-        thread.start()
-        try:
-            yield made
-        finally:
-            made.shutdown()
-            thread.join()
 
 
 @pytest.fixture
@@ -52,45 +37,6 @@ def standing(tmp_path_factory):
         ours(opened, 0.5)
         with serving(opened, artifacts=Artifacts.parse(str(folder / "kept"))) as made:
             yield made
-
-
-def ask(made, path, method="GET", **headers):
-    """(status, headers, body); a header that is None is not sent."""
-    connection = http.client.HTTPConnection("127.0.0.1", made.server_port, timeout=60)
-    given = {"Host": f"127.0.0.1:{made.server_port}", "Accept_Encoding": "gzip"} | headers
-    try:
-        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
-        for name, value in given.items():
-            if value is not None:
-                connection.putheader(name.replace("_", "-"), value)
-        connection.endheaders()
-        answer = connection.getresponse()
-        return answer.status, dict(answer.headers), answer.read()
-    finally:
-        connection.close()
-
-
-def detail(made, study_id=1, after=0):
-    status, headers, body = ask(made, f"/api/studies/{study_id}?after={after}")
-    assert (status, headers["Content-Encoding"]) == (200, "gzip"), body
-    return json.loads(gzip.decompress(body)), headers
-
-
-def ours(storage, *cosines, name="faces", **how):
-    study = our_study(storage, name, id=uuid4().hex)
-    for cosine in cosines:
-        add_trial(study, "COMPLETE", [cosine], lr=1e-3 * cosine, **how)
-    return study
-
-
-def theirs(storage, *values, name="theirs"):
-    study = optuna.create_study(storage=storage, study_name=name)
-    for value in values:
-        trial = study.ask()
-        trial.suggest_float("x", 0, 1)
-        trial.set_user_attr(f"seen_{value}", value)
-        study.tell(trial, value)
-    return study
 
 
 # Studies that change while it is open
@@ -263,12 +209,6 @@ def test_a_visitor_of_another_study_does_not_wait_until_a_large_one_is_read(sqli
         done.set()
         for visitor in visitors:
             visitor.join()
-
-
-def begin(made, sent):
-    visitor = socket.create_connection(("127.0.0.1", made.server_port), timeout=60)
-    visitor.sendall(sent)
-    return visitor
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import sys
 from importlib import import_module, metadata
+from wsgiref.util import setup_testing_defaults
 
 import optuna
+import optuna_dashboard
 import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import CmaEsSampler, RandomSampler, TPESampler
@@ -22,6 +24,7 @@ from face3d_tune.storage.optuna_internals import (
     engine_of,
     fixed_params,
     forget_importances,
+    let_errors_out,
     record_of,
     startup_trials,
     storage_of,
@@ -196,3 +199,25 @@ def test_importances_of_the_dashboard_are_forgotten():
     module.param_importance_cache["1:0"] = (1, [])
     forget_importances()
     assert not module.param_importance_cache, changed(name, "optuna-dashboard")
+
+
+def test_a_study_whose_name_has_line_breaks_can_be_downloaded_and_an_error_is_raised(monkeypatch):
+    name = "bottle._hval and Bottle.catchall"
+    study = optuna.create_study(study_name="a\r\nX: y\0z")
+    dashboard = optuna_dashboard.wsgi(storage_of(study))
+    let_errors_out(dashboard)
+    began = []
+
+    def ask(path):
+        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path}
+        setup_testing_defaults(environ)
+        return b"".join(dashboard(environ, lambda status, headers, *_: began.append((status, dict(headers)))))
+
+    ask("/csv/0")
+    ((status, headers),) = began
+    assert (status, headers["Content-Disposition"]) == ("200 OK", "attachment; filename=a X-y z.csv"), changed(
+        name, "optuna-dashboard"
+    )
+    monkeypatch.setattr(study._storage, "get_study_name_from_id", lambda study_id: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ask("/csv/0")
