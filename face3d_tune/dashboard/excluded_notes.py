@@ -1,11 +1,9 @@
 """What the notes of a study and of its trials say about excluded trials."""
 
-import shlex
-
 from optuna.trial import FrozenTrial
 
 from face3d_tune.analysis.findings import Findings
-from face3d_tune.dashboard.markdown import plain
+from face3d_tune.dashboard.markdown import plain, word
 from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.exclusions import said
 
@@ -24,7 +22,7 @@ def of_trial(found: Findings, trial: FrozenTrial) -> str:
     return (
         f"**Excluded.** {plain(_said(trial))}\n\nIt has taken its place in the budget, and counts nowhere else: not as "
         f"the best, not in tables, not for the pruner, not for the sampler.\n\n"
-        f"    face3d-tune exclude {trial.number} --undo --study-name {shlex.quote(found.name)}"
+        f"    face3d-tune exclude {trial.number} --undo --study-name {word(found.name)}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -56,7 +57,7 @@ def _curves(findings: Findings) -> Figure | None:
     if not last:
         return None
     where = "" if folds_of(findings.attrs) == 1 else ", all of fold 1"
-    layout = _layout(f"Learning curves: best, presets, pruned{where}", "epoch", findings.objective.axis)
+    layout = _layout(f"Learning curves: best, presets, pruned{where}", "epoch", _text(findings.objective.axis))
     return {"data": [*traces, *_levels(findings, 1, last)], "layout": layout}
 
 
@@ -78,10 +79,12 @@ def _progress(findings: Findings) -> Figure | None:
         levels = _levels(findings, 0, end)
         if findings.best_preset is not None and findings.best_preset.trial is not None:
             levels.append(
-                _level(f"best preset: {findings.best_preset.name}", findings.best_preset.trial.value, 0, end, "dot")
+                _level(
+                    f"best preset: {_text(findings.best_preset.name)}", findings.best_preset.trial.value, 0, end, "dot"
+                )
             )
         traces += [{**trace, "xaxis": axis, "showlegend": first} for trace in (best, *levels)]
-    layout = _layout("Best value so far", halves[0][3], findings.objective.axis)
+    layout = _layout("Best value so far", halves[0][3], _text(findings.objective.axis))
     layout["xaxis"] |= {"domain": [0, 0.47], "rangemode": "tozero"}
     layout["xaxis2"] = {**layout["xaxis"], "title": {"text": halves[1][3]}, "domain": [0.53, 1], "anchor": "y"}
     return {"data": traces, "layout": layout}
@@ -109,7 +112,7 @@ def _by_yaw(findings: Findings) -> Figure | None:
         {
             "type": "bar",
             "name": name,
-            "x": list(map(label, cosines)),
+            "x": [_text(label(band)) for band in cosines],
             "y": list(cosines.values()),
             "marker": {"color": colour},
             "hovertemplate": "%{y:.4f}",
@@ -159,7 +162,7 @@ def _importance(findings: Findings) -> Figure | None:
         "orientation": "h",
         "name": "share",
         "x": [100 * row.share for row in rows],
-        "y": [row.name for row in rows],
+        "y": [_text(row.name) for row in rows],
         "marker": {"color": [_BEST if row.sure else _FAINT for row in rows]},
         "hovertemplate": "%{x:.0f} %",
         "showlegend": False,
@@ -175,10 +178,15 @@ def _importance(findings: Findings) -> Figure | None:
     return {"data": [bars], "layout": layout}
 
 
+def _text(held: str) -> str:
+    """Return stored text on one line as Plotly shows it, which takes some HTML."""
+    return escape(" ".join(held.split()), quote=False)
+
+
 def _presets(findings: Findings) -> list[tuple[str, FrozenTrial]]:
     """Return the presets that trained, without the best trial."""
     best = findings.best.number if findings.best else None
-    rows = [(row.name, row.trial) for row in findings.presets if row.trial is not None and row.same_as is None]
+    rows = [(_text(row.name), row.trial) for row in findings.presets if row.trial is not None and row.same_as is None]
     return [(name, trial) for name, trial in rows if trial.number != best and _values(findings, trial)]
 
 

@@ -1,6 +1,5 @@
 """The findings of a study as notes (Markdown) of the study and of its notable trials."""
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from face3d_tune.analysis import recognising
 from face3d_tune.analysis.confirmation import headline, no_better_recognised, simple_methods, told, value_in_study
 from face3d_tune.analysis.findings import Findings
 from face3d_tune.dashboard import excluded_notes, script_notes
-from face3d_tune.dashboard.markdown import block, plain
+from face3d_tune.dashboard.markdown import block, plain, word
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.data.yaw_bands import YAW_BANDS, label
 from face3d_tune.script.export import commands, quote
@@ -48,10 +47,10 @@ def study_note(found: Findings) -> str:
     settings, effort = StudyAttr.settings.of(found.attrs), effort_of(found.attrs)
     states = ", ".join(f"{count} {state}" for state, count in found.states.items() if count) or "no trials yet"
     budget = budget_of(found.attrs)
-    done = f"{found.finished} of {budget} finished trials" if budget else f"{found.finished} finished trials"
-    how = f"; {effort['sampler']} sampler, {effort['pruner']} pruner" if effort else ""
+    done = f"{found.finished} of {plain(budget)} finished trials" if budget else f"{found.finished} finished trials"
+    how = f"; {plain(effort['sampler'])} sampler, {plain(effort['pruner'])} pruner" if effort else ""
     folds = folds_of(found.attrs)
-    whom = "validation people" + (f", others in each of {folds} folds: the mean over them" if folds > 1 else "")
+    whom = "validation people" + (f", others in each of {plain(folds)} folds: the mean over them" if folds > 1 else "")
     lines = [
         f"## {plain(found.name)}",
         *([f"**{said}**"] if (said := recognising.warning(found.best, found.attrs)) else []),
@@ -59,10 +58,11 @@ def study_note(found: Findings) -> str:
         *_rotated(found),
         f"**Goal** {_GOALS[found.objective.name]}, on {whom}{_simple(found)}.",
         f"**Data** {plain(describe_data(found.attrs))}",
-        f"**Budget** {done} ({states}) of at most {settings['epochs']} epochs{how}; seed {settings['seed']}.",
+        f"**Budget** {done} ({states}) of at most {plain(settings['epochs'])} epochs{how}; "
+        f"seed {plain(settings['seed'])}.",
     ]
     if why := in_words(count_causes([*found.trials, *found.excluded])):
-        lines.append(f"**Failed** {why}.")
+        lines.append(f"**Failed** {plain(why)}.")
     if found.by_hand:
         lines.append(f"**Added by hand** {found.by_hand} more, which face3d-tune did not train and does not count.")
     lines += excluded_notes.of_study(found)
@@ -74,7 +74,7 @@ def study_note(found: Findings) -> str:
     if found.best is None:
         lines.append("No trial has completed yet.")
         return "\n\n".join(lines)
-    name = shlex.quote(found.name)
+    name = word(found.name)
     lines += [
         _table(found, found.best),
         *_is_it_the_model(found),
@@ -91,7 +91,7 @@ def _confirmed(found: Findings) -> list[str]:
     """Write the result on the test people, or that there is no confirmation yet."""
     if found.best is None or StudyAttr.data.of(found.attrs)["split"] == "none":
         return []
-    ask = f"    face3d-tune confirm --study-name {shlex.quote(found.name)}"
+    ask = f"    face3d-tune confirm --study-name {word(found.name)}"
     confirmation = found.confirmation
     if confirmation is None:
         return [
@@ -155,7 +155,7 @@ def _recognised(found: Findings) -> list[str]:
     held = found.best and recognising.of_trial(found.best)
     if sizes is None or not held:
         return []
-    judged, enrolled = sizes
+    judged, enrolled = map(plain, sizes)
     heads = [f"{rate} of {size}" for rate in ("rank-1", "TAR 1 %") for size in (judged, enrolled)]
     lines = [f"| recognition | {' | '.join(heads)} | pooled rank-1 of {enrolled} |", "|---|--:|--:|--:|--:|--:|"]
     for name, recognition in {**rows, "**best trial**": held}.items():
@@ -176,11 +176,12 @@ def trial_note(found: Findings, trial: FrozenTrial) -> str:
     lines = [f"**{_reason(found, trial)}**"]
     cosine, attrs = kept_cosine(trial), trial.user_attrs
     if cosine is not None:
-        epochs = f"the checkpoint of epoch {TrialAttr.best_epoch.of(attrs)} of {TrialAttr.epochs_run.of(attrs)}"
+        kept, run = plain(TrialAttr.best_epoch.of(attrs)), plain(TrialAttr.epochs_run.of(attrs))
+        epochs = f"the checkpoint of epoch {kept} of {run}"
         if folds := TrialAttr.folds.get(attrs):
             values = ", ".join(f"{fold['value']:.4f}" for fold in folds)
-            kept = f"epoch {TrialAttr.best_epoch.of(attrs)} of {TrialAttr.epochs_run.of(folds[0])} of fold 1"
-            epochs = f"by fold {values}; kept is {kept}"
+            first = plain(TrialAttr.epochs_run.of(folds[0]))
+            epochs = f"by fold {values}; kept is epoch {kept} of {first} of fold 1"
         against = f"cosine {cosine:.4f}, {cosine - found.no_model:+.4f} against no model"
         value, without = found.objective.of_trial(attrs), found.lines.get("no model")
         if found.objective != COSINE and value is not None and without is not None:
@@ -214,8 +215,8 @@ def _reason(found: Findings, trial: FrozenTrial) -> str:
         return f"The guide's {preset}" if names[0] in PRESETS else f"The {preset}"
     place = [other.number for other in found.runners_up].index(trial.number) + 1
     config = config_of(trial)
-    other = "" if config.inputs == "view" else f"{config.inputs} input, "
-    return f"Runner-up {place}: {other}{config.pose_unit}, lr {config.lr:.1e}"
+    other = "" if config.inputs == "view" else f"{plain(config.inputs)} input, "
+    return f"Runner-up {place}: {other}{plain(config.pose_unit)}, lr {config.lr:.1e}"
 
 
 def _table(found: Findings, best: FrozenTrial) -> str:

@@ -1,6 +1,5 @@
 """The notes of a study of the user's own script, in Markdown."""
 
-import shlex
 from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
@@ -9,7 +8,7 @@ from face3d_tune.analysis import script_confirmation
 from face3d_tune.analysis.findings import Findings
 from face3d_tune.analysis.of_script import further_numbers, kept_epoch
 from face3d_tune.dashboard import excluded_notes
-from face3d_tune.dashboard.markdown import block, plain
+from face3d_tune.dashboard.markdown import block, plain, word
 from face3d_tune.script import engine_comparison
 from face3d_tune.script.export import quote
 from face3d_tune.script.stored_command import stored_command
@@ -28,21 +27,21 @@ def study_note(found: Findings, script: StoredScript) -> str:
     """Write goal, script, budget, the best trial beside the presets, and what to do with it."""
     settings, effort, budget = StudyAttr.settings.of(found.attrs), effort_of(found.attrs), budget_of(found.attrs)
     states = ", ".join(f"{count} {state}" for state, count in found.states.items() if count) or "no trials yet"
-    done = f"{found.finished} of {budget} finished trials" if budget else f"{found.finished} finished trials"
-    epochs = f" of at most {settings['epochs']} epochs" if settings["epochs"] else ""
-    how = f"; {effort['sampler']} sampler, {effort['pruner']} pruner" if effort else ""
-    files = ", ".join(f"{plain(path)} {digest[:_HASH]}" for path, digest in script["sources"].items())
+    done = f"{found.finished} of {plain(budget)} finished trials" if budget else f"{found.finished} finished trials"
+    epochs = f" of at most {plain(settings['epochs'])} epochs" if settings["epochs"] else ""
+    how = f"; {plain(effort['sampler'])} sampler, {plain(effort['pruner'])} pruner" if effort else ""
+    files = ", ".join(f"{plain(path)} {plain(digest[:_HASH])}" for path, digest in script["sources"].items())
     lines = [
         f"## {plain(found.name)}",
         *_confirmed(found),
         f"**Goal** {plain(found.objective.goal)}. A trial has the numbers of {plain(kept_epoch(script))}.",
         f"**Script** {plain(script['path'])}" + (f" ({files})" if files else ""),
-        f"**Budget** {done} ({states}){epochs}{how}; seed {settings['seed']}.",
+        f"**Budget** {done} ({states}){epochs}{how}; seed {plain(settings['seed'])}.",
     ]
     if engine := script.get("engine"):
         lines.append("**Built-in trainer** " + "; ".join(map(plain, engine_comparison.of(engine).lines())) + ".")
     if why := in_words(count_causes([*found.trials, *found.excluded])):
-        lines.append(f"**Failed** {why}. The log of a trial says more.")
+        lines.append(f"**Failed** {plain(why)}. The log of a trial says more.")
     if found.by_hand:
         lines.append(f"**Added by hand** {found.by_hand} more, which face3d-tune did not train and does not count.")
     lines += excluded_notes.of_study(found)
@@ -56,7 +55,7 @@ def study_note(found: Findings, script: StoredScript) -> str:
             *lines,
             _table(found, found.best, script),
             "The best of many is a little flattered by having been chosen. Its note holds the training command.",
-            f"    face3d-tune export --study-name {shlex.quote(found.name)}",
+            f"    face3d-tune export --study-name {word(found.name)}",
         ]
     )
 
@@ -65,7 +64,7 @@ def _confirmed(found: Findings) -> list[str]:
     """Write what the script reached when it trained again, or that it has not yet."""
     if found.best is None:
         return []
-    ask = f"    face3d-tune confirm --study-name {shlex.quote(found.name)}"
+    ask = f"    face3d-tune confirm --study-name {word(found.name)}"
     held = found.script_confirmation
     if held is None:
         said = "the best value is flattered by having been chosen. To train it and the presets again:"
@@ -114,7 +113,7 @@ def trial_note(found: Findings, script: StoredScript, trial: FrozenTrial) -> str
     attrs, value = trial.user_attrs, found.objective.of_trial(trial.user_attrs)
     lines = [f"**{_reason(found, trial)}**"]
     if value is not None:
-        epochs = f"epoch {TrialAttr.best_epoch.of(attrs)} of {TrialAttr.epochs_run.of(attrs)}"
+        epochs = f"epoch {plain(TrialAttr.best_epoch.of(attrs))} of {plain(TrialAttr.epochs_run.of(attrs))}"
         against = _against(found, trial, value)
         beside = f" ({against} than the script's defaults)" if against else ""
         numbers = TrialAttr.numbers.of(attrs)
