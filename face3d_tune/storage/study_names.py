@@ -8,10 +8,9 @@ from optuna.storages import BaseStorage
 
 from face3d_tune.errors import StudyError, did_you_mean
 from face3d_tune.storage.database import Storage
+from face3d_tune.system.safe_text import fits_a_line
 
 ANOTHER = "start another study with --study-name NEW"  # a hint
-_NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, ends of lines
-
 
 _LONGEST_NAME = 200  # characters; PostgreSQL would refuse 513
 
@@ -77,7 +76,7 @@ def name_to_search(place: Storage, name: str) -> str:
             if existing := alike(name, study_names(storage)):
                 return existing
     plain = _plain(name)
-    odd = any(unicodedata.category(each) in _NOT_IN_A_LINE for each in plain)
+    odd = not fits_a_line(plain)
     if odd or not 0 < len(plain) <= _LONGEST_NAME:
         fault = "has a character that no line can show" if odd else f"has {len(plain)} characters"
         raise StudyError(

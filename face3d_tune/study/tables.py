@@ -9,6 +9,7 @@ from typing import Any
 from face3d_tune.errors import ConfigError, StudyFileError, did_you_mean
 from face3d_tune.study.builtin import builtin_names
 from face3d_tune.system import regular_file
+from face3d_tune.system.safe_text import fits_a_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,8 @@ def presets(
     for name, preset in own.items():
         if name in documented:
             raise StudyFileError(f"{path}: presets.{name} has the name of a documented preset; give it another")
+        if not fits_a_line(name):
+            raise StudyFileError(f"{path}: the preset {name!r} has a character that no line can show; rename it")
         if not isinstance(preset, dict):
             raise StudyFileError(f"{path}: presets.{name} is not a table")
         require_known(path, f"presets.{name}.", preset, keys)

@@ -1,6 +1,7 @@
 """Text that is safe to show: without passwords, and short enough to read. Pure, but for the learnt secrets."""
 
 import re
+import unicodedata
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 HIDDEN = "***"
@@ -8,6 +9,7 @@ HIDDEN = "***"
 _LONGEST_WORD, _LONGEST = 500, 4000  # characters
 _TOKEN = 6  # characters of a part of a service's URL from which it may be a token
 _WITH_HOST = re.compile(r"https?|jsons?|forms?|xmls?|mailtos?")  # schemes of services; in others a token may be there
+_NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, ends of lines
 _WHOLE = 12  # characters from which a secret is removed even from the middle of a word
 # Keys in the query part of a URL whose values may be shown; a mistyped `pasword` is not among them.
 _HARMLESS = frozenset(
@@ -115,3 +117,8 @@ def _cut(text: str, most: int) -> str:
 def safe(text: str) -> str:
     """Return text that is safe to show: redacted, each line shortened."""
     return "\n".join(map(shorten, redact(text).split("\n")))
+
+
+def fits_a_line(name: str) -> bool:
+    """Tell whether a line can show every character of a name."""
+    return not any(unicodedata.category(each) in _NOT_IN_A_LINE for each in name)

@@ -299,6 +299,7 @@ TWICE = "[presets.mine]\nlr = 1e-3\n"
         ({"others": "[presets.mine]\nlayer = 1"}, "presets.mine.layer is unknown; did you mean 'layers'?", None),
         ({"others": "[presets.mine]\nlearning_rate = 1e-3"}, "presets.mine.learning_rate and space.lr are the", None),
         ({"others": "[presets.baseline]\nlr = 1e-3"}, "presets.baseline has the name of a documented preset", None),
+        ({"others": '[presets."a\\u001bb"]\nlr = 1e-3'}, "has a character that no line can show; rename it", None),
         (
             {"space": SPACE + "cosine_weight = [0.5]", "others": TWICE},
             "presets.mine.cosine_weight is not set, and the script's default of --cosine_weight cannot be read",

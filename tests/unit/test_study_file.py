@@ -451,6 +451,7 @@ SPACE = "space.lr = [1e-4, 1e-3]\n"
         (SPACE + "study.presets = 'baseline'", "study.presets = 'baseline' is not a list of names"),
         (SPACE + "study.presets = [1]", "study.presets: 1 is unknown"),
         (SPACE + "presets.baseline = { lr = 1e-4 }", "presets.baseline has the name of a documented preset"),
+        (SPACE + r'presets."a\nb" = { lr = 1e-4 }', r"the preset 'a\nb' has a character that no line can show"),
         (SPACE + "presets.home = 1e-4", "presets.home is not a table"),
         (SPACE + "presets.home = { lrr = 1e-4 }", "presets.home.lrr is unknown; did you mean 'lr'?"),
         (SPACE + "presets.home = { epochs = 5 }", "presets.home.epochs is unknown"),
