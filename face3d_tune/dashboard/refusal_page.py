@@ -45,7 +45,7 @@ def refuse_readably(
     headers = {"WWW-Authenticate": 'Bearer realm="face3d-tune"'} if ask_token else {}
     if not _HTML.search(environ.get("HTTP_ACCEPT", "").lower()):
         return refuse(start_response, status, reason, headers)
-    text = re.sub("`([^`]+)`", r"<code>\1</code>", escape(reason))
+    text = re.sub("`([^`]+)`", r"<code>\1</code>", escape(reason[:1].upper() + reason[1:])) + "."
     body = (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)} · face3d-tune</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body><main>'

@@ -1,6 +1,7 @@
 """Who may do what with the dashboard: which requests reach the application behind the guard, and how it answers."""
 
 import json
+import re
 import socket
 from io import BytesIO
 from wsgiref.util import setup_testing_defaults
@@ -192,7 +193,7 @@ def test_without_the_right_token_a_person_gets_a_page_to_type_it_and_a_program_j
     assert (status, headers["Content-Type"]) == (401, "text/html; charset=utf-8")
     page = body.decode()
     assert f"<h1>{said}</h1>" in page
-    assert "open the address that <code>face3d-tune dashboard</code> printed" in page
+    assert re.search(r"[Oo]pen the address that <code>face3d-tune dashboard</code> printed", page)
     assert '<form action="/">' in page
     assert "script" not in page
     assert headers["Content-Security-Policy"] == f"default-src 'none'; style-src 'unsafe-inline'; {POLICY}"
