@@ -5,9 +5,11 @@ from typing import Any
 
 import rich.console
 import rich.table
+import rich.text
 from rich.status import Status
 
 from face3d_tune.cli.language import translate, word
+from face3d_tune.system.safe_text import visible
 
 
 class Console(rich.console.Console):
@@ -26,6 +28,10 @@ class Console(rich.console.Console):
     def print(self, *objects: Any, **options: Any) -> None:
         """Print; text is translated."""
         super().print(*(translate(each) if isinstance(each, str) else each for each in objects), **options)
+
+    def render_str(self, text: str, **options: Any) -> rich.text.Text:
+        """Make text to print of a string, whose escape sequences are shown."""
+        return super().render_str(visible(text, keep="\n\t"), **options)
 
     def status(self, status: Any, **options: Any) -> Status:
         """Show a spinner with a text while the block runs."""

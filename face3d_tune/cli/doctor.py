@@ -18,6 +18,7 @@ from face3d_tune.cli.options import (
     trying_options,
     turn_angle_option,
 )
+from face3d_tune.system.safe_text import visible
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -79,7 +80,8 @@ def doctor(
         if as_json:
             continue
         level = click.style(padded(word(finding.level), 8), _COLOURS[finding.level])
-        click.echo(f"{level} {padded(word(finding.name), 10)} {translate(finding.said)}")
+        said = visible(translate(finding.said), keep="\n")
+        click.echo(f"{level} {padded(word(finding.name), 10)} {said}")
         if finding.level != "ok" and finding.advice:
             say(" " * 20 + f"hint: {finding.advice}")
     if as_json:

@@ -28,6 +28,8 @@ from unicodedata import east_asian_width
 
 import click
 
+from face3d_tune.system.safe_text import visible
+
 LANGUAGES = ("en", "zh")
 VARIABLE = "FACE3D_TUNE_LANG"
 
@@ -86,7 +88,7 @@ def chosen() -> Literal["en", "zh"]:
 
 def say(text: str, *, err: bool = False) -> None:
     """Print lines for a person, in the chosen language. What programs read goes through `click.echo`."""
-    click.echo(translate(text), err=err)
+    click.echo(visible(translate(text), keep="\n\t"), err=err)
 
 
 def translate(text: str) -> str:

@@ -10,6 +10,7 @@ from rich.text import Text
 from face3d_tune.cli.eta import in_words
 from face3d_tune.cli.language import translate
 from face3d_tune.study.objective import COSINE, Objective
+from face3d_tune.system.safe_text import visible
 
 _NAME = 18  # columns for number and name of a trial
 _SHORT = 12  # columns of a name in a narrow terminal
@@ -108,6 +109,7 @@ class Picture:
 
 def shortened(name: str, columns: int) -> str:
     """Cut a name to a number of columns, with an ellipsis where it was cut."""
+    name = visible(name)
     return name if cell_len(name) <= columns else set_cell_size(name, columns - 1).rstrip() + "…"
 
 

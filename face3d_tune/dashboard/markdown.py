@@ -2,14 +2,13 @@
 
 import re
 import shlex
-import unicodedata
+
+from face3d_tune.system.safe_text import visible
 
 _SYNTAX = re.compile(r"[\\`*_{}\[\]<>|#!~$&]")
 _BLOCK = re.compile(r"[-+=](?=[-=\s]|$)|\d+(?=[.)](?:\s|$))")  # begins a list or a heading where it begins a line
 _LINK = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=@)(?=\w)", re.IGNORECASE)  # GitHub's Markdown makes links of these
 _JOINER = "\u2060"  # of no width
-_SHOWN = ("Zs", "Cf")  # spaces; what an alphabet or an emoji needs between letters
-_TURNS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # turn the direction of the text after them
 
 
 def plain(content: object) -> str:
@@ -17,7 +16,7 @@ def plain(content: object) -> str:
 
     A line break, or what else no line can show, stands there as Python writes it: `\n`.
     """
-    line = "".join(map(_visible, str(content))).strip()
+    line = visible(str(content)).strip()
     first = _BLOCK.match(line)
     start = first.end() if first else 0
     escaped = line[:start] + _SYNTAX.sub(r"\\\g<0>", line[start:])
@@ -26,17 +25,12 @@ def plain(content: object) -> str:
     return _LINK.sub(_JOINER, escaped)
 
 
-def _visible(letter: str) -> str:
-    shown = letter.isprintable() or (unicodedata.category(letter) in _SHOWN and not _TURNS.match(letter))
-    return letter if shown else repr(letter)[1:-1]
-
-
 def word(text: str) -> str:
     """Quote text for bash, on one line."""
     if text.isprintable():
         return shlex.quote(text)
     quoted = text.replace("\\", r"\\").replace("'", r"\'")
-    return "$'" + "".join(each if each == " " or each.isprintable() else repr(each)[1:-1] for each in quoted) + "'"
+    return "$'" + "".join(each if each.isprintable() else repr(each)[1:-1] for each in quoted) + "'"
 
 
 def block(commands: str) -> str:

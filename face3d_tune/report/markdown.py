@@ -4,6 +4,7 @@ import re
 import shlex
 
 from face3d_tune.report.blocks import MARK, Block, Code, Columns, Document, Figure, Paragraph, Runs, Style, Table, Tiles
+from face3d_tune.system.safe_text import visible
 
 
 def to_markdown(document: Document) -> str:
@@ -44,7 +45,7 @@ def _runs(runs: Runs) -> str:
 def _styled(run: tuple[Style, str]) -> str:
     match run:
         case "code", text:
-            return "`" + text.replace("`", "'") + "`"
+            return "`" + visible(text).replace("`", "'") + "`"
         case "strong", text:
             return f"**{_plain(text)}**"
         case _, text:
@@ -56,7 +57,7 @@ def _cell(cell: str | Runs) -> str:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>|#&])", r"\\\1", " ".join(text.splitlines()))
+    return re.sub(r"([\\`*_\[\]<>|#&])", r"\\\1", visible(" ".join(text.splitlines())))
 
 
 def _fence(text: str) -> str:

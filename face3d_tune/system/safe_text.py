@@ -10,6 +10,8 @@ _LONGEST_WORD, _LONGEST = 500, 4000  # characters
 _TOKEN = 6  # characters of a part of a service's URL from which it may be a token
 _WITH_HOST = re.compile(r"https?|jsons?|forms?|xmls?|mailtos?")  # schemes of services; in others a token may be there
 _NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, ends of lines
+_BETWEEN_LETTERS = ("Zs", "Cf")  # spaces; what an alphabet or an emoji needs
+_TURNS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # turn the direction of the text after them
 _WHOLE = 12  # characters from which a secret is removed even from the middle of a word
 # Keys in the query part of a URL whose values may be shown; a mistyped `pasword` is not among them.
 _HARMLESS = frozenset(
@@ -122,3 +124,16 @@ def safe(text: str) -> str:
 def fits_a_line(name: str) -> bool:
     """Tell whether a line can show every character of a name."""
     return not any(unicodedata.category(each) in _NOT_IN_A_LINE for each in name)
+
+
+def visible(text: str, keep: str = "") -> str:
+    r"""Return text in which characters that no line can show stand as Python writes them, but for those of `keep`.
+
+    A line break is `\n` then, and an escape sequence moves no cursor of a terminal.
+    """
+    return text if text.isprintable() else "".join(each if each in keep else _shown(each) for each in text)
+
+
+def _shown(letter: str) -> str:
+    between = unicodedata.category(letter) in _BETWEEN_LETTERS and not _TURNS.match(letter)
+    return letter if between or letter.isprintable() else repr(letter)[1:-1]

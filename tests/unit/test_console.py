@@ -1,4 +1,4 @@
-"""What FORCE_COLOR, CLICOLOR_FORCE and NO_COLOR change in a log."""
+"""What FORCE_COLOR, CLICOLOR_FORCE and NO_COLOR change in a log; and names that would steer a terminal."""
 
 import io
 
@@ -6,7 +6,9 @@ import pytest
 from rich.live import Live
 from rich.text import Text
 
-from face3d_tune.cli.console import Console
+from face3d_tune.cli.console import Console, TranslatedTable
+from face3d_tune.cli.language import say
+from face3d_tune.cli.live import shortened
 
 RED = "\x1b[31mred\x1b[0m\n"
 
@@ -50,3 +52,19 @@ def test_a_log_with_colours_is_no_terminal_and_nothing_in_it_is_drawn_anew(monke
             live.update("2", refresh=True)
 
     assert log_of(draw).strip() == "2"
+
+
+def test_a_name_from_a_database_steers_no_terminal_in_whatever_it_is_printed(capfd):
+    steering = "a\x1b[31m\x1b]0;title\x07\u202eb"
+    shown = r"a\x1b[31m\x1b]0;title\x07\u202eb"
+    table = TranslatedTable()
+    table.add_column("name", no_wrap=True)
+    table.add_row(steering)
+    console = Console(file=(terminal := io.StringIO()), force_terminal=True, width=100, color_system=None)
+    console.print(table)
+    console.print(steering)
+    say(f"best of {steering}\n\tthe next line")
+    assert terminal.getvalue().count(shown) == 2
+    assert "\x1b]0" not in terminal.getvalue()
+    assert capfd.readouterr().out == f"best of {shown}\n\tthe next line\n"
+    assert shortened(steering, 100) == shown

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from datetime import datetime
 
 import pytest
 from own_script import found_of
@@ -13,6 +14,7 @@ from face3d_tune.analysis.findings import find
 from face3d_tune.dashboard.figures import figures
 from face3d_tune.dashboard.markdown import block, plain, word
 from face3d_tune.dashboard.notes import study_note, trial_note
+from face3d_tune.report.render import report
 
 EVIL = "x\n# y\r\n- *z* `c` | <b>v</b> [l](http://evil.example) ![p](q) $m$ ~~s~~ &amp; \u202e www.evil.org a@b.org"
 RAW = re.compile(
@@ -108,3 +110,11 @@ def test_a_figure_shows_names_as_text_too():
     drawn = json.dumps(figures(find(study_of(*trials))))
     assert "&lt;b&gt;a&lt;/b&gt; &amp;amp;" in drawn
     assert "<b>" not in drawn
+
+
+def test_a_report_in_markdown_shows_an_escape_sequence_and_a_line_break_in_a_name_as_text_too():
+    found = find(study_of(trial_of("COMPLETE", 0.7, preset="p\x1b[31m\n# q"), name="a\x1b]0;title\x07\nb"))
+    outside = outside_of_commands(report(found, "md", "en", datetime(2026, 1, 1)))
+    assert r"a\\x1b\]0;title\\x07 b" in outside
+    assert r"p\\x1b\[31m \# q" in outside
+    assert "\x1b" not in outside

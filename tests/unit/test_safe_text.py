@@ -3,7 +3,7 @@
 import pytest
 
 from face3d_tune.system import safe_text
-from face3d_tune.system.safe_text import learn, learn_url, masked, redact, safe, shorten
+from face3d_tune.system.safe_text import fits_a_line, learn, learn_url, masked, redact, safe, shorten, visible
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +69,17 @@ def test_a_name_of_a_megabyte_is_cut_and_what_stands_around_it_is_not():
 
 def test_a_text_of_several_lines_keeps_them():
     assert safe(f"one\n{'x' * 9999}\nthree").count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("held", "shown"),
+    [
+        ("a\nb\x1b[0m\x00\x7f\x9b", r"a\nb\x1b[0m\x00\x7f\x9b"),
+        ("\u202ea\u2028\u2066", r"\u202ea\u2028\u2066"),
+        ("结果\u3000é\u00a0👩\u200d🔬 ab", "结果\u3000é\u00a0👩\u200d🔬 ab"),
+    ],
+)
+def test_what_no_line_can_show_is_written_as_python_does_and_letters_stay(held, shown):
+    assert visible(held) == shown
+    assert visible("a\nb\t", keep="\n\t") == "a\nb\t"
+    assert fits_a_line(held) == (held == shown)
