@@ -1,4 +1,4 @@
-"""Two seconds at most for a storage that is locked or silent: then visitors are told, by 503, also at `/healthz`."""
+"""A storage that does not answer: all visitors are told so soon and at once, also at `/healthz`."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from face3d_tune.errors import StorageError
 
 T = TypeVar("T")
 
-PATIENCE = 1.8  # seconds in which a storage answers a small question
+PATIENCE = 5.0  # seconds in which a storage answers a small question, though this process is busy; a lock takes one
 _FIRST = 15.0  # the same while it is not known how far away the storage is
 _USUAL = 4  # times the seconds that the last answer took, if that is longer
 _LONG = 0.5  # seconds after which an error is repeated without asking again

@@ -1,4 +1,4 @@
-"""A storage that is locked or silent while visitors ask: they are told within two seconds, and no thread waits."""
+"""A storage that is locked or silent while visitors ask: they are told soon, and no thread waits."""
 
 import sqlite3
 import threading
