@@ -67,7 +67,7 @@ class HonestAnswers:
 
     Args:
         app: The dashboard.
-        say: Receives a line, once, about an error that is neither the storage's absence nor a visitor's mistake.
+        say: Receives a line, once, about content that could not be shown.
     """
 
     def __init__(self, app: "WSGIApplication", say: Callable[[str], object]) -> None:
@@ -101,8 +101,9 @@ class HonestAnswers:
         def start(status: str, headers: list[tuple[str, str]], *_: Any) -> Any:
             return start_response(status, headers, sys.exc_info())  # another status may have been begun
 
-        status, reason = _cause(error, environ["REQUEST_METHOD"] in READING)
-        if status == HTTPStatus.CONFLICT:
+        reading = environ["REQUEST_METHOD"] in READING
+        status, reason = _cause(error, reading)
+        if reading and status == HTTPStatus.CONFLICT:
             self._tell(f"{environ['REQUEST_METHOD']} {environ.get('PATH_INFO', '')[:100]!r}: {reason}")
         again = {"Retry-After": _AGAIN} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
         return refuse(start, status, reason, again)
