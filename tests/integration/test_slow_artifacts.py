@@ -90,12 +90,14 @@ def test_trials_that_begin_while_s3_is_away_do_not_restart_and_the_search_goes_o
 
     def then_silence(*words, **options):
         place = parse(*words, **options)
+        waiting._places.clear()  # a busy machine may have let it wait for long already
         silent()
         return place
 
     monkeypatch.setattr(Artifacts, "parse", staticmethod(then_silence))
     ended = run(tmp_path, quick_study, data_folder, sqlite_url, "--trials", 1, "--epochs", 1)
-    assert (ended.code, ended.err.count("waiting for"), ended.err.count("gave no answer")) == (0, 1, 1)
+    assert (ended.code, ended.err.count("gave no answer")) == (0, 1)
+    assert ended.err.count("waiting for") == 1 + ended.err.count("answered")
     assert "restarts" not in ended.err
     assert ended.err.count("could not save a checkpoint: cannot write to") == 1
 
@@ -103,11 +105,12 @@ def test_trials_that_begin_while_s3_is_away_do_not_restart_and_the_search_goes_o
 # From the process that trains to the terminal
 
 
-def test_a_child_that_waits_for_s3_tells_its_parent_which_says_it_once_for_all_children(network, monkeypatch, data):
+def test_a_child_that_waits_for_s3_tells_its_parent(network, monkeypatch, data):
     """The child here is a thread; it trains nothing, and waits for checkpoints that are not there."""
     monkeypatch.setattr(processes.signals, "ignore", lambda: None)
     monkeypatch.setattr(processes, "set_threads", lambda count: None)
     checkpoints = Checkpoints(Artifacts.parse(PLACE), "study")
+    waiting._places.clear()
     network.delay = 0.1
 
     class Waits:
@@ -127,7 +130,7 @@ def test_a_child_that_waits_for_s3_tells_its_parent_which_says_it_once_for_all_c
     child.start()
     assert ours.recv() is None
     ours.send((data, processes.Share(CPU, 2), checkpoints))
-    lines = [ours.recv(), ours.recv()]
+    lines = [ours.recv() for _ in range(2) if ours.poll(30)]
     ours.close()
     child.join()
     assert [(line.place, line.kind) for line in lines] == [(PLACE, "waits"), (PLACE, "answered")]
