@@ -13,7 +13,7 @@ from face3d_tune.storage.optuna_internals import fill_cache
 
 FRESH = 5.0  # seconds for which additions are reused, at least
 _SHARE = 20  # and this many times the seconds of working them out: at most a twentieth of one core
-_SLOW = 0.2  # seconds of working them out for which no visitor waits, if there are some already
+SLOW = 0.2  # seconds of working them out for which no visitor waits, if there are some already
 
 
 class ShownStudy:
@@ -31,6 +31,7 @@ class ShownStudy:
         self._lock = threading.RLock()
         self._additions: StudyAdditions | None = None
         self._stale_at = self._seconds = 0.0
+        self._changes = 0
         self._last: tuple[float, int, list[Piece] | None] | None = None  # when it was begun, first trial, answer
 
     def read(self) -> None:
@@ -60,18 +61,19 @@ class ShownStudy:
     def additions(self) -> StudyAdditions:
         """Return the additions; stale ones are worked out again, behind the visitor's back if that takes long."""
         with self._lock:
-            if self._additions is None:
-                self._additions = self._timed()
+            known, changes = self._additions, self._changes
+            if known is None or (self._stale_at < time.monotonic() and self._seconds < SLOW):
+                known = self._additions = self._timed()
+                if self._changes != changes:  # meanwhile
+                    self._additions = None
             elif self._stale_at < time.monotonic():
-                if self._seconds < _SLOW:
-                    self._additions = self._timed()
-                else:
-                    self._stale_at = float("inf")  # until the thread ends
-                    threading.Thread(target=self._replace, args=[self._additions], daemon=True).start()
-            return self._additions
+                self._stale_at = float("inf")  # until the thread ends
+                threading.Thread(target=self._replace, args=[known], daemon=True).start()
+            return known
 
     def forget(self) -> None:
         """Work the additions out again at the next request: the study has just been changed."""
+        self._changes += 1
         self._additions = None
 
     def _timed(self) -> StudyAdditions:

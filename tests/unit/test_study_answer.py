@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from types import SimpleNamespace
 from wsgiref.util import setup_testing_defaults
 
 import optuna
@@ -13,7 +14,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState, create_trial
 from stored_study import add_many, add_trial, many_trials, our_study
 
-from face3d_tune.dashboard import study_answer
+from face3d_tune.dashboard import shown_study, study_answer
 from face3d_tune.dashboard.gzip_pieces import Piece
 from face3d_tune.dashboard.shown_study import ShownStudy
 from face3d_tune.dashboard.study_additions import StudyAdditions
@@ -209,6 +210,56 @@ def test_columns_of_all_trials_are_named_when_later_ones_alone_are_asked_for(hun
     )
     assert whole["union_user_attrs"] == later["union_user_attrs"]
     assert "cosine |yaw| 0-15°" in {column["key"] for column in later["union_user_attrs"]}
+
+
+# Additions that take long
+
+
+@pytest.fixture
+def slow(sqlite, monkeypatch):
+    """A study whose additions are stale at once, and worked out when the test lets them."""
+    monkeypatch.setattr(shown_study, "FRESH", 0.0)
+    monkeypatch.setattr(shown_study, "SLOW", 0.0)
+    monkeypatch.setattr(shown_study, "_SHARE", 0.0)
+    study, go_on, begun = our_study(sqlite, "faces"), threading.Semaphore(1), []
+
+    def work_out(study_id):
+        begun.append(StudyAdditions(note=f"version {len(begun) + 1}"))
+        assert go_on.acquire(timeout=60)
+        return begun[-1]
+
+    shown = ShownStudy(optuna.storages.get_storage(sqlite), study._study_id, work_out)
+    return SimpleNamespace(shown=shown, go_on=go_on, begun=begun)
+
+
+def note_once(slow, note):
+    """Whether the additions have this note, now or soon."""
+    until = time.monotonic() + 60
+    while slow.shown.additions().note != note and time.monotonic() < until:
+        time.sleep(0.001)
+    return slow.shown.additions().note == note
+
+
+def test_a_visitor_gets_those_of_before_while_new_ones_are_worked_out_once(slow):
+    assert [slow.shown.additions().note for _ in range(5)] == ["version 1"] * 5
+    slow.go_on.release()
+    assert note_once(slow, "version 2")
+    slow.go_on.release(10)
+
+
+def test_after_a_change_a_visitor_waits_for_those_of_the_changed_study(slow):
+    slow.shown.additions()
+    slow.shown.forget()
+    slow.go_on.release(10)
+    assert slow.shown.additions().note == "version 2"
+
+
+def test_additions_worked_out_while_the_study_was_changed_are_not_kept(slow):
+    slow.shown._work_out, whole = lambda study_id: (slow.shown.forget(), whole(study_id))[1], slow.shown._work_out
+    slow.go_on.release(10)
+    assert slow.shown.additions().note == "version 1"
+    slow.shown._work_out = whole
+    assert slow.shown.additions().note == "version 2"
 
 
 # Many visitors
