@@ -1,10 +1,11 @@
 """Requests that optuna-dashboard fails on: answered or corrected before they reach it."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from face3d_tune.dashboard.wsgi import refuse
 
@@ -40,7 +41,7 @@ class RequestFilter:
         for name in [name for name, value in environ.items() if name.startswith("HTTP_") and not _is_text(value)]:
             del environ[name]
         environ.setdefault("HTTP_ACCEPT_ENCODING", "")
-        return self._app(environ, _relative(start_response))
+        return self._app(environ, _corrected(start_response))
 
 
 def _is_text(value: str) -> bool:
@@ -52,14 +53,35 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def _relative(start_response: "StartResponse") -> "StartResponse":
-    """Redirect within the site that the browser asked, whose name and scheme a proxy may have changed."""
+def _corrected(start_response: "StartResponse") -> "StartResponse":
+    """Correct headers: redirect within the site that was asked, and name a download and its encoding.
+
+    A proxy may have changed the site's name and scheme.
+    """
 
     def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-        fields = [
-            (name, urlsplit(value)._replace(scheme="", netloc="").geturl() if name.title() == "Location" else value)
-            for name, value in headers
-        ]
+        fields = [(name, _CORRECTIONS.get(name.title(), str)(value)) for name, value in headers]
         return start_response(status, fields, *rest)
 
     return start
+
+
+def _within_the_site(address: str) -> str:
+    return urlsplit(address)._replace(scheme="", netloc="").geturl()
+
+
+def _in_quotes(disposition: str) -> str:
+    """Quote the name of a download, which optuna-dashboard does not: a browser would cut it at a space."""
+    kind, bare, name = disposition.partition("filename=")
+    if not bare or name.startswith('"'):
+        return disposition
+    read = name.encode("latin-1", "replace").decode(errors="replace")  # WSGI's form of UTF-8
+    plain = re.sub(r"[^\w.-]", "_", read, flags=re.ASCII)
+    return f"{kind}filename=\"{plain}\"; filename*=UTF-8''{quote(read, safe='')}"
+
+
+_CORRECTIONS: dict[str, Callable[[str], str]] = {
+    "Location": _within_the_site,
+    "Content-Disposition": _in_quotes,
+    "Content-Type": lambda kind: kind.replace("chatset=cp932", "charset=utf-8"),  # what it writes is UTF-8
+}

@@ -184,8 +184,17 @@ def test_a_study_whose_name_has_line_breaks_can_be_downloaded_and_its_name_stays
     status, head, body = exchange(odd, request_of(b"GET", b"/csv/2"))
     (disposition,) = (line for line in head.splitlines() if line.startswith("content-disposition"))
     assert (status, body.splitlines()[0]) == (200, b"Number,State,Value,Param x,UserAttribute seen_0.5")
-    assert "filename=odd" in disposition
+    assert 'filename="odd_set-cookie-a_b__-heading.csv"' in disposition  # in small letters
+    assert disposition.endswith("; filename*=utf-8''odd%20set-cookie-a%3db%20%23-heading.csv")
     assert not any(line.startswith("set-cookie") for line in head.splitlines())
+
+
+def test_a_download_has_the_name_of_its_study_also_in_chinese_and_says_its_encoding(odd):
+    study = theirs(odd.storage, 0.5, name="结果 二")
+    _, headers, body = ask(odd, f"/csv/{study._study_id}")
+    assert headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert headers["Content-Disposition"].endswith("; filename*=UTF-8''%E7%BB%93%E6%9E%9C-%E4%BA%8C.csv")
+    assert body.startswith(b"Number,State,Value")
 
 
 def test_an_artifact_of_a_type_with_line_breaks_is_a_download(odd):
