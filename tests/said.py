@@ -20,6 +20,7 @@ _ELSEWHERE |= {
     "search/checked_options.py",
 }  # in Python
 _ELSEWHERE |= {"script/draft.py"}  # writes a study file
+_ELSEWHERE |= {"storage/wide_reads.py"}  # questions to a database, in pieces
 # Calls whose texts are help, patterns, or questions to a database.
 _OTHER_CALLS = {"option", "argument", "example", "version_option", "option_group", "Option"} | {
     *("study_name_option", "data_dir_option", "trying_options", "notify_option"),
@@ -29,7 +30,8 @@ _OTHER_CALLS = {"option", "argument", "example", "version_option", "option_group
 _NOT_SAID = (
     r"no such distribution in a study file|training with dropout needs masks|every time has a unit|"
     r"Record does not exist\.|has already finished and can not be updated|REPEATABLE READ|_privilege\(|"
-    r"^\s*(select|insert|update|delete|exists|\(case|extract)\b|- seen|"
+    r"^\s*(select|insert|update|delete|exists|\(case|extract)\b|- seen|READ COMMITTED|"
+    r"^\s*(with \w+ as \(|create table|(studies s|trials t|t\.trial_id) )|"
     r"^out of memory\||^__init__|^\^|requires TensorBoard|embed_dim must|Invalid learning|Factor should|shapes cannot|"
     r"more than 1 value|Traceback \(most|Object arrays|^# Trained with|"
     r"^(as they are|turned back)$|^pip install [^i]*$|"

@@ -45,6 +45,11 @@ class TerminalView:
         """Print a warning."""
         say(f"warning: {line}", err=True)
 
+    def connecting(self, storage: Storage) -> None:
+        """Print the server at once: it may take seconds to answer."""
+        if storage.sqlite_file is None:
+            self._console.print(f"connecting to {storage}")
+
     def opening(self, what: str) -> AbstractContextManager[object]:
         """Show what takes time while a new study is being prepared."""
         return self._console.status(what)
@@ -87,6 +92,9 @@ class JsonView:
     def warning(self, line: str) -> None:
         """Print a warning on stderr."""
         say(f"warning: {line}", err=True)
+
+    def connecting(self, storage: Storage) -> None:
+        """Show nothing."""
 
     def opening(self, what: str) -> AbstractContextManager[object]:
         """Show nothing."""

@@ -4,7 +4,6 @@ An excluded trial stays within the budget, because it was trained. So workers th
 that comes back never leaves one too many.
 """
 
-import time
 from collections.abc import Callable, Mapping
 
 import optuna
@@ -17,9 +16,9 @@ from face3d_tune.study.attrs import StoredExclusion, StudyAttr
 from face3d_tune.study.exclusions import Exclusions, exclusions_of, read_trials, said
 from face3d_tune.study.trials import OF_THE_CONFIG, cause, counts
 from face3d_tune.system import person
+from face3d_tune.system.pace import Pace
 
 LONGEST_REASON = 500  # characters
-_LOOK_EVERY = 1.0  # seconds between two looks of the loop
 
 
 def exclude(study: optuna.Study, engine: Engine, number: int, reason: str = "", by: str | None = None) -> str:
@@ -65,14 +64,14 @@ class ExclusionWatch:
         self.note: Callable[[str], object] = lambda line: None
         self.changed: Callable[[Exclusions], object] = lambda exclusions: None
         self._study = study
-        self._seen, self._looked = exclusions_of(study), time.monotonic()
+        self._seen, self._pace = exclusions_of(study), Pace()
 
     def look_sometimes(self) -> bool:
         """Look into the database, at most once a second; return whether something has changed."""
-        if time.monotonic() - self._looked < _LOOK_EVERY:
+        if not self._pace.due():
             return False
-        self._looked = time.monotonic()
-        before, self._seen = self._seen, exclusions_of(self._study)
+        with self._pace.looking():
+            before, self._seen = self._seen, exclusions_of(self._study)
         for line in changes(before, self._seen):
             self.note(line)
         if before != self._seen:

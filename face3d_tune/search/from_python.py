@@ -27,6 +27,7 @@ from face3d_tune.search.search_options import (
     WorkerOptions,
 )
 from face3d_tune.search.trial_loop import ShownEpoch
+from face3d_tune.storage.database import Storage
 from face3d_tune.storage.defaults import (
     ARTIFACTS_VARIABLE,
     DEFAULT_ARTIFACTS,
@@ -211,6 +212,11 @@ class _View:
         """Tell of something odd about the data, the device or the script."""
         _log.warning("%s", line)
         self._say("note", text=f"warning: {line}")
+
+    def connecting(self, storage: Storage) -> None:
+        """Say to which server it connects."""
+        if storage.sqlite_file is None:
+            self.note(f"connecting to {storage}")
 
     def opening(self, what: str) -> AbstractContextManager[object]:
         """Say what takes time in opening the study."""

@@ -7,19 +7,21 @@ from uuid import uuid4
 
 import optuna
 from optuna.distributions import check_distribution_compatibility
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.pruners import BasePruner
 from optuna.storages import RDBStorage
 
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import StudyError
 from face3d_tune.search.algorithms import make_pruner, make_sampler
+from face3d_tune.storage.optuna_internals import store_study_attrs
 from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.storage.study_names import ANOTHER
 from face3d_tune.storage.workers import this_process
 from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.growth import as_grown, grow
 from face3d_tune.study.objective import Objective
-from face3d_tune.study.other_programs import is_own_study
+from face3d_tune.study.other_programs import is_described, is_own_study
 from face3d_tune.study.searched_file import SearchedFile
 from face3d_tune.study.settings import (
     Settings,
@@ -91,18 +93,27 @@ def opened(
     """
     pruner = make_pruner(file)
     with one_at_a_time(storage.engine):
-        study = optuna.create_study(
-            study_name=name, storage=storage, direction=objective.direction, pruner=pruner, load_if_exists=True
-        )
-        if not is_own_study(study):  # new, incomplete after a crash, or of another program
-            _require_empty(study, objective)
-            _describe(study, attrs, objective)
+        study, new = _made(storage, name, objective, pruner)
+        known = {} if new else study.user_attrs
+        if not (is_described(known) and is_own_study(study)):  # new, incomplete after a crash, or of another program
+            if not new:
+                _require_empty(study, known, objective)
+            _describe(study, {StudyAttr.id.key: uuid4().hex, **attrs}, objective)
         else:
             check_before(study)
             _require_same_kinds(study, file)
-        if not StudyAttr.id.held_by(study.user_attrs):
-            study.set_user_attr(StudyAttr.id.key, uuid4().hex)
+            if not StudyAttr.id.held_by(known):
+                study.set_user_attr(StudyAttr.id.key, uuid4().hex)
     return study
+
+
+def _made(storage: RDBStorage, name: str, objective: Objective, pruner: BasePruner) -> tuple[optuna.Study, bool]:
+    """Return the study, and whether it was created just now."""
+    try:
+        made = optuna.create_study(study_name=name, storage=storage, direction=objective.direction, pruner=pruner)
+        return made, True
+    except DuplicatedStudyError:
+        return optuna.load_study(study_name=name, storage=storage, pruner=pruner), False
 
 
 def store_baselines(study: optuna.Study, data: FaceData, folds: int) -> None:
@@ -110,24 +121,23 @@ def store_baselines(study: optuna.Study, data: FaceData, folds: int) -> None:
 
     It takes up to half a minute for wide embeddings.
     """
-    attrs = study.user_attrs
+    attrs, missing = study.user_attrs, dict[str, Any]()
     for last, measure in (
         (StudyAttr.no_model_recognition, no_model_attrs),
         (StudyAttr.ridge_recognition, ridge_attrs),
         (StudyAttr.kernel_ridge_recognition, kernel_ridge_attrs),
     ):
-        if not last.held_by(attrs):
-            for key, value in measure(data, folds).items():
-                if key not in attrs:  # an earlier version has stored cosines alone, and they stay
-                    study.set_user_attr(key, value)
-            attrs = study.user_attrs  # another worker may have stored the next meanwhile
+        if not last.held_by(attrs):  # an earlier version has stored cosines alone, and they stay
+            missing |= {key: value for key, value in measure(data, folds).items() if key not in attrs}
+    if missing:
+        store_study_attrs(study, missing)
 
 
-def _require_empty(study: optuna.Study, objective: Objective) -> None:
+def _require_empty(study: optuna.Study, attrs: Mapping[str, Any], objective: Objective) -> None:
     """Raise StudyError if another program made the study."""
     directions = [direction.name.lower() for direction in study.directions]
     foreign = directions != [objective.direction] or study.get_trials(deepcopy=False)
-    if foreign or StudyAttr.settings.held_by(study.user_attrs):  # stored last, so an incomplete study does not have it
+    if foreign or StudyAttr.settings.held_by(attrs):  # stored last, so an incomplete study does not have it
         raise StudyError(f"study {study.study_name!r} was not made by face3d-tune", ANOTHER)
 
 
@@ -150,5 +160,4 @@ def _describe(study: optuna.Study, attrs: Mapping[str, Any], objective: Objectiv
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         study.set_metric_names([objective.metric])
-    for key, value in attrs.items():
-        study.set_user_attr(key, value)
+    store_study_attrs(study, attrs)

@@ -122,7 +122,11 @@ class PreparedScript:
         )
 
 
-def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedScript:
+def prepare(
+    options: SearchOptions,
+    warn: Callable[[str], None],
+    connecting: Callable[[Storage], object] = lambda storage: None,
+) -> PreparedScript:
     """Read and check the inputs. Raises StudyFileError, ExportError, ConfigError and StorageError."""
     study, budget = options.search, options.budget
     typed = study.study_name_or_file
@@ -140,6 +144,7 @@ def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedScri
                 "set script.epochs_flag, or omit --epochs",
             )
         file = replace(file, epochs=budget.epochs)
+    connecting(storage)
     name = name_to_search(storage, study.study_name or file.name)
     wider = None if study.space is None else study_file.read_space(study.space, file)
     if study.space is not None:

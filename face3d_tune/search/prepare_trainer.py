@@ -75,7 +75,11 @@ class PreparedTrainer:
         return self.plan.open(self.setup.data, search.retention.checkpoints, timeout=self.trial_timeout)
 
 
-def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedTrainer:
+def prepare(
+    options: SearchOptions,
+    warn: Callable[[str], None],
+    connecting: Callable[[Storage], object] = lambda storage: None,
+) -> PreparedTrainer:
     """Read and check the inputs. Raises StudyFileError, DataError, ConfigError, StorageError and StudyError."""
     study, budget = options.search, options.budget
     file = study_file.read(study.study_name_or_file)
@@ -89,6 +93,7 @@ def prepare(options: SearchOptions, warn: Callable[[str], None]) -> PreparedTrai
     target.check(budget.target, objective)
     settings = Settings(study.layout, budget.epochs or file.epochs, study.seed, study.folds, objective)
     setup = Setup(data, devices[0], precision, budget.target, budget.target_epochs or 1, devices[1:])
+    connecting(storage)
     name = name_to_search(storage, study.study_name or file.name)
     use_amp = options.device.amp != "off"
     bound = file.bind(study.layout, data.feature_size, settings.epochs, use_amp=use_amp)

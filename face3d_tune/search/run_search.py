@@ -16,7 +16,7 @@ from face3d_tune.search.search import Search
 from face3d_tune.search.search_options import SearchOptions, WorkerOptions
 from face3d_tune.search.telling import Telling
 from face3d_tune.search.trial_loop import Watcher
-from face3d_tune.storage.database import Storage
+from face3d_tune.storage.database import Storage, kept_open
 from face3d_tune.storage.failures import is_away
 from face3d_tune.storage.retry import ASKED_AGAIN, DEFAULT_TIMEOUT, DatabaseRetry
 from face3d_tune.study.stored_start import WarmStart
@@ -91,6 +91,9 @@ class View(Protocol):
     def warning(self, line: str) -> None:
         """Show something odd about the data, the device or the script."""
 
+    def connecting(self, storage: Storage) -> None:
+        """Show that a server is being connected to, which may be far away."""
+
     def opening(self, what: str) -> AbstractContextManager[object]:
         """Show, until the block ends, that the study is being opened, and what takes time in that."""
 
@@ -112,6 +115,11 @@ def run_search(options: SearchOptions, view: View, translate: Callable[[str], st
     limit = options.budget.timeout
     deadline = math.inf if limit is None else time.monotonic() + limit
     telling = Telling(options.messages, view.warning, translate)
+    with kept_open():
+        _search(options, view, telling, deadline)
+
+
+def _search(options: SearchOptions, view: View, telling: Telling, deadline: float) -> None:
     prepared = _prepare(options, view)
     with (
         telling.to_the_end(),
@@ -130,8 +138,8 @@ def _prepare(options: SearchOptions, view: View) -> Prepared:
     """Read and check the inputs: of a script if the study file, or `--script`, names one."""
     study = options.search
     if study.script is not None or has_script(study.study_name_or_file):
-        return prepare_script.prepare(options, view.warning)
-    return prepare_trainer.prepare(options, view.warning)
+        return prepare_script.prepare(options, view.warning, view.connecting)
+    return prepare_trainer.prepare(options, view.warning, view.connecting)
 
 
 def _run(search: Search, prepared: Prepared, view: View, deadline: float, telling: Telling) -> None:

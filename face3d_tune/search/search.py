@@ -193,7 +193,8 @@ class Search(ABC):
             self._store_effort()
             self.stop.begin(note)
             self._files.tidy()
-            self.worker.beat()
+            if not self.worker.joined:
+                self.worker.beat()
 
     def _look_around(self, *, in_main_thread: bool) -> None:
         """Look for the trials of dead workers, and for a request to stop, which may cut off the main thread alone."""

@@ -4,7 +4,6 @@ A worker obeys the requests that come after it began. The next run marks an olde
 workers that have not seen it yet.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,8 +16,7 @@ from face3d_tune.storage.optuna_internals import stored_attr
 from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.study.attrs import StoredStop, StudyAttr
 from face3d_tune.system import person, signals
-
-_LOOK_EVERY = 1.0  # seconds between two looks of the loop
+from face3d_tune.system.pace import Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +61,16 @@ class StopWatch:
     def __init__(self, study: optuna.Study, engine: Engine) -> None:
         self._study, self._engine = study, engine
         self._before = Stop.of(study.user_attrs)
-        self._looked = time.monotonic()
+        self._pace = Pace()
         self.seen: Stop | None = None
 
     def begin(self, note: Callable[[str], object]) -> None:
         """Mark an earlier request as over, and say so."""
+        if self._before is None or self._before.over:
+            return
         with one_at_a_time(self._engine):
             stop = self._read()
-            if stop is not None and not stop.over and self._before is not None and stop.id == self._before.id:
+            if stop is not None and not stop.over and stop.id == self._before.id:
                 self._study.set_user_attr(StudyAttr.stop.key, replace(stop, over=True).to_attr())
                 note(f"the search was stopped by {stop.by} at {stop.at}; it goes on")
 
@@ -84,9 +84,9 @@ class StopWatch:
 
     def look_sometimes(self) -> Stop | None:
         """Do the same, at most once a second: the loop asks after every epoch."""
-        if self.seen is None and time.monotonic() - self._looked >= _LOOK_EVERY:
-            self._looked = time.monotonic()
-            self.look()
+        if self.seen is None and self._pace.due():
+            with self._pace.looking():
+                self.look()
         return self.seen
 
     def look_from_heartbeat(self) -> None:

@@ -195,10 +195,13 @@ class Loop:
         self._abandon(str(stop))
 
     def _attempt(self, action: Callable[[], T]) -> T | None:
-        """Return the result of `action`; None if the database is away. Raises StudyGoneError."""
+        """Return the result of `action`; None if the database is away. Raises StudyGoneError.
+
+        Only a failure is a reason to ask whether the study is there: every write to a trial asks for its claim.
+        """
 
         def on_study() -> T:
-            with self._queue.on_study():
+            with self._queue.on_study(at_first=False):
                 return action()
 
         with signals.interrupt.held():

@@ -13,20 +13,22 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import text
 
 from face3d_tune.executor.tasks import RETRIES
-from face3d_tune.storage import claims
+from face3d_tune.storage import claims, taking
 from face3d_tune.storage.claims import Claim, Ended, TrialGone
 from face3d_tune.storage.optuna_internals import (
     FIXED_PARAMS,
+    enqueue_trials,
     fixed_params,
     forget_trials,
     newest_finished,
     record_of,
+    record_without_values,
+    running_trial,
     storage_of,
     store_attrs,
     study_id,
@@ -96,9 +98,9 @@ class TrialQueue:
         alone = self._engine.dialect.name == "sqlite"
         return Worker(self._engine, self._study_id, silence=self._silence, alone=alone)
 
-    def on_study(self) -> AbstractContextManager[None]:
+    def on_study(self, *, at_first: bool = True) -> AbstractContextManager[None]:
         """Raise StudyGoneError if the study is missing in this block, in place of the errors that follow from it."""
-        return still_present(self.study, self._own, self._engine)
+        return still_present(self.study, self._own, self._engine, at_first=at_first)
 
     def counts(self) -> dict[TrialState, int]:
         """Count trials by state, without reading them; imported ones and those of other programs do not count."""
@@ -123,15 +125,24 @@ class TrialQueue:
 
     def enqueue(self, presets: Iterable[InitialTrial]) -> None:
         """Queue every preset that the study does not have yet, in this order."""
+        wanted = list(presets)
+        if not self._missing(wanted):
+            return
         with one_at_a_time(self._engine):
-            # A preset is enqueued again if another program completed it, or took its retry.
-            trials = [trial for trial in own_trials(self._trials()) if not TrialAttr.requeued.held_by(trial.user_attrs)]
-            kinds = (TrialAttr.preset.key, TrialAttr.near.key, TrialAttr.like.key)
-            marks = [trial.user_attrs.get(kind) for trial in trials for kind in kinds]
-            for preset in presets:
-                if preset.mark not in marks:
-                    attrs = {preset.kind: preset.mark, TrialAttr.overrides.key: dict(preset.overrides)}
-                    self.study.enqueue_trial(dict(preset.params), user_attrs=attrs)
+            overrides = TrialAttr.overrides.key
+            missing = self._missing(wanted)
+            enqueue_trials(
+                self.study,
+                [(each.params, {each.kind: each.mark, overrides: dict(each.overrides)}) for each in missing],
+            )
+
+    def _missing(self, presets: Iterable[InitialTrial]) -> list[InitialTrial]:
+        """Return the presets that the study does not have."""
+        # A preset is enqueued again if another program completed it, or took its retry.
+        trials = [trial for trial in own_trials(self._trials()) if not TrialAttr.requeued.held_by(trial.user_attrs)]
+        kinds = (TrialAttr.preset.key, TrialAttr.near.key, TrialAttr.like.key)
+        marks = [trial.user_attrs.get(kind) for trial in trials for kind in kinds]
+        return [preset for preset in presets if preset.mark not in marks]
 
     def enqueue_tried(self, params: Mapping[str, Any], overrides: Mapping[str, Any], words: Sequence[str]) -> int:
         """Queue a config that a person tries, with the words that asked for it; return its number.
@@ -168,9 +179,7 @@ class TrialQueue:
         Raises TrialsGone: their numbers may be given again, so the caller first drops what it trains for them.
         """
         self._renew_cache()
-        if self._engine.dialect.name != "sqlite":
-            self._trials()  # caches most trials before the other workers have to wait
-        with one_at_a_time(self._engine) as still_alone:
+        with one_at_a_time(self._engine) as still_alone, self.on_study():
             orphans, gone = self.worker.look()
             if gone:
                 forget_trials(self.study)
@@ -179,16 +188,31 @@ class TrialQueue:
             counts = self.counts()
             if sum(counts.get(state, 0) for state in (*FINISHED, TrialState.RUNNING)) >= self.budget:
                 return None
-            trial = self.study.ask()
-            try:
-                if _whole(trial, TrialAttr.ordinal) is None:
-                    trial.set_user_attr(TrialAttr.ordinal.key, self._next_ordinal())
-            except UpdateFinishedTrialError:  # frozen in this block, this worker was presumed dead
-                return None
-            still_alone()  # else the counts are stale; no worker claims the trial, so it is requeued
-            # The claim comes last: a trial without a claim shows a crash at once.
-            self._claims[trial] = self.worker.claim(trial_id(trial), trial.number)
+            trials = self._trials()
+            record, claim = self._take(trials, still_alone)
+            others = (each for each in trials if each.number != record.number)
+            trial = running_trial(self.study, record, [record, *others])
+            self._claims[trial] = claim
+            self.worker.keep(claim)
             return trial
+
+    def _take(self, trials: Sequence[FrozenTrial], still_alone: Callable[[], object]) -> tuple[FrozenTrial, Claim]:
+        """Let the first waiting trial run, or a new one, and claim it."""
+        with self._engine.begin() as database:
+            for waiting in (trial for trial in trials if trial.state == TrialState.WAITING):
+                if taking.run_waiting(database, trial_id(waiting)):
+                    record = copy.deepcopy(waiting)
+                    break
+            else:
+                record = record_without_values(*taking.run_new(database, self._study_id))
+            record.state, record.datetime_start = TrialState.RUNNING, datetime.now()
+            attrs = {}
+            if _whole(record, TrialAttr.ordinal) is None:
+                attrs[TrialAttr.ordinal.key] = self._next_ordinal(trials)
+                record.user_attrs.update(attrs)
+            claim = self.worker.claim(trial_id(record), record.number, attrs, database)
+            still_alone()  # else the counts are stale, and nothing is stored
+        return record, claim
 
     def claim_of(self, trial: optuna.Trial) -> Claim:
         """Return this worker's claim on a trial, which may not stand any more."""
@@ -328,7 +352,9 @@ class TrialQueue:
                 TrialAttr.lineage.key: lineage(trial),
             }
             attrs |= {TrialAttr.timeouts.key: timeouts} if timeouts else {}
-            attrs.setdefault(TrialAttr.ordinal.key, self._next_ordinal())  # its worker died before it set one
+            attrs.setdefault(
+                TrialAttr.ordinal.key, self._next_ordinal(self._trials())
+            )  # its worker died before it set one
             self.study.enqueue_trial(params, user_attrs=attrs)
         if timeouts > _TIMEOUTS:
             reason = f"{reason}; it hung before, and was tried once again"
@@ -340,13 +366,12 @@ class TrialQueue:
         # `Study` cannot write to a trial of another process.
         self._storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
 
-    def _next_ordinal(self) -> int:
+    def _next_ordinal(self, trials: Sequence[FrozenTrial]) -> int:
         """Return the first free ordinal; that of a requeued trial without a successor is free.
 
         Seeds are derived from the ordinal, so an interrupted study continues as if it had run through. A sampler that
         restarted with one seed would repeat its first suggestions.
         """
-        trials = self._trials()
         succeeded = {_whole(trial, TrialAttr.retry_of) for trial in trials}
         used = {
             _whole(trial, TrialAttr.ordinal)

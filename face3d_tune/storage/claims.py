@@ -84,9 +84,19 @@ class Ended:
     curve: Mapping[int, float]  # by step
 
 
+def new(trial_id: int, number: int, worker: str) -> Claim:
+    """Return a claim that is not stored yet."""
+    return Claim(trial_id, number, worker, uuid4().hex)
+
+
+def put_attrs(database: Connection, claim: Claim, attrs: Mapping[str, Any]) -> None:
+    """Store user attributes of a trial in this transaction."""
+    _put(database, USER_ATTRS, _attrs(claim, attrs))
+
+
 def write(database: Connection, trial_id: int, number: int, worker: str) -> Claim:
     """Claim a running trial in this transaction."""
-    claim = Claim(trial_id, number, worker, uuid4().hex)
+    claim = new(trial_id, number, worker)
     database.execute(delete(CLAIMS).where(CLAIMS.c.trial_id == trial_id))
     database.execute(CLAIMS.insert(), {"trial_id": trial_id, "worker": worker})
     _put(database, SYSTEM_ATTRS, [{"trial_id": trial_id, "key": ATTR, "value_json": json.dumps(claim.text)}])
@@ -149,10 +159,9 @@ def store(
 ) -> None:
     """Store user attributes and parameters, all or none. Raises TrialLost."""
     with engine.begin() as database:
-        state, _, stands = _locked(database, claim)
-        if not stands or state != TrialState.RUNNING:
+        rows = [select(TRIALS.c.trial_id, literal(key), literal(json.dumps(attrs[key]))) for key in attrs]
+        if attrs and not _put_claimed(database, claim, USER_ATTRS, ("key", "value_json"), rows):
             raise lost(engine, claim, database)
-        _put(database, USER_ATTRS, _attrs(claim, attrs))
         _put(database, PARAMS, _params(claim, params, distributions))
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -17,13 +18,16 @@ from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     NoSuchModuleError,
+    ProgrammingError,
 )
 from sqlalchemy.pool import NullPool
 
 from face3d_tune.errors import NoStudiesError, StorageError
-from face3d_tune.storage import bounded
+from face3d_tune.storage import bounded, server_tables
 from face3d_tune.storage.failures import explained, is_away, reason_of, rights, was_refused
-from face3d_tune.storage.optuna_internals import WideStorage
+from face3d_tune.storage.far_storage import FarStorage
+from face3d_tune.storage.few_round_trips import DRIVER, POOL_EVENTS
+from face3d_tune.storage.optuna_internals import WideStorage, head_version, storage_on
 from face3d_tune.storage.search_right import right_to_search
 from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.storage.sqlite_file import patience
@@ -36,14 +40,39 @@ _LAST_TABLE = "alembic_version"  # the last that Optuna creates; without it a st
 _LOST_AT_THE_START = (0.5, 2.0, 5.0)  # seconds between the attempts to open a storage
 _OWN_FILE = "wait until it ends, or give this search a file of its own: --storage sqlite:///other.db"
 _OPTION = re.compile(r"\w+=.*").fullmatch
-_head: str | None = None  # the version of the tables that the installed Optuna makes
+_engines: dict[URL, Engine] = {}  # of servers, while `kept_open`
+_found: set[URL] = set()  # servers whose tables were found, while `kept_open`
+_keeping = 0
 
 
-def _version_of_optuna(storage: RDBStorage) -> str:
-    """Ask once: Optuna runs the code of all its migrations to answer, three quarters of the time to open a storage."""
-    global _head
-    _head = _head or storage.get_head_version()
-    return _head
+@contextmanager
+def kept_open() -> Iterator[None]:
+    """Keep the connections to servers for further use, in this thread, until the block ends.
+
+    Each new connection asks and answers three to five times before the first question.
+    """
+    global _keeping
+    _keeping += 1
+    try:
+        yield
+    finally:
+        _keeping -= 1
+        if not _keeping:
+            while _engines:
+                _engines.popitem()[1].dispose()
+            _found.clear()
+
+
+def _connect_ahead(engine: Engine) -> None:
+    """Make the second connection, for the lock, while the first one is made; its first use shows why it fails."""
+    with suppress(Exception):
+        engine.connect().close()
+
+
+def _let_go(engine: Engine) -> None:
+    """Close the connections of an engine that is not kept."""
+    if engine not in _engines.values():
+        engine.dispose()
 
 
 def _require_one_meaning(typed: str, file: str) -> None:
@@ -154,7 +183,7 @@ class Storage:
                 yield storage
             finally:
                 storage.remove_session()
-                storage.engine.dispose()
+                _let_go(storage.engine)
 
     def _connect(self) -> WideStorage:
         """Connect, and try again if the connection is made and then lost; one that is refused is refused again."""
@@ -169,32 +198,48 @@ class Storage:
         return self._connect_once()
 
     def _connect_once(self) -> WideStorage:
-        storage = self._open_tables()
-        try:
-            self._require_our_version(storage)
-        except BaseException:
-            storage.remove_session()
-            storage.engine.dispose()
-            raise
-        return storage
-
-    def _open_tables(self) -> WideStorage:
-        url, options = self.url.render_as_string(hide_password=False), self._engine_options()
         engine = self._engine()
         try:
-            self._require_rights(engine)
-            with one_at_a_time(engine):  # else two processes could create the tables at once
-                return WideStorage(url, engine_kwargs=options, skip_compatibility_check=True)
-        finally:
-            engine.dispose()
+            if self.url not in _found:
+                self._require_our_version(self._version(engine))
+            return storage_on(engine, WideStorage if self.sqlite_file else FarStorage)
+        except BaseException:
+            _let_go(engine)
+            raise
 
-    def _require_our_version(self, storage: RDBStorage) -> None:
+    def _version(self, engine: Engine) -> str:
+        """Return the version of Optuna's tables; make them if they are missing."""
+        if not self.sqlite_file:
+            if (known := self._tables_of_server(engine)) is not None:
+                return known
+            self._require_rights(engine)
+            if server_tables.make(engine):
+                return head_version()
+        url = self.url.render_as_string(hide_password=False)
+        with one_at_a_time(engine):  # else two processes could create the tables at once
+            storage = RDBStorage(url, engine_kwargs=self._engine_options(), skip_compatibility_check=True)
+        try:
+            return storage.get_current_version()
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
+
+    def _tables_of_server(self, engine: Engine) -> str | None:
+        try:
+            return server_tables.version(engine)
+        except ProgrammingError:
+            self._require_rights(engine)
+            raise
+
+    def _require_our_version(self, version: str) -> None:
         """Check Optuna's version of the tables; Optuna's own check would leave the connection open."""
-        if storage.get_current_version() != _version_of_optuna(storage):
+        if version != head_version():
             raise StorageError(
                 f"storage {self} was made by another version of Optuna",
                 "use the version that made it (pip install -U face3d-tune), or `optuna storage upgrade`",
             )
+        if _keeping and not self.sqlite_file:
+            _found.add(self.url)
 
     def _require_folder(self) -> None:
         if self.sqlite_file and not self.sqlite_file.parent.is_dir():
@@ -216,7 +261,14 @@ class Storage:
         if self.sqlite_file and not self.sqlite_file.is_file():
             return False
         with self.connected() as engine:
-            return sqlalchemy.inspect(engine).has_table(_LAST_TABLE)
+            if self.sqlite_file:
+                return sqlalchemy.inspect(engine).has_table(_LAST_TABLE)
+            if self.url in _found:
+                return True
+            version = self._tables_of_server(engine)
+            if _keeping and version == head_version():
+                _found.add(self.url)
+            return version is not None
 
     def _require_studies(self) -> None:
         hint = "make one with `face3d-tune run`, or name another with --storage"
@@ -233,7 +285,7 @@ class Storage:
             try:
                 yield engine
             finally:
-                engine.dispose()
+                _let_go(engine)
 
     def writable(self) -> bool:
         """Tell whether studies may be stored, without storing any. Raises StorageError."""
@@ -248,22 +300,29 @@ class Storage:
             return bool(database.execute(text(f"select has_{right}")).scalar_one())
 
     def _engine(self) -> Engine:
+        if known := _engines.get(self.url):
+            return known
+        url = self.url if self.sqlite_file else self.url.set(drivername=DRIVER)
         try:
-            return sqlalchemy.create_engine(self.url, **self._engine_options())
+            engine = sqlalchemy.create_engine(url, **self._engine_options())
         except (ImportError, NoSuchModuleError) as error:
             raise StorageError(
                 f"storage {self} needs psycopg, which is not installed", "pip install 'face3d-tune[postgres]'"
             ) from error
+        if _keeping and not self.sqlite_file:
+            _engines[self.url] = engine
+            threading.Thread(target=_connect_ahead, args=(engine,), daemon=True).start()
+        return engine
 
     def _engine_options(self) -> dict[str, Any]:
         if self.sqlite_file:
             # No pool: Optuna keeps its engine when it refuses a file, and a pool would keep the file open.
             return {"poolclass": NullPool, "connect_args": patience(str(self))}
-        # Without the ping a server that restarts between two reports would end the search; without keepalives a
-        # server that vanished from the network would be waited for.
+        # Without keepalives a server that vanished from the network would be waited for.
         connect = {"connect_timeout": _CONNECT_WAIT, "keepalives_idle": 10, "keepalives_interval": 5}
         connect |= {"keepalives_count": 3, "tcp_user_timeout": 20_000}
-        options = {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 0, "connect_args": connect}
+        options = {"pool_events": POOL_EVENTS, "pool_size": 2, "max_overflow": 0, "connect_args": connect}
+        options |= {"use_native_hstore": False}
         with suppress(ImportError):  # `_engine` says what is missing
             options["module"] = bounded.driver()
         return options

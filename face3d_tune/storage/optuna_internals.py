@@ -7,10 +7,11 @@ import copy
 import heapq
 import json
 import sys
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, cast
+from functools import cache
+from typing import Any, TypeVar, cast
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -18,6 +19,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb.models import (
+    SCHEMA_VERSION,
     BaseModel,
     StudyModel,
     TrialIntermediateValueModel,
@@ -27,10 +29,11 @@ from optuna.storages._rdb.models import (
     TrialUserAttributeModel,
     TrialValueModel,
 )
-from optuna.storages._rdb.storage import _create_scoped_session
-from optuna.trial import FrozenTrial, TrialState
+from optuna.storages._rdb.storage import _create_scoped_session, _VersionManager
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import Table, select, text
 from sqlalchemy.engine import Engine
+from sqlalchemy.orm import scoped_session, sessionmaker
 
 from face3d_tune.storage.wide_reads import read_trials
 
@@ -49,6 +52,36 @@ _UPSERT = (
     "insert into trial_user_attributes (trial_id, key, value_json) values (:trial, :key, :value) "
     "on conflict (trial_id, key) do update set value_json = excluded.value_json"
 )
+
+
+@cache
+def head_version() -> str:
+    """Return the version of the tables that the installed Optuna makes, which takes it a third of a second."""
+    manager = _VersionManager.__new__(_VersionManager)
+    manager.url = "sqlite://"
+    return str(manager.get_head_version())
+
+
+def first_rows() -> Mapping[str, Mapping[str, Any]]:
+    """Return the row that Optuna writes into each of two new tables."""
+    versions = {"version_info_id": 1, "schema_version": SCHEMA_VERSION, "library_version": optuna.__version__}
+    return {"version_info": versions, "alembic_version": {"version_num": head_version()}}
+
+
+S = TypeVar("S", bound=RDBStorage)
+
+
+def storage_on(engine: Engine, kind: type[S]) -> S:
+    """Return a storage of this kind on an engine, without asking for the tables, which are there."""
+    storage = kind.__new__(kind)
+    storage.engine_kwargs, storage.engine = {}, engine
+    storage.url, storage.skip_compatibility_check = engine.url.render_as_string(hide_password=False), True
+    storage.heartbeat_interval = storage.grace_period = None
+    storage.heartbeat_stale_trial_callback = storage.failed_trial_callback = None
+    storage.scoped_session = scoped_session(sessionmaker(bind=engine))
+    storage._version_manager = manager = _VersionManager.__new__(_VersionManager)
+    manager.url, manager.engine, manager.scoped_session = storage.url, engine, storage.scoped_session
+    return storage
 
 
 def storage_of(study: optuna.Study) -> BaseStorage:
@@ -71,10 +104,26 @@ def stored_attr(engine: Engine, study: optuna.Study, key: str) -> Any:
 
     Optuna would read all attributes of the study, which is too much for what a search asks after every epoch.
     """
+    backend = getattr(study._storage, "_backend", None)
+    if isinstance(backend, StorageOfTrials):  # the others are likely to be asked for next
+        try:
+            return backend.get_study_user_attrs(study._study_id).get(key)
+        except KeyError:
+            return None
     question = text("select value_json from study_user_attributes where study_id = :study and key = :key")
     with engine.connect() as database:
         found = database.execute(question, {"study": study_id(study), "key": key}).scalar_one_or_none()
     return None if found is None else json.loads(found)
+
+
+def store_study_attrs(study: optuna.Study, attrs: Mapping[str, Any]) -> None:
+    """Store user attributes of a study in their order, if possible at once."""
+    backend = getattr(study._storage, "_backend", None)
+    if isinstance(backend, StorageOfTrials):
+        backend.set_study_user_attrs(study._study_id, attrs)
+    else:
+        for key, value in attrs.items():
+            study.set_user_attr(key, value)
 
 
 def trial_id(trial: optuna.Trial | FrozenTrial) -> int:
@@ -116,6 +165,17 @@ def stored_value(value: float) -> tuple[float | None, Any]:
     return TrialValueModel.value_to_stored_repr(value)
 
 
+def read_step(value: float | None, kind: str) -> float:
+    """Return the value of a step from what CURVES holds."""
+    kinds = TrialIntermediateValueModel.TrialIntermediateValueType
+    return float(TrialIntermediateValueModel.stored_repr_to_intermediate_value(value, kinds[kind]))
+
+
+def read_value(value: float | None, kind: str) -> float:
+    """Return the value of a trial from what VALUES holds."""
+    return float(TrialValueModel.stored_repr_to_value(value, TrialValueModel.TrialValueType[kind]))
+
+
 def newest_finished(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials of Optuna's cache that ended last, and those that were created last, without asking."""
     cache = study._storage
@@ -137,6 +197,38 @@ def forget_trials(study: optuna.Study) -> None:
             ):
                 known.clear()
     study._thread_local.cached_all_trials = None
+
+
+def enqueue_trials(study: optuna.Study, trials: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
+    """Queue trials with these parameters and user attributes, in this order, if possible at once."""
+    backend = getattr(study._storage, "_backend", None)
+    if isinstance(backend, StorageOfTrials):
+        backend.enqueue_trials(study._study_id, trials)
+    else:
+        for params, attrs in trials:
+            study.enqueue_trial(dict(params), user_attrs=dict(attrs))
+
+
+def record_without_values(trial_id: int, number: int) -> FrozenTrial:
+    """Return the record of a running trial that holds nothing yet."""
+    record = create_trial(state=TrialState.RUNNING)
+    record._trial_id, record.number = trial_id, number
+    return record
+
+
+def running_trial(study: optuna.Study, record: FrozenTrial, trials: Sequence[FrozenTrial]) -> optuna.Trial:
+    """Return a trial that runs and whose record is known, as `Study.ask` does, without asking the storage.
+
+    Samplers read `trials`, as they are now, in the place of a list of their own for each trial.
+    """
+    study._thread_local.cached_all_trials = sorted(trials, key=lambda trial: trial.number)
+    trial = optuna.Trial.__new__(optuna.Trial)
+    trial.study, trial.storage = study, study._storage
+    trial._trial_id, trial._cached_frozen_trial = record._trial_id, record
+    trial.relative_search_space = trial._relative_params = None
+    trial._fixed_params = record.system_attrs.get(FIXED_PARAMS, {})
+    study.sampler.before_trial(study, record)
+    return trial
 
 
 class _ParamsUnwritten:
@@ -232,6 +324,37 @@ class WideStorage(RDBStorage):
             return read_trials(
                 database, study_id, trial_id_greater_than, included_trial_ids, chosen, curves=self.curves
             )
+
+
+class StorageOfTrials(WideStorage):
+    """Optuna's storage whose trials a subclass reads, unless there are many."""
+
+    def set_study_user_attrs(self, study_id: int, attrs: Mapping[str, Any]) -> None:
+        """Store user attributes of a study, all or none."""
+        raise NotImplementedError
+
+    def enqueue_trials(self, study_id: int, trials: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
+        """Queue trials with these parameters and user attributes, all or none."""
+        raise NotImplementedError
+
+    def read_few(
+        self, study_id: int, states: Container[TrialState] | None, also: Iterable[int], after: int
+    ) -> list[FrozenTrial] | None:
+        """Return the trials of a study with these states whose ids are greater than `after`, or among `also`.
+
+        None if there are many.
+        """
+        raise NotImplementedError
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        few = self.read_few(study_id, states, included_trial_ids, trial_id_greater_than) if self.curves else None
+        return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than) if few is None else few
 
 
 class StudyView:

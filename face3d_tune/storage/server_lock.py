@@ -45,10 +45,14 @@ def _lock(connection: Connection) -> None:
     """Take the lock of the whole database until the transaction ends."""
     until = time.monotonic() + _LOCK_WAIT
     while True:
-        for setting, seconds in (("idle_in_transaction_session_timeout", _FROZEN), ("lock_timeout", _LOCK_TRY)):
-            connection.execute(text(f"set local {setting} = '{seconds}s'"))
         try:
-            connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+            connection.execute(
+                text(
+                    "select set_config('idle_in_transaction_session_timeout', :frozen, true), "
+                    "set_config('lock_timeout', :patience, true), pg_advisory_xact_lock(:key)"
+                ),
+                {"frozen": f"{_FROZEN}s", "patience": f"{_LOCK_TRY}s", "key": _LOCK_KEY},
+            )
             return
         except OperationalError as error:
             if getattr(error.orig, "sqlstate", None) != _LOCK_HELD or time.monotonic() > until:

@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,10 +17,11 @@ from uuid import uuid4
 
 from sqlalchemy import Column, Connection, Float, Integer, String, Table, inspect, text
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import ProgrammingError
 
 from face3d_tune import __version__
 from face3d_tune.errors import StudyError, StudyGoneError
-from face3d_tune.storage import claims
+from face3d_tune.storage import claims, taking
 from face3d_tune.storage.claims import Claim
 from face3d_tune.storage.failures import is_away
 from face3d_tune.storage.server_lock import one_at_a_time
@@ -89,62 +90,82 @@ class Worker:
         self._engine, self._study_id, self._alone = engine, study_id, alone
         self._claims: dict[str, Claim] = {}  # by text
         self._past: set[str] = set()  # texts of claims that were forgotten
-        self._joined = False
-        with one_at_a_time(engine):
-            claims.tables.create_all(engine)
-            with engine.begin() as database:
-                self._check_versions(database)
-                self._prune(database)
-                self._forget_the_future(database)
-                self._last = clock(database)
+        self.joined = False  # whether it has sent a heartbeat
+        try:
+            versions = self._versions()
+        except ProgrammingError:  # of a server, which has no tables of workers yet
+            with one_at_a_time(engine):
+                claims.tables.create_all(engine)
+            versions = self._versions()
+        self._last = versions[0][0]
+        if not alone:
+            _require_same(versions)
+        self._tidy()
         # The network may be back for this worker first, so the others get time for a heartbeat.
         self._steady = self._last - silence + 2 * self.interval
 
-    def _check_versions(self, database: Connection) -> None:
-        if self._alone:
-            return
-        question = f"select host, version from face3d_tune_workers where study_id = :study and {_alive(database)}"
-        for host, version in database.execute(text(question), {"study": self._study_id}):
-            if version != __version__:
-                raise StudyError(
-                    f"a worker of this study on {host} is face3d-tune {version}, this is {__version__}",
-                    "install one version on all machines",
-                )
+    def _versions(self) -> list[tuple[float, str | None, str | None]]:
+        """Return the time by the database's clock with host and version of each living worker, or with None."""
+        with self._engine.connect() as database:
+            if database.dialect.name == "sqlite":
+                claims.tables.create_all(self._engine)
+            question = (
+                f"select c.now, w.host, w.version from (select {_now(database)} as now) c left join "
+                "face3d_tune_workers w on w.study_id = :study and c.now - w.seen <= w.silence"
+            )
+            rows = database.execute(text(question), {"study": self._study_id})
+            return [(float(now), host, version) for now, host, version in rows]
 
-    def _prune(self, database: Connection) -> None:
-        """Delete workers that died long ago, and claims on ended trials."""
-        long_dead = f"delete from face3d_tune_workers where {_now(database)} - seen > :long"
-        database.execute(text(long_dead), {"long": _FORGOTTEN})
-        running = "select trial_id from trials where state = 'RUNNING'"
-        database.execute(text(f"delete from face3d_tune_claims where trial_id not in ({running})"))
-
-    def _forget_the_future(self, database: Connection) -> None:
-        """Forget times in the future, after the clock was set back.
-
-        A dead worker would count as alive until the clock has caught up.
-        """
-        mend = f"update face3d_tune_workers set seen = {_now(database)} where seen > {_now(database)}"
-        database.execute(text(mend))
+    def _tidy(self) -> None:
+        """Delete workers that died long ago, and claims on ended trials; forget times in the future."""
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as database:
+            running = "select trial_id from trials where state = 'RUNNING'"
+            _execute_all(
+                database,
+                f"delete from face3d_tune_workers where {_now(database)} - seen > {_FORGOTTEN}",
+                f"delete from face3d_tune_claims where trial_id not in ({running})",
+                _forget_the_future(database),
+            )
 
     def beat(self) -> None:
         """Send a heartbeat; the first one, here or in an older copy of the database, joins."""
-        with self._engine.begin() as database:
-            now = clock(database)
-            sign = text("update face3d_tune_workers set seen = :now where worker = :me")
-            if not database.execute(sign, {"now": now, "me": self.name}).rowcount:
-                self._join(database, now)
+        now = self._sign()
         if now < self._last:
             with self._engine.begin() as database:
-                self._forget_the_future(database)
+                database.execute(text(_forget_the_future(database)))
         if not 0 <= now - self._last <= 2 * self.interval:
             self._steady = now  # a delay, or a clock set back, may have affected the others too
         self._last = now
 
-    def _join(self, database: Connection, now: float) -> None:
-        values = {"worker": self.name, "study_id": self._study_id, "version": __version__}
+    def _sign(self) -> float:
+        """Store that this worker lives, and return the time by the database's clock."""
+        if self._engine.dialect.name == "postgresql":
+            with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as database:
+                sign = f"update face3d_tune_workers set seen = {_now(database)} where worker = :me returning seen"
+                row = database.execute(text(sign), {"me": self.name}).first() if self.joined else None
+                return float(row[0]) if row else self._join(database)
+        with self._engine.begin() as database:
+            sign = f"update face3d_tune_workers set seen = {_now(database)} where worker = :me"
+            if database.execute(text(sign), {"me": self.name}).rowcount:
+                return clock(database)
+            return self._join(database)
+
+    def _join(self, database: Connection) -> float:
+        values = {"worker": self.name, "study": self._study_id, "version": __version__, "silence": self.silence}
         values |= {"host": socket.gethostname(), "pid": os.getpid()}
-        database.execute(WORKERS.insert(), values | {"started": now, "seen": now, "silence": self.silence})
-        self._joined = True
+        join = (
+            "insert into face3d_tune_workers (worker, study_id, host, pid, version, started, seen, silence) "
+            "select :worker, :study, :host, :pid, :version, now, now, :silence "
+            f"from (select {_now(database)} as now) c where true "
+            "on conflict (worker) do update set seen = excluded.seen"
+        )
+        if database.dialect.name == "postgresql":
+            now = float(database.execute(text(f"{join} returning seen"), values).scalar_one())
+        else:
+            database.execute(text(join), values)
+            now = clock(database)
+        self.joined = True
+        return now
 
     @contextmanager
     def leaving_on_failure(self) -> Iterator[None]:
@@ -156,18 +177,27 @@ class Worker:
                 self.leave()
             raise
 
-    def claim(self, trial_id: int, number: int) -> Claim:
-        """Claim a new trial.
+    def claim(
+        self, trial_id: int, number: int, attrs: Mapping[str, Any] | None = None, database: Connection | None = None
+    ) -> Claim:
+        """Claim a new trial, with user attributes.
 
-        It counts as a heartbeat: a worker that slept would lose the trial at once.
+        It counts as a heartbeat: a worker that slept would lose the trial at once. The claim stands once the
+        transaction of `database` is over, and `keep` was called.
         """
-        with self._engine.begin() as database:
-            sign = f"update face3d_tune_workers set seen = {_now(database)} where worker = :me"
-            if not database.execute(text(sign), {"me": self.name}).rowcount and self._joined:
-                self._join(database, clock(database))  # in an older copy of the database
-            claim = claims.write(database, trial_id, number, self.name)
-        self._claims[claim.text] = claim
+        if database is None:
+            with self._engine.begin() as own:
+                claim = self.claim(trial_id, number, attrs, own)
+            self.keep(claim)
+            return claim
+        claim, known = taking.claim(database, trial_id, number, self.name, attrs or {})
+        if not known and self.joined:
+            self._join(database)  # in an older copy of the database
         return claim
+
+    def keep(self, claim: Claim) -> None:
+        """Remember a claim that is stored."""
+        self._claims[claim.text] = claim
 
     def release(self, trial_id: int) -> None:
         """Release the claim on a trial, whichever worker has it."""
@@ -191,18 +221,20 @@ class Worker:
     def look(self) -> tuple[list[Orphan], list[Claim]]:
         """Return these trials, and the claims of this worker whose trials do not run any more."""
         known = dict(self._claims)
-        question = (
-            "select t.number, t.trial_id, s.value_json, c.worker, w.host, w.pid, w.silence, w.seen from trials t "
-            f"left join trial_system_attributes s on s.trial_id = t.trial_id and s.key = '{claims.ATTR}' "
-            "left join face3d_tune_claims c on c.trial_id = t.trial_id "
-            "left join face3d_tune_workers w on w.worker = c.worker "
-            "where t.study_id = :study and t.state = 'RUNNING' order by t.number"
-        )
         with self._engine.connect() as database:
-            now = clock(database)
-            started = _server_start(database)
-            started = started if started <= now else 0.0  # the database's clock was set back since
-            rows = database.execute(text(question), {"study": self._study_id}).all()
+            question = (
+                "select t.number, t.trial_id, m.value_json, c.worker, w.host, w.pid, w.silence, w.seen, "
+                f"{_now(database)}, {_server_start(database)} from studies s "
+                "left join trials t on t.study_id = s.study_id and t.state = 'RUNNING' "
+                f"left join trial_system_attributes m on m.trial_id = t.trial_id and m.key = '{claims.ATTR}' "
+                "left join face3d_tune_claims c on c.trial_id = t.trial_id "
+                "left join face3d_tune_workers w on w.worker = c.worker "
+                "where s.study_id = :study order by t.number"
+            )
+            found = database.execute(text(question), {"study": self._study_id}).all()
+        now, started = map(float, found[0][8:]) if found else (0.0, 0.0)
+        started = started if started <= now else 0.0  # the database's clock was set back since
+        rows = [row[:8] for row in found if row[1] is not None]
         orphans = []
         mine = {json.loads(row[2]) for row in rows if row[2] and row[3] == self.name}
         gone = [claim for claim in known.values() if claim.text not in mine]
@@ -268,6 +300,32 @@ class Heartbeat(threading.Thread):
                     self._note(problem)
 
 
+def _require_same(versions: Iterable[tuple[float, str | None, str | None]]) -> None:
+    for _, host, version in versions:
+        if version not in (None, __version__):
+            raise StudyError(
+                f"a worker of this study on {host} is face3d-tune {version}, this is {__version__}",
+                "install one version on all machines",
+            )
+
+
+def _execute_all(database: Connection, *statements: str) -> None:
+    """Execute statements without parameters; a server gets all of them at once."""
+    if database.dialect.name == "postgresql":
+        database.execution_options(no_parameters=True).exec_driver_sql("; ".join(statements))
+        return
+    for statement in statements:
+        database.execute(text(statement))
+
+
+def _forget_the_future(database: Connection) -> str:
+    """Return the SQL that forgets times in the future, after the clock was set back.
+
+    A dead worker would count as alive until the clock has caught up.
+    """
+    return f"update face3d_tune_workers set seen = {_now(database)} where seen > {_now(database)}"
+
+
 def this_process() -> str:
     """Return how this process is called as a worker: host and process id."""
     return f"{socket.gethostname()}:{os.getpid()}"
@@ -319,8 +377,6 @@ def clock(database: Connection) -> float:
     return float(database.execute(text(f"select {_now(database)}")).scalar_one())
 
 
-def _server_start(database: Connection) -> float:
-    """Return when the server started: no heartbeat could arrive before that."""
-    if database.dialect.name != "postgresql":
-        return 0.0
-    return float(database.execute(text("select extract(epoch from pg_postmaster_start_time())")).scalar_one())
+def _server_start(database: Connection) -> str:
+    """Return the SQL for when the server started: no heartbeat could arrive before that."""
+    return "extract(epoch from pg_postmaster_start_time())" if database.dialect.name == "postgresql" else "0.0"

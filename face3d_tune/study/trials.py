@@ -99,9 +99,10 @@ def require_present(study: optuna.Study, own: str | None, engine: Engine) -> Non
 
 
 @contextmanager
-def still_present(study: optuna.Study, own: str | None, engine: Engine) -> Iterator[None]:
-    """Raise StudyGoneError if the study is gone at the beginning of the block, or if that is why the block fails."""
-    require_present(study, own, engine)
+def still_present(study: optuna.Study, own: str | None, engine: Engine, *, at_first: bool = True) -> Iterator[None]:
+    """Raise StudyGoneError if the study is gone `at_first`, or if that is why the block fails."""
+    if at_first:
+        require_present(study, own, engine)
     try:
         yield
     except Exception:

@@ -1,4 +1,4 @@
-"""A connection to PostgreSQL that is lost at any query of a search, or after a COMMIT before its answer."""
+"""A connection to PostgreSQL that is lost at any query of a search, or after a write or COMMIT before its answer."""
 
 import os
 import socket
@@ -11,12 +11,14 @@ from searches import SAMPLED_ONLY, Scripted, Watch, file_of
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from test_workers import check, record, worker_of
 
+from face3d_tune.storage.few_round_trips import only_reads
+
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the way to the server is a socket of Unix")
 RANDOM = SAMPLED_ONLY.replace('"tpe"', '"random"').replace("n_startup_trials = 2", "")
 
 
 class Losses:
-    """Loses the connection at the `due`-th query, or commit, after `begin`."""
+    """Loses the connection at the `due`-th query, or after the `due`-th write or commit, since `begin`."""
 
     def __init__(self, kind):
         self.kind, self.seen, self.due, self.lost = kind, 0, 0, 0
@@ -32,6 +34,11 @@ class Losses:
         if self.kind == "commit" and self._is_due():
             sever(connection)
             connection.execute("select 'the answer to the COMMIT'")  # raises the error
+
+    def written(self, cursor, statement):
+        if self.kind == "write" and not only_reads(statement) and self._is_due():
+            sever(cursor.connection)
+            cursor.connection.execute("select 'the answer'")
 
     def _is_due(self):
         self.seen += 1
@@ -49,13 +56,18 @@ def sever(connection):
 def losses(kind, monkeypatch):
     """Whatever engine is made: its connections are lost as asked for."""
     lose = Losses(kind)
-    commit = PGDialect_psycopg.do_commit
+    commit, execute = PGDialect_psycopg.do_commit, PGDialect_psycopg.do_execute
 
     def do_commit(self, connection):
         commit(self, connection)
         lose.commit(connection.dbapi_connection if hasattr(connection, "dbapi_connection") else connection)
 
+    def do_execute(self, cursor, statement, *arguments, **named):
+        execute(self, cursor, statement, *arguments, **named)
+        lose.written(cursor, statement)
+
     monkeypatch.setattr(PGDialect_psycopg, "do_commit", do_commit)
+    monkeypatch.setattr(PGDialect_psycopg, "do_execute", do_execute)
     monkeypatch.setattr("face3d_tune.storage.retry._PAUSES", (0.0, 0.0))
     sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", lose.query)
     try:
@@ -64,9 +76,9 @@ def losses(kind, monkeypatch):
         sqlalchemy.event.remove(sqlalchemy.engine.Engine, "before_cursor_execute", lose.query)
 
 
-@pytest.mark.parametrize(("kind", "stride"), [("query", 11), ("commit", 1)])
+@pytest.mark.parametrize(("kind", "stride", "times"), [("query", 5, 5), ("write", 1, 5), ("commit", 1, 3)])
 def test_a_search_whose_connection_is_lost_once_in_every_trial_goes_on(
-    postgres_url, tmp_path, data, monkeypatch, kind, stride
+    postgres_url, tmp_path, data, monkeypatch, kind, stride, times
 ):
     """In the first trial at the first step, in the next ones further on: nothing doubled, and the exact total."""
     watch = Watch()
@@ -84,11 +96,14 @@ def test_a_search_whose_connection_is_lost_once_in_every_trial_goes_on(
         watch.trial_ended = ended
         lose.begin(1)
         search.run(100, watch, slots=Scripted(1, lambda task, number: (0.1, "finished")))
-        assert lose.lost >= 5
+        assert lose.lost >= times
         check(search, search.queue.budget)
 
 
-@pytest.mark.parametrize(("kind", "step"), [("query", 5), ("query", 45), ("query", 70), ("commit", 3), ("commit", 9)])
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [("query", 5), ("query", 20), ("query", 40), ("write", 3), ("write", 5), ("write", 8), ("commit", 2)],
+)
 def test_a_run_that_loses_its_connection_at_the_start_goes_on(
     postgres_url, tmp_path, data_folder, monkeypatch, kind, step
 ):

@@ -20,11 +20,10 @@ from face3d_tune.search.retention import Retention
 from face3d_tune.search.search import Search
 from face3d_tune.search.trial_queue import TrialQueue
 from face3d_tune.storage.database import Storage
-from face3d_tune.storage.workers import Worker
 
 MOMENTS = {
-    "before ask": (optuna.Study, "ask"),
-    "before the claim": (Worker, "claim"),
+    "before ask": (TrialQueue, "ask"),
+    "before the claim": (TrialQueue, "_take"),
     "before sampling": (Search, "_begin"),
     "before a report": (TrialReporter, "deliver"),
     "before the pruner is asked": (TrialReporter, "_ask_pruner"),

@@ -291,7 +291,7 @@ def test_a_search_prunes_by_the_others_alone_from_the_next_epoch_on(sqlite, tmp_
     def play(task, number):
         if excluded and (task.number, number) == (1, 2):
             exclude(search.study, sqlite.engine, 0)
-            search.exclusions._looked -= 10  # as if a second had passed
+            search.exclusions._pace._next -= 10  # as if a second had passed
         value = 0.6 if task.number else 0.5 if number < 3 else 0.9
         return value, "finished" if number == 4 else None
 
@@ -316,7 +316,7 @@ def test_two_workers_on_postgresql_notice_it_and_the_budget_stays_exact(postgres
                 if task.number == 2:
                     asked.append(call("exclude", "0", "--reason", "old", "--storage", url, cwd=tmp_path))
                     for worker in workers:
-                        worker.exclusions._looked -= 10  # as if a second had passed
+                        worker.exclusions._pace._next -= 10  # as if a second had passed
                     heard.set()
                 heard.wait(PATIENCE)
             return 0.9 - 0.1 * task.number, "finished" if number == 2 else None

@@ -9,12 +9,13 @@ import optuna_dashboard
 import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import CmaEsSampler, RandomSampler, TPESampler
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import inspect
 from stored_study import add_trial, our_study
 
 from face3d_tune.storage import optuna_internals
+from face3d_tune.storage.database import Storage
 from face3d_tune.storage.optuna_internals import (
     NO_RECORD,
     STUDIES,
@@ -24,8 +25,14 @@ from face3d_tune.storage.optuna_internals import (
     engine_of,
     fixed_params,
     forget_importances,
+    forget_trials,
+    head_version,
     let_errors_out,
+    newest_finished,
+    params_in_memory,
     record_of,
+    record_without_values,
+    running_trial,
     startup_trials,
     storage_of,
     store_attrs,
@@ -58,6 +65,42 @@ def test_a_study_in_a_database_knows_its_engine_and_reads_one_attribute(study, s
     assert engine_of(optuna.create_study()) is None
     study.set_user_attr("a", {"b": 1})
     assert (stored_attr(sqlite.engine, study, "a"), stored_attr(sqlite.engine, study, "c")) == ({"b": 1}, None)
+
+
+def test_a_storage_that_is_made_without_asking_has_all_that_optunas_own_has(sqlite_url):
+    with Storage.parse(sqlite_url).opened(create=True) as made:
+        own = RDBStorage(sqlite_url)
+        assert vars(made).keys() - {"curves"} == vars(own).keys(), changed("RDBStorage.__init__")
+        assert vars(made._version_manager).keys() == vars(own._version_manager).keys(), changed("_VersionManager")
+        assert made.get_head_version() == own.get_head_version() == head_version()
+        own.engine.dispose()
+
+
+def test_a_trial_that_is_made_without_asking_has_all_that_optunas_own_has(study):
+    study.enqueue_trial({"lr": 0.01})
+    asked = study.ask()
+    made = running_trial(study, record_of(asked), study.get_trials())
+    assert vars(made).keys() == vars(asked).keys(), changed("Trial.__init__")
+    assert made.suggest_float("lr", 1e-4, 1.0) == 0.01
+    new = record_without_values(7, 3)
+    assert (trial_id(new), new.number, new.state, new.params, new.user_attrs) == (7, 3, TrialState.RUNNING, {}, {})
+
+
+def test_parameters_may_stay_in_memory(study):
+    trial = study.ask()
+    with params_in_memory(trial):
+        value = trial.suggest_float("lr", 1e-4, 1.0)
+    assert (record_of(trial).params, study.get_trials()[0].params) == ({"lr": value}, {})
+    assert trial.suggest_float("lr", 1e-4, 1.0) == value
+
+
+def test_a_cache_of_trials_can_be_emptied(study, sqlite):
+    study.tell(study.ask(), 0.5)
+    study.get_trials()
+    assert [trial.number for trial in newest_finished(study)] == [0, 0], changed("_CachedStorage._studies")
+    forget_trials(study)
+    assert newest_finished(study) == [], changed("_CachedStorage")
+    assert [trial.value for trial in study.get_trials()] == [0.5]
 
 
 def test_a_trial_knows_its_id(study, sqlite):

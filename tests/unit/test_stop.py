@@ -47,7 +47,7 @@ def test_two_workers_on_postgresql_stop_after_their_epoch_and_the_next_run_goes_
                 if task.number == 0:
                     asked.append(stop(tmp_path, url))
                     for worker in workers:
-                        worker.stop._looked -= 10  # as if a second had passed
+                        worker.stop._pace._next -= 10  # as if a second had passed
                     heard.set()
                 heard.wait(PATIENCE)
             return 0.1, "finished" if number == 9 else None
@@ -89,7 +89,7 @@ def test_a_stop_at_once_waits_for_no_further_epoch(sqlite, tmp_path, data):
 
     def play(task, number):
         request_stop(search.study, search.queue.engine, now=True)
-        search.stop._looked -= 10
+        search.stop._pace._next -= 10
         return 0.1, None
 
     search.run(3, watch, slots=Scripted(1, play))
@@ -122,7 +122,7 @@ def test_a_search_whose_slots_are_still_opening_is_stopped_too(sqlite, sqlite_ur
 
     def slots(search):
         asked.append(stop(tmp_path, sqlite_url))
-        search.stop._looked -= 10  # as if a second had passed
+        search.stop._pace._next -= 10  # as if a second had passed
         opened = Scripted(1, lambda task, number: (0.1, "finished"))
         opened.close = lambda: None
         return opened

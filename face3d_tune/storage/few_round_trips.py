@@ -1,0 +1,93 @@
+"""What PostgreSQL is asked beside the questions themselves: as little as can be, for a server may be far away.
+
+A transaction begins with its first write, in one journey with it: what is only read needs none, since every statement
+sees what is committed when it begins. A connection is tried before its use only after a long rest; that the server has
+closed it shows without asking. SQLAlchemy asks nothing of a new connection that the connection itself knows.
+"""
+
+import re
+import time
+from multiprocessing.connection import wait
+from typing import Any
+
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.exc import DisconnectionError
+
+DRIVER = "postgresql+face3d"  # of an engine with this dialect
+_RESTED = 30.0  # seconds without use after which a connection is tried: on the way it may have been forgotten
+_READS = re.compile(r"\s*(select|show|with)\b", re.IGNORECASE).match
+_WRITES = re.compile(r"\bfor\s+(update|share|no\s+key)|\b(insert|update|delete|set_config|nextval)\b|advisory", re.I)
+
+
+class Dialect(PGDialect_psycopg):
+    """psycopg's dialect without questions to a new connection."""
+
+    supports_statement_cache = True
+
+    def _get_server_version_info(self, connection: Any) -> tuple[int, ...]:
+        version: int = connection.connection.driver_connection.info.server_version
+        return divmod(version, 10_000)
+
+    def _get_default_schema_name(self, connection: Any) -> Any:
+        return None  # tables are looked for along the search path
+
+    def _set_backslash_escapes(self, connection: Any) -> None:
+        self._backslash_escapes = False  # as every server does unless it is told otherwise
+
+    def get_default_isolation_level(self, dbapi_conn: Any) -> Any:
+        """Return the level that every server has unless it is told otherwise."""
+        return "READ COMMITTED"
+
+
+registry.register("postgresql.face3d", __name__, "Dialect")
+
+
+def cursor_of(psycopg: Any) -> Any:
+    """Return the class of psycopg's cursors that begin no transaction for what is only read."""
+
+    class Cursor(psycopg.Cursor):  # type: ignore[misc]
+        """A cursor that lets a transaction begin with its first write."""
+
+        def execute(self, query: Any, *args: Any, **options: Any) -> Any:
+            """Begin a transaction only for what writes, and then without waiting for that."""
+            connection = self.connection
+            if connection.autocommit or connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                return super().execute(query, *args, **options)
+            if only_reads(query):
+                connection.autocommit = True
+                try:
+                    return super().execute(query, *args, **options)
+                finally:
+                    if not connection.closed:
+                        connection.autocommit = False
+            if not psycopg.Pipeline.is_supported() or ";" in str(query):  # a pipeline takes no several commands
+                return super().execute(query, *args, **options)
+            with connection.pipeline():  # BEGIN goes before it, and is not waited for
+                super().execute(query, *args, **options)
+            return self
+
+    return Cursor
+
+
+def only_reads(query: object) -> bool:
+    """Tell whether a statement changes nothing and locks nothing."""
+    return isinstance(query, str) and bool(_READS(query)) and not _WRITES.search(query)
+
+
+def _rest(_: Any, record: Any) -> None:
+    record.info["rests_since"] = time.monotonic()
+
+
+def _look(connection: Any, record: Any, _: Any) -> None:
+    """Raise DisconnectionError, which gets a new connection, if this one is closed, or does not answer after a rest."""
+    try:
+        while wait([connection.fileno()], 0):
+            connection.pgconn.consume_input()
+        if time.monotonic() - record.info.get("rests_since", time.monotonic()) > _RESTED:
+            connection.execute("select 1")
+    except Exception as error:
+        raise DisconnectionError from error
+
+
+POOL_EVENTS = [(_rest, "checkin"), (_look, "checkout")]
