@@ -32,7 +32,7 @@ from face3d_tune.study.trials import (
 from face3d_tune.system import signals
 
 if TYPE_CHECKING:
-    from face3d_tune.search.trial_loop import ShownEpoch
+    from face3d_tune.search.watcher import ShownEpoch
 
 # Attributes of an ended trial in the output of `run --json`.
 _TOLD: tuple[Attr[Any], ...] = (

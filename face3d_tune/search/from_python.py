@@ -26,7 +26,7 @@ from face3d_tune.search.search_options import (
     StudyOptions,
     WorkerOptions,
 )
-from face3d_tune.search.trial_loop import ShownEpoch
+from face3d_tune.search.watcher import ShownEpoch
 from face3d_tune.storage.database import Storage
 from face3d_tune.storage.defaults import (
     ARTIFACTS_VARIABLE,

@@ -15,7 +15,7 @@ from face3d_tune.search import prepare_script, prepare_trainer
 from face3d_tune.search.search import Search
 from face3d_tune.search.search_options import SearchOptions, WorkerOptions
 from face3d_tune.search.telling import Telling
-from face3d_tune.search.trial_loop import Watcher
+from face3d_tune.search.watcher import Watcher
 from face3d_tune.storage.database import Storage, kept_open
 from face3d_tune.storage.failures import is_away
 from face3d_tune.storage.retry import ASKED_AGAIN, DEFAULT_TIMEOUT, DatabaseRetry

@@ -25,7 +25,7 @@ _DIGITS = 6  # significant, of each epoch
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """An epoch of a script, as a watcher sees it (`trial_loop.ShownEpoch`)."""
+    """An epoch of a script, as a watcher sees it (`watcher.ShownEpoch`)."""
 
     epoch: int
     numbers: Mapping[str, float]

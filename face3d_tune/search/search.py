@@ -23,9 +23,10 @@ from face3d_tune.search.failed_trials import FailuresAsWorst
 from face3d_tune.search.pruning import TrialReporter
 from face3d_tune.search.stop import StopWatch
 from face3d_tune.search.target import reached
-from face3d_tune.search.trial_loop import Loop, Run, Watcher
+from face3d_tune.search.trial_loop import Loop, Run
 from face3d_tune.search.trial_queue import TrialQueue
 from face3d_tune.search.trial_run import Outcome
+from face3d_tune.search.watcher import Watcher
 from face3d_tune.storage.optuna_internals import fixed_params, params_in_memory, record_of, stored_attr
 from face3d_tune.storage.retry import ASKED_AGAIN, DEFAULT_TIMEOUT, WAITS_HERE, DatabaseRetry
 from face3d_tune.storage.workers import Heartbeat

@@ -12,9 +12,9 @@ from face3d_tune.executor.slots import PlainSlot, Slots
 from face3d_tune.search.open_study import open_study, store_baselines
 from face3d_tune.search.retention import DEFAULT_KEEP, Retention
 from face3d_tune.search.search import Begun, Search
-from face3d_tune.search.trial_loop import Watcher
 from face3d_tune.search.trial_queue import TrialQueue
 from face3d_tune.search.trial_run import Setup, TrialRun
+from face3d_tune.search.watcher import Watcher
 from face3d_tune.storage.artifacts import Artifacts, unique_name
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT
 from face3d_tune.storage.workers import DEFAULT_SILENCE

@@ -5,56 +5,38 @@ away, the slots train on and their results wait here.
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from face3d_tune.errors import StorageAwayError, StudyGoneError, TrainingError
+from face3d_tune.errors import StorageAwayError, StudyGoneError
 from face3d_tune.executor.slots import Slots
 from face3d_tune.executor.tasks import Event, Failure, Note, Resumed, ScriptEnded
 from face3d_tune.search.exclude import ExclusionWatch
+from face3d_tune.search.failures_in_a_row import FailuresInARow
 from face3d_tune.search.pruning import CompletedTrials, TrialReporter
 from face3d_tune.search.stop import Stop, StopWatch
-from face3d_tune.search.trial_queue import TrialQueue, TrialsGone, lineage
+from face3d_tune.search.trial_queue import TrialQueue, TrialsGone
 from face3d_tune.search.trial_run import Outcome
+from face3d_tune.search.watcher import Watcher
 from face3d_tune.storage.claims import TrialLost
 from face3d_tune.storage.failures import is_away
 from face3d_tune.storage.retry import DatabaseRetry
-from face3d_tune.study.attrs import StudyAttr, TrialAttr
-from face3d_tune.study.objective import Epoch
-from face3d_tune.study.trials import OF_THE_CONFIG, OUTSIDE, cause, count_causes, in_words, queued_name
+from face3d_tune.study.attrs import TrialAttr
+from face3d_tune.study.trials import OUTSIDE, cause, queued_name
 from face3d_tune.system import signals
 from face3d_tune.training.base import EpochResult
 
-_ERRORS_IN_A_ROW = 5  # after so many failures in a row the cause is not the config
-_HOPELESS_IN_A_ROW = 20  # per slot; after so many failures by their config the space is to blame
 _REST = 1.0  # seconds between two checks on the trials of other workers
 _ALERT = 0.1  # seconds until an interrupt is noticed while resting
 _LAST_WAIT = 10.0  # seconds that a stop waits for a database that is away
 _LEFT = "the storage does not answer: the next run takes over what was running"
 
 T = TypeVar("T")
-
-
-class ShownEpoch(Epoch, Protocol):
-    """An epoch, as a watcher sees it."""
-
-    @property
-    def lr(self) -> float | None:
-        """Return its learning rate; None if it is not known."""
-
-    @property
-    def next_lr(self) -> float | None:
-        """Return the learning rate of the next epoch; None if it is not known."""
-
-    @property
-    def rank1(self) -> float | None:
-        """Return rank-1 among all enrolled, if it was measured."""
 
 
 class Run(Protocol):
@@ -70,34 +52,6 @@ class Run(Protocol):
 
     def take(self, event: Event, after_epoch: Callable[[Any], None]) -> "Outcome | Any | None":
         """Process an event. Return the outcome, or a task to start instead, or None if the training continues."""
-
-
-class Watcher(Protocol):
-    """The observer of a search: a terminal, or a test."""
-
-    def trial_started(self, number: int, preset: str | None, config: Mapping[str, Any]) -> None:
-        """Take note that a trial begins to train, with these values."""
-
-    def fold_started(self, number: int, fold: int, folds: int) -> None:
-        """Take note that a trial of several folds begins this one (1-based), or restarts it."""
-
-    def epoch_ended(self, number: int, result: ShownEpoch) -> None:
-        """Take note of an epoch, trained and validated. An exception from here stops the search at once."""
-
-    def trial_ended(self, trial: FrozenTrial) -> None:
-        """Take note that Optuna has been told of a trial's end."""
-
-    def trial_lost(self, number: int, reason: str) -> None:
-        """Take note that a trial was reassigned to another worker, or ended by another program."""
-
-    def note(self, line: str) -> None:
-        """Take a message for the user; it may come from another thread."""
-
-    def warning(self, line: str) -> None:
-        """Take a message that the user needs, with `--quiet` too."""
-
-    def stopping(self) -> bool:
-        """Tell whether the search should stop when the running epochs have ended."""
 
 
 Begin = Callable[[optuna.Trial, TrialReporter], Run | Outcome]  # samples a config; an outcome if it cannot be trained
@@ -155,7 +109,7 @@ class Loop:
         self._retain, self._stop_watch, self._exclusions = retain, stop, exclusions
         self._completed = CompletedTrials(queue.study)
         self._running: dict[int, _Running] = {}
-        self._failures: list[FrozenTrial] = []  # since a trial finished
+        self._failures_in_a_row = FailuresInARow(queue.study)
 
     def run(self) -> None:
         """Search to the end, or to a stop that is stored with the study. Raises the errors of `Search.run`."""
@@ -304,7 +258,7 @@ class Loop:
             self._train(decision)
 
     def _ended(self, trial: FrozenTrial) -> None:
-        """Continue after the end of a trial is stored. Raises TrainingError after too many failures in a row."""
+        """Continue after the end of a trial is stored. Raises TrainingError as `FailuresInARow` does."""
         self._completed.forget()
         outcome = self._running.pop(trial.number).outcome
         self._watcher.trial_ended(trial)
@@ -313,38 +267,7 @@ class Loop:
             return
         if outcome and outcome.beside:
             return
-        self._failures = [*self._failures, trial] if trial.state == TrialState.FAIL else []
-        errors = [failed for failed in self._failures if TrialAttr.cause.get(failed.user_attrs) not in OF_THE_CONFIG]
-        # One event may kill many processes, so of the retried deaths only those of one lineage count.
-        deaths = Counter(lineage(failed) for failed in errors if TrialAttr.requeued.held_by(failed.user_attrs))
-        in_a_row = len(errors) - deaths.total() + max(deaths.values(), default=0)
-        if trial in errors and in_a_row >= _ERRORS_IN_A_ROW:
-            raise TrainingError(
-                f"{in_a_row} trials in a row failed; the last: {_reason(trial)}",
-                "fix the cause and run the same command again; finished trials are kept",
-            )
-        hopeless = [failed for failed in self._failures if cause(failed) in OF_THE_CONFIG]
-        if len(hopeless) >= _HOPELESS_IN_A_ROW * max(1, self._slots.count):
-            raise TrainingError(
-                f"{len(self._failures)} trials in a row failed ({in_words(count_causes(self._failures))}); "
-                f"the last: {_reason(trial)}",
-                self._hint_of_hopeless(),
-            )
-
-    def _hint_of_hopeless(self) -> str:
-        """Blame the space; or the data, if the loss was not finite at once with presets, too: they work elsewhere."""
-        at_once = all(cause(trial) == "diverged" and not trial.intermediate_values for trial in self._failures)
-        if not at_once or not any(TrialAttr.preset.get(trial.user_attrs) for trial in self._failures):
-            return (
-                "narrow [space] in a copy of the study file (lr where trials diverge, num_layers and width where "
-                "memory runs out) and search that as another study"
-            )
-        if StudyAttr.script.held_by(self._queue.study.user_attrs):
-            return "not even a preset got through its first epoch, so the cause is the data, not lr"
-        return (
-            "not even a preset got through its first epoch, so the cause is the data, not lr: "
-            "`face3d-tune data check` names rows of huge numbers"
-        )
+        self._failures_in_a_row.take(trial, self._slots.count)
 
     def _lost(self, entry: _Running, error: Exception) -> None:
         """Continue without a trial that was reassigned, ended by another program, or lost by the database.
@@ -442,7 +365,3 @@ def _is_last(content: object) -> bool:
         content = content.results[-1]
     stopped = isinstance(content, EpochResult) and content.stop_reason is not None
     return stopped or isinstance(content, Failure | ScriptEnded)
-
-
-def _reason(trial: FrozenTrial) -> str:
-    return str(TrialAttr.error.get(trial.user_attrs, "no reason given"))

@@ -130,7 +130,7 @@ def test_nothing_is_kept_of_a_trial_that_failed_for_good(opened, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train_epoch", fails_later)
-        patch.setattr("face3d_tune.search.trial_loop._ERRORS_IN_A_ROW", 1)
+        patch.setattr("face3d_tune.search.failures_in_a_row._ERRORS_IN_A_ROW", 1)
         with pytest.raises(Exception, match="the disk is on fire"):
             run(search, 1)
     assert search.study.trials[0].state == TrialState.FAIL

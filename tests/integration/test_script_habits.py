@@ -13,7 +13,7 @@ from command_line import call
 from optuna.trial import TrialState
 from script_searches import check_nothing_left, study_of
 
-from face3d_tune.search import trial_loop
+from face3d_tune.search import failures_in_a_row
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -212,7 +212,7 @@ def test_a_number_that_comes_once_at_the_end_is_the_value(folder):
 
 
 def test_a_metric_that_becomes_no_number_fails_the_trial_and_the_space_is_to_blame_after_many(folder, monkeypatch):
-    monkeypatch.setattr(trial_loop, "_HOPELESS_IN_A_ROW", 2)
+    monkeypatch.setattr(failures_in_a_row, "_HOPELESS_IN_A_ROW", 2)
     answer, trials = bad(folder, "nan_after_3", slots=1)
     assert answer.code == 1
     assert errors(trials) == ["val_cosine is nan in epoch 4"] * 2

@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from face3d_tune.cli.progress import ended
 from face3d_tune.errors import StorageAwayError, TrainingError
 from face3d_tune.executor.tasks import Event, Failure
+from face3d_tune.search import failures_in_a_row
 from face3d_tune.search import trial_loop as loop_module
 from face3d_tune.search.trial_queue import REQUEUED
 from face3d_tune.storage.database import Storage
@@ -244,8 +245,8 @@ def test_trials_that_all_hang_end_the_search(scripted):
 @pytest.mark.parametrize(("out_of_memory", "trials"), [(False, 8), (True, 12)], ids=["by an error", "for memory"])
 def test_processes_that_die_for_ever_end_a_search(scripted, monkeypatch, out_of_memory, trials):
     """Of two trials both ends and three deaths make five errors. For want of memory twenty trials must end, here 3."""
-    assert loop_module._HOPELESS_IN_A_ROW == 20
-    monkeypatch.setattr(loop_module, "_HOPELESS_IN_A_ROW", 3)
+    assert failures_in_a_row._HOPELESS_IN_A_ROW == 20
+    monkeypatch.setattr(failures_in_a_row, "_HOPELESS_IN_A_ROW", 3)
     slots = Scripted(1, lambda task, number: Failure(KILLED, out_of_memory=out_of_memory, died=True))
     with pytest.raises(TrainingError, match=f"trials in a row failed.*the last: {re.escape(KILLED)}"):
         scripted(slots, 3)
