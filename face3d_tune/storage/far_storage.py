@@ -20,15 +20,16 @@ from sqlalchemy import event, text
 from face3d_tune.storage.few_round_trips import only_reads
 from face3d_tune.storage.optuna_internals import FIXED_PARAMS, NO_RECORD, StorageOfTrials, read_step, read_value
 
+# Numbers as text: JSON would turn -0.0 into 0.
 _TRIALS = """
 select t.trial_id, t.number, t.state, t.datetime_start, t.datetime_complete,
-    (select json_agg(json_build_array(value, value_type) order by objective)
+    (select json_agg(json_build_array(cast(value as text), value_type) order by objective)
         from trial_values each where each.trial_id = t.trial_id),
-    (select json_agg(json_build_array(param_name, param_value, distribution_json) order by param_id)
+    (select json_agg(json_build_array(param_name, cast(param_value as text), distribution_json) order by param_id)
         from trial_params each where each.trial_id = t.trial_id),
     (select json_object_agg(key, value_json) from trial_user_attributes each where each.trial_id = t.trial_id),
     (select json_object_agg(key, value_json) from trial_system_attributes each where each.trial_id = t.trial_id),
-    (select json_agg(json_build_array(step, intermediate_value, intermediate_value_type))
+    (select json_agg(json_build_array(step, cast(intermediate_value as text), intermediate_value_type))
         from trial_intermediate_values each where each.trial_id = t.trial_id)
 from """
 # A study without trials, or attributes, gives a row without values; one that does not exist gives none.
@@ -47,6 +48,7 @@ select study_id from made
 """
 _OF_WORKERS = re.compile(r"(update|insert into|delete from) face3d_tune_workers").match  # change no answer here
 _GOOD = 3  # times as long as it took
+_MOST = 20  # answers that are kept
 _FEW = 200  # trials that are read by one question
 _ENQUEUE = """
 with given as (
@@ -106,6 +108,8 @@ class FarStorage(StorageOfTrials):
             if not rows:
                 raise KeyError(NO_RECORD)
             now = time.monotonic()
+            if len(self._answers) >= _MOST:  # of a program that only reads
+                self._answers.clear()
             self._answers[key] = now + _GOOD * (now - asked), rows
         return rows
 
@@ -189,27 +193,31 @@ def _trial(
     state: str,
     start: datetime | None,
     complete: datetime | None,
-    values: Iterable[tuple[float | None, str]] | None,
-    params: Iterable[tuple[str, float, str]] | None,
+    values: Iterable[tuple[str | None, str]] | None,
+    params: Iterable[tuple[str, str, str]] | None,
     user_attrs: Mapping[str, str] | None,
     system_attrs: Mapping[str, str] | None,
-    curve: Iterable[tuple[int, float | None, str]] | None,
+    curve: Iterable[tuple[int, str | None, str]] | None,
 ) -> FrozenTrial:
     distributions = {name: json_to_distribution(stored) for name, _, stored in params or ()}
     return FrozenTrial(
         number=number,
         state=TrialState[state],
         value=None,
-        values=[read_value(*value) for value in values] if values else None,
+        values=[read_value(_number(value), kind) for value, kind in values] if values else None,
         datetime_start=_local(start),
         datetime_complete=_local(complete),
-        params={name: distributions[name].to_external_repr(value) for name, value, _ in params or ()},
+        params={name: distributions[name].to_external_repr(float(value)) for name, value, _ in params or ()},
         distributions=distributions,
         user_attrs={key: json.loads(value) for key, value in (user_attrs or {}).items()},
         system_attrs={key: json.loads(value) for key, value in (system_attrs or {}).items()},
-        intermediate_values={step: read_step(value, kind) for step, value, kind in curve or ()},
+        intermediate_values={step: read_step(_number(value), kind) for step, value, kind in curve or ()},
         trial_id=trial_id,
     )
+
+
+def _number(stored: str | None) -> float | None:
+    return None if stored is None else float(stored)
 
 
 def _stored(attrs: Mapping[str, Any]) -> dict[str, str]:

@@ -6,8 +6,8 @@ closed it shows without asking. SQLAlchemy asks nothing of a new connection that
 """
 
 import re
+import select
 import time
-from multiprocessing.connection import wait
 from typing import Any
 
 from sqlalchemy.dialects import registry
@@ -75,6 +75,15 @@ def only_reads(query: object) -> bool:
     return isinstance(query, str) and bool(_READS(query)) and not _WRITES.search(query)
 
 
+def _readable(number: int) -> bool:
+    """Tell whether a socket has something to read, or its end."""
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([number], [], [], 0)[0])
+    poll = select.poll()  # takes numbers of any size
+    poll.register(number, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def _rest(_: Any, record: Any) -> None:
     record.info["rests_since"] = time.monotonic()
 
@@ -82,7 +91,7 @@ def _rest(_: Any, record: Any) -> None:
 def _look(connection: Any, record: Any, _: Any) -> None:
     """Raise DisconnectionError, which gets a new connection, if this one is closed, or does not answer after a rest."""
     try:
-        while wait([connection.fileno()], 0):
+        while _readable(connection.fileno()):
             connection.pgconn.consume_input()
         if time.monotonic() - record.info.get("rests_since", time.monotonic()) > _RESTED:
             connection.execute("select 1")

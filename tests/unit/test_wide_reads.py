@@ -29,7 +29,7 @@ def of_every_kind():
     attrs = {"text": text, "none": None, "number": 1e-300, "list": [1, {"a": "b"}], "dict": {"k": [text]}, "": ""}
     ended = datetime(2026, 7, 1, 12, 30, 1, 250000)
     whole = {"user_attrs": attrs, "system_attrs": {"note": {"a": 1}}, "params": PARAMS, "distributions": EVERY}
-    values = {1: 0.1 + 0.2, 2: float("inf"), 3: float("-inf"), 4: float("nan"), 60: -2.5e-8}
+    values = {1: 0.1 + 0.2, 2: float("inf"), 3: float("-inf"), 4: float("nan"), 60: -0.0}
     trials = [
         create_trial(value=0.5, intermediate_values=values, **whole),
         create_trial(value=float("inf"), **whole),
@@ -47,7 +47,7 @@ def as_optuna_reads(storage, study, states=None, included=(), after=-1):
 
 
 def told(trials):
-    """All of the trials, in a form in which NaN equals NaN."""
+    """All of the trials, in a form in which NaN equals NaN and -0.0 differs from 0.0."""
     return [
         {
             name: repr(sorted(value.items()) if isinstance(value, dict) and name != "_distributions" else value)
