@@ -5,6 +5,7 @@ sees what is committed when it begins. A connection is tried before its use only
 closed it shows without asking. SQLAlchemy asks nothing of a new connection that the connection itself knows.
 """
 
+import logging
 import re
 import select
 import time
@@ -17,6 +18,7 @@ from sqlalchemy.exc import DisconnectionError
 DRIVER = "postgresql+face3d"  # of an engine with this dialect
 _RESTED = 30.0  # seconds without use after which a connection is tried: on the way it may have been forgotten
 _READS = re.compile(r"\s*(select|show|with)\b", re.IGNORECASE).match
+_IGNORED = re.compile(r"error ignored terminating").match
 _WRITES = re.compile(r"\bfor\s+(update|share|no\s+key)|\b(insert|update|delete|set_config|nextval)\b|advisory", re.I)
 
 
@@ -45,6 +47,7 @@ registry.register("postgresql.face3d", __name__, "Dialect")
 
 def cursor_of(psycopg: Any) -> Any:
     """Return the class of psycopg's cursors that begin no transaction for what is only read."""
+    logging.getLogger("psycopg").addFilter(_says_more)
 
     class Cursor(psycopg.Cursor):  # type: ignore[misc]
         """A cursor that lets a transaction begin with its first write."""
@@ -68,6 +71,11 @@ def cursor_of(psycopg: Any) -> Any:
             return self
 
     return Cursor
+
+
+def _says_more(record: logging.LogRecord) -> bool:
+    """Tell whether a line of psycopg says more than that a lost connection was lost, which its error says."""
+    return not _IGNORED(str(record.msg))
 
 
 def only_reads(query: object) -> bool:

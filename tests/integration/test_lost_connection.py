@@ -114,4 +114,5 @@ def test_a_run_that_loses_its_connection_at_the_start_goes_on(
         lose.begin(step)
         ended = call("run", "--study", path, *words, "--device", "cpu", "--slots", 1, cwd=tmp_path)
         assert (lose.lost, ended.code) == (1, 0), ended.err
+        assert "psycopg" not in ended.err.replace("postgresql+psycopg", "")
     assert "1 of 1 trials finished" in ended.err
