@@ -413,3 +413,35 @@ def test_no_circle_of_imports_between_the_benchmarks():
     }
     assert "packed" in used["surrogate"]
     TopologicalSorter(used).prepare()  # raises CycleError
+
+
+def confused_on_python_3_12(tree):
+    """Names of a module that a function uses beside a comprehension whose variable has the same name.
+
+    Python 3.12.0 and 3.12.1 take both for the comprehension's: UnboundLocalError.
+    """
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            defined |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+    found = set()
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        inside = defaultdict(set)  # for each variable of a comprehension, the names in it
+        for node in ast.walk(function):
+            if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp):
+                targets = [name for each in node.generators for name in ast.walk(each.target)]
+                for name in (each.id for each in targets if isinstance(each, ast.Name)):
+                    inside[name] |= set(ast.walk(node))
+        names = [node for node in ast.walk(function) if isinstance(node, ast.Name)]
+        found |= {name.id for name in names if name.id in inside.keys() & defined and name not in inside[name.id]}
+    return found
+
+
+def test_no_variable_of_a_comprehension_is_taken_for_a_name_of_the_module_on_python_3_12():
+    assert {name: found for name, tree in TREES.items() if (found := confused_on_python_3_12(tree))} == {}
+    bad = (
+        "def number(): 1\ndef f(v):\n    v = [(a, number) for a, number in v]\n    return [number(each) for each in v]"
+    )
+    assert confused_on_python_3_12(ast.parse(bad)) == {"number"}
+    good = "def number(): 1\ndef f(v):\n    return [number for number in v]\ndef g(v):\n    return number(v)"
+    assert confused_on_python_3_12(ast.parse(good)) == set()

@@ -70,7 +70,9 @@ def of_histories(content: Mapping[Any, Any], prefix: str = "", depth: int = 0) -
         elif isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
             records = enumerate(value, 1)
             given += [
-                (f"{name}.{own}", at, number) for place, each in records for own, at, number in _placed(each, place)
+                (f"{name}.{own}", at, value_there)
+                for place, each in records
+                for own, at, value_there in _placed(each, place)
             ]
         elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
             numbers = [number(each) for each in value]
