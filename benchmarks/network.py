@@ -75,8 +75,8 @@ class Report:
 class Round:
     """One study, and its workers behind their networks."""
 
-    def __init__(self, study: WatchedStudy, workers: int, dice: random.Random, report: Report) -> None:
-        self._study, self._dice, self._report = study, dice, report
+    def __init__(self, study: WatchedStudy, workers: int, every: float, dice: random.Random, report: Report) -> None:
+        self._study, self._every, self._dice, self._report = study, every, dice, report
         self.log = study.folder / "log"
         url = make_url(study.url)
         socket = os.path.join(str(url.query["host"]), f".s.PGSQL.{url.port or 5432}")
@@ -95,16 +95,19 @@ class Round:
 
     def run(self, until: float) -> None:
         """Search to the end, with faults until a time of time.monotonic; note what is wrong."""
-        while self.log.read_text(encoding="utf-8").count("engine ") < len(self._workers) and self._alive():
+        while self._begun() < len(self._workers) and self._alive():
             time.sleep(0.1)  # a worker may end if it cannot reach the database as it starts
         while self._alive() and time.monotonic() < until:
             self._draw()
-            time.sleep(self._dice.uniform(0.2, 2.0))
+            time.sleep(self._dice.uniform(0.3, 1.7) * self._every)
         self._be_well()
         give_up = time.monotonic() + PATIENCE
         while self._alive() and time.monotonic() < give_up:
             time.sleep(0.1)
         self._end()
+
+    def _begun(self) -> int:
+        return sum(line.startswith("engine ") for line in self.log.read_text(encoding="utf-8").splitlines())
 
     def _alive(self) -> bool:
         return any(worker.poll() is None for worker in self._workers)
@@ -160,13 +163,13 @@ class Round:
 
 
 def through_broken_networks(
-    *, minutes: float, workers: int, trials: int, seed: int, host: Server, folder: Path
+    *, minutes: float, every: float, workers: int, trials: int, seed: int, host: Server, folder: Path
 ) -> tuple[Report, str]:
     """Search until the time is over; the report, and what the workers printed."""
     report, dice, logs, began = Report(), random.Random(seed), list[str](), time.monotonic()
     while not report.studies or time.monotonic() < began + 60 * minutes:
         study = WatchedStudy(folder / f"study-{report.studies + 1}", host, trials)
-        one = Round(study, workers, dice, report)
+        one = Round(study, workers, every, dice, report)
         one.run(began + 60 * minutes)
         logs.append(f"study {report.studies}\n{one.log.read_text(encoding='utf-8')}")
     report.seconds = time.monotonic() - began
@@ -177,6 +180,7 @@ def main() -> int:
     """Print what happened; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10, help="of faults [10]")
+    parser.add_argument("--every", type=float, default=3, help="seconds between two faults, on average [3]")
     for name, default in (("workers", 3), ("trials", 60), ("seed", 1)):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"[{default}]")
     parser.add_argument("--log", type=Path, help="write what the workers print into this file")
