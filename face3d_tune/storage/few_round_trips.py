@@ -48,6 +48,7 @@ registry.register("postgresql.face3d", __name__, "Dialect")
 def cursor_of(psycopg: Any) -> Any:
     """Return the class of psycopg's cursors that begin no transaction for what is only read."""
     logging.getLogger("psycopg").addFilter(_says_more)
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # else it prints tracebacks of lost connections
 
     class Cursor(psycopg.Cursor):  # type: ignore[misc]
         """A cursor that lets a transaction begin with its first write."""

@@ -507,3 +507,11 @@ def test_a_right_that_is_missing_is_named(postgres_url, postgres_server):
         for grant in hint.removeprefix("its owner can ").split("; "):
             owner.execute(grant)
     open_and_close(weak, create=True)
+
+
+def test_a_connection_that_is_lost_on_its_way_back_prints_no_traceback(postgres_url, caplog):
+    """The pool of SQLAlchemy writes one where the rollback fails, too."""
+    with Storage.parse(postgres_url).connected() as engine:
+        engine.connect().close()
+        engine.pool.logger.error("Exception during reset or similar")
+    assert caplog.records == []
