@@ -11,8 +11,8 @@ from forked import Run
 
 # When to die: before or after which call.
 MOMENTS = {
-    "after ask": ("after", "optuna.study.Study.ask"),
-    "after the claim": ("after", "face3d_tune.storage.workers.Worker.claim"),
+    "while it is taken": ("before", "face3d_tune.storage.taking.claim"),
+    "after the claim": ("before", "face3d_tune.storage.workers.Worker.keep"),
     "before the first report": ("before", "face3d_tune.search.pruning.TrialReporter.report"),
     "in an epoch": ("before", "face3d_tune.training.plain.Trainer._train_batch"),
     "before a checkpoint": ("before", "face3d_tune.executor.checkpoints.Checkpoints.save"),
@@ -20,13 +20,13 @@ MOMENTS = {
     "between writing a checkpoint and its name": ("before", "os.replace"),
     "between checkpoint and report": ("after", "face3d_tune.executor.checkpoints.Checkpoints.save"),
     "between report and tell": ("before", "face3d_tune.search.trial_queue.TrialQueue.tell"),
-    "told and not yet released": ("before", "face3d_tune.storage.workers.Worker.release"),
+    "while its end is stored": ("before", "face3d_tune.storage.claims.release"),
     "after tell": ("after", "face3d_tune.search.trial_queue.TrialQueue.tell"),
     "before its weights are kept": ("before", "face3d_tune.search.retention.Retention.take"),
 }
 # The same for a search of a script, whose trials are processes of their own.
 SCRIPT_MOMENTS = {
-    "after ask": MOMENTS["after ask"],
+    "while it is taken": MOMENTS["while it is taken"],
     "after the claim": MOMENTS["after the claim"],
     "its folder is empty": ("after", "face3d_tune.script.running.trial_folder.begin_again"),
     "the script has started": ("after", "face3d_tune.script.running.process.ScriptProcess.__init__"),
@@ -34,7 +34,7 @@ SCRIPT_MOMENTS = {
     "between two epochs": ("after", "face3d_tune.search.pruning.TrialReporter.report"),
     "while it ends": ("before", "face3d_tune.script.running.process.ScriptProcess.end"),
     "between report and tell": MOMENTS["between report and tell"],
-    "told and not yet released": MOMENTS["told and not yet released"],
+    "while its end is stored": MOMENTS["while its end is stored"],
     "after tell": MOMENTS["after tell"],
     "before its log is kept": ("before", "face3d_tune.search.script_folders.ScriptFolders.take"),
 }
@@ -62,8 +62,8 @@ def _place(path):
 
 
 def _kill_at(moment, trial, skip):
-    """Kill this process at the first such moment but `skip` after it asked for its `trial`-th trial, counted from 0."""
-    asked, passed = 0, 0
+    """Kill this process at the first such moment but `skip` after it took its `trial`-th trial, counted from 0."""
+    taken, passed = 0, 0
 
     def wrap(path, before, after):
         owner, name = _place(path)
@@ -78,19 +78,19 @@ def _kill_at(moment, trial, skip):
         setattr(owner, name, wrapped)
 
     def count():
-        nonlocal asked
-        asked += 1
+        nonlocal taken
+        taken += 1
 
     def die():
         nonlocal passed
-        passed += asked > trial
+        passed += taken > trial
         if passed > skip:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def live():
         pass
 
-    wrap("optuna.study.Study.ask", live, count)
+    wrap("face3d_tune.storage.workers.Worker.claim", count, live)
     when, path = {**MOMENTS, **SCRIPT_MOMENTS}[moment]
     wrap(path, die if when == "before" else live, die if when == "after" else live)
 
