@@ -7,7 +7,7 @@ next worker recognises a crash between any two. So the number of finished trials
 import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from sqlalchemy import text
 
 from face3d_tune.executor.tasks import RETRIES
 from face3d_tune.storage import claims, taking
-from face3d_tune.storage.claims import Claim, Ended, TrialGone
+from face3d_tune.storage.claims import Claim, Ended, TrialGone, TrialLost
 from face3d_tune.storage.optuna_internals import (
     FIXED_PARAMS,
     enqueue_trials,
@@ -218,10 +218,12 @@ class TrialQueue:
         """Return this worker's claim on a trial, which may not stand any more."""
         return self._claims[trial]
 
-    def store(self, trial: optuna.Trial, attrs: Mapping[str, Any]) -> None:
-        """Store user attributes and the parameters of a trial of this worker, all or none. Raises TrialLost."""
+    def store(
+        self, trial: optuna.Trial, attrs: Mapping[str, Any], system_attrs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Store attributes and the parameters of a trial of this worker, all or none. Raises TrialLost."""
         record = record_of(trial)
-        claims.store(self._engine, self.claim_of(trial), attrs, record.params, record.distributions)
+        claims.store(self._engine, self.claim_of(trial), attrs, record.params, record.distributions, system_attrs)
         record.user_attrs.update(attrs)
 
     def report(self, trial: optuna.Trial, value: float, step: int, attrs: Mapping[str, Any]) -> None:
@@ -242,8 +244,8 @@ class TrialQueue:
 
     def _tell(self, trial: optuna.Trial, outcome: "Outcome") -> FrozenTrial:
         if outcome.death or outcome.beside:
-            record = record_of(trial)
-            record.user_attrs.update(outcome.attrs)
+            with suppress(TrialLost):  # the next line finds out who ended it
+                self.store(trial, outcome.attrs, {history.ATTR: outcome.history})
             self._requeue_own(trial, TrialAttr.error.of(outcome.attrs), outcome.death)
             return self.storage.get_trial(trial_id(trial))
         record = copy.copy(record_of(trial))

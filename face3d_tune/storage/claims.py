@@ -156,13 +156,15 @@ def store(
     attrs: Mapping[str, Any],
     params: Mapping[str, Any],
     distributions: Mapping[str, BaseDistribution],
+    system_attrs: Mapping[str, Any] | None = None,
 ) -> None:
-    """Store user attributes and parameters, all or none. Raises TrialLost."""
+    """Store user attributes, parameters and system attributes, all or none. Raises TrialLost."""
     with engine.begin() as database:
         rows = [select(TRIALS.c.trial_id, literal(key), literal(json.dumps(attrs[key]))) for key in attrs]
         if attrs and not _put_claimed(database, claim, USER_ATTRS, ("key", "value_json"), rows):
             raise lost(engine, claim, database)
         _put(database, PARAMS, _params(claim, params, distributions))
+        _put(database, SYSTEM_ATTRS, _attrs(claim, system_attrs or {}))
 
 
 def finish(engine: Engine, claim: Claim, ended: Ended) -> None:
