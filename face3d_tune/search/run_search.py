@@ -16,8 +16,9 @@ from face3d_tune.search.search import Search
 from face3d_tune.search.search_options import SearchOptions, WorkerOptions
 from face3d_tune.search.telling import Telling
 from face3d_tune.search.watcher import Watcher
-from face3d_tune.storage.database import Storage, kept_open
+from face3d_tune.storage.database import Storage
 from face3d_tune.storage.failures import is_away
+from face3d_tune.storage.kept_open import kept_open
 from face3d_tune.storage.retry import ASKED_AGAIN, DEFAULT_TIMEOUT, DatabaseRetry
 from face3d_tune.study.stored_start import WarmStart
 from face3d_tune.study.winners import Winners

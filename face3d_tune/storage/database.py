@@ -2,7 +2,6 @@
 
 import os
 import re
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -27,6 +26,7 @@ from face3d_tune.storage import bounded, server_tables
 from face3d_tune.storage.failures import explained, is_away, reason_of, rights, was_refused
 from face3d_tune.storage.far_storage import FarStorage
 from face3d_tune.storage.few_round_trips import DRIVER, POOL_EVENTS
+from face3d_tune.storage.kept_open import engine_for, let_go, note_tables, tables_were_found
 from face3d_tune.storage.optuna_internals import WideStorage, head_version, storage_on
 from face3d_tune.storage.search_right import right_to_search
 from face3d_tune.storage.server_lock import one_at_a_time
@@ -40,39 +40,6 @@ _LAST_TABLE = "alembic_version"  # the last that Optuna creates; without it a st
 _LOST_AT_THE_START = (0.5, 2.0, 5.0)  # seconds between the attempts to open a storage
 _OWN_FILE = "wait until it ends, or give this search a file of its own: --storage sqlite:///other.db"
 _OPTION = re.compile(r"\w+=.*").fullmatch
-_engines: dict[URL, Engine] = {}  # of servers, while `kept_open`
-_found: set[URL] = set()  # servers whose tables were found, while `kept_open`
-_keeping = 0
-
-
-@contextmanager
-def kept_open() -> Iterator[None]:
-    """Keep the connections to servers for further use, in this thread, until the block ends.
-
-    Each new connection asks and answers three to five times before the first question.
-    """
-    global _keeping
-    _keeping += 1
-    try:
-        yield
-    finally:
-        _keeping -= 1
-        if not _keeping:
-            while _engines:
-                _engines.popitem()[1].dispose()
-            _found.clear()
-
-
-def _connect_ahead(engine: Engine) -> None:
-    """Make the second connection, for the lock, while the first one is made; its first use shows why it fails."""
-    with suppress(Exception):
-        engine.connect().close()
-
-
-def _let_go(engine: Engine) -> None:
-    """Close the connections of an engine that is not kept."""
-    if engine not in _engines.values():
-        engine.dispose()
 
 
 def _require_one_meaning(typed: str, file: str) -> None:
@@ -183,7 +150,7 @@ class Storage:
                 yield storage
             finally:
                 storage.remove_session()
-                _let_go(storage.engine)
+                let_go(storage.engine)
 
     def _connect(self) -> WideStorage:
         """Connect, and try again if the connection is made and then lost; one that is refused is refused again."""
@@ -200,11 +167,11 @@ class Storage:
     def _connect_once(self) -> WideStorage:
         engine = self._engine()
         try:
-            if self.url not in _found:
+            if not tables_were_found(self.url):
                 self._require_our_version(self._version(engine))
             return storage_on(engine, WideStorage if self.sqlite_file else FarStorage)
         except BaseException:
-            _let_go(engine)
+            let_go(engine)
             raise
 
     def _version(self, engine: Engine) -> str:
@@ -238,8 +205,8 @@ class Storage:
                 f"storage {self} was made by another version of Optuna",
                 "use the version that made it (pip install -U face3d-tune), or `optuna storage upgrade`",
             )
-        if _keeping and not self.sqlite_file:
-            _found.add(self.url)
+        if not self.sqlite_file:
+            note_tables(self.url)
 
     def _require_folder(self) -> None:
         if self.sqlite_file and not self.sqlite_file.parent.is_dir():
@@ -263,11 +230,11 @@ class Storage:
         with self.connected() as engine:
             if self.sqlite_file:
                 return sqlalchemy.inspect(engine).has_table(_LAST_TABLE)
-            if self.url in _found:
+            if tables_were_found(self.url):
                 return True
             version = self._tables_of_server(engine)
-            if _keeping and version == head_version():
-                _found.add(self.url)
+            if version == head_version():
+                note_tables(self.url)
             return version is not None
 
     def _require_studies(self) -> None:
@@ -285,7 +252,7 @@ class Storage:
             try:
                 yield engine
             finally:
-                _let_go(engine)
+                let_go(engine)
 
     def writable(self) -> bool:
         """Tell whether studies may be stored, without storing any. Raises StorageError."""
@@ -300,19 +267,16 @@ class Storage:
             return bool(database.execute(text(f"select has_{right}")).scalar_one())
 
     def _engine(self) -> Engine:
-        if known := _engines.get(self.url):
-            return known
+        return self._new_engine() if self.sqlite_file else engine_for(self.url, self._new_engine)
+
+    def _new_engine(self) -> Engine:
         url = self.url if self.sqlite_file else self.url.set(drivername=DRIVER)
         try:
-            engine = sqlalchemy.create_engine(url, **self._engine_options())
+            return sqlalchemy.create_engine(url, **self._engine_options())
         except (ImportError, NoSuchModuleError) as error:
             raise StorageError(
                 f"storage {self} needs psycopg, which is not installed", "pip install 'face3d-tune[postgres]'"
             ) from error
-        if _keeping and not self.sqlite_file:
-            _engines[self.url] = engine
-            threading.Thread(target=_connect_ahead, args=(engine,), daemon=True).start()
-        return engine
 
     def _engine_options(self) -> dict[str, Any]:
         if self.sqlite_file:
