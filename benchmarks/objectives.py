@@ -87,6 +87,9 @@ class Quiet:
     def warning(self, line: str) -> None:
         """Print nothing."""
 
+    def connecting(self, storage: Storage) -> None:
+        """Print nothing."""
+
     def opening(self, what: str) -> AbstractContextManager[object]:
         """Print nothing."""
         return nullcontext()
