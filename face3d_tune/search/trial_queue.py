@@ -20,6 +20,7 @@ from sqlalchemy import text
 from face3d_tune.executor.tasks import RETRIES
 from face3d_tune.storage import claims, taking
 from face3d_tune.storage.claims import Claim, Ended, TrialGone, TrialLost
+from face3d_tune.storage.far_storage import FarStorage
 from face3d_tune.storage.optuna_internals import (
     FIXED_PARAMS,
     enqueue_trials,
@@ -335,8 +336,9 @@ class TrialQueue:
         """Fail a trial and enqueue a successor with the same parameters and seed, which gives the same result.
 
         `death` is the cause if a process died: this worker, or the one that trained for it. After RETRIES deaths there
-        is no successor, since the trial itself may be the cause; nor after a second timeout. The successor comes first:
-        after a crash in between, the next worker finds a running trial that already has one.
+        is no successor, since the trial itself may be the cause; nor after a second timeout. On a server all of it is
+        one transaction. In a file the successor comes first: after a crash in between, the next worker finds a running
+        trial that already has one.
         """
         sampled = (
             trial.params if TrialAttr.config.held_by(trial.user_attrs) else {}
@@ -346,6 +348,7 @@ class TrialQueue:
         timeouts = (_whole(trial, TrialAttr.timeouts) or 0) + (death == "timeout")
         again = deaths <= RETRIES and timeouts <= _TIMEOUTS
         succeeded = {_whole(other, TrialAttr.retry_of) for other in self._trials()}
+        successors: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
         if again and params and trial.number not in succeeded:
             attrs = {key: trial.user_attrs[key] for key in _INHERITED if key in trial.user_attrs}
             attrs |= {
@@ -357,13 +360,18 @@ class TrialQueue:
             attrs.setdefault(
                 TrialAttr.ordinal.key, self._next_ordinal(self._trials())
             )  # its worker died before it set one
-            self.study.enqueue_trial(params, user_attrs=attrs)
+            successors.append((params, attrs))
         if timeouts > _TIMEOUTS:
             reason = f"{reason}; it hung before, and was tried once again"
         elif not again:
             reason = f"{reason}; that was the last of {RETRIES} retries"
         mark: dict[str, Any] = {TrialAttr.stop_reason.key: "error", TrialAttr.error.key: reason}
         mark |= {REQUEUED: True} if again else {TrialAttr.cause.key: death}
+        if isinstance(self.storage, FarStorage):
+            self.storage.requeue(self._study_id, trial_id(trial), mark, successors)
+            return
+        for values, inherited in successors:
+            self.study.enqueue_trial(dict(values), user_attrs=dict(inherited))
         store_attrs(self._engine, trial, mark)
         # `Study` cannot write to a trial of another process.
         self._storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)

@@ -15,7 +15,7 @@ from optuna.distributions import json_to_distribution
 from optuna.exceptions import DuplicatedStudyError
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import event, text
+from sqlalchemy import Connection, event, text
 
 from face3d_tune.storage.few_round_trips import only_reads
 from face3d_tune.storage.optuna_internals import FIXED_PARAMS, NO_RECORD, StorageOfTrials, read_step, read_value
@@ -69,6 +69,15 @@ with given as (
 )
 insert into trial_system_attributes (trial_id, key, value_json)
 select trial_id, k, v from ours, jsonb_each_text(value -> 'system') as each (k, v)
+"""
+_STATE = "select state from trials where trial_id = :trial for update"
+_FAIL = """
+with attrs as (
+    insert into trial_user_attributes (trial_id, key, value_json)
+    select :trial, k, v from unnest(cast(:keys as text[]), cast(:values as text[])) as each (k, v)
+    on conflict (trial_id, key) do update set value_json = excluded.value_json
+)
+update trials set state = 'FAIL', datetime_complete = :now where trial_id = :trial
 """
 _PUT = """
 insert into {} (study_id, key, value_json)
@@ -154,11 +163,28 @@ class FarStorage(StorageOfTrials):
 
     def enqueue_trials(self, study_id: int, trials: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
         """Queue trials with these parameters and user attributes, all or none."""
-        if not trials:
-            return
-        rows = [{"user": _stored(attrs), "system": _stored({FIXED_PARAMS: dict(params)})} for params, attrs in trials]
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as database:
-            database.execute(text(_ENQUEUE), {"study": study_id, "trials": json.dumps(rows)})
+            _enqueue(database, study_id, trials)
+
+    def requeue(
+        self,
+        study_id: int,
+        trial_id: int,
+        attrs: Mapping[str, Any],
+        successors: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+    ) -> None:
+        """Fail a running trial with these user attributes and queue its successors, all or none.
+
+        A trial that does not run any more stays as it is, without further successors: the network may have held up this
+        request while another worker requeued the trial.
+        """
+        stored = _stored(attrs)
+        values = {"trial": trial_id, "keys": list(stored), "values": list(stored.values())}
+        with self.engine.begin() as database:
+            if database.execute(text(_STATE), {"trial": trial_id}).scalar_one_or_none() != TrialState.RUNNING.name:
+                return
+            _enqueue(database, study_id, successors)
+            database.execute(text(_FAIL), {**values, "now": datetime.now(UTC).replace(tzinfo=None)})
 
     def read_few(
         self, study_id: int, states: Container[TrialState] | None, also: Iterable[int], after: int
@@ -214,6 +240,15 @@ def _trial(
         intermediate_values={step: read_step(_number(value), kind) for step, value, kind in curve or ()},
         trial_id=trial_id,
     )
+
+
+def _enqueue(
+    database: Connection, study_id: int, trials: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
+) -> None:
+    """Queue trials with these parameters and user attributes by one question."""
+    rows = [{"user": _stored(attrs), "system": _stored({FIXED_PARAMS: dict(params)})} for params, attrs in trials]
+    if rows:
+        database.execute(text(_ENQUEUE), {"study": study_id, "trials": json.dumps(rows)})
 
 
 def _number(stored: str | None) -> float | None:

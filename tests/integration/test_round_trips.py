@@ -116,6 +116,20 @@ def test_a_far_storage_reads_and_writes_what_optunas_own_does(postgres_tables_ur
         own.engine.dispose()
 
 
+def test_a_request_that_arrives_after_another_worker_requeued_the_trial_queues_no_second_successor(postgres_tables_url):
+    with Storage.parse(postgres_tables_url).opened() as far:
+        study = optuna.create_study(study_name="late", storage=far)
+        trial = study.ask()
+        successor = {"lr": 1e-3}, {"retry_of": trial.number}
+        for reason in ("in time", "held up on its way"):
+            far.requeue(study._study_id, trial._trial_id, {"error": reason}, [successor])
+        failed, queued = study.get_trials()
+        assert (failed.state.name, failed.user_attrs) == ("FAIL", {"error": "in time"})
+        assert failed.datetime_complete >= failed.datetime_start
+        assert (queued.state.name, queued.user_attrs) == ("WAITING", {"retry_of": 0})
+        assert study.ask().suggest_float("lr", 1e-5, 1.0) == 1e-3
+
+
 def test_the_tables_of_a_new_server_are_those_that_optuna_makes(postgres_url, postgres_server):
     theirs = postgres_server.new_database()
     own = RDBStorage(Storage.parse(theirs).url.render_as_string(hide_password=False))
