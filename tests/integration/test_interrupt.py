@@ -134,9 +134,10 @@ def test_a_signal_ends_the_search_after_the_epoch_and_the_same_command_goes_on(
 
 
 def test_a_second_search_in_the_same_file_is_refused_and_a_killed_one_is_taken_up(place, data_folder, uninterrupted):
-    with start(*search(data_folder), cwd=place) as process:
+    words = (*search(data_folder), "--epochs", 25)  # so that it still runs when the others have answered
+    with start(*words, cwd=place) as process:
         wait_for_second_trial(place, process)
-        second = call(*search(data_folder), "--study-name", "another", cwd=place)
+        second = call(*words, "--study-name", "another", cwd=place)
         watching = call("status", cwd=place)
         process.kill()
         process.communicate(timeout=PATIENCE)
@@ -152,11 +153,11 @@ def test_a_second_search_in_the_same_file_is_refused_and_a_killed_one_is_taken_u
     assert watching.code == 0
     assert " complete, 1 running\n" in watching.out
 
-    rest = call(*search(data_folder), cwd=place)
+    rest = call(*words, cwd=place)
     assert rest.code == 0
     # It may have been killed between two trials.
     assert ("1 trial(s) without a living worker: queued again" in rest.err) == (len(unfinished) == 1)
-    assert finished(place) == uninterrupted
+    assert [each[:2] for each in finished(place)] == [each[:2] for each in uninterrupted]
     assert [trial.number for trial in read_trials(place) if not trial.state.is_finished()] == []
 
 
