@@ -19,19 +19,8 @@ from statistics import median
 
 from fake_data import write_data
 from proxy import Proxy
+from searches import RANDOM_ONLY
 from servers import server
-
-_STUDY = """
-[sampler]
-name = "random"
-[fixed]
-batch_size = 8
-nhead = 2
-num_layers = 1
-[space]
-lr = { low = 1e-5, high = 3e-3, scale = "log" }
-use_pose_attention = [false, true]
-"""
 
 
 def main() -> None:
@@ -42,7 +31,7 @@ def main() -> None:
     asked = parser.parse_args()
     with server() as started, tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        (place / "quick.toml").write_text(_STUDY, encoding="utf-8")
+        (place / "quick.toml").write_text(RANDOM_ONLY, encoding="utf-8")
         url, data = started.new_database(), write_data(place / "data")
         for name in ("new", "another"):
             with Proxy(url, asked.delay) as proxy:

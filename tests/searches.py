@@ -34,6 +34,7 @@ num_layers = 1
 lr = { low = 1e-5, high = 3e-3, scale = "log" }
 use_pose_attention = [false, true]
 """
+RANDOM_ONLY = SAMPLED_ONLY.replace('"tpe"', '"random"').replace("n_startup_trials = 2\n", "")
 
 TWO_PRESETS = """
 [study]

@@ -7,6 +7,7 @@ import copy
 import heapq
 import json
 import sys
+from abc import abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -329,14 +330,15 @@ class WideStorage(RDBStorage):
 class StorageOfTrials(WideStorage):
     """Optuna's storage whose trials a subclass reads, unless there are many."""
 
+    @abstractmethod
     def set_study_user_attrs(self, study_id: int, attrs: Mapping[str, Any]) -> None:
         """Store user attributes of a study, all or none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def enqueue_trials(self, study_id: int, trials: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
         """Queue trials with these parameters and user attributes, all or none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_few(
         self, study_id: int, states: Container[TrialState] | None, also: Iterable[int], after: int
     ) -> list[FrozenTrial] | None:
@@ -344,7 +346,6 @@ class StorageOfTrials(WideStorage):
 
         None if there are many.
         """
-        raise NotImplementedError
 
     def _get_trials(
         self,

@@ -7,7 +7,7 @@ import pytest
 from command_line import call
 from optuna.storages import RDBStorage, get_storage
 from proxy import Proxy
-from searches import SAMPLED_ONLY, Scripted, Watch, file_of
+from searches import RANDOM_ONLY, Scripted, Watch, file_of
 from test_workers import worker_of
 
 from face3d_tune.search.pruning import TrialReporter
@@ -16,7 +16,6 @@ from face3d_tune.storage.database import Storage
 from face3d_tune.storage.far_storage import FarStorage
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the server's socket is a file of Unix")
-RANDOM = SAMPLED_ONLY.replace('"tpe"', '"random"').replace("n_startup_trials = 2", "")
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def test_the_round_trips_of_ask_report_and_tell(postgres_tables_url, tmp_path, d
             (TrialReporter, "should_prune"),
         ):
             counted(proxy, owner, name)
-        with worker_of(proxy.url, file_of(tmp_path, RANDOM), data) as search:
+        with worker_of(proxy.url, file_of(tmp_path, RANDOM_ONLY), data) as search:
             search.run(3, Watch(), slots=Scripted(1, lambda task, number: (0.1, "finished" if number == 5 else None)))
     counts = counted.counts
     epochs = [report + prune for report, prune in zip(counts["report"], [*counts["should_prune"], 0] * 3, strict=False)]
@@ -73,7 +72,9 @@ def test_the_round_trips_until_the_first_epoch(request, tmp_path, data_folder, m
             begun.append(proxy.round_trips)
 
         monkeypatch.setattr(TrialQueue, "store", store)
-        ended = call("run", "--study", file_of(tmp_path, RANDOM).path, *words, "--storage", proxy.url, cwd=tmp_path)
+        ended = call(
+            "run", "--study", file_of(tmp_path, RANDOM_ONLY).path, *words, "--storage", proxy.url, cwd=tmp_path
+        )
         assert (ended.code, len(begun)) == (0, 1), ended.err
         assert ended.err.splitlines()[0] == f"connecting to {Storage.parse(proxy.url)}"
         assert begun[0] <= (60 if tables == "there" else 70)
