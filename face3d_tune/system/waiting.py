@@ -10,7 +10,7 @@ from typing import Literal
 from face3d_tune.system.notices import notice
 
 LONG = 10.0  # seconds
-_PAUSE = 1.0  # seconds between two waits that are one for a person
+_PAUSE = 1.0  # seconds at most between two waits that are one for a person; and no longer than the first lasted
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,9 @@ class _Place:
 
 _places: dict[str, _Place] = {}
 _lock = threading.Lock()
-_this_thread = threading.local()  # `before`: place, begin and end of its last wait
+_this_thread = (
+    threading.local()
+)  # `before`: of its last wait the place, the begin, the end and how long its last part lasted
 
 
 def say(line: Line) -> None:
@@ -63,11 +65,11 @@ def told_with(tell: Callable[[Line], object]) -> Iterator[None]:
 def waited_for(name: str) -> Iterator[None]:
     """Say when the block waits long for the place of this name, and when that wait ends.
 
-    A thread's waits that follow each other at once are one wait.
+    A thread's waits that follow each other at once are one wait; a short one after each epoch is none.
     """
     with _lock:
         place = _places.setdefault(name, _Place())
-    since, patience, said = _began(name), place.patience, threading.Event()
+    entered, since, patience, said = time.monotonic(), _began(name), place.patience, threading.Event()
 
     def say_so() -> None:
         said.set()
@@ -84,7 +86,7 @@ def waited_for(name: str) -> Iterator[None]:
         if timer.ident is not None:
             timer.join()  # a line that it is saying comes before those of the end
         now = time.monotonic()
-        _this_thread.before = None if said.is_set() or place.failed else (name, since, now)
+        _this_thread.before = None if said.is_set() or place.failed else (name, since, now, now - entered)
         return now - since
 
     try:
@@ -110,5 +112,8 @@ def waited_for(name: str) -> Iterator[None]:
 def _began(name: str) -> float:
     """Return when the wait began that now goes on, by time.monotonic."""
     now = time.monotonic()
-    before: tuple[str, float, float] | None = getattr(_this_thread, "before", None)
-    return before[1] if before and before[0] == name and now - before[2] < _PAUSE else now
+    before: tuple[str, float, float, float] | None = getattr(_this_thread, "before", None)
+    if before is None or before[0] != name:
+        return now
+    _, since, ended, lasted = before
+    return since if now - ended < min(_PAUSE, lasted) else now

@@ -60,6 +60,14 @@ def test_short_waits_one_after_another_are_one_wait(said, monkeypatch):
     assert said == []
 
 
+def test_short_waits_after_each_epoch_of_a_training_are_no_long_one(said):
+    """A folder takes a checkpoint in a moment, and then an epoch is trained, which may be short."""
+    for _ in range(6):
+        wait(0.01)
+        time.sleep(0.08)
+    assert said == []
+
+
 def test_a_place_that_gives_no_answer_is_said_once_until_it_answers_again(said):
     for _ in range(2):
         with pytest.raises(ValueError, match="timed out"):
