@@ -24,7 +24,7 @@ from servers import server
 
 
 def main() -> None:
-    """Print a line for a new database, and one for a new study where the tables are."""
+    """Print a line for a new database, one for a new study where the tables are, and one for a study that goes on."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--delay", type=float, default=0.3, metavar="SECONDS")
     parser.add_argument("--package", type=Path, default=Path(__file__).parent.parent, metavar="FOLDER")
@@ -33,15 +33,15 @@ def main() -> None:
         place = Path(folder)
         (place / "quick.toml").write_text(RANDOM_ONLY, encoding="utf-8")
         url, data = started.new_database(), write_data(place / "data")
-        for name in ("new", "another"):
+        for what, name, trials in (("a new database", "one", 2), ("a new study", "two", 2), ("it goes on", "two", 4)):
             with Proxy(url, asked.delay) as proxy:
-                print(f"study {name}: {measured(proxy, place, data, name, asked.package)}", flush=True)
+                print(f"{what}: {measured(proxy, place, data, name, trials, asked.package)}", flush=True)
 
 
-def measured(proxy: Proxy, place: Path, data: Path, name: str, package: Path) -> str:
-    """Run a search of two trials, and say what it cost."""
+def measured(proxy: Proxy, place: Path, data: Path, name: str, trials: int, package: Path) -> str:
+    """Run a search until it has so many trials, two more, and say what it cost."""
     words = ["--study", "quick.toml", "--data-dir", str(data), "--storage", proxy.url, "--study-name", name]
-    words += ["--trials", "2", "--epochs", "5", "--device", "cpu", "--slots", "1", "--engine", "plain"]
+    words += ["--trials", str(trials), "--epochs", "5", "--device", "cpu", "--slots", "1", "--engine", "plain"]
     command = [sys.executable, "-m", "face3d_tune", "run", *words, "--json"]
     environment = {**os.environ, "PYTHONPATH": str(package.absolute())}
     began, seen = time.monotonic(), list[tuple[str, int, float]]()

@@ -11,7 +11,7 @@ from forked import Run
 
 # When to die: before or after which call.
 MOMENTS = {
-    "while it is taken": ("before", "face3d_tune.storage.taking.claim"),
+    "while it is taken": ("before", "face3d_tune.storage.claims.new_text"),
     "after the claim": ("before", "face3d_tune.storage.workers.Worker.keep"),
     "before the first report": ("before", "face3d_tune.search.pruning.TrialReporter.report"),
     "in an epoch": ("before", "face3d_tune.training.plain.Trainer._train_batch"),
@@ -20,7 +20,7 @@ MOMENTS = {
     "between writing a checkpoint and its name": ("before", "os.replace"),
     "between checkpoint and report": ("after", "face3d_tune.executor.checkpoints.Checkpoints.save"),
     "between report and tell": ("before", "face3d_tune.search.trial_queue.TrialQueue.tell"),
-    "while its end is stored": ("before", "face3d_tune.storage.claims.release"),
+    "while its end is stored": ("before", "face3d_tune.storage.claimed_trials._utc"),
     "after tell": ("after", "face3d_tune.search.trial_queue.TrialQueue.tell"),
     "before its weights are kept": ("before", "face3d_tune.search.retention.Retention.take"),
 }
@@ -90,7 +90,7 @@ def _kill_at(moment, trial, skip):
     def live():
         pass
 
-    wrap("face3d_tune.storage.workers.Worker.claim", count, live)
+    wrap("face3d_tune.storage.workers.Worker.take", count, live)
     when, path = {**MOMENTS, **SCRIPT_MOMENTS}[moment]
     wrap(path, die if when == "before" else live, die if when == "after" else live)
 

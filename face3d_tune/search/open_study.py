@@ -1,19 +1,19 @@
 """Open a study, or create it: stored only if it can be searched, continued only with its own settings."""
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
 import optuna
 from optuna.distributions import check_distribution_compatibility
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.exceptions import DuplicatedStudyError
 from optuna.pruners import BasePruner
 from optuna.storages import RDBStorage
 
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import StudyError
 from face3d_tune.search.algorithms import make_pruner, make_sampler
+from face3d_tune.storage.far_storage import ALL_STUDIES
 from face3d_tune.storage.optuna_internals import store_study_attrs
 from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.storage.study_names import ANOTHER
@@ -92,13 +92,13 @@ def opened(
     `check_before` raises StudyError if a study that exists may not go on.
     """
     pruner = make_pruner(file)
-    with one_at_a_time(storage.engine):
+    with one_at_a_time(storage.engine, lambda: [ALL_STUDIES]):
         study, new = _made(storage, name, objective, pruner)
         known = {} if new else study.user_attrs
         if not (is_described(known) and is_own_study(study)):  # new, incomplete after a crash, or of another program
             if not new:
                 _require_empty(study, known, objective)
-            _describe(study, {StudyAttr.id.key: uuid4().hex, **attrs}, objective)
+            store_study_attrs(study, {StudyAttr.id.key: uuid4().hex, **attrs}, objective.metric)
         else:
             check_before(study)
             _require_same_kinds(study, file)
@@ -153,11 +153,3 @@ def _require_same_kinds(study: optuna.Study, file: SearchedFile) -> None:
                     f"{parameter} as another kind of parameter than this study; Optuna takes one kind only",
                     ANOTHER,
                 ) from None
-
-
-def _describe(study: optuna.Study, attrs: Mapping[str, Any], objective: Objective) -> None:
-    """Store data, settings and baselines in a new study."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        study.set_metric_names([objective.metric])
-    store_study_attrs(study, attrs)

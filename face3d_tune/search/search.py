@@ -131,7 +131,7 @@ class Search(ABC):
 
     def requeue_abandoned(self) -> int:
         """Requeue the trials of dead workers; return how many there were."""
-        return len(self.queue.requeue_orphans())
+        return len(self.queue.requeue_orphans(*self.queue.state()))  # which the start of a search reads next
 
     def enqueue_presets(self, winners: Sequence[InitialTrial] = ()) -> None:
         """Enqueue what the study does not hold yet: presets in the order of the study file, then winners of another."""

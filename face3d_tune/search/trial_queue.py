@@ -5,6 +5,7 @@ next worker recognises a crash between any two. So the number of finished trials
 """
 
 import copy
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import text
+from sqlalchemy import Connection
 
 from face3d_tune.executor.tasks import RETRIES
-from face3d_tune.storage import claims, taking
-from face3d_tune.storage.claims import Claim, Ended, TrialGone, TrialLost
-from face3d_tune.storage.far_storage import FarStorage
+from face3d_tune.storage import claimed_trials, claims
+from face3d_tune.storage.claimed_trials import Ended
+from face3d_tune.storage.claims import Claim, TrialGone, TrialLost
+from face3d_tune.storage.far_storage import FarStorage, attrs_of_study, newer_trials
 from face3d_tune.storage.optuna_internals import (
     FIXED_PARAMS,
     enqueue_trials,
@@ -34,7 +36,9 @@ from face3d_tune.storage.optuna_internals import (
     store_attrs,
     study_id,
     trial_id,
+    unread_trials,
 )
+from face3d_tune.storage.questions import Question, ask, question
 from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.storage.workers import DEFAULT_SILENCE, Orphan, Worker
 from face3d_tune.study import history
@@ -105,15 +109,16 @@ class TrialQueue:
 
     def counts(self) -> dict[TrialState, int]:
         """Count trials by state, without reading them; imported ones and those of other programs do not count."""
-        question = text(
+        return {TrialState[state]: count for state, count in ask(self._engine, self._counting())}
+
+    def _counting(self) -> Question:
+        return question(
             "select state, count(*) from trials t where study_id = :study and not exists "
             "(select 1 from trial_user_attributes a where a.trial_id = t.trial_id "
             f"and a.key = '{TrialAttr.origin.key}') "
-            f"and not {FOREIGN_SQL} group by state"
+            f"and not {FOREIGN_SQL} group by state",
+            study=self._study_id,
         )
-        with self._engine.connect() as database:
-            rows = database.execute(question, {"study": self._study_id}).all()
-        return {TrialState[state]: count for state, count in rows}
 
     def finished(self) -> int:
         """Count the trials within the budget: completed or pruned, and trained here."""
@@ -179,8 +184,8 @@ class TrialQueue:
 
         Raises TrialsGone: their numbers may be given again, so the caller first drops what it trains for them.
         """
-        self._renew_cache()
-        with one_at_a_time(self._engine) as still_alone, self.on_study():
+        with one_at_a_time(self._engine, self._all_at_once) as lock, self.on_study():
+            self._renew_cache()
             orphans, gone = self.worker.look()
             if gone:
                 forget_trials(self.study)
@@ -189,31 +194,36 @@ class TrialQueue:
             counts = self.counts()
             if sum(counts.get(state, 0) for state in (*FINISHED, TrialState.RUNNING)) >= self.budget:
                 return None
-            trials = self._trials()
-            record, claim = self._take(trials, still_alone)
-            others = (each for each in trials if each.number != record.number)
-            trial = running_trial(self.study, record, [record, *others])
-            self._claims[trial] = claim
-            self.worker.keep(claim)
-            return trial
+            trial = self._take(self._trials(), lock)
+        return trial or self.ask()  # another program was faster
 
-    def _take(self, trials: Sequence[FrozenTrial], still_alone: Callable[[], object]) -> tuple[FrozenTrial, Claim]:
-        """Let the first waiting trial run, or a new one, and claim it."""
-        with self._engine.begin() as database:
-            for waiting in (trial for trial in trials if trial.state == TrialState.WAITING):
-                if taking.run_waiting(database, trial_id(waiting)):
-                    record = copy.deepcopy(waiting)
-                    break
-            else:
-                record = record_without_values(*taking.run_new(database, self._study_id))
-            record.state, record.datetime_start = TrialState.RUNNING, datetime.now()
-            attrs = {}
-            if _whole(record, TrialAttr.ordinal) is None:
-                attrs[TrialAttr.ordinal.key] = self._next_ordinal(trials)
-                record.user_attrs.update(attrs)
-            claim = self.worker.claim(trial_id(record), record.number, attrs, database)
-            still_alone()  # else the counts are stale, and nothing is stored
-        return record, claim
+    def _all_at_once(self) -> list[Question]:
+        """Return the questions of `ask`, which a server answers together with the lock."""
+        known = self._newest()
+        return [*([self._marks(known)] if known else []), self.worker.running(), *self.state()]
+
+    def state(self) -> Sequence[Question]:
+        """Return the questions for what `counts`, the study's attributes and its trials are read from."""
+        unread = newer_trials(self._study_id, *unread_trials(self.study))
+        return [*attrs_of_study(self._study_id), self._counting(), unread]
+
+    def _take(self, trials: Sequence[FrozenTrial], lock: Connection | None) -> optuna.Trial | None:
+        """Let the first waiting trial run, or a new one, and claim it; None if another program was faster."""
+        waiting = next((trial for trial in trials if trial.state == TrialState.WAITING), None)
+        attrs = {}
+        if waiting is None or _whole(waiting, TrialAttr.ordinal) is None:
+            attrs[TrialAttr.ordinal.key] = self._next_ordinal(trials)
+        claim = self.worker.take(lock, trial_id(waiting) if waiting else None, attrs)
+        if claim is None:
+            return None
+        self.worker.keep(claim)  # before another thread of this worker looks for orphans
+        record = copy.deepcopy(waiting) or record_without_values(claim.trial_id, claim.number)
+        record.state, record.datetime_start = TrialState.RUNNING, datetime.now()
+        record.user_attrs.update(attrs)
+        others = (each for each in trials if each.number != record.number)
+        trial = running_trial(self.study, record, [record, *others])
+        self._claims[trial] = claim
+        return trial
 
     def claim_of(self, trial: optuna.Trial) -> Claim:
         """Return this worker's claim on a trial, which may not stand any more."""
@@ -224,12 +234,14 @@ class TrialQueue:
     ) -> None:
         """Store attributes and the parameters of a trial of this worker, all or none. Raises TrialLost."""
         record = record_of(trial)
-        claims.store(self._engine, self.claim_of(trial), attrs, record.params, record.distributions, system_attrs)
+        claimed_trials.store(
+            self._engine, self.claim_of(trial), attrs, record.params, record.distributions, system_attrs
+        )
         record.user_attrs.update(attrs)
 
     def report(self, trial: optuna.Trial, value: float, step: int, attrs: Mapping[str, Any]) -> None:
         """Store the value of an epoch, and user attributes that belong to it. Raises TrialLost."""
-        claims.report(self._engine, self.claim_of(trial), step, value, attrs)
+        claimed_trials.report(self._engine, self.claim_of(trial), step, value, attrs)
         record = record_of(trial)
         record.intermediate_values[step] = value
         record.user_attrs.update(attrs)
@@ -263,7 +275,7 @@ class TrialQueue:
             record.distributions,
             record.intermediate_values,
         )
-        claims.finish(self._engine, self.claim_of(trial), ended)
+        claimed_trials.finish(self._engine, self.claim_of(trial), ended)
         return record
 
     def requeue(self, trial: optuna.Trial, reason: str) -> None:
@@ -297,12 +309,12 @@ class TrialQueue:
         """Forget a trial that has ended or is lost."""
         self.worker.forget(self._claims.pop(trial))
 
-    def requeue_orphans(self) -> list[Orphan]:
+    def requeue_orphans(self, *soon: Question) -> list[Orphan]:
         """Requeue every running trial without a living worker; return these trials.
 
-        A trial that another program started stays with that program.
+        A trial that another program started stays with that program. A server answers at once what is asked `soon`.
         """
-        if not self.worker.orphans():
+        if not self.worker.orphans(*soon):
             return []
         with one_at_a_time(self._engine), self.on_study():
             self._renew_cache()
@@ -324,13 +336,20 @@ class TrialQueue:
 
         It would hold an ended trial for ever, and never read another one that got its id.
         """
-        known = {trial_id(trial): trial for trial in newest_finished(self.study)}
+        known = self._newest()
         if not known:
             return
-        stored = claims.marks(self._engine, self._study_id, known)
-        if any(stored.get(key) != (trial.state, trial.system_attrs.get(claims.ATTR)) for key, trial in known.items()):
+        stored = {key: (state, mark and json.loads(mark)) for key, state, mark in ask(self._engine, self._marks(known))}
+        mine = {key: (trial.state.name, trial.system_attrs.get(claims.ATTR)) for key, trial in known.items()}
+        if any(stored.get(key) != mark for key, mark in mine.items()):
             forget_trials(self.study)
             self.note("the storage lost trials that it held, as after a failover: they are read again")
+
+    def _newest(self) -> dict[int, FrozenTrial]:
+        return {trial_id(trial): trial for trial in newest_finished(self.study)}
+
+    def _marks(self, trial_ids: Iterable[int]) -> Question:
+        return claims.marks(self._study_id, trial_ids)
 
     def _requeue(self, trial: FrozenTrial, reason: str, *, death: "Cause | None" = None) -> None:
         """Fail a trial and enqueue a successor with the same parameters and seed, which gives the same result.

@@ -5,7 +5,7 @@ worker would wait for ever.
 """
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -30,13 +30,21 @@ def driver() -> Any:
 @cache
 def _around(psycopg: Any) -> Any:
     class Connection(psycopg.Connection):  # type: ignore[misc]
-        """A connection that closes, with an OperationalError, when the server says nothing for `SILENCE` seconds."""
+        """A connection that closes, with an OperationalError, when the server says nothing for `SILENCE` seconds.
+
+        Its cursors begin transactions, not psycopg, to which each statement stands alone.
+
+        Attributes:
+            autocommit: Whether SQLAlchemy wants no transactions.
+        """
+
+        autocommit = False
 
         @classmethod
         def connect(cls, *args: Any, **options: Any) -> Any:
             if signals.hurried():
                 options["connect_timeout"] = int(_HURRIED)
-            connection = super().connect(*args, cursor_factory=cursor_of(psycopg), **options)
+            connection = super().connect(*args, autocommit=True, cursor_factory=cursor_of(psycopg), **options)
             if connection.info.parameter_status("server_encoding") == "SQL_ASCII":  # psycopg then gives bytes for text
                 name = connection.info.dbname
                 connection.close()
@@ -45,6 +53,10 @@ def _around(psycopg: Any) -> Any:
                     "make one in UTF8: createdb --encoding UTF8 --template template0 NAME",
                 )
             return connection
+
+        def filled(self, query: str, values: Mapping[str, Any]) -> str:
+            """Return a query with its values, for a text of several, which take none."""
+            return str(psycopg.ClientCursor(self).mogrify(query, values))
 
         def __del__(self) -> None:
             """Close it: Optuna forgets the connections of a storage whose tables it could not make."""

@@ -4,8 +4,6 @@ What is stored and read is the same, in the same tables.
 """
 
 import json
-import re
-import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -15,10 +13,10 @@ from optuna.distributions import json_to_distribution
 from optuna.exceptions import DuplicatedStudyError
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, text
 
-from face3d_tune.storage.few_round_trips import only_reads
 from face3d_tune.storage.optuna_internals import FIXED_PARAMS, NO_RECORD, StorageOfTrials, read_step, read_value
+from face3d_tune.storage.questions import Answers, Question, Rows, answers_of, question
 
 # Numbers as text: JSON would turn -0.0 into 0.
 _TRIALS = """
@@ -46,9 +44,11 @@ with made as (insert into studies (study_name) values (:name) on conflict do not
 )
 select study_id from made
 """
-_OF_WORKERS = re.compile(r"(update|insert into|delete from) face3d_tune_workers").match  # change no answer here
-_GOOD = 3  # times as long as it took
-_MOST = 20  # answers that are kept
+ALL_STUDIES = question(  # a storage without studies gives a row without a name
+    "select s.study_id, s.study_name, "
+    "(select json_agg(direction order by objective) from study_directions d where d.study_id = s.study_id) "
+    "from (select 1) always left join studies s on true"
+)
 _FEW = 200  # trials that are read by one question
 _ENQUEUE = """
 with given as (
@@ -80,10 +80,20 @@ with attrs as (
 update trials set state = 'FAIL', datetime_complete = :now where trial_id = :trial
 """
 _PUT = """
-insert into {} (study_id, key, value_json)
-select study_id, k, v from studies, unnest(cast(:keys as text[]), cast(:values as text[])) as each (k, v)
-where study_id = :study
-on conflict (study_id, key) do update set value_json = excluded.value_json
+with users as (
+    insert into study_user_attributes (study_id, key, value_json)
+    select study_id, k, v from studies,
+        unnest(cast(:user_keys as text[]), cast(:user_values as text[])) as u (k, v)
+    where study_id = :study
+    on conflict (study_id, key) do update set value_json = excluded.value_json
+), systems as (
+    insert into study_system_attributes (study_id, key, value_json)
+    select study_id, k, v from studies,
+        unnest(cast(:system_keys as text[]), cast(:system_values as text[])) as s (k, v)
+    where study_id = :study
+    on conflict (study_id, key) do update set value_json = excluded.value_json
+)
+select study_id from studies where study_id = :study
 """
 
 
@@ -91,75 +101,94 @@ class FarStorage(StorageOfTrials):
     """Optuna's storage with fewer questions."""
 
     @cached_property
-    def _answers(self) -> dict[Any, tuple[float, list[Any]]]:
-        """Return the last answers, with the times until which they are good.
+    def _answers(self) -> Answers:
+        return answers_of(self.engine)
 
-        An answer is used again for as long as three new ones would take, at most: it is hardly older than they would be
-        when they arrive. Everything that writes or locks forgets it.
+    def _ask(self, asked: Question, *soon: Question) -> Rows:
+        """Return the rows that answer a question, and ask at once what is likely to be asked next.
+
+        Raises KeyError if there are none.
         """
-        answers: dict[Any, tuple[float, list[Any]]] = {}
-
-        def forget(_: Any, __: Any, statement: str, *___: Any) -> None:
-            if not (only_reads(statement) or _OF_WORKERS(statement)):
-                answers.clear()
-
-        event.listen(self.engine, "before_cursor_execute", forget)
-        return answers
-
-    def _ask(self, question: str, **values: Any) -> list[Any]:
-        """Return the rows that answer a question. Raises KeyError if there are none."""
-        key = (question, *map(str, values.values()))
-        until, rows = self._answers.get(key, (0.0, []))
-        asked = time.monotonic()
-        if asked > until:
-            with self.engine.connect() as database:
-                rows = list(database.execute(text(question), values).all())
-            if not rows:
-                raise KeyError(NO_RECORD)
-            now = time.monotonic()
-            if len(self._answers) >= _MOST:  # of a program that only reads
-                self._answers.clear()
-            self._answers[key] = now + _GOOD * (now - asked), rows
+        rows = self._answers.ask(asked, *soon)
+        if not rows:
+            raise KeyError(NO_RECORD)
         return rows
+
+    def _studies(self) -> list[tuple[int, str, list[str]]]:
+        return [(number, name, directions) for number, name, directions in self._ask(ALL_STUDIES) if number is not None]
 
     def study_names(self) -> list[str]:
         """Return the names of all studies, without their attributes."""
-        return [row[0] for row in self._ask("select study_name from studies union all select null") if row[0]]
+        return [name for _, name, _ in self._studies()]
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        """Return the id of a study. Raises KeyError."""
+        for study_id, name, _ in self._studies():
+            if name == study_name:
+                return study_id
+        raise KeyError(NO_RECORD)
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        """Return the directions of a study. Raises KeyError."""
+        for known, _, directions in self._studies():
+            if known == study_id:
+                return [StudyDirection[direction] for direction in directions]
+        raise KeyError(NO_RECORD)
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         """Create a study, and return its id. Raises DuplicatedStudyError."""
         if study_name is None:
             return super().create_new_study(directions, study_name)
+        known = self._answers.known(ALL_STUDIES)
         values = {"name": study_name, "directions": [direction.name for direction in directions]}
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as database:
             made: int | None = database.execute(text(_NEW_STUDY), values).scalar_one_or_none()
         if made is None:
             raise DuplicatedStudyError
+        if known is not None:
+            self._answers.learn(ALL_STUDIES, [*known, (made, study_name, values["directions"])])
+        for asked in attrs_of_study(made):
+            self._answers.learn(asked, [(None, None)])
         return made
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         """Return the user attributes of a study. Raises KeyError."""
-        return self._attrs("study_user_attributes", study_id)
+        user, system = attrs_of_study(study_id)
+        return _read_attrs(self._ask(user, system))
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         """Return the system attributes of a study. Raises KeyError."""
-        return self._attrs("study_system_attributes", study_id)
+        user, system = attrs_of_study(study_id)
+        return _read_attrs(self._ask(system, user))
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         """Store a user attribute of a study. Raises KeyError."""
-        self.set_study_user_attrs(study_id, {key: value})
-
-    def set_study_user_attrs(self, study_id: int, attrs: Mapping[str, Any]) -> None:
-        """Store user attributes of a study, all or none. Raises KeyError."""
-        self._put("study_user_attributes", study_id, attrs)
+        self.set_study_attrs(study_id, {key: value})
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         """Store a system attribute of a study. Raises KeyError."""
-        self._put("study_system_attributes", study_id, {key: value})
+        self.set_study_attrs(study_id, {}, {key: value})
+
+    def set_study_attrs(
+        self, study_id: int, attrs: Mapping[str, Any], system_attrs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Store user and system attributes of a study, all or none. Raises KeyError."""
+        user, system = _stored(attrs), _stored(system_attrs or {})
+        asked = attrs_of_study(study_id)
+        before = [self._answers.known(each) for each in asked]
+        values: dict[str, Any] = {"study": study_id}
+        values |= {"user_keys": list(user), "user_values": list(user.values())}
+        values |= {"system_keys": list(system), "system_values": list(system.values())}
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as database:
+            if not database.execute(text(_PUT), values).all():
+                raise KeyError(NO_RECORD)
+        for each, rows, stored in zip(asked, before, (user, system), strict=True):
+            if rows is not None:
+                self._answers.learn(each, list({**{key: value for key, value in rows}, **stored}.items()))
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Return a trial. Raises KeyError."""
-        return self._read("trials t where t.trial_id = :trial", {"trial": trial_id})[0]
+        return self._read(question(f"{_TRIALS} trials t where t.trial_id = :trial", trial=trial_id))[0]
 
     def enqueue_trials(self, study_id: int, trials: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
         """Queue trials with these parameters and user attributes, all or none."""
@@ -193,24 +222,29 @@ class FarStorage(StorageOfTrials):
 
         None if there are many, which are read faster in another way.
         """
-        values = {"study": study_id, "after": after, "also": sorted(also), "few": _FEW}
-        found = self._read(_OF_STUDY.format(_NEWER), values)
+        found = self._read(newer_trials(study_id, also, after))
         if len(found) == _FEW:
             return None
         return [trial for trial in found if states is None or trial.state in states]
 
-    def _attrs(self, table: str, study_id: int) -> dict[str, Any]:
-        rows = self._ask(_ATTRS.format(table), study=study_id)
-        return {key: json.loads(value) for key, value in rows if key is not None}
+    def _read(self, asked: Question) -> list[FrozenTrial]:
+        return [_trial(*row) for row in self._ask(asked) if row[0] is not None]
 
-    def _put(self, table: str, study_id: int, attrs: Mapping[str, Any]) -> None:
-        values = {"study": study_id, "keys": list(attrs), "values": [json.dumps(value) for value in attrs.values()]}
-        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as database:
-            if database.execute(text(_PUT.format(table)), values).rowcount == 0:
-                raise KeyError(NO_RECORD)
 
-    def _read(self, chosen: str, values: Mapping[str, Any]) -> list[FrozenTrial]:
-        return [_trial(*row) for row in self._ask(_TRIALS + chosen, **values) if row[0] is not None]
+def newer_trials(study_id: int, also: Iterable[int], after: int) -> Question:
+    """Return the question for the first trials of a study whose ids are greater than `after`, or among `also`."""
+    chosen = _TRIALS + _OF_STUDY.format(_NEWER)
+    return question(chosen, study=study_id, after=after, also=tuple(sorted(also)), few=_FEW)
+
+
+def attrs_of_study(study_id: int) -> tuple[Question, Question]:
+    """Return the questions for the user and the system attributes of a study."""
+    user, system = (_ATTRS.format(table) for table in ("study_user_attributes", "study_system_attributes"))
+    return question(user, study=study_id), question(system, study=study_id)
+
+
+def _read_attrs(rows: Rows) -> dict[str, Any]:
+    return {key: json.loads(value) for key, value in rows if key is not None}
 
 
 def _trial(

@@ -9,6 +9,7 @@ import logging
 import re
 import select
 import time
+from contextlib import nullcontext
 from typing import Any
 
 from sqlalchemy.dialects import registry
@@ -46,7 +47,7 @@ registry.register("postgresql.face3d", __name__, "Dialect")
 
 
 def cursor_of(psycopg: Any) -> Any:
-    """Return the class of psycopg's cursors that begin no transaction for what is only read."""
+    """Return the class of the cursors of `bounded`'s connections, which begin no transaction for what is only read."""
     logging.getLogger("psycopg").addFilter(_says_more)
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # else it prints tracebacks of lost connections
 
@@ -56,18 +57,17 @@ def cursor_of(psycopg: Any) -> Any:
         def execute(self, query: Any, *args: Any, **options: Any) -> Any:
             """Begin a transaction only for what writes, and then without waiting for that."""
             connection = self.connection
-            if connection.autocommit or connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            inside = connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
+            alone = connection.autocommit or inside or only_reads(query)
+            if ";" in str(query) and not any(args):  # several commands, which neither a pipeline nor `prepare` takes
+                super().execute(query if alone else f"begin; {query}", prepare=False, **options)
+                if not alone:
+                    self.nextset()  # past BEGIN
+                return self
+            if alone:
                 return super().execute(query, *args, **options)
-            if only_reads(query):
-                connection.autocommit = True
-                try:
-                    return super().execute(query, *args, **options)
-                finally:
-                    if not connection.closed:
-                        connection.autocommit = False
-            if not psycopg.Pipeline.is_supported() or ";" in str(query):  # a pipeline takes no several commands
-                return super().execute(query, *args, **options)
-            with connection.pipeline():  # BEGIN goes before it, and is not waited for
+            with connection.pipeline() if psycopg.Pipeline.is_supported() else nullcontext():
+                super().execute("begin")
                 super().execute(query, *args, **options)
             return self
 

@@ -6,11 +6,13 @@ Each new connection asks and answers three to five times before the first questi
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from weakref import WeakKeyDictionary
 
-from sqlalchemy.engine import URL, Engine
+from sqlalchemy.engine import URL, Connection, Engine
 
 _engines: dict[URL, Engine] = {}
 _with_tables: set[URL] = set()  # servers where the tables of this version were found
+_returning: WeakKeyDictionary[Engine, set[threading.Thread]] = WeakKeyDictionary()  # connections on their way
 _blocks = 0
 
 
@@ -25,7 +27,7 @@ def kept_open() -> Iterator[None]:
         _blocks -= 1
         if not _blocks:
             while _engines:
-                _engines.popitem()[1].dispose()
+                _dispose(_engines.popitem()[1])
             _with_tables.clear()
 
 
@@ -43,7 +45,27 @@ def engine_for(url: URL, make: Callable[[], Engine]) -> Engine:
 def let_go(engine: Engine) -> None:
     """Close the connections of an engine that is not kept."""
     if engine not in _engines.values():
-        engine.dispose()
+        _dispose(engine)
+
+
+def give_back(connection: Connection) -> None:
+    """End the transaction of a connection, and return it to its engine, without waiting for the server's answer."""
+    thread = threading.Thread(target=_close, args=(connection,), daemon=True)
+    _returning.setdefault(connection.engine, set()).add(thread)
+    thread.start()
+
+
+def _close(connection: Connection) -> None:
+    engine = connection.engine
+    with suppress(Exception):  # of a server that is away, which ends the transaction itself
+        connection.close()
+    _returning.get(engine, set()).discard(threading.current_thread())
+
+
+def _dispose(engine: Engine) -> None:
+    for thread in _returning.pop(engine, set()).copy():
+        thread.join()
+    engine.dispose()
 
 
 def tables_were_found(url: URL) -> bool:

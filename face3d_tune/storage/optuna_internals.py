@@ -7,6 +7,7 @@ import copy
 import heapq
 import json
 import sys
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from functools import cache
 from typing import Any, TypeVar, cast
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
@@ -31,6 +32,7 @@ from optuna.storages._rdb.models import (
     TrialValueModel,
 )
 from optuna.storages._rdb.storage import _create_scoped_session, _VersionManager
+from optuna.study.study import _SYSTEM_ATTR_METRIC_NAMES
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import Table, select, text
 from sqlalchemy.engine import Engine
@@ -117,14 +119,19 @@ def stored_attr(engine: Engine, study: optuna.Study, key: str) -> Any:
     return None if found is None else json.loads(found)
 
 
-def store_study_attrs(study: optuna.Study, attrs: Mapping[str, Any]) -> None:
-    """Store user attributes of a study in their order, if possible at once."""
+def store_study_attrs(study: optuna.Study, attrs: Mapping[str, Any], metric: str | None = None) -> None:
+    """Store the name of a study's metric, if given, and user attributes in their order, if possible at once."""
     backend = getattr(study._storage, "_backend", None)
     if isinstance(backend, StorageOfTrials):
-        backend.set_study_user_attrs(study._study_id, attrs)
-    else:
-        for key, value in attrs.items():
-            study.set_user_attr(key, value)
+        names = {} if metric is None else {_SYSTEM_ATTR_METRIC_NAMES: [metric]}
+        backend.set_study_attrs(study._study_id, attrs, names)
+        return
+    if metric is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names([metric])
+    for key, value in attrs.items():
+        study.set_user_attr(key, value)
 
 
 def trial_id(trial: optuna.Trial | FrozenTrial) -> int:
@@ -184,6 +191,13 @@ def newest_finished(study: optuna.Study) -> list[FrozenTrial]:
     ended = [trial for trial in dict(known.trials).values() if trial.state.is_finished()] if known else []
     last = heapq.nlargest(_NEWEST, ended, key=lambda trial: trial.datetime_complete or datetime.min)
     return last + heapq.nlargest(_NEWEST, ended, key=lambda trial: trial._trial_id)
+
+
+def unread_trials(study: optuna.Study) -> tuple[set[int], int]:
+    """Return what Optuna's cache will read of a study: trials with these ids, and those with ids above the other."""
+    cache = study._storage
+    known = cache._studies.get(study._study_id) if isinstance(cache, _CachedStorage) else None
+    return (set(known.unfinished_trial_ids), known.last_finished_trial_id) if known else (set(), -1)
 
 
 def forget_trials(study: optuna.Study) -> None:
@@ -331,8 +345,10 @@ class StorageOfTrials(WideStorage):
     """Optuna's storage whose trials a subclass reads, unless there are many."""
 
     @abstractmethod
-    def set_study_user_attrs(self, study_id: int, attrs: Mapping[str, Any]) -> None:
-        """Store user attributes of a study, all or none."""
+    def set_study_attrs(
+        self, study_id: int, attrs: Mapping[str, Any], system_attrs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Store user and system attributes of a study, all or none."""
 
     @abstractmethod
     def enqueue_trials(self, study_id: int, trials: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:

@@ -2,12 +2,15 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import OperationalError
+
+from face3d_tune.storage.kept_open import give_back
+from face3d_tune.storage.questions import Question, Rows, answers_of, ask_at_once
 
 _LOCK_WAIT = 600  # seconds to wait for other workers to release the lock
 _LOCK_TRY = 10  # seconds of it in one question, less than `bounded.SILENCE`
@@ -19,41 +22,39 @@ _in_this_process = threading.RLock()  # else one thread could wait for the serve
 
 
 @contextmanager
-def one_at_a_time(engine: Engine) -> Iterator[Callable[[], object]]:
+def one_at_a_time(engine: Engine, ahead: Callable[[], Sequence[Question]] = tuple) -> Iterator[Connection | None]:
     """Keep other processes out of the same block on the same PostgreSQL database; on SQLite `searching` does that.
 
-    The server releases the lock when the connection ends, for any reason. It also ends the connection of a process that
-    was frozen in the block. The rest of the block then fails by itself, or calls the function
-    that the block receives, which raises an error that `is_away` recognises.
+    A server answers the questions of `ahead` in one journey with the lock, and their answers are good until the block
+    ends.
+
+    The block receives the connection with the lock. The server releases it when the transaction or the connection ends,
+    for any reason. It also ends the connection of a process that was frozen in the block, so what is written on this
+    connection is not stored then, and `is_away` recognises the error. None on SQLite.
     """
     with _in_this_process:
         if engine.dialect.name != "postgresql":
-            yield lambda: None
+            yield None
             return
-        with ExitStack() as stack:
-            connection = stack.enter_context(engine.connect())
-            _lock(connection)
-            try:
-                yield lambda: connection.execute(text("select 1"))
-            finally:
-                with suppress(DBAPIError):  # the block's work is already stored
-                    connection.rollback()
-                    stack.close()
+        connection = engine.connect()
+        try:
+            with answers_of(engine).held(_lock(connection, ahead())):
+                yield connection
+        finally:
+            give_back(connection)  # the block's work is already stored
 
 
-def _lock(connection: Connection) -> None:
-    """Take the lock of the whole database until the transaction ends."""
+def _lock(connection: Connection, ahead: Sequence[Question]) -> dict[Question, Rows]:
+    """Take the lock of the whole database until the transaction ends; return the answers to these questions."""
     until = time.monotonic() + _LOCK_WAIT
+    lock = (
+        f"select set_config('idle_in_transaction_session_timeout', '{_FROZEN}s', true), "
+        f"set_config('lock_timeout', '{_LOCK_TRY}s', true), pg_advisory_xact_lock({_LOCK_KEY})"
+    )
     while True:
         try:
-            connection.execute(
-                text(
-                    "select set_config('idle_in_transaction_session_timeout', :frozen, true), "
-                    "set_config('lock_timeout', :patience, true), pg_advisory_xact_lock(:key)"
-                ),
-                {"frozen": f"{_FROZEN}s", "patience": f"{_LOCK_TRY}s", "key": _LOCK_KEY},
-            )
-            return
+            _, *answers = ask_at_once(connection, lock, *(each.filled(connection) for each in ahead))
+            return dict(zip(ahead, answers, strict=True))
         except OperationalError as error:
             if getattr(error.orig, "sqlstate", None) != _LOCK_HELD or time.monotonic() > until:
                 raise

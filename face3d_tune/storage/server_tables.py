@@ -4,36 +4,48 @@ Optuna asks for each table and each type, and creates one after the other. Where
 more than a minute.
 """
 
-from sqlalchemy import create_mock_engine, text
+from sqlalchemy import create_mock_engine
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import ProgrammingError
 
 from face3d_tune.storage import claims
+from face3d_tune.storage.far_storage import ALL_STUDIES
 from face3d_tune.storage.optuna_internals import TABLES, first_rows
+from face3d_tune.storage.questions import answers_of, ask, question
 from face3d_tune.storage.server_lock import one_at_a_time
 
+_VERSION = question("select version_num from alembic_version")
+_MISSING_TABLES = question(
+    "select to_regclass('studies') is null, to_regclass('alembic_version') is null", lasting=False
+)
 _MISSING = "42P01"  # PostgreSQL's code for a table that does not exist
 
 
 def version(engine: Engine) -> str | None:
-    """Return the version of Optuna's tables; None if there are none. Raises what SQLAlchemy raises."""
-    try:
-        with engine.connect() as database:
-            found: str | None = database.execute(text("select version_num from alembic_version")).scalar_one_or_none()
-            return found
-    except ProgrammingError as error:
-        if getattr(error.orig, "sqlstate", None) != _MISSING:
-            raise
+    """Return the version of Optuna's tables; None if there are none. Raises what SQLAlchemy raises.
+
+    The studies are asked for at once, for they come next.
+    """
+    answers = answers_of(engine)
+    if answers.known(_VERSION) == []:
         return None
+    for asked in (_VERSION, ALL_STUDIES), (_VERSION,):
+        try:
+            return next((str(found) for (found,) in answers.ask(*asked)), None)
+        except ProgrammingError as error:
+            if getattr(error.orig, "sqlstate", None) != _MISSING:
+                raise
+    answers.learn(_VERSION, [])
+    return None
 
 
 def make(engine: Engine) -> bool:
     """Make all tables, or none; return False if only some are missing, which is left to Optuna."""
-    with one_at_a_time(engine), engine.begin() as database:
-        question = "select to_regclass('studies') is null, to_regclass('alembic_version') is null"
-        studies, versions = database.execute(text(question)).one()
+    with one_at_a_time(engine, lambda: [_MISSING_TABLES]):
+        studies, versions = ask(engine, _MISSING_TABLES)[0]
         if studies and versions:
-            database.execution_options(no_parameters=True).exec_driver_sql(_statements(engine))
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT", no_parameters=True) as database:
+                database.exec_driver_sql(_statements(engine))  # to a server, one text is one transaction
         return bool(studies or not versions)
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,6 +24,7 @@ from face3d_tune.errors import StudyError, StudyGoneError
 from face3d_tune.storage import claims, taking
 from face3d_tune.storage.claims import Claim
 from face3d_tune.storage.failures import is_away
+from face3d_tune.storage.questions import Question, ask, ask_at_once, question
 from face3d_tune.storage.server_lock import one_at_a_time
 
 DEFAULT_SILENCE = 60.0  # seconds without a heartbeat after which a worker is dead
@@ -92,47 +93,36 @@ class Worker:
         self._past: set[str] = set()  # texts of claims that were forgotten
         self.joined = False  # whether it has sent a heartbeat
         try:
-            versions = self._versions()
+            versions = self._begin()
         except ProgrammingError:  # of a server, which has no tables of workers yet
             with one_at_a_time(engine):
                 claims.tables.create_all(engine)
-            versions = self._versions()
+            versions = self._begin()
         self._last = versions[0][0]
         if not alone:
             _require_same(versions)
-        self._tidy()
         # The network may be back for this worker first, so the others get time for a heartbeat.
         self._steady = self._last - silence + 2 * self.interval
 
-    def _versions(self) -> list[tuple[float, str | None, str | None]]:
-        """Return the time by the database's clock with host and version of each living worker, or with None."""
-        with self._engine.connect() as database:
+    def _begin(self) -> list[tuple[float, str | None, str | None]]:
+        """Return the time by the database's clock with host and version of each living worker, or with None; tidy."""
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as database:
             if database.dialect.name == "sqlite":
                 claims.tables.create_all(self._engine)
-            question = (
-                f"select c.now, w.host, w.version from (select {_now(database)} as now) c left join "
-                "face3d_tune_workers w on w.study_id = :study and c.now - w.seen <= w.silence"
+            now = _now(database)
+            living = (
+                f"select c.now, w.host, w.version from (select {now} as now) c left join "
+                f"face3d_tune_workers w on w.study_id = {self._study_id:d} and c.now - w.seen <= w.silence"
             )
-            rows = database.execute(text(question), {"study": self._study_id})
-            return [(float(now), host, version) for now, host, version in rows]
-
-    def _tidy(self) -> None:
-        """Delete workers that died long ago, and claims on ended trials; forget times in the future."""
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as database:
-            running = "select trial_id from trials where state = 'RUNNING'"
-            _execute_all(
-                database,
-                f"delete from face3d_tune_workers where {_now(database)} - seen > {_FORGOTTEN}",
-                f"delete from face3d_tune_claims where trial_id not in ({running})",
-                _forget_the_future(database),
-            )
+            rows, *_ = ask_at_once(database, living, *_tidying(now))
+            return [(float(time), host, version) for time, host, version in rows]
 
     def beat(self) -> None:
         """Send a heartbeat; the first one, here or in an older copy of the database, joins."""
         now = self._sign()
         if now < self._last:
             with self._engine.begin() as database:
-                database.execute(text(_forget_the_future(database)))
+                database.execute(text(_forget_the_future(_now(database))))
         if not 0 <= now - self._last <= 2 * self.interval:
             self._steady = now  # a delay, or a clock set back, may have affected the others too
         self._last = now
@@ -151,21 +141,24 @@ class Worker:
             return self._join(database)
 
     def _join(self, database: Connection) -> float:
+        self.joined = True
+        sign = self._signature(database)
+        if database.dialect.name == "postgresql":
+            return float(database.execute(text(f"{sign.sql} returning seen"), sign.values).scalar_one())
+        database.execute(text(sign.sql), sign.values)
+        return clock(database)
+
+    def _signature(self, database: Connection | Engine) -> taking.Sign:
+        """Return what states that this worker lives, also in an older copy of the database, once it has joined."""
         values = {"worker": self.name, "study": self._study_id, "version": __version__, "silence": self.silence}
-        values |= {"host": socket.gethostname(), "pid": os.getpid()}
-        join = (
+        values |= {"host": socket.gethostname(), "pid": os.getpid(), "joined": self.joined}
+        return taking.Sign(
             "insert into face3d_tune_workers (worker, study_id, host, pid, version, started, seen, silence) "
             "select :worker, :study, :host, :pid, :version, now, now, :silence "
-            f"from (select {_now(database)} as now) c where true "
-            "on conflict (worker) do update set seen = excluded.seen"
+            f"from (select {_now(database)} as now) c where :joined "
+            "on conflict (worker) do update set seen = excluded.seen",
+            values,
         )
-        if database.dialect.name == "postgresql":
-            now = float(database.execute(text(f"{join} returning seen"), values).scalar_one())
-        else:
-            database.execute(text(join), values)
-            now = clock(database)
-        self.joined = True
-        return now
 
     @contextmanager
     def leaving_on_failure(self) -> Iterator[None]:
@@ -177,23 +170,12 @@ class Worker:
                 self.leave()
             raise
 
-    def claim(
-        self, trial_id: int, number: int, attrs: Mapping[str, Any] | None = None, database: Connection | None = None
-    ) -> Claim:
-        """Claim a new trial, with user attributes.
+    def take(self, lock: Connection | None, waiting: int | None, attrs: Mapping[str, Any]) -> Claim | None:
+        """Let a waiting trial, or else a new one, run, and claim it, as `taking.take`; call `keep` next.
 
-        It counts as a heartbeat: a worker that slept would lose the trial at once. The claim stands once the
-        transaction of `database` is over, and `keep` was called.
+        It counts as a heartbeat: a worker that slept would lose the trial at once.
         """
-        if database is None:
-            with self._engine.begin() as own:
-                claim = self.claim(trial_id, number, attrs, own)
-            self.keep(claim)
-            return claim
-        claim, known = taking.claim(database, trial_id, number, self.name, attrs or {})
-        if not known and self.joined:
-            self._join(database)  # in an older copy of the database
-        return claim
+        return taking.take(self._engine, lock, self._study_id, waiting, self._signature(self._engine), attrs)
 
     def keep(self, claim: Claim) -> None:
         """Remember a claim that is stored."""
@@ -214,24 +196,31 @@ class Worker:
         self._claims.pop(claim.text, None)
         self._past.add(claim.text)
 
-    def orphans(self) -> list[Orphan]:
-        """Return the running trials without a living worker; reliable only under `server_lock.one_at_a_time`."""
-        return self.look()[0]
+    def orphans(self, *soon: Question) -> list[Orphan]:
+        """Return the running trials without a living worker; reliable only under `server_lock.one_at_a_time`.
 
-    def look(self) -> tuple[list[Orphan], list[Claim]]:
+        A server answers together with it what is asked `soon`.
+        """
+        return self.look(*soon)[0]
+
+    def running(self) -> Question:
+        """Return the question for the running trials, their claims and workers, on which `look` builds."""
+        return question(
+            "select t.number, t.trial_id, m.value_json, c.worker, w.host, w.pid, w.silence, w.seen, "
+            f"{_now(self._engine)}, {_server_start(self._engine)} from studies s "
+            "left join trials t on t.study_id = s.study_id and t.state = 'RUNNING' "
+            f"left join trial_system_attributes m on m.trial_id = t.trial_id and m.key = '{claims.ATTR}' "
+            "left join face3d_tune_claims c on c.trial_id = t.trial_id "
+            "left join face3d_tune_workers w on w.worker = c.worker "
+            "where s.study_id = :study order by t.number",
+            lasting=False,
+            study=self._study_id,
+        )
+
+    def look(self, *soon: Question) -> tuple[list[Orphan], list[Claim]]:
         """Return these trials, and the claims of this worker whose trials do not run any more."""
         known = dict(self._claims)
-        with self._engine.connect() as database:
-            question = (
-                "select t.number, t.trial_id, m.value_json, c.worker, w.host, w.pid, w.silence, w.seen, "
-                f"{_now(database)}, {_server_start(database)} from studies s "
-                "left join trials t on t.study_id = s.study_id and t.state = 'RUNNING' "
-                f"left join trial_system_attributes m on m.trial_id = t.trial_id and m.key = '{claims.ATTR}' "
-                "left join face3d_tune_claims c on c.trial_id = t.trial_id "
-                "left join face3d_tune_workers w on w.worker = c.worker "
-                "where s.study_id = :study order by t.number"
-            )
-            found = database.execute(text(question), {"study": self._study_id}).all()
+        found = ask(self._engine, self.running(), *soon)
         now, started = map(float, found[0][8:]) if found else (0.0, 0.0)
         started = started if started <= now else 0.0  # the database's clock was set back since
         rows = [row[:8] for row in found if row[1] is not None]
@@ -309,21 +298,21 @@ def _require_same(versions: Iterable[tuple[float, str | None, str | None]]) -> N
             )
 
 
-def _execute_all(database: Connection, *statements: str) -> None:
-    """Execute statements without parameters; a server gets all of them at once."""
-    if database.dialect.name == "postgresql":
-        database.execution_options(no_parameters=True).exec_driver_sql("; ".join(statements))
-        return
-    for statement in statements:
-        database.execute(text(statement))
+def _tidying(now: str) -> Sequence[str]:
+    """Return the SQL that deletes workers that died long ago and claims on ended trials, and forgets the future."""
+    return (
+        f"delete from face3d_tune_workers where {now} - seen > {_FORGOTTEN}",
+        "delete from face3d_tune_claims where trial_id not in (select trial_id from trials where state = 'RUNNING')",
+        _forget_the_future(now),
+    )
 
 
-def _forget_the_future(database: Connection) -> str:
+def _forget_the_future(now: str) -> str:
     """Return the SQL that forgets times in the future, after the clock was set back.
 
     A dead worker would count as alive until the clock has caught up.
     """
-    return f"update face3d_tune_workers set seen = {_now(database)} where seen > {_now(database)}"
+    return f"update face3d_tune_workers set seen = {now} where seen > {now}"
 
 
 def this_process() -> str:
@@ -361,7 +350,7 @@ def _of(worker: str, claims: Collection[tuple[str, int]]) -> tuple[int, ...]:
     return tuple(number for owner, number in claims if owner == worker)
 
 
-def _now(database: Connection) -> str:
+def _now(database: Connection | Engine) -> str:
     """Return the SQL for seconds since 1970 by the database's clock."""
     if database.dialect.name == "postgresql":
         return "extract(epoch from clock_timestamp())"
@@ -377,6 +366,6 @@ def clock(database: Connection) -> float:
     return float(database.execute(text(f"select {_now(database)}")).scalar_one())
 
 
-def _server_start(database: Connection) -> str:
+def _server_start(database: Connection | Engine) -> str:
     """Return the SQL for when the server started: no heartbeat could arrive before that."""
     return "extract(epoch from pg_postmaster_start_time())" if database.dialect.name == "postgresql" else "0.0"

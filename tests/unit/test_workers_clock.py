@@ -4,6 +4,7 @@ import optuna
 import pytest
 
 from face3d_tune.storage import workers
+from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.storage.workers import Worker, read_workers
 
 SILENCE = 60.0
@@ -38,8 +39,8 @@ def test_nobody_is_silent_for_less_than_no_time(storage, study, clock):
 @pytest.mark.parametrize("joined", ["before", "after"])
 def test_a_dead_worker_is_noticed_in_its_time_although_the_clock_was_set_back(storage, study, clock, joined):
     dead = join(storage, study)
-    trial = study.ask()
-    dead.claim(trial._trial_id, trial.number)
+    with one_at_a_time(storage.engine) as lock:
+        dead.take(lock, None, {})
     living = join(storage, study) if joined == "before" else None
     clock["ahead"] = -3600.0
     living = living or join(storage, study)

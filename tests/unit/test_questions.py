@@ -1,0 +1,126 @@
+"""Answers of a far server that are used again: only as long as they are good."""
+
+import os
+import time
+
+import pytest
+from sqlalchemy import text
+
+from face3d_tune.storage import questions
+from face3d_tune.storage.database import Storage
+from face3d_tune.storage.questions import answers_of, ask, question
+from face3d_tune.storage.server_lock import one_at_a_time
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the server's socket is a file of Unix")
+
+NAMES = question("select study_name from studies order by study_name")
+TRIALS = question("select count(*) from trials")
+
+
+@pytest.fixture
+def engine(postgres_tables_url):
+    with Storage.parse(postgres_tables_url).opened() as storage:
+        yield storage.engine
+
+
+@pytest.fixture
+def theirs(postgres_tables_url):
+    """The same database as another process has it."""
+    with Storage.parse(postgres_tables_url).opened() as storage:
+        yield storage.engine
+
+
+def add(engine, name):
+    with engine.begin() as database:
+        database.execute(text("insert into studies (study_name) values (:name)"), {"name": name})
+
+
+def names(engine):
+    return [row[0] for row in ask(engine, NAMES)]
+
+
+@pytest.fixture
+def near(monkeypatch):
+    """An answer is never used again but under the lock."""
+    monkeypatch.setattr(questions, "_GOOD", -1)
+
+
+@pytest.fixture
+def far(monkeypatch):
+    """An answer is used again during the whole test, as on a server that takes long."""
+    monkeypatch.setattr(questions, "_GOOD", 1e9)
+
+
+def test_an_answer_is_used_again_where_it_would_take_long(engine, theirs, far):
+    assert names(engine) == []
+    add(theirs, "one")
+    assert names(engine) == []
+
+
+def test_an_answer_is_used_again_for_no_longer_than_three_others_take(engine, theirs):
+    assert names(engine) == []
+    add(theirs, "one")
+    time.sleep(0.01 + 3 * answers_of(engine)._trip)
+    assert names(engine) == ["one"]
+
+
+def test_what_this_process_writes_it_reads(engine, far):
+    assert (names(engine), ask(engine, TRIALS)[0][0]) == ([], 0)
+    add(engine, "one")
+    assert names(engine) == ["one"]
+
+
+def test_an_answer_that_was_under_way_during_a_write_is_not_kept(engine, far):
+    answers = answers_of(engine)
+    rows = type(NAMES).rows
+
+    class Slow(type(NAMES)):
+        def rows(self, database):
+            found = rows(self, database)
+            add(engine, "one")
+            return found
+
+    asked = Slow(NAMES.sql)
+    assert answers.ask(asked) == []
+    assert answers.known(asked) is None
+
+
+def test_answers_that_came_with_the_lock_are_good_until_it_is_released(engine, theirs, near):
+    with one_at_a_time(engine, lambda: [NAMES]):
+        add(theirs, "by another program")
+        assert names(engine) == []
+        add(engine, "one")
+        assert names(engine) == ["by another program", "one"]
+    add(theirs, "two")
+    assert "two" in names(engine)
+
+
+def test_the_questions_of_a_lock_are_answered_after_it_is_given(engine, theirs, near):
+    with one_at_a_time(theirs) as lock:
+        lock.execute(text("insert into studies (study_name) values ('under the lock')"))
+        lock.commit()
+    with one_at_a_time(engine, lambda: [NAMES]):
+        assert names(engine) == ["under the lock"]
+
+
+def test_what_is_asked_soon_comes_with_the_first_answer(engine, theirs, far):
+    assert ask(engine, TRIALS, NAMES)[0][0] == 0
+    add(theirs, "one")
+    assert names(engine) == []
+
+
+def test_a_question_that_does_not_last_is_always_asked(engine, theirs, far):
+    now = question(NAMES.sql, lasting=False)
+    assert ask(engine, now) == []
+    add(theirs, "one")
+    assert [tuple(row) for row in ask(engine, now)] == [("one",)]
+
+
+def test_a_value_is_text_whatever_is_in_it(engine):
+    name = "'; drop table studies; -- %s :x 名"
+    add(engine, name)
+    asked = question("select study_name from studies where study_name = :name", name=name)
+    with engine.connect() as database:
+        assert asked.rows(database) == [(name,)]
+        assert database.execute(text("select 1")).scalar_one() == 1
+    assert [list(map(tuple, rows)) for rows in answers_of(engine)._ask(asked, NAMES)] == [[(name,)], [(name,)]]
