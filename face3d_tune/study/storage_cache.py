@@ -5,8 +5,8 @@ study to the next one. A database file may be deleted, replaced, or restored fro
 """
 
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,14 @@ from sqlalchemy import Connection, Engine, bindparam, text
 from face3d_tune.errors import StorageError
 
 Built = TypeVar("Built")
+
+_NEWEST = 20  # finished trials of a study, of which everything is compared
+_ENDS = (
+    "select study_id, trials.trial_id, state, datetime_complete, objective, value from trials "
+    "left join trial_values on trial_values.trial_id = trials.trial_id "
+    "where state in ('COMPLETE', 'PRUNED', 'FAIL') order by trials.trial_id"
+)
+_TABLES = ("params", "user_attributes", "system_attributes", "intermediate_values")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,7 @@ class StorageCache(Generic[Built]):
         self._storage, self._build = storage, build
         self._lock = threading.Lock()
         self._file: _File | None = None
-        self._values = _Values(0, {}, {})
+        self._finished = _Finished({}, {}, {})
         self._studies: dict[int, _Study] = {}
         self._keys: dict[int, str] = {}
         self._renew()
@@ -56,8 +64,9 @@ class StorageCache(Generic[Built]):
     def look(self) -> Snapshot[Built]:
         """Compare the storage with the cache; if a cached study was deleted or replaced, begin a new cache.
 
-        This takes a few small queries, and a sum of all values if a SQLite file was written to. Raises what SQLAlchemy
-        raises if the storage does not answer, and StorageError if its file is gone.
+        This takes a few small queries. If a SQLite file was written to, the finished trials are compared too: 20 ms
+        for 10,000 of them. Raises what SQLAlchemy raises if the storage does not answer, and StorageError if its file
+        is gone.
         """
         with self._lock:
             file = _file(self._storage.engine)
@@ -65,7 +74,8 @@ class StorageCache(Generic[Built]):
                 studies = _studies(database)
                 newest = {study.newest.trial_id for study in self._studies.values() if study.newest}
                 trials = _trials(database, newest)
-                values = self._values if file == self._file or file is None else _values(database, self._values.newest)
+                unwritten = file == self._file or file is None
+                finished = self._finished if unwritten else _finished(database, self._finished)
             replaced = file is not None and self._file is not None and file.place != self._file.place
             same = {
                 study_id
@@ -73,12 +83,12 @@ class StorageCache(Generic[Built]):
                 if study_id in studies
                 and not replaced
                 and before.is_still(studies[study_id], trials)
-                and values.hold_still(self._values, study_id)
+                and self._finished.are_still(finished, study_id)
             }
             if same != self._studies.keys():
                 self._renew()
             self._keys = {study_id: self._keys[study_id] if study_id in same else uuid4().hex for study_id in studies}
-            self._file, self._studies, self._values = file, studies, values
+            self._file, self._studies, self._finished = file, studies, finished
             return Snapshot(self._cache, self._built, self._keys)
 
     def _renew(self) -> None:
@@ -118,33 +128,38 @@ class _File(NamedTuple):
     written: tuple[int, ...]  # size and times of the file and of its write-ahead log
 
 
-class _Values(NamedTuple):
-    """The values of all trials, which are stored once and never changed, summed up by study.
+class _Finished(NamedTuple):
+    """Hashes of what is stored of finished trials, which never changes.
 
-    Another database may have the same studies, trials and starts: a copy that went on elsewhere.
+    Another database may have the same studies, trials and starts: a copy that went on elsewhere. Older trials that
+    differ only in parameters, attributes or curves remain unnoticed.
     """
 
-    newest: int  # id of the last value
-    sums: Mapping[int, tuple[Any, ...]]  # of all values
-    earlier: Mapping[int, tuple[Any, ...]]  # of those that were there at the look before
+    ends: Mapping[int, Set[int]]  # state, end and values of every trial, by study
+    newest: Mapping[int, Set[int]]  # ids of the newest trials, by study
+    rows: Mapping[int, Set[int]]  # all that is stored of them, and of those of the look before, by trial
 
-    def hold_still(self, before: "_Values", study_id: int) -> bool:
-        """Tell whether the values of a study that were there at an earlier look still are."""
-        return self is before or self.earlier.get(study_id) == before.sums.get(study_id)
-
-
-def _values(database: Connection, before: int) -> _Values:
-    """Sum up the values of each study, and those with ids up to `before`."""
-
-    def sums(newest: int) -> dict[int, tuple[Any, ...]]:
-        question = text(
-            "select study_id, count(*), total(value), total(value * trial_value_id), total(trial_id) from trial_values "
-            "join trials using (trial_id) where trial_value_id <= :newest group by study_id"
+    def are_still(self, now: "_Finished", study_id: int) -> bool:
+        """Tell whether the trials of a study that had finished at this look are stored unchanged."""
+        return self.ends.get(study_id, set()) <= now.ends.get(study_id, set()) and all(
+            self.rows.get(trial_id) == now.rows.get(trial_id) for trial_id in self.newest.get(study_id, ())
         )
-        return {row[0]: tuple(row[1:]) for row in database.execute(question, {"newest": newest})}
 
-    newest = database.execute(text("select coalesce(max(trial_value_id), 0) from trial_values")).scalar_one()
-    return _Values(newest, sums(newest), sums(before))
+
+def _finished(database: Connection, before: _Finished) -> _Finished:
+    """Read the finished trials: of all trials the ends, and all of the newest, and of those that `before` has."""
+    ends: dict[int, set[int]] = defaultdict(set)
+    newest: dict[int, deque[int]] = defaultdict(lambda: deque(maxlen=_NEWEST))
+    for row in database.execute(text(_ENDS)):
+        ends[row[0]].add(hash(row))
+        newest[row[0]].append(row[1])
+    rows: dict[int, set[int]] = defaultdict(set)
+    asked = list(set().union(*newest.values(), *before.newest.values()))
+    for name in _TABLES:
+        query = text(f"select trial_id, '{name}', a.* from trial_{name} a where trial_id in :asked")
+        for row in database.execute(query.bindparams(bindparam("asked", expanding=True)), {"asked": asked}):
+            rows[row[0]].add(hash(row))
+    return _Finished(ends, {study_id: {*trial_ids} for study_id, trial_ids in newest.items()}, rows)
 
 
 def _studies(database: Connection) -> dict[int, _Study]:

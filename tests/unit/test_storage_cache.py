@@ -1,11 +1,13 @@
 """A storage that is read for days: what its cache may keep, and when another study has the place of one in it."""
 
 import shutil
+import sqlite3
 from contextlib import ExitStack
 from uuid import uuid4
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 from sqlalchemy import event
 from stored_study import add_trial, our_study
 
@@ -159,6 +161,67 @@ def test_a_copy_that_went_on_elsewhere_is_read_anew_though_ids_names_and_starts_
     elsewhere = optuna.load_study(study_name="theirs", storage=in_file(place))
     elsewhere.tell(elsewhere.ask(), 0.8)
     assert fresh.look().storage is look.storage
+
+
+CHANGES = {
+    "parameters": "update trial_params set param_value = 0.02 where trial_id = {0} and param_name = 'lr'",
+    "attributes": "update trial_user_attributes set value_json = '8' where trial_id = {0} and key = 'seed'",
+    "curves": "update trial_intermediate_values set intermediate_value = 0.1 where trial_id = {0}",
+    "one epoch more": "insert into trial_intermediate_values values (9999, {0}, 21, 0.1, 'FINITE')",
+    "states": "update trials set state = 'PRUNED' where trial_id = {0}",
+    "ends": "update trials set datetime_complete = '2026-01-01 00:00:59.000000' where trial_id = {0}",
+}
+
+
+def replaced(in_file, tmp_path, trials, change):
+    """Return the looks at a file before and after another content took its place: the same but for one change."""
+    place, other = tmp_path / "studies.db", tmp_path / "other.db"
+    study = ours(in_file(place))
+    for state, value in trials:
+        add_trial(study, state, value)
+    shutil.copy(place, other)
+    with sqlite3.connect(other) as database:
+        assert database.execute(change).rowcount == 1
+    fresh = StorageCache(in_file(place), lambda cached: cached)
+    seen = fresh.look()
+    place.write_bytes(other.read_bytes())  # the inode stays
+    return seen, fresh.look()
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_file_with_the_same_values_is_read_anew_if_anything_else_of_a_new_trial_differs(in_file, tmp_path, what):
+    trials = [("COMPLETE", [0.5]), ("COMPLETE", [0.6]), ("FAIL", None), ("RUNNING", None)]
+    seen, look = replaced(in_file, tmp_path, trials, CHANGES[what].format(2))
+    assert look.storage is not seen.storage
+    assert look.keys.keys() == seen.keys.keys()
+    assert look.keys != seen.keys
+
+
+@pytest.mark.parametrize("what", ["states", "ends"])
+def test_state_and_end_of_a_failed_trial_are_compared_however_old_it_is(in_file, tmp_path, what):
+    trials = [("FAIL", None)] + 30 * [("COMPLETE", [0.5])]
+    seen, look = replaced(in_file, tmp_path, trials, CHANGES[what].format(1))
+    assert look.storage is not seen.storage
+
+
+def test_what_changes_in_a_search_that_goes_on_is_no_other_file(in_file, tmp_path):
+    study = theirs(in_file(tmp_path / "studies.db"))
+    running = study.ask()
+    study.enqueue_trial({"lr": 1e-3})
+    fresh = StorageCache(in_file(tmp_path / "studies.db"), lambda cached: cached)
+    seen = fresh.look()
+    for step in range(30):
+        running.report(0.01 * step, step)
+        running.set_user_attr("epochs_run", step)
+        trial = study.ask()
+        trial.suggest_float("lr", 0, 1)
+        trial.report(0.5, 1)
+        fresh.look()
+        study.tell(trial, **({"state": TrialState.FAIL} if step % 3 else {"values": 0.5}))
+        assert fresh.look().storage is seen.storage
+    study.tell(running, 0.4)  # the oldest of all
+    look = fresh.look()
+    assert (look.storage, look.keys) == (seen.storage, seen.keys)
 
 
 def test_a_file_that_was_deleted_is_an_error_and_not_a_new_empty_file(in_file, tmp_path):
