@@ -1,5 +1,7 @@
 """waitress as an HTTP server that answers every request: also a malformed one, a HEAD, and one of a crowd."""
 
+import socket
+from contextlib import suppress
 from typing import Any
 
 from waitress.adjustments import Adjustments
@@ -10,6 +12,8 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import InternalServerError
 
 _CROWD = 100  # connections accepted in a row
+_DROPPED = 32 * 1024 * 1024  # bytes that a client may still send after a refusal
+_PIECE = 64 * 1024  # bytes of them read at once
 _UNREADABLE = "the file could not be read"
 
 
@@ -48,11 +52,39 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
         if isinstance(self.request.error, InternalServerError):  # a file that failed after the application's answer
             self.request.error.code, self.request.error.reason = 503, "Service Unavailable"
             self.request.error.body = _UNREADABLE
+        self.channel.refused = True
         super().execute()
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
     parser_class, task_class, error_task_class = _Parser, _Task, _ErrorTask
+    will_close: bool
+    refused = False  # a request of which the client may still be sending the rest
+    _to_drop: int | None = None  # bytes, once the refusal is sent
+
+    def handle_close(self) -> None:
+        """Close the connection; after a refusal, first end the answer and let the client close.
+
+        Closing with unread bytes resets the connection, and the client may lose the answer. The wait ends with
+        `channel_timeout`, as dropped bytes are no activity.
+        """
+        if self.will_close and self.refused and self.connected:
+            self.refused, self.will_close, self._to_drop = False, False, _DROPPED
+            with suppress(OSError):  # the client is gone
+                self.socket.shutdown(socket.SHUT_WR)
+                return
+        super().handle_close()
+
+    def handle_read(self) -> None:
+        """Read what the client sends, and drop it after a refusal."""
+        if self._to_drop is None:
+            super().handle_read()
+            return
+        with suppress(OSError):
+            self._to_drop -= len(self.recv(_PIECE))
+            if self._to_drop > 0:
+                return
+        self.handle_close()
 
 
 class HttpServer(TcpWSGIServer):  # type: ignore[misc]

@@ -12,7 +12,7 @@ from command_line import call
 from served import ask, begin, detail, ours, serving, theirs
 from stored_study import add_trial
 
-from face3d_tune.dashboard import server
+from face3d_tune.dashboard import http_server, server
 from face3d_tune.dashboard.server import make_dashboard
 from face3d_tune.errors import ConfigError
 from face3d_tune.storage import optuna_internals
@@ -244,6 +244,53 @@ def test_headers_and_bodies_have_a_limit(standing):
     assert ask(standing, "/dashboard", Cookie="a" * 70_000)[0] == 431
     length = {"Content_Length": str(10**6), "Content_Type": "application/json"}
     assert ask(standing, "/api/studies", "POST", **length)[0] == 413
+
+
+def exchanged(made, sent):
+    """Whatever is answered to a client that reads only after it has sent everything."""
+    with begin(made, sent) as visitor:
+        answer = b""
+        while piece := visitor.recv(65536):
+            answer += piece
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /dashboard HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: " + b"a" * 2**20, 431),
+        (b"GET /dashboard HTTP/1.1\r\nno header\r\n\r\n" + b"a" * 2**20, 400),
+        (b"POST /api/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1048576\r\n\r\n" + b"a" * 2**20, 413),
+    ],
+)
+def test_a_client_that_sends_a_megabyte_too_much_reads_the_whole_refusal(standing, sent, status):
+    for _ in range(10):
+        head, _, body = exchanged(standing, sent).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status) or head.startswith(b"HTTP/1.0 %d " % status)
+        assert b"Content-Length: %d\r\n" % len(body) in head + b"\r\n"
+        assert body
+
+
+def send_until_hung_up_on(visitor, piece, times, pause=0.0):
+    for _ in range(times):
+        visitor.sendall(piece)
+        time.sleep(pause)
+
+
+def test_a_refused_client_that_never_stops_sending_is_hung_up_on(standing, monkeypatch):
+    monkeypatch.setattr(http_server, "_DROPPED", 2**20)
+    with begin(standing, b"GET /\r\nno header\r\n\r\n") as visitor, pytest.raises(ConnectionError):
+        send_until_hung_up_on(visitor, b"a" * 2**16, 2000)
+
+
+def test_a_refused_client_that_stays_is_hung_up_on_after_a_while(sqlite, monkeypatch):
+    for setting in ("channel_timeout", "cleanup_interval"):
+        monkeypatch.setitem(server._WAITRESS, setting, 1)
+    with serving(sqlite) as made, begin(made, b"GET /\r\nno header\r\n\r\n") as visitor:
+        while visitor.recv(65536):
+            pass
+        with pytest.raises(ConnectionError):
+            send_until_hung_up_on(visitor, b"a", 600, pause=0.1)
 
 
 def test_no_answer_says_which_program_serves(standing):
