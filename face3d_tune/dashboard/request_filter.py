@@ -1,17 +1,22 @@
-"""Requests that optuna-dashboard fails on: answered or corrected before they reach it."""
+"""Requests that optuna-dashboard fails on or should refuse: answered or corrected before they reach it."""
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from importlib.util import find_spec
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from face3d_tune.dashboard.wsgi import refuse
+from face3d_tune.system.safe_text import fits_a_line, shorten
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+_NAMING = re.compile(r"/+api/studies(/-?\d+/rename)?")  # addresses whose POST names a study
+_LONGEST = 64 * 1024  # bytes of such a request
 _DIGITS = 9  # of a number in an address, at most: no database id is longer
 _NO_PLOTLY = (
     "this server draws no plots: plotly is not installed; the pages draw theirs in the browser. "
@@ -38,10 +43,29 @@ class RequestFilter:
         after = [value for key, value in parse_qsl(environ.get("QUERY_STRING", ""), True) if key == "after"]
         if not all(value.isascii() and value.isdigit() and len(value) <= _DIGITS for value in after):
             return refuse(start_response, HTTPStatus.BAD_REQUEST, "`after` should be a whole number from 0")
+        if environ["REQUEST_METHOD"] == "POST" and _NAMING.fullmatch(path) and (fault := _fault_of_name(environ)):
+            return refuse(start_response, HTTPStatus.BAD_REQUEST, fault)
         for name in [name for name, value in environ.items() if name.startswith("HTTP_") and not _is_text(value)]:
             del environ[name]
         environ.setdefault("HTTP_ACCEPT_ENCODING", "")
         return self._app(environ, _corrected(start_response))
+
+
+def _fault_of_name(environ: "WSGIEnvironment") -> str | None:
+    """Return what is wrong with the study's name in a request, whose body stays readable; None if nothing is."""
+    size = int(environ.get("CONTENT_LENGTH") or 0)
+    if size > _LONGEST:
+        return f"expected a JSON object of at most {_LONGEST} bytes"
+    body = environ["wsgi.input"].read(size)
+    environ["wsgi.input"] = BytesIO(body)
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return None  # optuna-dashboard refuses it
+    name = content.get("study_name") if isinstance(content, dict) else None
+    if not isinstance(name, str) or fits_a_line(name):
+        return None
+    return f"the study's name has a character that no line can show: {shorten(repr(name))}; give another"
 
 
 def _is_text(value: str) -> bool:

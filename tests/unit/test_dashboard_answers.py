@@ -128,6 +128,40 @@ def test_a_change_that_is_malformed_is_a_mistake_of_the_visitor(odd, content):
         assert b"internal server error" not in body
 
 
+def post(made, target, content):
+    body = json.dumps(content).encode()
+    kind = (b"Content-Type: application/json", b"Content-Length: %d" % len(body))
+    status, _, answer = exchange(made, request_of(b"POST", target, *kind, body=body))
+    return status, json.loads(answer)
+
+
+@pytest.mark.parametrize("target", [b"/api/studies", b"//api/studies", b"/api/studies/1/rename"])
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "nul\0", "line\u2028end", "half \ud800", "tab\t"])
+def test_a_study_gets_no_name_that_a_line_cannot_show(odd, target, name):
+    before = optuna.get_all_study_names(odd.storage)
+    status, answer = post(odd, target, {"study_name": name, "directions": ["maximize"]})
+    assert status == 400
+    expected = f"the study's name has a character that no line can show: {name!r}; give another"
+    assert answer == {"reason": expected}
+    assert optuna.get_all_study_names(odd.storage) == before
+
+
+def test_a_name_in_any_writing_is_taken_also_in_place_of_an_odd_one(sqlite):
+    theirs(sqlite, 0.5, name=LINES)
+    with serving(sqlite, allow_changes=True) as made:
+        assert post(made, b"/api/studies", {"study_name": "人脸 é 👩‍🔬", "directions": ["maximize"]})[0] == 201
+        assert post(made, b"/api/studies/1/rename", {"study_name": "plain"})[0] == 201
+    assert sorted(optuna.get_all_study_names(sqlite)) == ["plain", "人脸 é 👩‍🔬"]
+
+
+@pytest.mark.parametrize("filled", [60_000, 70_000, 200_000])
+def test_a_request_that_names_a_study_is_checked_or_refused_however_long_it_is(odd, filled):
+    before = optuna.get_all_study_names(odd.storage)
+    content = {"study_name": "two\nlines", "directions": ["maximize"], "more": "a" * filled}
+    assert post(odd, b"/api/studies", content)[0] == 400
+    assert optuna.get_all_study_names(odd.storage) == before
+
+
 def test_a_trial_that_has_ended_cannot_be_ended_again(odd):
     content = b'{"state": "complete", "values": [1]}'
     kind = (b"Content-Type: application/json", b"Content-Length: %d" % len(content))
