@@ -9,6 +9,7 @@ table has the commands that look at such a study.
 """
 
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -31,20 +32,14 @@ from chromium import QUIET, executable
 from stored_study import add_many, many_trials, our_study
 
 ROOT = Path(__file__).parent.parent
-_SERVE = """
+_UPSTREAM = """
 import sys, optuna, optuna_dashboard
 from wsgiref.simple_server import make_server
-from face3d_tune.dashboard.server import make_dashboard
-from face3d_tune.storage.database import Storage
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-with Storage.parse(sys.argv[2]).opened() as opened:
-    if sys.argv[1] == "optuna":
-        storage = optuna.storages.get_storage(optuna.storages.RDBStorage(sys.argv[2]))
-        server = make_server("127.0.0.1", 0, optuna_dashboard.wsgi(storage))
-    else:
-        server = make_dashboard(opened)
-    print(server.server_port, flush=True)
-    server.serve_forever()
+storage = optuna.storages.get_storage(optuna.storages.RDBStorage(sys.argv[1]))
+server = make_server("127.0.0.1", 0, optuna_dashboard.wsgi(storage))
+print(f"http://127.0.0.1:{server.server_port}/", flush=True)
+server.serve_forever()
 """
 _COMMANDS = {"status": ("status",), "watch": ("watch",), "report": ("report", "-o", "-")}
 _LONGEST = 120  # seconds for a page
@@ -54,16 +49,19 @@ Times = list[tuple[float, ...]]
 @contextmanager
 def serving(kind: str, url: str, package: Path) -> Iterator[tuple[str, psutil.Process]]:
     """Its address and its process, until the block ends."""
+    ours = ["-m", "face3d_tune", "dashboard", "--port", "0", "--storage", url]
     started = subprocess.Popen(
-        [sys.executable, "-P", "-c", _SERVE, kind, url],
-        env={**os.environ, "PYTHONPATH": str(package)},
+        [sys.executable, "-P", *(["-c", _UPSTREAM, url] if kind == "optuna" else ours)],
+        env={**os.environ, "PYTHONPATH": str(package), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     )
     try:
         assert started.stdout is not None
-        yield f"http://127.0.0.1:{int(started.stdout.readline())}", psutil.Process(started.pid)
+        address = re.search(r"http://[\d.:]+", started.stdout.readline())
+        assert address is not None
+        yield address[0], psutil.Process(started.pid)
     finally:
         started.kill()
         started.wait()
