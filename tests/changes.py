@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
-from face3d_tune.search.trial_queue import REQUEUED, RETRIES
-from face3d_tune.study.trials import FINISHED
+from face3d_tune.executor.tasks import RETRIES
+from face3d_tune.study.trials import FINISHED, REQUEUED
 
 _RECORDER = """
 create table history (

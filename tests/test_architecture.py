@@ -247,7 +247,7 @@ def test_user_attributes_are_read_through_study_attrs():
 # Where it makes no difference whether a person excluded a trial, and the pruners, which get a view.
 READ_AS_STORED = {
     *("study.exclusions", "study.other_programs", "search.open_study", "search.trial_queue", "search.tried_config"),
-    *("search.extrapolation", "search.shapes", "search.retention", "dashboard.additions"),
+    *("search.added_trials", "search.extrapolation", "search.shapes", "search.retention", "dashboard.additions"),
 }
 
 

@@ -80,8 +80,8 @@ def import_(
     from face3d_tune.script import earlier_run
     from face3d_tune.script.import_runs import examine
     from face3d_tune.script.study_file import has_script
+    from face3d_tune.search.added_trials import add_imported
     from face3d_tune.search.open_study import check, open_study, store_baselines
-    from face3d_tune.search.trial_queue import TrialQueue
     from face3d_tune.storage.database import Storage
     from face3d_tune.storage.study_names import name_to_search
     from face3d_tune.study import study_file
@@ -113,7 +113,7 @@ def import_(
         with place.searching(), place.opened(create=True) as opened:
             study = open_study(opened, name, bound, settings, data, stage)
             store_baselines(study, data, settings.folds)
-            numbers = TrialQueue(study, opened).add_imported(taken)
+            numbers = add_imported(study, opened.engine, taken)
         _print(examined, numbers)
     refused = len(examined) - len(taken)
     if dry_run:

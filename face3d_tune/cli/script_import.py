@@ -35,8 +35,8 @@ def import_folders(
     from face3d_tune.script import earlier_folder
     from face3d_tune.script.import_folders import examine
     from face3d_tune.script.study_file import read
+    from face3d_tune.search.added_trials import add_imported
     from face3d_tune.search.script_search import open_script_study
-    from face3d_tune.search.trial_queue import TrialQueue
     from face3d_tune.storage.study_names import name_to_search
 
     file = read(study_file, script)
@@ -48,7 +48,7 @@ def import_folders(
     if taken and not dry_run:
         with place.searching(), place.opened(create=True) as opened:
             study = open_script_study(opened, name, file, seed)
-            numbers = TrialQueue(study, opened).add_imported(taken)
+            numbers = add_imported(study, opened.engine, taken)
     _print(examined, numbers, file.objective.name)
     if dry_run:
         say("\nnothing was stored: --dry-run")

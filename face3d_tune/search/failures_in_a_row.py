@@ -6,7 +6,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.errors import TrainingError
-from face3d_tune.search.trial_queue import lineage
+from face3d_tune.search.retries import lineage
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.trials import OF_THE_CONFIG, cause, count_causes, in_words
 

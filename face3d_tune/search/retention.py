@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.executor.checkpoints import Checkpoints
 from face3d_tune.search.fold_sequence import later_key
-from face3d_tune.search.trial_queue import lineage
+from face3d_tune.search.retries import lineage
 from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.exclusions import is_excluded, read_trials
 from face3d_tune.study.objective import Objective

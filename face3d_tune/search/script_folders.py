@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.errors import ArtifactError
 from face3d_tune.script.running import trial_folder
-from face3d_tune.search.trial_queue import lineage
+from face3d_tune.search.retries import lineage
 from face3d_tune.storage.artifacts import Artifacts, log_of, logs_of, study_folder
 from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.exclusions import is_excluded, read_trials

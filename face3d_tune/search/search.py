@@ -17,6 +17,7 @@ from face3d_tune import seeds
 from face3d_tune.errors import ConfigError
 from face3d_tune.executor.slots import Slots
 from face3d_tune.search import queued_params
+from face3d_tune.search.added_trials import enqueue_presets
 from face3d_tune.search.algorithms import make_sampler
 from face3d_tune.search.exclude import ExclusionWatch
 from face3d_tune.search.failed_trials import FailuresAsWorst
@@ -136,7 +137,7 @@ class Search(ABC):
     def enqueue_presets(self, winners: Sequence[InitialTrial] = ()) -> None:
         """Enqueue what the study does not hold yet: presets in the order of the study file, then winners of another."""
         presets, _ = self.file.distinct_presets()
-        self.queue.enqueue([*presets, *winners])
+        enqueue_presets(self.study, self.queue.engine, [*presets, *winners])
 
     def search(self, budget: int, watcher: Watcher, slots: Slots, *, deadline: float = math.inf) -> None:
         """Search until the budget is spent, the target is reached, or no time is left.

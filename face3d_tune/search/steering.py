@@ -11,6 +11,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
+from face3d_tune.search.added_trials import enqueue_tried
 from face3d_tune.search.exclude import bring_back, exclude
 from face3d_tune.search.stop import request_stop
 from face3d_tune.search.trial_queue import TrialQueue
@@ -31,11 +32,14 @@ def try_config(
     """Queue a config as a trial. Raises the errors of `tried_config`."""
     words = [*values, *(["--preset", preset] if preset else []), *([] if like is None else ["--like", str(like)])]
     config = tried_config(study, values, preset=preset, like=like)
-    queue = TrialQueue(study, storage)
-    number = queue.enqueue_tried(config.params, config.overrides, words)
+    number = enqueue_tried(study, storage.engine, config.params, config.overrides, words)
     sampled = [f"the sampler chooses {', '.join(config.sampled)}"] if config.sampled else []
     given = _listed({**config.params, **config.overrides})
-    return [f"queued as trial {number} of study {study.study_name!r}: {given}", *sampled, _what_is_next(study, queue)]
+    return [
+        f"queued as trial {number} of study {study.study_name!r}: {given}",
+        *sampled,
+        _what_is_next(study, TrialQueue(study, storage)),
+    ]
 
 
 def stop_search(study: optuna.Study, storage: RDBStorage, *, now: bool, by: str | None = None) -> list[str]:

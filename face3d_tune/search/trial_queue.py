@@ -1,4 +1,4 @@
-"""Changes to the trials of a study: enqueue, ask, tell, requeue. No other module changes the state of a trial.
+"""Changes to the trials of a study by its workers: ask, tell, requeue. No other module changes the state of a trial.
 
 The worker that claims a trial makes each change, under `server_lock.one_at_a_time`. The order of steps is such that the
 next worker recognises a crash between any two. So the number of finished trials is exact with any number of workers.
@@ -15,18 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection
 
-from face3d_tune.executor.tasks import RETRIES
+from face3d_tune.search.retries import next_ordinal, retried, whole
 from face3d_tune.storage import claimed_trials, claims
 from face3d_tune.storage.claimed_trials import Ended
 from face3d_tune.storage.claims import Claim, TrialGone, TrialLost
 from face3d_tune.storage.far_storage import FarStorage, attrs_of_study, newer_trials
 from face3d_tune.storage.optuna_internals import (
-    FIXED_PARAMS,
-    enqueue_trials,
-    fixed_params,
     forget_trials,
     newest_finished,
     record_of,
@@ -42,28 +39,14 @@ from face3d_tune.storage.questions import Question, ask, question
 from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.storage.workers import DEFAULT_SILENCE, Orphan, Worker
 from face3d_tune.study import history
-from face3d_tune.study.attrs import Attr, StudyAttr, TrialAttr
-from face3d_tune.study.other_programs import FOREIGN_SQL, ended_from_outside, is_foreign, own_trials
-from face3d_tune.study.study_file import InitialTrial
-from face3d_tune.study.trials import FINISHED, REQUEUED, still_present
+from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.other_programs import FOREIGN_SQL, ended_from_outside, is_foreign
+from face3d_tune.study.trials import FINISHED, still_present
 
 if TYPE_CHECKING:
     from face3d_tune.search.trial_run import Cause, Outcome
 
-_INHERITED = (
-    TrialAttr.preset.key,
-    TrialAttr.near.key,
-    TrialAttr.tried.key,
-    TrialAttr.like.key,
-    TrialAttr.overrides.key,
-    TrialAttr.seed.key,
-    TrialAttr.ordinal.key,
-    TrialAttr.deaths.key,
-    TrialAttr.timeouts.key,
-    TrialAttr.lineage.key,
-)
 _GONE = "the storage does not have it any more, as after a failover; its checkpoints are kept"
-_TIMEOUTS = 1  # after which a training that gave no epoch for too long is tried again
 
 
 class TrialsGone(Exception):
@@ -75,7 +58,7 @@ class TrialsGone(Exception):
 
 
 class TrialQueue:
-    """The trials of one study, as this worker may change them. Adding finished trials needs no worker.
+    """The trials of one study, as this worker may change them.
 
     Attributes:
         budget: Total number of finished trials, earlier runs included; 0 until a search sets it.
@@ -129,56 +112,6 @@ class TrialQueue:
         """Tell whether the study holds all finished trials of the budget."""
         return self.finished() >= self.budget
 
-    def enqueue(self, presets: Iterable[InitialTrial]) -> None:
-        """Queue every preset that the study does not have yet, in this order."""
-        wanted = list(presets)
-        if not self._missing(wanted):
-            return
-        with one_at_a_time(self._engine):
-            overrides = TrialAttr.overrides.key
-            missing = self._missing(wanted)
-            enqueue_trials(
-                self.study,
-                [(each.params, {each.kind: each.mark, overrides: dict(each.overrides)}) for each in missing],
-            )
-
-    def _missing(self, presets: Iterable[InitialTrial]) -> list[InitialTrial]:
-        """Return the presets that the study does not have."""
-        # A preset is enqueued again if another program completed it, or took its retry.
-        trials = [trial for trial in own_trials(self._trials()) if not TrialAttr.requeued.held_by(trial.user_attrs)]
-        kinds = (TrialAttr.preset.key, TrialAttr.near.key, TrialAttr.like.key)
-        marks = [trial.user_attrs.get(kind) for trial in trials for kind in kinds]
-        return [preset for preset in presets if preset.mark not in marks]
-
-    def enqueue_tried(self, params: Mapping[str, Any], overrides: Mapping[str, Any], words: Sequence[str]) -> int:
-        """Queue a config that a person tries, with the words that asked for it; return its number.
-
-        It needs no worker, and not the right to search: it adds one trial in one transaction.
-        """
-        attrs = {TrialAttr.tried.key: list(words), TrialAttr.overrides.key: dict(overrides)}
-        trial = create_trial(state=TrialState.WAITING, user_attrs=attrs, system_attrs={FIXED_PARAMS: dict(params)})
-        with one_at_a_time(self._engine), self.on_study():
-            return self._add(trial)
-
-    def add_imported(self, trials: Iterable[FrozenTrial]) -> dict[str, tuple[int, bool]]:
-        """Store trials that were trained elsewhere, each once; return by `run_id` the number, and whether it is new."""
-        with one_at_a_time(self._engine):
-            imported = [trial for trial in self._trials() if isinstance(TrialAttr.run_id.get(trial.user_attrs), str)]
-            numbers = {TrialAttr.run_id.of(trial.user_attrs): trial.number for trial in imported}
-            taken: dict[str, tuple[int, bool]] = {}
-            for trial in trials:
-                run_id = TrialAttr.run_id.of(trial.user_attrs)
-                if new := run_id not in numbers:
-                    numbers[run_id] = self._add(trial)
-                taken.setdefault(run_id, (numbers[run_id], new))
-            return taken
-
-    def _add(self, trial: FrozenTrial) -> int:
-        """Add a trial, and return its number, which `Study.add_trial` does not."""
-        return self._storage.get_trial_number_from_id(
-            self._storage.create_new_trial(self._study_id, template_trial=trial)
-        )
-
     def ask(self) -> optuna.Trial | None:
         """Claim the next trial; None if the finished ones and those in training may suffice for the budget.
 
@@ -211,8 +144,8 @@ class TrialQueue:
         """Let the first waiting trial run, or a new one, and claim it; None if another program was faster."""
         waiting = next((trial for trial in trials if trial.state == TrialState.WAITING), None)
         attrs = {}
-        if waiting is None or _whole(waiting, TrialAttr.ordinal) is None:
-            attrs[TrialAttr.ordinal.key] = self._next_ordinal(trials)
+        if waiting is None or whole(waiting, TrialAttr.ordinal) is None:
+            attrs[TrialAttr.ordinal.key] = next_ordinal(trials)
         claim = self.worker.take(lock, trial_id(waiting) if waiting else None, attrs)
         if claim is None:
             return None
@@ -352,40 +285,12 @@ class TrialQueue:
         return claims.marks(self._study_id, trial_ids)
 
     def _requeue(self, trial: FrozenTrial, reason: str, *, death: "Cause | None" = None) -> None:
-        """Fail a trial and enqueue a successor with the same parameters and seed, which gives the same result.
+        """Fail a trial and queue its successor, if `retries.retried` gives it one.
 
-        `death` is the cause if a process died: this worker, or the one that trained for it. After RETRIES deaths there
-        is no successor, since the trial itself may be the cause; nor after a second timeout. On a server all of it is
-        one transaction. In a file the successor comes first: after a crash in between, the next worker finds a running
-        trial that already has one.
+        On a server all of it is one transaction. In a file the successor comes first: after a crash in between, the
+        next worker finds a running trial that already has one.
         """
-        sampled = (
-            trial.params if TrialAttr.config.held_by(trial.user_attrs) else {}
-        )  # before that, params may be incomplete
-        params = {**(fixed_params(trial) or {}), **sampled}
-        deaths = (_whole(trial, TrialAttr.deaths) or 0) + (death is not None)
-        timeouts = (_whole(trial, TrialAttr.timeouts) or 0) + (death == "timeout")
-        again = deaths <= RETRIES and timeouts <= _TIMEOUTS
-        succeeded = {_whole(other, TrialAttr.retry_of) for other in self._trials()}
-        successors: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
-        if again and params and trial.number not in succeeded:
-            attrs = {key: trial.user_attrs[key] for key in _INHERITED if key in trial.user_attrs}
-            attrs |= {
-                TrialAttr.retry_of.key: trial.number,
-                TrialAttr.deaths.key: deaths,
-                TrialAttr.lineage.key: lineage(trial),
-            }
-            attrs |= {TrialAttr.timeouts.key: timeouts} if timeouts else {}
-            attrs.setdefault(
-                TrialAttr.ordinal.key, self._next_ordinal(self._trials())
-            )  # its worker died before it set one
-            successors.append((params, attrs))
-        if timeouts > _TIMEOUTS:
-            reason = f"{reason}; it hung before, and was tried once again"
-        elif not again:
-            reason = f"{reason}; that was the last of {RETRIES} retries"
-        mark: dict[str, Any] = {TrialAttr.stop_reason.key: "error", TrialAttr.error.key: reason}
-        mark |= {REQUEUED: True} if again else {TrialAttr.cause.key: death}
+        mark, successors = retried(trial, self._trials(), reason, death)
         if isinstance(self.storage, FarStorage):
             self.storage.requeue(self._study_id, trial_id(trial), mark, successors)
             return
@@ -394,20 +299,6 @@ class TrialQueue:
         store_attrs(self._engine, trial, mark)
         # `Study` cannot write to a trial of another process.
         self._storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
-
-    def _next_ordinal(self, trials: Sequence[FrozenTrial]) -> int:
-        """Return the first free ordinal; that of a requeued trial without a successor is free.
-
-        Seeds are derived from the ordinal, so an interrupted study continues as if it had run through. A sampler that
-        restarted with one seed would repeat its first suggestions.
-        """
-        succeeded = {_whole(trial, TrialAttr.retry_of) for trial in trials}
-        used = {
-            _whole(trial, TrialAttr.ordinal)
-            for trial in trials
-            if not TrialAttr.requeued.held_by(trial.user_attrs) or trial.number in succeeded
-        }
-        return next(ordinal for ordinal in range(len(used) + 1) if ordinal not in used)
 
     def _trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
@@ -426,15 +317,3 @@ def _end_of(record: FrozenTrial, outcome: "Outcome") -> tuple[TrialState, float 
     if value is None or math.isnan(value):
         return (TrialState.PRUNED if state == TrialState.PRUNED else TrialState.FAIL), None
     return state, float(value)
-
-
-def lineage(trial: FrozenTrial | optuna.Trial) -> int:
-    """Return the number of the first trial in a row of retries; the trial's own if it is no retry."""
-    number = _whole(trial, TrialAttr.lineage)
-    return trial.number if number is None else number
-
-
-def _whole(trial: FrozenTrial | optuna.Trial, attr: Attr[int]) -> int | None:
-    """Return an int from a trial's user attributes; None if it is missing, or another program stored something else."""
-    value = attr.get(trial.user_attrs)
-    return value if isinstance(value, int) else None

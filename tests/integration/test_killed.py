@@ -9,8 +9,8 @@ from command_line import call
 from doomed import MOMENTS
 from optuna.trial import TrialState
 
-from face3d_tune.search.trial_queue import REQUEUED
 from face3d_tune.storage.database import Storage
+from face3d_tune.study.trials import REQUEUED
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows cannot fork")
 

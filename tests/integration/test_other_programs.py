@@ -18,8 +18,9 @@ from searches import DISTINCT, SAMPLED_ONLY, Scripted, Watch, file_of, search_in
 
 from face3d_tune.dashboard.server import make_dashboard
 from face3d_tune.errors import StudyError
+from face3d_tune.search.added_trials import add_imported
 from face3d_tune.search.pruning import CompletedTrials
-from face3d_tune.search.trial_queue import lineage
+from face3d_tune.search.retries import lineage
 from face3d_tune.storage.database import Storage
 from face3d_tune.study.other_programs import is_foreign
 from face3d_tune.study.trials import (
@@ -476,7 +477,7 @@ def test_another_stage_begins_with_the_best_of_ours(place, data_folder):
 def test_an_import_reads_a_study_with_trials_of_others(sqlite, tmp_path, data):
     search = search_in(sqlite, file_of(tmp_path, SAMPLED_ONLY), data)
     add(outside(search), run_id=["odd"])
-    assert search.queue.add_imported([]) == {}
+    assert add_imported(search.study, search.queue.engine, []) == {}
 
 
 def test_the_dashboard_shows_what_others_left_as_that(place):

@@ -14,7 +14,7 @@ from doomed import SCRIPT_MOMENTS
 from optuna.trial import TrialState
 from script_searches import PATIENCE, Place, check_nothing_left, found, running_of, study_of, until
 
-from face3d_tune.search.trial_queue import REQUEUED
+from face3d_tune.study.trials import REQUEUED
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows cannot fork")
 

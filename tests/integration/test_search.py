@@ -28,13 +28,12 @@ from face3d_tune.data import face_data
 from face3d_tune.errors import StudyError, StudyFileError, TrainingError
 from face3d_tune.search import search as search_module
 from face3d_tune.search import trainer_search
-from face3d_tune.search.trial_queue import REQUEUED
 from face3d_tune.search.trial_run import Outcome
 from face3d_tune.storage.database import Storage
 from face3d_tune.study import study_file
 from face3d_tune.study.history import History
 from face3d_tune.study.presets import PRESETS
-from face3d_tune.study.trials import preset_rows, repeatable_config
+from face3d_tune.study.trials import REQUEUED, preset_rows, repeatable_config
 from face3d_tune.training import kernel_ridge, losses, ridge
 from face3d_tune.training.plain import Trainer
 from face3d_tune.training.recognition import Gallery

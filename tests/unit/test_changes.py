@@ -6,7 +6,7 @@ import pytest
 from changes import Change, _settled, violations
 from optuna.trial import FrozenTrial, TrialState
 
-from face3d_tune.search.trial_queue import REQUEUED
+from face3d_tune.study.trials import REQUEUED
 
 
 def trial(number, state="COMPLETE", **attrs):

@@ -9,6 +9,7 @@ from stored_script import script_trial, study_of_script
 from stored_study import study_of, trial_of
 
 from face3d_tune.cli.result_tables import before_and_after
+from face3d_tune.search.added_trials import enqueue_tried
 from face3d_tune.search.trial_queue import TrialQueue
 from face3d_tune.search.tried_config import tried_config
 from face3d_tune.storage.database import Storage
@@ -165,6 +166,6 @@ def test_a_retry_of_it_keeps_its_name(sqlite):
     study = study_of(storage=sqlite)
     queue = TrialQueue(study, sqlite)
     queue.budget = 1
-    queue.enqueue_tried({"lr": 1e-3}, {}, ["lr=1e-3"])
+    enqueue_tried(study, sqlite.engine, {"lr": 1e-3}, {}, ["lr=1e-3"])
     queue.requeue(queue.ask(), "interrupted")
     assert [origin(trial) for trial in study.trials] == ["tried by hand"] * 2
