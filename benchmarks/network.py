@@ -31,7 +31,7 @@ from face3d_tune.study.attrs import TrialAttr
 SILENCE = 5.0  # seconds without a heartbeat after which a worker's trials go to others
 LONGEST = 6.0  # seconds of a hole: longer than SILENCE, so that some workers lose their trials
 PATIENCE = 240.0  # seconds in which a study has to end once its network is well
-FAULTS = ("reset", "hole", "silence", "refuse", "latency", "lost_commits", "cut_answers")
+FAULTS = ("reset", "hole", "silence", "refuse", "latency", "lost_writes", "cut_answers")
 
 
 def be_short_of_patience() -> None:
@@ -130,14 +130,14 @@ class Round:
                     network.refuse(seconds)
                 case "latency":
                     network.delay = delay
-                case "lost_commits":
-                    network.lost_commits += amount
+                case "lost_writes":
+                    network.lost_writes += amount
                 case "cut_answers":
                     network.cut_answers += amount
 
     def _be_well(self) -> None:
         for network in self._networks:
-            network.delay, network.lost_commits, network.cut_answers = 0.0, 0, 0
+            network.delay, network.lost_writes, network.cut_answers = 0.0, 0, 0
 
     def _end(self) -> None:
         """Collect what the workers say and what the study holds."""

@@ -1,6 +1,7 @@
 """A way to a server on which everything happens that happens in networks; for tests and for `benchmarks/network.py`."""
 
 import contextlib
+import re
 import socket
 import struct
 import threading
@@ -8,6 +9,8 @@ import time
 from collections import Counter
 
 _NOW = struct.pack("ii", 1, 0)  # SO_LINGER: the close is a RST
+_WRITE = re.compile(rb"\b(commit|insert\s+into|delete\s+from|update\s+\w+\s+set)\b", re.IGNORECASE).search
+_PREPARE = re.compile(rb"(_pg3_\d+\0)([^\0]*)").findall  # the names that psycopg gives, and their statements
 _LOOK = 0.02  # seconds between two looks at whether a hole is over
 
 
@@ -21,14 +24,14 @@ class FaultyNetwork:
     Attributes:
         port: Where it listens.
         delay: As above; it may change.
-        lost_commits: Of so many COMMITs the answer is lost: the server has done them, then the connection is reset.
+        lost_writes: Of so many writes the answer is lost: the server has done them, then the connection is reset.
         cut_answers: So many answers are cut in half by a reset.
         happened: How often each fault met a connection.
     """
 
     def __init__(self, server, delay=0.0):
         self._server, self.delay = server, delay
-        self.lost_commits = self.cut_answers = 0
+        self.lost_writes = self.cut_answers = 0
         self.happened = Counter()
         self._holds_until = self._silent_until = self._refuses_until = 0.0
         self._links, self._over = set(), False
@@ -134,6 +137,7 @@ class _Link:
         self.broken = False
         self._network, self._client, self._server = network, client, server
         self._lost = self._loses_answer = False
+        self._prepared = set()  # names of statements that write
         self._open, self._lock = 2, threading.Lock()
 
     def start(self):
@@ -173,7 +177,7 @@ class _Link:
             self._lost = True
         if self._lost or self.broken:
             return
-        if way == "to" and b"COMMIT" in data and self._network.takes("lost_commits"):
+        if way == "to" and self._writes(data) and self._network.takes("lost_writes"):
             self._loses_answer = True
         elif way == "from" and self._loses_answer:
             self.reset()
@@ -183,6 +187,11 @@ class _Link:
             self.reset()
             return
         target.sendall(data)
+
+    def _writes(self, data):
+        """Tell whether a client writes, also by the name of a statement that it has prepared."""
+        self._prepared |= {name for name, statement in _PREPARE(data) if _WRITE(statement)}
+        return bool(_WRITE(data)) or any(name in data for name in self._prepared)
 
     def _stay_silent(self):
         """Let the other end learn of an end only when the silence is over."""

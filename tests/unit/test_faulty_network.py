@@ -116,15 +116,33 @@ def test_refused_connections_are_refused_and_those_that_stand_are_reset(network)
             assert time.monotonic() < until
 
 
-def test_the_server_does_a_commit_whose_answer_is_lost(network):
-    network.lost_commits = 1
+WRITES = [  # as psycopg sends them
+    b"COMMIT",
+    b"with taken as (Update trials set state = 'RUNNING' returning trial_id) select trial_id from taken; commit",
+    b"P_pg3_1\0with mine as (select 1), new as (insert into trial_values select 1) select 1\0",
+]
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_the_server_does_a_write_whose_answer_is_lost(network, write):
+    network.lost_writes = 1
     with connected(network) as client:
-        assert ask(client) == b"BEGIN"
+        assert ask(client, b"P_pg3_2\0select state from trials for update of t\0")
         with pytest.raises(ConnectionResetError):
-            ask(client, b"COMMIT")
+            ask(client, write)
     with connected(network) as client:
-        assert ask(client, b"COMMIT") == b"COMMIT"
-    assert network.happened["lost_commits"] == 1
+        assert ask(client, write) == write.upper()
+    assert network.happened["lost_writes"] == 1
+
+
+def test_a_prepared_write_is_known_by_its_name(network):
+    with connected(network) as client:
+        for name, statement in (b"_pg3_1", b"insert into trials"), (b"_pg3_12", b"select 1"):
+            ask(client, b"P" + name + b"\0" + statement + b"\0")
+        network.lost_writes = 1
+        assert ask(client, b"B\0_pg3_12\0values") == b"B\0_PG3_12\0VALUES"
+        with pytest.raises(ConnectionResetError):
+            ask(client, b"B\0_pg3_1\0values")
 
 
 def test_half_an_answer_comes_before_the_reset(network):
