@@ -56,20 +56,29 @@ def cursor_of(psycopg: Any) -> Any:
 
         def execute(self, query: Any, *args: Any, **options: Any) -> Any:
             """Begin a transaction only for what writes, and then without waiting for that."""
-            connection = self.connection
-            inside = connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
-            alone = connection.autocommit or inside or only_reads(query)
+            begins = self._begins(query)
             if ";" in str(query) and not any(args):  # several commands, which neither a pipeline nor `prepare` takes
-                super().execute(query if alone else f"begin; {query}", prepare=False, **options)
-                if not alone:
+                super().execute(f"begin; {query}" if begins else query, prepare=False, **options)
+                if begins:
                     self.nextset()  # past BEGIN
                 return self
-            if alone:
+            if not begins:
                 return super().execute(query, *args, **options)
-            with connection.pipeline() if psycopg.Pipeline.is_supported() else nullcontext():
+            with self.connection.pipeline() if psycopg.Pipeline.is_supported() else nullcontext():
                 super().execute("begin")
                 super().execute(query, *args, **options)
             return self
+
+        def executemany(self, query: Any, *args: Any, **options: Any) -> None:
+            """Do the same for a statement with several rows of values."""
+            if self._begins(query):
+                super().execute("begin")
+            super().executemany(query, *args, **options)
+
+        def _begins(self, query: Any) -> bool:
+            """Tell whether a transaction begins with this statement."""
+            inside = self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
+            return not (self.connection.autocommit or inside or only_reads(query))
 
     return Cursor
 

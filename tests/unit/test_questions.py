@@ -124,3 +124,13 @@ def test_a_value_is_text_whatever_is_in_it(engine):
         assert asked.rows(database) == [(name,)]
         assert database.execute(text("select 1")).scalar_one() == 1
     assert [list(map(tuple, rows)) for rows in answers_of(engine)._ask(asked, NAMES)] == [[(name,)], [(name,)]]
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_a_transaction_has_all_rows_that_it_wrote_or_none(engine, near, several):
+    rows = [{"name": "one"}, {"name": "two"}] if several else {"name": "one"}
+    with engine.connect() as database:
+        assert database.execute(text("select count(*) from studies")).scalar_one() == 0
+        database.execute(text("insert into studies (study_name) values (:name)"), rows)
+        database.rollback()
+    assert names(engine) == []
