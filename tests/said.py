@@ -31,6 +31,7 @@ _NOT_SAID = (
     r"no such distribution in a study file|training with dropout needs masks|every time has a unit|"
     r"Record does not exist\.|has already finished and can not be updated|REPEATABLE READ|_privilege\(|"
     r"^\s*(select|insert|update|delete|exists|\(case|extract)\b|- seen|READ COMMITTED|"
+    r"^[\s7,]*(\w+ as \(|select |trials t )|isolation level|\\s\+|"
     r"^\s*(with \w+ as \(|create table|(studies s|trials t|t\.trial_id) )|"
     r"^out of memory\||^__init__|^\^|requires TensorBoard|embed_dim must|Invalid learning|Factor should|shapes cannot|"
     r"more than 1 value|Traceback \(most|Object arrays|^# Trained with|"

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from face3d_tune.errors import StorageError
-from face3d_tune.storage.few_round_trips import cursor_of
+from face3d_tune.storage.few_round_trips import cursors_of
 from face3d_tune.system import signals
 
 SILENCE = 15.0  # seconds; the longest that a healthy server says nothing is `server_lock._LOCK_TRY`
@@ -29,6 +29,8 @@ def driver() -> Any:
 
 @cache
 def _around(psycopg: Any) -> Any:
+    whole, piecewise = cursors_of(psycopg)
+
     class Connection(psycopg.Connection):  # type: ignore[misc]
         """A connection that closes, with an OperationalError, when the server says nothing for `SILENCE` seconds.
 
@@ -44,7 +46,8 @@ def _around(psycopg: Any) -> Any:
         def connect(cls, *args: Any, **options: Any) -> Any:
             if signals.hurried():
                 options["connect_timeout"] = int(_HURRIED)
-            connection = super().connect(*args, autocommit=True, cursor_factory=cursor_of(psycopg), **options)
+            connection = super().connect(*args, autocommit=True, cursor_factory=whole, **options)
+            connection.server_cursor_factory = piecewise
             if connection.info.parameter_status("server_encoding") == "SQL_ASCII":  # psycopg then gives bytes for text
                 name = connection.info.dbname
                 connection.close()

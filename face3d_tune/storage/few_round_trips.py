@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DisconnectionError
 
 DRIVER = "postgresql+face3d"  # of an engine with this dialect
+_BEGIN = "begin"
 _RESTED = 30.0  # seconds without use after which a connection is tried: on the way it may have been forgotten
 _READS = re.compile(r"\s*(select|show|with)\b", re.IGNORECASE).match
 _IGNORED = re.compile(r"error ignored terminating").match
@@ -46,8 +47,11 @@ class Dialect(PGDialect_psycopg):
 registry.register("postgresql.face3d", __name__, "Dialect")
 
 
-def cursor_of(psycopg: Any) -> Any:
-    """Return the class of the cursors of `bounded`'s connections, which begin no transaction for what is only read."""
+def cursors_of(psycopg: Any) -> tuple[Any, Any]:
+    """Return the classes of the cursors of `bounded`'s connections, which begin no transaction for what is only read.
+
+    The second one reads its rows piece by piece, for which a server wants a transaction.
+    """
     logging.getLogger("psycopg").addFilter(_says_more)
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # else it prints tracebacks of lost connections
 
@@ -56,31 +60,48 @@ def cursor_of(psycopg: Any) -> Any:
 
         def execute(self, query: Any, *args: Any, **options: Any) -> Any:
             """Begin a transaction only for what writes, and then without waiting for that."""
-            begins = self._begins(query)
+            begin = self._begin(query)
             if ";" in str(query) and not any(args):  # several commands, which neither a pipeline nor `prepare` takes
-                super().execute(f"begin; {query}" if begins else query, prepare=False, **options)
-                if begins:
+                super().execute(f"{begin}; {query}" if begin else query, prepare=False, **options)
+                if begin:
                     self.nextset()  # past BEGIN
                 return self
-            if not begins:
+            if begin is None:
                 return super().execute(query, *args, **options)
             with self.connection.pipeline() if psycopg.Pipeline.is_supported() else nullcontext():
-                super().execute("begin")
+                super().execute(begin)
                 super().execute(query, *args, **options)
             return self
 
         def executemany(self, query: Any, *args: Any, **options: Any) -> None:
             """Do the same for a statement with several rows of values."""
-            if self._begins(query):
-                super().execute("begin")
+            if begin := self._begin(query):
+                super().execute(begin)
             super().executemany(query, *args, **options)
 
-        def _begins(self, query: Any) -> bool:
-            """Tell whether a transaction begins with this statement."""
-            inside = self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
-            return not (self.connection.autocommit or inside or only_reads(query))
+        def _begin(self, query: Any) -> str | None:
+            """Return the command that begins a transaction for a statement; None if it needs none."""
+            begin = _begin(self.connection)
+            return None if begin == _BEGIN and only_reads(query) else begin
 
-    return Cursor
+    class PiecewiseCursor(psycopg.ServerCursor):  # type: ignore[misc]
+        """A cursor that begins its transaction."""
+
+        def execute(self, *args: Any, **options: Any) -> Any:
+            """Begin a transaction for what is only read, too."""
+            if begin := _begin(self.connection):
+                psycopg.Cursor(self.connection).execute(begin)
+            return super().execute(*args, **options)
+
+    def _begin(connection: Any) -> str | None:
+        """Return the command that begins a transaction; None if there is one, or none is wanted."""
+        if connection.autocommit or connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            return None
+        level = connection.isolation_level
+        usual = level in (None, psycopg.IsolationLevel.READ_COMMITTED)
+        return _BEGIN if usual else f"{_BEGIN} isolation level {level.name.replace('_', ' ')}"
+
+    return Cursor, PiecewiseCursor
 
 
 def _says_more(record: logging.LogRecord) -> bool:

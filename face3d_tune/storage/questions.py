@@ -2,7 +2,7 @@
 
 What a thread asked together with its lock (`server_lock`) is good until the lock is released, or the thread writes what
 the question reads. Any other answer is good for as long as three new ones would take: it is hardly older than they
-would be when they arrive.
+would be when they arrive. A lock ends all that was known before.
 """
 
 import re
@@ -74,6 +74,7 @@ class Answers:
         self._engine = proxy(engine)  # which keeps these answers as long as it lives
         self._recent: dict[Question, tuple[float, Rows]] = {}  # with the times until which they are good
         self._written: dict[str, float] = {}  # when this process wrote to a table last
+        self._since = 0.0  # when this process had the lock last: what was asked before is not kept
         self._trip = float("inf")  # seconds of the fastest answer
         self._thread = threading.local()
         event.listen(engine, "before_cursor_execute", self._forget)
@@ -98,6 +99,8 @@ class Answers:
     @contextmanager
     def held(self, answers: Mapping[Question, Rows]) -> Iterator[None]:
         """Take these answers, which this thread got together with its lock, for good until the block ends."""
+        self._since = time.monotonic()
+        self._recent.clear()
         self._thread.held = dict(answers)
         for asked, rows in answers.items():
             self._keep(asked, rows)
@@ -130,7 +133,8 @@ class Answers:
             finally:
                 self._trip = min(self._trip, time.monotonic() - began)
         for each, rows in zip(asked, answers, strict=True):
-            if not any(when >= began and each.reads({table}) for table, when in self._written.items()):
+            written = any(when >= began and each.reads({table}) for table, when in self._written.items())
+            if not written and began > self._since:
                 self._keep(each, rows)
         return answers
 

@@ -95,6 +95,13 @@ def test_answers_that_came_with_the_lock_are_good_until_it_is_released(engine, t
     assert "two" in names(engine)
 
 
+def test_under_the_lock_no_answer_is_older_than_the_lock(engine, theirs, far):
+    assert names(engine) == []
+    add(theirs, "one")
+    with one_at_a_time(engine):
+        assert names(engine) == ["one"]
+
+
 def test_the_questions_of_a_lock_are_answered_after_it_is_given(engine, theirs, near):
     with one_at_a_time(theirs) as lock:
         lock.execute(text("insert into studies (study_name) values ('under the lock')"))
@@ -134,3 +141,11 @@ def test_a_transaction_has_all_rows_that_it_wrote_or_none(engine, near, several)
         database.execute(text("insert into studies (study_name) values (:name)"), rows)
         database.rollback()
     assert names(engine) == []
+
+
+def test_a_snapshot_is_one_although_it_only_reads(engine, theirs):
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as database:
+        assert database.execute(text("select count(*) from studies")).scalar_one() == 0
+        add(theirs, "one")
+        assert database.execute(text("select count(*) from studies")).scalar_one() == 0
+    assert names(engine) == ["one"]
