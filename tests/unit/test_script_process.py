@@ -313,7 +313,8 @@ class TestNothingIsLeft:
         os.kill(number, signal.SIGSTOP)
         until(lambda: running(pids(folder)) == [])
 
-    def test_when_its_supervisor_is_killed(self, start, folder, code, processes):
+    def test_when_its_supervisor_is_killed(self, start, folder, code, processes, monkeypatch):
+        monkeypatch.setattr("face3d_tune.script.running.process._DRAINING", 0.1)  # the nameless daemon holds the pipe
         script = start(code)
         until(lambda: len(pids(folder)) == processes)
         script._supervisor.kill()
@@ -385,7 +386,13 @@ sleep()
     assert script.poll() == 0
 
 
-def test_what_outlives_the_script_is_named_and_ended(start, folder, monkeypatch):
+@pytest.fixture
+def short_linger(monkeypatch):
+    """Let what never ends by itself outlive its script for a moment only."""
+    monkeypatch.setattr("face3d_tune.script.running.supervisor.LINGER", 0.1)
+
+
+def test_what_outlives_the_script_is_named_and_ended(start, folder, short_linger):
     code = f"if not os.fork():\n    subprocess.call([sys.executable, '-c', {BEGIN + STUBBORN!r}])\n"
     code += "while not os.listdir('pids'): time.sleep(0.001)\nprint('done')"
     script = start(code)
@@ -401,7 +408,7 @@ def test_what_ends_soon_after_the_script_is_no_stray(start, folder):
     assert script.strays == ()
 
 
-def test_the_code_comes_once_all_that_the_script_started_is_gone(start, folder):
+def test_the_code_comes_once_all_that_the_script_started_is_gone(start, folder, short_linger):
     script = start(DAEMON + "while not os.listdir('pids'): time.sleep(0.001)")
     while (code := script.poll()) is None:
         time.sleep(0.001)
@@ -439,7 +446,9 @@ def test_a_sweep_ends_the_copy_of_a_stopped_worker_and_its_awakening_ends_no_oth
     number = worker("sleep()")
     (old,) = until(lambda: pids(folder))
     os.kill(number, signal.SIGSTOP)
-    assert len(sweep(KEY, grace=1.0)) == 2  # the supervisor and the script
+    began = time.monotonic()
+    assert len(sweep(KEY, grace=60.0)) == 2  # the supervisor and the script
+    assert time.monotonic() - began < 30  # the ended supervisor stays a zombie as long as its worker is stopped
     assert running([old]) == []
     script = start("sleep()")
     (new,) = until(lambda: {*pids(folder)} - {old})

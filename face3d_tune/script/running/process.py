@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from face3d_tune.script.running.supervisor import KILLED, START, TRIAL
 GRACE = 5.0  # seconds from TERM to KILL
 
 _BEATS = 5.0  # seconds between two heartbeats at most
+_LOOK = 0.02  # seconds between two looks at what must end
 _LAST = 64 * 1024  # bytes of the output in memory, for a diagnosis
 _PATIENCE = 15.0  # seconds for a supervisor to end what it kills
 _UPDATES = 20  # of a progress bar that are read of those that come at once, first and last
@@ -39,7 +41,9 @@ def sweep(key: str, grace: float = GRACE) -> tuple[str, ...]:
     for process in processes:
         with suppress(psutil.Error):
             process.terminate()
-    psutil.wait_procs(processes, timeout=grace)
+    until = time.monotonic() + grace
+    while supervisor.running(processes) and time.monotonic() < until:
+        time.sleep(_LOOK)
     supervisor.kill(partial(supervisor.marked, TRIAL, key))
     return tuple(lines)
 
@@ -96,7 +100,8 @@ class ScriptProcess:
             start_new_session=True,  # Ctrl-C in the terminal is for the worker, which decides what ends
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
         )
-        order = {"command": list(command), "cwd": str(cwd), "silence": silence, "grace": grace}
+        limits = {"silence": silence, "grace": grace, "linger": supervisor.LINGER}
+        order = {"command": list(command), "cwd": str(cwd), **limits}
         self._orders, self._reports = _pipe(self._supervisor.stdin), _pipe(self._supervisor.stdout)
         with suppress(OSError):  # it has died, which `poll` notices
             self._orders.write(json.dumps({**order, "environment": {**environment, **marks}}).encode() + b"\n")

@@ -28,7 +28,8 @@ TRIAL, START = "FACE3D_TUNE_TRIAL", "FACE3D_TUNE_START"  # marks: which trial, a
 CANNOT_START = 127  # the exit code of a script that could not be started, as a shell has it
 KILLED = -9
 
-_LINGER = 1.0  # seconds for what a script started to follow it
+LINGER = 1.0  # seconds for what a script started to follow it
+_LATE = 1.0  # seconds by which a look or an exit code may be late
 _LOOK = 0.05  # seconds between two looks at what is left
 _KILLING = 10.0  # seconds after which a process that even SIGKILL does not end is left to the system
 _MOST_STRAYS, _LONGEST = 20, 200  # a report fits into a pipe that nothing reads yet
@@ -74,6 +75,16 @@ def kill(find: Callable[[], list[psutil.Process]]) -> None:
         time.sleep(_LOOK / 5)  # no `wait_procs`: it would take the exit codes of this program's children
 
 
+def running(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Return the processes that have not ended; one whose parent is stopped stays a zombie for long."""
+    found = []
+    for process in processes:
+        with suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
 def described(processes: Iterable[psutil.Process]) -> list[str]:
     """Return the command lines of processes, those that have not ended."""
     lines = []
@@ -100,7 +111,7 @@ class _Supervised:
     def __init__(self, order: dict[str, Any]) -> None:
         self.news: queue.SimpleQueue[News] = queue.SimpleQueue()
         self._adopting = _prctl(_ADOPT, 1)
-        self._start = order["environment"][START]
+        self._start, self._linger = order["environment"][START], order["linger"]
         options: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "linux":
             options["preexec_fn"] = partial(_die_with, os.getpid())
@@ -134,12 +145,7 @@ class _Supervised:
         found = {process.pid: process for process in psutil.Process().children(recursive=True)}
         if not self._adopting:
             found |= {process.pid: process for process in marked(START, self._start)}
-        running = []
-        for process in found.values():
-            with suppress(psutil.Error):
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    running.append(process)
-        return running
+        return running(found.values())
 
     def ask_to_end(self) -> None:
         """Send TERM to the script's process group, and to what left it."""
@@ -151,13 +157,17 @@ class _Supervised:
                 if not hasattr(os, "getpgid") or os.getpgid(process.pid) != self._script.pid:
                     process.terminate()
 
+    def linger(self) -> None:
+        """Wait for what the script leaves behind."""
+        self.wait(self._linger)
+
     def wait(self, seconds: float) -> None:
         """Wait until nothing is left; what the script leaves behind gets less time than the script."""
         until = time.monotonic() + seconds
         followed = False
         while self.left() and time.monotonic() < until:
             if self._script.returncode is not None and not followed:
-                followed, until = True, min(until, time.monotonic() + _LINGER)
+                followed, until = True, min(until, time.monotonic() + self._linger)
             time.sleep(_LOOK)
 
 
@@ -173,14 +183,14 @@ def _supervise(script: _Supervised, silence: float, grace: float) -> dict[str, A
         script.ask_to_end()
         script.wait(grace)
     elif script.left():
-        script.wait(_LINGER)
+        script.linger()
         if strays := described(script.left()):
             script.ask_to_end()
             script.wait(grace)
     kill(script.left)
     with suppress(queue.Empty):
         while code is None:
-            what, number = script.news.get(timeout=_LINGER)
+            what, number = script.news.get(timeout=_LATE)
             code = number if what == "code" else None
     return {"code": KILLED if code is None else code, "strays": strays}
 
@@ -192,7 +202,7 @@ def _until_its_end(news: "queue.SimpleQueue[News]", silence: float) -> int | Non
         try:
             what, number = news.get(timeout=silence)
         except queue.Empty:
-            if time.monotonic() - asked < silence + _LINGER:
+            if time.monotonic() - asked < silence + _LATE:
                 return None
             continue  # this process was stopped itself, so the worker may have been as well: wait anew
         if what != "heartbeat":
