@@ -44,10 +44,12 @@ class Report:
 class Chaos:
     """Workers of one study, whatever happens to them."""
 
-    def __init__(self, folder: Path, host: Server, workers: int, total: int, dice: random.Random) -> None:
+    def __init__(
+        self, folder: Path, host: Server, workers: int, total: int, dice: random.Random, silence: float = SILENCE
+    ) -> None:
         self.report, self.log, self._host, self._dice = Report(), folder / "log", host, dice
         self._study = WatchedStudy(folder, host, total)
-        self._words = self._study.words(self._study.url, SILENCE)
+        self._silence, self._words = silence, self._study.words(self._study.url, silence)
         self._workers: list[Run | None] = [None] * workers
         self._frozen: dict[int, float] = {}  # place of a worker, and when it is thawed
 
@@ -95,7 +97,7 @@ class Chaos:
     def _freeze(self) -> None:
         if (place := self._any()) is not None:
             os.kill(self._workers[place].pid, signal.SIGSTOP)
-            self._frozen[place] = time.monotonic() + 2 * SILENCE
+            self._frozen[place] = time.monotonic() + 2 * self._silence
             self.report.freezes += 1
 
     def _thaw(self) -> None:
@@ -104,10 +106,12 @@ class Chaos:
             del self._frozen[place]
 
 
-def chaos(*, trials: int, workers: int, kills: int, restarts: int, freezes: int, seed: int) -> tuple[Report, str]:
+def chaos(
+    *, trials: int, workers: int, kills: int, restarts: int, freezes: int, seed: int, silence: float = SILENCE
+) -> tuple[Report, str]:
     """Let it happen; the report, and what the workers printed."""
     with server() as host, tempfile.TemporaryDirectory() as folder:
-        made = Chaos(Path(folder), host, workers, trials, random.Random(seed))
+        made = Chaos(Path(folder), host, workers, trials, random.Random(seed), silence)
         report = made.run(kills, restarts, freezes)
         return report, made.log.read_text(encoding="utf-8")
 

@@ -56,11 +56,13 @@ def environment(settings: dict[str, str] = OURS, **more: str) -> dict[str, str]:
     return {**kept, **more}
 
 
-def start(*words: object, cwd: Path, start_new_session: bool = False) -> Run | subprocess.Popen:
-    """Start `face3d-tune WORDS` in a process of its own, with its output in pipes."""
+def start(
+    *words: object, cwd: Path, start_new_session: bool = False, first: tuple | None = None
+) -> Run | subprocess.Popen:
+    """Start `face3d-tune WORDS` in a process of its own, with its output in pipes; `first` is as in `Run`."""
     if not hasattr(os, "fork"):  # Windows
         return start_honestly(*words, cwd=cwd)
-    return Run(words, cwd=cwd, env=environment(), start_new_session=start_new_session)
+    return Run(words, cwd=cwd, env=environment(), start_new_session=start_new_session, first=first)
 
 
 def start_honestly(*words: object, cwd: Path, **options: object) -> subprocess.Popen:

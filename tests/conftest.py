@@ -89,9 +89,9 @@ def _in_this_process():
 
 @pytest.fixture(scope="session", autouse=True)
 def _new_studies_in_no_time():
-    from searches import baselines_measured_once, disk_not_waited_for, migrations_read_once, statements_compiled_once
+    from searches import in_no_time
 
-    with disk_not_waited_for(), migrations_read_once(), statements_compiled_once(), baselines_measured_once():
+    with in_no_time():
         yield
 
 

@@ -7,6 +7,7 @@ import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import psycopg
 from forked import Run
 
 # When to die: before or after which call.
@@ -50,6 +51,12 @@ def run(*words, moment=None, trial=0, skip=0, clock=0.0):
     with Run(words, cwd=Path.cwd(), env=environment, first=("doomed", "doom", fate)) as started:
         print(*started.communicate(), sep="\n")
         return started.returncode
+
+
+def long_silent(url):
+    """Let all workers have been silent for a minute: one that lives sends its next heartbeat, a dead one is missed."""
+    with psycopg.connect(url) as database:
+        database.execute("update face3d_tune_workers set seen = seen - 60")
 
 
 def _place(path):
@@ -130,6 +137,13 @@ def die_copying(table):
         return whole(reading, writing, now, *rest)
 
     copy_studies._copy_rows = copy_rows
+
+
+def impatient():
+    """Let this process kill its children soon: those that are stopped never end by themselves."""
+    from face3d_tune.executor import processes
+
+    processes._PATIENCE = 0.5
 
 
 def hurry():

@@ -167,13 +167,7 @@ def _serve(listening):
     # What a search loads late, torch as it makes its first optimiser, and Optuna as it opens its first storage.
     import torch
     from fake_data import write_data
-    from searches import (
-        MEASURES,
-        baselines_measured_once,
-        disk_not_waited_for,
-        migrations_read_once,
-        statements_compiled_once,
-    )
+    from searches import MEASURES, in_no_time
 
     from face3d_tune.data import face_data
     from face3d_tune.search import open_study
@@ -183,7 +177,7 @@ def _serve(listening):
         importlib.import_module(name)
     torch.set_num_threads(1)
     torch.optim.AdamW([torch.zeros(1)])
-    with disk_not_waited_for(), migrations_read_once(), statements_compiled_once(), baselines_measured_once():
+    with in_no_time():
         with (
             tempfile.TemporaryDirectory() as folder,
             Storage.parse(f"sqlite:///{folder}/first.db").opened(create=True),

@@ -10,8 +10,10 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.util import LRUCache
 
+from face3d_tune.executor import processes
 from face3d_tune.executor.tasks import Event, Failure
-from face3d_tune.search import open_study, trainer_search
+from face3d_tune.script.running import slots as script_slots
+from face3d_tune.search import doctor, open_study, trainer_search, trial_loop
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.study import study_file
 from face3d_tune.study.settings import Settings
@@ -220,6 +222,34 @@ def baselines_measured_once():
     with ExitStack() as stack:
         for name in MEASURES:
             stack.enter_context(mock.patch.object(open_study, name, _once(getattr(open_study, name))))
+        yield
+
+
+@contextmanager
+def short_waits():
+    """Let a search look more often at what it waits for: trials of other workers, processes, files.
+
+    The doctor measures the busy cores for a moment only.
+    """
+    with (
+        mock.patch.object(trial_loop, "_REST", 0.1),
+        mock.patch.object(processes, "WAIT", 0.2),
+        mock.patch.object(doctor, "_SAMPLE", 0.02),
+        mock.patch.multiple(script_slots, WAIT=0.2, _LOOK=0.05),
+    ):
+        yield
+
+
+@contextmanager
+def in_no_time():
+    """Apply all of these, for the tests and for the programs that they start."""
+    with (
+        disk_not_waited_for(),
+        migrations_read_once(),
+        statements_compiled_once(),
+        baselines_measured_once(),
+        short_waits(),
+    ):
         yield
 
 

@@ -47,6 +47,7 @@ _LEAST = {"torch": (2, 6), "optuna": (5, 0), "optuna-dashboard": (0, 21), "sqlal
 _LITTLE_DISK, _NO_DISK = 5 * 2**30, 2**28  # bytes
 _LITTLE_MEMORY = 2**30  # bytes
 _CLOCKS_APART = 10.0  # seconds
+_SAMPLE = 0.3  # seconds for which the busy cores are measured
 _BATCH, _BATCHES = 8, 8  # of the epoch that the users' script trains
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -143,7 +144,7 @@ def _precision() -> Finding:
 
 def _cores() -> Finding:
     cores, total = limits.cores(), os.cpu_count() or 1
-    count, busy = cores.amount, psutil.cpu_percent(interval=0.3) / 100 * total
+    count, busy = cores.amount, psutil.cpu_percent(interval=_SAMPLE) / 100 * total
     threads = ", ".join(f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ)
     text = f"{count} cores, {busy:.1f} of them busy"
     if cores.of_cgroup:  # others use the machine as well, each within a quota

@@ -397,7 +397,7 @@ def test_a_page_among_the_artifacts_is_not_executed_but_downloaded(page, all_kin
             const frame = document.createElement('iframe');
             frame.src = '{artifact}';
             document.body.append(frame);
-            setTimeout(() => {{done(frame.contentDocument?.title ?? ''); frame.remove()}}, 1000);
+            setTimeout(() => {{done(frame.contentDocument?.title ?? ''); frame.remove()}}, 400);
         }})"""
     )
     assert framed != "executed"

@@ -333,9 +333,9 @@ def gone(marker):
 
 def test_a_script_that_takes_too_long_is_killed_with_its_children(home, tmp_path, temporary):
     marker = tmp_path / "pids"
-    answer = check(home, script_of(tmp_path, SLEEPS.format(marker=str(marker))), "--timeout", "3s")
+    answer = check(home, script_of(tmp_path, SLEEPS.format(marker=str(marker))), "--timeout", "1.5s")
     assert answer.code == 1
-    assert "did not end its first epoch within 3 s; the last it printed: epoch 1, step 3" in answer.err
+    assert "did not end its first epoch within 1.5 s; the last it printed: epoch 1, step 3" in answer.err
     assert "hint: it may only be slow" in answer.err
     assert gone(marker)
     assert list(temporary.iterdir()) == []

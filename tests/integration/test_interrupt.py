@@ -270,13 +270,13 @@ AT_ONCE = ("--engine", "batched", "--trials", "5")
 
 
 @contextlib.contextmanager
-def searching(place, data_folder, slots, *, epochs, trained):
+def searching(place, data_folder, slots, *, epochs, trained, first=None):
     """A search and all its processes, in a group of their own as a shell starts it, when all slots have a trial.
 
     So many of these have reported an epoch.
     """
     words = (*search(data_folder), *AT_ONCE, "--slots", slots, "--epochs", epochs)
-    with start(*words, cwd=place, start_new_session=True) as process:
+    with start(*words, cwd=place, start_new_session=True, first=first) as process:
         try:
             wait_until(
                 place, process, lambda running: len(running) == slots and sum(map(bool, running.values())) >= trained
@@ -353,7 +353,8 @@ def test_a_signal_puts_all_running_trials_back_and_leaves_no_process(
 
 def test_a_second_ctrl_c_does_not_wait_for_the_epoch(place, data_folder):
     """Which here would never end."""
-    with searching(place, data_folder, 2, epochs=5000, trained=2) as (process, children):
+    first = ("doomed", "impatient", {})
+    with searching(place, data_folder, 2, epochs=5000, trained=2, first=first) as (process, children):
         for child in children:
             if child.ppid() != process.pid:  # a slot, and not what it was forked from
                 child.suspend()

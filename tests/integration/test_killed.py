@@ -83,10 +83,15 @@ def test_a_search_killed_at_any_moment_ends_as_if_nothing_had_been(
 ):
     total = TRIALS if moment in TOLD else 2
     run = words(tmp_path, data_folder, storage_url, total)
-    preset = moment in (*TOLD, *BEGINNING) or storage_url.startswith("postgresql")
+    server = storage_url.startswith("postgresql")
+    preset = moment in (*TOLD, *BEGINNING) or server
     if preset:
         assert doomed.run(*run, moment=moment, trial=0) == -9
+        if server:
+            doomed.long_silent(storage_url)
     assert doomed.run(*run, moment=moment, trial=0 if moment in TOLD else 1) == -9  # a sampled one
+    if server:
+        doomed.long_silent(storage_url)
     rest = call(*run, cwd=tmp_path)
     assert rest.code == 0, rest.err
     trials = trials_of(storage_url)

@@ -221,7 +221,7 @@ def test_a_metric_that_becomes_no_number_fails_the_trial_and_the_space_is_to_bla
 
 
 def test_a_script_that_never_ends_is_ended_at_its_time_limit(folder):
-    table = 'epochs_flag = "epochs"\ntime_limit = "3s"'
+    table = 'epochs_flag = "epochs"\ntime_limit = "2s"'
     answer, trials = bad(folder, "never_ends", table=table)
     check_complete(answer, trials)
     assert "trial 0: ended by the time limit after epoch 5" in answer.err
@@ -242,7 +242,8 @@ def test_a_script_that_prints_megabytes_has_a_bounded_log(folder):
     assert log_of(folder, trials[0]).stat().st_size < 2.1 * 2**20
 
 
-def test_a_daemon_is_ended_with_its_script_and_named(folder):
+def test_a_daemon_is_ended_with_its_script_and_named(folder, monkeypatch):
+    monkeypatch.setattr("face3d_tune.script.running.supervisor.LINGER", 0.1)  # the daemon never ends by itself
     answer, trials = bad(folder, "forks_a_daemon", trials=1)
     check_complete(answer, trials)
     assert "trial 0: the script left a process running, which was ended: " in answer.err

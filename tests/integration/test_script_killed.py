@@ -85,8 +85,9 @@ def test_the_other_worker_takes_over_a_trial_whose_worker_is_killed(tmp_path, un
             # It trains as well: the next trial or, if the first worker is missed by then, the first trial again.
             until(lambda: len(place.begun()) > known)
             place.release(0)
+            assert killed.result() == -9
+            doomed.long_silent(storage_url)
             _, err = other.communicate(timeout=PATIENCE)
-        assert killed.result() == -9
     assert other.returncode == 0, err
     check(place, storage_url, undisturbed, requeued=moment not in (*TOLD, NEVER))
 
@@ -104,6 +105,7 @@ def test_the_other_worker_takes_over_a_trial_whose_worker_is_stopped_and_one_cop
         stopped.send_signal(signal.SIGSTOP)
         place.hold(0, 2)
         until(lambda: place.ended() == [1, 2])
+        doomed.long_silent(postgres_tables_url)
         with start(*run, cwd=tmp_path) as other:
             until(lambda: len(place.begun()) >= 3)
             place.release(0)

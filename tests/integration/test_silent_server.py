@@ -3,6 +3,7 @@
 import os
 import time
 
+import psycopg
 import pytest
 from optuna.exceptions import StorageInternalError
 from proxy import Proxy
@@ -24,6 +25,12 @@ RANDOM = SAMPLED_ONLY.replace('"tpe"', '"random"').replace("n_startup_trials = 2
 def proxy(postgres_url, monkeypatch):
     monkeypatch.setattr(bounded, "SILENCE", 0.5)
     monkeypatch.setattr(database_module, "_CONNECT_WAIT", 2)  # the least that libpq takes
+    wait_conn = psycopg.waiting.wait_conn
+
+    def quarter(gen, timeout, **options):
+        return wait_conn(gen, timeout=timeout / 4, **options)
+
+    monkeypatch.setattr(psycopg.waiting, "wait_conn", quarter)
     monkeypatch.setattr("face3d_tune.storage.retry._PAUSES", (0.05, 0.05))
     with Proxy(postgres_url) as proxy:
         yield proxy
@@ -70,7 +77,7 @@ def test_a_server_that_is_silent_at_once_is_an_error(proxy, monkeypatch):
 
 def test_after_a_second_signal_a_silent_server_is_waited_for_no_longer(proxy, monkeypatch):
     monkeypatch.setattr(bounded, "SILENCE", 600.0)
-    monkeypatch.setattr(bounded, "_HURRIED", 1.0)
+    monkeypatch.setattr(bounded, "_HURRIED", 0.3)
     with Storage.parse(proxy.url).opened(create=True) as opened, signals.handled(lambda *_: None):
         proxy.silent.add("from")
         with pytest.raises(KeyboardInterrupt), signals.interrupt.held():  # noqa: PT012 - it waits for the block's end
@@ -82,12 +89,12 @@ def test_after_a_second_signal_a_silent_server_is_waited_for_no_longer(proxy, mo
 
 
 def test_who_waits_for_the_lock_of_another_worker_is_not_taken_for_one_whom_nobody_answers(postgres_url, monkeypatch):
-    monkeypatch.setattr(bounded, "SILENCE", 3.0)
-    monkeypatch.setattr(server_lock, "_LOCK_TRY", 1)
+    monkeypatch.setattr(bounded, "SILENCE", 1.0)
+    monkeypatch.setattr(server_lock, "_LOCK_TRY", 0.4)
     with Storage.parse(postgres_url).connected() as first, Storage.parse(postgres_url).connected() as second:
         with first.connect() as holder:
             holder.exec_driver_sql(f"select pg_advisory_xact_lock({server_lock._LOCK_KEY})")
-            monkeypatch.setattr(server_lock, "_LOCK_WAIT", 1.5)
+            monkeypatch.setattr(server_lock, "_LOCK_WAIT", 1.0)
             with pytest.raises(OperationalError, match="lock timeout"), server_lock.one_at_a_time(second):
                 pass
         with server_lock.one_at_a_time(second):

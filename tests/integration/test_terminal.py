@@ -204,7 +204,7 @@ def test_watch_ends_on_ctrl_c_and_outlives_a_storage_that_is_away(searched):
     place, file = searched, searched / "face3d_tune.db"
     study = optuna.load_study(study_name="quick", storage=f"sqlite:///{file}")
     study.set_user_attr("effort", {"trials": 99})
-    with start("watch", cwd=place) as process:
+    with start("watch", cwd=place, first=("doomed", "hurry", {})) as process:
         finished = says_what_ended(process, file)
         os.link(file, place / "away.db")
         (place / "other.db").write_text("no database at all", encoding="utf-8")

@@ -245,7 +245,8 @@ def test_a_worker_whose_clock_is_wrong_changes_nothing(postgres_url, quick, quic
 
     def play(task, number):
         begun.set()
-        return lasting(1.0)(task, number)
+        until(lambda: states(search.study).count("COMPLETE") == total - 1)  # those of the other one
+        return lasting(0.1)(task, number)
 
     with worker_of(postgres_url, quick, data, silence=1.0) as search:
         record(search.queue._engine)
@@ -257,6 +258,12 @@ def test_a_worker_whose_clock_is_wrong_changes_nothing(postgres_url, quick, quic
         assert states(search.study) == ["COMPLETE"] * total
         assert len({trial.user_attrs["worker"] for trial in search.study.trials}) == 2
         check(search, total)
+
+
+@pytest.fixture
+def short_pauses(monkeypatch):
+    """Let a worker ask a server that is away again at least five times a second."""
+    monkeypatch.setattr("face3d_tune.storage.retry._PAUSES", (0.1, 0.2))
 
 
 @contextmanager
@@ -300,20 +307,20 @@ def full(server, url):
 
 @pytest.mark.parametrize("absence", [stopped, read_only, full], ids=lambda absence: absence.__name__)
 def test_nothing_is_lost_while_the_database_is_away_for_longer_than_a_worker_may_be_silent(
-    own_server, quick, data, absence
+    own_server, quick, data, absence, short_pauses
 ):
     url, total = own_server.new_database(), 2
-    watches, slots = (Watch(), Watch()), [Scripted(1, lasting(0.1, epochs=45)) for _ in range(2)]
+    watches, slots = (Watch(), Watch()), [Scripted(1, lasting(0.05, epochs=45)) for _ in range(2)]
     with (
-        worker_of(url, quick, data, silence=2.0) as first,
-        worker_of(url, quick, data, silence=2.0) as second,
+        worker_of(url, quick, data, silence=1.0) as first,
+        worker_of(url, quick, data, silence=1.0) as second,
     ):
         record(first.queue._engine)
         first.enqueue_presets()
         with at_work(first, total, slots[0], watches[0]), at_work(second, total, slots[1], watches[1]):
             until(lambda: all(max(scripted.epochs.values(), default=0) >= 3 for scripted in slots))
             with absence(own_server, url) as reason:
-                time.sleep(3)
+                time.sleep(1.5)
         for watch in watches:
             assert watch.lost == []
             gone, back = watch.notes
@@ -332,12 +339,12 @@ def test_nothing_is_lost_while_the_database_is_away_for_longer_than_a_worker_may
         check(first, total)
 
 
-def test_a_server_that_stays_away_ends_the_search_and_the_next_worker_takes_over(own_server, quick, data):
+def test_a_server_that_stays_away_ends_the_search_and_the_next_worker_takes_over(own_server, quick, data, short_pauses):
     url, total, watch, slots = own_server.new_database(), 3, Watch(), Scripted(2, lasting(0.05, epochs=1000))
-    with worker_of(url, quick, data, silence=1.0, storage_timeout=2.0) as search:
+    with worker_of(url, quick, data, silence=1.0, storage_timeout=1.0) as search:
         record(search.queue._engine)
         search.enqueue_presets()
-        away = pytest.raises(StorageAwayError, match=r"^the storage did not answer for [2-5] s: connection ")
+        away = pytest.raises(StorageAwayError, match=r"^the storage did not answer for [1-5] s: connection ")
         with away, at_work(search, total, slots, watch):
             until(lambda: slots.epochs.get(1, 0) >= 3)
             own_server.stop()
@@ -374,7 +381,7 @@ def test_a_worker_that_searches_has_two_connections_and_never_more(postgres_url,
     try:
         with worker_of(postgres_url, quick, data, silence=0.6) as search:
             search.enqueue_presets()
-            time.sleep(0.5)  # until the server has noticed that the connection of the opening is closed
+            until(lambda: max(seen["opening"][-30:]) <= 2)  # the connection of the opening is closed
             doing = "searching"
             search.run(12, Watch(), slots=Scripted(3, lasting(0.02, epochs=5)))
     finally:
@@ -419,10 +426,10 @@ def test_while_someone_else_asks_for_a_trial_it_only_comes_later(postgres_url, q
         search.queue.budget = 1
         someone.execute("select pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
         began = time.monotonic()
-        letting_go = threading.Timer(1.0, someone.rollback)
+        letting_go = threading.Timer(0.3, someone.rollback)
         letting_go.start()
         assert search.queue.ask().number == 0
-        assert 0.9 < time.monotonic() - began < 1.0 + SLACK
+        assert 0.2 < time.monotonic() - began < 0.3 + SLACK
         letting_go.join()
 
 

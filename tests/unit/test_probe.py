@@ -95,7 +95,8 @@ def test_modules_that_lie_above_the_script_are_found_and_said(written, tmp_path)
     assert "PYTHONPATH in the file says so" in probe.notes[0]
 
 
-def test_what_it_writes_beside_itself_and_what_it_leaves_running_is_noted(tmp_path):
+def test_what_it_writes_beside_itself_and_what_it_leaves_running_is_noted(tmp_path, monkeypatch):
+    monkeypatch.setattr("face3d_tune.script.running.supervisor.LINGER", 0.1)  # the daemon never ends by itself
     for name in ("writes_beside_itself.py", "forks_a_daemon.py"):
         (tmp_path / name).write_text((BAD / name).read_text())
     (note,) = tried(tmp_path / "writes_beside_itself.py").notes

@@ -174,7 +174,7 @@ time.sleep(600)
 """)
     opened = open_slots(metric="val cosine", source="printed", keep="val loss")
     opened.start(task())
-    ((event,),) = [opened.wait()]
+    (event,) = until(opened.wait)
     assert event.content.numbers == {"val cosine": 0.5, "val loss": 2.0}
 
 
@@ -389,7 +389,7 @@ class TestOneCopy:
         opened.drop(0)
         assert process.poll() is None  # it ends in another thread
         opened.start(task(number=1))
-        opened.wait()
+        until(opened.wait)
         assert process.poll() == -signal.SIGKILL
 
     def test_a_free_place_is_taken_before_one_whose_script_still_ends(self, open_slots, folder, task):
@@ -438,7 +438,8 @@ def test_two_scripts_run_at_once(open_slots, folder, task):
         ended |= {event.number for event in opened.wait() if isinstance(event.content, ScriptEnded)}
 
 
-def test_a_daemon_is_named_at_the_end_and_files_beside_the_script_as_well(open_slots, task, script):
+def test_a_daemon_is_named_at_the_end_and_files_beside_the_script_as_well(open_slots, task, script, monkeypatch):
+    monkeypatch.setattr("face3d_tune.script.running.supervisor.LINGER", 0.1)  # the daemon never ends by itself
     also = f"subprocess.Popen(['sleep', '600']); open({str(script.parent / 'notes.txt')!r}, 'w').close()"
     ended = train(open_slots(), task(also, epochs=1))[-1]
     assert ended == ScriptEnded(strays=("sleep 600",), changed=("notes.txt",))

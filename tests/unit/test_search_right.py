@@ -15,7 +15,7 @@ from face3d_tune.storage.database import Storage
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    monkeypatch.setattr(search_right, "_SOFT_WAIT", 0.3)
+    monkeypatch.setattr(search_right, "_SOFT_WAIT", 0.05)
 
 
 @pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
@@ -59,7 +59,8 @@ def test_without_locks_two_searches_still_keep_each_other_out(tmp_path, no_flock
     assert search_in(tmp_path / "x.db")
 
 
-def test_a_lock_left_behind_by_a_dead_process_of_this_machine_is_taken_over(tmp_path, no_flock):
+def test_a_lock_left_behind_by_a_dead_process_of_this_machine_is_taken_over(tmp_path, no_flock, monkeypatch):
+    monkeypatch.setattr(search_right, "_SOFT_WAIT", 30.0)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     (tmp_path / "x.db.lock").write_text(f"{dead.pid}\n{socket.gethostname()}\n")
