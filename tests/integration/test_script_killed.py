@@ -7,6 +7,7 @@ import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
 import doomed
+import psutil
 import psycopg
 import pytest
 from command_line import call, start
@@ -103,6 +104,7 @@ def test_the_other_worker_takes_over_a_trial_whose_worker_is_stopped_and_one_cop
     with start(*run, cwd=tmp_path) as stopped:
         until(lambda: reported(postgres_tables_url))
         stopped.send_signal(signal.SIGSTOP)
+        until(lambda: psutil.Process(stopped.pid).status() == psutil.STATUS_STOPPED)
         place.hold(0, 2)
         until(lambda: place.ended() == [1, 2])
         doomed.long_silent(postgres_tables_url)
