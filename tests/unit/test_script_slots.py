@@ -405,13 +405,13 @@ class TestOneCopy:
     def test_a_copy_of_a_worker_that_was_lost_is_ended_first(self, open_slots, folder, task):
         lost = open_slots()
         lost.start(task(FOR_EVER))
-        lost.wait()
+        assert epochs([event.content for event in until(lost.wait)]) == [1]
         until(lambda: (folder / "study-0" / "begun").exists())
         process = process_of(lost)
         got = train(open_slots(), task(retry=True))
         assert epochs(got) == [1, 2]
         assert process.poll() is not None
-        (event,) = lost.wait()
+        (event,) = until(lost.wait)
         assert event.content.died
 
     def test_nothing_runs_after_close(self, open_slots, folder, task):
