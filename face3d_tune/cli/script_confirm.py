@@ -37,7 +37,8 @@ def confirm_script(
 ) -> "dict[str, Any]":
     """Train the best trial and the presets again with the script, and return what that found, as stored."""
     from face3d_tune.cli.console import Console
-    from face3d_tune.refit.script_confirm import ScriptConfirmation, script_candidates
+    from face3d_tune.refit.script_candidates import script_candidates
+    from face3d_tune.refit.script_confirm import ScriptConfirmation
     from face3d_tune.script.export_trial import moved, script_of
     from face3d_tune.script.running.slots import ScriptSlots
     from face3d_tune.script.study_running import running

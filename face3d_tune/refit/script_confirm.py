@@ -17,16 +17,15 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune import seeds
-from face3d_tune.errors import ExportError, StudyError, TrainingError
+from face3d_tune.errors import ExportError, TrainingError
 from face3d_tune.executor.slots import Slots
 from face3d_tune.executor.tasks import Failure
 from face3d_tune.refit import intervals
+from face3d_tune.refit.script_candidates import ScriptCandidate
 from face3d_tune.script import sources
 from face3d_tune.script.command import command, seed_for
-from face3d_tune.script.export_trial import values_of
 from face3d_tune.script.flags import Script
 from face3d_tune.script.kept_epoch import kept_epoch
 from face3d_tune.script.metrics import direction_of, is_result, is_test
@@ -36,28 +35,15 @@ from face3d_tune.script.running.slots import ScriptTask
 from face3d_tune.script.running.to_the_end import WholeTraining, to_the_end
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
 from face3d_tune.storage.server_lock import one_at_a_time
-from face3d_tune.study.attrs import StoredScript, StudyAttr, TrialAttr
+from face3d_tune.study.attrs import StoredScript, StudyAttr
 from face3d_tune.study.objective import Direction, Objective
-from face3d_tune.study.trials import completed_trials, preset_rows, still_present
+from face3d_tune.study.trials import still_present
 
 VERSION = 1  # of the keys of a confirmation
 _STORED = "confirm:"  # prefix of a study's user attributes: one finished training each
 _PHASE = re.compile(r"eval(uation)?|valid(ation)?|val|test|验证|测试", re.IGNORECASE)
 
 Record = Mapping[str, Any]  # of a finished training; `error` instead of numbers if its numbers became NaN or infinite
-
-
-@dataclass(frozen=True, slots=True)
-class ScriptCandidate:
-    """A trial or a preset to train again."""
-
-    name: str
-    config: Mapping[str, Any]  # values by flag
-    trial: int
-    preset: bool
-    value: float | None  # of the metric in the study, at the kept epoch
-    aliases: tuple[str, ...] = ()  # presets with equal values
-    pruned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,42 +54,6 @@ class ScriptJob:
     number: int
     seed: int | None  # None: the script has no flag for it
     key: str  # of the user attribute with its result
-
-
-def script_candidates(study: optuna.Study, top: int) -> list[ScriptCandidate]:
-    """Choose the `top` best completed trials with distinct configs that no preset has, then the presets.
-
-    Raises StudyError if no trial has completed that is not a preset.
-    """
-    rows = [
-        row for row in preset_rows(study) if row.trial is not None and TrialAttr.config.held_by(row.trial.user_attrs)
-    ]
-    presets = [
-        _candidate(study, row.name, row.trial, True, tuple(each.name for each in rows if each.same_as == row.name))
-        for row in rows
-        if row.same_as is None and row.trial is not None
-    ]
-    taken = [each.config for each in presets]
-    best: list[ScriptCandidate] = []
-    for trial in completed_trials(study):
-        candidate = _candidate(study, f"trial {trial.number}", trial, False)
-        if len(best) < top and candidate.config not in taken and not TrialAttr.preset.get(trial.user_attrs):
-            taken.append(candidate.config)
-            best.append(candidate)
-    if not best:
-        raise StudyError(
-            f"study {study.study_name!r} has no completed trial that is not a preset, so there is nothing to confirm",
-            "let `face3d-tune run` complete some first",
-        )
-    return [*best, *presets]
-
-
-def _candidate(
-    study: optuna.Study, name: str, trial: FrozenTrial, preset: bool, aliases: tuple[str, ...] = ()
-) -> ScriptCandidate:
-    value = Objective.of_study(study.user_attrs).of_trial(trial.user_attrs)
-    config = values_of(study.user_attrs, trial.user_attrs)
-    return ScriptCandidate(name, config, trial.number, preset, value, aliases, trial.state == TrialState.PRUNED)
 
 
 class ScriptConfirmation:
