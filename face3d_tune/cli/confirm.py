@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from face3d_tune.device import Precision
     from face3d_tune.executor.plan import Plan
     from face3d_tune.refit.candidates import Candidate
-    from face3d_tune.refit.confirm import Confirmation, Record
+    from face3d_tune.refit.confirm import Confirmation
     from face3d_tune.refit.ensemble_folder import Members
     from face3d_tune.refit.retrain import Job, Kept
+    from face3d_tune.refit.stored_trainings import Record
     from face3d_tune.storage.database import Storage
     from face3d_tune.training.base import EpochResult
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
     from face3d_tune.cli.console import Console
-    from face3d_tune.refit.script_confirm import Record, ScriptConfirmation, ScriptJob
+    from face3d_tune.refit.script_confirm import ScriptConfirmation, ScriptJob
+    from face3d_tune.refit.stored_trainings import Record
     from face3d_tune.storage.database import Storage
 
 _TOP = 1  # further trials cost trainings of the script, and the best trial is the winner

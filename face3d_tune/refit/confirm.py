@@ -1,16 +1,13 @@
 """The confirmation of a search: is its best really better than the presets, on people that no decision has used?
 
-The best trials and the presets are trained again on the same fresh seeds. Each training is stored with the study as
-soon as it ends, so a crash loses only those in progress. Validation people choose the winner. Only then is it compared
-on the test people, whom nothing else in this package evaluates.
+The best trials and the presets are trained again on the same fresh seeds. Validation people choose the winner. Only
+then is it compared on the test people, whom nothing else in this package evaluates.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -24,13 +21,12 @@ from face3d_tune.data.face_data import FaceData, yaw_band
 from face3d_tune.data.pairs import persons
 from face3d_tune.data.yaw_bands import YAW_BANDS
 from face3d_tune.device import Precision
-from face3d_tune.errors import TrainingError
 from face3d_tune.executor.plan import Plan
 from face3d_tune.refit import intervals, looks
 from face3d_tune.refit.baselines import Blended, Fitted, NoModel, fit_one
 from face3d_tune.refit.candidates import Candidate
 from face3d_tune.refit.retrain import Epoch, Job, Kept, retrain
-from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
+from face3d_tune.refit.stored_trainings import Record, StoredTrainings, headline, key_of, row_of, trained_trials
 from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.study.attrs import Attr, StudyAttr
 from face3d_tune.study.objective import IDENTITY, Objective
@@ -40,15 +36,11 @@ from face3d_tune.training.plain import Trainer
 from face3d_tune.training.recognition import WHERE, Gallery, Judging
 
 VERSION = 1  # of the keys of a confirmation
-_STORED = "confirm:"  # prefix of a study's user attributes: one finished training each
 _RECOGNITION = ("rank1_enrolled", "tar_enrolled")  # rates that are compared
 _ALL = "all"  # beside the bands of |yaw|
 
 
-Record = Mapping[str, Any]  # of a finished training; `error` instead of numbers if it diverged
-
-
-class Confirmation:
+class Confirmation(StoredTrainings[Job]):
     """One confirmation of a study: the trainings it needs, those stored already, and its result.
 
     It has one round, whose test people judge; `rotate.RotatedConfirmation` has several.
@@ -74,28 +66,18 @@ class Confirmation:
         count: int,
         note: Callable[[str], object],
     ) -> None:
-        self.study, self.picked = study, picked
-        self._storage, self._note = storage, note
-        self._own = StudyAttr.id.get(study.user_attrs)
-        self._objective = Objective.of_study(study.user_attrs)
-        self._database_retry = DatabaseRetry(DEFAULT_TIMEOUT, note)
+        self.picked, self._objective = picked, Objective.of_study(study.user_attrs)
         seed = StudyAttr.settings.of(study.user_attrs)["seed"]
         self._rounds = self._cut(data, seed)
         self.seeds = [[self._seed(seed, each, number) for each in range(len(self._rounds))] for number in range(count)]
         prints = [each.fingerprint() for each in self._rounds]
-        self.jobs = [
+        jobs = [  # by round, then by seed, so that an early end treats all candidates alike
             Job(each, number, drawn[place], _key(each.config, drawn[place], prints[place]), place)
             for place in range(len(self._rounds))
             for number, drawn in enumerate(self.seeds, 1)
             for each in picked
         ]
-        attrs = study.user_attrs
-        self.records: dict[str, Record] = {job.key: attrs[job.key] for job in self.jobs if job.key in attrs}
-
-    @property
-    def missing(self) -> list[Job]:
-        """Return the missing trainings by round, then by seed, so that an early end treats all candidates alike."""
-        return [job for job in self.jobs if job.key not in self.records]
+        super().__init__(study, storage, jobs, note)
 
     def train(
         self,
@@ -138,16 +120,6 @@ class Confirmation:
         """Return what a confirmation of this kind stores beside its numbers."""
         return {"seeds": [each for (each,) in self.seeds]}
 
-    def _store(self, job: Job, record: Record) -> None:
-        """Store a record; retry while the database is away."""
-
-        def store() -> None:
-            with still_present(self.study, self._own, self._storage.engine):
-                self.study.set_user_attr(job.key, record)
-
-        self._database_retry.insist(store)
-        self.records[job.key] = record
-
     def conclude(self, command: str, baseline: str | None) -> dict[str, Any]:
         """Evaluate on the test people; store the result and this evaluation with the study. Raises TrainingError.
 
@@ -165,12 +137,8 @@ class Confirmation:
     def _judged(self, baseline: str | None) -> dict[str, Any]:
         rows = [self._summary(candidate) for candidate in self.picked]
         tables = {each.name: self._tables(each) for each in self.picked}
-        trained = [row for row in rows if row["error"] is None]
-        trials = [row for row in trained if not row["preset"]]
-        presets = [row for row in trained if row["preset"]]
-        if not trials:
-            raise TrainingError(f"no trial could be trained again: {rows[0]['error']}", "try more with --top")
-        winner = max(trials, key=self._chosen_by)
+        presets = [row for row in rows if row["preset"] and row["error"] is None]
+        winner = max(trained_trials(rows), key=self._chosen_by)
         best_preset = max(presets, key=self._chosen_by, default=None)
         simple = self._simple_methods()
         against = [
@@ -181,9 +149,7 @@ class Confirmation:
             )
             for name, other in others.items()
         ]
-        named = next((row for row in presets if baseline in (row["name"], *row["aliases"])), None)
-        headline = named or best_preset
-        first = None if headline is None else headline["name"]
+        first = headline(presets, best_preset, baseline)
         return {
             "version": VERSION,
             "objective": self._objective.name,
@@ -195,10 +161,9 @@ class Confirmation:
             **{key.replace(" ", "_"): each["row"] for key, each in simple.items()},
             "winner": winner,
             "against": against,
-            **self._recognised(winner["name"], first, simple),
+            **self._recognised(winner["name"], first["headline"], simple),
             "wanted_difference": intervals.WANTED,
-            "headline": first,
-            "headline_is_best": headline is best_preset,
+            **first,
             "better_than_every_preset": bool(presets)
             and all(each["verdict"] == "better" for each in against if each["kind"] == "preset"),
         }
@@ -263,11 +228,8 @@ class Confirmation:
         """Summarise a candidate in numbers, as they are stored and shown."""
         by_seed = self._of(candidate)
         records = [record for rounds in by_seed for record in rounds]
-        error = next((record["error"] for record in records if "error" in record), None)
-        row: dict[str, Any] = {"name": candidate.name, "trial": candidate.trial, "preset": candidate.preset}
-        row |= {"aliases": list(candidate.aliases), "value": candidate.value, "error": error}
-        row["pruned"] = candidate.pruned
-        if error is not None:
+        row = row_of(candidate, records)
+        if row["error"] is not None:
             return row
         validation = [mean(record["validation"] for record in rounds) for rounds in by_seed]
         if self._objective == IDENTITY:
@@ -278,9 +240,9 @@ class Confirmation:
         per_seed = tested[_ALL].mean(axis=1).tolist()
         return row | {
             "validation": mean(validation),
-            "validation_sd": stdev(validation) if len(validation) > 1 else None,
+            "validation_sd": intervals.deviation(validation),
             "test": mean(per_seed),
-            "test_sd": stdev(per_seed) if len(per_seed) > 1 else None,
+            "test_sd": intervals.deviation(per_seed),
             "test_by_yaw": {band: intervals.mean_over_people(tested[band]) for band in YAW_BANDS},
             "epochs": [record["epochs"] for record in records],
         }
@@ -306,8 +268,7 @@ def _key(config: TrialConfig, seed: int, fingerprint: str) -> str:
     So a parameter of a later version leaves the trainings of this one valid.
     """
     values = {name: value for name, value in config.to_dict().items() if value != DEFAULTS.get(name)}
-    what = json.dumps([values, seed, fingerprint], sort_keys=True)
-    return f"{_STORED}{hashlib.sha256(what.encode()).hexdigest()[:16]}"
+    return key_of([values, seed, fingerprint])
 
 
 def _record(job: Job, kept: Kept, data: FaceData, plan: Plan) -> Record:
@@ -340,8 +301,7 @@ def _record(job: Job, kept: Kept, data: FaceData, plan: Plan) -> Record:
 def _by_identity(candidate: Candidate, by_seed: Sequence[Sequence[Record]]) -> dict[str, Any]:
     """Summarise what chooses the winner of a study whose objective is identity."""
     values = [mean(record["validation_identity"] for record in rounds) for rounds in by_seed]
-    deviation = stdev(values) if len(values) > 1 else None
-    return {"value": candidate.identity, "validation": mean(values), "validation_sd": deviation}
+    return {"value": candidate.identity, "validation": mean(values), "validation_sd": intervals.deviation(values)}
 
 
 def _by_person(data: FaceData, cosines: intervals.Values) -> dict[str, list[float | None]]:

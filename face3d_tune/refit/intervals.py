@@ -6,6 +6,7 @@
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
+from statistics import stdev
 from typing import Any, Literal
 
 import numpy as np
@@ -48,6 +49,11 @@ def mean_over_people(values: Values) -> float | None:
     """Average [seeds, people] with equal weight for every person; None if no person has a value."""
     complete = values[:, ~np.isnan(values).any(axis=0)]
     return float(complete.mean()) if complete.size else None
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Return the standard deviation of values; None for a single one."""
+    return stdev(values) if len(values) > 1 else None
 
 
 def compare(one: Values, other: Values) -> dict[str, Any]:

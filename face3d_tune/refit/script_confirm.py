@@ -1,18 +1,15 @@
 """The confirmation of a search over the user's own script: its best trial and the presets, trained again by the script.
 
 The best trial of the study is the winner before anything is trained again, so the new numbers do not choose it. All
-candidates share the same fresh seeds. A script without a flag for its seed is repeated instead. Each training is stored
-with the study as soon as it ends, so a crash loses only those in progress.
+candidates share the same fresh seeds. A script without a flag for its seed is repeated instead.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import optuna
@@ -24,6 +21,7 @@ from face3d_tune.executor.slots import Slots
 from face3d_tune.executor.tasks import Failure
 from face3d_tune.refit import intervals
 from face3d_tune.refit.script_candidates import ScriptCandidate
+from face3d_tune.refit.stored_trainings import STORED, Record, StoredTrainings, headline, key_of, row_of, trained_trials
 from face3d_tune.script import sources
 from face3d_tune.script.command import command, seed_for
 from face3d_tune.script.flags import Script
@@ -33,17 +31,13 @@ from face3d_tune.script.running import trial_folder
 from face3d_tune.script.running.numbers import Numbers
 from face3d_tune.script.running.slots import ScriptTask
 from face3d_tune.script.running.to_the_end import WholeTraining, to_the_end
-from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
 from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.study.attrs import StoredScript, StudyAttr
 from face3d_tune.study.objective import Direction, Objective
 from face3d_tune.study.trials import still_present
 
 VERSION = 1  # of the keys of a confirmation
-_STORED = "confirm:"  # prefix of a study's user attributes: one finished training each
 _PHASE = re.compile(r"eval(uation)?|valid(ation)?|val|test|验证|测试", re.IGNORECASE)
-
-Record = Mapping[str, Any]  # of a finished training; `error` instead of numbers if its numbers became NaN or infinite
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +50,7 @@ class ScriptJob:
     key: str  # of the user attribute with its result
 
 
-class ScriptConfirmation:
+class ScriptConfirmation(StoredTrainings[ScriptJob]):
     """One confirmation: the trainings that it needs, those stored already, and its result.
 
     Args:
@@ -81,13 +75,11 @@ class ScriptConfirmation:
         count: int,
         note: Callable[[str], object],
     ) -> None:
-        self.study, self.table, self.picked, self.count = study, table, picked, count
-        self._storage, self._script, self._note = storage, script, note
-        self._own = StudyAttr.id.get(study.user_attrs)
+        self.table, self.picked, self.count = table, picked, count
+        self._script, self._note = script, note
         self._objective = Objective.of_study(study.user_attrs)
         name, direction = table["keep"], table["keep_direction"]
         self._keep = Objective(name, direction, script=True) if name else self._objective
-        self._database_retry = DatabaseRetry(DEFAULT_TIMEOUT, note)
         settings = StudyAttr.settings.of(study.user_attrs)
         self._epochs = settings.get("epochs")
         hashes = sources.hashes(Path(table["command"][-1]))
@@ -96,19 +88,13 @@ class ScriptConfirmation:
             seed_for(seeds.derive(settings["seed"], "confirm", number)) if table["seed_flag"] else None
             for number in range(count)
         ]
-        self.jobs = [
+        jobs = [  # by seed, so that an early end treats all candidates alike
             ScriptJob(each, number, seed, self._key(each, number, seed, hashes))
             for number, seed in enumerate(self.seeds, 1)
             for each in picked
         ]
-        self._commands = {job.key: self._command(job) for job in self.jobs}
-        attrs = study.user_attrs
-        self.records: dict[str, Record] = {job.key: attrs[job.key] for job in self.jobs if job.key in attrs}
-
-    @property
-    def missing(self) -> list[ScriptJob]:
-        """Return the missing trainings by seed, so that an early end treats all candidates alike."""
-        return [job for job in self.jobs if job.key not in self.records]
+        self._commands = {job.key: self._command(job) for job in jobs}
+        super().__init__(study, storage, jobs, note)
 
     def train(self, slots: Slots, folder: Path, ended: Callable[[ScriptJob, Record], object]) -> None:
         """Train what is missing in slots that work in `folder`, and store each training as it ends.
@@ -117,7 +103,7 @@ class ScriptConfirmation:
         """
         jobs = dict(enumerate(self.missing))
         tasks = [
-            ScriptTask(number, self._commands[job.key], job.key.removeprefix(_STORED)) for number, job in jobs.items()
+            ScriptTask(number, self._commands[job.key], job.key.removeprefix(STORED)) for number, job in jobs.items()
         ]
 
         def note(task: ScriptTask, line: str) -> None:
@@ -141,12 +127,9 @@ class ScriptConfirmation:
         `command` is stored with it. `baseline` names the preset to compare with, instead of the best.
         """
         rows = [self._summary(candidate) for candidate in self.picked]
-        winner = next((row for row in rows if not row["preset"] and row["error"] is None), None)
-        if winner is None:
-            raise TrainingError(f"no trial could be trained again: {rows[0]['error']}", "try more with --top")
+        winner, *_ = trained_trials(rows)
         presets = [row for row in rows if row["preset"] and row["error"] is None]
         best = max(presets, key=lambda row: self._objective.key(row["mean"]), default=None)
-        named = next((row for row in presets if baseline in (row["name"], *row["aliases"])), best)
         tests = self._tests(winner, [row for row in rows if row["error"] is None])
         found = {
             "version": VERSION,
@@ -166,8 +149,7 @@ class ScriptConfirmation:
             "winner": winner["name"],
             "tests": tests,
             "against": [self._against(winner, row, tests) for row in presets],
-            "headline": None if named is None else named["name"],
-            "headline_is_best": named is best,
+            **headline(presets, best, baseline),
             "over_time": sum(bool(record.get("over_time")) for record in self.records.values()),
             "changed": self.changed,
         }
@@ -178,8 +160,7 @@ class ScriptConfirmation:
     def _key(self, candidate: ScriptCandidate, number: int, seed: int | None, hashes: Mapping[str, str]) -> str:
         """Return the key of a training: another script, value, number of epochs or seed is another training."""
         extra = [self.table.get("arguments", []), self._epochs]
-        what = [dict(candidate.config), seed, None if seed is not None else number, dict(hashes), *extra]
-        return f"{_STORED}{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]}"
+        return key_of([dict(candidate.config), seed, None if seed is not None else number, dict(hashes), *extra])
 
     def _command(self, job: ScriptJob) -> tuple[str, ...]:
         composed = command(self.table, self._script, job.candidate.config, seed=job.seed, epochs=self._epochs)
@@ -206,16 +187,6 @@ class ScriptConfirmation:
             "over_time": trained.ended.over_time,
         }
 
-    def _store(self, job: ScriptJob, record: Record) -> None:
-        """Store a record; retry while the database is away."""
-
-        def store() -> None:
-            with still_present(self.study, self._own, self._storage.engine):
-                self.study.set_user_attr(job.key, record)
-
-        self._database_retry.insist(store)
-        self.records[job.key] = record
-
     def _identical(self, records: Sequence[Record]) -> bool:
         """Tell whether all trainings of a candidate gave the same results; times among its numbers always differ."""
         results = [
@@ -239,11 +210,8 @@ class ScriptConfirmation:
     def _summary(self, candidate: ScriptCandidate) -> dict[str, Any]:
         """Summarise a candidate in numbers, as they are stored and shown."""
         records = self._of(candidate)
-        error = next((record["error"] for record in records if "error" in record), None)
-        row: dict[str, Any] = {"name": candidate.name, "trial": candidate.trial, "preset": candidate.preset}
-        row |= {"aliases": list(candidate.aliases), "value": candidate.value, "pruned": candidate.pruned}
-        row |= {"error": error, "tests": {}}
-        if error is not None:
+        row = row_of(candidate, records) | {"tests": {}}
+        if row["error"] is not None:
             return row
         names = [name for name in records[0]["tests"] if all(name in record["tests"] for record in records)]
         row["tests"] = {name: _spread([record["tests"][name] for record in records]) for name in names}
@@ -294,7 +262,7 @@ def _without_phase(name: str) -> str:
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
-    return {"values": list(values), "mean": fmean(values), "sd": stdev(values) if len(values) > 1 else None}
+    return {"values": list(values), "mean": fmean(values), "sd": intervals.deviation(values)}
 
 
 def _compare(one: Sequence[float], other: Sequence[float], direction: Direction) -> dict[str, Any]:
