@@ -38,7 +38,7 @@ from servers import server
 from benchmarks.common import machine
 from face3d_tune.cli.main import main as main_of_cli
 from face3d_tune.data import face_data
-from face3d_tune.executor import processes
+from face3d_tune.executor import child_start
 from face3d_tune.executor.tasks import RETRIES
 from face3d_tune.search.trainer_search import open_search
 from face3d_tune.search.trial_run import Setup
@@ -83,7 +83,7 @@ def _work(words: list[str], log: str) -> None:
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     forks = _Forks()
-    processes._context = lambda: forks  # type: ignore[assignment, return-value]
+    child_start.context = lambda: forks  # type: ignore[assignment, return-value]
     main_of_cli(words)
 
 

@@ -12,7 +12,8 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.data.face_data import FaceData
 from face3d_tune.errors import ConfigError
 from face3d_tune.executor.checkpoints import Checkpoints
-from face3d_tune.executor.processes import ProcessSlots, Share
+from face3d_tune.executor.child import Share
+from face3d_tune.executor.processes import ProcessSlots
 from face3d_tune.executor.slots import PlainSlot, Slots
 from face3d_tune.system import limits
 from face3d_tune.training.augmentation import augments

@@ -1,121 +1,28 @@
 """Slots in other processes: the parent asks and tells, children train; a dead child costs only its own trials.
 
-A child never waits for the pruner: it sends an epoch and begins the next, and stops that epoch when told to. A child
-that gives no epoch for too long is killed.
+A child that gives no epoch for too long is killed.
 """
 
 import contextlib
-import multiprocessing
-import os
 import signal
-import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
+from collections.abc import Hashable, Sequence
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
-
-import torch
+from typing import Any
 
 from face3d_tune.data.face_data import FaceData
-from face3d_tune.device import set_threads
+from face3d_tune.executor import child_start
 from face3d_tune.executor.checkpoints import Checkpoints
+from face3d_tune.executor.child import Share, serve
 from face3d_tune.executor.silence import Silence
-from face3d_tune.executor.slots import WAIT, BatchedSlots, PlainSlot
+from face3d_tune.executor.slots import WAIT
 from face3d_tune.executor.tasks import Event, Failure, Task
-from face3d_tune.system import signals, waiting
+from face3d_tune.system import waiting
+from face3d_tune.system.memory_kills import killed_for_memory
 from face3d_tune.training.inputs import seen
 
-if TYPE_CHECKING:
-    from multiprocessing.context import ForkServerContext, SpawnContext  # Windows has only the second
-
 _PATIENCE = 5.0  # seconds for a child to end by itself
-_KERNEL = Path("/proc/vmstat")
-_starting = threading.Lock()  # what a child inherits is changed in the whole process while it starts
-
-
-@contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Block the ending signals: a child inherits the block, and receives none before it can handle it."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.ENDING)
-    try:
-        resource_tracker.ensure_running()  # else a closing terminal kills it; the call unblocks some signals
-        signal.pthread_sigmask(signal.SIG_BLOCK, signals.ENDING)
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def _safe_path() -> Iterator[None]:
-    """Let Python start without the current folder on its path: a `signal.py` there would be imported for Python's own.
-
-    Only in the block: a user's script may rely on its folder.
-    """
-    name = "PYTHONSAFEPATH"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Hide the main module: a child would import it, and so run a program again that starts a search unguarded."""
-    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def killed_for_memory() -> int:
-    """Return how many processes Linux has killed for lack of memory since boot; 0 where it does not say."""
-    with contextlib.suppress(OSError):
-        for line in _KERNEL.read_text(encoding="ascii").splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return 0
-
-
-def _context() -> "ForkServerContext | SpawnContext":
-    """Choose how children start: forked from a server process with only torch loaded; on Windows, from scratch.
-
-    A fork of this process itself would inherit half of torch's threads, and CUDA.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torch._dynamo"])  # torch loads the latter for its first optimiser
-    return context
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """The share of the slots that one process has: how many, on which device, and what trains."""
-
-    device: torch.device
-    slots: int
-    engine: Literal["plain", "batched"] = "batched"  # plain has one slot
-
-    def halves(self) -> tuple["Share", ...]:
-        """Return two shares that together have these slots; one slot cannot be divided."""
-        few = self.slots // 2
-        return (replace(self, slots=self.slots - few), replace(self, slots=few)) if few else (self,)
 
 
 class _Child:
@@ -124,7 +31,7 @@ class _Child:
     def __init__(
         self, share: Share, data: FaceData, checkpoints: Checkpoints | None, timeout: float | None = None
     ) -> None:
-        context = _context()
+        context = child_start.context()
         self.share, self.silence = share, Silence(timeout)
         self.pipe, theirs = context.Pipe()
         self.tasks: dict[int, Task] = {}
@@ -132,8 +39,7 @@ class _Child:
         self.given: set[Hashable] = set()  # the data with fitted inputs that it has
         self._killed_before = killed_for_memory()
         self.process: BaseProcess = context.Process(target=serve, args=(theirs,), daemon=True)
-        with _starting, _safe_path(), _signals_blocked(), _without_main():
-            self.process.start()
+        child_start.start(self.process)
         theirs.close()
         self._ready, self._unsent = False, list[Any]([(data, share, checkpoints)])
 
@@ -305,75 +211,3 @@ class ProcessSlots:
         for child in self._children:
             child.end(deadline - time.monotonic())
         self._children = []
-
-
-def serve(pipe: "Connection[Any, Any]") -> None:
-    """Serve as a child until the parent closes the pipe or dies.
-
-    It says None when it is ready; the first message is data, share and checkpoints.
-    """
-    signals.ignore()  # the parent decides when to stop
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        pipe.send(None)
-        data, share, checkpoints = pipe.recv()
-        sending = threading.Lock()
-
-        def send(message: object) -> None:
-            """Send from the thread that trains, or from one that says for how long it waits."""
-            with sending:
-                pipe.send(message)
-
-        def send_line(line: waiting.Line) -> None:
-            with contextlib.suppress(OSError):  # the parent has gone
-                send(line)
-
-        with waiting.told_with(send_line):
-            _train(pipe, send, _slots(data, share, checkpoints), alone=share.slots == 1)
-
-
-def _train(
-    pipe: "Connection[Any, Any]", send: Callable[[object], None], slots: PlainSlot | BatchedSlots, *, alone: bool
-) -> None:
-    """Train what the parent asks for, until it closes the pipe. A training that is `alone` stops in mid-epoch."""
-    heard: deque[tuple[Any, ...]] = deque()
-
-    def listen() -> None:
-        match message := pipe.recv():
-            case ("save_next",):  # no reason to stop an epoch
-                slots.save_next()
-            case _:
-                heard.append(message)
-
-    def interrupted() -> bool:
-        """Tell whether a message has come for which a training stops in the middle of an epoch."""
-        while pipe.poll():
-            listen()
-        return bool(heard)
-
-    while True:
-        while not (interrupted() or slots.busy):
-            listen()
-        while heard:
-            match heard.popleft():
-                case "start", Task() as task:
-                    slots.start(task)
-                case "give", Task() as task, FaceData() as given if isinstance(slots, BatchedSlots):
-                    slots.give(task, given)
-                case "drop", int() as number:
-                    slots.drop(number)
-                    send(number)  # every later event with this number belongs to another training
-        for event in slots.wait(interrupted if alone else lambda: False):
-            send(event)
-
-
-def _slots(data: FaceData, share: Share, checkpoints: Checkpoints | None) -> PlainSlot | BatchedSlots:
-    """Open a child's slots on its device."""
-    device = share.device
-    if share.engine == "plain":
-        set_threads(None)  # as the plain trainer has them outside of a child
-        return PlainSlot(data, device, checkpoints)
-    if device.type == "cpu":
-        set_threads(1)
-    elif device.index is not None:  # else torch keeps memory of the first GPU as well
-        torch.cuda.set_device(device)
-    return BatchedSlots(data, device, share.slots, checkpoints)

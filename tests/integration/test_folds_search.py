@@ -15,7 +15,8 @@ from searches import CPU, Scripted, Watch, file_of, open_search, states
 import face3d_tune
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StudyError
-from face3d_tune.executor.processes import ProcessSlots, Share
+from face3d_tune.executor.child import Share
+from face3d_tune.executor.processes import ProcessSlots
 from face3d_tune.executor.slots import BatchedSlots, PlainSlot
 from face3d_tune.script.check import ScriptCheck, difference
 from face3d_tune.script.first_epoch import FirstEpoch

@@ -15,9 +15,9 @@ from searches import open_search
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import TrainingError
-from face3d_tune.executor import processes as processes_module
 from face3d_tune.executor.checkpoints import Checkpoints
-from face3d_tune.executor.processes import ProcessSlots, Share
+from face3d_tune.executor.child import Share
+from face3d_tune.executor.processes import ProcessSlots
 from face3d_tune.executor.tasks import Event, Failure, Note, Resumed, Task
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.artifacts import Artifacts
@@ -25,6 +25,7 @@ from face3d_tune.storage.database import Storage
 from face3d_tune.study import study_file
 from face3d_tune.study.settings import Settings
 from face3d_tune.study.trials import cause
+from face3d_tune.system import memory_kills
 from face3d_tune.training import ridge
 from face3d_tune.training.base import EpochResult
 from face3d_tune.training.batched.batch import alone
@@ -253,7 +254,7 @@ def test_a_trial_whose_process_is_killed_is_tried_again_with_the_reason_and_the_
 def test_a_process_that_was_killed_while_the_kernel_killed_for_memory_ran_out_of_it(slots, tmp_path, monkeypatch):
     kernel = tmp_path / "vmstat"
     kernel.write_text("pgfault 123\noom_kill 7\noom_kill_other 9\n", encoding="ascii")
-    monkeypatch.setattr(processes_module, "_KERNEL", kernel)
+    monkeypatch.setattr(memory_kills, "_KERNEL", kernel)
     slots.start(Task(200, replace(SMALL, epochs=10**6), 1, "off"))
     kernel.write_text("pgfault 124\noom_kill 8\noom_kill_other 9\n", encoding="ascii")
     os.kill(whose(slots, 200), signal.SIGKILL)
@@ -262,7 +263,7 @@ def test_a_process_that_was_killed_while_the_kernel_killed_for_memory_ran_out_of
         failed = [event.content for event in slots.wait() if isinstance(event.content, Failure)]
     assert failed == [Failure("its process was killed (SIGKILL), for lack of memory", out_of_memory=True, died=True)]
     kernel.unlink()
-    assert processes_module.killed_for_memory() == 0  # as on a system that does not say
+    assert memory_kills.killed_for_memory() == 0  # as on a system that does not say
 
 
 @pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="only Linux can limit another process")

@@ -13,7 +13,7 @@ from faulty_network import FaultyNetwork
 from searches import CPU
 
 from face3d_tune.errors import ArtifactError
-from face3d_tune.executor import processes
+from face3d_tune.executor import child as child_module
 from face3d_tune.executor.checkpoints import Checkpoints
 from face3d_tune.storage import artifacts
 from face3d_tune.storage.artifacts import Artifacts
@@ -108,8 +108,8 @@ def test_trials_that_begin_while_s3_is_away_do_not_restart_and_the_search_goes_o
 
 def test_a_child_that_waits_for_s3_tells_its_parent(network, monkeypatch, data):
     """The child here is a thread; it trains nothing, and waits for checkpoints that are not there."""
-    monkeypatch.setattr(processes.signals, "ignore", lambda: None)
-    monkeypatch.setattr(processes, "set_threads", lambda count: None)
+    monkeypatch.setattr(child_module.signals, "ignore", lambda: None)
+    monkeypatch.setattr(child_module, "set_threads", lambda count: None)
     checkpoints = Checkpoints(Artifacts.parse(PLACE), "study")
     waiting._places.clear()
     network.delay = 0.1
@@ -125,12 +125,12 @@ def test_a_child_that_waits_for_s3_tells_its_parent(network, monkeypatch, data):
             self.busy = False
             return []
 
-    monkeypatch.setattr(processes, "BatchedSlots", Waits)
+    monkeypatch.setattr(child_module, "BatchedSlots", Waits)
     ours, theirs = Pipe()
-    child = threading.Thread(target=processes.serve, args=(theirs,), daemon=True)
+    child = threading.Thread(target=child_module.serve, args=(theirs,), daemon=True)
     child.start()
     assert ours.recv() is None
-    ours.send((data, processes.Share(CPU, 2), checkpoints))
+    ours.send((data, child_module.Share(CPU, 2), checkpoints))
     lines = [ours.recv() for _ in range(2) if ours.poll(30)]
     ours.close()
     child.join()

@@ -210,6 +210,6 @@ def test_a_full_disk_leaves_the_old_content_and_no_half_file(folder, tmp_path, m
 
 
 def test_a_process_that_only_trains_into_a_folder_loads_neither_optuna_nor_boto3():
-    code = "import sys, face3d_tune.executor.processes; print(*({'optuna', 'boto3'} & set(sys.modules)))"
+    code = "import sys, face3d_tune.executor.child; print(*({'optuna', 'boto3'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -16,8 +16,8 @@ from face3d_tune import seeds
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.face_data import load
 from face3d_tune.errors import ConfigError, TrainingError
+from face3d_tune.executor.child import Share
 from face3d_tune.executor.plan import Plan
-from face3d_tune.executor.processes import Share
 from face3d_tune.refit.ensemble_folder import Members, seeds_of
 from face3d_tune.study import presets
 from face3d_tune.training import baseline_file, kernel_ridge, ridge

@@ -10,8 +10,8 @@ import torch
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import ConfigError
 from face3d_tune.executor import plan, processes
+from face3d_tune.executor.child import Share
 from face3d_tune.executor.plan import choose
-from face3d_tune.executor.processes import Share
 from face3d_tune.executor.slots import PlainSlot
 from face3d_tune.study import study_file
 from face3d_tune.system import limits

@@ -21,8 +21,8 @@ from face3d_tune.data.convert import convert
 from face3d_tune.data.face_data import load
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.data.views import read_views
+from face3d_tune.executor.child import Share
 from face3d_tune.executor.plan import Plan
-from face3d_tune.executor.processes import Share
 from face3d_tune.refit.ensemble_folder import Members, seeds_of
 from face3d_tune.training import kernel_ridge, predictor, ridge
 from face3d_tune.training.base import PairTensors

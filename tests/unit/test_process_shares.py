@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from face3d_tune.config import TrialConfig
+from face3d_tune.executor import child as child_module
 from face3d_tune.executor import processes
-from face3d_tune.executor.processes import ProcessSlots, Share
+from face3d_tune.executor.child import Share
+from face3d_tune.executor.processes import ProcessSlots
 from face3d_tune.executor.silence import Silence
 from face3d_tune.executor.tasks import Event, Failure, Task
 from face3d_tune.system import notices, waiting
@@ -169,8 +171,8 @@ def test_of_several_trainings_in_a_process_that_hangs_none_is_to_blame_and_the_n
 )
 def test_a_process_uses_the_device_that_it_was_given_and_no_other_gpu(monkeypatch, device, chosen, threads):
     received, current, counted, opened = [(None, Share(device, 2), None)], [], [], []
-    monkeypatch.setattr(processes.signals, "ignore", lambda: None)
-    monkeypatch.setattr(processes, "set_threads", counted.append)
+    monkeypatch.setattr(child_module.signals, "ignore", lambda: None)
+    monkeypatch.setattr(child_module, "set_threads", counted.append)
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
 
     class Opened:
@@ -191,6 +193,6 @@ def test_a_process_uses_the_device_that_it_was_given_and_no_other_gpu(monkeypatc
                 raise EOFError
             return received.pop()
 
-    monkeypatch.setattr(processes, "BatchedSlots", Opened)
-    processes.serve(Pipe())
+    monkeypatch.setattr(child_module, "BatchedSlots", Opened)
+    child_module.serve(Pipe())
     assert (opened, current, counted) == ([(device, 2)], chosen, threads)

@@ -26,7 +26,7 @@ from stored_study import study_of
 
 import face3d_tune as ft
 from face3d_tune.config import TrialConfig
-from face3d_tune.executor import processes
+from face3d_tune.executor import child_start
 from face3d_tune.search import from_python, run_search, search_options
 from face3d_tune.storage.database import Storage
 from face3d_tune.training.inputs import seen
@@ -270,7 +270,7 @@ def test_a_child_does_not_run_the_users_program_again():
     with mock.patch.object(main, "__spec__", None), mock.patch.object(main, "__file__", "search.py", create=True):
         told = multiprocessing.spawn.get_preparation_data("child")
         assert "init_main_from_path" in told  # what Python would do
-        with processes._without_main():
+        with child_start._without_main():
             told = multiprocessing.spawn.get_preparation_data("child")
             assert not [name for name in told if name.startswith("init_main")]
     assert sys.modules["__main__"] is main

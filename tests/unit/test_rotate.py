@@ -18,8 +18,8 @@ from face3d_tune.data.face_data import load
 from face3d_tune.data.pairs import persons
 from face3d_tune.data.rotation import ROTATIONS, rotations
 from face3d_tune.errors import ConfigError
+from face3d_tune.executor.child import Share
 from face3d_tune.executor.plan import Plan
-from face3d_tune.executor.processes import Share
 from face3d_tune.refit import looks
 from face3d_tune.refit.candidates import Candidate
 from face3d_tune.refit.confirm import Confirmation

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from face3d_tune.executor.processes import killed_for_memory
 from face3d_tune.executor.silence import Silence
 from face3d_tune.executor.slots import WAIT
 from face3d_tune.executor.tasks import Event, Failure, Note, ScriptEnded, ScriptEpoch
@@ -20,6 +19,7 @@ from face3d_tune.script.running.numbers import Numbers, Source
 from face3d_tune.script.running.process import ScriptProcess, sweep, sweep_orphans
 from face3d_tune.script.running.resumed_from import ResumedFrom
 from face3d_tune.script.surroundings import Files, changed, environment, files_in
+from face3d_tune.system.memory_kills import killed_for_memory
 
 _LOOK = 0.2  # seconds between two looks at files and processes
 _CHATTY = 0.02  # seconds between two looks at a script that prints all the time
