@@ -9,7 +9,7 @@ import optuna
 import psutil
 
 from face3d_tune.executor.silence import Silence
-from face3d_tune.script.running import slots
+from face3d_tune.script.running.attempt import Attempt
 from face3d_tune.script.running.supervisor import TRIAL
 from face3d_tune.storage.database import Storage
 
@@ -149,14 +149,14 @@ class NoticedAtOnce(Silence):
 
 def notice_hangs(seen, once=False, patch=setattr):
     """Let every script of this process that hangs be noticed at once."""
-    reset = slots._Attempt._reset
+    reset = Attempt._reset
 
     def reset_and_look(attempt):
         reset(attempt)
         attempt._grace = 0.2
         attempt._without_epoch = NoticedAtOnce(Path(seen), attempt.task.key, once)
 
-    patch(slots._Attempt, "_reset", reset_and_look)
+    patch(Attempt, "_reset", reset_and_look)
 
 
 def study_of(url, name="tiny"):

@@ -29,7 +29,7 @@ from face3d_tune.script.kept_epoch import kept_epoch
 from face3d_tune.script.metrics import direction_of, is_result, is_test
 from face3d_tune.script.running import trial_folder
 from face3d_tune.script.running.numbers import Numbers
-from face3d_tune.script.running.slots import ScriptTask
+from face3d_tune.script.running.tasks import ScriptTask
 from face3d_tune.script.running.to_the_end import WholeTraining, to_the_end
 from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.study.attrs import StoredScript, StudyAttr

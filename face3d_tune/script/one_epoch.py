@@ -16,7 +16,8 @@ from face3d_tune.script.command import command
 from face3d_tune.script.export_trial import epochs_of, values_of
 from face3d_tune.script.flags import Script
 from face3d_tune.script.running import trial_folder
-from face3d_tune.script.running.slots import ScriptSlots, ScriptTask
+from face3d_tune.script.running.slots import ScriptSlots
+from face3d_tune.script.running.tasks import ScriptTask
 from face3d_tune.script.study_running import running
 from face3d_tune.study.attrs import StoredScript, StudyAttr, TrialAttr
 from face3d_tune.study.history import History

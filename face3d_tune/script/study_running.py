@@ -6,7 +6,7 @@ from typing import cast
 
 from face3d_tune.script.flags import Script
 from face3d_tune.script.running.numbers import Source
-from face3d_tune.script.running.slots import Running
+from face3d_tune.script.running.tasks import Running
 from face3d_tune.study.attrs import StoredScript
 
 

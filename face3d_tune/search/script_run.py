@@ -12,7 +12,7 @@ from typing import Any
 
 from face3d_tune.executor.tasks import Event, Failure, Note, ScriptEnded, ScriptEpoch
 from face3d_tune.script.kept_epoch import kept_epoch
-from face3d_tune.script.running.slots import ScriptTask
+from face3d_tune.script.running.tasks import ScriptTask
 from face3d_tune.search import target
 from face3d_tune.search.trial_run import Cause, Outcome, Reporter, StopReason, cause_of, death_of
 from face3d_tune.study.attrs import TrialAttr

@@ -11,7 +11,7 @@ from face3d_tune import __version__
 from face3d_tune.errors import StudyError
 from face3d_tune.script import command, engine_comparison, sources
 from face3d_tune.script.engine_comparison import Comparison, NotCompared
-from face3d_tune.script.running.slots import ScriptTask
+from face3d_tune.script.running.tasks import ScriptTask
 from face3d_tune.script.study_file import ScriptStudyFile
 from face3d_tune.search.algorithms import make_pruner, make_sampler
 from face3d_tune.search.open_study import opened

@@ -14,7 +14,7 @@ from face3d_tune.analysis.script_confirmation import headings, headline, rows, s
 from face3d_tune.executor.tasks import Event, Failure, Note, ScriptEnded, ScriptEpoch
 from face3d_tune.refit.script_candidates import script_candidates
 from face3d_tune.script.metrics import direction_of, is_test
-from face3d_tune.script.running.slots import ScriptTask
+from face3d_tune.script.running.tasks import ScriptTask
 from face3d_tune.script.running.to_the_end import WholeTraining, to_the_end
 from face3d_tune.storage.database import Storage
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from face3d_tune.executor.tasks import Event, Failure, Note, ScriptEnded, ScriptEpoch
-from face3d_tune.script.running.slots import ScriptTask
+from face3d_tune.script.running.tasks import ScriptTask
 from face3d_tune.search.script_run import ScriptRun
 from face3d_tune.study.history import ATTR, History
 from face3d_tune.study.objective import Objective

@@ -14,8 +14,9 @@ import pytest
 from test_script_process import is_running, until
 
 from face3d_tune.executor.tasks import Failure, Note, ScriptEnded, ScriptEpoch
-from face3d_tune.script.running import device_environment, failure, slots, trial_folder
-from face3d_tune.script.running.slots import Running, ScriptSlots, ScriptTask
+from face3d_tune.script.running import attempt, device_environment, failure, trial_folder
+from face3d_tune.script.running.slots import ScriptSlots
+from face3d_tune.script.running.tasks import Running, ScriptTask
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -483,12 +484,12 @@ def test_slots_take_the_devices_in_turn(open_slots):
 def test_a_slow_look_is_followed_by_a_long_pause(open_slots, task, monkeypatch):
     looks = []
 
-    class Slow(slots.Numbers):
+    class Slow(attempt.Numbers):
         def look(self, *, ended=False):
             looks.append(ended)
             time.sleep(0.05)
 
-    monkeypatch.setattr(slots, "Numbers", Slow)
+    monkeypatch.setattr(attempt, "Numbers", Slow)
     train(open_slots(metric="none", time_limit=0.5), task("time.sleep(600)"))
     assert looks == [False, False]  # one at the beginning, one at the end
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from face3d_tune.executor.slots import Slots
 from face3d_tune.executor.tasks import RETRIES, Failure, Note, ScriptEnded, ScriptEpoch
-from face3d_tune.script.running.slots import ScriptTask
+from face3d_tune.script.running.tasks import ScriptTask
 
 
 @dataclass(frozen=True, slots=True)
