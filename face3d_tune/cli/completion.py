@@ -4,7 +4,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from face3d_tune.cli.base import Command, example
-from face3d_tune.cli.options import Choice
+from face3d_tune.cli.option_types import Choice
 
 _VARIABLE = "_FACE3D_TUNE_COMPLETE"  # the variable that click reads
 _INSTALL = """\b

@@ -11,8 +11,8 @@ from click.core import ParameterSource
 
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import say, translate, word
+from face3d_tune.cli.option_types import FILE_OR_FOLDER
 from face3d_tune.cli.options import (
-    FILE_OR_FOLDER,
     ONLY_STUDY,
     data_dir_option,
     device_options,

@@ -8,7 +8,8 @@ import click
 
 from face3d_tune.cli.base import Group, example
 from face3d_tune.cli.language import padded, say, word
-from face3d_tune.cli.options import FILE_OR_FOLDER, Choice, pair_options
+from face3d_tune.cli.option_types import FILE_OR_FOLDER, Choice
+from face3d_tune.cli.options import pair_options
 from face3d_tune.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

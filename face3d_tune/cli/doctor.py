@@ -9,8 +9,8 @@ import click
 
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import padded, say, translate, word
+from face3d_tune.cli.option_types import FILE_OR_FOLDER
 from face3d_tune.cli.options import (
-    FILE_OR_FOLDER,
     artifacts_option,
     layout_option,
     notify_option,

@@ -10,16 +10,8 @@ from click.core import ParameterSource
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.inference import InferenceOptions, check_usage, export_inference, inference_options
 from face3d_tune.cli.language import say, word
-from face3d_tune.cli.options import (
-    FILE_OR_FOLDER,
-    ONLY_STUDY,
-    Choice,
-    HomePath,
-    complete_preset,
-    storage_option,
-    study_name_option,
-    trying_options,
-)
+from face3d_tune.cli.option_types import FILE_OR_FOLDER, Choice, HomePath
+from face3d_tune.cli.options import ONLY_STUDY, complete_preset, storage_option, study_name_option, trying_options
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from click.core import ParameterSource
 
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import say, word
-from face3d_tune.cli.options import FILE_OR_FOLDER, data_options, layout_option, objective_option, storage_option
+from face3d_tune.cli.option_types import FILE_OR_FOLDER
+from face3d_tune.cli.options import data_options, layout_option, objective_option, storage_option
 
 # Options that have no meaning for a script.
 _TRAINER_ONLY = (*("unconfirmed", "data_dir", "split", "min_yaw", "max_yaw", "turn_angle", "layout", "objective"),)

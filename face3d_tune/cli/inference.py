@@ -9,7 +9,8 @@ import click
 
 from face3d_tune.cli.base import option_group
 from face3d_tune.cli.language import say
-from face3d_tune.cli.options import FILE_OR_FOLDER, artifacts_option, baseline_option, blend_option
+from face3d_tune.cli.option_types import FILE_OR_FOLDER
+from face3d_tune.cli.options import artifacts_option, baseline_option, blend_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

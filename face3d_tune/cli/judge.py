@@ -9,9 +9,8 @@ import click
 
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import say
+from face3d_tune.cli.option_types import FILE_OR_FOLDER, Choice
 from face3d_tune.cli.options import (
-    FILE_OR_FOLDER,
-    Choice,
     baseline_option,
     blend_option,
     data_options,

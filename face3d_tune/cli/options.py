@@ -1,23 +1,20 @@
-"""The options that several commands share, and the types of their values."""
+"""The options that several commands share."""
 
 import contextlib
-import math
 import os
 import sqlite3
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from face3d_tune.errors import did_you_mean
+from face3d_tune.cli.option_types import FILE_OR_FOLDER, Choice, Duration, HomePath, Number, SlotCount
 from face3d_tune.storage.defaults import ARTIFACTS_VARIABLE, DEFAULT_ARTIFACTS, DEFAULT_STORAGE, STORAGE_VARIABLE
 from face3d_tune.study.builtin import builtin_names
 from face3d_tune.study.objective import OBJECTIVES
 from face3d_tune.study.presets import PRESETS
-from face3d_tune.system import durations
 from face3d_tune.system.paths import expanded
 
 if TYPE_CHECKING:
@@ -25,39 +22,6 @@ if TYPE_CHECKING:
 
 NOTIFY_VARIABLE = "FACE3D_TUNE_NOTIFY"
 ONLY_STUDY = "The study; may be left out if the storage holds only one."
-
-
-class Number(click.FloatRange):
-    """A range of numbers without NaN, which would be neither below nor above a limit."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number."""
-        number = float(super().convert(value, param, ctx))
-        if math.isnan(number):
-            self.fail(f"{value} is not a number", param, ctx)
-        return number
-
-
-class Choice(click.Choice[str]):
-    """A choice of words that suggests the nearest one for a mistyped word."""
-
-    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
-        """Return click's message with a suggestion."""
-        message = super().get_invalid_choice_message(value, ctx).rstrip(".")
-        return message + did_you_mean(str(value), self.choices)
-
-
-class HomePath(click.Path):
-    """A path that may begin with `~`, also where no shell expands it: after `=`, in quotes, in a variable."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path, of the requested type."""
-        if "://" in str(value):
-            self.fail(f"{str(value)!r} is a URL; expected a path", param, ctx)
-        return super().convert(os.path.expanduser(value), param, ctx)
-
-
-FILE_OR_FOLDER = HomePath(path_type=Path)
 
 
 def storage_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -243,20 +207,6 @@ engine_option = click.option(
 )
 
 
-class SlotCount(click.ParamType[int]):
-    """A number of at least 1, or `auto`, which becomes None."""
-
-    name = "slots"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number, or None."""
-        if value in ("auto", None):
-            return None
-        if isinstance(value, int) or (isinstance(value, str) and value.isdecimal() and int(value) > 0):
-            return int(value)
-        return self.fail(f"{value!r} is not in range; expected auto or a whole number of at least 1", param, ctx)
-
-
 slots_option = click.option(
     "--slots",
     type=SlotCount(),
@@ -265,24 +215,6 @@ slots_option = click.option(
     show_envvar=True,
     help="Trials in training at once, in total.  [default: auto: from cores, memory, device and model size]",
 )
-
-
-class Duration(click.ParamType[float]):
-    """A duration such as `90`, `90s`, `30m` or `8h`, in seconds; `0` where allowed."""
-
-    name = "duration"
-
-    def __init__(self, *, zero: bool = False) -> None:
-        self._zero = zero
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the seconds."""
-        if isinstance(value, float):
-            return value
-        duration = durations.seconds(value)
-        if duration is None or (duration == 0 and not self._zero):
-            self.fail(f"{value!r} is not a duration; {durations.EXPECTED}", param, ctx)
-        return duration
 
 
 artifacts_option = click.option(

@@ -8,16 +8,8 @@ import click
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.inference import tell_blend
 from face3d_tune.cli.language import say
-from face3d_tune.cli.options import (
-    FILE_OR_FOLDER,
-    Choice,
-    Number,
-    baseline_option,
-    blend_option,
-    data_options,
-    inference_device_option,
-    weight_option,
-)
+from face3d_tune.cli.option_types import FILE_OR_FOLDER, Choice, Number
+from face3d_tune.cli.options import baseline_option, blend_option, data_options, inference_device_option, weight_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,8 @@ import click
 
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import say
-from face3d_tune.cli.options import Choice, HomePath, complete_study, storage_option
+from face3d_tune.cli.option_types import Choice, HomePath
+from face3d_tune.cli.options import complete_study, storage_option
 
 _BEGINNING = 2000  # characters; every report identifies itself within them
 

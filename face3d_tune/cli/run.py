@@ -6,11 +6,9 @@ from dataclasses import dataclass
 import click
 
 from face3d_tune.cli.base import Command, example, option_group
+from face3d_tune.cli.option_types import FILE_OR_FOLDER, Duration, Number
 from face3d_tune.cli.options import (
-    FILE_OR_FOLDER,
     NOTIFY_VARIABLE,
-    Duration,
-    Number,
     checkpoint_options,
     complete_study,
     complete_study_file,

@@ -10,7 +10,8 @@ import click
 
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import padded, say, width, word
-from face3d_tune.cli.options import FILE_OR_FOLDER, trying_options
+from face3d_tune.cli.option_types import FILE_OR_FOLDER
+from face3d_tune.cli.options import trying_options
 from face3d_tune.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from face3d_tune.cli.options import Choice, checkpoint_options
+from face3d_tune.cli.option_types import Choice
+from face3d_tune.cli.options import checkpoint_options
 from face3d_tune.cli.run import run
 from face3d_tune.config import DEFAULTS
 from face3d_tune.data.pairs import Selection

@@ -8,7 +8,7 @@ from command_line import call
 from fake_data import write_data
 
 from face3d_tune.cli.main import cli
-from face3d_tune.cli.options import HomePath
+from face3d_tune.cli.option_types import HomePath
 from face3d_tune.storage.artifacts import Artifacts
 from face3d_tune.storage.database import Storage
 from face3d_tune.study.study_file import read
