@@ -310,14 +310,11 @@ def _train(
     ensembles: "Mapping[str, Members]",
 ) -> None:
     """Run the missing trainings: print a line for each that ends, and on a terminal a bar."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    from face3d_tune.cli.console import progress_bar
     from face3d_tune.cli.progress import Interrupt
 
     interrupt, total = Interrupt(console), len(confirmation.missing)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-    with interrupt.caught(), progress as bars:
+    with interrupt.caught(), progress_bar(console) as bars:
         bar = bars.add_task(word("trainings"), total=total)
 
         def ended(job: "Job", record: "Record") -> None:

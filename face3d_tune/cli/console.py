@@ -1,7 +1,7 @@
-"""Rich's console and tables, in the language of the terminal."""
+"""Rich's console, tables and bars, in the language of the terminal."""
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich.console
 import rich.table
@@ -10,6 +10,9 @@ from rich.status import Status
 
 from face3d_tune.cli.language import translate, word
 from face3d_tune.system.safe_text import visible
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class Console(rich.console.Console):
@@ -48,3 +51,12 @@ class TranslatedTable(rich.table.Table):
     def add_column(self, header: Any = "", *others: Any, **options: Any) -> None:
         """Add a column."""
         super().add_column(word(header), *others, **options)
+
+
+def progress_bar(console: Console, *, described: bool = True) -> "Progress":
+    """Return a bar: how much is done, its description, and how long the rest may take; nothing off a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    description = [TextColumn("{task.description}")] if described else []
+    columns = (BarColumn(), MofNCompleteColumn(), *description, TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)

@@ -188,12 +188,9 @@ def _unit(model: "Predictor", views: "Views") -> "PoseUnit":
 
 def _with_bar(rows: int, work: "Callable[[Callable[[int], object]], dict[str, Any]]") -> dict[str, Any]:
     """Run `work` with a bar on a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    from face3d_tune.cli.console import Console
+    from face3d_tune.cli.console import Console, progress_bar
 
     console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+    with progress_bar(console, described=False) as bars:
         task = bars.add_task("rows", total=rows)
         return work(lambda done: bars.update(task, completed=done))

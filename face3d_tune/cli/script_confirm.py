@@ -121,15 +121,12 @@ def _introduce(console: "Console", confirmation: "ScriptConfirmation") -> None:
 
 def _train(console: "Console", confirmation: "ScriptConfirmation", slots: Any, folder: Path) -> None:
     """Run the missing trainings: print a line for each that ends, and on a terminal a bar."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from face3d_tune.analysis.script_confirmation import number
+    from face3d_tune.cli.console import progress_bar
     from face3d_tune.system.signals import endings_interrupt
 
     total, metric = len(confirmation.missing), confirmation.table["metric"]
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-    with endings_interrupt(), progress as bars:
+    with endings_interrupt(), progress_bar(console) as bars:
         bar = bars.add_task(word("trainings"), total=total)
 
         def ended(job: "ScriptJob", record: "Record") -> None:

@@ -191,14 +191,11 @@ def _train_members(
 
 
 def _train_missing(console: "Console", members: "Members", plan: "Plan", precision: "Precision") -> None:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    from face3d_tune.cli.console import progress_bar
     from face3d_tune.cli.progress import Interrupt
 
     interrupt, missing, epochs = Interrupt(console), members.missing(), members.config.epochs
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-    with interrupt.caught(), progress as bars:
+    with interrupt.caught(), progress_bar(console) as bars:
         bar, seen = bars.add_task(word("epochs"), total=len(missing) * epochs), dict.fromkeys(missing, 0)
 
         def shown(number: int, epoch: int) -> None:
@@ -286,16 +283,11 @@ def _trial(storage: str, study_name: str | None, number: int | None, data_dir: P
 
 def _train_shown(console: "Console", training: Any, epochs: int) -> "Trained":
     """Run `training` with a line per epoch: live on a terminal, every tenth where not."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    from face3d_tune.cli.console import progress_bar
     from face3d_tune.cli.progress import Interrupt
 
     interrupt = Interrupt(console)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with (
-        interrupt.caught(),
-        Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars,
-    ):
+    with interrupt.caught(), progress_bar(console) as bars:
         task = bars.add_task("", total=epochs)
 
         def after_epoch(result: "EpochResult") -> None:
