@@ -1,7 +1,6 @@
 """`face3d-tune confirm`: is the best of a study really better, on people who took no part in any decision?"""
 
 import json
-import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from face3d_tune.cli.options import (
     storage_words,
     study_name_option,
 )
+from face3d_tune.cli.retraining import interruption_explained, require_preset, stored_already
 from face3d_tune.study.attrs import StudyAttr
 
 _SEEDS, _TOP = 5, 3
@@ -31,10 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from face3d_tune.cli.console import Console
-    from face3d_tune.data.face_data import FaceData
     from face3d_tune.device import Precision
     from face3d_tune.executor.plan import Plan
-    from face3d_tune.refit.candidates import Candidate
     from face3d_tune.refit.confirm import Confirmation
     from face3d_tune.refit.ensemble_folder import Members
     from face3d_tune.refit.retrain import Job, Kept
@@ -113,6 +111,7 @@ def confirm(
 
     import optuna
 
+    from face3d_tune.cli.confirm_keep import ensembles_in, keep_winner, say_size
     from face3d_tune.cli.console import Console
     from face3d_tune.cli.script_confirm import confirm_script, show
     from face3d_tune.device import choose_devices, choose_precision, set_threads
@@ -151,16 +150,16 @@ def confirm(
         for line in (*data.warnings, *([notice] if notice else [])):
             console.print(f"warning: {line}")
         picked = candidates(study, data, top or _TOP)
-        _require_preset(baseline, picked)
+        require_preset(baseline, picked)
         if amp == "off":
             picked = [replace(each, config=replace(each.config, use_mixed_precision=False)) for each in picked]
         plan = choose(engine, slots, chosen, data, [each.config for each in picked])
         set_threads(1 if plan.engine == "batched" else None)  # others train
         confirmation = kind(study, opened, data, picked, seeds, console.print)
-        ensembles = {} if keep is None else _ensembles(keep, confirmation, data)
+        ensembles = {} if keep is None else ensembles_in(keep, confirmation, data)
         _introduce(console, confirmation, plan)
         if keep is not None:
-            _say_size(console, confirmation, ensembles, keep)
+            say_size(console, confirmation, ensembles, keep)
         console.print(f"engine   {plan}\n")
         _train(console, confirmation, plan, precision, ensembles)
         if rotate is not None:
@@ -178,7 +177,7 @@ def confirm(
         words += [] if rotate is None else ["--rotate", str(rotate)]
         found = confirmation.conclude(shlex.join(words), baseline)
         if ensembles:
-            _keep_winner(console, found, ensembles, plan, study.user_attrs)
+            keep_winner(console, found, ensembles, plan, study.user_attrs)
     if as_json:
         click.echo(json.dumps({"study": study.study_name, **found}, indent=1, ensure_ascii=False))
         return
@@ -214,18 +213,6 @@ def _require_test_people(study: Any) -> None:
         )
 
 
-def _require_preset(name: str | None, picked: "list[Candidate]") -> None:
-    """Raise StudyError unless this preset is among them."""
-    from face3d_tune.errors import StudyError, did_you_mean
-
-    known = [each for candidate in picked if candidate.preset for each in (candidate.name, *candidate.aliases)]
-    if name is not None and name not in known:
-        raise StudyError(
-            f"--baseline: no preset named {name!r} in the study{did_you_mean(name, known)}",
-            f"it has {', '.join(known) or 'none'}",
-        )
-
-
 def _introduce(console: "Console", confirmation: "Confirmation", plan: "Plan") -> None:
     """Print what will be trained."""
     from face3d_tune.study.described_data import describe_data
@@ -236,11 +223,10 @@ def _introduce(console: "Console", confirmation: "Confirmation", plan: "Plan") -
         for each in confirmation.picked
         if each.preset
     ]
-    attrs, jobs, missing = confirmation.study.user_attrs, len(confirmation.jobs), len(confirmation.missing)
+    attrs, jobs, held = confirmation.study.user_attrs, len(confirmation.jobs), stored_already(confirmation)
     console.print(f"data     {describe_data(attrs)}")
     console.print(f"study    {confirmation.study.study_name}: {', '.join(trials)}")
     console.print(f"presets  {', '.join(presets) or 'none'}")
-    held = f"; {jobs - missing} of them are stored already" if missing < jobs else ""
     if of := confirmation.rotations:
         people = sum(StudyAttr.data.of(attrs)["people"].values())
         console.print(f"rotate   {people} people in {of} rotations; each is judged once, by models trained on others")
@@ -248,58 +234,6 @@ def _introduce(console: "Console", confirmation: "Confirmation", plan: "Plan") -
         console.print("note: all people judge, so the result counts as an evaluation on the test people")
     else:
         console.print(f"train    {jobs} trainings, {len(confirmation.seeds)} seeds of each{held}")
-
-
-def _ensembles(folder: Path, confirmation: "Confirmation", data: "FaceData") -> "dict[str, Members]":
-    """Return the ensemble of each candidate by name; make the folder.
-
-    Raises ConfigError if that is impossible, or if an ensemble's own folder holds other trainings.
-    """
-    from face3d_tune.errors import ConfigError
-    from face3d_tune.refit.ensemble_folder import Members
-
-    another = "name another folder with --keep"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--keep {folder} cannot be used: {error.strerror}", another) from error
-    ensembles, seeds = {}, [seed for (seed,) in confirmation.seeds]
-    for each in confirmation.picked:
-        place = folder / re.sub(r"[^\w.-]+", "-", each.name)
-        ensembles[each.name] = Members(place, each.config, seeds, data, another)
-        ensembles[each.name].missing()
-    return ensembles
-
-
-def _say_size(
-    console: "Console", confirmation: "Confirmation", ensembles: "Mapping[str, Members]", folder: Path
-) -> None:
-    """Print how much --keep will write, and how many checkpoints are lost."""
-    from face3d_tune.refit.ensemble_folder import megabytes
-
-    missing = confirmation.missing
-    size = sum(megabytes(job.candidate.config, ensembles[job.candidate.name].data.feature_size) for job in missing)
-    console.print(f"keep     {len(missing)} checkpoints in {folder}, {size:.0f} MB")
-    absent = {name: members.missing() for name, members in ensembles.items()}
-    ended = [job for job in confirmation.jobs if "error" not in confirmation.records.get(job.key, {"error": None})]
-    lost = [job for job in ended if job.number in absent[job.candidate.name]]
-    if lost:
-        console.print(f"note: {len(lost)} trainings are stored without a checkpoint, and are not trained again for one")
-
-
-def _keep_winner(
-    console: "Console",
-    found: "Mapping[str, Any]",
-    ensembles: "Mapping[str, Members]",
-    plan: "Plan",
-    attrs: "Mapping[str, Any]",
-) -> None:
-    """Write what a blend of the winner needs beside its members, if all of them are there."""
-    winner = ensembles[found["winner"]["name"]]
-    if winner.missing():
-        return
-    winner.judge(plan, attrs)
-    console.print(f"kept the winner as an ensemble of {len(winner.seeds)} in {winner.folder}")
 
 
 def _train(
@@ -338,13 +272,8 @@ def _train(
             if ensembles:
                 ensembles[job.candidate.name].keep(job.number, kept, plan)
 
-        try:
+        with interruption_explained(console, confirmation):
             confirmation.train(plan, precision, ended, epoch, keep)
-        except KeyboardInterrupt:
-            done = len(confirmation.jobs) - len(confirmation.missing)
-            console.print(f"{done} of {len(confirmation.jobs)} trainings are stored")
-            console.print("hint: run the same command to resume")
-            raise
 
 
 def _say_what_is_next(study: str, place: "Storage") -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face3d_tune.cli.language import chosen, say, word
+from face3d_tune.cli.language import chosen, word
+from face3d_tune.cli.retraining import interruption_explained, require_preset, stored_already
 from face3d_tune.study.attrs import StudyAttr
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def confirm_script(
     accepted, table = script_of(stored, script), moved(stored, script)
     picked = script_candidates(study, top or _TOP)
     confirmation = ScriptConfirmation(study, opened, table, accepted, picked, seeds, console.print)
-    _require_preset(baseline, confirmation)
+    require_preset(baseline, picked)
     plan = script_plan(device, slots)
     _introduce(console, confirmation)
     console.print(f"engine   {plan}\n")
@@ -87,24 +88,11 @@ def show(found: "dict[str, Any]", study: str, *, as_json: bool) -> None:
         click.echo(sentence)
 
 
-def _require_preset(name: str | None, confirmation: "ScriptConfirmation") -> None:
-    """Raise StudyError unless this preset is among the candidates."""
-    from face3d_tune.errors import StudyError, did_you_mean
-
-    known = [each for one in confirmation.picked if one.preset for each in (one.name, *one.aliases)]
-    if name is not None and name not in known:
-        raise StudyError(
-            f"--baseline: no preset named {name!r} in the study{did_you_mean(name, known)}",
-            f"it has {', '.join(known) or 'none'}",
-        )
-
-
 def _introduce(console: "Console", confirmation: "ScriptConfirmation") -> None:
     """Print what will be trained, and what weakens it."""
     trials = [each.name for each in confirmation.picked if not each.preset]
     presets = [" = ".join((each.name, *each.aliases)) for each in confirmation.picked if each.preset]
-    jobs, missing = len(confirmation.jobs), len(confirmation.missing)
-    held = f"; {jobs - missing} of them are stored already" if missing < jobs else ""
+    jobs, held = len(confirmation.jobs), stored_already(confirmation)
     seeded = confirmation.table["seed_flag"] is not None
     console.print(f"script   {confirmation.table['path']}")
     console.print(f"study    {confirmation.study.study_name}: {', '.join(trials)}")
@@ -138,10 +126,5 @@ def _train(console: "Console", confirmation: "ScriptConfirmation", slots: Any, f
                 console.print(f"{name:<24} {metric} {number(record['numbers'][metric])} ({epochs})")
             bars.advance(bar)
 
-        try:
+        with interruption_explained(console, confirmation):
             confirmation.train(slots, folder, ended)
-        except KeyboardInterrupt:
-            done = len(confirmation.jobs) - len(confirmation.missing)
-            say(f"{done} of {len(confirmation.jobs)} trainings are stored", err=True)
-            say("hint: run the same command to resume", err=True)
-            raise
