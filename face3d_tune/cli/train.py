@@ -29,11 +29,7 @@ if TYPE_CHECKING:
     from face3d_tune.cli.console import Console
     from face3d_tune.config import TrialConfig
     from face3d_tune.data.face_data import FaceData
-    from face3d_tune.device import Precision
-    from face3d_tune.executor.plan import Plan
-    from face3d_tune.refit.ensemble_folder import Members
     from face3d_tune.refit.full_training import Trained
-    from face3d_tune.refit.retrain import Job
     from face3d_tune.training.base import EpochResult
 
 
@@ -93,6 +89,7 @@ def train(
     from dataclasses import replace
 
     from face3d_tune.cli.console import Console
+    from face3d_tune.cli.train_ensemble import train_ensemble
     from face3d_tune.device import choose_devices, choose_precision, set_threads
     from face3d_tune.executor.plan import choose
     from face3d_tune.refit.ensemble_folder import ABOUT, Members, seeds_of
@@ -127,7 +124,7 @@ def train(
     seed = chosen.seed if seed is None else seed
     if count > 1:
         members = Members(out, config, seeds_of(seed, count), data)
-        _train_members(console, members, plan.at_most(count), precision, chosen, force)
+        train_ensemble(console, members, plan.at_most(count), precision, chosen.name, chosen.attrs, force=force)
         return
     set_threads(1 if plan.engine == "batched" and plan.device.type == "cpu" else None)
     console.print(f"training {chosen.name} into {out} on {data.source}")
@@ -161,64 +158,6 @@ class _Chosen:
     expected: float | None = None  # cosine on validation people
     engine: "Literal['plain', 'batched'] | None" = None  # that trained the trial
     attrs: "Mapping[str, Any]" = field(default_factory=dict)  # of its study
-
-
-def _train_members(
-    console: "Console", members: "Members", plan: "Plan", precision: "Precision", chosen: _Chosen, force: bool
-) -> None:
-    """Train the members that are missing, with a line for each that ends; then print what the ensemble reaches."""
-    from face3d_tune.cli.result_tables import judged
-    from face3d_tune.device import set_threads
-    from face3d_tune.refit.ensemble_folder import ABOUT
-
-    count = len(members.seeds)
-    if force:
-        members.remove()
-    missing = members.missing()
-    console.print(f"training {count} members of {chosen.name} into {members.folder} on {members.data.source}")
-    if len(missing) < count:
-        console.print(f"{count - len(missing)} of {count} members are there already")
-    if missing:
-        console.print(f"engine   {plan}")
-        set_threads(1 if plan.engine == "batched" else None)  # others train
-        _train_missing(console, members, plan, precision)
-    set_threads(None)
-    console.print("fitting ridge and kernel ridge")
-    result = members.judge(plan, chosen.attrs).to_dict()
-    judged(result, ("all",))
-    say("no test people were used; the weights of the blends were chosen on the people shown, which flatters them")
-    say(f"\nwrote {members.folder}: member-1 to member-{count}, ridge.npz, kernel.npz and {ABOUT}")
-
-
-def _train_missing(console: "Console", members: "Members", plan: "Plan", precision: "Precision") -> None:
-    from face3d_tune.cli.console import progress_bar
-    from face3d_tune.cli.progress import Interrupt
-
-    interrupt, missing, epochs = Interrupt(console), members.missing(), members.config.epochs
-    with interrupt.caught(), progress_bar(console) as bars:
-        bar, seen = bars.add_task(word("epochs"), total=len(missing) * epochs), dict.fromkeys(missing, 0)
-
-        def shown(number: int, epoch: int) -> None:
-            seen[number] = epoch
-            bars.update(bar, completed=sum(seen.values()))
-
-        def ended(number: int, trained: "Trained") -> None:
-            reached = f"cosine {trained.validation.cosine:.4f} (epoch {trained.best.epoch} of {trained.epochs_run})"
-            console.print(f"member {number} (seed {members.seeds[number - 1]}): {reached}")
-            shown(number, epochs)
-
-        def epoch(job: "Job", result: "EpochResult") -> None:
-            shown(job.number, result.epoch)
-            interrupt.check()
-
-        try:
-            members.train(plan, precision, ended, epoch)
-        except KeyboardInterrupt:
-            console.print(
-                f"{len(members.seeds) - len(members.missing())} of {len(members.seeds)} members are there already"
-            )
-            console.print("hint: run the same command to resume")
-            raise
 
 
 def _require_writable(out: Path) -> None:
