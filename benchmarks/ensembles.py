@@ -34,8 +34,8 @@ from face3d_tune.refit.ensemble_folder import Members
 from face3d_tune.refit.judge import COMPARED, Judgement, judge
 from face3d_tune.storage.database import Storage
 from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.lookup import find_study
 from face3d_tune.study.study_data import study_data
-from face3d_tune.study.trials import find_study
 from face3d_tune.training.predictor import read
 from face3d_tune.training.recognition import ALL, RATES
 

@@ -42,8 +42,9 @@ from face3d_tune.search.search_options import (
 from face3d_tune.storage.artifacts import best_weights, unique_name
 from face3d_tune.storage.database import Storage
 from face3d_tune.study.attrs import StudyAttr
+from face3d_tune.study.lookup import find_study, pick_trial
 from face3d_tune.study.objective import OBJECTIVES, ObjectiveName
-from face3d_tune.study.trials import config_of, find_study, pick_trial
+from face3d_tune.study.trials import config_of
 from face3d_tune.training import predictor
 from face3d_tune.training.recognition import ALL, RATES, Gallery
 

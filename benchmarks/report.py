@@ -12,7 +12,7 @@ from benchmarks.common import machine, options, table
 from face3d_tune.analysis.findings import find
 from face3d_tune.report.render import report
 from face3d_tune.storage.database import Storage
-from face3d_tune.study.trials import find_study
+from face3d_tune.study.lookup import find_study
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from stored_study import many_trials, study_of

@@ -30,7 +30,7 @@ from face3d_tune.report import charts  # noqa: E402
 from face3d_tune.report.content import content  # noqa: E402
 from face3d_tune.report.words import Words  # noqa: E402
 from face3d_tune.storage.database import Storage  # noqa: E402
-from face3d_tune.study.trials import find_study  # noqa: E402
+from face3d_tune.study.lookup import find_study  # noqa: E402
 
 PICTURES = Path(__file__).parent / "pictures"
 _COLUMNS = 100

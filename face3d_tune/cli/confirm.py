@@ -121,8 +121,8 @@ def confirm(
     from face3d_tune.refit.confirm import Confirmation
     from face3d_tune.refit.rotate import RotatedConfirmation
     from face3d_tune.storage.database import Storage
+    from face3d_tune.study.lookup import find_study
     from face3d_tune.study.study_data import study_data
-    from face3d_tune.study.trials import find_study
 
     if keep is not None and rotate is not None:
         raise click.UsageError(

@@ -22,7 +22,7 @@ def exclude(number: int, reason: str, undo: bool, storage: str, study_name: str 
 
     from face3d_tune.search.steering import bring_trial_back, exclude_trial
     from face3d_tune.storage.database import Storage
-    from face3d_tune.study.trials import find_study
+    from face3d_tune.study.lookup import find_study
 
     if undo and reason:
         raise click.UsageError("--reason goes with an exclusion, not with --undo", click.get_current_context())

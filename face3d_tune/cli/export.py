@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from face3d_tune.config import TrialConfig
     from face3d_tune.data.provenance import DataUse
     from face3d_tune.script.flags import Script
-    from face3d_tune.study.trials import StoredTrial
+    from face3d_tune.study.lookup import StoredTrial
 
 _CHECK_NEEDS = "--check needs --script PATH, and goes with commands only"
 _LINES = 20  # shown of the output of a script that did not train
@@ -109,7 +109,8 @@ def export(
     from face3d_tune.errors import StudyError
     from face3d_tune.script.export import to_json, to_toml
     from face3d_tune.storage.database import Storage
-    from face3d_tune.study.trials import folds_of, kept_cosine, read_trial, repeatable_config
+    from face3d_tune.study.lookup import read_trial
+    from face3d_tune.study.trials import folds_of, kept_cosine, repeatable_config
 
     if check and form != "command":
         raise click.UsageError(_CHECK_NEEDS, click.get_current_context())

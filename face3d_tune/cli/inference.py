@@ -125,8 +125,9 @@ def _of_trial(
     from face3d_tune.refit.inference.sources import of_trial
     from face3d_tune.storage.artifacts import Artifacts
     from face3d_tune.storage.database import Storage
+    from face3d_tune.study.lookup import read_trial
     from face3d_tune.study.study_data import study_data
-    from face3d_tune.study.trials import folds_of, read_trial
+    from face3d_tune.study.trials import folds_of
 
     stored = read_trial(Storage.parse(storage), study_name, number)
     stored.require_face_data("name a checkpoint of the script: face3d-tune export --inference DIR CHECKPOINT")

@@ -68,7 +68,7 @@ def report(
     from face3d_tune.report.render import report as tell
     from face3d_tune.report.render import report_two
     from face3d_tune.storage.database import Storage
-    from face3d_tune.study.trials import find_study
+    from face3d_tune.study.lookup import find_study
 
     if len(studies) > 2 or (len(studies) == 2 and study_name):
         raise click.UsageError("a report is on one study, or on two side by side; expected STUDY, or STUDY STUDY")

@@ -11,7 +11,7 @@ def read_two(here: "Storage", typed: tuple[str, ...]) -> "tuple[tuple[Findings, 
     """Return the findings of two studies, and names that tell them apart. Raises StorageError and StudyError."""
     from face3d_tune.analysis.findings import find
     from face3d_tune.storage.study_names import named_elsewhere
-    from face3d_tune.study.trials import find_study
+    from face3d_tune.study.lookup import find_study
 
     found, places = [], []
     for each in typed:

@@ -11,7 +11,7 @@ from face3d_tune.study.attrs import StudyAttr
 if TYPE_CHECKING:
     from face3d_tune.script.flags import Script
     from face3d_tune.study.attrs import StoredScript
-    from face3d_tune.study.trials import StoredTrial
+    from face3d_tune.study.lookup import StoredTrial
 
 _LINES = 20  # shown of the output of a script that did not train
 

@@ -32,7 +32,7 @@ def _shown(place: "Storage", as_json: bool) -> str:
 
     from face3d_tune.storage.study_names import study_names
     from face3d_tune.storage.workers import read_workers
-    from face3d_tune.study.trials import summary
+    from face3d_tune.study.status import summary
 
     with place.opened(curves=False) as opened:
         studies = []

@@ -17,7 +17,7 @@ def stop(now: bool, storage: str, study_name: str | None) -> None:
 
     from face3d_tune.search.steering import stop_search
     from face3d_tune.storage.database import Storage
-    from face3d_tune.study.trials import find_study
+    from face3d_tune.study.lookup import find_study
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with Storage.parse(storage).opened() as opened:

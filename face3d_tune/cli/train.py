@@ -193,8 +193,9 @@ def _trial(storage: str, study_name: str | None, number: int | None, data_dir: P
     import optuna
 
     from face3d_tune.storage.database import Storage
+    from face3d_tune.study.lookup import read_trial
     from face3d_tune.study.study_data import study_data
-    from face3d_tune.study.trials import folds_of, kept_cosine, read_trial, repeatable_config
+    from face3d_tune.study.trials import folds_of, kept_cosine, repeatable_config
 
     context = click.get_current_context()
     for option in ("split", "min_yaw", "max_yaw", "turn_angle", "layout"):

@@ -37,7 +37,7 @@ def try_(values: tuple[str, ...], preset: str | None, like: int | None, storage:
 
     from face3d_tune.search.steering import try_config
     from face3d_tune.storage.database import Storage
-    from face3d_tune.study.trials import find_study
+    from face3d_tune.study.lookup import find_study
 
     context = click.get_current_context()
     if preset is not None and like is not None:

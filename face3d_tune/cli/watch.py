@@ -39,10 +39,11 @@ def watch(storage: str, study_name: str | None) -> None:
     from face3d_tune.storage.optuna_internals import study_id, trial_id
     from face3d_tune.storage.study_names import existing_name
     from face3d_tune.study.exclusions import Exclusions, exclusions_in, read_trials
+    from face3d_tune.study.lookup import find_study
     from face3d_tune.study.objective import Objective
     from face3d_tune.study.other_programs import is_foreign, own_trials
     from face3d_tune.study.storage_cache import StorageCache
-    from face3d_tune.study.trials import best_trial, budget_of, effort_of, find_study, stopped
+    from face3d_tune.study.trials import best_trial, budget_of, effort_of, stopped
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = Storage.parse(storage)

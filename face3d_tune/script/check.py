@@ -29,7 +29,8 @@ from face3d_tune.script.flags import Script
 from face3d_tune.script.running.run_once import OneRun, run_once
 from face3d_tune.script.surroundings import changed, environment, files_in, program, roots_of
 from face3d_tune.study.history import History
-from face3d_tune.study.trials import StoredTrial, folds_of
+from face3d_tune.study.lookup import StoredTrial
+from face3d_tune.study.trials import folds_of
 from face3d_tune.training import weights
 from face3d_tune.training.inputs import write_copy
 

@@ -15,8 +15,8 @@ from face3d_tune.script.command import EPOCHS, command, seed_for, typed
 from face3d_tune.script.export import Export
 from face3d_tune.script.flags import Script, read_script
 from face3d_tune.study.attrs import StoredScript, StudyAttr, TrialAttr
+from face3d_tune.study.lookup import StoredTrial
 from face3d_tune.study.objective import Objective
-from face3d_tune.study.trials import StoredTrial
 
 
 def script_of(stored: StoredScript, other: Path | None = None) -> Script:

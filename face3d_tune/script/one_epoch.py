@@ -21,8 +21,8 @@ from face3d_tune.script.running.tasks import ScriptTask
 from face3d_tune.script.study_running import running
 from face3d_tune.study.attrs import StoredScript, StudyAttr, TrialAttr
 from face3d_tune.study.history import History
+from face3d_tune.study.lookup import StoredTrial
 from face3d_tune.study.objective import Objective
-from face3d_tune.study.trials import StoredTrial
 
 _KEY = "check"
 _STORED = 1e-5  # relative: histories are stored with six digits

@@ -17,8 +17,9 @@ from face3d_tune.storage.optuna_internals import fixed_params
 from face3d_tune.study import space as space_module
 from face3d_tune.study.attrs import StoredSettings, StudyAttr, TrialAttr
 from face3d_tune.study.growth import values_before
+from face3d_tune.study.lookup import pick_trial
 from face3d_tune.study.other_programs import own_trials
-from face3d_tune.study.trials import every_preset, pick_trial
+from face3d_tune.study.trials import every_preset
 
 _OF_EVERY_TRIAL = ("epochs", "layout", "seed", "folds", "objective")  # settings of a study
 

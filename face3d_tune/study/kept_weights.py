@@ -8,7 +8,8 @@ import torch
 from face3d_tune.errors import CheckpointError
 from face3d_tune.storage.artifacts import Artifacts, best_weights, unique_name
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
-from face3d_tune.study.trials import StoredTrial, is_imported
+from face3d_tune.study.lookup import StoredTrial
+from face3d_tune.study.trials import is_imported
 from face3d_tune.training import predictor
 from face3d_tune.training.predictor import Predictor
 

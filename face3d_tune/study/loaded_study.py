@@ -25,10 +25,11 @@ from face3d_tune.storage.defaults import (
 )
 from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.kept_weights import kept_weights
+from face3d_tune.study.lookup import StoredTrial, find_study
 from face3d_tune.study.objective import Direction, Objective
 from face3d_tune.study.records import Trial, records
 from face3d_tune.study.study_data import study_data
-from face3d_tune.study.trials import StoredTrial, best_trial, find_study
+from face3d_tune.study.trials import best_trial
 from face3d_tune.training.predictor import FromViews
 
 

@@ -1,25 +1,23 @@
 """A study as read: its trials, the best one, the config of each. Nothing here writes."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Engine
 
 from face3d_tune.config import TrialConfig
-from face3d_tune.errors import StudyError, StudyGoneError
-from face3d_tune.storage.database import Storage
+from face3d_tune.errors import StudyGoneError
 from face3d_tune.storage.optuna_internals import storage_of, stored_attr
-from face3d_tune.storage.study_names import existing_name, listed_names, study_names
+from face3d_tune.storage.study_names import listed_names, study_names
 from face3d_tune.study.attrs import Effort, StoredStop, StudyAttr, TrialAttr
-from face3d_tune.study.exclusions import exclusions_in, is_excluded, read_trials
+from face3d_tune.study.exclusions import is_excluded, read_trials
 from face3d_tune.study.objective import Objective
-from face3d_tune.study.other_programs import count_foreign, ended_from_outside, is_foreign, is_own_study, own_trials
+from face3d_tune.study.other_programs import ended_from_outside, is_foreign, is_own_study, own_trials
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 TRIED = "tried by hand"  # the name of a trial that a person queued
@@ -37,38 +35,6 @@ class PresetRow:
     name: str
     trial: FrozenTrial | None
     same_as: str | None = None  # another preset with equal values, which was trained for both
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTrial:
-    """A trial with its study's attributes, and the other trials."""
-
-    study: str
-    study_attrs: Mapping[str, Any]
-    trial: FrozenTrial
-    trials: Sequence[FrozenTrial]  # all of the study, by number
-
-    def require_face_data(self, hint: str) -> None:
-        """Raise StudyError with a hint if the study searches a script of the user's own, and so has no face data."""
-        if script := StudyAttr.script.get(self.study_attrs):
-            raise StudyError(f"study {self.study!r} searches a script of your own, {script['path']}", hint)
-
-
-def read_trial(place: Storage, study_name: str | None, number: int | None) -> StoredTrial:
-    """Read a trial of a study, or its best, from a storage. Raises StorageError and StudyError."""
-    with place.opened() as storage:
-        study = find_study(storage, study_name)
-        trials = read_trials(study)
-        return StoredTrial(study.study_name, study.user_attrs, pick_trial(study, number), trials)
-
-
-def find_study(storage: BaseStorage, name: str | None) -> optuna.Study:
-    """Find the study of that name; without a name, the only one. Raises StudyError."""
-    name = existing_name(storage, name)
-    study = optuna.load_study(study_name=name, storage=storage)
-    if not is_own_study(study):
-        raise StudyError(f"study {name!r} was not made by face3d-tune", "name another with --study-name")
-    return study
 
 
 def require_present(study: optuna.Study, own: str | None, engine: Engine) -> None:
@@ -182,32 +148,6 @@ def folds_of(study_attrs: Mapping[str, Any]) -> int:
     return settings.get("folds", 1) if settings else 1
 
 
-def pick_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
-    """Return a trial by number, or the best one. Raises StudyError if it does not exist, or never had a config."""
-    if number is None:
-        best = best_trial(study)
-        if best is None:
-            raise StudyError(
-                f"study {study.study_name!r} has no completed trial yet", "let `face3d-tune run` complete one first"
-            )
-        return best
-    trials = read_trials(study)
-    if not 0 <= number < len(trials):
-        held = f"it holds 0 to {len(trials) - 1}" if trials else "it holds none yet"
-        raise StudyError(f"study {study.study_name!r} has no trial {number}", held)
-    if is_foreign(trials[number]) and not TrialAttr.config.held_by(trials[number].user_attrs):
-        raise StudyError(
-            f"trial {number} was added by hand: face3d-tune did not train it and does not know its configuration",
-            "name another with --trial, or omit --trial for the best",
-        )
-    if not TrialAttr.config.held_by(trials[number].user_attrs):
-        failed = trials[number].state == TrialState.FAIL
-        error = TrialAttr.error.get(trials[number].user_attrs)
-        why = f"failed before it began: {error}" if failed else "has not started"
-        raise StudyError(f"trial {number} {why}, so there is nothing to train", "see `face3d-tune status`")
-    return trials[number]
-
-
 def config_of(trial: FrozenTrial) -> TrialConfig:
     """Return the config that a trial began with."""
     return TrialConfig(**TrialAttr.config.of(trial.user_attrs))
@@ -315,42 +255,3 @@ def in_words(causes: Mapping[str, int]) -> str:
     words = {"error": "by an error", OUTSIDE: "from outside"}
     words |= {"out_of_memory": "out of memory", TIMEOUT: "timed out", "queued_again": "queued again"}
     return ", ".join(f"{count} {words.get(name, name)}" for name, count in causes.items() if count)
-
-
-def summary(study: optuna.Study) -> dict[str, Any]:
-    """Summarise a study for `status`, as plain values. For a study of another program only the states are known."""
-    own = is_own_study(study)
-    best, attrs = (best_trial(study), study.user_attrs) if own else (None, {})
-    return {
-        "study": study.study_name,
-        "own": own,
-        "directions": [direction.name.lower() for direction in study.directions],
-        "states": count_states(study),
-        "causes": count_causes(read_trials(study) if own else []),
-        "from": StudyAttr.follows.get(attrs),
-        "stop": stopped(attrs),
-        "grown": list(StudyAttr.settings.of(attrs).get("grown", ())) if own else [],
-        "best_value": best.value if best else None,
-        "best_cosine": kept_cosine(best) if best else None,
-        "best_trial": best.number if best else None,
-        "best_preset": TrialAttr.preset.get(best.user_attrs) if best else None,
-        "best_origin": origin(best) if best else None,
-        "best_recognition": TrialAttr.recognition.get(best.user_attrs) if best else None,
-        "imported": count_imported(study),
-        "by_hand": count_foreign(study) if own else 0,
-        "excluded": [{"trial": number, **each} for number, each in exclusions_in(attrs).items()],
-        "folds": folds_of(attrs),
-        "objective": Objective.of_study(attrs).name if own else None,
-        "script": StudyAttr.script.get(attrs),
-        "best_numbers": TrialAttr.numbers.get(best.user_attrs) if best else None,
-        "no_model_cosine": StudyAttr.no_model_cosine.get(attrs),
-        "ridge_cosine": StudyAttr.ridge_cosine.get(attrs),
-        "kernel_ridge_cosine": StudyAttr.kernel_ridge_cosine.get(attrs),
-        "no_model_recognition": StudyAttr.no_model_recognition.get(attrs),
-        "ridge_recognition": StudyAttr.ridge_recognition.get(attrs),
-        "kernel_ridge_recognition": StudyAttr.kernel_ridge_recognition.get(attrs),
-        "confirmation": StudyAttr.confirmation.get(attrs),
-        "rotation": StudyAttr.rotation.get(attrs),
-        "script_confirmation": StudyAttr.script_confirmation.get(attrs),
-        "data": StudyAttr.data.get(attrs),
-    }

@@ -23,13 +23,14 @@ from face3d_tune.study import space as space_module
 from face3d_tune.study.attrs import StudyAttr
 from face3d_tune.study.described_data import describe_data
 from face3d_tune.study.growth import as_grown
+from face3d_tune.study.lookup import find_study, pick_trial
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import is_own_study
 from face3d_tune.study.presets import PRESETS, Preset
 from face3d_tune.study.settings import DEFAULT_SEED, Settings, as_made, missing_options, study_attrs
 from face3d_tune.study.stored_start import WarmStart
 from face3d_tune.study.study_file import BoundStudyFile, StudyFile
-from face3d_tune.study.trials import find_study, pick_trial, repeatable_config
+from face3d_tune.study.trials import repeatable_config
 
 _NEIGHBOURS = 4
 _TRIES = 100  # attempts at finding that many: a space of few choices has fewer

@@ -18,10 +18,11 @@ from face3d_tune.storage.database import Storage
 from face3d_tune.storage.study_names import existing_name, named_elsewhere
 from face3d_tune.study import space as space_module
 from face3d_tune.study.attrs import StoredWinner, StudyAttr, TrialAttr
+from face3d_tune.study.lookup import find_study
 from face3d_tune.study.searched_file import SearchedFile
 from face3d_tune.study.space import Space
 from face3d_tune.study.study_file import InitialTrial
-from face3d_tune.study.trials import completed_trials, config_of, find_study
+from face3d_tune.study.trials import completed_trials, config_of
 from face3d_tune.study.warm_start import nearest
 
 WINNERS = 3  # distinct configs that a search begins with

@@ -14,7 +14,7 @@ from conftest import QUICK_STUDY
 from fake_data import write_data
 
 from face3d_tune.refit.full_training import FILES
-from face3d_tune.study import trials
+from face3d_tune.study import status
 
 PASSWORD = "s3cr3t-w0rd"
 DOWN = f"postgresql://user:{PASSWORD}@127.0.0.1:{{closed_port}}/studies"
@@ -286,7 +286,7 @@ def test_an_error_of_ours_is_one_line_and_asks_for_a_report(type_in, monkeypatch
     def fail(_):
         raise ValueError("of two lines,\nof which\n  this is one")
 
-    monkeypatch.setattr(trials, "summary", fail)
+    monkeypatch.setattr(status, "summary", fail)
     answer = type_in("status")
     assert answer.code == 1
     assert answer.err.splitlines() == [
@@ -302,7 +302,7 @@ def test_ctrl_c_is_no_error(type_in, monkeypatch):
     def interrupt(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trials, "summary", interrupt)
+    monkeypatch.setattr(status, "summary", interrupt)
     answer = type_in("status")
     assert answer.code == 130
     assert answer.err.split() == ["interrupted"]

@@ -24,8 +24,8 @@ from face3d_tune.search.trial_run import Setup
 from face3d_tune.seeds import derive
 from face3d_tune.storage.artifacts import Artifacts
 from face3d_tune.storage.database import Storage
+from face3d_tune.study.lookup import StoredTrial
 from face3d_tune.study.settings import Settings
-from face3d_tune.study.trials import StoredTrial
 from face3d_tune.training.plain import Trainer
 
 EPOCHS, FOLDS = 2, 3

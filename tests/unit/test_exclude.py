@@ -30,8 +30,10 @@ from face3d_tune.search.target import reached_by_any
 from face3d_tune.search.tried_config import tried_config
 from face3d_tune.storage.database import Storage
 from face3d_tune.study.exclusions import exclusions_of, read_trials, said
+from face3d_tune.study.lookup import pick_trial
 from face3d_tune.study.records import records
-from face3d_tune.study.trials import best_trial, pick_trial, preset_rows, queued_by_request, summary, trained_here
+from face3d_tune.study.status import summary
+from face3d_tune.study.trials import best_trial, preset_rows, queued_by_request, trained_here
 
 PATIENCE = 60.0  # seconds
 BY = re.compile(r"by \S+@\S+ at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")

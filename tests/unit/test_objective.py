@@ -27,8 +27,9 @@ from face3d_tune.study.attrs import StoredSettings
 from face3d_tune.study.history import History
 from face3d_tune.study.objective import COSINE, IDENTITY, OBJECTIVES, Objective
 from face3d_tune.study.settings import Settings, check_same, study_attrs
+from face3d_tune.study.status import summary
 from face3d_tune.study.stored_start import WarmStart
-from face3d_tune.study.trials import best_trial, kept_cosine, kept_value, summary
+from face3d_tune.study.trials import best_trial, kept_cosine, kept_value
 from face3d_tune.training.plain import Evaluation, Trainer
 from face3d_tune.training.recognition import Rates, Recognition
 

@@ -7,6 +7,8 @@ from optuna.trial import TrialState, create_trial
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StorageError, StudyError
 from face3d_tune.storage.database import Storage
+from face3d_tune.study.lookup import find_study, pick_trial, read_trial
+from face3d_tune.study.status import summary
 from face3d_tune.study.trials import (
     PresetRow,
     best_trial,
@@ -15,16 +17,12 @@ from face3d_tune.study.trials import (
     config_of,
     count_causes,
     count_states,
-    find_study,
     in_words,
     is_complete,
     is_imported,
     kept_cosine,
-    pick_trial,
     preset_rows,
-    read_trial,
     repeatable_config,
-    summary,
     trained_here,
 )
 

@@ -13,8 +13,9 @@ from face3d_tune.refit.judge import likely_unit, require_fit
 from face3d_tune.storage.artifacts import Artifacts
 from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.kept_weights import kept_weights
+from face3d_tune.study.lookup import StoredTrial
 from face3d_tune.study.objective import Objective
-from face3d_tune.study.trials import StoredTrial, kept_value
+from face3d_tune.study.trials import kept_value
 from face3d_tune.training import checkpoint_file
 from face3d_tune.training.inputs import BASELINE_FILE
 from face3d_tune.training.predictor import Predictor
