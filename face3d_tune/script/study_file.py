@@ -21,7 +21,7 @@ from face3d_tune.study.attrs import StoredScript
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.presets import PRESETS, Preset
 from face3d_tune.study.space import Space
-from face3d_tune.study.study_file import InitialTrial
+from face3d_tune.study.study_file import InitialTrial, distinct
 from face3d_tune.study.tables import Component
 from face3d_tune.system.paths import expanded
 
@@ -167,16 +167,7 @@ class ScriptStudyFile:
 
     def distinct_presets(self) -> tuple[list[InitialTrial], dict[str, str]]:
         """Return the presets without those that equal an earlier one, and for these the name of the earlier one."""
-        first_of: dict[tuple[Any, ...], str] = {}
-        distinct, aliases = [], {}
-        for initial_trial in self.initial_trials():
-            config = self.command(self.config(initial_trial.params, initial_trial.overrides))
-            if config in first_of:
-                aliases[initial_trial.name] = first_of[config]
-            else:
-                first_of[config] = initial_trial.name
-                distinct.append(initial_trial)
-        return distinct, aliases
+        return distinct(self.initial_trials(), lambda params, overrides: self.command(self.config(params, overrides)))
 
     def check(self) -> None:
         """Type every end, choice and preset, so that a value that no flag can say is found before the first trial.

@@ -4,7 +4,7 @@ Every error in a file raises StudyFileError, naming file and key.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +46,21 @@ class InitialTrial:
     def mark(self) -> Any:
         """Return the value of that user attribute, by which a trial that is queued is known."""
         return self.name if self.winner is None else self.winner
+
+
+def distinct(
+    initial_trials: Iterable[InitialTrial], config: Callable[[Mapping[str, Any], Mapping[str, Any]], Hashable]
+) -> tuple[list[InitialTrial], dict[str, str]]:
+    """Return the trials whose `config` no earlier one has, and for the others the name of the earlier one."""
+    first_of: dict[Hashable, str] = {}
+    kept, aliases = list[InitialTrial](), dict[str, str]()
+    for each in initial_trials:
+        first = first_of.setdefault(config(each.params, each.overrides), each.name)
+        if first == each.name:
+            kept.append(each)
+        else:
+            aliases[each.name] = first
+    return kept, aliases
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +149,9 @@ class StudyFile:
         A searched parameter that a preset does not name has its script default. A value outside its range is refused,
         except 0 in a logarithmic range, which cannot contain it. Optuna does not see that 0, and the trial applies it.
         """
-        return [self._seed_trial(name, preset) for name, preset in self.presets.items()]
+        return [self._initial_trial(name, preset) for name, preset in self.presets.items()]
 
-    def _seed_trial(self, name: str, preset: Preset) -> InitialTrial:
+    def _initial_trial(self, name: str, preset: Preset) -> InitialTrial:
         values = {**{key: _script_default(key) for key in self.space}, **preset}
         for key, value in values.items():
             if value is None:
@@ -195,16 +210,7 @@ class BoundStudyFile(StudyFile):
 
     def distinct_presets(self) -> tuple[list[InitialTrial], dict[str, str]]:
         """Return the presets without those that equal an earlier one, and for these the name of the earlier one."""
-        first_of: dict[TrialConfig, str] = {}
-        distinct, aliases = [], {}
-        for initial_trial in self.initial_trials():
-            config = self.config(initial_trial.params, initial_trial.overrides)
-            if config in first_of:
-                aliases[initial_trial.name] = first_of[config]
-            else:
-                first_of[config] = initial_trial.name
-                distinct.append(initial_trial)
-        return distinct, aliases
+        return distinct(self.initial_trials(), self.config)
 
 
 def _script_default(name: str) -> Any:
