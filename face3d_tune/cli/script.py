@@ -180,7 +180,7 @@ def _print_numbers(probe: "Probe", chosen: "ProbedNumber | None") -> None:
 
 def _print_space(draft: "Draft") -> None:
     """Print which flags the study file searches."""
-    from face3d_tune.script.study_file import kind
+    from face3d_tune.script.flag_owners import kind
     from face3d_tune.study.space import describe, parse
 
     flags, searched = draft.script.flags, draft.searched()

@@ -7,12 +7,13 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from face3d_tune.config import check_kind
 from face3d_tune.errors import ConfigError, StudyFileError
 from face3d_tune.script import command as commands
 from face3d_tune.script import script_table, sources
+from face3d_tune.script.flag_owners import Owners, flag_at, kind, owners_in, require_complete, values_at
 from face3d_tune.script.flags import UNKNOWN, Flag, Script, arguments
 from face3d_tune.script.script_table import ScriptTable
 from face3d_tune.study import space as space_module
@@ -35,10 +36,6 @@ _TABLES = {
     "space": None,
     "presets": None,
 }
-_Owners = dict[
-    str, tuple[str, str]
-]  # by a flag as typed: the table or key of the file that sets it, and its name there
-_TYPES: Mapping[str, type] = {"int": int, "float": float, "str": str, "bool": bool, "switch": bool}
 # As in studies/default.toml.
 _SAMPLER = {"name": "tpe", "multivariate": False, "constant_liar": True, "n_startup_trials": 8}
 _PRUNER = {"name": "shape", "chance": 0.05, "n_warmup_steps": 5}
@@ -189,11 +186,6 @@ class ScriptStudyFile:
         yield from ((f"presets.{name}", preset) for name, preset in self.presets.items())
 
 
-def kind(flag: Flag) -> Any:
-    """Return the type of a flag's values, as `config.check_kind` takes it: a Literal of its choices if it has any."""
-    return Literal[flag.choices] if flag.choices else _TYPES[flag.kind]
-
-
 def has_script(name_or_path: str) -> bool:
     """Tell whether a study file by path has a table [script]; a built-in study has none. Raises StudyFileError."""
     return name_or_path.endswith(".toml") and "script" in tables.load(expanded(name_or_path))
@@ -208,10 +200,10 @@ def parse(path: Path, loaded: dict[str, Any], script: Path | None = None) -> Scr
     """Check the content of a study file at `path`, as `read` does."""
     content = tables.split(path, loaded, _TABLES)
     table, flags = script_table.read(path, content["script"], script)
-    owners = _owners(table, flags)
+    owners = owners_in(table, flags)
     space = _space(path, content["space"], flags, owners)
-    fixed = _values(path, "fixed", content["fixed"], flags, owners)
-    _require_complete(path, flags, owners)
+    fixed = values_at(path, "fixed", content["fixed"], flags, owners)
+    require_complete(path, flags, owners)
     sampler, pruner = content["sampler"] or _SAMPLER, content["pruner"] or _PRUNER
     file = ScriptStudyFile(
         name=path.stem,
@@ -235,20 +227,14 @@ def parse(path: Path, loaded: dict[str, Any], script: Path | None = None) -> Scr
 def read_space(path: Path, file: ScriptStudyFile) -> Space:
     """Read only the table [space] of a file at `path`, for a study that exists. Raises StudyFileError."""
     content = tables.split(path, {"space": tables.load(path).get("space", {})}, {"space": None})
-    return _space(path, content["space"], file.flags, _owners(file.script, file.flags))
+    return _space(path, content["space"], file.flags, owners_in(file.script, file.flags))
 
 
-def _owners(table: ScriptTable, flags: Script) -> _Owners:
-    """Return the flags that the table [script] sets."""
-    owners: _Owners = {flags.flags[name].typed: (f"script.{key}", name) for name, key in table.own_flags().items()}
-    return owners | {_typed(word, flags): ("script.arguments", word) for word in table.arguments if word[:2] == "--"}
-
-
-def _space(path: Path, rows: Mapping[str, Any], script: Script, owners: _Owners) -> Space:
+def _space(path: Path, rows: Mapping[str, Any], script: Script, owners: Owners) -> Space:
     """Parse [space], and enter its flags in `owners`."""
     space = {}
     for name, row in rows.items():
-        flag = _flag(path, "space", name, script, owners)
+        flag = flag_at(path, "space", name, script, owners)
         if flag.many:
             raise StudyFileError(f"{path}: space.{name} takes a list, which no search can vary", "set it in [fixed]")
         if flag.choices and isinstance(row, dict):
@@ -268,62 +254,6 @@ def _space(path: Path, rows: Mapping[str, Any], script: Script, owners: _Owners)
     return space
 
 
-def _values(path: Path, place: str, values: Mapping[str, Any], script: Script, owners: _Owners) -> dict[str, Any]:
-    """Check the values of [fixed] or a preset, and enter their flags in `owners`."""
-    return {
-        name: tables.at(path, place, _checker(_flag(path, place, name, script, owners)), name, value)
-        for name, value in values.items()
-    }
-
-
-def _checker(flag: Flag) -> Any:
-    def check(name: str, value: Any) -> Any:
-        if not flag.many:
-            check_kind(name, value, kind(flag))
-            return space_module.exact(value, kind(flag))
-        if not isinstance(value, list):
-            raise ConfigError(f"{name} = {value!r} is not a list; {flag.typed} takes one")
-        for each in value:
-            check_kind(name, each, kind(flag))
-        return [space_module.exact(each, kind(flag)) for each in value]
-
-    return check
-
-
-def _flag(path: Path, place: str, name: str, script: Script, owners: _Owners) -> Flag:
-    """Return the flag of a key, and enter it: each flag has one owner."""
-    tables.require_known(path, f"{place}.", [name], tuple(script.flags))
-    flag = script.flags[name]
-    if flag.kind == "other":
-        raise StudyFileError(f"{path}: {place}.{name}: {flag.typed} takes no value that a study file can say")
-    owner_place, owner = owners.setdefault(flag.typed, (place, name))
-    if owner_place.startswith("script."):
-        raise StudyFileError(f"{path}: {place}.{name} is also set by {owner_place}; keep one")
-    if owner != name:
-        raise StudyFileError(
-            f"{path}: {place}.{name} and {owner_place}.{owner} are the same flag, {flag.typed}; keep one name"
-        )
-    if (owner_place, place) == ("space", "fixed"):
-        raise StudyFileError(f"{path}: {name} is both in [fixed] and in [space]; keep one")
-    return flag
-
-
-def _typed(word: str, script: Script) -> str:
-    """Return the flag that a word of a command line names, by its first name."""
-    name = word.partition("=")[0]
-    flag = script.flags.get(name.removeprefix("--").replace("-", "_"))
-    return flag.typed if flag else name
-
-
-def _require_complete(path: Path, script: Script, owners: _Owners) -> None:
-    for name, flag in script.flags.items():
-        if flag.required and flag.typed not in owners:
-            raise StudyFileError(
-                f"{path}: {script.path} does not start without {flag.typed}",
-                f"set fixed.{name}, or search it in [space]",
-            )
-
-
 def _epochs(path: Path, budget: Mapping[str, Any], table: ScriptTable, script: Script) -> int | None:
     """Return the budget's epochs, or else the default of the script's flag."""
     if "epochs" in budget or table.epochs_flag is None:
@@ -334,9 +264,7 @@ def _epochs(path: Path, budget: Mapping[str, Any], table: ScriptTable, script: S
     return default
 
 
-def _presets(
-    path: Path, content: Mapping[str, Any], script: Script, space: Space, owners: _Owners
-) -> dict[str, Preset]:
+def _presets(path: Path, content: Mapping[str, Any], script: Script, space: Space, owners: Owners) -> dict[str, Preset]:
     """Return the guide's presets that `study.presets` lists, as far as the script has their flags, then the file's."""
     listed, own = tables.presets(path, content, tuple(PRESETS), tuple(script.flags))
     presets: dict[str, Preset] = {}
@@ -346,9 +274,9 @@ def _presets(
             raise StudyFileError(
                 f"{path}: study.presets: {name} sets none of the searched flags, {', '.join(space)}", "omit it"
             )
-        presets[name] = _values(path, f"presets.{name}", known, script, dict(owners))
+        presets[name] = values_at(path, f"presets.{name}", known, script, dict(owners))
     for name, preset in own.items():
-        presets[name] = _values(path, f"presets.{name}", preset, script, dict(owners))
+        presets[name] = values_at(path, f"presets.{name}", preset, script, dict(owners))
     return presets
 
 
