@@ -8,7 +8,7 @@ import optuna
 import pytest
 from command_line import call
 from own_script import found_of, own_study, write_script
-from stored_script import script_trial
+from stored_script import script_trial, study_of_script
 
 from face3d_tune.analysis.script_confirmation import headings, headline, rows, sentences, words
 from face3d_tune.executor.tasks import Event, Failure, Note, ScriptEnded, ScriptEpoch
@@ -157,6 +157,17 @@ def test_the_candidates_are_the_best_trial_in_its_direction_and_the_presets(dire
     assert (first.name, first.value, first.preset) == ("trial 12", pytest.approx(best), False)
     assert [each.name for each in presets] == ["defaults", "recommended"]
     assert [each.name for each in script_candidates(study, 3)][:3] == ["trial 12", "trial 11", "trial 10"]
+
+
+def test_a_trial_with_the_values_of_a_better_one_or_of_a_preset_is_no_candidate():
+    study = study_of_script(
+        script_trial("COMPLETE", [0.5], preset="defaults"),
+        script_trial("COMPLETE", [0.9]),  # the values of `defaults`
+        script_trial("COMPLETE", [0.8], lr=2e-3),
+        script_trial("COMPLETE", [0.7], lr=2e-3),
+        script_trial("COMPLETE", [0.6], lr=3e-3),
+    )
+    assert [each.name for each in script_candidates(study, 3)] == ["trial 2", "trial 4", "defaults"]
 
 
 class FakeSlots:
