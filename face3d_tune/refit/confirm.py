@@ -153,7 +153,7 @@ class Confirmation(StoredTrainings[Job]):
         return {
             "version": VERSION,
             "objective": self._objective.name,
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             **self._described(),
             "people": sum(len(data.people["test"]) for data in self._rounds),
             "pairs": _pairs(self._rounds),
