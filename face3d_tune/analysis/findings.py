@@ -1,7 +1,7 @@
 """The findings of a study, worked out once for report, dashboard and terminal. Nothing here writes."""
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import median
 from typing import Any
@@ -161,6 +161,20 @@ class Findings:
         presets = [row.trial for row in self.presets if row.trial and row.same_as is None]
         trials = [*([self.best] if self.best else []), *presets, *self.runners_up]
         return list({trial.number: trial for trial in trials}.values())
+
+    def with_records(self, records: Mapping[int, FrozenTrial]) -> "Findings":
+        """Return the same findings with these records of some trials, by number."""
+
+        def of(trial: FrozenTrial) -> FrozenTrial:
+            return records.get(trial.number, trial)
+
+        return replace(
+            self,
+            trials=[*map(of, self.trials)],
+            best=self.best and of(self.best),
+            presets=[replace(row, trial=row.trial and of(row.trial)) for row in self.presets],
+            runners_up=[*map(of, self.runners_up)],
+        )
 
 
 def find(study: optuna.Study) -> Findings:

@@ -23,7 +23,7 @@ from face3d_tune.analysis.curve import curve_picture, numbers_picture
 from face3d_tune.analysis.findings import Findings, find
 from face3d_tune.analysis.of_script import further_numbers
 from face3d_tune.dashboard import excluded_notes
-from face3d_tune.dashboard.figures import figures
+from face3d_tune.dashboard.figures import figures, pruned_with_curves
 from face3d_tune.dashboard.guard import DRAWN
 from face3d_tune.dashboard.notes import FOREIGN, command, study_note, trial_note
 from face3d_tune.dashboard.shown_study import ShownStudy
@@ -35,7 +35,7 @@ from face3d_tune.storage.failures import is_away
 from face3d_tune.storage.optuna_internals import NO_RECORD
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.exclusions import exclusions_in, said
-from face3d_tune.study.history import History
+from face3d_tune.study.history import History, with_histories
 from face3d_tune.study.other_programs import is_foreign, is_own_study
 from face3d_tune.study.trials import cause
 
@@ -133,6 +133,8 @@ class Additions:
             noted, logs = findings.notable, self._logs(findings)
             if findings.script is not None:
                 noted += [trial for trial in findings.trials if cause(trial)][-_FAILED:]
+            whole = with_histories(study, [*noted, *pruned_with_curves(findings)])
+            findings, noted = findings.with_records(whole), [whole[trial.number] for trial in noted]
             files = {trial.number: self._files(findings, trial) for trial in noted}
             for number, log in logs.items():
                 files.setdefault(number, []).append(log)

@@ -36,10 +36,18 @@ def figures(findings: Findings) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
+def pruned_with_curves(findings: Findings) -> list[FrozenTrial]:
+    """Return the pruned trials whose learning curves are drawn."""
+    return _pruned(findings)[-_MOST_PRUNED:]
+
+
+def _pruned(findings: Findings) -> list[FrozenTrial]:
+    return [trial for trial in findings.trials if trial.state == TrialState.PRUNED]
+
+
 def _curves(findings: Findings) -> Figure | None:
     """Draw best trial and presets by name, and the pruned trials as one faint trace with gaps."""
-    every = [trial for trial in findings.trials if trial.state == TrialState.PRUNED]
-    pruned = every[-_MOST_PRUNED:]
+    pruned = pruned_with_curves(findings)
     traces = []
     if pruned:
         x: list[int | None] = []
@@ -48,7 +56,7 @@ def _curves(findings: Findings) -> Figure | None:
             curve = _values(findings, trial)
             x += [*range(1, len(curve) + 1), None]
             y += [*curve, None]
-        traces.append(_line(f"pruned ({len(every)})", x, y, _FAINT, width=1))
+        traces.append(_line(f"pruned ({len(_pruned(findings))})", x, y, _FAINT, width=1))
     for (name, trial), colour in zip(_presets(findings), _PRESETS * 9, strict=False):
         traces.append(_curve(name, _values(findings, trial), colour, width=2))
     if findings.best is not None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import optuna_dashboard
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 from waitress import wasyncore
 
 from face3d_tune.dashboard.additions import Additions
@@ -25,6 +25,8 @@ from face3d_tune.dashboard.steering import Steering
 from face3d_tune.errors import ConfigError
 from face3d_tune.storage.artifacts import Artifacts
 from face3d_tune.storage.brief_waits import wait_briefly
+from face3d_tune.storage.optuna_internals import WideStorage
+from face3d_tune.study import history
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -96,7 +98,7 @@ class Server:
 
 
 def make_dashboard(
-    storage: RDBStorage,
+    storage: WideStorage,
     host: str = "127.0.0.1",
     port: int = 0,
     *,
@@ -109,7 +111,7 @@ def make_dashboard(
     """Make a server that listens but does not serve yet; `server_port` is its port.
 
     Args:
-        storage: The storage whose studies are shown.
+        storage: The storage whose studies are shown; from now on it reads them without histories.
         host: Name or address to listen on.
         port: To listen on; 0 takes a free one.
         allow_changes: Whether searches can be steered, and studies changed and deleted.
@@ -151,6 +153,7 @@ def make_dashboard(
 
     listening = _listen(host, port)
     wait_briefly(storage)
+    storage.unread |= {history.ATTR}  # a quarter of what 10,000 trials would occupy; additions read some
     refresh = Refresh(storage, build, [STEERING] if allow_changes else [])
     access = Access(host.lower(), listening.getsockname()[1], allow_changes, token, public)
     guarded = Guard(HonestAnswers(RequestFilter(refresh), say), access, refresh.look)

@@ -26,7 +26,8 @@ select t.trial_id, t.number, t.state, t.datetime_start, t.datetime_complete,
     (select json_agg(json_build_array(param_name, cast(param_value as text), distribution_json) order by param_id)
         from trial_params each where each.trial_id = t.trial_id),
     (select json_object_agg(key, value_json) from trial_user_attributes each where each.trial_id = t.trial_id),
-    (select json_object_agg(key, value_json) from trial_system_attributes each where each.trial_id = t.trial_id),
+    (select json_object_agg(key, value_json) from trial_system_attributes each where each.trial_id = t.trial_id
+        and key <> all(cast(:unread as text[]))),
     (select json_agg(json_build_array(step, cast(intermediate_value as text), intermediate_value_type))
         from trial_intermediate_values each where each.trial_id = t.trial_id)
 from """
@@ -188,7 +189,7 @@ class FarStorage(StorageOfTrials):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Return a trial. Raises KeyError."""
-        return self._read(question(f"{_TRIALS} trials t where t.trial_id = :trial", trial=trial_id))[0]
+        return self._read(question(f"{_TRIALS} trials t where t.trial_id = :trial", trial=trial_id, unread=()))[0]
 
     def enqueue_trials(self, study_id: int, trials: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
         """Queue trials with these parameters and user attributes, all or none."""
@@ -222,7 +223,7 @@ class FarStorage(StorageOfTrials):
 
         None if there are many, which are read faster in another way.
         """
-        found = self._read(newer_trials(study_id, also, after))
+        found = self._read(newer_trials(study_id, also, after, self.unread))
         if len(found) == _FEW:
             return None
         return [trial for trial in found if states is None or trial.state in states]
@@ -231,10 +232,13 @@ class FarStorage(StorageOfTrials):
         return [_trial(*row) for row in self._ask(asked) if row[0] is not None]
 
 
-def newer_trials(study_id: int, also: Iterable[int], after: int) -> Question:
-    """Return the question for the first trials of a study whose ids are greater than `after`, or among `also`."""
-    chosen = _TRIALS + _OF_STUDY.format(_NEWER)
-    return question(chosen, study=study_id, after=after, also=tuple(sorted(also)), few=_FEW)
+def newer_trials(study_id: int, also: Iterable[int], after: int, unread: Iterable[str] = ()) -> Question:
+    """Return the question for the first trials of a study whose ids are greater than `after`, or among `also`.
+
+    They come without the system attributes whose keys are `unread`.
+    """
+    chosen, keys = _TRIALS + _OF_STUDY.format(_NEWER), tuple(sorted(unread))
+    return question(chosen, study=study_id, after=after, also=tuple(sorted(also)), few=_FEW, unread=keys)
 
 
 def attrs_of_study(study_id: int) -> tuple[Question, Question]:

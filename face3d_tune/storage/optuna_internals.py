@@ -119,6 +119,18 @@ def stored_attr(engine: Engine, study: optuna.Study, key: str) -> Any:
     return None if found is None else json.loads(found)
 
 
+def stored_trial_attr(study: optuna.Study, trials: Sequence[FrozenTrial], key: str) -> dict[int, Any]:
+    """Return one system attribute of those trials that have it, by number, as they are stored now."""
+    engine = engine_of(study)
+    if engine is None:
+        return {trial.number: trial.system_attrs[key] for trial in trials if key in trial.system_attrs}
+    numbers = {trial_id(trial): trial.number for trial in trials}
+    with engine.connect() as database:
+        question = select(SYSTEM_ATTRS.c.trial_id, SYSTEM_ATTRS.c.value_json)
+        rows = database.execute(question.where(SYSTEM_ATTRS.c.trial_id.in_(numbers), SYSTEM_ATTRS.c.key == key)).all()
+    return {numbers[row.trial_id]: json.loads(row.value_json) for row in rows}
+
+
 def store_study_attrs(study: optuna.Study, attrs: Mapping[str, Any], metric: str | None = None) -> None:
     """Store the name of a study's metric, if given, and user attributes in their order, if possible at once."""
     backend = getattr(study._storage, "_backend", None)
@@ -321,9 +333,11 @@ class WideStorage(RDBStorage):
 
     Attributes:
         curves: Whether finished trials are read with intermediate values and system attributes: half of the time.
+        unread: Keys of system attributes that are not read with the trials of a study; `stored_trial_attr` reads one.
     """
 
     curves = True
+    unread: frozenset[str] = frozenset()
 
     def _get_trials(
         self,
@@ -336,9 +350,8 @@ class WideStorage(RDBStorage):
         with _create_scoped_session(self.scoped_session) as session:
             StudyModel.find_or_raise_by_id(study_id, session)
             database = session.connection()
-            return read_trials(
-                database, study_id, trial_id_greater_than, included_trial_ids, chosen, curves=self.curves
-            )
+            which = study_id, trial_id_greater_than, included_trial_ids, chosen
+            return read_trials(database, *which, curves=self.curves, unread=self.unread)
 
 
 class StorageOfTrials(WideStorage):

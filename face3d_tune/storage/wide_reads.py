@@ -25,7 +25,7 @@ _TRIALS = table(
     column("datetime_start", DateTime),
     column("datetime_complete", DateTime),
 )
-Rows = Callable[[str, str], Iterable[Any]]  # of a table that begins with `trial_`, with these columns
+Rows = Callable[..., Iterable[Any]]  # of a table that begins with `trial_`, with these columns, under a condition
 
 _FEW = 500  # trials that a query names by id
 _ROWS = 10_000  # taken from the driver at once
@@ -42,6 +42,7 @@ def read_trials(
     states: Collection[TrialState] | None,
     *,
     curves: bool = True,
+    unread: Collection[str] = (),
 ) -> list[FrozenTrial]:
     """Read the trials of a study, in the order of their ids.
 
@@ -54,6 +55,7 @@ def read_trials(
         among: and those with these ids.
         states: Of the trials to read; None: any.
         curves: Whether to read intermediate values and system attributes of finished trials too: half of the time.
+        unread: Keys of system attributes that are not read.
     """
     chosen = f"t.study_id = {int(study_id)} and (t.trial_id > {int(after)} or t.trial_id in ({_ids(among)}))"
     if states is not None:
@@ -78,7 +80,7 @@ def read_trials(
     }
     with_curves = trials if curves else {key: row for key, row in trials.items() if not row.state.is_finished()}
     with collector_paused() if len(trials) > _FEW else nullcontext():
-        for fill, part in ((_fill, trials), (_fill_curves, with_curves)):
+        for fill, part in ((_fill, trials), (partial(_fill_curves, unread=unread), with_curves)):
             if part:
                 fill(part, partial(_rows, database, chosen if len(part) > _FEW else f"t.trial_id in ({_ids(part)})"))
     return list(trials.values())
@@ -101,9 +103,10 @@ def _fill(trials: dict[int, FrozenTrial], rows: Rows) -> None:
     _fill_attrs({trial_id: trial.user_attrs for trial_id, trial in trials.items()}, rows("user_attributes", _ATTR))
 
 
-def _fill_curves(trials: dict[int, FrozenTrial], rows: Rows) -> None:
-    """Add intermediate values and system attributes to the trials."""
-    _fill_attrs({trial_id: trial.system_attrs for trial_id, trial in trials.items()}, rows("system_attributes", _ATTR))
+def _fill_curves(trials: dict[int, FrozenTrial], rows: Rows, unread: Collection[str]) -> None:
+    """Add intermediate values and system attributes, but those with the keys `unread`, to the trials."""
+    attrs = rows("system_attributes", _ATTR, "".join(f" and a.key <> '{key}'" for key in unread))
+    _fill_attrs({trial_id: trial.system_attrs for trial_id, trial in trials.items()}, attrs)
     steps = {trial_id: trial.intermediate_values for trial_id, trial in trials.items()}
     for trial_id, step, value, kind in rows("intermediate_values", "step, intermediate_value, intermediate_value_type"):
         if trial_id in steps:
@@ -134,9 +137,9 @@ def _value(text: str, short: dict[str, Any]) -> Any:
     return value
 
 
-def _rows(database: Connection, chosen: str, name: str, columns: str) -> Iterable[Any]:
+def _rows(database: Connection, chosen: str, name: str, columns: str, only: str = "") -> Iterable[Any]:
     question = f"select a.trial_id, {columns} from trial_{name} a join trials t on t.trial_id = a.trial_id"
-    for rows in database.exec_driver_sql(f"{question} where {chosen}").partitions(_ROWS):
+    for rows in database.exec_driver_sql(f"{question} where ({chosen}){only}").partitions(_ROWS):
         yield from rows
 
 

@@ -1,12 +1,15 @@
 """The epochs of a trial, as stored with it: learning rates, losses, cosines and recognition, or a script's numbers."""
 
+import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import optuna
 from optuna.trial import FrozenTrial
 
+from face3d_tune.storage.optuna_internals import stored_trial_attr
 from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.objective import COSINE, Objective
 
@@ -60,6 +63,14 @@ class History:
         if objective.script:
             return self.numbers.get(objective.name, ())
         return self.cosine if objective == COSINE else self.identity
+
+
+def with_histories(study: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
+    """Return trials of a study with their stored epochs, by number; its storage may read trials without them."""
+    stored, whole = stored_trial_attr(study, trials, ATTR), {trial.number: copy.copy(trial) for trial in trials}
+    for number, history in stored.items():
+        whole[number].system_attrs = {**whole[number].system_attrs, ATTR: history}
+    return whole
 
 
 def lowest_loss(val_loss: Sequence[float]) -> int:

@@ -10,6 +10,8 @@ from urllib.request import Request, urlopen
 import optuna
 import optuna_dashboard
 import pytest
+from served import ask, serving
+from served import detail as of_served
 from stored_script import script_trial, searched_script, study_of_script
 from stored_study import (
     add_trial,
@@ -20,9 +22,11 @@ from stored_study import (
     recognising_people,
     recognition_of,
     rotation_of,
+    trial_of,
     without_method,
 )
 
+from face3d_tune.analysis.curve import curve_picture
 from face3d_tune.analysis.findings import find
 from face3d_tune.config import TrialConfig
 from face3d_tune.dashboard.figures import figures
@@ -31,6 +35,7 @@ from face3d_tune.dashboard.server import make_dashboard
 from face3d_tune.errors import ConfigError
 from face3d_tune.storage.artifacts import Artifacts, best_weights, log_of, unique_name
 from face3d_tune.storage.database import Storage
+from face3d_tune.study.history import History
 
 
 @pytest.fixture(scope="module")
@@ -355,6 +360,30 @@ def test_every_axis_says_what_it_shows_and_in_what(study):
     for figure in figures(find(study)).values():
         assert figure["layout"]["xaxis"]["title"]["text"]
         assert figure["layout"]["title"]["text"]
+
+
+def test_histories_are_drawn_though_the_dashboard_does_not_hold_them(sqlite, sqlite_url):
+    study = our_study(sqlite, "faces")
+    for state, value in (("COMPLETE", 0.6), ("PRUNED", 0.3), ("COMPLETE", 0.7)):
+        trial = trial_of(state, value, preset=None if study.trials else "baseline")
+        trial.intermediate_values = {1: 0.1}  # so that only the history has the curve
+        study.add_trial(trial)
+    found = find(study)
+    whole = {name: json.loads(json.dumps(figure)) for name, figure in figures(found).items()}
+    assert all(len(trace["y"]) > 1 for trace in whole["learning-curves"]["data"])
+    with Storage.parse(sqlite_url).opened() as opened, serving(opened) as made:
+        answer, _ = of_served(made)
+        drawn = {figure["id"]: json.loads(figure["graph_object"]) for figure in answer["plotly_graph_objects"]}
+        assert drawn == whole
+        held = optuna.load_study(study_name="faces", storage=opened).get_trials()
+        assert [trial.system_attrs for trial in held] == [{}, {}, {}]
+        for trial in answer["trials"][::2]:
+            (file,) = (file for file in trial["artifacts"] if file["filename"] == "learning-curve.svg")
+            _, _, picture = ask(made, f"/artifacts/1/{trial['trial_id']}/{file['artifact_id']}")
+            best_epoch = found.trials[trial["number"]].user_attrs["best_epoch"]
+            expected = curve_picture(History.of(found.trials[trial["number"]]), best_epoch, found.no_model)
+            assert picture.decode() == expected
+            assert "Loss by epoch" in expected
 
 
 def test_a_study_without_trials_has_no_figures(sqlite):

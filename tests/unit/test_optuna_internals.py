@@ -37,6 +37,7 @@ from face3d_tune.storage.optuna_internals import (
     storage_of,
     store_attrs,
     stored_attr,
+    stored_trial_attr,
     study_id,
     trial_id,
     trials_as_sampled_from,
@@ -65,6 +66,16 @@ def test_a_study_in_a_database_knows_its_engine_and_reads_one_attribute(study, s
     assert engine_of(optuna.create_study()) is None
     study.set_user_attr("a", {"b": 1})
     assert (stored_attr(sqlite.engine, study, "a"), stored_attr(sqlite.engine, study, "c")) == ({"b": 1}, None)
+
+
+def test_one_system_attribute_of_some_trials_is_read_also_in_memory(sqlite):
+    for storage in (sqlite, None):
+        study = optuna.create_study(storage=storage)
+        for number in range(3):
+            attrs = {"a": number, "b": 0} if number else {}
+            study.add_trial(optuna.trial.create_trial(value=0.0, system_attrs=attrs))
+        assert stored_trial_attr(study, study.get_trials(), "a") == {1: 1, 2: 2}
+        assert stored_trial_attr(study, study.get_trials()[:2], "a") == {1: 1}
 
 
 def test_a_storage_that_is_made_without_asking_has_all_that_optunas_own_has(sqlite_url):

@@ -11,8 +11,9 @@ from optuna.trial import TrialState, create_trial
 from sqlalchemy import event
 from stored_study import add_many, many_trials, our_study, study_of, trial_of
 
-from face3d_tune.storage import wide_reads
+from face3d_tune.storage import far_storage, wide_reads
 from face3d_tune.storage.database import Storage
+from face3d_tune.storage.optuna_internals import stored_trial_attr
 from face3d_tune.system.collector import collector_paused
 
 EVERY = {
@@ -112,6 +113,20 @@ def test_without_curves_all_else_is_there_and_the_curve_of_a_running_trial(sqlit
     assert (read[0].intermediate_values, read[0].system_attrs) == ({}, {})
     for name in ("number", "state", "value", "params", "distributions", "user_attrs", "datetime_start"):
         assert getattr(read[0], name) == getattr(whole[0], name)
+
+
+@pytest.mark.parametrize("few", [0, 500])
+def test_system_attributes_that_are_not_wanted_are_not_read_and_all_else_is(storage, study, monkeypatch, few):
+    monkeypatch.setattr(wide_reads, "_FEW", few)
+    monkeypatch.setattr(far_storage, "_FEW", max(few, 1))
+    whole = study.get_trials()
+    assert [trial.number for trial in whole if "note" in trial.system_attrs] == [0, 1]
+    for trial in whole:
+        trial.system_attrs.pop("note", None)
+    storage.unread = frozenset({"note", "another"})
+    assert told(storage._get_trials(study._study_id, None, set(), -1)) == told(whole)
+    assert "fixed_params" in whole[5].system_attrs
+    assert stored_trial_attr(study, whole, "note") == {0: {"a": 1}, 1: {"a": 1}}
 
 
 def test_several_objectives_keep_their_order(sqlite):
