@@ -17,6 +17,7 @@ import numpy as np
 FEWEST = 12  # trials; with fewer, four groups have two or three
 _GROUPS = 4
 _DEALS = 400  # random shuffles
+_AT_ONCE = 20  # of them in memory, a megabyte of thousands of trials
 _CHANCE = 0.95  # share of the shuffles below the value called chance
 
 
@@ -58,8 +59,10 @@ def importances(columns: Mapping[str, Sequence[Any]], cosines: Sequence[float]) 
     cuts = {name: _cut(column) for name, column in columns.items()}
     cuts = {name: cut for name, cut in cuts.items() if cut.max() > 0}
     random = np.random.default_rng(0)
-    dealt = np.stack([random.permutation(values) for _ in range(_DEALS)])  # [deals, trials]
-    luckiest = np.max([_share(cut, dealt) for cut in cuts.values()], axis=0, initial=0.0)  # [deals]
+    luckiest = []
+    for _ in range(0, _DEALS, _AT_ONCE):
+        dealt = np.stack([random.permutation(values) for _ in range(_AT_ONCE)])  # [deals, trials]
+        luckiest.append(np.max([_share(cut, dealt) for cut in cuts.values()], axis=0, initial=0.0))  # [deals]
     chance = float(np.quantile(luckiest, _CHANCE))
     rows = [
         Importance(name, float(_share(cut, values[None])[0]), chance, _groups(columns[name], cut, values))
