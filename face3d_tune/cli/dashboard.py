@@ -69,9 +69,9 @@ def dashboard(
     from face3d_tune.dashboard.server import make_dashboard
     from face3d_tune.storage.artifacts import Artifacts
     from face3d_tune.storage.database import Storage
-    from face3d_tune.system.large_blocks import give_back_large_blocks
+    from face3d_tune.system.freed_memory import give_freed_memory_back
 
-    give_back_large_blocks()
+    give_freed_memory_back()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = Storage.parse(storage)
     store = None if artifacts is None else Artifacts.parse(artifacts, to_write=False)

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from waitress.adjustments import Adjustments
+from waitress.buffers import OverflowableBuffer
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
@@ -59,8 +60,22 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
 class _Channel(HTTPChannel):  # type: ignore[misc]
     parser_class, task_class, error_task_class = _Parser, _Task, _ErrorTask
     will_close: bool
+    current_outbuf_count: int
     refused = False  # a request of which the client may still be sending the rest
     _to_drop: int | None = None  # bytes, once the refusal is sent
+
+    def write_soon(self, data: Any) -> int:
+        """Pass data on to be sent.
+
+        A buffer in memory keeps what was sent of it. Without a new one now and then, a fast reader's whole answer would
+        stay there. A slow reader's is in a file.
+        """
+        with self.outbuf_lock:
+            limit = self.adj.outbuf_overflow
+            if self.current_outbuf_count >= limit and not self.outbufs[-1].overflowed:
+                self.outbufs.append(OverflowableBuffer(limit))
+                self.current_outbuf_count = 0
+        return int(super().write_soon(data))
 
     def handle_close(self) -> None:
         """Close the connection; after a refusal, first end the answer and let the client close.
