@@ -289,8 +289,8 @@ def read_only(server, url):
 @contextmanager
 def full(server, url):
     """Everyone's connections end, and others take all that there are."""
-    hold = [psycopg.connect(server.get_uri("postgres"), autocommit=True)]
-    ours = f"from pg_stat_activity where datname = '{sqlalchemy.make_url(url).database}'"
+    hold, name = [psycopg.connect(server.get_uri("postgres"), autocommit=True)], sqlalchemy.make_url(url).database
+    ours = f"from pg_stat_activity where datname = '{name}'"
     try:
         while True:  # an ended connection may leave its place a moment later, and nobody of ours may have it then
             ended, held = hold[0].execute(f"select count(pg_terminate_backend(pid)) {ours}").fetchone()[0], len(hold)
@@ -300,9 +300,16 @@ def full(server, url):
             if not ended and len(hold) == held:
                 break
         yield "the storage does not answer ("
-    finally:
-        for connection in hold:
+    finally:  # all places at one moment: a worker needs two
+        hold[0].execute(f"alter database {name} allow_connections false")
+        for connection in hold[1:]:
             connection.close()
+        others = (
+            "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
+        )
+        until(lambda: hold[0].execute(others).fetchone() == (0,))
+        hold[0].execute(f"alter database {name} allow_connections true")
+        hold[0].close()
 
 
 @pytest.mark.parametrize("absence", [stopped, read_only, full], ids=lambda absence: absence.__name__)
