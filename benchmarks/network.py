@@ -36,9 +36,9 @@ FAULTS = ("reset", "hole", "silence", "refuse", "latency", "lost_writes", "cut_a
 
 def be_short_of_patience() -> None:
     """Let this worker, before it starts, take a server for gone after 4 seconds of silence."""
-    from face3d_tune.storage import bounded, server_lock
+    from face3d_tune.storage import bounded_psycopg, server_lock
 
-    bounded.SILENCE, server_lock._LOCK_TRY = 4.0, 2
+    bounded_psycopg.SILENCE, server_lock._LOCK_TRY = 4.0, 2
 
 
 @dataclass(slots=True)

@@ -34,7 +34,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.search.algorithms import make_pruner, make_sampler
 from face3d_tune.search.extrapolation import ExtrapolationPruner
 from face3d_tune.search.racing import is_lost
-from face3d_tune.search.shapes import ShapePruner
+from face3d_tune.search.shape_pruner import ShapePruner
 from face3d_tune.study.objective import ObjectiveName
 from face3d_tune.study.space import suggest
 from face3d_tune.study.stored_start import WarmStart

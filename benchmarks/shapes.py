@@ -1,4 +1,4 @@
-"""What the shapes of stored curves say about where a training ends: the constants of `face3d_tune.search.shapes`.
+"""What the shapes of stored curves say about where a training ends: the constants of `face3d_tune.search.shape_pruner`.
 
     python -m benchmarks.shapes        # seconds: the constants, and how well they decide on trainings left out
 
@@ -17,7 +17,7 @@ from benchmarks.common import options, table
 from benchmarks.packed import PACKED, read
 from benchmarks.surrogate import FEATURE_SIZE, Ended
 from face3d_tune.config import TrialConfig
-from face3d_tune.search.shapes import terms
+from face3d_tune.search.shape_pruner import terms
 
 _AT = (3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 36, 42, 50, 60, 70, 80, 90)  # epochs
 _OTHERS, _SEED_NOISE = 15, 0.003  # whose best is to be passed; standard deviation between seeds, in cosine

@@ -247,7 +247,7 @@ def test_user_attributes_are_read_through_study_attrs():
 # Where it makes no difference whether a person excluded a trial, and the pruners, which get a view.
 READ_AS_STORED = {
     *("study.exclusions", "study.other_programs", "search.open_study", "search.trial_queue", "search.tried_config"),
-    *("search.added_trials", "search.extrapolation", "search.shapes", "search.retention", "dashboard.additions"),
+    *("search.added_trials", "search.extrapolation", "search.shape_pruner", "search.retention", "dashboard.additions"),
 }
 
 
@@ -307,7 +307,7 @@ def test_only_confirm_and_judge_evaluate_test_people_and_both_count_it():
     looking = {module for module in looking if room_of(module) != "data"}
     assert looking == {"refit.confirm", "cli.judge"}
     for module in looking:
-        assert "refit.looks" in set(ours(imports(TREES[module]))), module
+        assert "refit.evaluations" in set(ours(imports(TREES[module]))), module
 
 
 @pytest.mark.parametrize("module", [module for module in TREES if room_of(module) == "cli"])

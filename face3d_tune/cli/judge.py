@@ -110,7 +110,7 @@ def _count(
     place: "Storage", result: "Mapping[str, Any]", blend: str | None, weight: float | None
 ) -> "Sequence[Mapping[str, Any]] | None":
     """Store this evaluation with the studies on these data; return all evaluations so far, None without a study."""
-    from face3d_tune.refit import looks
+    from face3d_tune.refit import evaluations
 
     names = [row["name"] for row in result["rows"] if row["kind"] == "checkpoint"]
     words = [] if blend is None else ["--blend", blend]
@@ -118,7 +118,7 @@ def _count(
     command = shlex.join(["face3d-tune", "judge", *names, "--part", "test", *words])
     look = {"time": result["time"], "command": command, "compared": names}
     with place.opened() as opened:
-        return looks.record(opened, result["data"]["fingerprint"], look)
+        return evaluations.record(opened, result["data"]["fingerprint"], look)
 
 
 def _tell_count(result: "Mapping[str, Any]", place: "Storage") -> None:

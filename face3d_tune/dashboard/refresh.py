@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.storages import BaseStorage, RDBStorage
 
-from face3d_tune.dashboard.prompt import Prompt
+from face3d_tune.dashboard.bounded_question import BoundedQuestion
 from face3d_tune.dashboard.wsgi import refuse, send, whole
 from face3d_tune.storage.optuna_internals import forget_importances
 from face3d_tune.study.storage_cache import Snapshot, StorageCache
@@ -44,7 +44,7 @@ class Refresh:
             return build(cached)
 
         self._cache = StorageCache(storage, anew)
-        self._look = Prompt(self._cache.look)
+        self._look = BoundedQuestion(self._cache.look)
         self._tags = "".join(f'<script src="{each}"></script>' for each in (_SCRIPT, *scripts))
         self._script = files("face3d_tune.dashboard").joinpath("reload.js").read_bytes()
 

@@ -22,7 +22,7 @@ from face3d_tune.data.pairs import persons
 from face3d_tune.data.yaw_bands import YAW_BANDS
 from face3d_tune.device import Precision
 from face3d_tune.executor.plan import Plan
-from face3d_tune.refit import intervals, looks
+from face3d_tune.refit import evaluations, intervals
 from face3d_tune.refit.baselines import Blended, Fitted, NoModel, fit_one
 from face3d_tune.refit.candidates import Candidate
 from face3d_tune.refit.retrain import Epoch, Job, Kept, retrain
@@ -130,7 +130,7 @@ class Confirmation(StoredTrainings[Job]):
         with one_at_a_time(self._storage.engine), still_present(self.study, self._own, self._storage.engine):
             look = {"time": found["time"], "command": command, "compared": compared}
             people = StudyAttr.data_fingerprint.of(self.study.user_attrs)
-            found["looks"] = [*looks.recorded(self._storage, people), look]
+            found["looks"] = [*evaluations.recorded(self._storage, people), look]
             self.study.set_user_attr(self.stored_as.key, found)
         return found
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from face3d_tune.config import ABOUT, DEFAULTS, Layout, PoseUnit, SchedulerType, TrialConfig
 from face3d_tune.errors import ConfigError
 from face3d_tune.script.flags import DOCUMENTED, UNKNOWN, Script
-from face3d_tune.training.script_args import UNSEARCHED_FLAGS
+from face3d_tune.training.unsearched_flags import UNSEARCHED_FLAGS
 
 _CORE = (
     *("data_dir", "epochs", "batch_size", "lr", "mse_weight", "cosine_weight", "scheduler_factor"),

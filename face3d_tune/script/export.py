@@ -18,7 +18,7 @@ from face3d_tune.config import ABOUT, DEFAULTS, PARAMETERS, TrialConfig
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.errors import ExportError
 from face3d_tune.script.flags import DOCUMENTED, Script, arguments
-from face3d_tune.training.script_args import UNSEARCHED_FLAGS, schedule_args
+from face3d_tune.training.unsearched_flags import UNSEARCHED_FLAGS, schedule_args
 
 Shell = Literal["bash", "powershell", "cmd"]
 

@@ -9,7 +9,7 @@ from optuna import pruners, samplers
 
 from face3d_tune.errors import StudyFileError, did_you_mean
 from face3d_tune.search.extrapolation import ExtrapolationPruner
-from face3d_tune.search.shapes import ShapePruner
+from face3d_tune.search.shape_pruner import ShapePruner
 from face3d_tune.study.searched_file import SearchedFile
 from face3d_tune.study.tables import Component
 

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.search import racing
 from face3d_tune.search.extrapolation import ExtrapolationPruner
-from face3d_tune.search.shapes import ShapePruner
+from face3d_tune.search.shape_pruner import ShapePruner
 from face3d_tune.storage.optuna_internals import StudyView, storage_of, trial_id
 from face3d_tune.study.attrs import TrialAttr
 from face3d_tune.study.exclusions import exclusions_of, is_excluded, read_trials, without

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 
 from face3d_tune.search.retries import next_ordinal, retried, whole
 from face3d_tune.storage import claimed_trials, claims
+from face3d_tune.storage.answers import ask
 from face3d_tune.storage.claimed_trials import Ended
 from face3d_tune.storage.claims import Claim, TrialGone, TrialLost
 from face3d_tune.storage.far_storage import FarStorage, attrs_of_study, newer_trials
@@ -35,7 +36,7 @@ from face3d_tune.storage.optuna_internals import (
     trial_id,
     unread_trials,
 )
-from face3d_tune.storage.questions import Question, ask, question
+from face3d_tune.storage.questions import Question, question
 from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.storage.workers import DEFAULT_SILENCE, Orphan, Worker
 from face3d_tune.study import history

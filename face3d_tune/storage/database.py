@@ -22,7 +22,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import NullPool
 
 from face3d_tune.errors import NoStudiesError, StorageError
-from face3d_tune.storage import bounded, server_tables
+from face3d_tune.storage import bounded_psycopg, server_tables
 from face3d_tune.storage.failures import explained, is_away, reason_of, rights, was_refused
 from face3d_tune.storage.far_storage import FarStorage
 from face3d_tune.storage.few_round_trips import DRIVER, POOL_EVENTS
@@ -288,7 +288,7 @@ class Storage:
         options = {"pool_events": POOL_EVENTS, "pool_size": 2, "max_overflow": 0, "connect_args": connect}
         options |= {"use_native_hstore": False}
         with suppress(ImportError):  # `_engine` says what is missing
-            options["module"] = bounded.driver()
+            options["module"] = bounded_psycopg.driver()
         return options
 
     def explained(self) -> AbstractContextManager[None]:

@@ -15,8 +15,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, text
 
+from face3d_tune.storage.answers import Answers, answers_of
 from face3d_tune.storage.optuna_internals import FIXED_PARAMS, NO_RECORD, StorageOfTrials, read_step, read_value
-from face3d_tune.storage.questions import Answers, Question, Rows, answers_of, question
+from face3d_tune.storage.questions import Question, Rows, question
 
 # Numbers as text: JSON would turn -0.0 into 0.
 _TRIALS = """

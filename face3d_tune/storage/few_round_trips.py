@@ -48,7 +48,7 @@ registry.register("postgresql.face3d", __name__, "Dialect")
 
 
 def cursors_of(psycopg: Any) -> tuple[Any, Any]:
-    """Return the classes of the cursors of `bounded`'s connections, which begin no transaction for what is only read.
+    """Return the classes of `bounded_psycopg`'s cursors, which begin no transaction for what is only read.
 
     The second one reads its rows piece by piece, for which a server wants a transaction.
     """

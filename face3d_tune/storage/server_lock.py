@@ -9,11 +9,12 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 
+from face3d_tune.storage.answers import answers_of
 from face3d_tune.storage.kept_open import give_back
-from face3d_tune.storage.questions import Question, Rows, answers_of, ask_at_once
+from face3d_tune.storage.questions import Question, Rows, ask_at_once
 
 _LOCK_WAIT = 600  # seconds to wait for other workers to release the lock
-_LOCK_TRY = 10  # seconds of it in one question, less than `bounded.SILENCE`
+_LOCK_TRY = 10  # seconds of it in one question, less than `bounded_psycopg.SILENCE`
 _LOCK_HELD = "55P03"  # PostgreSQL's code for a lock that was not released in time
 _FROZEN = 30  # seconds without a heartbeat while a worker blocks the others from asking and telling
 _LOCK_KEY = 0x6661636533640000  # "face3d": ours among all users of the server's advisory locks

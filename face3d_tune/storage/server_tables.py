@@ -9,9 +9,10 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import ProgrammingError
 
 from face3d_tune.storage import claims
+from face3d_tune.storage.answers import answers_of, ask
 from face3d_tune.storage.far_storage import ALL_STUDIES
 from face3d_tune.storage.optuna_internals import TABLES, first_rows
-from face3d_tune.storage.questions import answers_of, ask, question
+from face3d_tune.storage.questions import question
 from face3d_tune.storage.server_lock import one_at_a_time
 
 _VERSION = question("select version_num from alembic_version")

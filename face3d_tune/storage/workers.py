@@ -22,9 +22,10 @@ from sqlalchemy.exc import ProgrammingError
 from face3d_tune import __version__
 from face3d_tune.errors import StudyError, StudyGoneError
 from face3d_tune.storage import claims, taking
+from face3d_tune.storage.answers import ask
 from face3d_tune.storage.claims import Claim
 from face3d_tune.storage.failures import is_away
-from face3d_tune.storage.questions import Question, ask, ask_at_once, question
+from face3d_tune.storage.questions import Question, ask_at_once, question
 from face3d_tune.storage.server_lock import one_at_a_time
 
 DEFAULT_SILENCE = 60.0  # seconds without a heartbeat after which a worker is dead

@@ -20,7 +20,7 @@ from face3d_tune.data.provenance import DataUse
 from face3d_tune.errors import TrainingError
 from face3d_tune.system import regular_file
 from face3d_tune.system.whole_file import replacing
-from face3d_tune.training.script_args import UNSEARCHED_FLAGS, schedule_args
+from face3d_tune.training.unsearched_flags import UNSEARCHED_FLAGS, schedule_args
 
 _MAGIC = b"face3d-tune training 1\n"  # 1 is the version of the content
 

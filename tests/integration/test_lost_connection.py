@@ -63,7 +63,7 @@ def losses(kind, monkeypatch):
         monkeypatch.setattr(PGDialect_psycopg, way, losing(getattr(PGDialect_psycopg, way)))
     monkeypatch.setattr("face3d_tune.storage.retry._PAUSES", (0.0, 0.0))
     monkeypatch.setattr("face3d_tune.search.trial_loop._REST", 0.01)
-    monkeypatch.setattr("face3d_tune.storage.questions._GOOD", -1)  # every question is asked
+    monkeypatch.setattr("face3d_tune.storage.answers._GOOD", -1)  # every question is asked
     sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", lose.query)
     try:
         yield lose

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from test_workers import check, record, worker_of
 
 from face3d_tune.errors import StorageAwayError, StorageError
-from face3d_tune.storage import bounded, server_lock
+from face3d_tune.storage import bounded_psycopg, server_lock
 from face3d_tune.storage import database as database_module
 from face3d_tune.storage.database import Storage
 from face3d_tune.system import signals
@@ -23,7 +23,7 @@ RANDOM = SAMPLED_ONLY.replace('"tpe"', '"random"').replace("n_startup_trials = 2
 
 @pytest.fixture
 def proxy(postgres_url, monkeypatch):
-    monkeypatch.setattr(bounded, "SILENCE", 0.5)
+    monkeypatch.setattr(bounded_psycopg, "SILENCE", 0.5)
     monkeypatch.setattr(database_module, "_CONNECT_WAIT", 2)  # the least that libpq takes
     wait_conn = psycopg.waiting.wait_conn
 
@@ -76,8 +76,8 @@ def test_a_server_that_is_silent_at_once_is_an_error(proxy, monkeypatch):
 
 
 def test_after_a_second_signal_a_silent_server_is_waited_for_no_longer(proxy, monkeypatch):
-    monkeypatch.setattr(bounded, "SILENCE", 600.0)
-    monkeypatch.setattr(bounded, "_HURRIED", 0.3)
+    monkeypatch.setattr(bounded_psycopg, "SILENCE", 600.0)
+    monkeypatch.setattr(bounded_psycopg, "_HURRIED", 0.3)
     with Storage.parse(proxy.url).opened(create=True) as opened, signals.handled(lambda *_: None):
         proxy.silent.add("from")
         with pytest.raises(KeyboardInterrupt), signals.interrupt.held():  # noqa: PT012 - it waits for the block's end
@@ -89,7 +89,7 @@ def test_after_a_second_signal_a_silent_server_is_waited_for_no_longer(proxy, mo
 
 
 def test_who_waits_for_the_lock_of_another_worker_is_not_taken_for_one_whom_nobody_answers(postgres_url, monkeypatch):
-    monkeypatch.setattr(bounded, "SILENCE", 1.0)
+    monkeypatch.setattr(bounded_psycopg, "SILENCE", 1.0)
     monkeypatch.setattr(server_lock, "_LOCK_TRY", 0.4)
     with Storage.parse(postgres_url).connected() as first, Storage.parse(postgres_url).connected() as second:
         with first.connect() as holder:

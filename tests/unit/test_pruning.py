@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from face3d_tune.search.extrapolation import ExtrapolationPruner
 from face3d_tune.search.pruning import CompletedTrials, TrialReporter
-from face3d_tune.search.shapes import ShapePruner
+from face3d_tune.search.shape_pruner import ShapePruner
 
 PRUNERS = {
     "median": MedianPruner(n_startup_trials=2, n_warmup_steps=3),

@@ -20,7 +20,7 @@ from face3d_tune.data.rotation import ROTATIONS, rotations
 from face3d_tune.errors import ConfigError
 from face3d_tune.executor.child import Share
 from face3d_tune.executor.plan import Plan
-from face3d_tune.refit import looks
+from face3d_tune.refit import evaluations
 from face3d_tune.refit.candidates import Candidate
 from face3d_tune.refit.confirm import Confirmation
 from face3d_tune.refit.rotate import RotatedConfirmation
@@ -109,13 +109,13 @@ def test_an_interrupted_rotation_trains_only_what_is_missing_and_nothing_is_coun
     first = train(rotated(study, data, BEST, PRESET), most=3)
     resumed = rotated(study, data, BEST, PRESET)
     assert (len(first), len(resumed.records), len(resumed.missing)) == (3, 3, 3)
-    assert looks.recorded(study.place, data.fingerprint()) == []
+    assert evaluations.recorded(study.place, data.fingerprint()) == []
     then = train(resumed)
     assert {job.key for job in first}.isdisjoint(job.key for job in then)
     assert {job.key for job in [*first, *then]} == {job.key for job in resumed.jobs}
     resumed.conclude("face3d-tune confirm --rotate 3", None)
     assert train(rotated(study, data, BEST, PRESET)) == []
-    (look,) = looks.recorded(study.place, data.fingerprint())
+    (look,) = evaluations.recorded(study.place, data.fingerprint())
     assert look["command"] == "face3d-tune confirm --rotate 3"
 
 

@@ -6,9 +6,9 @@ import time
 import pytest
 from sqlalchemy import text
 
-from face3d_tune.storage import questions
+from face3d_tune.storage.answers import answers_of, ask
 from face3d_tune.storage.database import Storage
-from face3d_tune.storage.questions import answers_of, ask, question
+from face3d_tune.storage.questions import question
 from face3d_tune.storage.server_lock import one_at_a_time
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the server's socket is a file of Unix")
@@ -42,13 +42,13 @@ def names(engine):
 @pytest.fixture
 def near(monkeypatch):
     """An answer is never used again but under the lock."""
-    monkeypatch.setattr(questions, "_GOOD", -1)
+    monkeypatch.setattr("face3d_tune.storage.answers._GOOD", -1)
 
 
 @pytest.fixture
 def far(monkeypatch):
     """An answer is used again during the whole test, as on a server that takes long."""
-    monkeypatch.setattr(questions, "_GOOD", 1e9)
+    monkeypatch.setattr("face3d_tune.storage.answers._GOOD", 1e9)
 
 
 def test_an_answer_is_used_again_where_it_would_take_long(engine, theirs, far):

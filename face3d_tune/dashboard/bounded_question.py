@@ -17,7 +17,7 @@ _USUAL = 4  # times the seconds that the last answer took, if that is longer
 _LONG = 0.5  # seconds after which an error is repeated without asking again
 
 
-class Prompt(Generic[T]):
+class BoundedQuestion(Generic[T]):
     """A small question to the storage, of many visitors at once, whose answer is awaited for `PATIENCE` seconds.
 
     One thread asks. Visitors who come meanwhile share the next answer, since the storage may have changed before they

@@ -16,12 +16,12 @@ from face3d_tune.study.attrs import StudyAttr
 
 _STORED = "look:"  # prefix of a study's user attributes: one evaluation each
 
-Look = Mapping[str, Any]  # `time`, `command`, and `compared`: names of what was evaluated
+Evaluation = Mapping[str, Any]  # `time`, `command`, and `compared`: names of what was evaluated
 
 
-def recorded(storage: BaseStorage, fingerprint: str) -> list[Look]:
+def recorded(storage: BaseStorage, fingerprint: str) -> list[Evaluation]:
     """Return all evaluations on the test people of these data so far, the first first."""
-    looks: list[Look] = []
+    looks: list[Evaluation] = []
     for attrs in _related(storage, fingerprint).values():
         for kind in (StudyAttr.confirmation, StudyAttr.rotation):  # each also stores the earlier ones
             looks += kind.get(attrs, {}).get("looks", [])
@@ -29,7 +29,7 @@ def recorded(storage: BaseStorage, fingerprint: str) -> list[Look]:
     return sorted({(look["time"], look["command"]): look for look in looks}.values(), key=lambda look: look["time"])
 
 
-def record(storage: BaseStorage, fingerprint: str, look: Look) -> list[Look] | None:
+def record(storage: BaseStorage, fingerprint: str, look: Evaluation) -> list[Evaluation] | None:
     """Store an evaluation with every study on these data; return all so far, or None if there is no such study."""
     studies = _related(storage, fingerprint)
     digest = hashlib.sha256(json.dumps(look, sort_keys=True).encode()).hexdigest()[:16]

@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 
-from face3d_tune.dashboard import prompt
-from face3d_tune.dashboard.prompt import Prompt
+from face3d_tune.dashboard import bounded_question
+from face3d_tune.dashboard.bounded_question import BoundedQuestion
 from face3d_tune.errors import StorageError
 from face3d_tune.storage import brief_waits
 from face3d_tune.storage.brief_waits import wait_briefly
@@ -57,7 +57,7 @@ def until(holds):
 
 def test_all_who_come_while_the_storage_answers_share_the_next_answer_which_begins_after_they_came():
     storage = Slow()
-    ask = Prompt(storage)
+    ask = BoundedQuestion(storage)
     first, told_first = in_threads(1, ask)
     storage.began.wait(30)
     others, told = in_threads(20, ask)
@@ -71,9 +71,9 @@ def test_all_who_come_while_the_storage_answers_share_the_next_answer_which_begi
 
 
 def test_a_storage_that_says_nothing_is_an_error_for_all_visitors_at_once_and_is_not_asked_again(monkeypatch):
-    monkeypatch.setattr(prompt, "_FIRST", 0.2)
+    monkeypatch.setattr(bounded_question, "_FIRST", 0.2)
     storage = Slow()
-    ask = Prompt(storage)
+    ask = BoundedQuestion(storage)
     with pytest.raises(StorageError, match="does not answer"):
         ask()
     started = time.monotonic()
@@ -88,7 +88,7 @@ def test_a_storage_that_says_nothing_is_an_error_for_all_visitors_at_once_and_is
 
 
 def test_an_error_that_took_long_is_repeated_for_as_long_and_a_quick_one_is_not(monkeypatch):
-    monkeypatch.setattr(prompt, "_LONG", 0.05)
+    monkeypatch.setattr(bounded_question, "_LONG", 0.05)
     pauses, asked = [0.0, 0.0, 0.2, 0.0], []
 
     def fail():
@@ -96,7 +96,7 @@ def test_an_error_that_took_long_is_repeated_for_as_long_and_a_quick_one_is_not(
         time.sleep(pauses[len(asked) - 1])
         raise ConnectionError
 
-    ask = Prompt(fail)
+    ask = BoundedQuestion(fail)
     for calls in (1, 2, 3, 3):
         with pytest.raises(ConnectionError):
             ask()
@@ -108,9 +108,9 @@ def test_an_error_that_took_long_is_repeated_for_as_long_and_a_quick_one_is_not(
 
 
 def test_a_storage_far_away_is_given_four_times_what_its_last_answer_took(monkeypatch):
-    monkeypatch.setattr(prompt, "PATIENCE", 0.01)
+    monkeypatch.setattr(bounded_question, "PATIENCE", 0.01)
     pauses = iter((0.1, 0.2))
-    ask = Prompt(lambda: time.sleep(next(pauses)))
+    ask = BoundedQuestion(lambda: time.sleep(next(pauses)))
     ask()
     ask()  # twice the last answer, and twenty times `PATIENCE`
 

@@ -6,8 +6,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from face3d_tune.search import shapes
-from face3d_tune.search.shapes import ShapePruner, chance_to_pass, terms
+from face3d_tune.search import shape_pruner
+from face3d_tune.search.shape_pruner import ShapePruner, chance_to_pass, terms
 
 FLAT = [0.30, 0.40, 0.45, 0.48, 0.50, 0.50, 0.50, 0.50, 0.50, 0.50, 0.50, 0.50]
 RISING = [0.05 + 0.03 * epoch for epoch in range(12)]
@@ -29,9 +29,9 @@ def test_the_terms_are_logarithms_of_shares_of_the_way_and_of_epochs():
 
 
 def test_the_chance_is_the_logistic_function_of_the_weighted_terms(monkeypatch):
-    monkeypatch.setattr(shapes, "_WEIGHTS", (-1.0, *[0.0] * 9))
+    monkeypatch.setattr(shape_pruner, "_WEIGHTS", (-1.0, *[0.0] * 9))
     assert chance_to_pass([0.0, 0.2], 0.5) == pytest.approx(1 / (1 + math.e))
-    monkeypatch.setattr(shapes, "_WEIGHTS", (0.0, 0.0, 0.0, 1.0, *[0.0] * 6))
+    monkeypatch.setattr(shape_pruner, "_WEIGHTS", (0.0, 0.0, 0.0, 1.0, *[0.0] * 6))
     assert chance_to_pass([0.0, 0.1, 0.2], 0.5) == pytest.approx(3 / 4)  # odds of 3 after 3 epochs
 
 
