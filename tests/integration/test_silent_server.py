@@ -25,12 +25,8 @@ RANDOM = SAMPLED_ONLY.replace('"tpe"', '"random"').replace("n_startup_trials = 2
 def proxy(postgres_url, monkeypatch):
     monkeypatch.setattr(bounded_psycopg, "SILENCE", 0.5)
     monkeypatch.setattr(database_module, "_CONNECT_WAIT", 2)  # the least that libpq takes
-    wait_conn = psycopg.waiting.wait_conn
-
-    def quarter(gen, timeout, **options):
-        return wait_conn(gen, timeout=timeout / 4, **options)
-
-    monkeypatch.setattr(psycopg.waiting, "wait_conn", quarter)
+    seconds = psycopg.connection.timeout_from_conninfo
+    monkeypatch.setattr(psycopg.connection, "timeout_from_conninfo", lambda conninfo: seconds(conninfo) / 4)
     monkeypatch.setattr("face3d_tune.storage.retry._PAUSES", (0.05, 0.05))
     with Proxy(postgres_url) as proxy:
         yield proxy
