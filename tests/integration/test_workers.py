@@ -288,26 +288,29 @@ def read_only(server, url):
 
 @contextmanager
 def full(server, url):
-    """Everyone's connections end, and others take all that there are."""
+    """Everyone's connections end, and others take all that there are; they leave them at one moment."""
     hold, name = [psycopg.connect(server.get_uri("postgres"), autocommit=True)], sqlalchemy.make_url(url).database
-    ours = f"from pg_stat_activity where datname = '{name}'"
+
+    def count(what, whose):
+        return hold[0].execute(f"select count({what}) from pg_stat_activity where datname = '{whose}'").fetchone()[0]
+
+    def take_all():  # an ended connection may leave its place a moment later
+        ended, held = count("pg_terminate_backend(pid)", name), len(hold)
+        with suppress(psycopg.OperationalError):
+            while True:
+                hold.append(psycopg.connect(server.get_uri("postgres"), autocommit=True))
+        return not ended and len(hold) == held
+
+    hold[0].execute(f"alter database {name} allow_connections false")  # nobody of ours may have a place meanwhile
+    until(take_all)
+    hold[0].execute(f"alter database {name} allow_connections true")
     try:
-        while True:  # an ended connection may leave its place a moment later, and nobody of ours may have it then
-            ended, held = hold[0].execute(f"select count(pg_terminate_backend(pid)) {ours}").fetchone()[0], len(hold)
-            with suppress(psycopg.OperationalError):
-                while True:
-                    hold.append(psycopg.connect(server.get_uri("postgres"), autocommit=True))
-            if not ended and len(hold) == held:
-                break
         yield "the storage does not answer ("
-    finally:  # all places at one moment: a worker needs two
+    finally:
         hold[0].execute(f"alter database {name} allow_connections false")
         for connection in hold[1:]:
             connection.close()
-        others = (
-            "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
-        )
-        until(lambda: hold[0].execute(others).fetchone() == (0,))
+        until(lambda: count("*", "postgres") == 1)  # a worker needs two at once
         hold[0].execute(f"alter database {name} allow_connections true")
         hold[0].close()
 
