@@ -133,8 +133,8 @@ def _config(run: FolderRun, file: ScriptStudyFile) -> tuple[dict[str, Any], dict
         searched[name] = _as_searched(row, value)
     try:
         params, overrides = space.cut(file.space, searched)
-    except (ConfigError, TypeError) as error:
-        raise _Refused(getattr(error, "message", str(error))) from error
+    except ConfigError as error:
+        raise _Refused(error.message) from error
     return dict(file.config(params, overrides)), params, overrides
 
 

@@ -80,7 +80,8 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
         case CategoricalDistribution():
             return any(value == choice and type(value) is type(choice) for choice in distribution.choices)
         case IntDistribution() | FloatDistribution():
-            return bool(distribution.low <= value <= distribution.high)
+            inside = isinstance(value, int | float) and distribution.low <= value <= distribution.high
+            return inside and (isinstance(distribution, FloatDistribution) or value == int(value))
         case _:
             raise TypeError(f"no such distribution in a study file: {distribution}")
 

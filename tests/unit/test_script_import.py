@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import pathlib
 import tomllib
 
@@ -11,6 +12,10 @@ import torch
 from command_line import call
 from own_script import write_script
 
+from face3d_tune.errors import EarlierRunError
+from face3d_tune.script.earlier_folder import find
+from face3d_tune.script.import_folders import examine
+from face3d_tune.script.study_file import read as read_study_file
 from face3d_tune.storage.database import Storage
 from face3d_tune.study.history import History
 from face3d_tune.study.objective import Objective
@@ -63,6 +68,25 @@ def take(home, url, *words, study="triplet.toml"):
 def read(url):
     with Storage.parse(url).opened() as storage:
         return optuna.load_study(study_name="triplet", storage=storage)
+
+
+def change_study(home, *changes):
+    """Write the study file with each text of it replaced by another one."""
+    text = STUDY
+    for before, after in changes:
+        assert before in text
+        text = text.replace(before, after)
+    (home / "triplet.toml").write_text(text, encoding="utf-8")
+
+
+def examined(home, *paths):
+    """What `import` would say of each run, without a database."""
+    return examine(find(paths or [home / "runs"]), read_study_file(home / "triplet.toml"))
+
+
+def without(*names):
+    """Make the args of a run that lack some flags, as those of an older copy of the script."""
+    return lambda **args: {name: value for name, value in args.items() if name not in names}
 
 
 def reason(answer):
@@ -156,11 +180,57 @@ def test_folders_workers_and_device_are_no_conditions_and_another_length_is_note
     assert "it was told to train 50 epochs, trials here 5" in answer.out
 
 
-def test_a_path_among_the_flags_is_compared_as_a_path(home, sqlite_url):
-    study = STUDY.replace("batch_size = 16", 'batch_size = 16\nsave_dir = "data/faces"').replace('["save_dir"]', "[]")
-    (home / "triplet.toml").write_text(study, encoding="utf-8")
-    write_run(home / "runs" / "a", save_dir=pathlib.PurePosixPath("data/faces/"))
-    assert take(home, sqlite_url, "runs").code == 0
+@pytest.mark.parametrize("path", [pathlib.PurePosixPath("data/faces/"), "./data/faces/"])
+def test_a_path_among_the_flags_is_compared_as_a_path(home, path):
+    change_study(home, ("batch_size = 16", 'batch_size = 16\nsave_dir = "data/faces"'), ('["save_dir"]', "[]"))
+    write_run(home / "runs" / "a", save_dir=path)
+    assert examined(home)[0].reason == ""
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ((64, 32), ""),  # as `nargs` with a default that is a tuple
+        ([64], "sizes = [64], the study's is [64, 32]"),
+        ([64, 64], "sizes = [64, 64], the study's is [64, 32]"),
+    ],
+)
+def test_a_list_among_the_flags_is_compared_value_by_value(home, sizes, said):
+    write_script(
+        home, ("    return parser", '    parser.add_argument("--sizes", type=int, nargs="+")\n    return parser')
+    )
+    change_study(home, ("batch_size = 16", "batch_size = 16\nsizes = [64, 32]"))
+    write_run(home / "runs" / "a", sizes=sizes)
+    assert examined(home)[0].reason == said
+
+
+def test_a_flag_that_an_older_copy_lacked_is_no_condition_but_a_searched_one_is_needed(home):
+    write_run(home / "runs" / "a", made=without("augment", "batch_size"))
+    write_run(home / "runs" / "b", made=without("margin"))
+    older, unknown = examined(home)
+    assert (older.reason, older.trial.params["margin"]) == ("", 0.5)
+    assert unknown.reason == "its args do not say margin, which the study searches"
+
+
+@pytest.mark.parametrize(
+    ("searched", "args", "value", "said"),
+    [
+        ("batch_size = { low = 8, high = 64 }", {"batch_size": 32}, 32, ""),
+        ("batch_size = { low = 8, high = 64 }", {"batch_size": 32.0}, 32, ""),
+        ("batch_size = { low = 8, high = 64 }", {"batch_size": 32.5}, None, "batch_size = 32.5 "),
+        ("batch_size = { low = 8, high = 64 }", {"batch_size": "big"}, None, "batch_size = 'big' is outside the "),
+        ("batch_size = [16, 32]", {"batch_size": 16.0}, 16, ""),
+        ("batch_size = [16, 32]", {"batch_size": "16"}, None, "batch_size = '16' "),
+    ],
+)
+def test_a_searched_value_has_the_type_of_its_flag_or_is_refused(home, searched, args, value, said):
+    change_study(home, ("[fixed]\nbatch_size = 16\n", ""), ("[space]", f"[space]\n{searched}"))
+    write_run(home / "runs" / "a", **args)
+    (run,) = examined(home)
+    found = run.trial and run.trial.params["batch_size"]
+    assert (found, type(found)) == (value, type(value))
+    assert run.reason.startswith(said)
+    assert bool(run.reason) == bool(said)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +276,76 @@ def test_the_epoch_is_the_one_that_the_script_keeps(home, sqlite_url):
     (trial,) = read(sqlite_url).trials
     assert (trial.value, trial.user_attrs["best_epoch"]) == (0.4, 3)
     assert trial.user_attrs["numbers"] == {"val_cos": 0.4, "val_loss": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ((0.9, 0.8, 0.7), "its val_cos is nan at epoch 3"),
+        (None, "it has no number val_loss, which decides the epoch that the script keeps"),
+    ],
+)
+def test_a_run_whose_kept_epoch_has_no_value_is_refused(home, kept, said):
+    change_study(home, ('direction = "maximize"', 'direction = "maximize"\nkeep_lowest = "val_loss"'))
+    path = write_run(home / "runs" / "a", curve=(0.3, 0.5, math.nan))
+    if kept:
+        torch.save(torch.load(path, weights_only=False) | {"val_loss": kept}, path)
+    assert examined(home)[0].reason == said
+
+
+def test_a_script_without_flags_for_epochs_and_seed_has_no_limit_and_no_note(home):
+    flags = [
+        f'    parser.add_argument("--{name}", type=int, default={value})\n'
+        for name, value in (("epochs", 5), ("seed", 0))
+    ]
+    write_script(home, *((flag, "") for flag in flags))
+    change_study(home, ('epochs_flag = "epochs"\nseed_flag = "seed"\n', ""), ("epochs = 5\n", ""))
+    write_run(home / "runs" / "a", curve=[0.1 * epoch for epoch in range(1, 9)], made=without("epochs", "seed"))
+    (run,) = examined(home)
+    assert (run.reason, run.note) == ("", "")
+    assert (run.trial.user_attrs["epochs_run"], run.trial.user_attrs["best_epoch"]) == (8, 8)
+    assert "seed" not in run.trial.user_attrs
+
+
+@pytest.mark.parametrize("seed", [None, "3", -1])
+def test_a_seed_that_no_trial_could_have_is_not_stored(home, seed):
+    write_run(home / "runs" / "a", seed=seed)
+    assert "seed" not in examined(home)[0].trial.user_attrs
+
+
+def test_a_folder_flag_may_name_a_folder_without_the_numbers(home):
+    change_study(home, ('"checkpoint"', '"csv"'))
+    for name in ("a", "b"):
+        (home / "logs" / name).mkdir(parents=True)
+        write_run(home / "runs" / name, save_dir=str(home / "logs" / name), keep=())
+    (home / "runs" / "a" / "log.csv").write_text("epoch,val_cos\n1,0.3\n2,0.5\n", encoding="utf-8")
+    first, second = examined(home, home / "runs" / "a", home / "runs" / "b")
+    assert (first.value, first.reason) == (0.5, "")
+    assert second.reason.startswith("it has no number val_cos: no CSV file of it has one, in ")
+
+
+def test_weights_alone_in_a_folder_are_no_run_and_a_checkpoint_counts_once(home):
+    path = write_run(home / "runs" / "a")
+    torch.save({"model_state_dict": {}}, home / "runs" / "a" / "weights.pth")
+    (run,) = find([home / "runs", path])
+    assert run.checkpoints == (path,)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"hello", "is not a readable checkpoint: "),
+        ({"args": ["--lr", "1e-3"]}, ": args is ['--lr', '1e-3']; expected the script's flags, a dict or a namespace"),
+    ],
+)
+def test_a_named_file_that_is_no_run_is_refused_with_what_to_store(tmp_path, content, said):
+    path = tmp_path / "best.pth"
+    torch.save(content, path) if isinstance(content, dict) else path.write_bytes(content)
+    with pytest.raises(EarlierRunError) as caught:
+        find([path])
+    assert caught.value.message.startswith(str(path))
+    assert said in caught.value.message
+    assert "'args': vars(args) stores them" in caught.value.hint
 
 
 def test_a_folder_without_runs_and_a_file_without_args_are_answered_in_one_line(home, sqlite_url):

@@ -80,7 +80,7 @@ def test_a_row_that_says_nothing_sensible_is_refused_with_its_name_and_the_reaso
     [
         (RANGE, [0.0, 0.1, 0.5, 0], [-0.1, 0.50001, math.nan]),
         (LOG_RANGE, [1e-5, 3e-3], [0.0, 9e-6]),
-        (WHOLE_RANGE, [1, 8], [0, 9]),
+        (WHOLE_RANGE, [1, 8, 2.0], [0, 9, 2.5, "2", None]),
         (CHOICE, ["radians"], ["turns", 0]),
         (CategoricalDistribution((False, True)), [True], [1, 0, 1.0]),
         (CategoricalDistribution((2, 4)), [2], [2.0, 3, True]),
