@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import QUICK_STUDY
 
 from face3d_tune.config import resolve
 from face3d_tune.data.face_data import load
@@ -19,6 +20,7 @@ from face3d_tune.errors import EarlierRunError
 from face3d_tune.script import import_runs
 from face3d_tune.script.earlier_run import EarlierRun, NotExpressible, learning_rates, read
 from face3d_tune.script.import_runs import examine
+from face3d_tune.study import study_file
 from face3d_tune.study.settings import Settings
 from face3d_tune.training.base import PairTensors
 from face3d_tune.training.losses import combine
@@ -89,6 +91,36 @@ def test_a_claim_between_two_kinds_of_people_is_no_proof_of_either(data_folder, 
     examined = examine(run, quick, SETTINGS, data, unconfirmed=False)
     assert "too close to tell" in examined.reason
     assert examined.trial is None
+
+
+def test_a_claim_of_everyone_is_refused_although_the_test_people_are_not_evaluated(data_folder, quick):
+    data = load(data_folder)
+    model = Trainer(config_of(), data, seed=1, device=CPU)
+    parts = {part: PairTensors(data, part, "degrees", CPU) for part in ("train", "validation", "test")}
+    results = [(len(pairs), model.evaluate(pairs)) for pairs in parts.values()]
+    mean = {
+        name: sum(count * getattr(result, name) for count, result in results) / sum(count for count, _ in results)
+        for name in ("mse", "cosine")
+    }
+    claimed = {"val_loss": (combine(config_of(), **mean),), "cosine": (mean["cosine"],)}
+    run = replace(run_of([0.5], dict(model.model.state_dict())), args={**ARGS, "scheduler_min_lr": 0.0}, **claimed)
+    examined = examine(run, quick, SETTINGS, data, unconfirmed=False)
+    assert "on the pairs of those who train or validate here: it was validated on the pairs that it" in examined.reason
+
+
+def test_a_run_on_embeddings_of_another_size_is_refused(data_folder, quick):
+    weights = Model(resolve({"nhead": 2}, feature_size=24, epochs=9, layout="keypoint"), 24, torch.Generator())
+    examined = examine(run_of([0.5], weights.state_dict()), quick, SETTINGS, load(data_folder), unconfirmed=True)
+    assert (examined.trial, examined.measured) == (None, {})
+    assert examined.reason == "its embeddings have 24 numbers, the study's 16"
+
+
+def test_a_study_that_searches_the_width_gets_the_runs_as_a_share_of_the_embedding(path, data_folder, tmp_path):
+    text = QUICK_STUDY.replace("[space]", "[space]\nwidth = [0.5, 1.0]")
+    (tmp_path / "width.toml").write_text(text, encoding="utf-8")
+    file = study_file.read(str(tmp_path / "width.toml")).bind("keypoint", 16, 9)
+    examined = examine(reading(path), file, SETTINGS, load(data_folder), unconfirmed=True)
+    assert (examined.trial.params["width"], examined.trial.user_attrs["config"]["d_model"]) == (1.0, 16)
 
 
 @pytest.mark.parametrize(("of_test", "is_everyones"), [(0.60, True), (0.77, True), (0.84, False), (0.52, False)])

@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from face3d_tune.script.running import event_file
 from face3d_tune.script.running.event_file import Scalar, read
 
 # Written by torch.utils.tensorboard.SummaryWriter of torch 2.x with TensorBoard 2.21: add_scalar (also new_style, and
@@ -112,6 +113,8 @@ def test_the_encoder_of_these_tests_has_the_known_checksum():
         (tensor(2, delimited(6, struct.pack("<d", 0.1))), 0.1),
         (tensor(1, delimited(2, b""), delimited(4, struct.pack("<f", 0.25))), 0.25),  # tensor_content
         (tensor(2, delimited(4, struct.pack("<d", 0.1))), 0.1),
+        (tensor(1, b"\x18\x01", delimited(5, struct.pack("<f", 0.25))), 0.25),  # version_number
+        (b"\x10\x07" + simple(-0.5), -0.5),  # the field as an integer before
     ],
 )
 def test_a_number_is_read_in_every_encoding(path, content, value):
@@ -158,7 +161,15 @@ def test_a_corrupt_record_ends_the_file_quietly(path, place):
 
 
 def test_bytes_that_are_no_event_file_give_nothing(path):
-    for content in (b"", b"hello", bytes(100), b"\xff" * 100, record(b"\xff" * 30), record(b"\x2a\xff\xff\xff\x7f")):
+    for content in (
+        b"",
+        b"hello",
+        bytes(100),
+        b"\xff" * 100,
+        record(b"\xff" * 30),
+        record(b"\x2a\xff\xff\xff\x7f"),
+        record(b"\x2b"),
+    ):
         path.write_bytes(content)
         assert read(path) == ([], 0)
 
@@ -169,3 +180,11 @@ def test_a_long_record_is_passed_over_without_its_checksum(path):
     assert read(path)[0] == [Scalar("x", 1, 1.0)]
     path.write_bytes(image[:-1])
     assert read(path) == ([], 0)
+
+
+def test_a_file_of_more_bytes_than_a_call_reads_is_read_on_by_the_next(path, monkeypatch):
+    first, second = event("x", 1, simple(1)), event("x", 2, simple(2))
+    path.write_bytes(first + second)
+    monkeypatch.setattr(event_file, "_MOST_READ", len(first))
+    assert read(path) == ([Scalar("x", 1, 1.0)], len(first))
+    assert read(path, len(first)) == ([Scalar("x", 2, 2.0)], len(first + second))

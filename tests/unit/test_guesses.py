@@ -74,6 +74,8 @@ def test_the_roles_of_other_names_and_of_none(script):
         ("'--d_model', type=int, default=512", [256, 512, 1024], False),
         ("'--optimizer', choices=['adam', 'sgd'], default='adam'", ["adam", "sgd"], False),
         ("'--momentum', type=float, default=0.9", {"low": 0.5, "high": 0.99}, False),
+        ("'--label_smoothing', type=float, default=0.1", {"low": 0.0, "high": 0.3}, False),
+        ("'--warmup_ratio', type=float, default=0.1", {"low": 0.0, "high": 0.3}, True),
         ("'--use_pose_attention', action='store_true'", [False, True], False),
         ("'--residual', action=argparse.BooleanOptionalAction, default=True", [False, True], False),
         ("'--no_bias', dest='bias', action='store_false'", [False, True], False),
@@ -98,6 +100,7 @@ def test_a_range_lies_round_the_default_by_name_and_type(script, declaration, ro
         "'--sizes', type=int, nargs='+', default=[1]",
         "'--always', action='store_true', default=True",  # no flag undoes it
         "'--name', default='x'",
+        "'--frozen_blocks', type=int, default=0",  # 0 often means none, and -1 all
         "'-v', '--verbosity', action='count', default=0",
     ],
 )

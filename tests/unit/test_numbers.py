@@ -11,6 +11,7 @@ import pytest
 import test_event_file as tensorboard
 import torch
 
+from face3d_tune.script.running import result_files
 from face3d_tune.script.running.numbers import SOURCES, Numbers
 from face3d_tune.training import checkpoint_file
 
@@ -311,6 +312,11 @@ def test_a_line_of_megabytes_and_a_name_of_every_batch_cost_no_memory(numbers, m
     numbers.hear("\n" + "loss: 0.5\n" * 50 + "Val Loss: 0.4\n")
     assert curves(numbers, "printed") == {"Val Loss": [0.4]}
     assert sum(len(series.values) for by_file in numbers._series.values() for series in by_file.values()) <= 12
+    monkeypatch.setattr("face3d_tune.script.running.numbers._MOST_NAMES", 2)
+    numbers.hear("{'loss of batch 1': 1}\n{'loss of batch 2': 1}\n")
+    numbers.hear("Val Loss: 0.3\n")
+    assert curves(numbers, "json") == {}
+    assert curves(numbers, "printed") == {"Val Loss": [0.4, 0.3]}
 
 
 JSON_LINES = """\
@@ -327,6 +333,16 @@ def test_json_lines_that_are_printed_join_nested_keys(numbers):
     assert found["val.cosine"][0] == 0.6
     assert math.isnan(found["val.cosine"][1])
     assert curves(numbers, "printed") == {}
+
+
+def test_a_record_without_an_epoch_after_ones_with_it_is_of_none(numbers):
+    numbers.hear('{"epoch": 1, "loss": 0.5}\n{"epoch": 2, "loss": 0.4}\n{"loss": 0.9}\n')
+    assert curves(numbers, "json") == {"loss": [0.5, 0.4]}
+
+
+def test_a_line_in_braces_that_is_no_dict_is_printed_text(numbers):
+    numbers.hear("{loss: 0.5}\n{loss: 0.4}\n")
+    assert curves(numbers, "printed") == {"loss": [0.5, 0.4]}
 
 
 def test_dicts_of_the_trainer_of_hugging_face_count_as_json(numbers):
@@ -386,6 +402,8 @@ def test_a_growing_jsonl_file_gives_its_whole_lines(numbers, tmp_path):
         ({"every_second": [None, 2, None, 1], "words": ["a", 1]}, {"every_second": [2.0, 1.0]}),
         ({"log": [{"epoch": 1.0, "eval_loss": 2}, {"epoch": 2.0, "eval_loss": 1}]}, {"log.eval_loss": [2, 1]}),
         ({"epoch": 3, "best": 0.4, "name": "x"}, {"best": [0.4]}),
+        ({"a": {"b": {"c": {"d": {"loss": [2, 1]}}}}}, {"a.b.c.d.loss": [2.0, 1.0]}),
+        ({"a": {"b": {"c": {"d": {"e": {"loss": [2, 1], "best": 1}}}}}}, {}),
         ("text", {}),
     ],
 )  # fmt: skip
@@ -420,6 +438,29 @@ def test_a_csv_file_that_is_written_again_each_epoch_gives_each_row_once(numbers
     for epochs in range(1, 4):
         path.write_text("loss;acc\n" + "".join(f"{1 / each};{each}\n" for each in range(1, epochs + 1)))
         assert looked(numbers, "csv") == {"loss": [1, 0.5, 1 / 3][:epochs], "acc": [1, 2, 3][:epochs]}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" \nloss,acc\n0.5,1\n\n \n0.4,2\n", {"loss": [0.5, 0.4], "acc": [1, 2]}),
+        ("0.9,3\n0.5,1\n0.4,2\n", {}),  # a value of the first row is no name
+    ],
+)
+def test_the_first_line_of_a_csv_file_with_words_names_its_columns(numbers, tmp_path, text, expected):
+    (tmp_path / "log.csv").write_text(text)
+    assert looked(numbers, "csv") == expected
+
+
+def test_a_long_file_is_read_a_share_at_each_look(numbers, tmp_path, monkeypatch):
+    monkeypatch.setattr(result_files, "_PIECE", 8)
+    monkeypatch.setattr(result_files, "_MOST_PIECES", 2)
+    (tmp_path / "log.csv").write_text("loss\n" + "".join(f"0.{row}\n" for row in range(1, 9)))
+    found = []
+    for _ in range(4):
+        numbers.look()
+        found.append(len(curves(numbers, "csv").get("loss", [])))
+    assert found == [2, 6, 8, 8]
 
 
 def test_files_with_the_same_columns_are_told_apart(numbers, tmp_path):
@@ -555,6 +596,49 @@ def test_sources_that_are_not_wanted_are_not_read(tmp_path, source):
     numbers.hear('loss: 0.5\n{"loss": 0.5}\n')
     numbers.look(ended=True)
     assert {given for given, _ in numbers.curves()} == {source}
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_file_that_is_removed_during_a_look_gives_nothing_and_ends_nothing(numbers, tmp_path, monkeypatch, listed):
+    removed = [tmp_path / name for name in ("best.pth", "log.csv", "events.out.tfevents.1")]
+    saved(removed[0], losses=[0.5])
+    removed[1].write_text("epoch,loss\n1,0.5\n")
+    removed[2].write_bytes(tensorboard.WRITTEN)
+    (tmp_path / "log.json").write_text('{"loss": [0.5]}')
+
+    def removing(function):
+        def removing(*given):
+            found = function(*given)
+            found = [*found] if listed else found  # os.walk lists a folder before its files are looked at
+            for path in removed:
+                path.unlink(missing_ok=True)
+            return found
+
+        return removing
+
+    if listed:
+        monkeypatch.setattr(result_files.os, "walk", removing(os.walk))
+    else:
+        monkeypatch.setattr(result_files, "signatures", removing(result_files.signatures))
+    numbers.look(ended=True)
+    assert numbers.curves() == {("json", "loss"): {1: 0.5}}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes by name")
+def test_a_pipe_is_not_waited_for_and_a_link_is_not_followed(numbers, tmp_path):
+    os.mkfifo(tmp_path / "log.csv")
+    (tmp_path / "train.csv").write_text("epoch,loss\n1,0.5\n")
+    (tmp_path / "latest.csv").symlink_to(tmp_path / "train.csv")
+    numbers.look(ended=True)
+    assert numbers.curves() == {("csv", "loss"): {1: 0.5}}
+
+
+def test_of_a_folder_with_too_many_files_no_further_folders_are_walked(tmp_path):
+    for folder in ("a", "a/b", "a/b/c"):
+        (tmp_path / folder).mkdir()
+        for name in ("1", "2"):
+            (tmp_path / folder / name).touch()
+    assert {path.parent.name for path in result_files.signatures(tmp_path, 3)} == {"a", "b"}
 
 
 def test_files_that_have_not_changed_are_not_opened(numbers, tmp_path, monkeypatch):

@@ -74,16 +74,19 @@ def test_a_script_without_a_flag_for_epochs_is_ended_after_two(written):
     assert not any(str(path) in " ".join(each.info["cmdline"] or ()) for each in psutil.process_iter(["cmdline"]))
 
 
-def test_two_epochs_are_trained_whatever_the_person_types_and_folders_are_temporary(written, tmp_path):
+@pytest.mark.parametrize(("saved", "checkpoint"), [("last_model.pth", "last_model.pth"), ("epoch_2.pth", None)])
+def test_two_epochs_are_trained_whatever_the_person_types_and_folders_are_temporary(
+    written, tmp_path, saved, checkpoint
+):
     path = written(
         f"{EPOCHS}p.add_argument('--save_dir', default='out')\np.add_argument('--tag')\na = p.parse_args()\n"
-        "import os\nos.makedirs(a.save_dir)\nopen(a.save_dir + '/last_model.pth', 'w').close()\n"
+        f"import os\nos.makedirs(a.save_dir)\nopen(a.save_dir + '/{saved}', 'w').close()\n"
         "for epoch in range(a.epochs): print(f'val_loss: {epoch}.25, tag: {len(a.tag)}')\n"
     )
     probe = tried(path, "--epochs", "9", "--save_dir", "mine", "--tag", "abc")
     (loss,) = [number for number in probe.numbers if number.name == "val_loss"]
     assert loss.values == (0.25, 1.25)
-    assert probe.checkpoint == "last_model.pth"
+    assert probe.checkpoint == checkpoint
     assert [each.name for each in tmp_path.iterdir()] == ["train.py"]
 
 
@@ -129,6 +132,11 @@ REQUIRED = f"{EPOCHS}p.add_argument('--data_dir', required=True)\na = p.parse_ar
             "does not train: FileNotFoundError: [Errno 2]",
             "-- --data_dir DIR",
         ),
+        (
+            f"{EPOCHS}p.parse_args()\nimport module_of_another_environment\n",
+            "does not train: ModuleNotFoundError: No module named 'module_of_another_environment'",
+            "name the Python that has it with --python PATH",
+        ),
     ],
 )
 def test_a_script_that_cannot_be_searched_is_answered_in_one_line_with_a_hint(written, script, message, hint):
@@ -147,6 +155,16 @@ def test_a_script_that_never_ends_is_ended_at_the_timeout(written):
         tried(BAD / "never_ends.py", timeout=1.5)
     assert "did not end 2 epochs within 1.5 s; the last it printed: epoch 2: val_cosine 0.9667" in caught.value.message
     assert caught.value.hint.startswith("it gave the numbers of all epochs: see what it waits for after its last one")
+
+
+def test_a_script_without_a_flag_for_epochs_may_be_slow_if_it_gives_a_number_for_two(written):
+    path = written(
+        "p.parse_args()\nimport time\n"
+        "for epoch in (1, 2): print(f'epoch {epoch}: val_cosine 0.{epoch}', flush=True)\ntime.sleep(99)\n"
+    )
+    probe = tried(path, timeout=1.5)
+    assert often(probe) == {("printed", "val_cosine"): "epoch"}
+    assert probe.notes == ("it was ended after 1.5 s and 2 epochs, as it has no flag for epochs",)
 
 
 def test_a_script_that_is_slow_may_get_more_time(written):

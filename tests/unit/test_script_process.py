@@ -257,6 +257,13 @@ def test_a_progress_bar_is_overwritten_after_the_middle_was_cut(tmp_path):
     assert (tmp_path / "log").read_text().endswith("x\nx\n2%")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no file here refuses to grow")
+def test_a_full_disk_ends_the_log_and_not_the_script():
+    with Log(Path("/dev/full")) as log:
+        log.write(b"loss 1\n")
+        log.write(b"loss 2\n")
+
+
 def test_of_thousands_of_updates_at_once_a_few_are_heard_and_every_line(start):
     heard = []
     code = "os.write(1, b'first 1\\r' + b'%\\r' * 2000 + b'loss 2\\n' + b'%\\r' * 2000 + b'last 3\\r')"

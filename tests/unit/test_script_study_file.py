@@ -30,6 +30,7 @@ p.add_argument('--amp', action='store_true')
 p.add_argument('--always', action='store_true', default=True)
 p.add_argument('--cosine_weight', type=float, default=DEFAULT)
 p.add_argument('--mse_weight', type=float)
+p.add_argument('--odd', type=int, default=0.5)
 p.add_argument('--save_dir')
 p.add_argument('--log_dir')
 p.add_argument('--resume')
@@ -162,6 +163,12 @@ def test_a_searched_flag_that_a_preset_does_not_name_has_the_scripts_default(rea
     assert file.config(mine.params, mine.overrides) == {
         **{"data_dir": "data", "dropout": 0.2, "lr": 5e-3, "layers": 2, "margin": 0.5, "amp": False}
     }
+
+
+def test_a_flag_that_is_not_searched_has_its_fixed_value_else_the_scripts_default_if_that_is_known(reading):
+    file = reading(fixed=FIXED + "layers = 3")
+    known = {name: file.constant(name) for name in ("layers", "dropout", "cosine_weight", "mse_weight", "odd")}
+    assert known == {"layers": 3, "dropout": 0.1, "cosine_weight": None, "mse_weight": None, "odd": None}
 
 
 def test_another_script_may_take_the_place_of_the_one_in_the_file(reading, tmp_path):
@@ -309,6 +316,11 @@ TWICE = "[presets.mine]\nlr = 1e-3\n"
             {"space": SPACE + "mse_weight = [0.5]", "others": TWICE},
             "presets.mine.mse_weight is not set, and the script has no default of --mse_weight",
             "set mse_weight in the preset",
+        ),
+        (
+            {"space": SPACE + "odd = [1, 2]", "others": TWICE},
+            "presets.mine.odd is not set, and the script's default does not fit: odd = 0.5 has the wrong type",
+            "set odd in the preset",
         ),
         # the rest
         ({"others": "[budget]\nepochs = 0"}, "budget.epochs = 0 is out of range", None),

@@ -64,6 +64,22 @@ def test_a_script_that_is_not_python_is_refused(project):
         hashes(project(training__of__train="print 'x'"))
 
 
+def test_a_package_may_lack_its_init_and_what_it_imports_may_be_a_name(project):
+    script = project(
+        training__of__train="import models\nimport plain.parts\nfrom models import Face\nfrom plain import gone\n",
+        models__of____init__="class Face: pass",
+        models__of__other="",
+        plain__of__parts="",
+    )
+    assert names(script) == ["models/__init__.py", "plain/parts.py"]
+
+
+@pytest.mark.parametrize("text", ["x = " + "-" * 20_000 + "1", "x = a" + ".b" * 20_000])
+def test_a_script_that_no_parser_can_hold_is_refused(project, text):
+    with pytest.raises(ExportError, match=r"train.py is not Python: it nests too deeply"):
+        imported(project(training__of__train=text))
+
+
 def test_changed_names_files_that_differ_are_new_or_are_gone():
     assert changed({"a": "1", "b": "2", "c": "3"}, {"a": "1", "b": "4", "d": "5"}) == ["b", "c", "d"]
     assert changed({"a": "1"}, {"a": "1"}) == []

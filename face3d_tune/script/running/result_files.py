@@ -26,7 +26,10 @@ Signature = tuple[int, int]  # size and time of a file
 
 
 def signatures(folder: Path, most: int) -> dict[Path, Signature]:
-    """Return size and time of the regular files in a folder and below, oldest first; at most `most` of them."""
+    """Return size and time of the regular files in a folder and below, oldest first.
+
+    No further folder is walked once there are more than `most` of them.
+    """
     found: dict[Path, Signature] = {}
     for place, _, names in os.walk(folder):
         for name in names:
