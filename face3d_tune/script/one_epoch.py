@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import stdev
 
 from face3d_tune.errors import ScriptError
-from face3d_tune.executor.tasks import Failure, Note, ScriptEnded, ScriptEpoch
+from face3d_tune.executor.tasks import Failure, ScriptEpoch
 from face3d_tune.script.command import command
 from face3d_tune.script.export_trial import epochs_of, values_of
 from face3d_tune.script.flags import Script
@@ -62,8 +62,6 @@ def try_command(stored: StoredTrial, table: StoredScript, script: Script, timeou
                             raise ScriptError(
                                 f"{script.path} does not train with these flags: {message}", None, printed
                             )
-                        case ScriptEnded() | Note():
-                            pass
 
 
 def difference(tried: OneEpoch, stored: StoredTrial) -> list[str]:

@@ -9,9 +9,12 @@ import tomllib
 import pytest
 from command_line import call
 from own_script import own_study, write_script
+from stored_script import searched_script, study_of_script
 
 from face3d_tune.script.command import command, seed_for
 from face3d_tune.script.flags import read_script
+from face3d_tune.script.one_epoch import OneEpoch, difference
+from face3d_tune.study.lookup import StoredTrial
 
 TYPED = "python train_3d_triplet.py --lr 0.003 --margin 0.5 --optimizer sgd --batch_size 16 --epochs 5 --seed 11"
 
@@ -85,6 +88,26 @@ def test_toml_is_a_preset_of_the_study_file_without_what_every_trial_has(sqlite_
     }
 
 
+def test_what_the_study_did_beside_the_flags_is_told(sqlite_url, script):
+    table = {"start_in": "work", "environment": {"LEVEL": "3", "CUDA_CACHE": "x"}, "folder_flags": []}
+    own_study(sqlite_url, script, seed_flag=None, **table)
+    answer = export(sqlite_url, script)
+    assert answer.code == 0
+    assert [line for line in answer.err.splitlines() if line.startswith("note: ")] == [
+        "note: the study started the script in work",
+        "note: the study set LEVEL, CUDA_CACHE in the script's environment",
+        "note: the study has no flag for a seed, so the script chose the trial's, and may choose another now",
+    ]
+
+
+def test_a_flag_that_another_copy_requires_is_told(sqlite_url, script, tmp_path):
+    own_study(sqlite_url, script)
+    required = ('"--no_augment"', '"--gallery", required=True)\n    parser.add_argument("--no_augment"')
+    answer = export(sqlite_url, script, "--script", write_script(tmp_path / "other", required))
+    assert answer.code == 0
+    assert "note: the script does not start without --gallery: add it" in answer.err
+
+
 def test_another_script_is_refused_by_the_name_of_what_it_cannot_say(sqlite_url, script, tmp_path):
     own_study(sqlite_url, script)
     other = write_script(tmp_path / "other", ("--margin", "--gap"), ("args.margin", "args.gap"))
@@ -132,6 +155,27 @@ def test_check_runs_the_command_and_compares_its_first_epoch(sqlite_url, script)
     assert "the seed is the trial's" in answer.err
     assert {path.name for path in script.parent.iterdir()} == {"train_3d_triplet.py", "helper.py"}
     assert len(study.trials) == 17
+
+
+@pytest.mark.parametrize(
+    ("number", "seed_flag", "value", "said"),
+    [
+        (12, "seed", 0.5000001, ["check: that is the same number"]),
+        (12, None, 0.52, []),  # the script chooses the seed, so some difference is no news
+        (12, None, 0.9, ["warning: that is far: the trials of this study differ from each other by 0.07746 there"]),
+        (15, "seed", 0.5, None),
+    ],
+)
+def test_a_first_epoch_is_compared_with_what_the_trial_stored(number, seed_flag, value, said):
+    study = study_of_script(*searched_script(), script={"seed_flag": seed_flag})
+    trials = study.get_trials()
+    stored = StoredTrial(study.study_name, study.user_attrs, trials[number], trials)
+    first, *others = difference(OneEpoch({"Val/CosineSimilarity": value}, 1.0), stored)
+    if said is None:
+        assert (first, others) == ("check: nothing to compare: the trial stored no first epoch", [])
+        return
+    assert first.endswith("; trial 12 had Val/CosineSimilarity 0.5000")
+    assert others == said
 
 
 def test_check_shows_what_a_script_that_fails_printed(sqlite_url, script):
