@@ -15,6 +15,7 @@ from pathlib import Path
 import optuna
 import pytest
 from command_line import THEIRS, call, start
+from conftest import BUCKET
 from forked import Run
 
 import face3d_tune
@@ -283,6 +284,50 @@ def test_the_doctor_asks_for_the_versions_that_the_package_needs():
     bounds = [re.match(r"([\w-]+)>=([\d.]+)", needed).groups() for needed in project["dependencies"]]
     least = dict(reversed(bounds))  # of numpy the first, which stands for any Python
     assert {name: ".".join(map(str, numbers)) for name, numbers in _LEAST.items()}.items() <= least.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "level", "advice"),
+    [
+        ("torch", (99, 0), "problem", "pip install -c constraints.txt -e . (needed at least: torch 99.0)"),
+        ("no-such-package", (1, 0), "problem", "pip install -c constraints.txt -e ."),
+        ("python", (3, 99), "warning", "use Python 3.11 to 3.13: other versions were never tried"),
+    ],
+)
+def test_the_doctor_finds_what_is_too_old_missing_or_was_never_tried(monkeypatch, name, least, level, advice):
+    if name == "python":
+        monkeypatch.setattr("face3d_tune.search.doctor._PYTHONS", (least, least))
+    else:
+        monkeypatch.setitem(_LEAST, name, least)
+    found = next(examine("sqlite:///none.db", None, None))
+    assert (found.name, found.level, found.advice) == ("versions", level, advice)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_doctor_warns_of_a_gpu_that_this_torch_cannot_use(tmp_path, monkeypatch, there):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if there:
+        (tmp_path / "nvidia-smi").touch(mode=0o755)
+    found = {look.name: look for look in examine("sqlite:///none.db", None, None)}["device"]
+    assert (found.level, "cannot use it" in found.said) == (("warning", True) if there else ("ok", False))
+
+
+def test_the_doctor_says_where_artifacts_cannot_lie(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = looks("--artifacts", "x" * 300, cwd=tmp_path, code=1)
+    for name in ("artifacts", "disk"):
+        assert (found[name]["level"], found[name]["advice"]) == ("problem", "choose another place")
+        assert found[name]["said"].endswith("x: File name too long")
+    monkeypatch.setattr("face3d_tune.search.doctor.os.access", lambda folder, mode: False)  # root may write anywhere
+    found = {look.name: look for look in examine("sqlite:///none.db", "kept", None)}["artifacts"]
+    assert (found.level, found.said) == ("problem", f"cannot write into {tmp_path}")
+
+
+@pytest.mark.parametrize(("bucket", "level"), [(BUCKET, "ok"), ("nobody-has-this", "problem")])
+def test_the_doctor_asks_a_bucket_whether_it_is_there(s3, bucket, level):
+    found = {look.name: look for look in examine("sqlite:///none.db", f"s3://{bucket}/p", None)}
+    assert (found["artifacts"].level, f"s3://{bucket}/p" in found["artifacts"].said) == (level, True)
 
 
 def test_the_doctor_finds_a_server_that_lets_nobody_write(postgres_url):
