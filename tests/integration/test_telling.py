@@ -1,11 +1,14 @@
 """A search tells of its new bests and of its end, whatever ends it, and nothing of a token is printed or stored."""
 
 import json
+import signal
 import threading
 
+import optuna
 import pytest
 from command_line import call
 from searches import SAMPLED_ONLY, Scripted, Watch, file_of, search_in
+from stored_study import trial_of
 from test_script_search import SCRIPT, STUDY, stored
 from webhook import PATIENCE, Server
 
@@ -13,6 +16,7 @@ from face3d_tune.errors import StorageAwayError, TrainingError
 from face3d_tune.executor.tasks import Failure
 from face3d_tune.search import telling
 from face3d_tune.search.search_options import MessageOptions
+from face3d_tune.search.stop import request_stop
 from face3d_tune.storage.database import Storage
 
 TOKEN = "t0ken1234secret"
@@ -150,11 +154,19 @@ def test_of_a_storage_that_went_away_nothing_more_is_read(sqlite, sqlite_url, tm
     assert "the storage does not answer" in search_told.told[-1].lines
 
 
-@pytest.mark.parametrize("how", ["target", "time", "interrupted", "failed", "budget"])
+@pytest.mark.parametrize("how", ["target", "time", "interrupted", "failed", "stop", "budget"])
 def test_the_end_says_what_ended_the_search(sqlite, sqlite_url, tmp_path, data, search_told, how):
     search = search_in(sqlite, file_of(tmp_path, SAMPLED_ONLY), data, target=0.4 if how == "target" else None)
     watch, options, expected = Watch(), {"deadline": 0.0} if how == "time" else {}, ()
-    slots = Scripted(1, lambda task, number: Failure("no data") if how == "failed" else (0.5, "finished"))
+
+    def play(task, number):
+        if how == "stop":
+            request_stop(search.study, sqlite.engine, now=False, by="ann@pc")
+            search.stop._pace._next -= 10  # as if a second had passed
+            return (0.5,)
+        return Failure("no data") if how == "failed" else (0.5, "finished")
+
+    slots = Scripted(1, play)
     if how == "interrupted":
         watch.stopping, expected = (lambda: True), KeyboardInterrupt
     elif how == "failed":
@@ -169,8 +181,54 @@ def test_the_end_says_what_ended_the_search(sqlite, sqlite_url, tmp_path, data, 
     assert (ending.result, ending.code) == (how, codes.get(how, 0))
     assert search_told.told[-1] == ending.message()
     words = {"target": "the target 0.4 is reached", "time": "its time is over", "interrupted": "interrupted"}
-    words["budget"] = "all 2 trials of the budget are finished"
+    words |= {"budget": "all 2 trials of the budget are finished", "stop": "stopped by ann@pc at "}
     assert ending.why.startswith(words.get(how, "5 trials in a row failed; the last: no data"))
+
+
+@pytest.fixture
+def ends(monkeypatch):
+    """What the command at the end got; messages are kept by their notifier."""
+    found = []
+    monkeypatch.setattr(telling, "Notifier", Told)
+    monkeypatch.setattr(telling.on_end, "run", lambda command, ending, note: found.append(ending))
+    return found
+
+
+def test_of_a_study_that_was_deleted_the_end_is_told_without_its_best(sqlite, sqlite_url, tmp_path, data, ends):
+    search, notes = search_in(sqlite, file_of(tmp_path, SAMPLED_ONLY), data), []
+    told = telling.Telling(MessageOptions(("json://host",), "command"), notes.append)
+
+    def interrupted():
+        optuna.delete_study(study_name="quick", storage=sqlite)
+        search.told(trial_of("COMPLETE", 0.5))  # it ends no search
+        assert [note.partition(": ")[0] for note in notes] == ["a new best could not be told"]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), told.to_the_end(), told.during(search, Storage.parse(sqlite_url)):
+        interrupted()
+    (ending,) = ends
+    assert (ending.result, ending.code, ending.standing) == ("interrupted", 130, None)
+    assert "the storage does not answer" in told._notifier.messages[-1].lines
+
+
+def test_ctrl_c_while_the_last_message_is_sent_leaves_the_command_its_turn(
+    sqlite, sqlite_url, tmp_path, data, ends, monkeypatch
+):
+    search, notes = search_in(sqlite, file_of(tmp_path, SAMPLED_ONLY), data), []
+    monkeypatch.setattr(Told, "close", lambda self: signal.raise_signal(signal.SIGINT))
+    told = telling.Telling(MessageOptions(("json://host",), "command"), notes.append)
+    with told.to_the_end(), told.during(search, Storage.parse(sqlite_url)):
+        pass
+    assert (len(ends), notes) == (1, ["the message on the end was interrupted"])
+
+
+def test_a_command_needs_no_message_beside_it(sqlite, sqlite_url, tmp_path, data, ends):
+    search = search_in(sqlite, file_of(tmp_path, SAMPLED_ONLY), data)
+    told = telling.Telling(MessageOptions((), "command"), print)
+    with told.to_the_end(), told.during(search, Storage.parse(sqlite_url)):
+        search.run(1, Watch(), slots=Scripted(1, lambda *_: (0.5, "finished")))
+    (ending,) = ends
+    assert (ending.result, ending.standing.best) == ("budget", (0.5, 0))
 
 
 def test_of_several_workers_the_one_that_stored_a_new_best_tells_it_and_each_tells_its_own_end(

@@ -1,6 +1,7 @@
 """`run --on-end COMMAND`: what the command finds, and that nothing which it does changes the search."""
 
 import json
+import signal
 import sys
 import time
 
@@ -83,3 +84,19 @@ def test_a_command_that_does_not_end_is_ended_with_all_that_it_started(python, t
     assert notes == ["the command of --on-end was ended after 0.01 s"]
     pid = int(file.read_text())
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_command_that_ctrl_c_interrupts_is_ended(monkeypatch):
+    started, notes = [], []
+
+    class Interrupted(on_end.subprocess.Popen):
+        def wait(self, timeout=None):
+            started.append(self)
+            if timeout is not None:
+                signal.raise_signal(signal.SIGINT)
+            return super().wait(timeout)
+
+    monkeypatch.setattr(on_end.subprocess, "Popen", Interrupted)
+    on_end.run("sleep 600", ENDING, notes.append, limit=600.0)
+    assert notes == ["the command of --on-end was interrupted"]
+    assert not psutil.pid_exists(started[0].pid)
