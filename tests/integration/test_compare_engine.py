@@ -13,6 +13,7 @@ from stand_in_parsers import OLD_SCRIPT
 from users_repo import PRESENT_SCRIPT, contents, script_of, train, write_repo
 
 from face3d_tune.config import TrialConfig
+from face3d_tune.data.convert import convert
 from face3d_tune.executor.tasks import Event, Failure
 from face3d_tune.script import study_file
 from face3d_tune.script.engine_comparison import Comparison, NotCompared
@@ -177,6 +178,25 @@ def test_what_cannot_be_compared_starts_no_script(tmp_path, data_folder):
     assert compared(script, data_folder, "dropout = 1.5").reason == (
         "dropout = 1.5 is out of range; expected at least 0 and below 1"
     )
+    assert not mark.exists()
+
+
+def test_a_limit_of_yaw_means_another_in_radians(tmp_path, data_folder):
+    convert(data_folder, tmp_path / "radians", unit="radians")
+    script = script_of(tmp_path, "pass")
+    added = 'parser.add_argument("--min_yaw_angle", type=float)\n    parser.add_argument("--nhead"'
+    text = script.read_text(encoding="utf-8").replace('parser.add_argument("--nhead"', added)
+    script.write_text(text, encoding="utf-8")
+    found = compared(script, tmp_path / "radians", "num_layers = 1\nmin_yaw_angle = 0.5")
+    assert found.reason == "the script limits |yaw| in radians here, the built-in trainer in degrees"
+
+
+def test_a_script_whose_epochs_no_flag_limits_is_not_started(tmp_path, data_folder):
+    path, mark = study_of(script_of(tmp_path, "open('started', 'w')"), data_folder), tmp_path / "started"
+    text = path.read_text(encoding="utf-8").replace('epochs_flag = "epochs"\n', "").replace("epochs = 2\n", "")
+    path.write_text(text.replace("[script]\n", '[script]\nstart_in = "."\n'), encoding="utf-8")
+    found = compare(study_file.read(path), engine="plain", slots=1, devices=("cpu",), threads=1)
+    assert found.reason == "the study file names no epochs_flag, so the script cannot be limited to one epoch"
     assert not mark.exists()
 
 

@@ -19,8 +19,10 @@ from stand_in_parsers import NEW_SCRIPT, OLD_SCRIPT
 from users_repo import PRESENT_SCRIPT, contents, script_of, train, write_repo
 
 from face3d_tune.config import TrialConfig
+from face3d_tune.data.face_data import load
 from face3d_tune.data.provenance import DataUse
-from face3d_tune.script.check import ScriptCheck, wrong_model
+from face3d_tune.errors import ScriptError
+from face3d_tune.script.check import ScriptCheck, try_script, wrong_model
 from face3d_tune.script.first_epoch import FirstEpoch
 from face3d_tune.script.flags import read_script
 
@@ -379,3 +381,31 @@ def test_another_python_is_named_as_one_would_type_it(home, tmp_path):
     assert "error: --python nowhere/python: no such program" in answer.err
     answer = check(home, script, "--python", os.path.relpath(sys.executable, home))
     assert f"| val loss 0.5 cosine 0.5 {sys.executable}" in answer.err
+
+
+def test_a_script_that_no_flag_limits_to_an_epoch_is_not_started(tmp_path):
+    script = tmp_path / "train_3d.py"
+    text = f"open({str(tmp_path / 'started')!r}, 'w')\nparser.add_argument('--lr', type=float, default=1e-4)\n"
+    script.write_text(text, encoding="utf-8")
+    use = DataUse(data_dir="files", feature_size=16, file_pose_unit="degrees")
+    config = TrialConfig(d_model=16, dim_feedforward=64)
+    with pytest.raises(ScriptError, match="has no --epochs, so it cannot be limited to one epoch"):
+        try_script(config, use, None, read_script(script), python=sys.executable, timeout=60.0)
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("unit", ["degrees", "radians"])
+def test_without_data_of_the_users_a_script_trains_on_the_sample_in_the_unit_of_the_trial(tmp_path, unit):
+    """It is a copy without --save_dir, so it is not told of a folder."""
+    script = script_of(
+        tmp_path,
+        "args = build_parser().parse_args()\n"
+        "    poses = json.load(open(os.path.join(args.data_dir, 'video_metadata.json'), encoding='utf-8'))['poses']\n"
+        "    print('Val loss 0.5 cosine', 0.25 if max(abs(pose[0]) for pose in poses) > 3.2 else 0.75)",
+    )
+    lines = script.read_text(encoding="utf-8").splitlines(keepends=True)
+    script.write_text("".join(line for line in lines if '"--save_dir"' not in line), encoding="utf-8")
+    sample = load(None)
+    config = TrialConfig(d_model=16, dim_feedforward=64, pose_unit=unit)
+    tested = try_script(config, DataUse.of(sample), None, read_script(script), python=sys.executable, timeout=60.0)
+    assert tested.first.cosine == (0.25 if unit == "degrees" else 0.75)

@@ -8,7 +8,12 @@ import pytest
 from command_line import call
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
+from stored_script import script_trial, study_of_script
 
+from face3d_tune.errors import ConfigError
+from face3d_tune.search.prepare_script import script_plan
+from face3d_tune.search.script_folders import ScriptFolders
+from face3d_tune.storage.artifacts import Artifacts
 from face3d_tune.storage.database import Storage
 from face3d_tune.study.history import History
 from face3d_tune.study.objective import Objective
@@ -195,3 +200,82 @@ def test_a_script_needs_a_study_file_that_says_what_to_measure(folder):
     assert refused.code == 2
     assert "study 'default' has no table [script]" in refused.err
     assert "face3d-tune script train.py" in refused.err
+
+
+def test_epochs_are_no_option_for_a_script_that_takes_none(folder):
+    text = STUDY.replace('epochs_flag = "epochs"\n', "").replace("epochs = 3\n", "")
+    (folder / "mine.toml").write_text(text, encoding="utf-8")
+    answer = search(folder, "--epochs", 2)
+    assert answer.code == 2
+    assert "error: --epochs 2 cannot be passed to the script: " in answer.err
+    assert "hint: set script.epochs_flag, or omit --epochs" in answer.err
+    assert not (folder / "face3d_tune.db").exists()
+
+
+def test_the_winners_of_a_study_of_the_same_script_come_after_the_presets(folder):
+    trials = (script_trial("COMPLETE", [loss], direction="minimize", lr=lr) for lr, loss in ((0.05, 0.2), (0.02, 0.1)))
+    with Storage.parse(f"sqlite:///{folder / 'other.db'}").opened(create=True) as opened:
+        study_of_script(*trials, direction="minimize", storage=opened, script={"path": "train.py"})
+    answer = search(folder, "--like", "sqlite:///other.db", "--trials", 2)
+    assert answer.code == 0, answer.err
+    assert [trial.params["lr"] for trial in stored(folder)[1][:2]] == [0.1, 0.02]
+    assert "like     triplet, trial 1, 0; after the presets" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("device", "slots", "devices", "count"),
+    [
+        ("cuda:0,cuda:1", None, ("cuda:0", "cuda:1"), 2),
+        ("cuda:0,cuda:1", 1, ("cuda:0",), 1),
+        ("cuda", 3, ("cuda",), 3),
+        ("cpu", 3, ("cpu",), 3),
+    ],
+)
+def test_scripts_share_the_gpus_that_are_named(monkeypatch, device, slots, devices, count):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    plan = script_plan(device, slots)
+    assert (plan.devices, plan.slots) == (devices, count)
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(ConfigError, match="--device cuda:2 cannot be used: torch sees 2 GPUs"):
+        script_plan("cuda:0, cuda:2", None)
+
+
+# Its folders, when logs cannot be kept
+
+
+def folders_of(artifacts):
+    """The folders of a study with one trial, which has a log, and all that they note."""
+    study, notes = study_of_script(script_trial("COMPLETE", [0.5])), []
+    folders = ScriptFolders(study, artifacts, "triplet fedcba98", 1)
+    folders.note = notes.append
+    folders.root.mkdir(parents=True)
+    (folders.root / "trial-0.log").write_text("epoch 1", encoding="utf-8")
+    return folders, study.trials[0], notes
+
+
+def test_a_log_that_cannot_be_kept_is_said_once(tmp_path):
+    folders, trial, notes = folders_of(Artifacts.parse(str(tmp_path)))
+    (folders.root.parent / "logs").touch()  # no folder
+    for _ in range(2):
+        folders.take(trial)
+    assert notes == [f"the log of trial 0 is not kept: cannot write to {tmp_path}: File exists"]
+
+
+def test_logs_that_a_bucket_does_not_list_are_said_once(s3, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folders, _, notes = folders_of(Artifacts.parse("s3://nobody-has-this/p", to_write=False))
+    for _ in range(2):
+        (folders.root / "trial-0.log").touch()  # which a bucket is to keep
+        folders.tidy()
+    (note,) = notes
+    assert note.startswith("the logs of trials are not kept: cannot list s3://nobody-has-this/p: The specified bucket")
+
+
+def test_a_trial_without_output_has_no_log(tmp_path):
+    folders, trial, notes = folders_of(Artifacts.parse(str(tmp_path)))
+    (folders.root / "trial-0.log").unlink()
+    folders.take(trial)
+    assert (list(tmp_path.rglob("logs")), notes) == ([], [])
