@@ -84,6 +84,24 @@ def test_a_study_file_may_have_the_first_the_grown_or_a_range_between(sqlite, tm
     assert "--space FILE.toml" in caught.value.hint
 
 
+def test_a_range_that_is_as_before_is_no_growth(sqlite, file, data):
+    before = search_in(sqlite, file, data).study.user_attrs
+    search_in(sqlite, file, data, wider={"lr": FloatDistribution(1e-4, 1e-3, log=True)})
+    assert search_in(sqlite, file, data).study.user_attrs == before
+
+
+def test_a_study_file_may_search_what_has_grown_or_fix_it_as_before_but_at_no_other_value(sqlite, tmp_path, file, data):
+    search_in(sqlite, file, data)
+    search_in(sqlite, file, data, wider={"weight_decay": DECAY})
+    grown = STUDY.replace("weight_decay = 0.01\n", "") + "weight_decay = { low = 0.0, high = 0.1 }\n"
+    grown = grown.replace("[presets.first]", "[presets.first]\nweight_decay = 0.01")
+    grown = grown.replace("[presets.second]", "[presets.second]\nweight_decay = 0.01")
+    for text in (STUDY, grown):
+        assert search_in(sqlite, file_of(tmp_path, text), data).file.space["weight_decay"] == DECAY
+    with pytest.raises(StudyError, match="weight_decay"):
+        search_in(sqlite, file_of(tmp_path, STUDY.replace("weight_decay = 0.01", "weight_decay = 0.02")), data)
+
+
 def test_a_worker_that_runs_takes_it_up_with_its_next_trial(storage, file, data):
     old, notes = search_in(storage, file, data), []
 
@@ -249,9 +267,15 @@ def test_every_command_shows_how_a_space_grew(sqlite, sqlite_url, tmp_path, file
     assert "的范围从 0.0001 … 0.001 (log) 扩大到" in chinese
 
 
-def test_a_study_that_has_not_begun_has_no_ranges_to_grow(tmp_path, data_folder):
+@pytest.mark.parametrize("beside", [False, True], ids=["no storage", "another study"])
+def test_a_study_that_has_not_begun_has_no_ranges_to_grow(
+    tmp_path, data_folder, file, data, sqlite, sqlite_url, beside
+):
+    if beside:
+        search_in(sqlite, file, data)
     (tmp_path / "wider.toml").write_text("[space]\nlr = { low = 1e-6, high = 1e-2, scale = 'log' }\n", encoding="utf-8")
-    answer = call("run", "--space", "wider.toml", "--data-dir", data_folder, cwd=tmp_path)
+    place = {"FACE3D_TUNE_STORAGE": sqlite_url} if beside else {}
+    answer = call("run", "--space", "wider.toml", "--data-dir", data_folder, cwd=tmp_path, **place)
     assert (answer.code, "study 'default' has not begun" in answer.err) == (2, True)
     assert "hint: begin it with --study wider.toml" in answer.err
 

@@ -1,6 +1,7 @@
 """The search space: what each kind of row in a study file becomes, and which rows are refused."""
 
 import math
+from random import Random
 
 import optuna
 import pytest
@@ -126,7 +127,13 @@ def test_a_row_has_a_short_text_and_ends_that_can_be_checked(distribution, text,
 
 @pytest.mark.parametrize(
     "ask",
-    [space.describe, space.ends, lambda other: space.contains(other, 1), lambda other: space.suggest(None, "x", other)],
+    [
+        space.describe,
+        space.ends,
+        lambda other: space.contains(other, 1),
+        lambda other: space.suggest(None, "x", other),
+        lambda other: space.neighbour(other, 1, Random(0)),
+    ],
 )
 def test_a_distribution_that_no_study_file_can_name_is_an_error_of_the_programmer(ask):
     class Other(optuna.distributions.BaseDistribution):

@@ -4,15 +4,18 @@ import threading
 
 import pytest
 from command_line import call
+from optuna.distributions import CategoricalDistribution
 from searches import SAMPLED_ONLY, TWO_PRESETS, Scripted, Watch, file_of, search_in
 from stored_script import script_trial, study_of_script
 from stored_study import study_of, trial_of
 
 from face3d_tune.cli.result_tables import before_and_after
+from face3d_tune.errors import ConfigError
 from face3d_tune.search.added_trials import enqueue_tried
 from face3d_tune.search.trial_queue import TrialQueue
 from face3d_tune.search.tried_config import tried_config
 from face3d_tune.storage.database import Storage
+from face3d_tune.study.space import to_stored
 from face3d_tune.study.trials import origin
 
 
@@ -116,6 +119,19 @@ def test_other_values_come_from_a_preset_or_a_trial(sqlite, tmp_path, data):
     assert tried_config(study, ["weight_decay=0.5"], like=0).overrides == {**overrides, "weight_decay": 0.5}
 
 
+def test_a_choice_and_a_switch_may_be_typed_in_any_way_that_means_them():
+    settings = study_of().user_attrs["settings"]
+    space = {"nhead": CategoricalDistribution([2, 4]), "use_pose_attention": CategoricalDistribution([False, True])}
+    study = study_of(settings={**settings, "space": to_stored(space)})
+    words = ["--nhead=4.0", "use-pose-attention = TRUE", "use_spatial_attention=True", "optimizer=adamw"]
+    config = tried_config(study, words)
+    assert config.params == {"nhead": 4, "use_pose_attention": True}
+    assert config.overrides == {"use_spatial_attention": True, "optimizer": "adamw"}
+    for wrong in ("nhead=3", "nhead=four", "use_pose_attention=1", "use_spatial_attention=1", "optimizer=adamm"):
+        with pytest.raises(ConfigError, match=wrong.partition("=")[0]):
+            tried_config(study, [wrong])
+
+
 @pytest.mark.parametrize(
     ("words", "line", "hint"),
     [
@@ -160,6 +176,15 @@ def test_a_study_of_a_script_is_tried_in_the_same_way(sqlite, tmp_path):
         "error: study 'triplet' has no parameter 'margn'; did you mean 'margin'?\n"
         "hint: it searches lr, margin, optimizer\n",
     )
+
+
+def test_a_list_is_tried_only_as_a_preset_or_a_trial_has_it():
+    sizes = {"sizes": [8, 16]}
+    study = study_of_script(script_trial("COMPLETE", [0.5], preset="deep", overrides=sizes))
+    with pytest.raises(ConfigError, match="sizes takes a list, which cannot be typed here") as caught:
+        tried_config(study, ["sizes=8"])
+    assert caught.value.hint == "use --like or --preset"
+    assert tried_config(study, ["lr=0.01"], preset="deep").overrides == sizes
 
 
 def test_a_retry_of_it_keeps_its_name(sqlite):

@@ -5,14 +5,17 @@ from datetime import datetime
 
 import pytest
 from command_line import call
+from own_script import write_script
 from searches import Scripted, Watch, file_of, search_in
 from stored_script import script_trial, study_of_script
 from stored_study import study_of, trial_of
 
 from face3d_tune.analysis.findings import find
 from face3d_tune.cli.result_tables import before_and_after
+from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StudyError
 from face3d_tune.report.render import report
+from face3d_tune.script.study_file import read as read_script_study
 from face3d_tune.storage.database import Storage
 from face3d_tune.storage.study_names import named_elsewhere
 from face3d_tune.study.trials import origin
@@ -83,6 +86,24 @@ def test_a_preset_that_won_keeps_what_it_sets_and_is_no_winner_where_it_is_a_pre
     assert winner.overrides == {"weight_decay": 0.5}
     file.presets["mine"]["weight_decay"] = 0.5
     assert winners(url, file, data).trials == []
+
+
+def test_a_value_that_this_space_cannot_hold_is_left_to_the_sampler_and_a_0_stays(tmp_path, data):
+    space = '[space]\nnhead = [2, 4]\nweight_decay = { low = 1e-4, high = 1e-1, scale = "log" }\n'
+    text = STUDY.replace("nhead = 2\n", "").replace("[space]\n", space)
+    file = file_of(tmp_path, text.replace("lr = 1e-3\n", "lr = 1e-3\nnhead = 2\nweight_decay = 1e-3\n"))
+    config = TrialConfig(d_model=16, dim_feedforward=64, lr=4e-3, weight_decay=0.0)
+    held = {"config": config.to_dict(), "overrides": {"weight_decay": 0.0}}
+    found = winners(stored_at(tmp_path / "other.db", trial_of("COMPLETE", 0.9, lr=4e-3, **held)), file, data)
+    (winner,) = found.trials
+    assert (winner.params, winner.overrides) == ({"lr": 4e-3, "pose_unit": "degrees"}, {"weight_decay": 0.0})
+    assert found.changed == ["trial 0: the sampler chooses nhead, which is 8 there"]
+
+
+def test_a_config_that_cannot_train_here_is_no_winner(tmp_path, file, data):
+    odd = trial_of("COMPLETE", 0.9, lr=2e-3, overrides={"d_model": 15})  # nhead is 2 here
+    url = stored_at(tmp_path / "other.db", odd, trial_of("COMPLETE", 0.5, lr=4e-3))
+    assert [each.winner["trial"] for each in winners(url, file, data).trials] == [1]
 
 
 def one_epoch(task, number):
@@ -178,6 +199,22 @@ def test_winners_of_a_script_are_the_lowest_where_lower_is_better(sqlite, sqlite
     assert [each.params for each in found.trials] == [{"margin": 0.3}, {"margin": 0.4}, {"margin": 0.2}]
     with pytest.raises(StudyError, match=r"searches train_3d_triplet\.py, this one train\.py"):
         winners_of(sqlite_url, here, "mine", ScriptFile(space), script="train.py")
+
+
+def test_a_value_of_another_kind_or_of_no_such_flag_is_left_to_the_sampler(sqlite, sqlite_url, tmp_path):
+    """The script there was an earlier copy: its batches had half a row, and it had no switch."""
+    write_script(tmp_path / "mine")
+    study_of_script(script_trial("COMPLETE", [0.5], config={"batch_size": 16.5}), storage=sqlite)
+    text = "[space]\nlr = { low = 1e-4, high = 1e-2 }\nbatch_size = { low = 8, high = 64 }\naugment = [false, true]\n"
+    table = '[script]\npath = "mine/train_3d_triplet.py"\nmetric = "Val/CosineSimilarity"\nsource = "json"\n'
+    (tmp_path / "mine.toml").write_text(table + 'direction = "maximize"\n' + text, encoding="utf-8")
+    file = read_script_study(tmp_path / "mine.toml")
+    found = winners_of(sqlite_url, Storage.parse("sqlite:///here.db"), "mine", file, script="train_3d_triplet.py")
+    assert [each.params for each in found.trials] == [{"lr": 1e-3}]
+    assert found.changed == [
+        "trial 0: the sampler chooses batch_size, which is 16.5 there",
+        "trial 0: the sampler chooses augment, which is None there",
+    ]
 
 
 def test_run_says_whose_winners_it_tries(tmp_path, data_folder, file):
