@@ -21,6 +21,7 @@ PRUNERS = {
     "successive halving": SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
     "hyperband": HyperbandPruner(min_resource=1, max_resource=8, reduction_factor=2),
 }
+SIGNS = ((1, "maximize"), (-1, "minimize"))
 
 
 def tell(study, trial, value=None, state=None):
@@ -102,3 +103,27 @@ def test_an_epoch_whose_learning_rate_could_not_be_stored_is_not_reported_twice(
     stored = study.trials[0]
     assert (stored.intermediate_values, stored.user_attrs["lr_now"]) == ({1: 0.5, 2: 0.6}, 1e-4)
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("name", ["extrapolation", "shape"])
+def test_a_number_that_is_to_fall_is_pruned_as_its_opposite_that_is_to_rise(name):
+    dice, verdicts = random.Random(1), []
+    studies = [(sign, optuna.create_study(direction=way, pruner=PRUNERS[name])) for sign, way in SIGNS]
+    completed = [CompletedTrials(study) for _, study in studies]
+    for _ in range(25):
+        trials = [study.ask() for _, study in studies]
+        reporters = [TrialReporter(trial, known) for trial, known in zip(trials, completed, strict=True)]
+        level, pruned = dice.random(), False
+        for step in range(1, 9):
+            value = level + 0.3 * dice.random()
+            for (sign, _), reporter in zip(studies, reporters, strict=True):
+                reporter.report(sign * value, step, 1e-3)
+            pruned, opposite = (reporter.should_prune() for reporter in reporters)
+            assert pruned == opposite
+            verdicts.append(pruned)
+            if pruned:
+                break
+        for (sign, study), trial, known in zip(studies, trials, completed, strict=True):
+            tell(study, trial, state=TrialState.PRUNED) if pruned else tell(study, trial, sign * level)
+            known.forget()
+    assert any(verdicts)

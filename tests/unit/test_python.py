@@ -130,6 +130,22 @@ def test_a_search_tells_what_happens_and_returns_the_study(searched):
     assert study.optuna.trials[1].params == study.trials[1].optuna.params == study.trials[1].params
 
 
+def test_what_a_terminal_would_show_reaches_the_callback_too():
+    told = []
+    view = from_python._View(told.append)
+    view.connecting(Storage.parse("sqlite:///here.db"))  # nothing: a file answers at once
+    view.connecting(Storage.parse("postgresql://me:tops3cret@127.0.0.1/db"))
+    view.warning("the data are few")
+    view.fold_started(3, 2, 5)
+    view.trial_lost(4, "reassigned to another worker")
+    assert [(each.event, each.trial, each.text) for each in told] == [
+        ("note", None, "connecting to postgresql+psycopg://me:***@127.0.0.1/db"),
+        ("note", None, "warning: the data are few"),
+        ("note", 3, "fold 2 of 5"),
+        ("note", 4, "reassigned to another worker"),
+    ]
+
+
 def test_a_search_leaves_torch_and_signals_as_they_were(searched):
     threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
     torch.set_num_threads(2)
@@ -141,18 +157,31 @@ def test_a_search_leaves_torch_and_signals_as_they_were(searched):
         torch.set_num_threads(threads)
 
 
-def test_a_model_has_the_weights_of_the_best_epoch_and_the_data_are_those_of_the_study(searched):
-    study, _, place = searched
-    model, data = study.model(artifacts=place["artifacts"]), study.data()
-
+def validation_cosine(study, model):
+    """The mean cosine of a model on the raw views of the validation people."""
+    data = study.data()
     fronts, views = data.parts["validation"].T
     radians = study.config()["pose_unit"] == "radians"
     pose = torch.from_numpy(np.radians(data.poses[views]) if radians else data.poses[views]).float()
     with torch.no_grad():
         given = (torch.from_numpy(array[views]) for array in (data.video_features, data.landmarks))
         predicted = model(*given, pose)
-    cosine = torch.cosine_similarity(predicted, torch.from_numpy(data.front_features[fronts])).mean()
-    assert cosine.item() == pytest.approx(study.best.value, abs=1e-5)
+    return torch.cosine_similarity(predicted, torch.from_numpy(data.front_features[fronts])).mean().item()
+
+
+def test_a_model_has_the_weights_of_the_best_epoch_and_the_data_are_those_of_the_study(searched):
+    study, _, place = searched
+    model = study.model(artifacts=place["artifacts"])
+    assert validation_cosine(study, model) == pytest.approx(study.best.value, abs=1e-5)
+    assert not any(module.training for module in model.modules())
+
+
+def test_a_model_of_a_study_on_a_baselines_outputs_takes_raw_views_too():
+    text = SMALL.replace("num_layers = 1\n", 'num_layers = 1\ninputs = "ridge"\n')
+    Path("ridge.toml").write_text(text, encoding="utf-8")
+    study = ft.run("ridge.toml", trials=1, epochs=1, artifacts="kept")
+    model = study.model(artifacts="kept")
+    assert validation_cosine(study, model) == pytest.approx(study.best.value, abs=1e-5)
     assert not any(module.training for module in model.modules())
 
 
