@@ -39,14 +39,12 @@ def rows(found: Confirmation) -> list[list[str]]:
 def _row(found: Confirmation, each: Mapping[str, Any]) -> list[str]:
     names = [each["name"], *each["aliases"]]
     value = "" if each["value"] is None else number(each["value"])
-    tests = [_spread(each["tests"].get(name)) for name in found["tests"]]
+    tests = [_spread(each["tests"][name]) for name in found["tests"]]
     return [" = ".join(names), value, _spread(each), *tests]
 
 
-def _spread(summary: Mapping[str, Any] | None) -> str:
-    """Format `0.6531 ± 0.0042`; without the deviation of one training; "" if there is no number."""
-    if summary is None:
-        return ""
+def _spread(summary: Mapping[str, Any]) -> str:
+    """Format `0.6531 ± 0.0042`; without the deviation of one training."""
     mean, deviation = summary["mean"], summary["sd"]
     return f"{number(mean)}{'' if deviation is None else f' ± {_beside(mean, deviation)}'}"
 

@@ -159,10 +159,8 @@ def recognised(content: Content, say: Words) -> Chart | None:
     return chart
 
 
-def shares(content: Content, say: Words) -> Element | None:
-    """Draw each parameter's share of the differences between trials, beside the share of chance."""
-    if not content.importances:
-        return None
+def shares(content: Content, say: Words) -> Element:
+    """Draw each parameter's share of the differences between trials, beside the share of chance; there is one."""
     found = content.importances
     names = [say.parameter(row.name) for row in found]
     longest = max(sum(2 if ord(letter) > 0x2E80 else 1 for letter in name) for name in names)

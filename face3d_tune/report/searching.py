@@ -36,10 +36,9 @@ def parameters(content: Content, say: Words) -> list[Block]:
     names = say.text("comma").join(say.parameter(row.name) for row in sure)
     verdict = say("sure_parameters", names=names, n=len(sure)) if sure else say("no_sure_parameters")
     text = (*say("importance", completed=content.completed, chance=_percent(chance)), *verdict)
-    shares = charts.shares(content, say)
     kinds = (("legend_sure", "s0-dot"), ("legend_unsure", "pruned-dot"), ("legend_chance", "kept"))
     legend = [(say.text(name), kind) for name, kind in kinds]
-    pictures = [] if shares is None else [Drawing(say.text("drawing_share"), shares)]
+    pictures = [Drawing(say.text("drawing_share"), charts.shares(content, say))]
     drawn = content.importances[: min(_SLICES, max(_FEWEST_SLICES, len(sure)))]
     slices = [(say.parameter(row.name), charts.slices(content, row.name, say)) for row in drawn]
     groups: list[tuple[str | Runs, ...]] = [
