@@ -29,10 +29,11 @@ from stored_study import (
 from face3d_tune.analysis.curve import curve_picture
 from face3d_tune.analysis.findings import find
 from face3d_tune.config import TrialConfig
+from face3d_tune.dashboard.additions import Additions
 from face3d_tune.dashboard.figures import figures
 from face3d_tune.dashboard.notes import study_note, trial_note
 from face3d_tune.dashboard.server import make_dashboard
-from face3d_tune.errors import ConfigError
+from face3d_tune.errors import ArtifactError, ConfigError
 from face3d_tune.storage.artifacts import Artifacts, best_weights, log_of, unique_name
 from face3d_tune.storage.database import Storage
 from face3d_tune.study.history import History
@@ -316,6 +317,19 @@ def test_of_several_folds_the_notes_say_the_value_of_each_and_the_table_shows_th
     assert {"cosine fold 1", "cosine fold 2"} <= {column["key"] for column in answer["union_user_attrs"]}
 
 
+def test_a_preset_in_training_has_its_state_for_a_value_and_one_that_waits_no_command_yet(study):
+    add_trial(study, "RUNNING", [], preset="conservative")
+    waiting = trial_of("WAITING")
+    waiting.set_user_attr("preset", "aggressive")
+    study.add_trial(waiting)
+    found = find(study)
+    assert "| conservative | 5 | running | | | | |" in study_note(found)
+    running, queued = (trial_note(found, found.trials[number]) for number in (5, 6))
+    assert running.startswith("**The guide's preset conservative**\n\n```")
+    assert "Validation" not in running
+    assert queued == "**The guide's preset aggressive**"
+
+
 # Figures
 
 
@@ -427,6 +441,32 @@ def test_the_best_weights_are_a_download_where_they_were_kept(study, served):
     (file,) = (file for file in best["artifacts"] if file["filename"] == "best_model.pth")
     status, headers, content = served(f"/artifacts/{study._study_id}/{best['trial_id']}/{file['artifact_id']}")
     assert (status, content, headers["Content-Disposition"]) == (200, b"weights", "attachment")
+
+
+@pytest.mark.parametrize("kept", [99, "two", True])
+def test_without_an_epoch_of_its_curve_that_was_kept_a_trial_has_no_picture_of_it(study, served, kept):
+    add_trial(study, "COMPLETE", [0.6, 0.7], best_epoch=kept)
+    files = [file["filename"] for file in detail(served, study)["trials"][5]["artifacts"]]
+    assert files == ["command.txt"]
+
+
+def test_an_artifact_that_can_no_longer_be_read_is_answered_with_the_reason(study, served):
+    name = best_weights(unique_name(study.study_name, study.user_attrs["id"]), "trial-2")
+    served.artifacts.write(name, b"weights")
+    best = next(trial for trial in detail(served, study)["trials"] if trial["number"] == 2)
+    (file,) = (file for file in best["artifacts"] if file["filename"] == "best_model.pth")
+    served.artifacts.remove(name)
+    (served.artifacts.folder / name).mkdir()
+    status, _, content = served(f"/artifacts/{study._study_id}/{best['trial_id']}/{file['artifact_id']}")
+    assert (status, json.loads(content)["reason"][:17]) == (502, "cannot read from ")
+
+
+def test_a_study_that_goes_while_it_is_asked_for_is_not_found(sqlite):
+    began = []
+    app = Additions(None, optuna.storages.get_storage(sqlite), None, lambda line: None)
+    asked = {"REQUEST_METHOD": "GET", "PATH_INFO": "/api/studies/77"}
+    body = b"".join(app(asked, lambda status, headers: began.append(status)))
+    assert (began, json.loads(body)) == (["404 Not Found"], {"reason": "study_id=77 is not found"})
 
 
 def test_the_table_has_numbers_to_sort_by_and_no_long_texts(study, served):
@@ -556,3 +596,15 @@ def test_a_number_with_the_name_of_an_attribute_has_another_column(sqlite, serve
     attrs = {attr["key"]: attr["value"] for attr in shown["user_attrs"]}
     assert (attrs["seconds"], attrs["seconds of the script"]) == ("60.0", "3.5")
     assert not served.said
+
+
+def test_artifacts_that_cannot_be_listed_are_said_once_and_the_study_is_shown_without(sqlite, served, monkeypatch):
+    def refuse(prefix):
+        raise ArtifactError("cannot list the bucket: Access Denied")
+
+    study = study_of_script(*searched_script(), storage=sqlite)
+    monkeypatch.setattr(served.artifacts, "names", refuse)
+    shown = detail(served, study)
+    assert {file["filename"] for file in shown["trials"][12]["artifacts"]} == {"learning-curve.svg", "command.txt"}
+    assert shown["note"]["body"].startswith("## triplet")
+    assert served.said == ["cannot list the bucket: Access Denied"]

@@ -1,11 +1,13 @@
 """What the dashboard answers when a request, or what a database holds, is odd: over real sockets, and never 500."""
 
+import io
 import json
 import select
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from wsgiref.util import FileWrapper
 
 import optuna
 import pytest
@@ -173,7 +175,11 @@ def test_a_trial_that_has_ended_cannot_be_ended_again(odd):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/dashboard", "/api/studies", "/api/studies/1", "/csv/1", "/healthz", "/static/bundle.js", "/nothing"]
+    "path",
+    [
+        *("/", "/dashboard", "/api/studies", "/api/studies/1", "/api/meta", "/csv/1", "/healthz"),
+        *("/static/bundle.js", "/nothing"),
+    ],
 )
 def test_an_answer_to_head_ends_after_its_headers_so_that_the_next_on_the_connection_is_read_right(odd, path):
     wanted = ask(odd, path)[0]
@@ -286,6 +292,22 @@ def test_whatever_goes_wrong_is_answered_with_its_cause_also_after_the_answer_wa
     assert (int(began[-1][0].split()[0]), json.loads(body)) == (status, {"reason": said})
     assert ("Retry-After" in dict(began[-1][1])) == (status == 503)
     assert len(lines) == (2 if status == 409 else 0)  # once for each application
+
+
+def test_a_failed_answer_is_closed_and_one_application_says_the_same_line_once():
+    files, lines = [io.BytesIO(b"half an answer") for _ in range(2)], []
+    left = iter(files)
+
+    def app(environ, start_response):
+        start_response("500 Internal Server Error", [])
+        return FileWrapper(next(left))
+
+    honest, began = HonestAnswers(app, lines.append), []
+    for _ in files:
+        honest({"REQUEST_METHOD": "GET", "PATH_INFO": "/api/x"}, lambda *given: began.append(given[0]))
+    assert [file.closed for file in files] == [True, True]
+    assert began == ["409 Conflict"] * 2
+    assert lines == ["GET '/api/x': what the storage holds cannot be shown (no reason given)"]
 
 
 def test_a_header_has_one_line_and_letters_that_http_knows():

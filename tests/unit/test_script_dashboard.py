@@ -1,5 +1,6 @@
 """The notes and figures of a study of the user's own script; what else is added to it stands in test_additions."""
 
+import optuna
 import pytest
 from own_script import found_of
 from stored_script import METRIC, script_trial, searched_script, study_of_script
@@ -78,6 +79,26 @@ def test_the_note_of_a_trial_has_its_numbers_and_its_command():
 def test_the_note_of_a_failed_trial_says_why():
     note = note_of(searched(), 15)
     assert note.startswith("**Failed: out of memory**\n\ntorch.OutOfMemoryError: CUDA out of memory")
+
+
+def test_a_preset_in_training_has_its_state_for_a_value_and_one_that_waits_no_command_yet():
+    waiting = script_trial("WAITING")
+    waiting.set_user_attr("preset", "recommended")
+    study = study_of_script(script_trial("COMPLETE", [0.6]), script_trial("RUNNING", preset="defaults"), waiting)
+    found = find(study)
+    assert "| defaults | 1 | running | | |" in study_note(found)
+    running, queued = (trial_note(found, found.trials[number]) for number in (1, 2))
+    assert running.startswith("**The script's defaults**\n\n```")
+    assert queued == "**The guide's preset recommended**"
+
+
+def test_the_note_counts_what_other_programs_added_and_says_with_what_the_study_began():
+    before = {"study": "before", "trial": 3, "value": 0.61, "config": {}, "objective": METRIC["maximize"]}
+    study = study_of_script(*searched_script(), optuna.trial.create_trial(value=0.9), **{"from": before})
+    note = study_note(find(study))
+    assert "**Added by hand** 1 more, which face3d-tune did not train and does not count." in note
+    assert "**Begun** with the best of the study before, trial 3, Val/CosineSimilarity 0.6100." in note
+    assert "| **best trial** | 12 | 0.7000 |" in note
 
 
 @pytest.mark.parametrize("direction", METRIC)

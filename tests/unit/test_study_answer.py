@@ -19,6 +19,7 @@ from face3d_tune.dashboard.gzip_pieces import Piece
 from face3d_tune.dashboard.shown_study import ShownStudy
 from face3d_tune.dashboard.study_additions import StudyAdditions
 from face3d_tune.dashboard.study_answer import StudyAnswer
+from face3d_tune.errors import StorageError
 
 LR = FloatDistribution(1e-5, 1e-1, log=True)
 UNIT = CategoricalDistribution(["degrees", "radians", None])
@@ -260,6 +261,34 @@ def test_additions_worked_out_while_the_study_was_changed_are_not_kept(slow):
     assert slow.shown.additions().note == "version 1"
     slow.shown._work_out = whole
     assert slow.shown.additions().note == "version 2"
+
+
+def test_additions_overtaken_by_a_change_while_they_were_worked_out_behind_a_visitor_are_not_kept(slow):
+    slow.shown.additions()
+    before = {*threading.enumerate()}
+    slow.shown.additions()
+    (behind,) = {*threading.enumerate()} - before
+    slow.shown.forget()
+    slow.go_on.release()
+    behind.join(60)
+    slow.go_on.release(10)
+    assert slow.shown.additions().note == "version 3"
+
+
+def test_a_storage_that_does_not_answer_behind_a_visitor_is_asked_again_later(slow):
+    slow.shown.additions()
+    failed, whole = threading.Event(), slow.shown._work_out
+
+    def away(study_id):
+        failed.set()
+        raise StorageError("the storage does not answer")
+
+    slow.shown._work_out = away
+    assert slow.shown.additions().note == "version 1"
+    assert failed.wait(60)
+    slow.shown._work_out = whole
+    slow.go_on.release(10)
+    assert note_once(slow, "version 2")
 
 
 # Many visitors
