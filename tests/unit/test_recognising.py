@@ -85,3 +85,11 @@ def test_the_table_of_a_confirmation_has_rank_1_of_every_row_where_it_is_stored_
     assert (last["trial 12"], last["no model"]) == (("0.610", "0.600") if shown else ("–", "–"))  # – beyond 45 degrees
     assert ("rank-1 of 12: the share of views named right" in numbers) == shown
     assert max(map(len, numbers.splitlines())) <= width
+
+
+def test_a_confirmation_is_printed_with_its_warning_first(monkeypatch):
+    held = recognising_people(confirmation_of(), kernel_ridge="worse", ridge="same", no_model="better")
+    console = Console(file=io.StringIO(), width=120, force_terminal=False)
+    monkeypatch.setattr(result_tables, "results_console", lambda: console)
+    result_tables.confirmed(held)
+    assert console.file.getvalue().startswith(f"{no_better_recognised(held)}\n\n")

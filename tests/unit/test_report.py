@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from string import Formatter
+from types import SimpleNamespace
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
@@ -58,6 +59,7 @@ DIVERGED["candidates"][2] = {
 } | {"error": "loss is nan"}
 DIVERGED["winner"] = DIVERGED["winner"] | {"value": 0.60, "validation_sd": None, "test_sd": None}
 RECOGNISING = recognising_people(confirmation_of(), kernel_ridge="worse", ridge="same", no_model="better")
+BY_IDENTITY = {"by_identity": {"value": -0.1, "validation": -0.125, "validation_sd": None}}
 STUDIES = {
     "searched": lambda: study_of(*searched()),
     "without histories": lambda: study_of(*searched(history=False)),
@@ -102,6 +104,12 @@ STUDIES = {
     "confirmed, recognising": lambda: study_of(*searched(), confirmation=RECOGNISING),
     "rotated, recognising": lambda: study_of(
         *searched(), rotation=recognising_people(rotation_of(), kernel_ridge="same", ridge="same", no_model="same")
+    ),
+    "identity": lambda: study_of(
+        *searched(), confirmation=confirmation_of() | {"winner": confirmation_of()["winner"] | BY_IDENTITY}
+    ),
+    "few bands": lambda: study_of(
+        *searched(), trial_of("COMPLETE", 0.8, cosine_by_yaw={"0-15": 0.9, "15-45": 0.8, "45-90": None})
     ),
     "angry names": lambda: study_of(*searched(), trial_of("COMPLETE", 0.1, preset=ANGRY), name=ANGRY),
 }
@@ -489,6 +497,7 @@ def test_every_study_has_a_report_in_every_form_with_the_same_parts_in_both_lang
         ("without histories", "did not keep losses and learning rates"),
         ("imported", "Of these, 1 trial came from earlier trainings"),
         ("imported", "This trial was imported from an earlier training"),
+        ("identity", "trial 12 was chosen by its identity on the validation people, -0.1250; the winner's curse is"),
     ],
 )
 def test_what_is_missing_is_said(name, said):
@@ -670,3 +679,22 @@ def test_confirm_trains_pruned_presets_too_and_knows_that_they_were():
     study = study_of(trial_of("PRUNED", 0.3, preset="baseline"), trial_of("COMPLETE", 0.6, lr=2e-3))
     found = candidates(study, None, 1)  # the data is asked only for a study without presets
     assert [(each.name, each.pruned) for each in found] == [("trial 1", False), ("baseline", True)]
+
+
+@pytest.mark.parametrize(
+    ("size", "pairs", "layout", "names"),
+    [
+        (16, 100, "keypoint", ["baseline", "recommended", "aggressive", "conservative"]),
+        (16, 100, "pose", ["baseline", "recommended", "aggressive", "conservative"]),
+        (16, 10, "keypoint", []),  # fewer than a batch
+        (15, 100, "keypoint", []),  # no multiple of the heads
+    ],
+)
+def test_a_study_without_presets_is_compared_with_the_documented_ones_that_its_data_can_train(
+    size, pairs, layout, names
+):
+    study = study_of(trial_of("COMPLETE", 0.6), settings=attrs_of()["settings"] | {"layout": layout})
+    first, *found = candidates(study, SimpleNamespace(feature_size=size, parts={"train": range(pairs)}), 1)
+    assert (first.name, [each.name for each in found]) == ("trial 0", names)
+    assert {each.config.layout for each in found} <= {layout}
+    assert any(each.config.use_spatial_attention for each in found) == (layout == "keypoint" and bool(names))

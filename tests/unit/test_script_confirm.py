@@ -120,6 +120,21 @@ def test_a_script_that_fails_ends_the_confirmation_in_one_line(sqlite_url, scrip
     assert "no data here" in answer.err
 
 
+def test_what_a_training_leaves_behind_and_writes_beside_the_script_is_said(sqlite_url, tmp_path):
+    left = """import subprocess, sys
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "best.txt"), "w") as file:
+        file.write(str(args.lr))
+    """
+    script = write_script(tmp_path / "theirs", ("noise = random", left + "noise = random"))
+    own_study(sqlite_url, script, script_trial("COMPLETE", [0.5, 0.6]))
+    answer = confirm(sqlite_url, script, "--seeds", 1)
+    assert answer.code == 0, answer.err
+    said = " ".join(answer.err.split())
+    assert "trial 0, seed 1: the script left a process running, which was ended: " in said
+    assert "trial 0, seed 1: changed beside the script meanwhile: best.txt" in said
+
+
 # --- bad input ----------------------------------------------------------------------------------------------------
 
 
@@ -136,6 +151,17 @@ def test_a_preset_that_the_study_lacks_is_named(sqlite_url, script):
     answer = confirm(sqlite_url, script, "--baseline", "default")
     assert answer.code == 2
     assert "no preset named 'default' in the study; did you mean 'defaults'?" in answer.err
+
+
+def test_a_flag_that_the_script_has_no_longer_is_named_before_anything_trains(sqlite_url, tmp_path):
+    own_study(sqlite_url, write_script(tmp_path / "theirs"))
+    flag = '    parser.add_argument("--margin", type=float, default=0.2)\n'
+    script = write_script(tmp_path / "theirs", (flag, ""), ("abs(args.margin - 0.5)", "0"))
+    answer = confirm(sqlite_url, script)
+    assert (answer.code, answer.out) == (2, "")
+    assert "train_3d_triplet.py cannot express margin" in answer.err
+    assert ", values of trial 12" in answer.err
+    assert "hint: name the script that the study searched with --script" in answer.err
 
 
 # --- parts --------------------------------------------------------------------------------------------------------
@@ -250,6 +276,16 @@ def test_every_confirmation_is_said_in_both_languages(language, changed):
     said = sentences(found_of(**changed), language)
     assert said[0] == headline(found_of(**changed), language)
     assert not [line for line in said if "{" in line]
+
+
+def test_without_a_test_number_the_comparison_is_said_to_flatter_and_alone_there_is_nothing_to_flatter():
+    rows = [{**row, "tests": {}} for row in found_of()["candidates"]]
+    said = sentences(found_of(candidates=rows, tests=[]))
+    flatters = "The script gives no test number. val_cos also chose the trial, which flatters it against the presets."
+    assert said[1] == flatters
+    alone = sentences(found_of(candidates=rows[:1], tests=[], headline=None, against=[]))
+    assert alone[0] == "trial 12 is compared with nothing: the study has no preset."
+    assert alone[1].startswith("In the study trial 12 had val_cos 0.7000")
 
 
 def test_both_languages_have_the_same_sentences_with_the_same_values():

@@ -15,6 +15,7 @@ from face3d_tune.dashboard.notes import study_note
 from face3d_tune.report.content import content
 from face3d_tune.report.render import report
 from face3d_tune.script.stored_command import stored_command
+from face3d_tune.study.history import ATTR
 
 STUDIES = {
     "maximize": lambda: searched("maximize"),
@@ -40,6 +41,7 @@ STUDIES = {
     "confirmed": lambda: study_of_script(*searched_script(), script_confirmation=of_trial(12)),
     "out of date": lambda: study_of_script(*searched_script(), script_confirmation=of_trial(11)),
     "as fast": lambda: compared_with_built_in(3.25),
+    "nan": lambda: study_of_script(nan_loss()),
     "odd numbers": lambda: study_of_script(
         script_trial("COMPLETE", [float("inf"), 123456.0, float("nan")], direction="minimize", preset="defaults"),
         script_trial("COMPLETE", [0.00001], direction="minimize"),
@@ -54,6 +56,14 @@ def of_trial(number):
     found = found_of(winner=f"trial {number}")
     found["candidates"][0] |= {"trial": number, "name": f"trial {number}"}
     return found
+
+
+def nan_loss():
+    """A trial whose loss was never a number."""
+    trial = script_trial("COMPLETE", [0.5, 0.6])
+    numbers = trial.system_attrs[ATTR]["numbers"]
+    numbers["Train/Loss"] = [float("nan")] * 2
+    return trial
 
 
 def compared_with_built_in(times, **changed):
@@ -74,6 +84,11 @@ def said(study, language="en", form="html"):
 
 def section(notes, title):
     return notes.partition(f"## {title}")[2].partition("\n## ")[0]
+
+
+def test_a_number_that_was_never_finite_has_no_picture():
+    assert "Train/Loss by epoch" in said(study_of_script(script_trial("COMPLETE", [0.5, 0.6])))
+    assert "Train/Loss by epoch" not in said(STUDIES["nan"]())
 
 
 @pytest.mark.parametrize("name", STUDIES)

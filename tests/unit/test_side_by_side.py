@@ -88,6 +88,24 @@ def test_where_lower_is_better_a_lower_best_leads():
     assert "".join(text for _, text in lead.text) == "The best of two is better by 0.1000 than that of one."
 
 
+def sentences(blocks):
+    return ["".join(text for _, text in block.text) for block in blocks if hasattr(block, "text")]
+
+
+def test_the_first_study_may_lead_and_each_says_what_its_best_would_likely_reach():
+    repeated = [trial_of("COMPLETE", value, lr=5e-2, seed=n) for n, value in enumerate((0.6, 0.62, 0.64, 0.66))]
+    lead, _, likely = sentences(told(pair_of(second(), study_of(*searched(), *repeated)))["two_best"])
+    assert lead == "The best of one is better by 0.1000 than that of two."
+    assert likely.startswith("two: trained again, trial 12 would likely reach about 0.")
+    assert "; it was seen at 0.7000. " in likely
+
+
+def test_two_studies_without_a_best_trial_have_no_configs_to_compare():
+    sections = told(pair_of(study_of(), study_of(name="other")))
+    assert "two_configs" not in sections
+    assert "two_configs" in told(pair_of(study_of(), second()))
+
+
 def test_winning_configs_show_only_what_differs():
     pair = pair_of(study_of(*searched()), second())
     rows, equal = configs(pair)
