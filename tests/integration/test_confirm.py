@@ -501,6 +501,7 @@ def test_a_study_with_presets_only_has_nothing_to_confirm(tmp_path, sixty):
         (("--rotate", "many"), "'many' is not a valid integer"),
         (("--rotate", "5", "--keep", "kept"), "--keep goes without --rotate: each rotation trains on other people"),
         (("--keep", "studies.db"), "--keep studies.db cannot be used: "),
+        (("--script", "mine.py"), "study 'quick' searches no script of your own"),
     ],
 )
 def test_bad_input_is_one_line_and_stores_nothing(done, words, said):

@@ -109,6 +109,11 @@ def test_a_study_file_is_replaced_only_by_force(trainer):
         (["train.py", "--forse"], "No such option '--forse'", "face3d-tune script --help"),
         (["train.py", "--", "--data_dir", "d", "--nope", "3"], "unrecognized arguments: --nope 3", "after -- stand"),
         (["train.py", "--out", "x.txt"], "--out x.txt: a study file ends in .toml", "--out x.toml"),
+        (
+            ["train.py", "--no-run", "--out", "x" * 250 + ".toml", "--", "--data_dir", "d"],
+            ".toml cannot be written: File name too long",
+            "another file with --out",
+        ),
         (["train.py", "--out", "no/x.toml"], "--out no/x.toml: no is no folder", "create it first"),
         (
             ["train.py", "--metric", "val_cos", "--", "--data_dir", "d"],
@@ -140,6 +145,27 @@ def test_the_output_of_a_script_that_fails_is_shown(trainer):
     assert answer.code == 2
     assert "  | RuntimeError: no luck\n" in answer.err
     assert "error: train.py does not train: RuntimeError: no luck" in answer.err
+
+
+def test_of_many_numbers_the_metric_and_24_others_are_shown_and_a_file_may_offer_nothing_more(trainer):
+    text = TRAINER.replace('p.add_argument("--layers", type=int, default=2)\n', "")
+    many = "    print('epoch', epoch + 1, *(f'part_{n}_loss: {0.1 * n:.2f}' for n in range(30)))\n"
+    (trainer / "train.py").write_text(text + many)
+    answer = call("script", "train.py", "--", "--data_dir", "./data", cwd=trainer)
+    assert answer.code == 0, answer.err
+    lines = answer.out.splitlines()
+    first = lines.index("numbers of the script") + 1
+    assert lines[first].endswith("  metric")
+    assert lines[first + 25] == "  and 7 more"
+    assert "in the file, not searched" not in answer.out
+
+
+def test_processes_that_a_script_leaves_running_are_noted(trainer):
+    left = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+    (trainer / "train.py").write_text(TRAINER + left)
+    answer = call("script", "train.py", "--", "--data_dir", "./data", cwd=trainer)
+    assert answer.code == 0, answer.err
+    assert "\nnote: it left processes running, which are ended with every trial: " in answer.err
 
 
 def test_it_speaks_chinese(trainer):

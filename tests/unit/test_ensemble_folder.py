@@ -13,6 +13,8 @@ from fake_data import unit
 from trained import trained
 
 from face3d_tune import seeds
+from face3d_tune.cli.console import Console
+from face3d_tune.cli.train_ensemble import train_ensemble
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.face_data import load
 from face3d_tune.errors import ConfigError, TrainingError
@@ -182,6 +184,27 @@ def test_the_table_has_every_row_and_the_same_command_trains_nothing_again(tmp_p
     assert "\n2 of 2 members are there already\n" in again.err
     assert "member 1 (seed" not in again.err
     assert again.out == answer.out
+
+
+def test_with_force_the_members_that_are_there_are_trained_again(tmp_path, data, tiny):
+    assert command(tmp_path, data, "--seeds", 2, "--seed", 5).code == 0
+    (tmp_path / "trained" / "tiny-ensemble" / "member-1" / "curve.svg").write_text("of before")
+    answer = command(tmp_path, data, "--seeds", 2, "--seed", 5, "--force")
+    assert answer.code == 0, answer.err
+    assert "are there already" not in answer.err
+    assert "member 1 (seed 5): cosine 0." in answer.err
+    assert "<svg" in (tmp_path / "trained" / "tiny-ensemble" / "member-1" / "curve.svg").read_text(encoding="utf-8")
+
+
+def test_an_interrupt_says_how_many_members_are_there_and_how_to_go_on(of_two, capsys, monkeypatch):
+    def interrupted(members, plan, precision, ended, epoch):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Members, "train", interrupted)
+    more = members(of_two.folder, of_two.data, 3)
+    with pytest.raises(KeyboardInterrupt):
+        train_ensemble(Console(stderr=True), more, PLAN, "off", "tiny", {}, force=False)
+    assert capsys.readouterr().err.endswith("2 of 3 members are there already\nhint: run the same command to resume\n")
 
 
 def test_a_single_training_is_not_written_into_an_ensemble(tmp_path, data, tiny):

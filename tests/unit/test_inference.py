@@ -294,6 +294,19 @@ def test_a_folder_that_cannot_be_written(folder):
     assert "--inference home cannot be used: " in refused(export(folder, "one.pth"))
 
 
+def test_a_folder_that_cannot_be_put_in_its_place_leaves_nothing_behind(folder):
+    (folder / "home").symlink_to("nowhere")
+    before = {path.name for path in folder.iterdir()}
+    assert "--inference home cannot be written: Not a directory" in refused(export(folder, "one.pth"))
+    assert {path.name for path in folder.iterdir()} == before
+
+
+def test_a_checkpoint_that_does_not_say_its_data_asks_for_them(folder, data):
+    save(folder / "silent.pth", data, CONFIG, {"lr": 1e-2})
+    said = refused(export(folder, "silent.pth", "--blend", "ridge"))
+    assert "silent.pth does not record its data" in said
+
+
 def test_a_folder_with_other_files_stays_as_it_is_with_force_too(folder):
     (folder / "home").mkdir()
     (folder / "home" / "thesis.txt").write_text("years of work")

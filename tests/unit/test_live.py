@@ -297,6 +297,14 @@ def test_a_table_leaves_columns_out_before_it_cuts_a_name(study, monkeypatch, wi
     assert ("<15°" in shown, "in a wider terminal" in shown) == (width == 120, width == 80)
 
 
+def test_a_preset_in_training_has_its_state_for_a_cosine(study, monkeypatch):
+    study.add_trial(trial_of("RUNNING", preset="conservative"))
+    console = Console(file=io.StringIO(), width=80, force_terminal=False)
+    monkeypatch.setattr(result_tables, "results_console", lambda: console)
+    result_tables.before_and_after(study)
+    assert re.search(r"^conservative +\d+ +.* running$", console.file.getvalue(), re.M)
+
+
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_the_table_has_rank_1_beside_the_cosine_and_first_says_whom_the_best_recognises_no_better_than(
     monkeypatch, width

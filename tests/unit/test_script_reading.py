@@ -114,6 +114,22 @@ def test_a_narrow_terminal_loses_further_numbers_first_and_then_the_last_flags()
     assert " ".join(" ".join(lines[-2:]).split()).endswith("in a wider terminal: optimizer, Train/Loss")
 
 
+def test_the_table_begins_with_the_best_of_the_study_before_and_has_trials_that_a_person_asked_for():
+    before = {"study": "before", "trial": 3, "value": 0.61, "config": {"lr": 0.004}, "objective": METRIC["maximize"]}
+    trials = [script_trial("COMPLETE", [0.5], lr=0.02, tried=True), script_trial("COMPLETE", [0.6], lr=0.03)]
+    lines = table(study_of_script(*trials, **{"from": before}), 100)
+    assert [line.split() for line in lines[3:6]] == [
+        ["before", "0.004"],
+        ["tried", "by", "hand", "0", "0.02", "0.2", "adam", "0.5000", "1.0000"],
+        ["best", "trial", "1", "0.03", "0.2", "adam", "0.6000", "1.0000"],
+    ]
+
+
+def test_the_narrowest_terminal_still_gets_the_first_flag_and_the_metric():
+    lines = table(searched("minimize"), 20)
+    assert "in a wider terminal: margin, optimizer, Train/Loss" in " ".join(" ".join(lines).split())
+
+
 def test_the_table_says_why_a_preset_has_no_value(capsys):
     trials = [
         script_trial("PRUNED", [0.3], preset="defaults"),

@@ -1,5 +1,6 @@
 """`run --like`: the best configs of a study on other data are first trials, once, in the space of this study."""
 
+import io
 import json
 from datetime import datetime
 
@@ -11,11 +12,14 @@ from stored_script import script_trial, study_of_script
 from stored_study import study_of, trial_of
 
 from face3d_tune.analysis.findings import find
+from face3d_tune.cli.console import Console
 from face3d_tune.cli.result_tables import before_and_after
+from face3d_tune.cli.run_heading import introduce
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StudyError
 from face3d_tune.report.render import report
 from face3d_tune.script.study_file import read as read_script_study
+from face3d_tune.search.run_search import OpenSearch
 from face3d_tune.storage.database import Storage
 from face3d_tune.storage.study_names import named_elsewhere
 from face3d_tune.study.trials import origin
@@ -104,6 +108,23 @@ def test_a_config_that_cannot_train_here_is_no_winner(tmp_path, file, data):
     odd = trial_of("COMPLETE", 0.9, lr=2e-3, overrides={"d_model": 15})  # nhead is 2 here
     url = stored_at(tmp_path / "other.db", odd, trial_of("COMPLETE", 0.5, lr=4e-3))
     assert [each.winner["trial"] for each in winners(url, file, data).trials] == [1]
+
+
+def test_run_says_what_a_start_takes_over_and_what_does_not_compare(sqlite, tmp_path, file, data):
+    url = stored_at(tmp_path / "other.db", trial_of("COMPLETE", 0.9, lr=1e-3))  # the preset of this study
+    search = search_in(sqlite, file, data)
+    config = trial_of("COMPLETE", 0.5).user_attrs["config"]
+    before = {"study": "before", "trial": 3, "value": -0.2, "config": config, "objective": "identity"}
+    search.study.set_user_attr("from", before)
+    few = search.study.user_attrs["kernel_ridge_choice"] | {"centres": 5, "views": 42}
+    search.study.set_user_attr("kernel_ridge_choice", few)
+    console = Console(file=io.StringIO(), width=200)
+    introduce(console, OpenSearch(search, None, "two processes", None, 0, False, winners(url, file, data)))
+    lines = console.file.getvalue().splitlines()
+    start = lines.index("from     before, trial 3, identity -0.2000")
+    assert lines[start + 1] == "         a value of another objective does not compare; its config is a good beginning"
+    assert "like     the best of faces are presets of this study" in lines
+    assert lines[-2] == "         kernel ridge with 5 of its 42 training views as centres"
 
 
 def one_epoch(task, number):
