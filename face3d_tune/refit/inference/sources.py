@@ -37,7 +37,8 @@ def of_trial(stored: StoredTrial, artifacts: Artifacts | None) -> ExportedMember
 def of_checkpoints(predictors: Sequence[Predictor], data: FaceData | None) -> list[ExportedMember]:
     """Find the unit of the poses of each checkpoint: recorded, or the better one on the training people of `data`.
 
-    Raises CheckpointError if it can be found in neither way, or if a model takes embeddings of another size.
+    `data` may be None where every checkpoint records its unit. Raises CheckpointError if a model takes embeddings of
+    another size.
     """
     members = []
     for each in predictors:
@@ -45,11 +46,7 @@ def of_checkpoints(predictors: Sequence[Predictor], data: FaceData | None) -> li
             require_fit(each, data)
         unit = each.pose_unit
         if unit is None:
-            if data is None:
-                raise CheckpointError(
-                    f"{each.path} does not record the unit of its poses, and its data cannot be read to find it",
-                    "give the training data with --data-dir",
-                )
+            assert data is not None, "a checkpoint without a unit needs its data"
             unit = likely_unit(each, data)
         members.append(ExportedMember(each, unit, {"checkpoint": str(each.path)}))
     return members
