@@ -23,6 +23,8 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.data.face_data import load
 from face3d_tune.data.pairs import persons
 from face3d_tune.data.provenance import DataUse
+from face3d_tune.refit.candidates import candidates
+from face3d_tune.refit.confirm import Confirmation
 from face3d_tune.storage.database import Storage
 from face3d_tune.training import kernel_ridge, ridge
 from face3d_tune.training.checkpoint_file import checkpoint_args
@@ -467,6 +469,30 @@ def test_both_engines_say_the_same(done, place):
         assert (record["engine"], plain["engine"]) == ("batched", "plain")
         assert record["validation"] == pytest.approx(plain["validation"], abs=1e-3)
         assert record["test"]["all"] == pytest.approx(plain["test"]["all"], abs=1e-3)  # rounding of float32
+
+
+def test_the_mean_over_people_and_seeds_is_the_number_that_is_shown(done):
+    with Storage.parse(done.url).opened() as opened:
+        study, data = optuna.load_study(study_name="quick", storage=opened), load(done.data)
+        confirmation = Confirmation(study, opened, data, candidates(study, data, 2), 2, print)
+        assert confirmation.missing == []
+        by_person = confirmation.by_person()
+    shown = done.attrs["confirmation"]
+    for row in shown["candidates"]:
+        assert by_person[row["name"]].shape == (2, 6)
+        assert by_person[row["name"]].mean() == pytest.approx(row["test"])
+    for name, key in (("no model", "no_model"), ("ridge", "ridge"), ("kernel ridge", "kernel_ridge")):
+        assert by_person[name].mean() == pytest.approx(shown[key]["test"])
+
+
+def test_without_mixed_precision_only_the_configs_that_had_it_are_other_trainings(place):
+    rows = place.attrs["confirmation"]["candidates"]
+    before = place.trainings
+    answer = place.confirm("--amp", "off", seeds=1, top=1)
+    assert answer.code == 0, answer.err
+    mixed = [each for each in place.trials if each.user_attrs["config"]["use_mixed_precision"]]
+    again = {row["trial"] for row in rows if row["preset"] or row is rows[0]} & {each.number for each in mixed}
+    assert len(place.trainings) - len(before) == len(again) > 0
 
 
 # Refused

@@ -317,7 +317,7 @@ def test_of_several_folds_the_notes_say_the_value_of_each_and_the_table_shows_th
     assert {"cosine fold 1", "cosine fold 2"} <= {column["key"] for column in answer["union_user_attrs"]}
 
 
-def test_a_preset_in_training_has_its_state_for_a_value_and_one_that_waits_no_command_yet(study):
+def test_a_preset_in_training_has_its_state_for_a_value_and_one_that_waits_no_command_yet(study, served):
     add_trial(study, "RUNNING", [], preset="conservative")
     waiting = trial_of("WAITING")
     waiting.set_user_attr("preset", "aggressive")
@@ -328,6 +328,8 @@ def test_a_preset_in_training_has_its_state_for_a_value_and_one_that_waits_no_co
     assert running.startswith("**The guide's preset conservative**\n\n```")
     assert "Validation" not in running
     assert queued == "**The guide's preset aggressive**"
+    names = [[file["filename"] for file in trial["artifacts"]] for trial in detail(served, study)["trials"][5:]]
+    assert names == [["command.txt"], []]
 
 
 # Figures
