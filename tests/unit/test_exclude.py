@@ -35,6 +35,8 @@ from face3d_tune.study.records import records
 from face3d_tune.study.status import summary
 from face3d_tune.study.trials import best_trial, preset_rows, queued_by_request, trained_here
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 60.0  # seconds
 BY = re.compile(r"by \S+@\S+ at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 

@@ -17,6 +17,8 @@ from face3d_tune.script.flags import read_script
 from face3d_tune.script.probe import try_script
 from face3d_tune.script.running.numbers import Numbers
 
+pytestmark = pytest.mark.slow
+
 HABITS = Path(__file__).parent.parent / "scripts" / "habits"
 BAD = HABITS / "bad"
 PARSER = "import argparse\np = argparse.ArgumentParser()\np.add_argument('--lr', type=float, default=0.1)\n"

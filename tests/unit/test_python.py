@@ -33,6 +33,8 @@ from face3d_tune.training.inputs import seen
 from face3d_tune.training.model import Model
 from face3d_tune.training.predictor import FromViews
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "examples" / "search.ipynb"
 SMALL = """
 [study]

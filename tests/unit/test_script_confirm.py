@@ -18,6 +18,8 @@ from face3d_tune.script.running.tasks import ScriptTask
 from face3d_tune.script.running.to_the_end import WholeTraining, to_the_end
 from face3d_tune.storage.database import Storage
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def script(tmp_path):

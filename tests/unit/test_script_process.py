@@ -17,7 +17,7 @@ from face3d_tune.script.running.output_text import OutputText
 from face3d_tune.script.running.process import ScriptProcess, sweep, sweep_orphans
 from face3d_tune.script.running.supervisor import START, TRIAL
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX"), pytest.mark.slow]
 
 KEY = uuid.uuid4().hex  # of these tests alone: a sweep ends every process on the machine that has it
 

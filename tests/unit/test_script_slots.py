@@ -18,7 +18,7 @@ from face3d_tune.script.running import attempt, device_environment, failure, tri
 from face3d_tune.script.running.slots import ScriptSlots
 from face3d_tune.script.running.tasks import Running, ScriptTask
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX"), pytest.mark.slow]
 
 # A script that trains: JSON lines, a checkpoint, flags for folders; what it does besides is a statement in --also.
 SCRIPT = """

@@ -15,6 +15,8 @@ from face3d_tune.training.base import Training
 from face3d_tune.training.batched.batch import Batch, alone
 from face3d_tune.training.plain import Trainer
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 CONFIG = TrialConfig(d_model=16, dim_feedforward=16, nhead=2, num_layers=1, batch_size=8, epochs=3, lr=1e-3)
 WIDER, OTHER_BATCH = replace(CONFIG, d_model=24), replace(CONFIG, batch_size=12)

@@ -18,6 +18,8 @@ from face3d_tune.seeds import derive
 from face3d_tune.study.history import pack
 from face3d_tune.training.plain import Evaluation, Trainer
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SMALL = TrialConfig(
     d_model=16, dim_feedforward=32, nhead=2, num_layers=1, batch_size=8, epochs=4, lr=1e-3, mse_weight=0.3

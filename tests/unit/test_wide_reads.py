@@ -16,6 +16,8 @@ from face3d_tune.storage.database import Storage
 from face3d_tune.storage.optuna_internals import stored_trial_attr
 from face3d_tune.system.collector import collector_paused
 
+pytestmark = pytest.mark.slow
+
 EVERY = {
     "lr": FloatDistribution(1e-5, 1e-1, log=True),
     "layers": IntDistribution(1, 8),
