@@ -162,11 +162,10 @@ class _MetadataReader:
         if table is None or table.shape[1:] != shape:
             arrays = [_numbers(entry) for entry in entries]
             fits = [array is not None and array.shape == shape for array in arrays]
-            if bad := [index for index, fit in enumerate(fits) if not fit]:
-                entry = reprlib.repr(entries[bad[0]])
-                self._report(key, f"wrong shape or not numbers: {entry}", expected, [rows[index] for index in bad])
-                return None
-            table = np.array(arrays, dtype=np.float64)  # whole numbers too large to share a type
+            bad = [index for index, fit in enumerate(fits) if not fit]
+            entry = reprlib.repr(entries[bad[0]])
+            self._report(key, f"wrong shape or not numbers: {entry}", expected, [rows[index] for index in bad])
+            return None
         table = table.astype(np.float64)
         for what, bad in unusable(table):
             self._report(key, what, expected, [rows[index] for index in bad])

@@ -297,8 +297,6 @@ class Storage:
 
     def _require_rights(self, engine: Engine) -> None:
         """Ask the server: Optuna would find out itself, and leave its connection open."""
-        if self.sqlite_file:
-            return
         question = text(
             "select to_regclass('trials') is null, "
             "has_schema_privilege(coalesce(current_schema(), 'public'), 'create'), "

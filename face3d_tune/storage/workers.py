@@ -358,10 +358,6 @@ def _now(database: Connection | Engine) -> str:
     return "((julianday('now') - 2440587.5) * 86400.0)"
 
 
-def _alive(database: Connection) -> str:
-    return f"{_now(database)} - seen <= silence"
-
-
 def clock(database: Connection) -> float:
     """Return seconds since 1970 by the database's clock."""
     return float(database.execute(text(f"select {_now(database)}")).scalar_one())
