@@ -14,6 +14,7 @@ import pytest
 import torch
 from command_line import call, start
 from conftest import QUICK_STUDY
+from fake_data import write_data
 from reference_model import ReferenceModel
 from stand_in_parsers import NEW_SCRIPT, OLD_SCRIPT
 from users_repo import PRESENT_SCRIPT, contents, script_of, train, write_repo
@@ -138,6 +139,15 @@ def test_what_it_printed_serves_where_it_wrote_no_checkpoint_and_a_far_value_is_
     assert "(as it printed them): cosine -0.9750, loss 0.1250; trial 0" in answer.err
     assert "warning: that is far" in answer.err
     assert "build another layout" in answer.err  # it may, since no checkpoint says
+
+
+def test_other_data_in_the_folder_of_the_study_are_a_warning(home, tmp_path):
+    write_data(tmp_path / "my files", seed=1)
+    script = script_of(tmp_path, "print('Val Loss: 0.125000, Val Cosine Similarity: 0.5')")
+    storage = f"sqlite:///{(home / 'studies.db').as_posix()}"
+    answer = call("export", "--storage", storage, "--script", script, "--check", "--trial", 0, cwd=tmp_path)
+    assert answer.code == 0, answer.err
+    assert "warning: the study was made on other data, so the values need not agree\n" in answer.err
 
 
 def test_a_copy_that_builds_another_layout_does_not_pass(home, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from changes import broken_ends
 from optuna.trial import TrialState
 from searches import SAMPLED_ONLY, Scripted, Watch, file_of
+from sqlalchemy import text
 from test_workers import PATIENCE, at_work, worker_of
 
 from face3d_tune.search.trial_run import Outcome
@@ -122,6 +123,25 @@ def test_a_worker_with_two_trials_that_are_gone_drops_both_before_their_numbers_
     assert sorted(watch.lost) == [2, 3]
     assert set(watch.reasons) == {GONE}
     check(place.url, 4)
+
+
+def test_a_trial_that_is_gone_when_another_one_has_ended_is_dropped_before_the_next_begins(place, file, data):
+    watch = Watch()
+
+    def lose(trial):
+        if trial.number == 0:
+            with search.queue.engine.begin() as database:
+                (lost,) = database.execute(text("select trial_id from trials where number = 1")).scalars()
+                for table in ("params", "user_attributes", "system_attributes", "intermediate_values"):
+                    database.execute(text(f"delete from trial_{table} where trial_id = {lost}"))
+                database.execute(text(f"delete from trials where trial_id = {lost}"))
+
+    watch.trial_ended = lose
+    slots = Scripted(2, lambda task, number: (0.1, "finished" if number == (1 if task.number == 0 else 5) else None))
+    with worker_of(place.url, file, data) as search:
+        search.run(2, watch, slots=slots)
+    assert (watch.lost, watch.reasons) == ([1], [GONE])
+    assert [trial.state.name for trial in stored_of(place.url)] == ["COMPLETE", "COMPLETE"]
 
 
 def test_what_a_failover_takes_of_a_trial_is_stored_again_at_its_end(place, file, data):

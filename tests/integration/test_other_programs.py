@@ -15,6 +15,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages._rdb import models
 from optuna.trial import TrialState, create_trial
 from searches import DISTINCT, SAMPLED_ONLY, Scripted, Watch, file_of, search_in, states
+from stored_study import study_of, trial_of
 
 from face3d_tune.dashboard.server import make_dashboard
 from face3d_tune.errors import StudyError
@@ -300,6 +301,21 @@ def test_a_trial_that_another_program_ends_is_said_to_be_that_and_another_one_is
     assert pick_trial(search.study, 0).number == 0  # its parameters are known
 
 
+def test_a_stop_leaves_a_trial_that_another_program_has_just_ended_as_it_is(search):
+    study, watch, ended = outside(search), Watch(), []
+
+    def end(number, result):
+        if not ended:
+            study.tell(0, 0.99)
+            ended.append(number)
+
+    watch.epoch_ended, watch.stopping = end, lambda: bool(ended)
+    with pytest.raises(KeyboardInterrupt):
+        search.run(2, watch, slots=Scripted(1, lambda task, number: (0.1, None)))
+    assert (watch.lost, watch.reasons) == ([0], ["ended from outside"])
+    assert (states(search.study), search.study.trials[0].value) == (["COMPLETE"], 0.99)
+
+
 def add_rows(study, trials):
     """Add trials as rows of the database, in one transaction: of each its state, attributes and parameters."""
     lr = optuna.distributions.distribution_to_json(LR["lr"])
@@ -454,6 +470,17 @@ def test_the_best_of_a_study_is_exported_reported_trained_and_confirmed_beside_t
     assert "on validation: the same" in trained.out
     confirmed = ask(place, "confirm", *words, "--seeds", 1, "--top", 1)
     assert confirmed.code == 0, confirmed.err
+
+
+def test_an_export_says_of_a_trial_that_was_ended_from_outside_that_its_value_is_not_known(tmp_path, sqlite_url):
+    with Storage.parse(sqlite_url).opened(create=True) as opened:
+        study = study_of(trial_of("RUNNING"), storage=opened)
+        study.tell(0, 0.99)
+    words = ("export", "--storage", sqlite_url, "--trial", 0, "--format", "json")
+    answer = call(*words, cwd=tmp_path)
+    assert answer.code == 0, answer.err
+    assert answer.err == "note: trial 0 was ended from outside, so face3d-tune knows no value of it\n"
+    assert json.loads(answer.out)
 
 
 def test_another_stage_begins_with_the_best_of_ours(place, data_folder):

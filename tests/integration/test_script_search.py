@@ -9,6 +9,7 @@ from command_line import call
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from stored_script import script_trial, study_of_script
+from stored_study import our_study
 
 from face3d_tune.errors import ConfigError
 from face3d_tune.search.prepare_script import script_plan
@@ -165,6 +166,24 @@ def test_a_study_keeps_its_space_metric_and_direction(folder):
         assert said in refused.err
     (folder / "mine.toml").write_text(STUDY.replace('"minimize"', '"maximize"'), encoding="utf-8")
     assert search(folder, "--trials", 2).code == 2
+
+
+def test_a_script_is_not_searched_in_a_study_of_the_built_in_trainer(folder):
+    with Storage.parse(f"sqlite:///{folder / 'face3d_tune.db'}").opened(create=True) as opened:
+        our_study(opened, "mine")
+    refused = search(folder, "--trials", 1)
+    assert refused.code == 2
+    assert "error: study 'mine' was made with the built-in trainer, not with a script" in refused.err
+    assert "hint: start another study with --study-name NEW" in refused.err
+
+
+def test_a_script_that_changes_during_its_search_ends_it_before_the_next_trial(folder):
+    changing = SCRIPT + "    open(__file__, 'a').write('# changed')\n"
+    (folder / "train.py").write_text(changing, encoding="utf-8")
+    answer = search(folder, "--trials", 2, "--slots", 1)
+    assert answer.code == 2
+    assert "error: train.py changed during the search" in answer.err
+    assert [trial.state.name for trial in stored(folder)[1]].count("COMPLETE") == 1
 
 
 def test_the_ranges_of_a_script_grow_as_those_of_the_trainer(folder):

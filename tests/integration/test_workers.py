@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from contextlib import contextmanager, suppress
 
 import doomed
+import optuna
 import psycopg
 import pytest
 import sqlalchemy
@@ -19,6 +20,7 @@ from changes import read, record, violations
 from fake_data import write_data
 from optuna.trial import TrialState
 from searches import CPU, DISTINCT, Scripted, Watch, open_search, states
+from sqlalchemy.exc import ProgrammingError
 
 from face3d_tune import __version__
 from face3d_tune.data import face_data
@@ -26,7 +28,7 @@ from face3d_tune.errors import StorageAwayError, StudyError
 from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.database import Storage
 from face3d_tune.storage.server_lock import _LOCK_KEY
-from face3d_tune.storage.workers import Heartbeat, read_workers
+from face3d_tune.storage.workers import Heartbeat, Worker, read_workers
 from face3d_tune.study.settings import Settings
 from face3d_tune.study.trials import FINISHED
 
@@ -428,6 +430,38 @@ def test_a_worker_of_another_version_may_not_join_a_living_one_but_may_follow_a_
     with worker_of(postgres_url, quick, data) as search:
         search.run(1, Watch(), slots=Scripted(1, lasting(0)))
         assert search.finished() == 1
+
+
+def test_the_first_worker_makes_its_tables_where_only_optuna_made_the_others(postgres_tables_url):
+    with Storage.parse(postgres_tables_url).opened() as opened:
+        study = optuna.create_study(storage=opened)
+        executed(opened.engine, "drop table face3d_tune_workers, face3d_tune_claims")
+        worker = Worker(opened.engine, study._study_id, alone=False)
+        worker.beat()
+        assert [row.alive for row in read_workers(opened.engine, study._study_id)] == [True]
+
+
+def test_an_error_of_a_heartbeat_is_said_once_and_the_heartbeats_go_on(sqlite):
+    worker = Worker(sqlite.engine, optuna.create_study(storage=sqlite)._study_id, silence=0.06, alone=True)
+    looks, notes = [], []
+
+    def look():
+        looks.append(len(looks))
+        raise ValueError("a bug")
+
+    with Heartbeat(worker, look, notes.append):
+        until(lambda: len(looks) > 2)
+    assert notes == ["no heartbeat: ValueError: a bug"]
+
+
+def test_a_worker_that_cannot_leave_although_the_database_is_there_says_why(postgres_tables_url):
+    with Storage.parse(postgres_tables_url).connected() as engine:
+        worker = Worker(engine, 1, alone=False)
+        with (
+            pytest.raises(ProgrammingError, match="face3d_tune_workers"),
+            Heartbeat(worker, lambda: None, lambda line: None),
+        ):
+            executed(engine, "drop table face3d_tune_workers")
 
 
 def test_while_someone_else_asks_for_a_trial_it_only_comes_later(postgres_url, quick, data):

@@ -617,6 +617,37 @@ def test_best_weights_that_cannot_be_kept_are_said_and_end_nothing(data, checkpo
     assert not files(tmp_path)
 
 
+def test_a_checkpoint_that_another_worker_has_just_removed_is_not_said_to_be_torn(checkpoints, begun, monkeypatch):
+    newest, read = checkpoints._names("trial-1")[-1], type(checkpoints.artifacts).read
+    monkeypatch.setattr(
+        type(checkpoints.artifacts), "read", lambda self, name: None if name == newest else read(self, name)
+    )
+    loaded = checkpoints.load("trial-1", TASK)
+    assert (len(loaded.snapshot["history"]), loaded.note) == (2, None)
+
+
+def test_best_weights_for_which_there_was_no_memory_end_nothing_and_are_said(data, checkpoints, monkeypatch, tmp_path):
+    """The best epoch is then an earlier one than that of the checkpoint, which lacks its weights."""
+
+    whole = Trainer.model_state
+
+    def full(self):
+        if self.stop_reason is None:
+            raise MemoryError("no room")
+        return whole(self)
+
+    slots, texts = PlainSlot(data, CPU, replace(checkpoints, every=1e9)), []
+    slots.start(TASK)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "model_state", full)
+        while slots.busy:
+            texts += [event.content.text for event in slots.wait() if isinstance(event.content, Note)]
+    assert texts == ["could not keep the weights of the best epoch in memory: no room"]
+    said = "could not keep the best weights of trial-1: its checkpoint does not have them"
+    assert checkpoints.finish("trial-1", "trial-1") == said
+    assert running(tmp_path)
+
+
 # In slots
 
 

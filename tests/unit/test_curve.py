@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from face3d_tune.analysis.curve import curve_picture
-from face3d_tune.analysis.svg import STYLE, ticks
+from face3d_tune.analysis.curve import curve_picture, loss_chart, numbers_picture
+from face3d_tune.analysis.svg import STYLE, Panel, picture, ticks
 from face3d_tune.study.history import History
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -89,6 +89,20 @@ def test_an_epoch_without_a_finite_loss_is_left_out_and_spoils_no_axis():
     loss, _ = charts(drawn(History(HISTORY.cosine, (0.4, nan, 0.2, 0.1), (0.5, 0.3, float("inf"), 0.35))))
     assert (len(points(loss, "s1")), len(points(loss, "s0"))) == (3, 3)
     assert not {"nan", "inf"} & {word for text in loss.iter() for word in re.findall(r"[a-z]+", text.get("points", ""))}
+
+
+def test_a_number_of_a_script_without_a_finite_value_has_no_chart():
+    history = History(cosine=(), numbers={"loss": (0.4, 0.3), "rank1": (nan, nan)})
+    picture = ElementTree.fromstring(numbers_picture(history, 2, ["loss", "rank1", "never printed"]))
+    assert texts(picture, "heading") == ["loss"]
+
+
+@pytest.mark.parametrize("kept", [3, None])
+def test_a_training_whose_kept_epoch_is_not_known_has_its_losses_without_a_mark(kept):
+    chart = loss_chart(HISTORY, kept, title="Loss", x="epoch", y="loss")
+    drawing = picture([Panel("Loss", chart, [])])
+    assert ("class='kept'" in drawing.replace('"', "'")) == (kept is not None)
+    assert drawing.count("<polyline") == 2
 
 
 def test_a_count_has_no_tick_between_two_whole_numbers():

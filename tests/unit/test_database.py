@@ -1,6 +1,7 @@
 """Where studies live: which URLs are understood, what a broken database says, who may search, and no passwords."""
 
 import errno
+import logging
 import os
 import signal
 import socket
@@ -20,7 +21,7 @@ from stored import query, write
 
 import face3d_tune
 from face3d_tune.errors import NoStudiesError, StorageError
-from face3d_tune.storage import server_lock
+from face3d_tune.storage import few_round_trips, server_lock
 from face3d_tune.storage.database import Storage
 from face3d_tune.storage.failures import reason_of
 from face3d_tune.storage.server_lock import one_at_a_time
@@ -52,6 +53,11 @@ def error_of(action):
 def open_and_close(url, *, create=False):
     with Storage.parse(url).opened(create=create):
         pass
+
+
+def delete_a_study(url):
+    with Storage.parse(url).opened() as opened:
+        opened.delete_study(1)
 
 
 def search_and_end(url):
@@ -332,6 +338,11 @@ def test_a_driver_that_is_not_installed_is_named_with_how_to_install_it(monkeypa
     assert error.hint == "pip install 'face3d-tune[postgres]'"
 
 
+def test_a_key_that_is_missing_elsewhere_is_not_blamed_on_the_storage(sqlite_url):
+    with pytest.raises(KeyError, match="elsewhere"), Storage.parse(sqlite_url).explained():
+        raise KeyError("elsewhere")
+
+
 def test_an_import_that_fails_during_a_search_is_not_blamed_on_the_storage(sqlite_url):
     with pytest.raises(ImportError, match="scipy"), Storage.parse(sqlite_url).opened(create=True):
         raise ImportError("No module named 'scipy'")
@@ -500,8 +511,15 @@ def test_a_right_that_is_missing_is_named(postgres_url, postgres_server):
     assert error.message == f"storage {Storage.parse(weak)} cannot be used: its user may not create tables"
     assert error.hint == hint
     open_and_close(postgres_url, create=True)
+    with Storage.parse(postgres_url).opened() as opened:
+        optuna.create_study(storage=opened, study_name="faces")
     error = error_of(lambda: open_and_close(weak))
     assert error.message == f"storage {Storage.parse(weak)} cannot be used: its user may not read the tables of studies"
+    assert error.hint == hint
+    with psycopg.connect(postgres_url, autocommit=True) as owner:
+        owner.execute("grant select on all tables in schema public to weak")
+    error = error_of(lambda: delete_a_study(weak))
+    assert error.message == f"storage {Storage.parse(weak)} failed: permission denied for table study_directions"
     assert error.hint == hint
     with psycopg.connect(postgres_url, autocommit=True) as owner:
         for grant in hint.removeprefix("its owner can ").split("; "):
@@ -515,3 +533,50 @@ def test_a_connection_that_is_lost_on_its_way_back_prints_no_traceback(postgres_
         engine.connect().close()
         engine.pool.logger.error("Exception during reset or similar")
     assert caplog.records == []
+
+
+def test_psycopg_repeats_nothing_of_a_lost_connection_and_says_all_else(postgres_url, caplog):
+    open_and_close(postgres_url, create=True)
+    for line in ("error ignored terminating %r: %s", "something else about %r: %s"):
+        logging.getLogger("psycopg").warning(line, "a pipeline", "the connection is lost")
+    assert [record.message for record in caplog.records] == [
+        "something else about 'a pipeline': the connection is lost"
+    ]
+
+
+@pytest.mark.parametrize("rested", [False, True])
+def test_a_connection_is_tried_before_its_use_only_after_a_long_rest(postgres_url, monkeypatch, rested):
+    with psycopg.connect(postgres_url) as other, Storage.parse(postgres_url).connected() as engine:
+        with engine.connect() as database:
+            number = database.execute(sqlalchemy.text("select pg_backend_pid()")).scalar_one()
+        monkeypatch.setattr(few_round_trips, "_RESTED", -1.0 if rested else 60.0)
+        with engine.connect():
+            (last,) = other.execute("select query from pg_stat_activity where pid = %s", [number]).fetchone()
+    assert (last == "select 1") == rested
+
+
+@pytest.mark.parametrize("poll", [True, False], ids=["poll", "without, as on Windows"])
+def test_a_socket_that_was_closed_is_noticed_without_asking(monkeypatch, poll):
+    if not poll:
+        monkeypatch.delattr(few_round_trips.select, "poll")
+    ours, theirs = socket.socketpair()
+    with ours:
+        assert not few_round_trips._readable(ours.fileno())
+        theirs.close()
+        assert few_round_trips._readable(ours.fileno())
+
+
+def test_tables_of_another_program_with_the_names_of_ours_are_an_error_in_one_line(postgres_url):
+    with psycopg.connect(postgres_url, autocommit=True) as owner:
+        owner.execute("create table alembic_version (number integer)")
+    error = error_of(lambda: open_and_close(postgres_url))
+    assert error.message == f'storage {Storage.parse(postgres_url)} cannot be used: column "version_num" does not exist'
+
+
+def test_a_server_with_some_of_the_tables_gets_the_others(postgres_url):
+    """As a server has them whose other tables came from a copy that ended early."""
+    open_and_close(postgres_url, create=True)
+    with psycopg.connect(postgres_url, autocommit=True) as owner:
+        owner.execute("drop table alembic_version")
+    with Storage.parse(postgres_url).opened(create=True) as opened:
+        assert opened.study_names() == []

@@ -365,6 +365,8 @@ def test_a_script_records_no_unit_and_gets_the_better_one(folder, data):
             ("export", "--inference", "home", "--script", "x.py"),
             "--script shapes a command: it goes without --inference",
         ),
+        (("export", "--inference", "home", "--check"), "--check tries a command: it goes without --inference"),
+        (("export", "--inference", "home", "--baseline", "ridge"), "--baseline goes with a CHECKPOINT only"),
         (("export", "--inference", "home", "one.pth", "--trial", "1"), "goes without --study-name and --trial"),
     ],
 )

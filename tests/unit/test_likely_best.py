@@ -3,6 +3,7 @@
 import json
 from datetime import datetime
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,11 @@ from stored_study import attrs_of, confirmation_of, study_of, trial_of
 
 from face3d_tune.analysis.findings import find
 from face3d_tune.analysis.likely_best import _expected_of, expected, likely_best
+from face3d_tune.cli.console import Console
 from face3d_tune.cli.result_tables import before_and_after
+from face3d_tune.cli.run_output import JsonView
 from face3d_tune.report.render import report
+from face3d_tune.study.objective import COSINE
 
 
 def distinct(*values, **more):
@@ -195,6 +199,18 @@ def test_table_status_and_report_say_it_in_one_line(tmp_path, sqlite, sqlite_url
         f"9 个中最好的有一部分是运气：trial 4 再训练一次大概会达到 {found.likely:.4f}（目前看到 0.7000）；换一个种子"
         in ours("--lang", "zh").out
     )
+    lines = []
+    view = JsonView(Console(quiet=True), lines.append)
+    search = SimpleNamespace(
+        study=study,
+        objective=COSINE,
+        queue=SimpleNamespace(budget=9),
+        exclusions=SimpleNamespace(),
+    )
+    opened = SimpleNamespace(search=search, winners=None, stage=None, plan=SimpleNamespace(engine="plain"), storage="")
+    view.opened(opened)
+    view.ended(opened)
+    assert json.loads(lines[-1])["likely_best"]["likely"] == pytest.approx(found.likely)
     (row,) = json.loads(ours("--json").out)["studies"]
     assert row["likely_best"]["likely"] == pytest.approx(found.likely)
     told = {language: report(find(study), "md", language, datetime.now().astimezone()) for language in ("en", "zh")}

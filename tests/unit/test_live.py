@@ -262,6 +262,16 @@ def test_without_a_terminal_there_is_a_line_a_trial_and_no_other_sign(study):
     ]
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_warning_is_shown_with_quiet_too_and_a_note_is_not(capsys, quiet):
+    console = Console(file=io.StringIO(), quiet=quiet, width=80)
+    progress = SearchProgress(console, Tally("faces", 50))
+    progress.note("a note")
+    progress.warning("the disk is full")
+    shown = console.file.getvalue() + capsys.readouterr().err
+    assert shown.splitlines() == ([] if quiet else ["a note"]) + ["warning: the disk is full"]
+
+
 def test_a_program_gets_an_object_a_line(study):
     lines = []
     watcher = JsonLines(Console(file=io.StringIO()), Tally("faces", 50), lines.append)
@@ -272,11 +282,13 @@ def test_a_program_gets_an_object_a_line(study):
         watcher.trial_ended(study.trials[2])
         watcher.trial_lost(5, "ended from outside")
         watcher.note("a note")
+        watcher.warning("a warning")
     events = [json.loads(line) for line in lines]
     assert {event["study"] for event in events} == {"faces"}
     assert [event["event"] for event in events] == [
-        *("trial_started", "epoch", "trial_ended", "trial_ended", "trial_lost", "note")
+        *("trial_started", "epoch", "trial_ended", "trial_ended", "trial_lost", "note", "note")
     ]
+    assert [event["text"] for event in events[5:]] == ["a note", "a warning"]
     assert events[0]["config"] == CONFIG.to_dict()
     assert (events[1]["trial"], events[1]["epoch"], events[1]["cosine"], events[1]["lr"]) == (0, 1, 0.5, 1e-3)
     assert (events[2]["state"], events[2]["value"], events[2]["best"]) == ("complete", 0.6, True)

@@ -1,6 +1,8 @@
 """Ctrl-C before, in and after the command line: one line, never a traceback."""
 
+import os
 import signal
+import sys
 import threading
 
 import click
@@ -53,12 +55,15 @@ def test_a_third_ctrl_c_ends_the_clean_up_at_once(monkeypatch):
     assert ended == [130]
 
 
-def test_an_import_that_ctrl_c_broke_is_no_error_of_the_module(monkeypatch, capsys):
+@pytest.mark.parametrize("between", [False, True], ids=["at once", "after another error"])
+def test_an_import_that_ctrl_c_broke_is_no_error_of_the_module(monkeypatch, capsys, between):
     def broken(**_):
         try:
             raise KeyboardInterrupt
         except KeyboardInterrupt as error:
-            raise ImportError("numpy._core.multiarray failed to import") from error
+            cause = RuntimeError("the module was not initialised") if between else error
+            cause.__context__ = error if between else None
+            raise ImportError("numpy._core.multiarray failed to import") from cause
 
     monkeypatch.setattr(cli.cli, "main", broken)
     assert end_of(lambda: cli.main(["status"])) == 130
@@ -75,6 +80,34 @@ def test_an_error_while_an_interrupted_search_is_put_in_order_is_still_said(monk
     monkeypatch.setattr(cli.cli, "main", fails)
     assert end_of(lambda: cli.main(["status"])) == 1
     assert "disk full" in capsys.readouterr().err
+
+
+def test_a_thread_that_ends_itself_shows_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(threading, "excepthook", None)
+    cli.hide_secrets_in_tracebacks()
+    thread = threading.Thread(target=sys.exit)
+    thread.start()
+    thread.join()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_variable_from_a_file_of_windows_is_read_without_its_line_end(monkeypatch):
+    monkeypatch.setenv("FACE3D_TUNE_LANG", "zh\r")
+    monkeypatch.setenv("ANOTHER_PROGRAM", "as it is\r")
+    monkeypatch.setattr(cli.cli, "main", lambda **_: 0)
+    assert end_of(lambda: cli.main(["status"])) == 0
+    assert (os.environ["FACE3D_TUNE_LANG"], os.environ["ANOTHER_PROGRAM"]) == ("zh", "as it is\r")
+
+
+def test_a_token_that_is_yet_to_be_generated_is_a_word_like_any_other(monkeypatch, capsys):
+    monkeypatch.setenv("FACE3D_TUNE_TOKEN", "auto")
+
+    def fails(**_):
+        raise OSError("an automatic backup has the disk")
+
+    monkeypatch.setattr(cli.cli, "main", fails)
+    assert end_of(lambda: cli.main(["status"])) == 1
+    assert "an automatic backup has the disk" in capsys.readouterr().err
 
 
 def test_an_error_in_another_thread_is_shown_without_secrets(monkeypatch, capsys):

@@ -230,7 +230,15 @@ def huge_weights(folder):
 MISTAKES = {
     "no folder": (lambda folder: shutil.rmtree(folder / "files"), "files: no such folder; expected a folder with"),
     "no embeddings": (remove("video_feature.npy"), "files: video_feature.npy: missing"),
+    "embeddings that are a folder": (
+        lambda folder: (remove("video_feature.npy")(folder), (folder / "files" / "video_feature.npy").mkdir()),
+        "files: video_feature.npy: Is a directory; expected a readable file",
+    ),
     "no metadata": (remove("video_metadata.json"), "files: video_metadata.json: missing"),
+    "no JSON where the scale of the landmarks is": (
+        lambda folder: (folder / "files" / "front_metadata.json").write_text("{"),
+        "files: front_metadata.json: line 1, column 2: Expecting property name",
+    ),
     "no poses": (
         lambda folder: changed(folder, lambda content: content.pop("poses")),
         "files: video_metadata.json: poses: missing",
@@ -330,6 +338,7 @@ def test_an_output_that_exists_is_kept_without_force(folder, data):
     ("out", "said"),
     [
         ("frontal", "error: -o frontal does not end in .npy"),
+        ("folder.npy", "error: -o folder.npy cannot be used: folder.npy is a folder"),
         ("nowhere/frontal.npy", "error: -o nowhere/frontal.npy cannot be used: there is no folder nowhere"),
         ("files/video_metadata.npy", "error: -o files/video_metadata.npy would overwrite files/video_metadata.json"),
         ("files/video_feature.npy", "error: -o files/video_feature.npy would overwrite files/video_feature.npy"),
@@ -337,6 +346,7 @@ def test_an_output_that_exists_is_kept_without_force(folder, data):
 )
 def test_an_output_that_cannot_be_or_is_an_input_is_refused_with_force_too(folder, data, out, said):
     checkpoint(folder, data)
+    (folder / "folder.npy").mkdir()
     before = {path: path.read_bytes() for path in (folder / "files").iterdir()}
     answer = predict(folder, "--force", out=out)
     assert answer.code == 2
@@ -432,6 +442,14 @@ def test_a_given_weight_needs_no_validation_people_of_the_same_data(folder, data
     answer = predict(folder, *words, "--weight", "0.5")
     assert answer.out.startswith("blended with ridge, weight 0.50 (as given)\n")
     assert json.loads((folder / "frontal.json").read_text(encoding="utf-8"))["blend"]["weight_chosen"] is None
+
+
+def test_what_is_odd_in_the_data_of_a_blend_is_a_warning(folder, data):
+    checkpoint(folder, data)
+    changed(folder, lambda content: content["metadata"][71].update(person_name="nobody"))
+    answer = predict(folder, "--blend", "ridge", "--data-dir", "files", "--weight", "0.5")
+    assert answer.code == 0, answer.err
+    assert "warning: video_metadata.json: metadata: row 71: unknown person: 'nobody'" in answer.err
 
 
 def test_a_blend_of_the_baseline_alone_says_so(folder, data):

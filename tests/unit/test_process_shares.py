@@ -1,6 +1,11 @@
-"""How slots are divided among processes: one for each share, on its device. No process is started here."""
+"""How slots are divided among processes: one for each share, on its device; and how a process starts and ends."""
 
+import multiprocessing
+import os
+import signal
+import time
 from collections import Counter
+from multiprocessing import resource_tracker
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +13,7 @@ import torch
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.executor import child as child_module
-from face3d_tune.executor import processes
+from face3d_tune.executor import child_start, processes
 from face3d_tune.executor.child import Share
 from face3d_tune.executor.processes import ProcessSlots
 from face3d_tune.executor.silence import Silence
@@ -196,3 +201,51 @@ def test_a_process_uses_the_device_that_it_was_given_and_no_other_gpu(monkeypatc
     monkeypatch.setattr(child_module, "BatchedSlots", Opened)
     child_module.serve(Pipe())
     assert (opened, current, counted) == ([(device, 2)], chosen, threads)
+
+
+@pytest.mark.parametrize("before", [None, "", "1"])
+def test_a_child_starts_without_the_current_folder_on_its_path_and_this_process_keeps_its_own(monkeypatch, before):
+    name = "PYTHONSAFEPATH"
+    monkeypatch.delenv(name, raising=False)
+    if before is not None:
+        monkeypatch.setenv(name, before)
+    seen = []
+    child_start.start(SimpleNamespace(start=lambda: seen.append(os.environ.get(name))))
+    assert (seen, os.environ.get(name)) == (["1"], before)
+
+
+def test_where_no_process_can_be_forked_and_no_signal_blocked_a_child_starts_from_scratch(monkeypatch):
+    """As on Windows."""
+    resource_tracker.ensure_running()
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    monkeypatch.delattr(signal, "pthread_sigmask", raising=False)
+    process = child_start.context().Process(target=os.getpid)
+    child_start.start(process)
+    process.join(30)
+    assert (type(process).__name__, process.exitcode) == ("SpawnProcess", 0)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_process_that_the_system_holds_after_it_was_killed_is_left_and_any_other_is_closed(held):
+    """The system holds one that waits for a device which does not answer; only Python's `close` refuses it."""
+    done = []
+    child = Started.__new__(Started)
+    child.pipe = SimpleNamespace(close=lambda: done.append("pipe"))
+    child.process = SimpleNamespace(
+        join=lambda patience: None,
+        is_alive=lambda: held or "kill" not in done,
+        kill=lambda: done.append("kill"),
+        close=lambda: done.append("close"),
+    )
+    processes._Child.end(child)
+    assert done == (["pipe", "kill"] if held else ["pipe", "kill", "close"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a process of Windows ends by no signal")
+def test_a_process_that_crashed_says_by_which_signal():
+    child = Started.__new__(Started)
+    child.process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    child_start.start(child.process)
+    os.kill(child.process.pid, signal.SIGSEGV)
+    failure = processes._Child.how_it_ended(child)
+    assert (failure.message, failure.died, failure.out_of_memory) == ("its process was killed (SIGSEGV)", True, False)

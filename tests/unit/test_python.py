@@ -80,6 +80,9 @@ def searched(tmp_path_factory, data_folder):
 def test_the_public_names_are_few_and_each_can_be_used():
     assert {name for name in ft.__all__ if getattr(ft, name)} == set(ft.__all__)
     assert set(ft.__all__) <= set(dir(ft))
+    with mock.patch.dict(vars(ft)):
+        vars(ft).pop("errors", None)  # as before anything has loaded it
+        assert ft.errors.TuneError
     with pytest.raises(AttributeError, match="has no attribute 'serach'"):
         _ = ft.serach
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from face3d_tune.errors import StorageAwayError
+from face3d_tune.search import run_search
 from face3d_tune.storage import retry as outage_module
 from face3d_tune.storage.database import Storage
 from face3d_tune.storage.failures import is_away
@@ -129,3 +130,15 @@ def test_an_answer_in_between_begins_the_count_anew_on_a_server(clock, postgres_
     with pytest.raises(StorageAwayError, match=r"^the storage did not answer for 65 s: "):
         database_retry.attempt(fail)
     engine.dispose()
+
+
+def test_where_an_interrupted_search_stands_is_not_said_while_the_database_is_away_and_any_other_error_is():
+    def of(error):
+        def interrupted(opened):
+            raise error
+
+        return SimpleNamespace(interrupted=interrupted)
+
+    run_search._tell_interrupted(of(GONE), None)
+    with pytest.raises(ZeroDivisionError):
+        run_search._tell_interrupted(of(ZeroDivisionError()), None)

@@ -85,6 +85,13 @@ def test_a_failure_at_once_is_left_to_who_asked(said):
     assert said == []
 
 
+def test_ctrl_c_in_a_long_wait_is_no_failure_of_the_place(said):
+    with pytest.raises(KeyboardInterrupt):
+        wait(0.3, error=KeyboardInterrupt())
+    wait(0.0)
+    assert said == ["waiting for s3://b: 0 s so far"]
+
+
 def test_of_many_who_wait_at_once_one_is_enough(said):
     for kind, text in (("waits", "1"), ("waits", "2"), ("answered", "3"), ("answered", "4"), ("waits", "5")):
         waiting.say(waiting.Line("s3://b", kind, text))

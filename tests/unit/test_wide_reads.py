@@ -101,9 +101,35 @@ def test_only_trials_of_these_states_are_read(storage, study, monkeypatch, few):
         assert told(read) == told(as_optuna_reads(storage, study, states))
 
 
-def test_a_study_that_is_gone_is_missed_as_optuna_misses_it(sqlite):
+@pytest.mark.parametrize(
+    ("question", "study"),
+    [("get_all_trials", 7), ("get_study_directions", 7), ("get_study_id_from_name", "gone")],
+)
+def test_a_study_that_is_gone_is_missed_as_optuna_misses_it(storage, question, study):
     with pytest.raises(KeyError, match="Record does not exist"):
-        sqlite.get_all_trials(7)
+        getattr(storage, question)(study)
+
+
+def test_a_trial_that_is_stored_while_others_are_read_is_left_for_the_next_time(sqlite, sqlite_url, monkeypatch):
+    """Between two tables another process may store a trial, with rows in each of those that are still to be read."""
+    monkeypatch.setattr(wide_reads, "_FEW", 0)
+    study = optuna.create_study(storage=sqlite, study_name="faces")
+    study.add_trial(of_every_kind()[0])
+    before = told(sqlite._get_trials(study._study_id, None, set(), -1))
+    late = []
+
+    def store(*asked):
+        if not late and "trial_params" in asked[2]:
+            late.append(of_every_kind()[0])
+            with Storage.parse(sqlite_url).opened() as other:
+                optuna.load_study(study_name="faces", storage=other).add_trial(late[0])
+
+    event.listen(sqlite.engine, "before_cursor_execute", store)
+    with sqlite.engine.connect() as database:
+        read = wide_reads.read_trials(database, study._study_id, -1, (), None)
+    assert told(read) == before
+    assert len(late) == 1
+    assert len(sqlite._get_trials(study._study_id, None, set(), -1)) == 2
 
 
 def test_without_curves_all_else_is_there_and_the_curve_of_a_running_trial(sqlite, sqlite_url):

@@ -3,6 +3,7 @@
 import io
 import json
 from datetime import datetime
+from types import SimpleNamespace
 
 import pytest
 from command_line import call
@@ -16,6 +17,7 @@ from face3d_tune.cli.console import Console
 from face3d_tune.cli.result_tables import before_and_after
 from face3d_tune.cli.run_heading import introduce
 from face3d_tune.config import TrialConfig
+from face3d_tune.cli.run_output import JsonView
 from face3d_tune.errors import StudyError
 from face3d_tune.report.render import report
 from face3d_tune.script.study_file import read as read_script_study
@@ -149,6 +151,19 @@ def test_they_come_after_the_presets_once_however_many_workers_ask(sqlite, tmp_p
     assert "试验 1 达到 0.5100，同 faces 的试验 2（在那里为 0.8000）" in report(find(study), "md", "zh", made)
     (first, *_) = json.loads(report(find(study), "json", "en", made))["like"]
     assert first == {"trial": 1, "value": 0.51, "study": "faces", "of": 2, "there": 0.8}
+
+
+def test_a_program_learns_which_trials_of_the_other_study_a_search_begins_with(sqlite, tmp_path, file, data):
+    found, lines = winners(other(tmp_path), file, data), []
+    opened = SimpleNamespace(
+        search=search_in(sqlite, file, data),
+        winners=found,
+        stage=None,
+        plan=SimpleNamespace(engine="plain"),
+        storage="",
+    )
+    JsonView(Console(quiet=True), lines.append).opened(opened)
+    assert [like["trial"] for like in json.loads(lines[0])["like"]] == [2, 1, 0]
 
 
 def test_a_study_of_the_same_name_elsewhere_gives_winners_of_its_own(sqlite, tmp_path, file, data):
