@@ -56,6 +56,13 @@ def test_a_trial_that_ends_without_an_epoch_or_a_number_has_no_value(queue, runn
     assert (record.value, states(queue), queue.study.trials[0].value) == (None, [state], None)
 
 
+def test_a_trial_that_another_worker_has_is_not_queued_again_by_the_one_that_lost_it(queue, running):
+    queue.worker.take_away(running._trial_id)
+    with pytest.raises(TrialLost):
+        queue.requeue(running, "interrupted")
+    assert states(queue) == ["RUNNING"]
+
+
 def test_a_trial_whose_end_was_stored_before_the_interrupt_is_not_queued_again(queue, running):
     queue._tell(running, Outcome("finished", 0.5, {"config": {}, "stop_reason": "finished"}))
     queue.requeue(running, "interrupted")

@@ -16,8 +16,8 @@ from face3d_tune.analysis.findings import find
 from face3d_tune.cli.console import Console
 from face3d_tune.cli.result_tables import before_and_after
 from face3d_tune.cli.run_heading import introduce
-from face3d_tune.config import TrialConfig
 from face3d_tune.cli.run_output import JsonView
+from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StudyError
 from face3d_tune.report.render import report
 from face3d_tune.script.study_file import read as read_script_study
