@@ -196,6 +196,18 @@ def postgres_tables_url(postgres_server, postgres_without_studies) -> str:
     return postgres_server.new_database(like=postgres_without_studies)
 
 
+@pytest.fixture
+def near_server(monkeypatch) -> None:
+    """Whatever else this machine does: a server's answer is never used again but under the lock."""
+    monkeypatch.setattr("face3d_tune.storage.answers._GOOD", -1)
+
+
+@pytest.fixture
+def far_server(monkeypatch) -> None:
+    """Whatever else this machine does: a server's answer is used again during the whole test."""
+    monkeypatch.setattr("face3d_tune.storage.answers._GOOD", 1e9)
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def storage_url(request) -> str:
     """Each kind of storage in turn, with its tables and without studies."""

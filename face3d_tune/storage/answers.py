@@ -2,13 +2,13 @@
 
 What a thread asked together with its lock (`server_lock`) is good until the lock is released, or the thread writes what
 the question reads. Any other answer is good for as long as three new ones would take: it is hardly older than they
-would be when they arrive. A lock ends all that was known before.
+would be when they arrive. A "no such study" is asked again. A lock ends all that was known before.
 """
 
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary, proxy
@@ -48,10 +48,15 @@ class Answers:
         event.listen(engine, "before_cursor_execute", self._forget)
         event.listen(engine, "after_cursor_execute", self._forget)
 
-    def ask(self, asked: Question, *soon: Question) -> Rows:
-        """Return the rows that answer a question; if they are not known, ask at once what is asked `soon`."""
+    def ask(self, asked: Question, *soon: Question, enough: Callable[[Rows], bool] = lambda _: True) -> Rows:
+        """Return the rows that answer a question; if they are not known, ask at once what is asked `soon`.
+
+        `enough` tells whether rows that were read without the lock are: if not, another program may have changed them.
+        """
         known = self.known(asked)
-        return self._ask(asked, *(each for each in soon if each not in self._held))[0] if known is None else known
+        if known is None or (asked not in self._held and not enough(known)):
+            return self._ask(asked, *(each for each in soon if each not in self._held))[0]
+        return known
 
     def known(self, asked: Question) -> Rows | None:
         """Return the answer to a question if it is known and good."""

@@ -125,16 +125,21 @@ class FarStorage(StorageOfTrials):
 
     def get_study_id_from_name(self, study_name: str) -> int:
         """Return the id of a study. Raises KeyError."""
-        for study_id, name, _ in self._studies():
-            if name == study_name:
-                return study_id
-        raise KeyError(NO_RECORD)
+        study_id: int = self._study(1, study_name)[0]
+        return study_id
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
         """Return the directions of a study. Raises KeyError."""
-        for known, _, directions in self._studies():
-            if known == study_id:
-                return [StudyDirection[direction] for direction in directions]
+        return [StudyDirection[direction] for direction in self._study(0, study_id)[2]]
+
+    def _study(self, column: int, value: object) -> Sequence[Any]:
+        """Return the row of a study. Raises KeyError if it does not exist now: an old answer is not enough for that."""
+
+        def found(rows: Rows) -> list[Sequence[Any]]:
+            return [row for row in rows if row[column] == value]
+
+        if rows := found(self._answers.ask(ALL_STUDIES, enough=lambda rows: bool(found(rows)))):
+            return rows[0]
         raise KeyError(NO_RECORD)
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:

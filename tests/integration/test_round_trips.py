@@ -59,7 +59,7 @@ def test_the_round_trips_of_ask_report_and_tell(postgres_tables_url, tmp_path, d
 
 
 @pytest.mark.parametrize("tables", ["there", "missing"])
-def test_the_round_trips_until_the_first_epoch(request, tmp_path, data_folder, monkeypatch, tables):
+def test_the_round_trips_until_the_first_epoch(request, tmp_path, data_folder, monkeypatch, tables, far_server):
     """The server is named before it is asked. Where an answer takes 0.6 s, 20 of them are 12 s."""
     url = request.getfixturevalue("postgres_tables_url" if tables == "there" else "postgres_url")
     words = ("--data-dir", data_folder, "--trials", 1, "--epochs", 1, "--device", "cpu", "--slots", 1)

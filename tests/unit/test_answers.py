@@ -2,12 +2,16 @@
 
 import os
 import time
+from unittest.mock import patch
 
+import optuna
 import pytest
+from optuna.study import StudyDirection
 from sqlalchemy import text
 
-from face3d_tune.storage.answers import answers_of, ask
+from face3d_tune.storage.answers import Answers, answers_of, ask
 from face3d_tune.storage.database import Storage
+from face3d_tune.storage.far_storage import ALL_STUDIES
 from face3d_tune.storage.questions import question
 from face3d_tune.storage.server_lock import one_at_a_time
 
@@ -39,19 +43,7 @@ def names(engine):
     return [row[0] for row in ask(engine, NAMES)]
 
 
-@pytest.fixture
-def near(monkeypatch):
-    """An answer is never used again but under the lock."""
-    monkeypatch.setattr("face3d_tune.storage.answers._GOOD", -1)
-
-
-@pytest.fixture
-def far(monkeypatch):
-    """An answer is used again during the whole test, as on a server that takes long."""
-    monkeypatch.setattr("face3d_tune.storage.answers._GOOD", 1e9)
-
-
-def test_an_answer_is_used_again_where_it_would_take_long(engine, theirs, far):
+def test_an_answer_is_used_again_where_it_would_take_long(engine, theirs, far_server):
     assert names(engine) == []
     add(theirs, "one")
     assert names(engine) == []
@@ -64,13 +56,35 @@ def test_an_answer_is_used_again_for_no_longer_than_three_others_take(engine, th
     assert names(engine) == ["one"]
 
 
-def test_what_this_process_writes_it_reads(engine, far):
+def test_a_study_that_was_not_there_is_looked_for_again(far_server, postgres_tables_url):
+    """Another program may have created it a moment ago: an old answer must not end a command that names it."""
+    with Storage.parse(postgres_tables_url).opened() as storage, Storage.parse(postgres_tables_url).opened() as theirs:
+        assert storage.study_names() == []
+        made = optuna.create_study(study_name="one", storage=theirs, direction="maximize")
+        assert storage.study_names() == []  # the answer is still used where it says nothing about this study
+        assert storage.get_study_id_from_name("one") == made._study_id
+        another = optuna.create_study(study_name="two", storage=theirs, direction="maximize")
+        assert storage.get_study_directions(another._study_id) == [StudyDirection.MAXIMIZE]
+
+
+def test_under_the_lock_a_study_that_is_not_there_is_not_looked_for_again(far_server, postgres_tables_url):
+    """Nobody else can create it meanwhile: a round trip would be wasted."""
+    with (
+        Storage.parse(postgres_tables_url).opened() as storage,
+        one_at_a_time(storage.engine, lambda: [ALL_STUDIES]),
+        patch.object(Answers, "_ask", side_effect=AssertionError),
+        pytest.raises(KeyError),
+    ):
+        storage.get_study_id_from_name("one")
+
+
+def test_what_this_process_writes_it_reads(engine, far_server):
     assert (names(engine), ask(engine, TRIALS)[0][0]) == ([], 0)
     add(engine, "one")
     assert names(engine) == ["one"]
 
 
-def test_an_answer_that_was_under_way_during_a_write_is_not_kept(engine, far):
+def test_an_answer_that_was_under_way_during_a_write_is_not_kept(engine, far_server):
     answers = answers_of(engine)
     rows = type(NAMES).rows
 
@@ -85,7 +99,7 @@ def test_an_answer_that_was_under_way_during_a_write_is_not_kept(engine, far):
     assert answers.known(asked) is None
 
 
-def test_answers_that_came_with_the_lock_are_good_until_it_is_released(engine, theirs, near):
+def test_answers_that_came_with_the_lock_are_good_until_it_is_released(engine, theirs, near_server):
     with one_at_a_time(engine, lambda: [NAMES]):
         add(theirs, "by another program")
         assert names(engine) == []
@@ -95,14 +109,14 @@ def test_answers_that_came_with_the_lock_are_good_until_it_is_released(engine, t
     assert "two" in names(engine)
 
 
-def test_under_the_lock_no_answer_is_older_than_the_lock(engine, theirs, far):
+def test_under_the_lock_no_answer_is_older_than_the_lock(engine, theirs, far_server):
     assert names(engine) == []
     add(theirs, "one")
     with one_at_a_time(engine):
         assert names(engine) == ["one"]
 
 
-def test_the_questions_of_a_lock_are_answered_after_it_is_given(engine, theirs, near):
+def test_the_questions_of_a_lock_are_answered_after_it_is_given(engine, theirs, near_server):
     with one_at_a_time(theirs) as lock:
         lock.execute(text("insert into studies (study_name) values ('under the lock')"))
         lock.commit()
@@ -110,13 +124,13 @@ def test_the_questions_of_a_lock_are_answered_after_it_is_given(engine, theirs, 
         assert names(engine) == ["under the lock"]
 
 
-def test_what_is_asked_soon_comes_with_the_first_answer(engine, theirs, far):
+def test_what_is_asked_soon_comes_with_the_first_answer(engine, theirs, far_server):
     assert ask(engine, TRIALS, NAMES)[0][0] == 0
     add(theirs, "one")
     assert names(engine) == []
 
 
-def test_a_question_that_does_not_last_is_always_asked(engine, theirs, far):
+def test_a_question_that_does_not_last_is_always_asked(engine, theirs, far_server):
     now = question(NAMES.sql, lasting=False)
     assert ask(engine, now) == []
     add(theirs, "one")
@@ -134,7 +148,7 @@ def test_a_value_is_text_whatever_is_in_it(engine):
 
 
 @pytest.mark.parametrize("several", [True, False])
-def test_a_transaction_has_all_rows_that_it_wrote_or_none(engine, near, several):
+def test_a_transaction_has_all_rows_that_it_wrote_or_none(engine, near_server, several):
     rows = [{"name": "one"}, {"name": "two"}] if several else {"name": "one"}
     with engine.connect() as database:
         assert database.execute(text("select count(*) from studies")).scalar_one() == 0

@@ -305,7 +305,9 @@ def test_a_search_prunes_by_the_others_alone_from_the_next_epoch_on(sqlite, tmp_
     assert len(watch.epochs[1]) == (4 if excluded else 3)
 
 
-def test_two_workers_on_postgresql_notice_it_and_the_budget_stays_exact(postgres_tables_url, tmp_path, data):
+def test_two_workers_on_postgresql_notice_it_and_the_budget_stays_exact(
+    postgres_tables_url, tmp_path, data, near_server
+):
     """One worker's trial 0 is excluded while both train; then each trains one more of the four."""
     url, watches, asked = postgres_tables_url, [Watch(), Watch()], []
     both, heard = threading.Barrier(2, timeout=PATIENCE), threading.Event()

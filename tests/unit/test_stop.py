@@ -35,7 +35,9 @@ def workers_of(url, tmp_path, data, count):
         yield [search_in(storage, file, data, epochs=9) for storage in opened]
 
 
-def test_two_workers_on_postgresql_stop_after_their_epoch_and_the_next_run_goes_on(postgres_tables_url, tmp_path, data):
+def test_two_workers_on_postgresql_stop_after_their_epoch_and_the_next_run_goes_on(
+    postgres_tables_url, tmp_path, data, near_server
+):
     url, watches = postgres_tables_url, [Watch(), Watch()]
     both, heard, asked = threading.Barrier(2, timeout=PATIENCE), threading.Event(), []
 
