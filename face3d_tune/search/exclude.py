@@ -4,16 +4,15 @@ An excluded trial stays within the budget, because it was trained. So workers th
 that comes back never leaves one too many.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Engine
 
 from face3d_tune.errors import StudyError
-from face3d_tune.storage.server_lock import one_at_a_time
-from face3d_tune.study.attrs import StoredExclusion, StudyAttr
-from face3d_tune.study.exclusions import Exclusions, exclusions_of, read_trials, said
+from face3d_tune.study.attrs import StoredExclusion
+from face3d_tune.study.exclusions import Exclusions, change_exclusions, exclusions_of, read_trials, said
 from face3d_tune.study.trials import OF_THE_CONFIG, cause, counts
 from face3d_tune.system import person
 from face3d_tune.system.pace import Pace
@@ -31,24 +30,29 @@ def exclude(study: optuna.Study, engine: Engine, number: int, reason: str = "", 
             f"the reason has {len(reason)} characters; expected at most {LONGEST_REASON}", "say it in a sentence"
         )
     exclusion: StoredExclusion = {"by": by or person.person(), "at": person.now(), "reason": " ".join(reason.split())}
-    with one_at_a_time(engine):
-        trial, held = _trial(study, number), exclusions_of(study)
+    trial = _trial(study, number)
+
+    def add(held: Exclusions) -> Exclusions:
         if number in held:
             raise StudyError(said(number, held[number]), f"to bring it back: `face3d-tune exclude {number} --undo`")
         _require_counted(trial)
-        _store(study, {**held, number: exclusion})
+        return {**held, number: exclusion}
+
+    change_exclusions(engine, study, add)
     return said(number, exclusion)
 
 
 def bring_back(study: optuna.Study, engine: Engine, number: int) -> str:
     """Let an excluded trial count again; return a sentence on it. Raises StudyError if it is not excluded."""
-    with one_at_a_time(engine):
-        held = exclusions_of(study)
+
+    def remove(held: Exclusions) -> Exclusions:
         if number not in held:
             _trial(study, number)
             listed = f"excluded: {', '.join(map(str, held))}" if held else "no trial of this study is"
             raise StudyError(f"trial {number} of study {study.study_name!r} is not excluded", listed)
-        _store(study, {each: held[each] for each in held if each != number})
+        return {each: held[each] for each in held if each != number}
+
+    change_exclusions(engine, study, remove)
     return f"trial {number} counts again"
 
 
@@ -102,7 +106,3 @@ def _require_counted(trial: FrozenTrial) -> None:
     if not counts(trial) and cause(trial) not in OF_THE_CONFIG:  # of such failures the sampler learns
         why = "it failed" if trial.state == TrialState.FAIL else "it was added by hand, or imported and not confirmed"
         raise StudyError(f"trial {trial.number} counts nowhere already: {why}", "see `face3d-tune status`")
-
-
-def _store(study: optuna.Study, exclusions: Mapping[int, StoredExclusion]) -> None:
-    study.set_user_attr(StudyAttr.excluded.key, {str(number): exclusions[number] for number in exclusions})

@@ -47,7 +47,7 @@ def stop_search(study: optuna.Study, storage: RDBStorage, *, now: bool, by: str 
     name, workers = study.study_name, living_workers(study, storage)
     if not workers:
         return [f"no search of study {name!r} runs: nothing to stop"]
-    request_stop(study, storage.engine, now=now, by=by)
+    request_stop(study, now=now, by=by)
     listed = ", ".join(workers)
     asked = f"study {name!r}: asked {len(workers)} worker(s) to stop after the epochs that they train: {listed}"
     at_once = f"study {name!r}: asked {len(workers)} worker(s) to stop at once: {listed}"

@@ -12,8 +12,7 @@ from uuid import uuid4
 import optuna
 from sqlalchemy.engine import Engine
 
-from face3d_tune.storage.optuna_internals import stored_attr
-from face3d_tune.storage.server_lock import one_at_a_time
+from face3d_tune.storage.optuna_internals import change_study_attr, stored_attr
 from face3d_tune.study.attrs import StoredStop, StudyAttr
 from face3d_tune.system import person, signals
 from face3d_tune.system.pace import Pace
@@ -43,11 +42,10 @@ class Stop:
         return f"stopped by {self.by} at {self.at}"
 
 
-def request_stop(study: optuna.Study, engine: Engine, *, now: bool, by: str | None = None) -> Stop:
+def request_stop(study: optuna.Study, *, now: bool, by: str | None = None) -> Stop:
     """Ask every worker of the study to stop, and return the request. `by` is this user on this host unless given."""
     stop = Stop(uuid4().hex, by or person.person(), person.now(), now)
-    with one_at_a_time(engine):
-        study.set_user_attr(StudyAttr.stop.key, stop.to_attr())
+    study.set_user_attr(StudyAttr.stop.key, stop.to_attr())
     return stop
 
 
@@ -68,11 +66,10 @@ class StopWatch:
         """Mark an earlier request as over, and say so."""
         if self._before is None or self._before.over:
             return
-        with one_at_a_time(self._engine):
-            stop = self._read()
-            if stop is not None and not stop.over and stop.id == self._before.id:
-                self._study.set_user_attr(StudyAttr.stop.key, replace(stop, over=True).to_attr())
-                note(f"the search was stopped by {stop.by} at {stop.at}; it goes on")
+        before, over = self._before.to_attr(), replace(self._before, over=True).to_attr()
+        key = StudyAttr.stop.key  # another run may have marked it, or a person asked anew
+        if change_study_attr(self._engine, self._study, key, lambda stored: over if stored == before else stored):
+            note(f"the search was stopped by {self._before.by} at {self._before.at}; it goes on")
 
     def look(self) -> Stop | None:
         """Look into the database, and return the request to stop, if any."""

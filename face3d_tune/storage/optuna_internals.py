@@ -55,6 +55,18 @@ _UPSERT = (
     "insert into trial_user_attributes (trial_id, key, value_json) values (:trial, :key, :value) "
     "on conflict (trial_id, key) do update set value_json = excluded.value_json"
 )
+_STUDY_ATTR = (
+    "select value_json from studies s left join study_user_attributes a on a.study_id = s.study_id and a.key = :key "
+    "where s.study_id = :study"
+)
+_ADD_STUDY_ATTR = (
+    "insert into study_user_attributes (study_id, key, value_json) "
+    "select study_id, :key, :after from studies where study_id = :study on conflict (study_id, key) do nothing"
+)
+_REPLACE_STUDY_ATTR = (
+    "update study_user_attributes set value_json = :after "
+    "where study_id = :study and key = :key and value_json = :before"
+)
 
 
 @cache
@@ -144,6 +156,29 @@ def store_study_attrs(study: optuna.Study, attrs: Mapping[str, Any], metric: str
             study.set_metric_names([metric])
     for key, value in attrs.items():
         study.set_user_attr(key, value)
+
+
+def change_study_attr(engine: Engine, study: optuna.Study, key: str, change: Callable[[Any], Any]) -> bool:
+    """Store what `change` makes of one user attribute of a study; return whether that is something else.
+
+    No change that another program makes at the same moment is lost. `change` receives the attribute as it is stored, or
+    None, and is called again if another program was faster. Raises KeyError if the study is gone.
+    """
+    names = {"study": study_id(study), "key": key}
+    while True:
+        with engine.connect() as database:
+            found = database.execute(text(_STUDY_ATTR), names).all()
+        if not found:
+            raise KeyError(NO_RECORD)
+        stored: str | None = found[0][0]
+        before = None if stored is None else json.loads(stored)
+        after = change(before)
+        if after == before:
+            return False
+        with engine.begin() as database:
+            statement = _ADD_STUDY_ATTR if stored is None else _REPLACE_STUDY_ATTR
+            if database.execute(text(statement), {**names, "before": stored, "after": json.dumps(after)}).rowcount:
+                return True
 
 
 def trial_id(trial: optuna.Trial | FrozenTrial) -> int:

@@ -6,13 +6,14 @@ worker sees them, and are marked on copies of the trials as a study is read.
 
 import copy
 import json
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import Engine
 
-from face3d_tune.storage.optuna_internals import engine_of, stored_attr
+from face3d_tune.storage.optuna_internals import change_study_attr, engine_of, stored_attr
 from face3d_tune.study.attrs import StoredExclusion, StudyAttr, TrialAttr
 
 Exclusions = Mapping[int, StoredExclusion]  # by number of the trial, in order
@@ -28,6 +29,15 @@ def exclusions_of(study: optuna.Study) -> Exclusions:
     if (engine := engine_of(study)) is None:
         return exclusions_in(study.user_attrs)
     return _by_number(stored_attr(engine, study, StudyAttr.excluded.key))
+
+
+def change_exclusions(engine: Engine, study: optuna.Study, change: Callable[[Exclusions], Exclusions]) -> None:
+    """Store what `change` makes of the exclusions that a study holds, though others change them at the same moment."""
+
+    def changed(stored: Mapping[str, StoredExclusion] | None) -> dict[str, StoredExclusion]:
+        return {str(number): exclusion for number, exclusion in change(_by_number(stored)).items()}
+
+    change_study_attr(engine, study, StudyAttr.excluded.key, changed)
 
 
 def exclusions_in(attrs: Mapping[str, Any]) -> Exclusions:

@@ -161,7 +161,7 @@ def test_the_end_says_what_ended_the_search(sqlite, sqlite_url, tmp_path, data, 
 
     def play(task, number):
         if how == "stop":
-            request_stop(search.study, sqlite.engine, now=False, by="ann@pc")
+            request_stop(search.study, now=False, by="ann@pc")
             search.stop._pace._next -= 10  # as if a second had passed
             return (0.5,)
         return Failure("no data") if how == "failed" else (0.5, "finished")

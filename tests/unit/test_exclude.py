@@ -287,6 +287,32 @@ n_warmup_steps = 1
 """
 
 
+def test_trials_that_people_exclude_at_one_moment_are_all_excluded(storage, storage_url):
+    """Each by a connection of its own, as by the terminal and by the dashboard; then all are brought back."""
+    count = 8
+    study_of(*(trial_of("COMPLETE", 0.5) for _ in range(count)), storage=storage)
+    together = threading.Barrier(count, timeout=PATIENCE)
+
+    def work(number, change, failed):
+        with Storage.parse(storage_url).opened() as opened:
+            study = optuna.load_study(study_name="faces", storage=opened)
+            together.wait()
+            try:
+                change(study, opened.engine, number)
+            except Exception as error:
+                failed.append(error)
+
+    for change, left in ((exclude, list(range(count))), (bring_back, [])):
+        failed = []
+        threads = [threading.Thread(target=work, args=(number, change, failed)) for number in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert failed == []
+        assert list(exclusions_of(optuna.load_study(study_name="faces", storage=storage))) == left
+
+
 @pytest.mark.parametrize("excluded", [False, True])
 def test_a_search_prunes_by_the_others_alone_from_the_next_epoch_on(sqlite, tmp_path, data, excluded):
     """Trial 1 falls behind the only completed one in epoch 3; that one is excluded in epoch 2, when it was known."""

@@ -11,7 +11,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import CmaEsSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 from stored_study import add_trial, our_study
 
 from face3d_tune.storage import optuna_internals
@@ -22,6 +22,7 @@ from face3d_tune.storage.optuna_internals import (
     TABLES,
     TRIALS,
     StudyView,
+    change_study_attr,
     engine_of,
     fixed_params,
     forget_importances,
@@ -66,6 +67,44 @@ def test_a_study_in_a_database_knows_its_engine_and_reads_one_attribute(study, s
     assert engine_of(optuna.create_study()) is None
     study.set_user_attr("a", {"b": 1})
     assert (stored_attr(sqlite.engine, study, "a"), stored_attr(sqlite.engine, study, "c")) == ({"b": 1}, None)
+
+
+@pytest.mark.parametrize("already", [{}, {"first": 1}], ids=["new", "there"])
+def test_an_attribute_that_two_programs_change_at_one_moment_keeps_both_changes(storage, storage_url, already):
+    """The other one stores its change after this one has read the attribute."""
+    study, seen = our_study(storage, "faces"), []
+    if already:
+        study.set_user_attr("名", already)
+
+    def change(stored):
+        seen.append(stored)
+        if len(seen) == 1:
+            with Storage.parse(storage_url).opened() as theirs:
+                optuna.load_study(study_name="faces", storage=theirs).set_user_attr("名", {**already, "theirs": "它"})
+        return {**(stored or {}), "ours": 0.1}
+
+    assert change_study_attr(storage.engine, study, "名", change) is True
+    assert seen == [already or None, {**already, "theirs": "它"}]
+    assert study.user_attrs["名"] == {**already, "theirs": "它", "ours": 0.1}
+    assert stored_attr(storage.engine, study, "名") == study.user_attrs["名"]
+
+
+def test_an_attribute_that_stays_is_not_written_and_one_of_a_deleted_study_is_not_left_behind(storage):
+    study = our_study(storage, "faces")
+    study.set_user_attr("a", [1])
+    assert change_study_attr(storage.engine, study, "a", lambda stored: stored) is False
+    assert change_study_attr(storage.engine, study, "none", lambda stored: stored) is False
+    assert study.user_attrs["a"] == [1]
+    assert "none" not in study.user_attrs
+
+    def delete_it(stored):
+        optuna.delete_study(study_name="faces", storage=storage)
+        return "left behind"
+
+    with pytest.raises(KeyError, match=NO_RECORD):
+        change_study_attr(storage.engine, study, "none", delete_it)
+    with storage.engine.connect() as database:
+        assert database.execute(text("select count(*) from study_user_attributes")).scalar() == 0
 
 
 def test_one_system_attribute_of_some_trials_is_read_also_in_memory(sqlite):

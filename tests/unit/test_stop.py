@@ -13,9 +13,10 @@ from stored_study import study_of
 
 from face3d_tune.search import run_search
 from face3d_tune.search.search_options import MessageOptions
-from face3d_tune.search.stop import request_stop
+from face3d_tune.search.stop import StopWatch, request_stop
 from face3d_tune.search.telling import Telling
 from face3d_tune.storage.database import Storage
+from face3d_tune.storage.optuna_internals import change_study_attr
 from face3d_tune.storage.workers import read_workers
 from face3d_tune.system import signals
 
@@ -90,7 +91,7 @@ def test_a_stop_at_once_waits_for_no_further_epoch(sqlite, tmp_path, data):
     watch = Watch()
 
     def play(task, number):
-        request_stop(search.study, search.queue.engine, now=True)
+        request_stop(search.study, now=True)
         search.stop._pace._next -= 10
         return 0.1, None
 
@@ -109,7 +110,7 @@ def test_a_stop_at_once_cuts_off_an_epoch_that_lasts(sqlite, tmp_path, data):
     waiting = threading.Event()
 
     def play(task, number):
-        request_stop(search.study, search.queue.engine, now=True)
+        request_stop(search.study, now=True)
         assert not waiting.wait(PATIENCE), "this waits until a signal ends it"
         raise AssertionError("no signal came")
 
@@ -153,7 +154,26 @@ def test_without_a_search_there_is_nothing_to_stop(sqlite, sqlite_url, tmp_path)
     assert "stop" not in optuna.load_study(study_name=study.study_name, storage=sqlite).user_attrs
 
 
+def test_a_stop_that_is_asked_for_while_a_run_marks_the_one_before_is_obeyed(sqlite, monkeypatch):
+    """The request arrives after the run has read the old one, before it has marked it as over."""
+    study = study_of(storage=sqlite)
+    request_stop(study, now=False)
+    watch, notes, asked = StopWatch(study, sqlite.engine), [], []
+
+    def at_this_moment(engine, study, key, change):
+        def changed(stored):
+            if not asked:
+                asked.append(request_stop(study, now=True))
+            return change(stored)
+
+        return change_study_attr(engine, study, key, changed)
+
+    monkeypatch.setattr("face3d_tune.search.stop.change_study_attr", at_this_moment)
+    watch.begin(notes.append)
+    assert (notes, watch.look()) == ([], asked[0])
+
+
 def test_status_says_who_stopped_it(sqlite, sqlite_url, tmp_path):
     study = study_of(storage=sqlite)
-    said = request_stop(study, sqlite.engine, now=False)
+    said = request_stop(study, now=False)
     assert f"         {said}\n" in call("status", cwd=tmp_path, FACE3D_TUNE_STORAGE=sqlite_url).out
