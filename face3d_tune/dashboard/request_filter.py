@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from face3d_tune.dashboard.wsgi import refuse
-from face3d_tune.system.safe_text import fits_a_line, shorten
+from face3d_tune.storage.study_names import LONGEST_NAME, fault_of_new
+from face3d_tune.system.safe_text import shorten
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -63,9 +64,9 @@ def _fault_of_name(environ: "WSGIEnvironment") -> str | None:
     except (ValueError, RecursionError):
         return None  # optuna-dashboard refuses it
     name = content.get("study_name") if isinstance(content, dict) else None
-    if not isinstance(name, str) or fits_a_line(name):
+    if not isinstance(name, str) or not (fault := fault_of_new(name)):
         return None
-    return f"the study's name has a character that no line can show: {shorten(repr(name))}; give another"
+    return f"the study's name {fault}: {shorten(repr(name))}; expected 1 to {LONGEST_NAME}: give another"
 
 
 def _is_text(value: str) -> bool:

@@ -12,7 +12,7 @@ from face3d_tune.system.safe_text import fits_a_line
 
 ANOTHER = "start another study with --study-name NEW"  # a hint
 
-_LONGEST_NAME = 200  # characters; PostgreSQL would refuse 513
+LONGEST_NAME = 200  # characters; PostgreSQL would refuse 513
 
 
 def study_names(storage: BaseStorage) -> list[str]:
@@ -77,13 +77,19 @@ def name_to_search(place: Storage, name: str) -> str:
             if existing := alike(name, study_names(storage)):
                 return existing
     plain = _plain(name)
-    odd = not fits_a_line(plain)
-    if odd or not 0 < len(plain) <= _LONGEST_NAME:
-        fault = "has a character that no line can show" if odd else f"has {len(plain)} characters"
+    if fault := fault_of_new(plain):
         raise StudyError(
-            f"the study's name, {name!r}, {fault}; expected 1 to {_LONGEST_NAME}", "give another with --study-name"
+            f"the study's name, {name!r}, {fault}; expected 1 to {LONGEST_NAME}", "give another with --study-name"
         )
     return plain
+
+
+def fault_of_new(name: str) -> str | None:
+    """Return what is wrong with a name for a new study; None if nothing is."""
+    if not fits_a_line(name):
+        return "has a character that no line can show"
+    length = len(name.strip())
+    return None if 0 < length <= LONGEST_NAME else f"has {length} characters"
 
 
 def listed_names(names: Sequence[str]) -> str:

@@ -143,8 +143,19 @@ def test_a_study_gets_no_name_that_a_line_cannot_show(odd, target, name):
     before = optuna.get_all_study_names(odd.storage)
     status, answer = post(odd, target, {"study_name": name, "directions": ["maximize"]})
     assert status == 400
-    expected = f"the study's name has a character that no line can show: {name!r}; give another"
+    expected = f"the study's name has a character that no line can show: {name!r}; expected 1 to 200: give another"
     assert answer == {"reason": expected}
+    assert optuna.get_all_study_names(odd.storage) == before
+
+
+@pytest.mark.parametrize("target", [b"/api/studies", b"/api/studies/1/rename"])
+@pytest.mark.parametrize(("name", "length"), [("", 0), ("   ", 0), ("é" * 201, 201)], ids=["empty", "spaces", "long"])
+def test_a_study_gets_no_empty_name_and_none_that_no_page_has_room_for(odd, target, name, length):
+    """`run` refuses them too, and PostgreSQL has no room for 513."""
+    before = optuna.get_all_study_names(odd.storage)
+    status, answer = post(odd, target, {"study_name": name, "directions": ["maximize"]})
+    expected = f"the study's name has {length} characters: {name!r}; expected 1 to 200: give another"
+    assert (status, answer) == (400, {"reason": expected})
     assert optuna.get_all_study_names(odd.storage) == before
 
 
@@ -152,8 +163,8 @@ def test_a_name_in_any_writing_is_taken_also_in_place_of_an_odd_one(sqlite):
     theirs(sqlite, 0.5, name=LINES)
     with serving(sqlite, allow_changes=True) as made:
         assert post(made, b"/api/studies", {"study_name": "人脸 é 👩‍🔬", "directions": ["maximize"]})[0] == 201
-        assert post(made, b"/api/studies/1/rename", {"study_name": "plain"})[0] == 201
-    assert sorted(optuna.get_all_study_names(sqlite)) == ["plain", "人脸 é 👩‍🔬"]
+        assert post(made, b"/api/studies/1/rename", {"study_name": "x" * 200})[0] == 201
+    assert sorted(optuna.get_all_study_names(sqlite)) == ["x" * 200, "人脸 é 👩‍🔬"]
 
 
 @pytest.mark.parametrize("filled", [60_000, 70_000, 200_000])
