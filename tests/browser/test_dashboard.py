@@ -5,7 +5,6 @@ import random
 import re
 import signal
 import socket
-import threading
 import urllib.request
 import warnings
 from contextlib import contextmanager
@@ -17,10 +16,10 @@ from chromium import ANOTHER_NAME
 from command_line import call, start
 from optuna.trial import TrialState
 from playwright.sync_api import expect
+from served import serving
 from stored_script import searched_script, study_of_script
 from stored_study import add_many, add_trial, our_study, trial_of
 
-from face3d_tune.dashboard.server import make_dashboard
 from face3d_tune.storage.artifacts import Artifacts, log_of, unique_name
 from face3d_tune.storage.database import Storage
 
@@ -81,12 +80,8 @@ def trials(storage):
 @contextmanager
 def served(storage, **how):
     """The address of a real server."""
-    with make_dashboard(storage, **how) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(storage, **how) as server:
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")

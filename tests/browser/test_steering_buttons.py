@@ -1,14 +1,13 @@
 """The buttons of the dashboard that steer a search, pressed in a real Chromium."""
 
 import os
-import threading
 from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import expect
+from served import serving
 from stored_study import study_of, trial_of
 
-from face3d_tune.dashboard.server import make_dashboard
 from face3d_tune.storage.workers import Worker
 
 
@@ -24,9 +23,7 @@ def study(sqlite):
 @contextmanager
 def page_of(browser, storage, study, **how):
     """The page of a study, and what it complains of."""
-    with make_dashboard(storage, **how) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(storage, **how) as server:
         context = browser.new_context(viewport={"width": 1400, "height": 1000}, reduced_motion="reduce")
         complaints = []
         context.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
@@ -35,8 +32,6 @@ def page_of(browser, storage, study, **how):
         page.goto(f"http://127.0.0.1:{server.server_port}/dashboard/studies/{study._study_id}")
         yield page, complaints
         context.close()
-        server.shutdown()
-        thread.join()
 
 
 def keep(page, name):

@@ -5,7 +5,6 @@ import json
 import math
 import threading
 import warnings
-from urllib.request import urlopen
 
 import optuna
 import pytest
@@ -15,9 +14,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages._rdb import models
 from optuna.trial import TrialState, create_trial
 from searches import DISTINCT, SAMPLED_ONLY, Scripted, Watch, file_of, search_in, states
+from served import ask as asked
+from served import serving
 from stored_study import study_of, trial_of
 
-from face3d_tune.dashboard.server import make_dashboard
 from face3d_tune.errors import StudyError
 from face3d_tune.search.added_trials import add_imported
 from face3d_tune.search.pruning import CompletedTrials
@@ -502,20 +502,10 @@ def test_an_import_reads_a_study_with_trials_of_others(sqlite, tmp_path, data):
 
 def test_the_dashboard_shows_what_others_left_as_that(place):
     said = []
-    with Storage.parse(place[1]).opened() as opened, make_dashboard(opened, say=said.append) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-
-        def get(name):
-            number = opened.get_study_id_from_name(name)
-            with urlopen(f"http://127.0.0.1:{server.server_port}/api/studies/{number}", timeout=60) as answer:
-                return json.load(answer)
-
-        try:
-            ours, others = get("quick"), [get(name) for name in ("several", "loss", "empty")]
-        finally:
-            server.shutdown()
-            thread.join()
+    with Storage.parse(place[1]).opened() as opened, serving(opened, say=said.append) as server:
+        numbers = map(opened.get_study_id_from_name, ("quick", "several", "loss", "empty"))
+        pages = [f"/api/studies/{number}" for number in numbers]
+        ours, *others = (json.loads(asked(server, page, Accept_Encoding=None)[2]) for page in pages)
     assert said == []
     assert [study["note"]["body"] for study in others] == [""] * 3
     assert "**Added by hand** 9 more, which face3d-tune did not train" in ours["note"]["body"]

@@ -65,9 +65,7 @@ def served(sqlite, tmp_path):
     """Gives (status, headers, content) of an address of a dashboard, and what it complained of."""
     said = []
     artifacts = Artifacts.parse(str(tmp_path / "kept"))
-    with make_dashboard(sqlite, artifacts=artifacts, say=said.append, allow_changes=True) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(sqlite, artifacts=artifacts, say=said.append, allow_changes=True) as server:
 
         def get(path, method="GET", content=None):
             data = None if content is None else json.dumps(content).encode()
@@ -81,8 +79,6 @@ def served(sqlite, tmp_path):
 
         get.said, get.artifacts = said, artifacts
         yield get
-        server.shutdown()
-        thread.join()
 
 
 def detail(served, study, after=0):
@@ -546,12 +542,8 @@ def test_the_answer_on_the_newest_study_is_made_before_anybody_asks(sqlite, monk
         return []
 
     monkeypatch.setattr("face3d_tune.dashboard.study_answer.StudyAnswer.pieces", pieces)
-    with make_dashboard(sqlite) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(sqlite):
         assert made.wait(30)
-        server.shutdown()
-        thread.join()
     assert asked == [(newest._study_id, 0)]
 
 

@@ -2,17 +2,16 @@
 
 import json
 import re
-import threading
 from contextlib import contextmanager
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import optuna
 import pytest
+from served import serving
 from stored_script import searched_script, study_of_script
 from stored_study import study_of, trial_of
 
-from face3d_tune.dashboard.server import make_dashboard
 from face3d_tune.storage.workers import Worker
 
 TOKEN = "0123456789abcdef"
@@ -30,9 +29,7 @@ def study(sqlite):
 @contextmanager
 def served(storage, **how):
     """Gives (status, content) of an address of a dashboard."""
-    with make_dashboard(storage, **how) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(storage, **how) as server:
 
         def ask(path, content=None, **headers):
             data = None if content is None else json.dumps(content).encode()
@@ -46,8 +43,6 @@ def served(storage, **how):
                 return error.code, error.read().decode()
 
         yield ask
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

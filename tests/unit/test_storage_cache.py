@@ -2,7 +2,7 @@
 
 import shutil
 import sqlite3
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from uuid import uuid4
 
 import optuna
@@ -180,7 +180,7 @@ def replaced(in_file, tmp_path, trials, change):
     for state, value in trials:
         add_trial(study, state, value)
     shutil.copy(place, other)
-    with sqlite3.connect(other) as database:
+    with closing(sqlite3.connect(other)) as database, database:
         assert database.execute(change).rowcount == 1
     fresh = StorageCache(in_file(place), lambda cached: cached)
     seen = fresh.look()
