@@ -9,7 +9,9 @@ from datetime import datetime
 import optuna
 import psycopg
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
+from sqlalchemy import NullPool
 
 from face3d_tune.storage.database import Storage
 
@@ -22,6 +24,11 @@ OF_TRIALS = (
     "trial_user_attributes",
     "trial_values",
 )
+
+
+def of_optuna(url):
+    """The storage as Optuna alone opens it; no connection stays open after a question."""
+    return RDBStorage(url, engine_kwargs={"poolclass": NullPool})
 
 
 def connect(url):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from stored import of_optuna
 
 from face3d_tune.study.study_file import read
 
@@ -107,7 +108,9 @@ def study(answer, call, data_folder):
     text = STUDY + space.removeprefix("[space]\n") + pruner.replace("epoch = 20", "epoch = 1")
     (answer.place / "all.toml").write_text(text, encoding="utf-8")
     call("run", "--study", "all.toml", "--study-name", "all", "--data-dir", data_folder)
-    return optuna.load_study(study_name="all", storage=f"sqlite:///{(answer.place / 'face3d_tune.db').as_posix()}")
+    return optuna.load_study(
+        study_name="all", storage=of_optuna(f"sqlite:///{(answer.place / 'face3d_tune.db').as_posix()}")
+    )
 
 
 def test_the_page_shows_what_it_speaks_of():

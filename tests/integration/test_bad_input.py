@@ -12,6 +12,7 @@ import pytest
 from command_line import call
 from conftest import QUICK_STUDY
 from fake_data import write_data
+from stored import of_optuna
 
 from face3d_tune.refit.full_training import FILES
 from face3d_tune.study import status
@@ -309,14 +310,8 @@ def test_ctrl_c_is_no_error(type_in, monkeypatch):
 
 
 def test_a_study_of_another_program_is_named(type_in, place):
-    storage = optuna.storages.RDBStorage(f"sqlite:///{place / 'theirs.db'}")
-    try:
-        optuna.create_study(study_name="theirs", storage=storage).optimize(
-            lambda trial: trial.suggest_float("x", 0, 1), 1
-        )
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
+    study = optuna.create_study(study_name="theirs", storage=of_optuna(f"sqlite:///{place / 'theirs.db'}"))
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), 1)
     for line in ("export", "train", f"{RUN} --study-name theirs"):
         answer = call(*line.split(), "--storage", "sqlite:///theirs.db", cwd=place)
         assert answer.code == 2

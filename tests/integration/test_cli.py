@@ -16,6 +16,7 @@ from command_line import call
 from conftest import QUICK_STUDY
 from reference_model import ReferenceModel
 from stand_in_parsers import NEW_SCRIPT, OLD_SCRIPT, build_new, build_old
+from stored import of_optuna
 
 from face3d_tune.cli.main import cli
 from face3d_tune.config import TrialConfig
@@ -58,7 +59,7 @@ class Session:
         self.run = ("run", "--study", "quick.toml", "--storage", STORAGE, "--data-dir", data_folder, "--device", "cpu")
         self.search = self.call(*self.run)
         assert self.search.code == 0, self.search.err
-        self.study = optuna.load_study(study_name="quick", storage=f"sqlite:///{folder / 'studies.db'}")
+        self.study = optuna.load_study(study_name="quick", storage=of_optuna(f"sqlite:///{folder / 'studies.db'}"))
         self.trials = self.study.trials
 
     def call(self, *words, **environment):
@@ -510,7 +511,7 @@ def test_training_a_trial_of_the_batched_engine_gives_its_value_again_exactly(se
     words = ("train", "--storage", url, "--trial", number, "--device", "cpu", "--out", out)
     answer = session.call(*words, FACE3D_TUNE_ENGINE="auto")
     assert answer.code == 0, answer.err
-    trial = optuna.load_study(study_name="quick", storage=url).trials[number]
+    trial = optuna.load_study(study_name="quick", storage=of_optuna(url)).trials[number]
     history = json.loads((out / "history.json").read_text(encoding="utf-8"))
     assert (history["engine"], trial.user_attrs["engine"]) == ("batched", "batched")
     assert {each["epoch"]: each["val_cosine"] for each in history["epochs"]} == trial.intermediate_values

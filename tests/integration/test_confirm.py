@@ -15,7 +15,7 @@ from command_line import call, start
 from conftest import QUICK_STUDY
 from fake_data import write_data
 from reference_model import ReferenceModel
-from stored import query
+from stored import of_optuna, query
 from trained import trained
 
 from face3d_tune import seeds
@@ -303,12 +303,12 @@ def test_asking_again_trains_nothing_and_is_counted_as_another_look(place):
 
 
 def test_a_look_for_another_study_of_the_storage_at_the_same_people_counts_and_one_at_others_does_not(place):
-    url = f"sqlite:///{place.folder}/studies.db"
-    optuna.copy_study(from_study_name="quick", from_storage=url, to_storage=url, to_study_name="again")
+    here = of_optuna(place.url)
+    optuna.copy_study(from_study_name="quick", from_storage=here, to_storage=here, to_study_name="again")
     looks = [{"time": f"2026-01-0{day}T00:00:00+00:00", "command": "", "compared": []} for day in (1, 2, 3)]
     attrs = {key: value for key, value in place.attrs.items() if not key.startswith("confirm:")}
     attrs |= {"data_fingerprint": "0" * 16, "confirmation": attrs["confirmation"] | {"looks": looks}}
-    with Storage.parse(url).opened() as opened:
+    with Storage.parse(place.url).opened() as opened:
         elsewhere = optuna.create_study(study_name="elsewhere", storage=opened, direction="maximize")
         for key, value in attrs.items():
             elsewhere.set_user_attr(key, value)

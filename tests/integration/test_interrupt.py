@@ -17,6 +17,7 @@ import pytest
 from command_line import call, start, start_honestly
 from optuna.trial import TrialState
 from rich.console import Console
+from stored import of_optuna
 
 from face3d_tune.cli.progress import Interrupt
 from face3d_tune.system import signals
@@ -63,12 +64,8 @@ def search(data_folder):
 
 
 def read_trials(folder):
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'face3d_tune.db'}")
-    try:
-        return optuna.load_study(study_name="long", storage=storage).trials
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
+    storage = of_optuna(f"sqlite:///{folder / 'face3d_tune.db'}")
+    return optuna.load_study(study_name="long", storage=storage).trials
 
 
 def finished(folder):

@@ -6,6 +6,7 @@ import optuna
 import pytest
 from command_line import call
 from searches import TWO_PRESETS
+from stored import of_optuna
 
 from face3d_tune.analysis.findings import find
 from face3d_tune.dashboard.notes import study_note
@@ -40,7 +41,7 @@ class Place:
         return self.call("run", "--study", f"{name}.toml", "--data-dir", self.data, "--device", "cpu", *words)
 
     def study(self, name):
-        return optuna.load_study(study_name=name, storage=f"sqlite:///{self.folder / 'studies.db'}")
+        return optuna.load_study(study_name=name, storage=of_optuna(f"sqlite:///{self.folder / 'studies.db'}"))
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,7 @@ def test_what_cannot_be_followed_is_refused_in_one_line_with_a_hint_and_nothing_
     assert error.startswith(f"error: {message}")
     assert hint.startswith("hint: ")
     assert {study: len(place.study(study).trials) for study in held} == held
-    assert "new" not in optuna.get_all_study_names(f"sqlite:///{place.folder / 'studies.db'}")
+    assert "new" not in optuna.get_all_study_names(of_optuna(f"sqlite:///{place.folder / 'studies.db'}"))
 
 
 def test_a_first_stage_without_a_completed_trial_or_without_a_storage_cannot_be_followed(tmp_path, data_folder):

@@ -17,6 +17,7 @@ import pytest
 from command_line import THEIRS, call, start
 from conftest import BUCKET
 from forked import Run
+from stored import of_optuna
 
 import face3d_tune
 from face3d_tune.script.check import ScriptCheck
@@ -203,7 +204,7 @@ def test_watch_ends_with_a_search_that_reached_its_target(place, data_folder):
 
 def test_watch_ends_on_ctrl_c_and_outlives_a_storage_that_is_away(searched):
     place, file = searched, searched / "face3d_tune.db"
-    study = optuna.load_study(study_name="quick", storage=f"sqlite:///{file}")
+    study = optuna.load_study(study_name="quick", storage=of_optuna(f"sqlite:///{file}"))
     study.set_user_attr("effort", {"trials": 99})
     with start("watch", cwd=place, first=("doomed", "hurry", {})) as process:
         finished = says_what_ended(process, file)
@@ -224,7 +225,7 @@ def test_watch_ends_on_ctrl_c_and_outlives_a_storage_that_is_away(searched):
 
 def says_what_ended(process, file):
     """The first line that it prints while one trial after another ends."""
-    study = optuna.load_study(study_name="quick", storage=f"sqlite:///{file}")
+    study = optuna.load_study(study_name="quick", storage=of_optuna(f"sqlite:///{file}"))
     deadline = time.monotonic() + PATIENCE
     while not select.select([process.stdout], [], [], 0.2)[0]:
         assert process.poll() is None

@@ -10,6 +10,7 @@ import pytest
 import torch
 from command_line import call
 from conftest import QUICK_STUDY
+from stored import of_optuna
 
 from face3d_tune.study import settings
 
@@ -82,7 +83,9 @@ def test_run_resumes_the_killed_trial_at_its_next_epoch(place):
     )
     assert study["states"] == {"complete": 1, "pruned": 0, "fail": 1, "running": 0, "waiting": 0}
     assert study["best_value"] == pytest.approx(0.327480458550983, abs=1e-4)  # as 0.1.0 itself ended it
-    stored = optuna.load_study(study_name="interrupted", storage=f"sqlite:///{(place / 'studies.db').as_posix()}")
+    stored = optuna.load_study(
+        study_name="interrupted", storage=of_optuna(f"sqlite:///{(place / 'studies.db').as_posix()}")
+    )
     assert stored.best_trial.user_attrs["resumed_epochs"] == 17
 
 

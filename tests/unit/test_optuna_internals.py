@@ -9,9 +9,10 @@ import optuna_dashboard
 import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import CmaEsSampler, RandomSampler, TPESampler
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import inspect, text
+from stored import of_optuna
 from stored_study import add_trial, our_study
 
 from face3d_tune.storage import optuna_internals
@@ -119,11 +120,10 @@ def test_one_system_attribute_of_some_trials_is_read_also_in_memory(sqlite):
 
 def test_a_storage_that_is_made_without_asking_has_all_that_optunas_own_has(sqlite_url):
     with Storage.parse(sqlite_url).opened(create=True) as made:
-        own = RDBStorage(sqlite_url)
+        own = of_optuna(sqlite_url)
         assert vars(made).keys() - {"curves"} == vars(own).keys(), changed("RDBStorage.__init__")
         assert vars(made._version_manager).keys() == vars(own._version_manager).keys(), changed("_VersionManager")
         assert made.get_head_version() == own.get_head_version() == head_version()
-        own.engine.dispose()
 
 
 def test_a_trial_that_is_made_without_asking_has_all_that_optunas_own_has(study):
