@@ -90,7 +90,8 @@ def _values_by_flag(arguments: Sequence[str]) -> Mapping[str, Sequence[str]]:
     values: dict[str, list[str]] = {}
     for word in arguments:
         if word.startswith("--"):
-            values[word] = []
+            flag, equals, value = word.partition("=")
+            values[flag] = [value] if equals else []
         elif values:  # else it is positional
             values[list(values)[-1]].append(word)
     return values
@@ -115,14 +116,15 @@ def _of_traceback(trace: str, command: Mapping[str, Sequence[str]]) -> Diagnosis
     if valued := [flag for flag, words in command.items() if any(len(word) > 2 and word in error for word in words)]:
         return Diagnosis(error, tuple(valued), f"its value, {' '.join(command[valued[0]])}, stands in the error")
     for line in reversed(lines[:last]):
-        used = [flag for flag in command if re.search(rf"""(\.|\[['"]){_name(flag)}\b""", line)]
+        used = [flag for flag in command if re.search(rf"""(\.|\[['"]){re.escape(_name(flag))}\b""", line)]
         if used and not line.lstrip().startswith("File "):
             return Diagnosis(error, tuple(used), f"the code that failed uses it: {line.strip()}")
     return Diagnosis(error)
 
 
 def _says(text: str, name: str) -> bool:
-    return re.search(rf"(?<![\w-])(--)?{name.replace('_', '[_-]')}(?![\w-])", text) is not None
+    typed = re.escape(name).replace("_", "[_-]")
+    return re.search(rf"(?<![\w-])(--)?{typed}(?![\w-])", text) is not None
 
 
 def _name(flag: str) -> str:

@@ -206,14 +206,19 @@ def _relative(path: str, out: Path) -> str:
 
 
 def _line(key: str, value: Any, comment: str = "") -> str:
-    line = f"{key} = {_toml(value)}"
+    line = f"{_key(key)} = {_toml(value)}"
     return f"{line:<30}  # {comment}" if comment else line
+
+
+def _key(name: str) -> str:
+    """Return a name as a key of TOML: in quotes if it has, say, a dot, which would make a table of it."""
+    return tomli_w.dumps({name: 0}).removesuffix(" = 0\n")
 
 
 def _toml(value: Any) -> str:
     """Return a value on one line of TOML."""
     if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{key} = {_toml(each)}' for key, each in value.items())} }}"
+        return f"{{ {', '.join(f'{_key(key)} = {_toml(each)}' for key, each in value.items())} }}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
     return tomli_w.dumps({"x": value}).removeprefix("x = ").rstrip("\n")

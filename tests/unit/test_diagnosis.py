@@ -61,6 +61,19 @@ def test_a_traceback_leads_to_the_flag_that_it_names_or_whose_value_or_code_it_s
 
 
 @pytest.mark.parametrize(
+    ("printed", "flags"),
+    [
+        (trace("ValueError: glob is empty"), ("--glob",)),
+        (trace("ValueError: no file matches '**/*.png'"), ("--glob",)),
+        (trace("ValueError: a+b is negative"), ("--a+b",)),
+        (trace("ValueError: no"), ()),
+    ],
+)
+def test_an_argument_with_its_value_behind_an_equals_sign_is_read_and_is_no_pattern(printed, flags):
+    assert find(1, printed, ["--glob=**/*.png", "--a+b", "1"]).flags == flags
+
+
+@pytest.mark.parametrize(
     "printed",
     [
         trace("ZeroDivisionError: division by zero", "x = 1 / count"),

@@ -142,6 +142,13 @@ def test_without_a_usual_flag_the_first_that_can_be_searched_is(tmp_path):
     assert list(file.space) == ["depth"]
 
 
+def test_a_flag_whose_name_is_no_bare_key_of_toml_is_searched(tmp_path):
+    declared = ["'--model.dropout', type=float, default=0.1", "'--学习率', type=float, default=1e-3"]
+    _, file = written(tmp_path, made(tmp_path, *declared), "--学习率", "0.01")
+    assert list(file.space) == ["model.dropout"]
+    assert file.fixed == {"学习率": 0.01}
+
+
 def test_a_script_with_nothing_to_search_is_refused(tmp_path):
     with pytest.raises(UnsearchableError, match=r"has no flag left that a search could vary$") as caught:
         written(tmp_path, made(tmp_path, "'--name'", "'--lr', type=float, default=0.1"), "--lr", "1")
