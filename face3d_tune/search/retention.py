@@ -4,15 +4,15 @@ from collections.abc import Callable
 from functools import cached_property
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from face3d_tune.executor.checkpoints import Checkpoints
 from face3d_tune.search.fold_sequence import later_key
 from face3d_tune.search.retries import lineage
 from face3d_tune.study.attrs import TrialAttr
-from face3d_tune.study.exclusions import is_excluded, read_trials
+from face3d_tune.study.exclusions import read_trials
 from face3d_tune.study.objective import Objective
-from face3d_tune.study.trials import FINISHED, config_of, trained_here
+from face3d_tune.study.trials import FINISHED, config_of, trained_best_first, trained_here
 
 DEFAULT_KEEP = 10  # trials
 
@@ -85,15 +85,8 @@ class Retention:
         return Objective.of_study(self._study.user_attrs)
 
     def _ranked(self) -> list[str]:
-        """Return the names of all trials that finished here, best first: completed, pruned, then excluded ones."""
-        trials = list(filter(trained_here, read_trials(self._study, states=FINISHED)))
-        objective = self._objective
-
-        def rank(trial: FrozenTrial) -> tuple[bool, bool, float]:
-            value = objective.key(objective.of_trial(trial.user_attrs))
-            return not is_excluded(trial), trial.state == TrialState.COMPLETE, value
-
-        return [_name(trial) for trial in reversed(sorted(trials, key=rank))]
+        """Return the names of all trials that finished here, best first."""
+        return [_name(trial) for trial in trained_best_first(read_trials(self._study, FINISHED), self._objective)]
 
 
 def _name(trial: FrozenTrial) -> str:

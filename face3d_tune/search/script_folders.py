@@ -7,16 +7,16 @@ from functools import cached_property
 from pathlib import Path
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from face3d_tune.errors import ArtifactError
 from face3d_tune.script.running import trial_folder
 from face3d_tune.search.retries import lineage
 from face3d_tune.storage.artifacts import Artifacts, log_of, logs_of, study_folder
 from face3d_tune.study.attrs import TrialAttr
-from face3d_tune.study.exclusions import is_excluded, read_trials
+from face3d_tune.study.exclusions import read_trials
 from face3d_tune.study.objective import Objective
-from face3d_tune.study.trials import FINISHED, trained_here
+from face3d_tune.study.trials import trained_best_first
 
 
 class ScriptFolders:
@@ -101,14 +101,7 @@ class ScriptFolders:
 
     def _remove_others(self, there: Set[Path], trials: Sequence[FrozenTrial]) -> None:
         """Remove every folder but those of trials that may go on, and of the best that finished here."""
-        objective = self._objective
-
-        def rank(trial: FrozenTrial) -> tuple[bool, bool, float]:
-            value = objective.key(objective.of_trial(trial.user_attrs))
-            return not is_excluded(trial), trial.state == TrialState.COMPLETE, value
-
-        finished = sorted(filter(trained_here, trials), key=rank, reverse=True)
-        best = [trial for trial in finished if trial.state in FINISHED][: self._keep if self._lasting else 0]
+        best = trained_best_first(trials, self._objective)[: self._keep if self._lasting else 0]
         unfinished = [trial for trial in trials if not trial.state.is_finished()]
         keys = [self.key(trial) for trial in (*best, *unfinished)]
         kept = {place(self.root, key) for key in keys for place in (trial_folder.of, trial_folder.log_of)}

@@ -91,6 +91,19 @@ def completed_trials(study: optuna.Study) -> list[FrozenTrial]:
     return sorted(found, key=lambda trial: objective.key(trial.value), reverse=True)
 
 
+def trained_best_first(trials: Iterable[FrozenTrial], objective: Objective) -> list[FrozenTrial]:
+    """Return the trials that finished here, best first: completed, pruned, then excluded ones.
+
+    Of equal ones the earliest is first, as in `completed_trials`, so the best trial of both is the same.
+    """
+
+    def rank(trial: FrozenTrial) -> tuple[bool, bool, float]:
+        value = objective.key(objective.of_trial(trial.user_attrs))
+        return not is_excluded(trial), trial.state == TrialState.COMPLETE, value
+
+    return sorted(filter(trained_here, trials), key=rank, reverse=True)
+
+
 def counts(trial: FrozenTrial) -> bool:
     """Tell whether a finished trial may be the best, or be compared with it.
 

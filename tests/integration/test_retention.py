@@ -4,6 +4,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 from searches import CPU, SAMPLED_ONLY, Watch, file_of, open_search, states
+from stored_study import study_of, trial_of
 
 from face3d_tune.config import TrialConfig
 from face3d_tune.executor.slots import PlainSlot
@@ -12,6 +13,7 @@ from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.artifacts import Artifacts
 from face3d_tune.storage.database import Storage
 from face3d_tune.study.settings import Settings
+from face3d_tune.study.trials import best_trial
 from face3d_tune.training import checkpoint_file
 from face3d_tune.training.plain import Trainer
 
@@ -116,6 +118,12 @@ def test_only_the_best_trials_keep_their_weights(opened):
     best = sorted(search.study.trials, key=lambda trial: -trial.value)[:2]
     assert files == sorted(f"best/trial-{trial.number}.pth" for trial in best)
     assert run(opened(keep=0), 4).files == []
+
+
+def test_of_equal_trials_the_weights_of_the_best_are_kept():
+    study = study_of(*(trial_of("COMPLETE", value) for value in (0.5, 0.6, 0.6)))
+    assert best_trial(study).number == 1
+    assert Retention(study, None, keep=1)._ranked() == ["trial-1", "trial-2", "trial-0"]
 
 
 def test_nothing_is_kept_of_a_trial_that_failed_for_good(opened, monkeypatch):
