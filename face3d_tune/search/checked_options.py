@@ -32,7 +32,6 @@ def check(options: SearchOptions) -> None:
         ("seed", study.seed, 0),
         ("trials", budget.trials, 1),
         ("epochs", budget.epochs, 1),
-        ("timeout", budget.timeout, 0),
         ("target_epochs", budget.target_epochs, 1),
         ("min_yaw", data.min_yaw, 0),
         ("max_yaw", data.max_yaw, 0),
@@ -42,6 +41,14 @@ def check(options: SearchOptions) -> None:
     ):
         if number is not None and not number >= low:
             raise ConfigError(f"{name} = {number} is out of range; expected at least {low}")
+    for name, seconds in (
+        ("timeout", budget.timeout),
+        ("worker_timeout", workers.worker_timeout),
+        ("trial_timeout", workers.trial_timeout),
+        ("storage_timeout", workers.storage_timeout),
+    ):
+        if seconds is not None and not seconds > 0:
+            raise ConfigError(f"{name} = {seconds} is out of range; expected more than 0 seconds")
     if budget.target_epochs is not None and budget.target is None:
         raise ConfigError("target_epochs says how long the target must hold; expected target with it")
     if study.script is not None or has_script(study.study_name_or_file):

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 from face3d_tune.config import Layout
 from face3d_tune.data.pairs import Split, TurnAngle
 from face3d_tune.device import Amp
+from face3d_tune.errors import ConfigError
 from face3d_tune.executor.plan import Engine
 from face3d_tune.search.checked_options import check
 from face3d_tune.search.retention import DEFAULT_KEEP
@@ -146,7 +147,7 @@ def run(
             max_yaw=max_yaw,
             turn_angle=turn_angle,
         ),
-        DeviceOptions(device=device, amp=amp, engine=engine or _engine(), slots=slots or _slots()),
+        DeviceOptions(device=device, amp=amp, engine=engine or _engine(), slots=_slots() if slots is None else slots),
         WorkerOptions(
             artifacts=_artifacts(artifacts),
             checkpoint_every=checkpoint_every,
@@ -178,7 +179,9 @@ def _engine() -> Any:
 
 def _slots() -> int | None:
     typed = os.environ.get("FACE3D_TUNE_SLOTS") or "auto"
-    return int(typed) if typed.isdecimal() else None
+    if typed != "auto" and not typed.isdecimal():
+        raise ConfigError(f"FACE3D_TUNE_SLOTS = {typed!r} is not in range; expected auto or a whole number")
+    return None if typed == "auto" else int(typed)
 
 
 @contextmanager

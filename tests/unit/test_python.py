@@ -293,6 +293,20 @@ def test_a_study_is_loaded_from_either_database_and_optunas_objects_stay_in_use(
     assert study.optuna.trials[12].value == 0.7
 
 
+@pytest.mark.parametrize("name", ["slots", "timeout", "worker_timeout", "trial_timeout", "storage_timeout"])
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_number_that_the_command_refuses_is_refused(name, number):
+    with pytest.raises(ft.errors.ConfigError, match=f"{name} = {number} is out of range; expected "):
+        ft.run(**{name: number})
+
+
+@pytest.mark.parametrize("typed", ["two", "-1", "0"])
+def test_a_number_of_slots_in_the_environment_that_the_command_refuses_is_refused(typed, monkeypatch):
+    monkeypatch.setenv("FACE3D_TUNE_SLOTS", typed)
+    with pytest.raises(ft.errors.ConfigError, match=f"(?i)slots = '?{typed}'? is .* range; expected "):
+        ft.run()
+
+
 def test_an_option_without_a_meaning_for_a_script_is_refused():
     Path("own.toml").write_text('[script]\npath = "own.py"\n', encoding="utf-8")
     with pytest.raises(ft.errors.ConfigError, match="folds is for the built-in trainer"):
