@@ -4,7 +4,6 @@ A child that gives no epoch for too long is killed.
 """
 
 import contextlib
-import signal
 import time
 from collections.abc import Hashable, Sequence
 from multiprocessing.connection import wait
@@ -18,7 +17,7 @@ from face3d_tune.executor.child import Share, serve
 from face3d_tune.executor.silence import Silence
 from face3d_tune.executor.slots import WAIT
 from face3d_tune.executor.tasks import Event, Failure, Task
-from face3d_tune.system import waiting
+from face3d_tune.system import signals, waiting
 from face3d_tune.system.memory_kills import killed_for_memory
 from face3d_tune.training.inputs import seen
 
@@ -86,7 +85,7 @@ class _Child:
         code = self.process.exitcode
         if code is None or code >= 0:
             return Failure(f"its process ended with exit code {code}", died=True)
-        name = signal.Signals(-code).name
+        name = signals.name_of(-code)
         if name != "SIGKILL":
             return Failure(f"its process was killed ({name})", died=True)
         starved = killed_for_memory() > self._killed_before

@@ -1,4 +1,4 @@
-"""Signals that ask this program to end: Ctrl-C, `kill`, a terminal that closes."""
+"""Signals that ask this program to end: Ctrl-C, `kill`, a terminal that closes; and the name of any signal."""
 
 import _thread
 import signal
@@ -9,6 +9,14 @@ from types import FrameType
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # Windows has no SIGHUP, and nothing else has SIGBREAK
 ENDING = tuple(signal.Signals[name] for name in _NAMES if name in signal.Signals.__members__)
+
+
+def name_of(number: int) -> str:
+    """Return the name of a signal, e.g. `SIGKILL`; its number if it has none, as a real-time signal."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
 
 
 @contextmanager

@@ -242,10 +242,17 @@ def test_a_process_that_the_system_holds_after_it_was_killed_is_left_and_any_oth
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a process of Windows ends by no signal")
-def test_a_process_that_crashed_says_by_which_signal():
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        (signal.SIGSEGV, "SIGSEGV"),
+        pytest.param(36, "36", marks=pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="no such signal")),
+    ],
+)
+def test_a_process_that_crashed_says_by_which_signal(number, name):
     child = Started.__new__(Started)
     child.process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
     child_start.start(child.process)
-    os.kill(child.process.pid, signal.SIGSEGV)
+    os.kill(child.process.pid, number)
     failure = processes._Child.how_it_ended(child)
-    assert (failure.message, failure.died, failure.out_of_memory) == ("its process was killed (SIGSEGV)", True, False)
+    assert (failure.message, failure.died, failure.out_of_memory) == (f"its process was killed ({name})", True, False)

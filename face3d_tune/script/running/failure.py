@@ -1,10 +1,10 @@
 """Why a script in training failed."""
 
-import signal
 from collections.abc import Sequence
 
 from face3d_tune.executor.tasks import Failure
 from face3d_tune.script import diagnosis
+from face3d_tune.system import signals
 
 
 def explain(code: int, output: str, flags: Sequence[str], *, starved: bool) -> Failure:
@@ -15,7 +15,7 @@ def explain(code: int, output: str, flags: Sequence[str], *, starved: bool) -> F
     """
     cause = diagnosis.find(code, output, flags)
     if code < 0 and not cause.out_of_memory:
-        name = _name(-code)
+        name = signals.name_of(-code)
         starved = starved and name == "SIGKILL"
         why = ", for lack of memory" if starved else ""
         return Failure(f"its process was killed ({name})" + why, out_of_memory=starved, died=True)
@@ -24,10 +24,3 @@ def explain(code: int, output: str, flags: Sequence[str], *, starved: bool) -> F
     if cause.remedy or cause.flags:
         message += f"; {cause}"
     return Failure(message, out_of_memory=cause.out_of_memory, died=code < 0)
-
-
-def _name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # as a real-time signal
-        return str(number)
