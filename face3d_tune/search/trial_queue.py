@@ -73,7 +73,7 @@ class TrialQueue:
         self.budget = 0
         self.note: Callable[[str], object] = lambda line: None
         self.storage = storage
-        self.engine = self._engine = storage.engine
+        self.engine = storage.engine
         self._storage, self._study_id = storage_of(study), study_id(study)
         self._own = StudyAttr.id.get(study.user_attrs)
         self._claims: dict[optuna.Trial, Claim] = {}
@@ -84,16 +84,16 @@ class TrialQueue:
 
         Raises StudyError if a living worker has another version of face3d-tune.
         """
-        alone = self._engine.dialect.name == "sqlite"
-        return Worker(self._engine, self._study_id, silence=self._silence, alone=alone)
+        alone = self.engine.dialect.name == "sqlite"
+        return Worker(self.engine, self._study_id, silence=self._silence, alone=alone)
 
     def on_study(self, *, at_first: bool = True) -> AbstractContextManager[None]:
         """Raise StudyGoneError if the study is missing in this block, in place of the errors that follow from it."""
-        return still_present(self.study, self._own, self._engine, at_first=at_first)
+        return still_present(self.study, self._own, self.engine, at_first=at_first)
 
     def counts(self) -> dict[TrialState, int]:
         """Count trials by state, without reading them; imported ones and those of other programs do not count."""
-        return {TrialState[state]: count for state, count in ask(self._engine, self._counting())}
+        return {TrialState[state]: count for state, count in ask(self.engine, self._counting())}
 
     def _counting(self) -> Question:
         return question(
@@ -118,7 +118,7 @@ class TrialQueue:
 
         Raises TrialsGone: their numbers may be given again, so the caller first drops what it trains for them.
         """
-        with one_at_a_time(self._engine, self._all_at_once) as lock, self.on_study():
+        with one_at_a_time(self.engine, self._all_at_once) as lock, self.on_study():
             self._renew_cache()
             orphans, gone = self.worker.look()
             if gone:
@@ -169,13 +169,13 @@ class TrialQueue:
         """Store attributes and the parameters of a trial of this worker, all or none. Raises TrialLost."""
         record = record_of(trial)
         claimed_trials.store(
-            self._engine, self.claim_of(trial), attrs, record.params, record.distributions, system_attrs
+            self.engine, self.claim_of(trial), attrs, record.params, record.distributions, system_attrs
         )
         record.user_attrs.update(attrs)
 
     def report(self, trial: optuna.Trial, value: float, step: int, attrs: Mapping[str, Any]) -> None:
         """Store the value of an epoch, and user attributes that belong to it. Raises TrialLost."""
-        claimed_trials.report(self._engine, self.claim_of(trial), step, value, attrs)
+        claimed_trials.report(self.engine, self.claim_of(trial), step, value, attrs)
         record = record_of(trial)
         record.intermediate_values[step] = value
         record.user_attrs.update(attrs)
@@ -209,7 +209,7 @@ class TrialQueue:
             record.distributions,
             record.intermediate_values,
         )
-        claimed_trials.finish(self._engine, self.claim_of(trial), ended)
+        claimed_trials.finish(self.engine, self.claim_of(trial), ended)
         return record
 
     def requeue(self, trial: optuna.Trial, reason: str) -> None:
@@ -219,8 +219,8 @@ class TrialQueue:
 
     def _requeue_own(self, trial: optuna.Trial, reason: str, death: "Cause | None" = None) -> None:
         claim = self.claim_of(trial)
-        with one_at_a_time(self._engine):
-            if not claims.stands(self._engine, claim):  # the interrupt came while its end was stored
+        with one_at_a_time(self.engine):
+            if not claims.stands(self.engine, claim):  # the interrupt came while its end was stored
                 return
             record = self.storage.get_trial(claim.trial_id)
             if not record.state.is_finished():
@@ -229,7 +229,7 @@ class TrialQueue:
 
     def loss(self, trial: optuna.Trial) -> Exception:
         """Return how this worker lost a trial."""
-        return claims.lost(self._engine, self.claim_of(trial))
+        return claims.lost(self.engine, self.claim_of(trial))
 
     def why_lost(self, trial: optuna.Trial, error: Exception) -> str:
         """Return the reason why this worker lost a trial, as a phrase."""
@@ -250,7 +250,7 @@ class TrialQueue:
         """
         if not self.worker.orphans(*soon):
             return []
-        with one_at_a_time(self._engine), self.on_study():
+        with one_at_a_time(self.engine), self.on_study():
             self._renew_cache()
             return self._requeue_all(self.worker.orphans())
 
@@ -273,7 +273,7 @@ class TrialQueue:
         known = self._newest()
         if not known:
             return
-        stored = {key: (state, mark and json.loads(mark)) for key, state, mark in ask(self._engine, self._marks(known))}
+        stored = {key: (state, mark and json.loads(mark)) for key, state, mark in ask(self.engine, self._marks(known))}
         mine = {key: (trial.state.name, trial.system_attrs.get(claims.ATTR)) for key, trial in known.items()}
         if any(stored.get(key) != mark for key, mark in mine.items()):
             forget_trials(self.study)
@@ -297,7 +297,7 @@ class TrialQueue:
             return
         for values, inherited in successors:
             self.study.enqueue_trial(dict(values), user_attrs=dict(inherited))
-        store_attrs(self._engine, trial, mark)
+        store_attrs(self.engine, trial, mark)
         # `Study` cannot write to a trial of another process.
         self._storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
 

@@ -454,7 +454,7 @@ def test_a_stop_is_noticed_before_an_epoch_has_ended(scripted):
 
 def away(monkeypatch, search, *, when):
     """The database of this search is away while `when()` says so; returns how often it was asked in vain."""
-    engine, vain = search.queue._engine, []
+    engine, vain = search.queue.engine, []
 
     def refuse(*_):
         if when():
@@ -485,7 +485,7 @@ def test_while_the_database_is_away_training_goes_on_and_the_reports_arrive_late
 
 
 def test_a_full_disk_is_waited_for_and_nothing_is_lost(scripted, monkeypatch):
-    engine, watch = scripted.search.queue._engine, Watch()
+    engine, watch = scripted.search.queue.engine, Watch()
     slots = Scripted(1, lambda task, number: (number / 1000, "finished" if number == 60 else None))
     with engine.connect() as database:  # small pages, so that few reports need another one
         database.exec_driver_sql("pragma page_size = 512")

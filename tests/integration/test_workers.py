@@ -84,7 +84,7 @@ def until(condition):
 def check(search, total):
     """The study ended as it should, and everything on the way was as it may be."""
     assert search.finished() == total
-    assert violations(read(search.queue._engine), search.study.trials, total) == []
+    assert violations(read(search.queue.engine), search.study.trials, total) == []
 
 
 class LockOfEach:
@@ -111,7 +111,7 @@ def test_workers_that_start_at_once_on_a_new_study_do_exactly_what_was_asked_for
 ):
     monkeypatch.setattr("face3d_tune.storage.server_lock._in_this_process", LockOfEach())
     opened, errors = [], []
-    everyone = threading.Barrier(3, action=lambda: record(opened[0].queue._engine), timeout=PATIENCE)
+    everyone = threading.Barrier(3, action=lambda: record(opened[0].queue.engine), timeout=PATIENCE)
 
     def work():
         try:
@@ -137,7 +137,7 @@ def test_workers_that_start_at_once_on_a_new_study_do_exactly_what_was_asked_for
         presets = Counter(trial.user_attrs.get("preset") for trial in trials)
         assert {name: presets[name] for name in DISTINCT} == dict.fromkeys(DISTINCT, 1)
         assert len(trials) == max(total, len(DISTINCT))
-        assert read_workers(search.queue._engine, search.study._study_id) == []
+        assert read_workers(search.queue.engine, search.study._study_id) == []
 
 
 def test_a_dead_worker_is_missed_in_time_even_by_one_that_is_busy_in_a_long_epoch(postgres_url, quick, data):
@@ -157,7 +157,7 @@ def test_a_dead_worker_is_missed_in_time_even_by_one_that_is_busy_in_a_long_epoc
         worker_of(postgres_url, quick, data, silence=silence) as living,
         worker_of(postgres_url, quick, data, silence=silence) as dying,
     ):
-        record(living.queue._engine)
+        record(living.queue.engine)
         living.enqueue_presets()
         with at_work(living, total, Scripted(1, play), watch):
             assert in_epoch.wait(PATIENCE)
@@ -223,7 +223,7 @@ def test_a_worker_that_only_slept_loses_its_trial_and_goes_on(postgres_url, quic
 
         slept, others = Watch(), Watch()
         others.note = note
-        record(sleeper.queue._engine)
+        record(sleeper.queue.engine)
         sleeper.enqueue_presets()
         with at_work(sleeper, total, Scripted(1, play), slept):
             assert asleep.wait(PATIENCE)
@@ -251,7 +251,7 @@ def test_a_worker_whose_clock_is_wrong_changes_nothing(postgres_url, quick, quic
         return lasting(0.1)(task, number)
 
     with worker_of(postgres_url, quick, data, silence=1.0) as search:
-        record(search.queue._engine)
+        record(search.queue.engine)
         search.enqueue_presets()
         with at_work(search, total, Scripted(1, play), watch):
             assert begun.wait(PATIENCE)
@@ -327,7 +327,7 @@ def test_nothing_is_lost_while_the_database_is_away_for_longer_than_a_worker_may
         worker_of(url, quick, data, silence=1.0) as first,
         worker_of(url, quick, data, silence=1.0) as second,
     ):
-        record(first.queue._engine)
+        record(first.queue.engine)
         first.enqueue_presets()
         with at_work(first, total, slots[0], watches[0]), at_work(second, total, slots[1], watches[1]):
             until(lambda: all(max(scripted.epochs.values(), default=0) >= 3 for scripted in slots))
@@ -342,7 +342,7 @@ def test_nothing_is_lost_while_the_database_is_away_for_longer_than_a_worker_may
         assert states(first.study) == ["COMPLETE"] * 2 + ["WAITING"] * 2
         for trial in first.study.trials[:2]:
             steps = executed(
-                first.queue._engine,
+                first.queue.engine,
                 "select step from trial_intermediate_values where trial_id = :trial "
                 "order by trial_intermediate_value_id",
                 trial=trial._trial_id,
@@ -354,7 +354,7 @@ def test_nothing_is_lost_while_the_database_is_away_for_longer_than_a_worker_may
 def test_a_server_that_stays_away_ends_the_search_and_the_next_worker_takes_over(own_server, quick, data, short_pauses):
     url, total, watch, slots = own_server.new_database(), 3, Watch(), Scripted(2, lasting(0.05, epochs=1000))
     with worker_of(url, quick, data, silence=1.0, storage_timeout=1.0) as search:
-        record(search.queue._engine)
+        record(search.queue.engine)
         search.enqueue_presets()
         away = pytest.raises(StorageAwayError, match=r"^the storage did not answer for [1-5] s: connection ")
         with away, at_work(search, total, slots, watch):
@@ -417,7 +417,7 @@ def test_a_worker_with_other_data_may_not_join(postgres_url, quick, data, tmp_pa
 def test_a_worker_of_another_version_may_not_join_a_living_one_but_may_follow_a_dead_one(postgres_url, quick, data):
     with worker_of(postgres_url, quick, data) as search:
         executed(
-            search.queue._engine,
+            search.queue.engine,
             "insert into face3d_tune_workers select 'old', :study, 'elsewhere', 1, '0.0.1', now, now, 60.0 "
             "from extract(epoch from clock_timestamp()) as now",
             study=search.study._study_id,
