@@ -44,8 +44,6 @@ class StudyAdditions:
     trial_notes: dict[int, str] = field(default_factory=dict)
     trial_artifacts: dict[int, dict[str, Artifact]] = field(default_factory=dict)
     excluded: dict[int, str] = field(default_factory=dict)  # who took a trial out, when and why
-    stale_at: float = 0.0  # of time.monotonic
-    seconds: float = 0.0  # that working it out took
 
     def artifact(self, key: str) -> Artifact | None:
         """Return the artifact with that id."""

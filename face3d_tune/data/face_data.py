@@ -74,11 +74,6 @@ class FaceData:
         """Return the head turn of each video row, [M], in degrees, with its sign."""
         return self.poses[:, TURN_ANGLES.index(self.turn_angle)]
 
-    @property
-    def other_angles(self) -> NDArray[np.float64]:
-        """Return the two angles beside `yaw`, [M, 2], in the order of the file."""
-        return np.delete(self.poses, TURN_ANGLES.index(self.turn_angle), axis=1)
-
     def fold(self, number: int, *, of: int) -> "FaceData":
         """Return fold `number` (1-based) of `of`: the same data with other people in training and validation.
 

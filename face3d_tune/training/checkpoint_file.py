@@ -175,8 +175,6 @@ def unseal(sealed: bytes) -> dict[str, Any]:
     return content
 
 
-# Flags that no trial sets and whose defaults do it no harm; the last two mean nothing to `plateau` without warm-up, and
-# `schedule_args` says them where they mean something.
 def checkpoint_args(config: TrialConfig, use: DataUse) -> dict[str, Any]:
     """Return the `args` of a checkpoint: every flag of old and new copies of the script, None where a trial has no
     value.

@@ -2,9 +2,16 @@
 
 from face3d_tune.config import TrialConfig
 
+# Their defaults do a trial no harm; the last two matter only to the rates for which `schedule_args` gives them.
 UNSEARCHED_FLAGS = (
-    *("num_workers", "device", "save_dir", "log_dir", "resume", "deterministic"),
-    *("warmup_lr", "cosine_eta_min"),
+    "num_workers",
+    "device",
+    "save_dir",
+    "log_dir",
+    "resume",
+    "deterministic",
+    "warmup_lr",
+    "cosine_eta_min",
 )
 
 

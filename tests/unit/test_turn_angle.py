@@ -1,7 +1,6 @@
 """`--turn-angle`: which angle of a pose is the head turn, from the files to everything that reads yaw."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,12 +49,6 @@ def test_bands_are_bands_of_the_head_turn(folder: Path) -> None:
         "15-45": pytest.approx(means[0].mean(), abs=1e-6),
         "45-90": pytest.approx(np.mean(means[1:]), abs=1e-6),
     }
-
-
-def test_the_other_two_angles_keep_their_order(folder: Path) -> None:
-    data = load(folder)
-    for turn, others in (("first", [1, 2]), ("second", [0, 2]), ("third", [0, 1])):
-        assert np.array_equal(replace(data, turn_angle=turn).other_angles, data.poses[:, others])
 
 
 def test_the_fingerprint_of_the_first_angle_is_that_of_version_0_1_0_and_the_others_have_their_own(
