@@ -1,5 +1,7 @@
 """The command that starts a user's script with the values of a trial, as the search runs it and `export` prints it."""
 
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +56,16 @@ def typed(
     if stored["seed_flag"] is not None and seed is not None:
         values[stored["seed_flag"]] = seed_for(seed)
     return values
+
+
+def typeable(path: str) -> str:
+    """Return a path in a form that no command takes for an option."""
+    return f"./{path}" if path.startswith("-") else path
+
+
+def interpreter(program: str) -> str:
+    """Return a Python as a person types it: `python` if it runs this program."""
+    return "python" if os.path.abspath(program) == os.path.abspath(sys.executable) else program
 
 
 def seed_for(seed: int) -> int:

@@ -17,6 +17,7 @@ import tomli_w
 from face3d_tune.config import ABOUT, DEFAULTS, PARAMETERS, TrialConfig
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.errors import ExportError
+from face3d_tune.script.command import typeable
 from face3d_tune.script.flags import DOCUMENTED, Script, arguments
 from face3d_tune.training.unsearched_flags import UNSEARCHED_FLAGS, schedule_args
 
@@ -40,7 +41,7 @@ class Export:
 
 def commands(config: TrialConfig, use: DataUse, script: Script = DOCUMENTED) -> Export:
     """Return the command that repeats a training with `script`, after one that converts the data if need be."""
-    data_dir = _typeable(use.data_dir)
+    data_dir = typeable(use.data_dir)
     convert = []
     if options := conversion(config, use):
         # The script uses poses and embeddings as they are in the files, so others need another folder.
@@ -49,7 +50,7 @@ def commands(config: TrialConfig, use: DataUse, script: Script = DOCUMENTED) -> 
         convert = [["face3d-tune", "data", "convert", data_dir, copy, *options]]
         data_dir = copy
 
-    words, missing = ["python", _typeable(script.path)], []
+    words, missing = ["python", typeable(script.path)], []
     values = _to_say(config, use, data_dir, script)
     if config.warmup_epochs and config.scheduler_type == "plateau" and "warmup_epochs" in script.flags:
         missing.append(f"warmup_epochs = {config.warmup_epochs}: torch cannot chain a warm-up with plateau")
@@ -160,11 +161,6 @@ def _notes(config: TrialConfig, use: DataUse, words: list[str], script: Script) 
 def _text(value: Any) -> str:
     """Format a value as typed; a float in full, so that it is read back exactly."""
     return value if isinstance(value, str) else repr(value)
-
-
-def _typeable(path: str) -> str:
-    """Return the path in a form that no command takes for an option."""
-    return f"./{path}" if path.startswith("-") else path
 
 
 def quote(arguments: Sequence[str], shell: Shell) -> str:

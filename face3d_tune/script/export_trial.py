@@ -1,8 +1,6 @@
 """A trial of a study that searches the user's own script: its command, as JSON, as a preset of the study file."""
 
 import json
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ import tomli_w
 
 from face3d_tune.errors import ExportError
 from face3d_tune.script import sources
-from face3d_tune.script.command import EPOCHS, command, seed_for, typed
+from face3d_tune.script.command import EPOCHS, command, interpreter, seed_for, typeable, typed
 from face3d_tune.script.export import Export
 from face3d_tune.script.flags import Script, read_script
 from face3d_tune.study.attrs import StoredScript, StudyAttr, TrialAttr
@@ -61,7 +59,7 @@ def command_of(stored: StoredTrial, script: Script, *, other: bool = False) -> E
     config, epochs = values_of(stored.study_attrs, attrs), epochs_of(stored.study_attrs, attrs)
     seed = TrialAttr.seed.get(attrs)
     composed = command(table, script, config, seed=seed, epochs=epochs)
-    start = [_python(table["command"][0]), _typeable(script.path if other else table["path"])]
+    start = [interpreter(table["command"][0]), typeable(script.path if other else table["path"])]
     words = [*start, *composed.words[len(table["command"]) :]]
     said = typed(table, script, config, seed=seed, epochs=epochs)
     return Export((words,), composed.missing, _notes(table, script, said, other=other))
@@ -121,13 +119,3 @@ def _notes(table: StoredScript, script: Script, said: Mapping[str, Any], *, othe
     if other and (rest := sorted(unsaid.keys() - {*needed} - extra)):
         notes.append(f"this script also has {', '.join(rest)}: no trial sets it, so its default applies")
     return tuple(notes)
-
-
-def _python(program: str) -> str:
-    """Return the interpreter as a person types it: the one that runs this program is the usual one."""
-    return "python" if os.path.abspath(program) == os.path.abspath(sys.executable) else program
-
-
-def _typeable(path: str) -> str:
-    """Return the path in a form that no command takes for an option."""
-    return f"./{path}" if path.startswith("-") else path

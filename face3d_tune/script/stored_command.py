@@ -3,15 +3,13 @@
 It is what `export` prints where the script can be read, and else what the study stores says.
 """
 
-import os
-import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from face3d_tune.errors import ExportError
-from face3d_tune.script.command import EPOCHS, command, seed_for
+from face3d_tune.script.command import EPOCHS, command, interpreter, seed_for, typeable
 from face3d_tune.script.flags import Script, read_script
 from face3d_tune.study.attrs import StoredScript, TrialAttr
 
@@ -23,8 +21,7 @@ def stored_command(script: StoredScript, trial_attrs: Mapping[str, Any]) -> tupl
     a flag is spelt with underscores.
     """
     program, *_, path = script["command"]
-    same = os.path.abspath(program) == os.path.abspath(sys.executable)
-    start = ["python" if same else program, _typeable(script["path"])]
+    start = [interpreter(program), typeable(script["path"])]
     config, seed = dict(TrialAttr.config.get(trial_attrs, {})), TrialAttr.seed.get(trial_attrs)
     if (flags := _flags(path, _changed(path))) is not None:
         composed = command(script, flags, config, seed=seed, epochs=config.get(EPOCHS))
@@ -63,8 +60,3 @@ def _flags(path: str, changed: int) -> Script | None:
         return read_script(Path(path)) if changed else None
     except ExportError:
         return None
-
-
-def _typeable(path: str) -> str:
-    """Return the path in a form that no command takes for an option."""
-    return f"./{path}" if path.startswith("-") else path
