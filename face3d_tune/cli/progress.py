@@ -16,19 +16,11 @@ from face3d_tune.cli.eta import time_left
 from face3d_tune.cli.language import say
 from face3d_tune.cli.live import InTraining, Picture, Standing, in_columns
 from face3d_tune.study.attrs import Attr, TrialAttr
+from face3d_tune.study.causes import cause, count_causes, in_words
 from face3d_tune.study.exclusions import Exclusions, marked
 from face3d_tune.study.objective import COSINE, Objective
 from face3d_tune.study.other_programs import is_foreign
-from face3d_tune.study.trials import (
-    FINISHED,
-    cause,
-    count_causes,
-    in_words,
-    is_complete,
-    kept_cosine,
-    origin,
-    trained_here,
-)
+from face3d_tune.study.trials import FINISHED, is_complete, kept_cosine, origin, trained_here
 from face3d_tune.system import signals
 
 if TYPE_CHECKING:

@@ -88,11 +88,11 @@ def _lines(study: dict[str, Any]) -> list[str]:
     from face3d_tune.analysis import script_confirmation
     from face3d_tune.analysis.confirmation import headline
     from face3d_tune.analysis.likely_best import LikelyBest
+    from face3d_tune.study.causes import in_words
     from face3d_tune.study.exclusions import said
     from face3d_tune.study.growth import lines as growth_lines
     from face3d_tune.study.objective import Objective
     from face3d_tune.study.stored_start import WarmStart
-    from face3d_tune.study.trials import in_words
 
     states = ", ".join(f"{count} {state}" for state, count in study["states"].items() if count) or "no trials"
     if not study["own"]:

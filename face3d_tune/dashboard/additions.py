@@ -34,10 +34,10 @@ from face3d_tune.storage.artifacts import Artifacts, best_weights, log_of, logs_
 from face3d_tune.storage.failures import is_away
 from face3d_tune.storage.optuna_internals import NO_RECORD
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.causes import cause
 from face3d_tune.study.exclusions import exclusions_in, said
 from face3d_tune.study.history import History, with_histories
 from face3d_tune.study.other_programs import is_foreign, is_own_study
-from face3d_tune.study.trials import cause
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment

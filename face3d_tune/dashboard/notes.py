@@ -15,20 +15,12 @@ from face3d_tune.data.yaw_bands import YAW_BANDS, label
 from face3d_tune.script.export import commands, quote
 from face3d_tune.study import growth
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.causes import count_causes, in_words
 from face3d_tune.study.described_data import describe_data
 from face3d_tune.study.objective import COSINE
 from face3d_tune.study.presets import PRESETS
 from face3d_tune.study.stored_start import WarmStart
-from face3d_tune.study.trials import (
-    budget_of,
-    config_of,
-    count_causes,
-    effort_of,
-    folds_of,
-    in_words,
-    kept_cosine,
-    repeatable_config,
-)
+from face3d_tune.study.trials import budget_of, config_of, effort_of, folds_of, kept_cosine, repeatable_config
 
 FOREIGN = (
     "**Added by hand.** face3d-tune did not train this trial, so it counts nowhere: not as the best, not towards the "

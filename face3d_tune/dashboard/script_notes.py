@@ -14,9 +14,10 @@ from face3d_tune.script.export import quote
 from face3d_tune.script.stored_command import stored_command
 from face3d_tune.study import growth
 from face3d_tune.study.attrs import StoredScript, StudyAttr, TrialAttr
+from face3d_tune.study.causes import cause, count_causes, in_words
 from face3d_tune.study.presets import OF_SCRIPT, PRESETS
 from face3d_tune.study.stored_start import WarmStart
-from face3d_tune.study.trials import budget_of, cause, count_causes, effort_of, in_words
+from face3d_tune.study.trials import budget_of, effort_of
 
 _HASH = 12  # characters of a sha256
 _CAUSES = {"diverged": "diverged", "out_of_memory": "out of memory", "outside": "ended from outside"}

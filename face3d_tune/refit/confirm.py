@@ -30,7 +30,7 @@ from face3d_tune.refit.stored_trainings import Record, StoredTrainings, headline
 from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.study.attrs import Attr, StudyAttr
 from face3d_tune.study.objective import IDENTITY, Objective
-from face3d_tune.study.trials import still_present
+from face3d_tune.study.presence import still_present
 from face3d_tune.training.base import PairTensors
 from face3d_tune.training.plain import Trainer
 from face3d_tune.training.recognition import WHERE, Gallery, Judging

@@ -34,7 +34,7 @@ from face3d_tune.script.running.to_the_end import WholeTraining, to_the_end
 from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.study.attrs import StoredScript, StudyAttr
 from face3d_tune.study.objective import Direction, Objective
-from face3d_tune.study.trials import still_present
+from face3d_tune.study.presence import still_present
 
 VERSION = 1  # of the keys of a confirmation
 _PHASE = re.compile(r"eval(uation)?|valid(ation)?|val|test|验证|测试", re.IGNORECASE)

@@ -16,7 +16,7 @@ from face3d_tune.refit.candidates import Candidate
 from face3d_tune.refit.script_candidates import ScriptCandidate
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT, DatabaseRetry
 from face3d_tune.study.attrs import StudyAttr
-from face3d_tune.study.trials import still_present
+from face3d_tune.study.presence import still_present
 
 STORED = "confirm:"  # prefix of a study's user attributes: one finished training each
 

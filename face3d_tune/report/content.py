@@ -15,20 +15,11 @@ from face3d_tune.analysis.importance import Importance
 from face3d_tune.analysis.likely_best import LikelyBest
 from face3d_tune.report.commands import data_of, to_search_again, to_train
 from face3d_tune.study.attrs import Attr, Effort, StoredScript, StoredSettings, StudyAttr, TrialAttr
+from face3d_tune.study.causes import cause, count_causes
 from face3d_tune.study.growth import values_before
 from face3d_tune.study.history import History
 from face3d_tune.study.objective import Direction, Objective
-from face3d_tune.study.trials import (
-    FINISHED,
-    budget_of,
-    cause,
-    config_of,
-    count_causes,
-    effort_of,
-    folds_of,
-    is_imported,
-    kept_cosine,
-)
+from face3d_tune.study.trials import FINISHED, budget_of, config_of, effort_of, folds_of, is_imported, kept_cosine
 
 VERSION = 1  # of the keys below; a new key leaves it, a changed or dropped key raises it
 _PRUNED_CURVES = 40  # at most

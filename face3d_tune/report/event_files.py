@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from face3d_tune.script.running.event_file import masked
+from face3d_tune.study.causes import QUEUED_AGAIN
 from face3d_tune.study.objective import Objective
-from face3d_tune.study.records import QUEUED_AGAIN, Trial
+from face3d_tune.study.records import Trial
 
 _VERSION = b"brain.Event:2"
 _SUCCESS, _FAILURE, _RUNNING = 1, 2, 3  # Status of api.proto

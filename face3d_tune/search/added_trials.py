@@ -14,8 +14,8 @@ from face3d_tune.storage.optuna_internals import FIXED_PARAMS, enqueue_trials, s
 from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.other_programs import own_trials
+from face3d_tune.study.presence import still_present
 from face3d_tune.study.study_file import InitialTrial
-from face3d_tune.study.trials import still_present
 
 
 def enqueue_presets(study: optuna.Study, engine: Engine, presets: Iterable[InitialTrial]) -> None:

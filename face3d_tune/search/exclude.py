@@ -12,8 +12,9 @@ from sqlalchemy.engine import Engine
 
 from face3d_tune.errors import StudyError
 from face3d_tune.study.attrs import StoredExclusion
+from face3d_tune.study.causes import OF_THE_CONFIG, cause
 from face3d_tune.study.exclusions import Exclusions, change_exclusions, exclusions_of, read_trials, said
-from face3d_tune.study.trials import OF_THE_CONFIG, cause, counts
+from face3d_tune.study.trials import counts
 from face3d_tune.system import person
 from face3d_tune.system.pace import Pace
 

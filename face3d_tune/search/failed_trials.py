@@ -19,10 +19,11 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.storage.optuna_internals import StudyView, startup_trials, trials_as_sampled_from
+from face3d_tune.study.causes import OF_THE_CONFIG, cause
 from face3d_tune.study.exclusions import without
 from face3d_tune.study.growth import GrownSpace
 from face3d_tune.study.other_programs import own_trials
-from face3d_tune.study.trials import FINISHED, OF_THE_CONFIG, cause
+from face3d_tune.study.trials import FINISHED
 
 _AT_MOST = 4  # failures shown for each completed trial: TPE takes the best tenth, which no failure may reach
 

@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 from face3d_tune.errors import TrainingError
 from face3d_tune.search.retries import lineage
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
-from face3d_tune.study.trials import OF_THE_CONFIG, cause, count_causes, in_words
+from face3d_tune.study.causes import OF_THE_CONFIG, cause, count_causes, in_words
 
 _ERRORS_IN_A_ROW = 5  # after so many failures in a row the cause is not the config
 _HOPELESS_IN_A_ROW = 20  # per slot; after so many failures by their config the space is to blame

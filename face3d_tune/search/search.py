@@ -32,13 +32,13 @@ from face3d_tune.storage.optuna_internals import fixed_params, params_in_memory,
 from face3d_tune.storage.retry import ASKED_AGAIN, DEFAULT_TIMEOUT, WAITS_HERE, DatabaseRetry
 from face3d_tune.storage.workers import Heartbeat
 from face3d_tune.study.attrs import Effort, StudyAttr, TrialAttr
+from face3d_tune.study.causes import OUTSIDE
 from face3d_tune.study.exclusions import exclusions_of, read_trials
 from face3d_tune.study.growth import GrownSpace, as_grown
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.searched_file import SearchedFile
 from face3d_tune.study.space import describe, suggest
 from face3d_tune.study.study_file import InitialTrial
-from face3d_tune.study.trials import OUTSIDE
 
 
 @dataclass(frozen=True, slots=True)

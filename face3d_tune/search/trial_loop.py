@@ -27,7 +27,8 @@ from face3d_tune.storage.claims import TrialLost
 from face3d_tune.storage.failures import is_away
 from face3d_tune.storage.retry import DatabaseRetry
 from face3d_tune.study.attrs import TrialAttr
-from face3d_tune.study.trials import OUTSIDE, cause, queued_name
+from face3d_tune.study.causes import OUTSIDE, cause
+from face3d_tune.study.trials import queued_name
 from face3d_tune.system import signals
 from face3d_tune.training.base import EpochResult
 

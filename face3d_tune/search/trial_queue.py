@@ -42,7 +42,8 @@ from face3d_tune.storage.workers import DEFAULT_SILENCE, Orphan, Worker
 from face3d_tune.study import history
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.other_programs import FOREIGN_SQL, ended_from_outside, is_foreign
-from face3d_tune.study.trials import FINISHED, still_present
+from face3d_tune.study.presence import still_present
+from face3d_tune.study.trials import FINISHED
 
 if TYPE_CHECKING:
     from face3d_tune.search.trial_run import Cause, Outcome

@@ -9,13 +9,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.causes import QUEUED_AGAIN, cause
 from face3d_tune.study.exclusions import is_excluded, read_trials, said
 from face3d_tune.study.history import History
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import own_trials
-from face3d_tune.study.trials import cause, origin
+from face3d_tune.study.trials import origin
 
-QUEUED_AGAIN = "queued_again"  # cause of a failed trial that another one replaces
 _NUMBERS = (TrialAttr.val_loss, TrialAttr.val_loss_equal, TrialAttr.train_loss)  # of the best epoch
 
 

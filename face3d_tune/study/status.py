@@ -5,19 +5,11 @@ from typing import Any
 import optuna
 
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.causes import count_causes
 from face3d_tune.study.exclusions import exclusions_in, read_trials
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import count_foreign, is_own_study
-from face3d_tune.study.trials import (
-    best_trial,
-    count_causes,
-    count_imported,
-    count_states,
-    folds_of,
-    kept_cosine,
-    origin,
-    stopped,
-)
+from face3d_tune.study.trials import best_trial, count_imported, count_states, folds_of, kept_cosine, origin, stopped
 
 
 def summary(study: optuna.Study) -> dict[str, Any]:

@@ -1,31 +1,22 @@
 """A study as read: its trials, the best one, the config of each. Nothing here writes."""
 
-import shlex
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import Engine
 
 from face3d_tune.config import TrialConfig
-from face3d_tune.errors import StudyGoneError
-from face3d_tune.storage.optuna_internals import storage_of, stored_attr
-from face3d_tune.storage.study_names import listed_names, study_names
 from face3d_tune.study.attrs import Effort, StoredStop, StudyAttr, TrialAttr
 from face3d_tune.study.exclusions import is_excluded, read_trials
 from face3d_tune.study.objective import Objective
-from face3d_tune.study.other_programs import ended_from_outside, is_foreign, is_own_study, own_trials
+from face3d_tune.study.other_programs import is_foreign, is_own_study, own_trials
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 TRIED = "tried by hand"  # the name of a trial that a person queued
 IMPORTED = "imported"  # the `origin` of a trial that was trained elsewhere
 REQUEUED = TrialAttr.requeued.key
-OUTSIDE = "outside"  # cause of a failure by another program
-TIMEOUT = "timeout"  # cause of a failure without an epoch for too long
-OF_THE_CONFIG = ("diverged", "out_of_memory")  # causes that would make the same config fail again
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,45 +26,6 @@ class PresetRow:
     name: str
     trial: FrozenTrial | None
     same_as: str | None = None  # another preset with equal values, which was trained for both
-
-
-def require_present(study: optuna.Study, own: str | None, engine: Engine) -> None:
-    """Raise StudyGoneError unless the storage still has the study whose user attribute `id` is `own`.
-
-    Optuna's id of a study is not enough: SQLite gives that of a deleted study to the next one. The dashboard renames a
-    study by making another one with all its attributes. A name changed in the database itself makes no difference.
-    """
-    storage = storage_of(study)
-    try:
-        if own == (stored_attr(engine, study, StudyAttr.id.key) if own else StudyAttr.id.get(study.user_attrs)):
-            return
-    except KeyError:
-        pass
-    names = {storage.get_study_id_from_name(name): name for name in study_names(storage)}
-    renamed = [
-        name for key, name in names.items() if own and StudyAttr.id.get(storage.get_study_user_attrs(key)) == own
-    ]
-    if renamed:
-        raise StudyGoneError(
-            f"study {study.study_name!r} was renamed to {renamed[0]!r} meanwhile",
-            f"to resume it: --study-name {shlex.quote(renamed[0])}",
-        )
-    raise StudyGoneError(
-        f"study {study.study_name!r} was deleted meanwhile; {listed_names(sorted(names.values()))}",
-        "its checkpoints are kept: restore the study from a backup, and `face3d-tune run` resumes from them",
-    )
-
-
-@contextmanager
-def still_present(study: optuna.Study, own: str | None, engine: Engine, *, at_first: bool = True) -> Iterator[None]:
-    """Raise StudyGoneError if the study is gone `at_first`, or if that is why the block fails."""
-    if at_first:
-        require_present(study, own, engine)
-    try:
-        yield
-    except Exception:
-        require_present(study, own, engine)
-        raise
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
@@ -237,34 +189,3 @@ def count_states(study: optuna.Study) -> dict[str, int]:
     states = [trial.state for trial in (own_trials(trials) if is_own_study(study) else trials)]
     order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING)
     return {state.name.lower(): states.count(state) for state in order}
-
-
-def cause(trial: FrozenTrial) -> str | None:
-    """Return why a trial failed: `diverged`, `out_of_memory`, or `error` if its config is not to blame.
-
-    `timeout`: it gave no epoch for too long, twice. `outside`: another program ended it, or queued it with values that
-    cannot be trained. None if it has not failed, or was only requeued.
-    """
-    attrs = trial.user_attrs
-    if trial.state != TrialState.FAIL or TrialAttr.requeued.held_by(attrs):
-        return None
-    if TrialAttr.cause.held_by(attrs):
-        return str(TrialAttr.cause.of(attrs))
-    if ended_from_outside(trial):
-        return OUTSIDE
-    # An earlier version stored no cause.
-    return "diverged" if TrialAttr.stop_reason.get(attrs) == "non_finite" else "error"
-
-
-def count_causes(trials: Iterable[FrozenTrial]) -> dict[str, int]:
-    """Count failed trials by cause, every cause named, and those that were `queued_again`: together all that failed."""
-    failed = [trial for trial in own_trials(list(trials)) if trial.state == TrialState.FAIL]
-    causes = [cause(trial) or "queued_again" for trial in failed]
-    return {name: causes.count(name) for name in (*OF_THE_CONFIG, TIMEOUT, "error", OUTSIDE, "queued_again")}
-
-
-def in_words(causes: Mapping[str, int]) -> str:
-    """Describe causes, e.g. `3 diverged, 1 out of memory`; empty if nothing failed."""
-    words = {"error": "by an error", OUTSIDE: "from outside"}
-    words |= {"out_of_memory": "out of memory", TIMEOUT: "timed out", "queued_again": "queued again"}
-    return ", ".join(f"{count} {words.get(name, name)}" for name, count in causes.items() if count)

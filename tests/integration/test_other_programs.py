@@ -23,10 +23,11 @@ from face3d_tune.search.added_trials import add_imported
 from face3d_tune.search.pruning import CompletedTrials
 from face3d_tune.search.retries import lineage
 from face3d_tune.storage.database import Storage
+from face3d_tune.study.causes import cause
 from face3d_tune.study.lookup import pick_trial, read_trial
 from face3d_tune.study.other_programs import is_foreign
 from face3d_tune.study.status import summary
-from face3d_tune.study.trials import best_trial, cause, completed_trials, count_states, preset_rows
+from face3d_tune.study.trials import best_trial, completed_trials, count_states, preset_rows
 
 LR = {"lr": FloatDistribution(1e-5, 3e-3, log=True)}
 QUICK = "quick.toml"

@@ -23,8 +23,8 @@ from face3d_tune.search.trial_run import Setup
 from face3d_tune.storage.artifacts import Artifacts
 from face3d_tune.storage.database import Storage
 from face3d_tune.study import study_file
+from face3d_tune.study.causes import cause
 from face3d_tune.study.settings import Settings
-from face3d_tune.study.trials import cause
 from face3d_tune.system import memory_kills
 from face3d_tune.training import ridge
 from face3d_tune.training.base import EpochResult

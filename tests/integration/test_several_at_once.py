@@ -22,7 +22,8 @@ from face3d_tune.executor.tasks import Event, Failure
 from face3d_tune.search import failures_in_a_row
 from face3d_tune.search import trial_loop as loop_module
 from face3d_tune.storage.database import Storage
-from face3d_tune.study.trials import REQUEUED, cause, count_causes, preset_rows
+from face3d_tune.study.causes import cause, count_causes
+from face3d_tune.study.trials import REQUEUED, preset_rows
 
 STUDY = SAMPLED_ONLY.replace('"tpe"', '"random"').replace("n_startup_trials = 2", "")
 

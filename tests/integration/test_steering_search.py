@@ -4,7 +4,7 @@ import pytest
 from searches import Watch, file_of, search_in
 
 from face3d_tune.storage.database import Storage
-from face3d_tune.study.trials import count_causes
+from face3d_tune.study.causes import count_causes
 
 # In float32 a step of 1e20 leaves no finite number; half of the space, and more, is like that.
 WILD = """

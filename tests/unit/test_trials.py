@@ -7,17 +7,15 @@ from optuna.trial import TrialState, create_trial
 from face3d_tune.config import TrialConfig
 from face3d_tune.errors import StorageError, StudyError
 from face3d_tune.storage.database import Storage
+from face3d_tune.study.causes import cause, count_causes, in_words
 from face3d_tune.study.lookup import find_study, pick_trial, read_trial
 from face3d_tune.study.status import summary
 from face3d_tune.study.trials import (
     PresetRow,
     best_trial,
     budget_of,
-    cause,
     config_of,
-    count_causes,
     count_states,
-    in_words,
     is_complete,
     is_imported,
     kept_cosine,
