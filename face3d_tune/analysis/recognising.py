@@ -3,16 +3,11 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from face3d_tune.study.attrs import Attr, StudyAttr, TrialAttr
+from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.objective import BASELINES
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
-
-_BASELINES: Mapping[str, tuple[Attr[float], Attr[Mapping[str, Any]]]] = {
-    "no model": (StudyAttr.no_model_cosine, StudyAttr.no_model_recognition),
-    "ridge": (StudyAttr.ridge_cosine, StudyAttr.ridge_recognition),
-    "kernel ridge": (StudyAttr.kernel_ridge_cosine, StudyAttr.kernel_ridge_recognition),
-}
 
 
 def only_raises_cosine(
@@ -47,7 +42,7 @@ def _as_good(
 
 def of_baselines(attrs: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return the stored recognition of a study's baselines by name; an earlier version has stored none."""
-    return {name: attr.of(attrs) for name, (_, attr) in _BASELINES.items() if attr.held_by(attrs)}
+    return {name: attr.of(attrs) for name, (_, attr) in BASELINES.items() if attr.held_by(attrs)}
 
 
 def of_trial(trial: "FrozenTrial") -> Mapping[str, Any] | None:
@@ -70,7 +65,7 @@ def no_better_than(trial: "FrozenTrial | None", attrs: Mapping[str, Any]) -> lis
     """Return the baselines of a study that recognise people as well as its best trial, if that raises the cosine."""
     if trial is None:
         return []
-    baselines = {name: (cosine.get(attrs), rank1(attr.get(attrs))) for name, (cosine, attr) in _BASELINES.items()}
+    baselines = {name: (cosine.get(attrs), rank1(attr.get(attrs))) for name, (cosine, attr) in BASELINES.items()}
     return _as_good(TrialAttr.val_cosine.get(trial.user_attrs), rank1(of_trial(trial)), baselines)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
-from face3d_tune.study.attrs import StudyAttr, TrialAttr
+from face3d_tune.study.attrs import Attr, StudyAttr, TrialAttr
 
 ObjectiveName = Literal["cosine", "identity"]
 OBJECTIVES: tuple[ObjectiveName, ...] = get_args(ObjectiveName)
@@ -105,7 +105,7 @@ class Objective:
             return {}
         values = {
             name: cosine.get(study_attrs) if self.name == "cosine" else _identity(recognition.get(study_attrs))
-            for name, (cosine, recognition) in _BASELINES.items()
+            for name, (cosine, recognition) in BASELINES.items()
         }
         return {name: value for name, value in values.items() if value is not None}
 
@@ -124,7 +124,8 @@ class Objective:
 
 COSINE, IDENTITY = map(Objective, OBJECTIVES)
 
-_BASELINES = {
+# Cosine and recognition of each on the validation people, as a study stores them.
+BASELINES: Mapping[str, tuple[Attr[float], Attr[Mapping[str, Any]]]] = {
     "no model": (StudyAttr.no_model_cosine, StudyAttr.no_model_recognition),
     "ridge": (StudyAttr.ridge_cosine, StudyAttr.ridge_recognition),
     "kernel ridge": (StudyAttr.kernel_ridge_cosine, StudyAttr.kernel_ridge_recognition),
