@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from face3d_tune.cli import script_output
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.inference import InferenceOptions, check_usage, export_inference, inference_options
 from face3d_tune.cli.language import say, word
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from face3d_tune.study.lookup import StoredTrial
 
 _CHECK_NEEDS = "--check needs --script PATH, and goes with commands only"
-_LINES = 20  # shown of the output of a script that did not train
 
 
 def command_options(function: Any) -> Any:
@@ -254,7 +254,6 @@ def _check(
     from face3d_tune.data.face_data import load, recorded_selection
     from face3d_tune.errors import DataError, ScriptError
     from face3d_tune.script.check import difference, try_script, wrong_model
-    from face3d_tune.system.signals import endings_interrupt
 
     attr = StudyAttr.data.of(stored.study_attrs)
     try:
@@ -262,13 +261,8 @@ def _check(
     except DataError as error:
         raise ScriptError(f"--data_dir {use.data_dir} cannot be used: {error.message}", error.hint) from error
     say(f"check: one epoch of {script.path} with {python}, in a temporary folder; Ctrl-C ends it", err=True)
-    try:
-        with endings_interrupt():
-            tested = try_script(config, use, folder, script, python=python, timeout=timeout)
-    except ScriptError as error:
-        for line in error.printed.splitlines()[-_LINES:]:
-            click.echo(f"  | {line}", err=True)
-        raise
+    with script_output.shown_if_it_fails():
+        tested = try_script(config, use, folder, script, python=python, timeout=timeout)
     say(f"check: it trains; one epoch and its start took {tested.seconds:.0f} s", err=True)
     for line in tested.warnings:
         say(f"warning: {line}", err=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from face3d_tune.cli import script_output
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import padded, say, width, word
 from face3d_tune.cli.option_types import FILE_OR_FOLDER
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from face3d_tune.script.metrics import ProbedNumber
     from face3d_tune.script.probe import Probe
 
-_LINES = 20  # of the output of a script that failed
 _NUMBERS = 25  # of a script, in the table
 
 
@@ -132,18 +132,11 @@ def _write(target: Path, content: str) -> None:
 
 def _probe(read: Any, plan: "ScriptStart", python: str, timeout: float) -> "Probe":
     """Run the script for two epochs; show the last of its output if it fails."""
-    from face3d_tune.errors import ScriptError
     from face3d_tune.script.probe import try_script
-    from face3d_tune.system.signals import endings_interrupt
 
     say(f"running two epochs of {read.path} in a temporary folder; Ctrl-C ends it", err=True)
-    try:
-        with endings_interrupt():
-            probe = try_script(read, plan, python=python, timeout=timeout)
-    except ScriptError as error:
-        for line in error.printed.splitlines()[-_LINES:]:
-            click.echo(f"  | {line}", err=True)
-        raise
+    with script_output.shown_if_it_fails():
+        probe = try_script(read, plan, python=python, timeout=timeout)
     for note in probe.notes:
         say(f"note: {note}", err=True)
     return probe

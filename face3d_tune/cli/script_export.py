@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from face3d_tune.cli import script_output
 from face3d_tune.cli.language import say
 from face3d_tune.study.attrs import StudyAttr
 
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
     from face3d_tune.script.flags import Script
     from face3d_tune.study.attrs import StoredScript
     from face3d_tune.study.lookup import StoredTrial
-
-_LINES = 20  # shown of the output of a script that did not train
 
 
 def export_script(
@@ -64,20 +63,13 @@ def export_script(
 
 def _check(stored: "StoredTrial", table: "StoredScript", script: "Script", timeout: float) -> None:
     """Run the command until its first epoch has ended; compare it with the trial's on stderr. Raises ScriptError."""
-    from face3d_tune.errors import ScriptError
     from face3d_tune.script.one_epoch import difference, try_command
-    from face3d_tune.system.signals import endings_interrupt
 
     say(
         f"check: one epoch of {script.path} with {table['command'][0]}, in a temporary folder; Ctrl-C ends it", err=True
     )
-    try:
-        with endings_interrupt():
-            tried = try_command(stored, table, script, timeout)
-    except ScriptError as error:
-        for line in error.printed.splitlines()[-_LINES:]:
-            click.echo(f"  | {line}", err=True)
-        raise
+    with script_output.shown_if_it_fails():
+        tried = try_command(stored, table, script, timeout)
     say(f"check: it trains; one epoch and its start took {tried.seconds:.0f} s", err=True)
     for line in difference(tried, stored):
         say(line, err=True)
