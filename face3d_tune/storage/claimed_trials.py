@@ -6,7 +6,6 @@ On a server each is one statement, a file knows no such statements.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json
@@ -26,6 +25,7 @@ from face3d_tune.storage.optuna_internals import (
     stored_step,
     stored_value,
 )
+from face3d_tune.storage.times import utc_now
 
 _MINE = """
 with mine as (
@@ -145,7 +145,7 @@ def finish(engine: Engine, claim: Claim, ended: Ended) -> None:
             row = {"trial_id": claim.trial_id, "objective": 0, "value": value, "value_type": kind}
             put(database, VALUES, [row])
         end = update(TRIALS).where(TRIALS.c.trial_id == claim.trial_id)
-        database.execute(end.values(state=ended.state, datetime_complete=_utc(datetime.now(UTC))))
+        database.execute(end.values(state=ended.state, datetime_complete=utc_now()))
         release(database, claim.trial_id)
 
 
@@ -189,7 +189,7 @@ def _end(claim: Claim, ended: Ended) -> dict[str, Any]:
     values = _held(claim, ended.user_attrs, ended.params, ended.distributions, attrs) | _curve(ended.curve)
     value = [] if ended.value is None else [stored_value(ended.value)]
     values |= {"values": [stored for stored, _ in value], "value_kinds": [kind.name for _, kind in value]}
-    return values | {"state": ended.state.name, "now": _utc(datetime.now(UTC))}
+    return values | {"state": ended.state.name, "now": utc_now()}
 
 
 def _rows_of(attrs: Mapping[str, Any]) -> list[Any]:
@@ -241,8 +241,3 @@ def _params(
         }
         for name in params
     ]
-
-
-def _utc(moment: datetime) -> datetime:
-    """Return a time as Optuna stores it."""
-    return moment.replace(tzinfo=None)

@@ -5,7 +5,7 @@ What is stored and read is the same, in the same tables.
 
 import json
 from collections.abc import Container, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, text
 
+from face3d_tune.storage import times
 from face3d_tune.storage.answers import Answers, answers_of
 from face3d_tune.storage.optuna_internals import FIXED_PARAMS, NO_RECORD, StorageOfTrials, read_step, read_value
 from face3d_tune.storage.questions import Question, Rows, question
@@ -220,7 +221,7 @@ class FarStorage(StorageOfTrials):
             if database.execute(text(_STATE), {"trial": trial_id}).scalar_one_or_none() != TrialState.RUNNING.name:
                 return
             _enqueue(database, study_id, successors)
-            database.execute(text(_FAIL), {**values, "now": datetime.now(UTC).replace(tzinfo=None)})
+            database.execute(text(_FAIL), {**values, "now": times.utc_now()})
 
     def read_few(
         self, study_id: int, states: Container[TrialState] | None, also: Iterable[int], after: int
@@ -275,8 +276,8 @@ def _trial(
         state=TrialState[state],
         value=None,
         values=[read_value(_number(value), kind) for value, kind in values] if values else None,
-        datetime_start=_local(start),
-        datetime_complete=_local(complete),
+        datetime_start=times.local(start),
+        datetime_complete=times.local(complete),
         params={name: distributions[name].to_external_repr(float(value)) for name, value, _ in params or ()},
         distributions=distributions,
         user_attrs={key: json.loads(value) for key, value in (user_attrs or {}).items()},
@@ -301,8 +302,3 @@ def _number(stored: str | None) -> float | None:
 
 def _stored(attrs: Mapping[str, Any]) -> dict[str, str]:
     return {key: json.dumps(value) for key, value in attrs.items()}
-
-
-def _local(stored: datetime | None) -> datetime | None:
-    """Return a stored time, which is in UTC, as Optuna gives it."""
-    return stored and stored.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from optuna.trial import TrialState
@@ -14,6 +13,7 @@ from face3d_tune.storage.claimed_trials import attr_rows, put
 from face3d_tune.storage.claims import CLAIMS, Claim
 from face3d_tune.storage.optuna_internals import SYSTEM_ATTRS, TRIALS, USER_ATTRS
 from face3d_tune.storage.questions import ask_at_once, filled
+from face3d_tune.storage.times import utc_now
 
 _WAITING = """
     update trials set state = 'RUNNING', datetime_start = :now
@@ -82,7 +82,7 @@ def _take_far(
         "waiting": waiting,
         "mark": claims.ATTR,
         "text": json.dumps(mark),
-        "now": _utc_now(),
+        "now": utc_now(),
     }
     values |= {"keys": list(attrs), "values": [json.dumps(value) for value in attrs.values()]}
     values |= sign.values
@@ -94,7 +94,7 @@ def _take_far(
 def _run_waiting(database: Connection, trial_id: int) -> tuple[int, int] | None:
     """Let a waiting trial run; return its id and its number, or None if another program was faster."""
     chosen = update(TRIALS).where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.WAITING)
-    if not database.execute(chosen.values(state=TrialState.RUNNING, datetime_start=literal(_utc_now()))).rowcount:
+    if not database.execute(chosen.values(state=TrialState.RUNNING, datetime_start=literal(utc_now()))).rowcount:
         return None
     return trial_id, database.execute(select(TRIALS.c.number).where(TRIALS.c.trial_id == trial_id)).scalar_one()
 
@@ -102,11 +102,7 @@ def _run_waiting(database: Connection, trial_id: int) -> tuple[int, int] | None:
 def _run_new(database: Connection, study_id: int) -> tuple[int, int]:
     """Create a running trial; return its id and its number."""
     number = select(func.count()).select_from(TRIALS).where(TRIALS.c.study_id == study_id).scalar_subquery()
-    new = {"study_id": study_id, "state": TrialState.RUNNING, "datetime_start": literal(_utc_now()), "number": number}
+    new = {"study_id": study_id, "state": TrialState.RUNNING, "datetime_start": literal(utc_now()), "number": number}
     made = insert(TRIALS).values(new)
     (trial_id,) = database.execute(made).inserted_primary_key or (0,)
     return trial_id, database.execute(select(TRIALS.c.number).where(TRIALS.c.trial_id == trial_id)).scalar_one()
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)

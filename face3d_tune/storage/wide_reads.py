@@ -6,7 +6,6 @@ Optuna makes an object of every row: 400,000 of them for the epochs of 10,000 tr
 import json
 from collections.abc import Callable, Collection, Iterable
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Any
 
@@ -14,6 +13,7 @@ from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, DateTime, Integer, String, column, literal_column, select, table
 
+from face3d_tune.storage import times
 from face3d_tune.system.collector import collector_paused
 
 _TRIALS = table(
@@ -67,8 +67,8 @@ def read_trials(
             number=row.number,
             state=TrialState[row.state],
             value=None,
-            datetime_start=_local(row.datetime_start),
-            datetime_complete=_local(row.datetime_complete),
+            datetime_start=times.local(row.datetime_start),
+            datetime_complete=times.local(row.datetime_complete),
             params={},
             distributions={},
             user_attrs={},
@@ -146,7 +146,3 @@ def _rows(database: Connection, chosen: str, name: str, columns: str, only: str 
 def _ids(trial_ids: Iterable[int]) -> str:
     """Return ids as SQL; as parameters, a database would take only some thousands."""
     return ", ".join(str(int(trial_id)) for trial_id in trial_ids) or "null"
-
-
-def _local(utc: datetime | None) -> datetime | None:
-    return None if utc is None else utc.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)

@@ -7,7 +7,6 @@ same choices in all trials of a study.
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -22,6 +21,7 @@ from face3d_tune.study import space as space_module
 from face3d_tune.study.attrs import StoredGrowth, StoredSettings, StudyAttr, TrialAttr
 from face3d_tune.study.searched_file import SearchedFile
 from face3d_tune.study.space import Space
+from face3d_tune.system import person
 
 F = TypeVar("F", bound=SearchedFile)
 
@@ -93,7 +93,7 @@ def grow(study: optuna.Study, file: F, wider: Space, worker: str, check: Callabl
     """
     settings = StudyAttr.settings.of(study.user_attrs)
     space, fixed, grown = dict(settings["space"]), dict(settings["fixed"]), list(settings.get("grown", ()))
-    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    at = person.now()
     for name, row in space_module.to_stored(wider).items():
         if space.get(name) == row:
             continue
