@@ -10,7 +10,6 @@ from face3d_tune.errors import TrainingError
 from face3d_tune.training import checkpoint_file
 
 BEST = "best_model.pth"  # the documented trainer's best checkpoint
-_BEGINNINGS = (b"PK", b"\x80")  # first bytes of files that torch.save writes, now and before version 1.6
 _NUMBER = r"(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|nan|inf)\b"
 _VALIDATION = r"(?:\bval\w*|验证)[^\n\d]*?"
 
@@ -32,11 +31,8 @@ def checkpoints_in(folder: Path) -> tuple[dict[Path, Mapping[str, Any]], list[st
     checkpoints: dict[Path, Mapping[str, Any]] = {}
     unreadable = []
     for path in sorted(folder.rglob("*"), key=lambda path: (path.name != BEST, path)):
-        if not path.is_file():
+        if not path.is_file() or not checkpoint_file.begins_like_one(path):
             continue
-        with path.open("rb") as file:
-            if not file.read(2).startswith(_BEGINNINGS):
-                continue
         try:
             checkpoints[path] = checkpoint_file.load(path)
         except TrainingError as error:

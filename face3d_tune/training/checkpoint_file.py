@@ -37,6 +37,7 @@ _PLAIN: list[Any] = [
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),
     (_empty_dict, "collections.defaultdict"),
 ]
+_BEGINNINGS = (b"PK", b"\x80")  # a zip archive; a pickle, before version 1.6
 _SHOWN = 60  # characters of a value in a message
 _HEAD = len(_MAGIC) + hashlib.sha256().digest_size
 
@@ -109,6 +110,12 @@ def describe(value: Any) -> str:
         return f"a tensor of {value.numel()} numbers" if value.numel() != 1 else repr(value.item())
     text = repr(value)
     return text if len(text) <= _SHOWN else f"a {type(value).__name__}"
+
+
+def begins_like_one(path: Path) -> bool:
+    """Tell whether a file begins as those that torch.save writes. Raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return file.read(2).startswith(_BEGINNINGS)
 
 
 def load(path: Path) -> dict[str, Any]:

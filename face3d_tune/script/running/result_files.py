@@ -16,7 +16,6 @@ from face3d_tune.script.running.records import Given
 from face3d_tune.system import regular_file
 from face3d_tune.training import checkpoint_file
 
-_CHECKPOINT = (b"PK", b"\x80")  # first bytes of files that torch.save writes, now and before version 1.6
 _PIECE, _MOST_PIECES = 2**20, 16  # bytes of a growing file at once, and pieces of it in one look
 _BEGINNING = 4_096  # bytes of it that tell whether it was written again, with other columns
 _MOST_CELLS = 1_000
@@ -146,9 +145,8 @@ class CsvColumns:
 
 def checkpoint(path: Path) -> list[Given]:
     """Return the numbers of a checkpoint: its histories, and scalars if it says its epoch. Raises TrainingError."""
-    with path.open("rb") as file:
-        if not file.read(2).startswith(_CHECKPOINT):
-            return []
+    if not checkpoint_file.begins_like_one(path):
+        return []
     content = checkpoint_file.load(path)
     kept = {key: value for key, value in content.items() if not _NO_RESULT.search(str(key))}
     given = records.of_histories(kept)
