@@ -280,7 +280,7 @@ def _check(
 
 
 def _list_presets() -> None:
-    """Return a line for each preset, with the values that differ between presets."""
+    """Print a line for each preset, with the values that differ between presets."""
     from face3d_tune.cli.console import TranslatedTable
     from face3d_tune.cli.result_tables import results_console
     from face3d_tune.study.presets import PRESETS

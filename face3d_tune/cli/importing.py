@@ -12,7 +12,7 @@ from face3d_tune.cli.option_types import FILE_OR_FOLDER
 from face3d_tune.cli.options import data_options, layout_option, objective_option, storage_option
 
 # Options that have no meaning for a script.
-_TRAINER_ONLY = (*("unconfirmed", "data_dir", "split", "min_yaw", "max_yaw", "turn_angle", "layout", "objective"),)
+_TRAINER_ONLY = ("unconfirmed", "data_dir", "split", "min_yaw", "max_yaw", "turn_angle", "layout", "objective")
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,7 +137,7 @@ def _require_options_of_a_script() -> None:
 
 
 def _print(examined: "Sequence[Examined]", numbers: "dict[str, tuple[int, bool]]") -> None:
-    """Return a line for each run: its claimed and measured cosine, and the decision; then every reason."""
+    """Print a line for each run: its claimed and measured cosine, and the decision; then every reason."""
     from face3d_tune.analysis.recognising import of_trial
     from face3d_tune.cli.console import TranslatedTable
     from face3d_tune.cli.result_tables import results_console

@@ -51,7 +51,7 @@ def convert(
         raise first_of(errors, str(source))
     recorded = files.video.metadata.pose_unit
     if recorded and unit_if_unrecorded and recorded != unit_if_unrecorded:
-        raise DataError(f"{source} records its poses in {recorded}, not {unit_if_unrecorded}", "leave out --from")
+        raise DataError(f"{source} records its poses in {recorded}, not {unit_if_unrecorded}", "omit --from")
     old_unit: PoseUnit = recorded or unit_if_unrecorded or "degrees"
     contents = {file: read_bytes(source, file) for file in FILES}
     if unit is not None:

@@ -148,7 +148,7 @@ def read(path: Path) -> EarlierRun:
         first = ", ".join(list(model)[:3])
         raise EarlierRunError(f"{path} holds another model: its weights have other names, such as {first}", _FILE)
     if not all(bool(torch.isfinite(weight).all()) for weight in model.values()):
-        raise EarlierRunError(f"{path}: its weights hold values that are not finite", "leave this run out")
+        raise EarlierRunError(f"{path}: its weights hold values that are not finite", "omit this run")
     epoch = checkpoint.get("epoch")
     return EarlierRun(
         path=path,

@@ -31,7 +31,7 @@ _MEASURED = r"[-+]?(0?\.\d+|\d+\.?\d*(?=e)|\.\d+(?=e))(e[-+]?\d+)?"  # as text i
 _TRUTH = {"True": True, "true": True, "1": True, "False": False, "false": False, "0": False}
 _OTHER_PARSERS = ("click", "typer", "fire", "absl", "hydra", "tyro", "jsonargparse", "simple_parsing")
 _REPEATING = ("append", "extend")
-_VALUELESS = ("store_true", "store_false", "store_const", "append_const", "count", "help", "version")
+_VALUELESS = ("store_const", "append_const", "count", "help", "version")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,16 +84,19 @@ def _documented() -> Script:
         "weight_decay": 1e-5,
     }
     unsaid = (
-        *("lr", "mse_weight", "cosine_weight", "scheduler_factor", "scheduler_patience", "scheduler_min_lr"),
-        *(
-            "early_stopping_patience",
-            "early_stopping_min_delta",
-            "num_workers",
-            "device",
-            "save_dir",
-            "log_dir",
-            "resume",
-        ),
+        "lr",
+        "mse_weight",
+        "cosine_weight",
+        "scheduler_factor",
+        "scheduler_patience",
+        "scheduler_min_lr",
+        "early_stopping_patience",
+        "early_stopping_min_delta",
+        "num_workers",
+        "device",
+        "save_dir",
+        "log_dir",
+        "resume",
     )
     flags = {
         **{name: Flag(name=name, default=value) for name, value in defaults.items()},
