@@ -4,12 +4,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from face3d_tune.cli.base import Command, example
 from face3d_tune.cli.language import say, word
 from face3d_tune.cli.option_types import FILE_OR_FOLDER
-from face3d_tune.cli.options import data_options, layout_option, objective_option, storage_option
+from face3d_tune.cli.options import (
+    data_options,
+    layout_option,
+    objective_option,
+    require_options_of_a_script,
+    storage_option,
+)
 
 # Options that have no meaning for a script.
 _TRAINER_ONLY = ("unconfirmed", "data_dir", "split", "min_yaw", "max_yaw", "turn_angle", "layout", "objective")
@@ -93,7 +98,7 @@ def import_(
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if script is not None or has_script(study_name_or_file):
-        _require_options_of_a_script()
+        require_options_of_a_script(_TRAINER_ONLY)
         how: dict[str, Any] = {"study_name": study_name, "script": script, "epochs": epochs, "seed": seed}
         import_folders(paths, expanded(study_name_or_file), Storage.parse(storage), dry_run=dry_run, **how)
         return
@@ -125,15 +130,6 @@ def import_(
             "--unconfirmed takes those whose cosine does not hold; parameters outside a study's space need another "
             "study file",
         )
-
-
-def _require_options_of_a_script() -> None:
-    """Raise UsageError if an option was given that only the built-in trainer knows."""
-    context = click.get_current_context()
-    for name in _TRAINER_ONLY:
-        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-            flag = f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{flag} is for the built-in trainer: the study file sets a script's flags", context)
 
 
 def _print(examined: "Sequence[Examined]", numbers: "dict[str, tuple[int, bool]]") -> None:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -79,6 +79,16 @@ def storage_words(storage: "Storage") -> list[str]:
     context = click.get_current_context()
     by_option = context.get_parameter_source("storage") == click.core.ParameterSource.COMMANDLINE
     return ["--storage", str(storage)] if by_option and not storage.holds_secret else []
+
+
+def require_options_of_a_script(trainer_only: Container[str | None]) -> None:
+    """Raise UsageError if one of these options was typed, which only the built-in trainer has."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        typed = context.get_parameter_source(option.name or "") == click.core.ParameterSource.COMMANDLINE
+        if typed and option.name in trainer_only:
+            words = f"{option.opts[0]} is for the built-in trainer: the study file sets a script's flags"
+            raise click.UsageError(words, context)
 
 
 def data_dir_option(without: str) -> Callable[..., Any]:

@@ -18,6 +18,7 @@ from face3d_tune.cli.options import (
     layout_option,
     notify_option,
     objective_option,
+    require_options_of_a_script,
     slots_option,
     storage_option,
     study_name_option,
@@ -32,12 +33,21 @@ from face3d_tune.search.search_options import (
     WorkerOptions,
 )
 
-# Options that have no meaning for a script, and how those are typed whose name is another one.
+# Options that have no meaning for a script.
 _TRAINER_ONLY = (
-    *("before", "objective", "layout", "folds", "data_dir", "split", "min_yaw", "max_yaw", "turn_angle"),
-    *("amp", "engine", "checkpoint_every"),
+    "before",
+    "objective",
+    "layout",
+    "folds",
+    "data_dir",
+    "split",
+    "min_yaw",
+    "max_yaw",
+    "turn_angle",
+    "amp",
+    "engine",
+    "checkpoint_every",
 )
-_TYPED = {"before": "from"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,17 +227,11 @@ def run(
     from face3d_tune.script.study_file import has_script
     from face3d_tune.search.run_search import run_search
 
-    context = click.get_current_context()
     if search.script is not None or has_script(search.study_name_or_file):
-        for name in _TRAINER_ONLY:
-            if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
-                flag = f"--{_TYPED.get(name, name).replace('_', '-')}"
-                raise click.UsageError(
-                    f"{flag} is for the built-in trainer: the study file sets a script's flags", context
-                )
+        require_options_of_a_script(_TRAINER_ONLY)
     if budget.target_epochs is not None and budget.target is None:
         alone = "--target-epochs says how long the target must hold; expected --target VALUE with it"
-        raise click.UsageError(alone, context)
+        raise click.UsageError(alone, click.get_current_context())
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     go_on_without_output()  # a night's search is worth more than its lines
     view = view_of(quiet=output.quiet, as_json=output.as_json, data_dir=data.data_dir)
