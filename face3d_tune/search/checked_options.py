@@ -1,5 +1,6 @@
 """What the command line checks of its options, for a search from Python."""
 
+from collections.abc import Sequence
 from typing import get_args
 
 from face3d_tune.config import Layout
@@ -12,8 +13,11 @@ from face3d_tune.search.search_options import SearchOptions
 from face3d_tune.study.objective import ObjectiveName
 
 
-def check(options: SearchOptions) -> None:
-    """Check the options, those of a script too. Raises ConfigError."""
+def check(options: SearchOptions, given: Sequence[str]) -> None:
+    """Check the options, those of a script too. Raises ConfigError.
+
+    `given`: which of `data_dir` and `engine` the caller gave. From the environment they are no mistake with a script.
+    """
     study, budget, data, workers = options.search, options.budget, options.data, options.workers
     for name, value, allowed in (
         ("objective", study.objective, (None, *get_args(ObjectiveName))),
@@ -52,13 +56,13 @@ def check(options: SearchOptions) -> None:
     if budget.target_epochs is not None and budget.target is None:
         raise ConfigError("target_epochs says how long the target must hold; expected target with it")
     if study.script is not None or has_script(study.study_name_or_file):
-        _require_defaults(options)
+        _require_defaults(options, given)
 
 
-def _require_defaults(options: SearchOptions) -> None:
+def _require_defaults(options: SearchOptions, given: Sequence[str]) -> None:
     """Raise ConfigError if an option is given that has no meaning for a script."""
     study, data, device, workers = options.search, options.data, options.device, options.workers
-    given = {
+    changed = {
         "before": study.before is not None,
         "objective": study.objective is not None,
         "layout": study.layout != "keypoint",
@@ -70,5 +74,5 @@ def _require_defaults(options: SearchOptions) -> None:
         "amp": device.amp != "auto",
         "checkpoint_every": workers.checkpoint_every != 0,
     }
-    if named := next((name for name, wrong in given.items() if wrong), None):
+    if named := next((name for name, wrong in changed.items() if wrong), next(iter(given), None)):
         raise ConfigError(f"{named} is for the built-in trainer: the study file sets a script's flags")

@@ -159,7 +159,7 @@ def run(
     )
     view = _View(progress or (lambda happened: None))
     with told_in_python(), _left_as_it_was(), notices.printed_with(view.note):
-        check(options)
+        check(options, given=[name for name, value in (("data_dir", data_dir), ("engine", engine)) if value])
         run_search(options, view)
         return load_study(options.search.storage, view.study)
 

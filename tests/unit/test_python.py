@@ -307,10 +307,11 @@ def test_a_number_of_slots_in_the_environment_that_the_command_refuses_is_refuse
         ft.run()
 
 
-def test_an_option_without_a_meaning_for_a_script_is_refused():
+@pytest.mark.parametrize(("name", "value"), [("folds", 3), ("data_dir", "faces"), ("engine", "plain")])
+def test_an_option_without_a_meaning_for_a_script_is_refused(name, value):
     Path("own.toml").write_text('[script]\npath = "own.py"\n', encoding="utf-8")
-    with pytest.raises(ft.errors.ConfigError, match="folds is for the built-in trainer"):
-        ft.run("own.toml", folds=3)
+    with pytest.raises(ft.errors.ConfigError, match=f"{name} is for the built-in trainer"):
+        ft.run("own.toml", **{name: value})
 
 
 def test_a_child_does_not_run_the_users_program_again():
