@@ -340,6 +340,12 @@ def test_a_record_without_an_epoch_after_ones_with_it_is_of_none(numbers):
     assert curves(numbers, "json") == {"loss": [0.5, 0.4]}
 
 
+@pytest.mark.parametrize("line", ["{{}}", "{{'loss': 0.5}}", "{[1]: 2}", "{1 +}", "{" * 300 + "}" * 300])
+def test_a_line_in_braces_that_python_cannot_read_gives_nothing_and_ends_nothing(numbers, line):
+    numbers.hear(f"{line}\n{{'epoch': 1, 'loss': 0.4}}\n")
+    assert curves(numbers, "json") == {"loss": [0.4]}
+
+
 def test_a_line_in_braces_that_is_no_dict_is_printed_text(numbers):
     numbers.hear("{loss: 0.5}\n{loss: 0.4}\n")
     assert curves(numbers, "printed") == {"loss": [0.5, 0.4]}

@@ -28,7 +28,7 @@ def of_line(line: str) -> Any | None:
         text = unwrapped(text)
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # TypeError: {{}}, a set with a dict
         text = re.sub(r"(?<![\w'\"])(?:nan|inf|None|True|False)(?![\w'\"])", lambda word: _WORDS[word[0]], text)
     try:
         return json.loads(text.replace("'", '"'))
