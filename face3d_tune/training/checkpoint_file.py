@@ -33,7 +33,7 @@ def _empty_dict(*_: object) -> dict[Any, Any]:
 _SCALAR = np.float64(0).__reduce__()[0]  # the function that makes a numpy scalar, by its names in numpy 2 and 1
 _PLAIN: list[Any] = [
     np.dtype,
-    *(type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")),
+    *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"},
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),
     (_empty_dict, "collections.defaultdict"),
 ]

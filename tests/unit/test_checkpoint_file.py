@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -204,6 +205,12 @@ def test_an_object_among_the_flags_comes_as_what_it_was_made_from(path, value, t
     loaded = checkpoint_file.load(path)
     assert repr(loaded["args"]["save_dir"]) == text
     assert (loaded["args"]["lr"], loaded["w"].tolist()) == (0.5, [1.0, 1.0])
+
+
+@pytest.mark.parametrize("state", [np.random.RandomState(1).get_state(), np.random.default_rng(1), np.uint8([3])])
+def test_a_checkpoint_with_the_state_of_numpys_generator_is_read(path, state):
+    torch.save({"epoch": 4, "rng": state}, path)
+    assert checkpoint_file.load(path)["epoch"] == 4
 
 
 def test_a_path_of_windows_is_read_on_any_machine(path):
