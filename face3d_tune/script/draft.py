@@ -187,7 +187,7 @@ def _space(draft: Draft) -> Iterator[str]:
 def _epochs(draft: Draft) -> int:
     flag = draft.plan.roles.epochs
     default = draft.plan.epochs or (draft.script.flags[flag].default if flag else None)
-    return int(default) if isinstance(default, int | float) and default >= 1 else _EPOCHS
+    return int(default) if isinstance(default, int | float) and 1 <= default < math.inf else _EPOCHS
 
 
 def _limit(draft: Draft) -> str:

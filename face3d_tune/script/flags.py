@@ -254,7 +254,8 @@ def _add(flags: dict[str, Flag], call: ast.Call) -> None:
     if not names:
         return  # a positional argument, a short option, or a name that only running the script would show
     keywords = _keywords(call)
-    destination = _literal(keywords["dest"]) if "dest" in keywords else names[0]
+    stated = _literal(keywords["dest"]) if "dest" in keywords else None
+    destination = stated if isinstance(stated, str) else names[0]
     flag = _flag(names[0], keywords)
     # `--no_amp` with dest="amp" is amp = false: no_amp = true would read as its opposite.
     words = [destination, *names] if flag.name else [destination]

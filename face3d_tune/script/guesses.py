@@ -3,6 +3,7 @@
 The names are those that trainers use; a person edits what is guessed wrong.
 """
 
+import math
 import os
 import re
 import shlex
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from face3d_tune.errors import UnsearchableError
-from face3d_tune.script.flags import UNKNOWN, Flag, Script, values
+from face3d_tune.script.flags import Flag, Script, values
 
 Values = list[Any] | dict[str, Any]  # a row of [space]: choices, or a range
 
@@ -157,13 +158,21 @@ def _absolute(value: Any, name: str = "") -> Any:
 def rows(script: Script, taken: set[str]) -> Iterator[Guess]:
     """Yield a row for each flag that a search may vary, but those in `taken`."""
     for name, flag in distinct(script).items():
-        if name in taken or flag.many or flag.kind == "other" or flag.default in (UNKNOWN, None):
+        if name in taken or flag.many or flag.kind == "other":
             continue
         word = name.lower()
         if re.fullmatch(_NOT_OF_THE_MODEL, word) or re.fullmatch(_PRECISION, word):
             continue
-        if found := _row(word, flag):
+        if (found := _row(word, flag)) and _begins_with(found[0], flag.default):
             yield Guess(name, *found)
+
+
+def _begins_with(row: Values, default: Any) -> bool:
+    """Tell whether the first trial can have a flag's default: it lies in the row, or is the 0 beside a log range."""
+    if isinstance(row, Mapping):
+        inside = row["low"] <= default <= row["high"] < math.inf
+        return inside or ("scale" in row and default == 0)
+    return any(default == each and isinstance(default, bool) == isinstance(each, bool) for each in row)
 
 
 def _row(name: str, flag: Flag) -> tuple[Values, bool] | None:
@@ -173,7 +182,8 @@ def _row(name: str, flag: Flag) -> tuple[Values, bool] | None:
         both = flag.name is not None and (flag.off_name is not None or not flag.default)
         return ([False, True], False) if both or (flag.off_name and flag.default) else None
     if flag.choices:
-        return list(flag.choices), bool(re.fullmatch(r".*(scheduler|schedule)(_type|_name)?|lr_policy", name))
+        plain = [each for each in flag.choices if isinstance(each, int | float | str)]  # no None, which cannot be typed
+        return plain, bool(re.fullmatch(r".*(scheduler|schedule)(_type|_name)?|lr_policy", name))
     default = flag.default
     if flag.kind == "int" and isinstance(default, int) and not isinstance(default, bool):
         return _whole(name, default, schedule)
@@ -231,7 +241,7 @@ def _number(name: str, default: float, schedule: bool) -> tuple[Values, bool] | 
 
 
 def _range(low: float, high: float) -> Values:
-    return {"low": _rounded(low), "high": _rounded(high)}
+    return {"low": min(low, _rounded(low)), "high": max(high, _rounded(high))}  # either may be the default
 
 
 def _log(low: float, high: float) -> Values:

@@ -149,6 +149,38 @@ def test_a_flag_whose_name_is_no_bare_key_of_toml_is_searched(tmp_path):
     assert file.fixed == {"学习率": 0.01}
 
 
+@pytest.mark.parametrize(
+    "declared",
+    [
+        "'--norm', choices=['batch', 'layer'], default='none'",
+        "'--augment', type=str2bool, default='no'",
+        "'--use_bias', action='store_true', default=1",
+        "'--scale', type=float, default=1e400",
+        "'--warmup_epochs', type=int, default=-1",
+        "'--dropout', type=float, default=-1.0",
+        "'--weight_decay', type=float, default=-1.0",
+        "'--epochs', type=float, default=1e400",
+        "'--key', type=bool, default=b'x'",
+    ],
+)
+def test_a_flag_whose_default_no_trial_could_have_is_not_offered(tmp_path, declared):
+    text, file = written(tmp_path, made(tmp_path, "'--lr', type=float, default=1e-3", declared))
+    assert list(file.space) == ["lr"]
+    assert "Not searched" not in text
+
+
+@pytest.mark.parametrize(
+    "declared", ["'--aux_weight', type=float, default=0.0126", "'--warmup', type=float, default=0.333"]
+)
+def test_a_default_at_an_end_of_its_range_is_not_rounded_out_of_it(tmp_path, declared):
+    assert len(written(tmp_path, made(tmp_path, declared))[1].space) == 1
+
+
+def test_none_among_the_choices_is_none_that_a_trial_could_type(tmp_path):
+    declared = "'--scheduler', choices=['step', 'cosine', None], default='step'"
+    assert written(tmp_path, made(tmp_path, declared))[1].space["scheduler"].choices == ("step", "cosine")
+
+
 def test_a_script_with_nothing_to_search_is_refused(tmp_path):
     with pytest.raises(UnsearchableError, match=r"has no flag left that a search could vary$") as caught:
         written(tmp_path, made(tmp_path, "'--name'", "'--lr', type=float, default=0.1"), "--lr", "1")

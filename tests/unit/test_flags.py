@@ -59,6 +59,10 @@ def test_a_script_is_never_run(tmp_path):
     assert not marker.exists()
 
 
+def test_a_destination_that_only_running_the_script_would_show_is_taken_from_the_name(tmp_path):
+    assert list(reading(tmp_path, "p.add_argument('--hidden-size', dest=NAME)")) == ["hidden_size"]
+
+
 def test_dashes_aliases_and_a_destination_all_lead_to_the_flag(tmp_path):
     flags = reading(
         tmp_path,
