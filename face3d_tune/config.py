@@ -151,7 +151,7 @@ def check_kind(name: str, value: object, expected: Any) -> None:
     An int may stand for a float, a bool never for a number.
     """
     if choices := get_args(expected):
-        if value not in choices or isinstance(value, bool):
+        if not any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in choices):
             raise ConfigError(f"{name} = {value!r} is unknown; expected one of {', '.join(map(str, choices))}")
         return
     fits = isinstance(value, (int, float) if expected is float else expected)

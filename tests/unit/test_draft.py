@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from stand_in_parsers import NEW_SCRIPT, OLD_SCRIPT
 
-from face3d_tune.errors import UnsearchableError
-from face3d_tune.script import draft, guesses
+from face3d_tune.errors import StudyFileError, UnsearchableError
+from face3d_tune.script import draft, guesses, study_file
 from face3d_tune.script.draft import Draft
 from face3d_tune.script.flags import read_script
 from face3d_tune.script.metrics import Metric, ProbedNumber
@@ -174,6 +174,14 @@ def test_a_flag_whose_default_no_trial_could_have_is_not_offered(tmp_path, decla
 )
 def test_a_default_at_an_end_of_its_range_is_not_rounded_out_of_it(tmp_path, declared):
     assert len(written(tmp_path, made(tmp_path, declared))[1].space) == 1
+
+
+def test_true_and_false_may_be_the_choices(tmp_path):
+    declared = "'--bias', type=str2bool, choices=[True, False], default=True"
+    text, file = written(tmp_path, made(tmp_path, declared))
+    assert (file.space["bias"].choices, file.presets["defaults"]) == ((True, False), {"bias": True})
+    with pytest.raises(StudyFileError, match="bias = 1 is unknown; expected one of True, False"):
+        study_file.parse(tmp_path / "mine.toml", tomllib.loads(text.replace("true, false", "1, false")))
 
 
 def test_none_among_the_choices_is_none_that_a_trial_could_type(tmp_path):
