@@ -114,7 +114,7 @@ def _count(
 
     names = [row["name"] for row in result["rows"] if row["kind"] == "checkpoint"]
     words = [] if blend is None else ["--blend", blend]
-    words += [] if weight is None else ["--weight", f"{weight:g}"]
+    words += [] if weight is None else ["--weight", f"{weight:.15g}"]
     command = shlex.join(["face3d-tune", "judge", *names, "--part", "test", *words])
     look = {"time": result["time"], "command": command, "compared": names}
     with place.opened() as opened:

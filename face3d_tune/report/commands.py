@@ -52,7 +52,7 @@ def to_search_again(found: Findings) -> list[str]:
     words += ["--epochs", str(settings["epochs"])] if settings["epochs"] else []
     words += ["--seed", str(settings["seed"])]
     words += _chosen(settings, data) if data else []
-    words += [] if (target := effort.get("target")) is None else ["--target", f"{target:g}"]
+    words += [] if (target := effort.get("target")) is None else ["--target", f"{target:.15g}"]
     words += ["--target-epochs", str(effort["target_epochs"])] if "target_epochs" in effort else []
     return [*words, "--slots", "1"]
 
@@ -63,6 +63,6 @@ def _chosen(settings: StoredSettings, data: Mapping[str, Any]) -> list[str]:
     words += [] if objective == COSINE.name else ["--objective", objective]
     words += ["--folds", str(folds)] if (folds := settings.get("folds", 1)) > 1 else []
     words += [] if data["split"] == "person" else ["--split", data["split"]]
-    words += ["--min-yaw", f"{data['min_yaw']:g}"] if data["min_yaw"] else []
-    words += [] if data["max_yaw"] is None else ["--max-yaw", f"{data['max_yaw']:g}"]
+    words += ["--min-yaw", f"{data['min_yaw']:.15g}"] if data["min_yaw"] else []
+    words += [] if data["max_yaw"] is None else ["--max-yaw", f"{data['max_yaw']:.15g}"]
     return words + ([] if data["turn_angle"] == "first" else ["--turn-angle", data["turn_angle"]])

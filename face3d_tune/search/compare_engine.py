@@ -197,6 +197,6 @@ def _train(plan: Plan, data: FaceData, config: TrialConfig) -> tuple[float, floa
 def _options(data: FaceData, layout: Layout) -> list[str]:
     """Return the options of `run` that search with the built-in trainer on the same data."""
     options = ["--data-dir", os.path.abspath(data.source)]
-    options += ["--min-yaw", f"{data.min_yaw:g}"] if data.min_yaw else []
-    options += [] if data.max_yaw is None else ["--max-yaw", f"{data.max_yaw:g}"]
+    options += ["--min-yaw", f"{data.min_yaw:.15g}"] if data.min_yaw else []
+    options += [] if data.max_yaw is None else ["--max-yaw", f"{data.max_yaw:.15g}"]
     return options + ([] if layout == "keypoint" else ["--layout", layout])

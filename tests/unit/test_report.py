@@ -591,6 +591,12 @@ def test_a_report_says_how_many_trials_failed_by_cause_and_what_the_search_took_
     assert "ended: with the config" not in without
 
 
+def test_a_number_that_was_typed_with_many_digits_is_repeated_with_all_of_them():
+    data = {"min_yaw": 1.23456789, "max_yaw": 60.1234567}
+    words = " ".join(held_by(study_of(*searched(), effort={"trials": 20, "target": 0.71234567}, data=data)).repeat)
+    assert "--min-yaw 1.23456789 --max-yaw 60.1234567 --target 0.71234567" in words
+
+
 def test_a_search_for_a_target_that_must_hold_is_repeated_as_one():
     effort = {"trials": 20, "target": 0.8, "target_epochs": 5, "sampler": "tpe", "pruner": "median"}
     assert "--target 0.8 --target-epochs 5" in " ".join(held_by(study_of(*searched(), effort=effort)).repeat)
