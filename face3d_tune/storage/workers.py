@@ -258,7 +258,7 @@ class Heartbeat(threading.Thread):
     """
 
     def __init__(self, worker: Worker, look_around: Callable[[], object], note: Callable[[str], object]) -> None:
-        super().__init__(name="pulse", daemon=True)
+        super().__init__(name="heartbeat", daemon=True)
         self._worker, self._look_around, self._note = worker, look_around, note
         self._problems: set[str] = set()
         self._over = threading.Event()
