@@ -126,7 +126,7 @@ class Checkpoints:
                 if weights is None:
                     raise RuntimeError("its checkpoint does not have them")  # memory did not suffice for them
                 torch.save(in_users_format(config, content["snapshot"], weights, self.use), whole)
-                self.artifacts.write(self.best_name(name), whole.getbuffer())
+                self.artifacts.write(self.best_name(name), whole.getvalue())
                 self._remove(names)
                 note = None
         except _TROUBLE as error:

@@ -63,7 +63,7 @@ class Artifacts(ABC):
         """Raise ArtifactError if nothing can be written here."""
 
     @abstractmethod
-    def write(self, name: str, content: bytes | memoryview) -> None:
+    def write(self, name: str, content: bytes) -> None:
         """Create or replace a file, atomically: a reader, also after a crash, finds the old content or the new."""
 
     @abstractmethod
@@ -105,7 +105,7 @@ class _Folder(Artifacts):
             with tempfile.TemporaryFile(dir=self._path):
                 pass
 
-    def write(self, name: str, content: bytes | memoryview) -> None:
+    def write(self, name: str, content: bytes) -> None:
         """Write a whole file. The next write replaces the leftover of a crash."""
         path = self._path / _checked(name)
         with self._refused("write to"):
@@ -187,7 +187,7 @@ class _Bucket(Artifacts):
         store = import_module("optuna.artifacts").Boto3ArtifactStore(self._bucket, self._client)
         return _Prefixed(store, self._prefix) if self._prefix else store
 
-    def write(self, name: str, content: bytes | memoryview) -> None:
+    def write(self, name: str, content: bytes) -> None:
         """Upload."""
         with self._refused("write to"):
             self._store.write(_checked(name), io.BytesIO(content))

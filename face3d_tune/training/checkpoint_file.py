@@ -156,7 +156,7 @@ def _reason(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def seal(content: Mapping[str, Any]) -> memoryview:
+def seal(content: Mapping[str, Any]) -> bytes:
     """Pack tensors and plain values into bytes: a header, their SHA-256, and a torch file."""
     buffer = io.BytesIO()
     buffer.write(bytes(_HEAD))
@@ -165,9 +165,9 @@ def seal(content: Mapping[str, Any]) -> memoryview:
         torch.save(dict(content), buffer)
     finally:
         torch.serialization.set_crc32_options(True)
-    whole = buffer.getbuffer()
-    whole[:_HEAD] = _MAGIC + hashlib.sha256(whole[_HEAD:]).digest()
-    return whole
+    with buffer.getbuffer() as whole, whole[_HEAD:] as packed:  # a view that outlives its buffer is an error of Python
+        whole[:_HEAD] = _MAGIC + hashlib.sha256(packed).digest()
+    return buffer.getvalue()  # not a copy
 
 
 def unseal(sealed: bytes) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def folder(tmp_path):
 def test_what_is_written_is_read_until_it_is_removed(place):
     assert place.read("study/a.pth") is None
     place.write("study/a.pth", b"one")
-    place.write("study/a.pth", memoryview(b"another"))
+    place.write("study/a.pth", b"another")
     assert place.read("study/a.pth") == b"another"
     place.remove("study/a.pth")
     place.remove("study/a.pth")  # which is not there any more

@@ -205,7 +205,7 @@ def test_a_training_resumed_in_a_batch_is_as_alone_and_its_neighbours_do_not_not
             batch.add(config, seed, "off")
         batch.train_epoch()
         again = batch.replace(batch.members[1], configs[1], 1, "off")
-        again.restore(checkpoint_file.unseal(bytes(checkpoint_file.seal(stopped.snapshot()))))
+        again.restore(checkpoint_file.unseal(checkpoint_file.seal(stopped.snapshot())))
         batch.add(configs[2], 2, "off")
         members = list(batch.members)
         while batch.members:
@@ -227,7 +227,7 @@ def test_mixed_precision_goes_on_with_its_scale(data, kind, precision):
         scale = {"scale": 1024.0, "since_overflow": 1995}  # it grows after 2000 steps, in the second epoch to come
         whole.load_numbers(whole.model_state(), whole.optimizer_state(), scale)
         assert whole.scale_state() == scale
-    again.restore(checkpoint_file.unseal(bytes(checkpoint_file.seal(whole.snapshot()))))
+    again.restore(checkpoint_file.unseal(checkpoint_file.seal(whole.snapshot())))
     for _ in range(2):
         whole.train_epoch()
         again.train_epoch()
@@ -332,7 +332,7 @@ def test_what_one_engine_has_begun_the_other_goes_on_with(data, first, then):
     whole, again = make(first, data, config), make(then, data, config)
     for _ in range(3):
         whole.train_epoch()
-    again.restore(checkpoint_file.unseal(bytes(checkpoint_file.seal(whole.snapshot()))))
+    again.restore(checkpoint_file.unseal(checkpoint_file.seal(whole.snapshot())))
     assert same({**state(again), "engine": first}["model"], state(whole)["model"])
     for _ in range(3):
         expected, result = whole.train_epoch(), again.train_epoch()
@@ -479,9 +479,7 @@ def test_checkpoints_can_be_sent_to_another_process(checkpoints, after_an_epoch)
 def test_a_sealed_checkpoint_holds_tensors_and_plain_values_only(data):
     training = make("plain", data)
     training.train_epoch()
-    assert same(
-        checkpoint_file.unseal(bytes(checkpoint_file.seal(training.snapshot()))), copy.deepcopy(training.snapshot())
-    )
+    assert same(checkpoint_file.unseal(checkpoint_file.seal(training.snapshot())), copy.deepcopy(training.snapshot()))
     with pytest.raises(TrainingError, match="torn"):
         checkpoint_file.unseal(b"")
 

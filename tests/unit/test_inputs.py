@@ -256,7 +256,7 @@ def test_the_weights_still_load_strictly_and_torch_reads_the_rest_as_plain_value
 def test_a_snapshot_in_a_search_carries_it_into_the_best_weights(data, tmp_path):
     member = alone_on(KERNEL, data)
     history(member)
-    whole = checkpoint_file.unseal(bytes(checkpoint_file.seal(member.snapshot())))
+    whole = checkpoint_file.unseal(checkpoint_file.seal(member.snapshot()))
     checkpoint_file.save(in_users_format(KERNEL, whole, member.model_state(), None), tmp_path / "best.pth")
     assert predictor.read(tmp_path / "best.pth", CPU).inputs == "kernel"
     assert "baseline" not in alone_on(CONFIG, data).snapshot()
