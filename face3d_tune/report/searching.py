@@ -23,7 +23,7 @@ def parameters(content: Content, say: Words) -> list[Block]:
     first = "baseline" if content.script is None else OF_SCRIPT
     baseline = next((entry.config for entry in content.presets if entry.name == first), {})
     rows = [
-        (say.parameter(name), _range(row, say), _value(baseline, name, say), _value(best.config, name, say))
+        (say.parameter(name), parameter_range(row, say), _value(baseline, name, say), _value(best.config, name, say))
         for name, row in space.items()
     ]
     header = [say.text(f"column_{name}") for name in ("parameter", "range", "before", "found")]
@@ -72,7 +72,7 @@ def _value(config: Any, name: str, say: Words) -> str:
     return say.value(config[name]) if name in config else NOT_KNOWN
 
 
-def _range(row: dict[str, Any], say: Words) -> str:
+def parameter_range(row: dict[str, Any], say: Words) -> str:
     """Format the range `1e-5 … 0.003, log`, or the choices."""
     attributes = row.get("attributes", {})
     if "choices" in attributes:

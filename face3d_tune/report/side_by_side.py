@@ -7,6 +7,7 @@ from xml.etree.ElementTree import Element
 from face3d_tune.analysis.svg import Chart, limits
 from face3d_tune.report.blocks import Block, Document, Drawing, Figure, Paragraph, Section, Table, Tiles
 from face3d_tune.report.content import Entry
+from face3d_tune.report.searching import parameter_range
 from face3d_tune.report.story import time_of, words_of
 from face3d_tune.report.two_studies import StudySide, TwoStudies, configs
 from face3d_tune.report.words import NOT_KNOWN, Language, Words
@@ -49,7 +50,12 @@ def _compare(pair: TwoStudies, say: Words) -> list[Block]:
     if not pair.differences:
         return [said, Paragraph(say("no_differences"))]
     rows = [
-        (_setting(each.setting, say), each.first or NOT_KNOWN, each.second or NOT_KNOWN) for each in pair.differences
+        (
+            _setting(each.setting, say),
+            _in_words(each.setting, each.first, pair.first, say),
+            _in_words(each.setting, each.second, pair.second, say),
+        )
+        for each in pair.differences
     ]
     return [said, Table(_header(pair, "column_setting", say), rows, numeric=False)]
 
@@ -57,6 +63,16 @@ def _compare(pair: TwoStudies, say: Words) -> list[Block]:
 def _setting(name: str, say: Words) -> str:
     table, dot, parameter = name.partition(".")
     return say.text(f"fact_{table}", name=say.parameter(parameter)) if dot else say.text(f"fact_{name}")
+
+
+def _in_words(name: str, told: str | None, side: StudySide, say: Words) -> str:
+    """Format the value of a setting as the report on one study does."""
+    table, _, parameter = name.partition(".")
+    if told is None:
+        return NOT_KNOWN
+    if table == "space":
+        return parameter_range(side.content.settings["space"][parameter], say)
+    return say.value(side.content.settings["fixed"][parameter]) if table == "fixed" else told
 
 
 def _best(pair: TwoStudies, say: Words) -> list[Block]:

@@ -19,7 +19,7 @@ def watch(content: Content, say: Words) -> list[Block]:
     rows = [(say.text(f"watch_{row.about}"), say(f"rule_{row.about}"), reading(row, say)) for row in best.readings]
     header = [say.text(f"column_{name}") for name in ("watch", "rule", "reading")]
     fold = [Paragraph(say("of_fold_1", folds=content.folds), "note")] if content.folds > 1 else []
-    blocks: list[Block] = [Paragraph(say("watch", trial=best.trial)), *fold, Table(header, rows, numeric=False)]
+    blocks: list[Block] = [Paragraph(say("watched", trial=best.trial)), *fold, Table(header, rows, numeric=False)]
     brief = [
         (label, *(say.text(f"brief_{row.about}_{row.verdict}") for row in entry.readings))
         for label, entry, _ in charts.series(content, say)

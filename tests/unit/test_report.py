@@ -436,6 +436,13 @@ def test_the_readings_are_those_of_the_best_trial():
     )
 
 
+@pytest.mark.parametrize("objective", ["cosine", "identity"])
+def test_the_four_things_to_watch_begin_with_whose_epochs_they_are_read_from(objective):
+    study = study_of(*searched(), settings=attrs_of()["settings"] | {"objective": objective})
+    watched = report(find(study), "md", "en", MADE).partition("## The four things to watch\n\n")[2]
+    assert watched.startswith("What the tuning guide says to watch during training")
+
+
 def test_the_commands_train_the_best_trial_on_poses_in_its_unit():
     held = held_by(study_of(*searched()))
     assert held.commands[0] == ["face3d-tune", "data", "convert", "faces", "faces-radians", "--pose-unit", "radians"]

@@ -5,6 +5,7 @@ from datetime import datetime
 
 import pytest
 from command_line import call
+from optuna.distributions import FloatDistribution
 from stored_script import script_trial, searched_script, study_of_script
 from stored_study import attrs_of, searched, study_of, trial_of
 
@@ -14,6 +15,7 @@ from face3d_tune.report.render import is_report, report_two
 from face3d_tune.report.side_by_side import tell_two
 from face3d_tune.report.two_studies import Step, configs, two_studies
 from face3d_tune.storage.database import Storage
+from face3d_tune.study import space
 
 MADE = datetime(2026, 1, 31, 12).astimezone()
 
@@ -42,6 +44,27 @@ def test_what_differs_is_listed_and_equal_data_and_value_compare():
     assert [(each.setting, each.first, each.second) for each in pair.differences] == [("budget", "50", "9")]
     assert pair.comparable
     assert pair.lead == pytest.approx(0.1)  # 0.8 against 0.7
+
+
+@pytest.mark.parametrize(
+    ("language", "searches", "fixed", "on", "off"),
+    [
+        ("en", ("range of learning rate", "1e-4 … 0.01, log"), "fixed: spatial attention", "on", "off"),
+        ("zh", ("范围：学习率", "1e-4 … 0.01（对数）"), "固定：空间注意力", "开", "关"),
+    ],
+)
+def test_ranges_and_fixed_values_that_differ_are_in_the_words_of_the_language(language, searches, fixed, on, off):
+    settings = attrs_of()["settings"]
+    wider = settings["space"] | space.to_stored({"lr": FloatDistribution(1e-4, 1e-2, log=True)})
+    both = (
+        settings | {"fixed": {"use_spatial_attention": False}},
+        settings | {"fixed": {"use_spatial_attention": True}, "space": wider},
+    )
+    pair = pair_of(*(study_of(*searched(), settings=each) for each in both))
+    _, table = told(pair, language)["do_they_compare"]
+    cells = {cells[0]: tuple(cells[1:]) for cells in table.rows}
+    assert cells[fixed] == (off, on)
+    assert cells[searches[0]][1] == searches[1]
 
 
 @pytest.mark.parametrize(
