@@ -31,6 +31,7 @@ from face3d_tune.study.study_file import BoundStudyFile
 from face3d_tune.study.trials import IMPORTED
 from face3d_tune.training import losses, weights
 from face3d_tune.training.base import PairTensors, pair_scores
+from face3d_tune.training.inputs import seen
 from face3d_tune.training.model import Model
 from face3d_tune.training.recognition import Judging, Recognition
 
@@ -129,6 +130,7 @@ def _evaluate_in(unit: PoseUnit, run: EarlierRun, data: FaceData) -> dict[Whom, 
     config = run.config(unit)
     if differences := weights.differences(run.weights, config, data.feature_size):
         raise NotExpressible(f"it is another model than its args say: {'; '.join(differences)}")
+    data = seen(data, config.inputs)
     model = Model(config, data.feature_size, torch.Generator())
     model.load_state_dict(run.weights)
     model.eval()

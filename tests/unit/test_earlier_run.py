@@ -23,6 +23,7 @@ from face3d_tune.script.import_runs import examine
 from face3d_tune.study import study_file
 from face3d_tune.study.settings import Settings
 from face3d_tune.training.base import PairTensors
+from face3d_tune.training.inputs import seen
 from face3d_tune.training.losses import combine
 from face3d_tune.training.model import Model
 from face3d_tune.training.plain import Trainer
@@ -91,6 +92,19 @@ def test_a_claim_between_two_kinds_of_people_is_no_proof_of_either(data_folder, 
     examined = examine(run, quick, SETTINGS, data, unconfirmed=False)
     assert "too close to tell" in examined.reason
     assert examined.trial is None
+
+
+@pytest.mark.parametrize("inputs", ["ridge", "kernel"])
+def test_a_run_on_a_baselines_outputs_is_tested_on_these(data_folder, quick, inputs):
+    data, config = load(data_folder), config_of(inputs=inputs)
+    model = Trainer(config, data, seed=1, device=CPU)
+    reached = model.evaluate(PairTensors(seen(data, inputs), "validation", "degrees", CPU))
+    claimed = {"val_loss": (combine(config, reached.mse, reached.cosine),), "cosine": (reached.cosine,)}
+    args = {**ARGS, "scheduler_min_lr": 0.0, "pose_unit": "degrees"}
+    run = replace(run_of([0.5], dict(model.model.state_dict())), args={**args, "inputs": inputs}, **claimed)
+    assert examine(run, quick, SETTINGS, data, unconfirmed=False).confirmed
+    of_raw_views = replace(run, args=args)  # so that it would be noticed
+    assert not examine(of_raw_views, quick, SETTINGS, data, unconfirmed=False).confirmed
 
 
 def test_a_claim_of_everyone_is_refused_although_the_test_people_are_not_evaluated(data_folder, quick):
