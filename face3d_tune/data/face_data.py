@@ -5,7 +5,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,13 +47,13 @@ class FaceData:
     """Valid data, ready to train on. A pair is (front row, video row) of one person."""
 
     source: str  # the folder as it was given, or SAMPLE_NAME
-    front_features: NDArray[np.float32]  # [N, feature size]
-    front_names: tuple[str, ...]  # [N], the person of each front row
-    video_features: NDArray[np.float32]  # [M, feature size]
-    landmarks: NDArray[np.float32]  # [M, 5, 3], of the video rows
-    poses: NDArray[np.float64]  # [M, 3] of the video rows in degrees, whatever the file's unit
-    parts: Mapping[Part, Pairs]  # [pairs, 2], ordered by front row, then video row
-    people: Mapping[Part, tuple[str, ...]]
+    front_features: NDArray[np.float32] = field(repr=False)  # [N, feature size]
+    front_names: tuple[str, ...] = field(repr=False)  # [N], the person of each front row
+    video_features: NDArray[np.float32] = field(repr=False)  # [M, feature size]
+    landmarks: NDArray[np.float32] = field(repr=False)  # [M, 5, 3], of the video rows
+    poses: NDArray[np.float64] = field(repr=False)  # [M, 3] of the video rows in degrees, whatever the file's unit
+    parts: Mapping[Part, Pairs] = field(repr=False)  # [pairs, 2], ordered by front row, then video row
+    people: Mapping[Part, tuple[str, ...]] = field(repr=False)
     file_pose_unit: PoseUnit
     pose_unit_recorded: bool
     split: Split
@@ -149,7 +149,7 @@ class Inspection:
 
 
 def load(
-    folder: Path | None,
+    folder: str | Path | None,
     *,
     split: Split = "person",
     min_yaw: float = 0.0,
@@ -160,7 +160,8 @@ def load(
 
     Only views with min_yaw <= |yaw| <= max_yaw (degrees) make pairs. Raises DataError if the files have an error.
     """
-    inspection = inspect(folder, split=split, min_yaw=min_yaw, max_yaw=max_yaw, turn_angle=turn_angle)
+    place = None if folder is None else Path(folder)
+    inspection = inspect(place, split=split, min_yaw=min_yaw, max_yaw=max_yaw, turn_angle=turn_angle)
     if inspection.data is None:
         raise first_of(inspection.errors, inspection.source)
     return inspection.data

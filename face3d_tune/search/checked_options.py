@@ -1,6 +1,8 @@
 """What the command line checks of its options, for a search from Python."""
 
+import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import get_args
 
 from face3d_tune.config import Layout
@@ -31,28 +33,38 @@ def check(options: SearchOptions, given: Sequence[str]) -> None:
             listed = ", ".join(repr(each) for each in allowed if each is not None)
             near = did_you_mean(str(value), [each for each in allowed if each is not None])
             raise ConfigError(f"{name} = {value!r} is not one of {listed}{near}")
-    for name, number, low in (
+    whole = (
         ("folds", study.folds, 1),
         ("seed", study.seed, 0),
         ("trials", budget.trials, 1),
         ("epochs", budget.epochs, 1),
         ("target_epochs", budget.target_epochs, 1),
+        ("slots", options.device.slots, 1),
+        ("keep_checkpoints", workers.keep_checkpoints, 0),
+    )
+    real = (
+        ("target", budget.target, -math.inf),
         ("min_yaw", data.min_yaw, 0),
         ("max_yaw", data.max_yaw, 0),
-        ("slots", options.device.slots, 1),
         ("checkpoint_every", workers.checkpoint_every, 0),
-        ("keep_checkpoints", workers.keep_checkpoints, 0),
-    ):
-        if number is not None and not number >= low:
-            raise ConfigError(f"{name} = {number} is out of range; expected at least {low}")
-    for name, seconds in (
-        ("timeout", budget.timeout),
-        ("worker_timeout", workers.worker_timeout),
-        ("trial_timeout", workers.trial_timeout),
-        ("storage_timeout", workers.storage_timeout),
-    ):
-        if seconds is not None and not seconds > 0:
-            raise ConfigError(f"{name} = {seconds} is out of range; expected more than 0 seconds")
+    )
+    seconds = (
+        ("timeout", budget.timeout, 0),
+        ("worker_timeout", workers.worker_timeout, 0),
+        ("trial_timeout", workers.trial_timeout, 0),
+        ("storage_timeout", workers.storage_timeout, 0),
+    )
+    number_kinds = (whole, Integral, "a whole number"), (real, Real, "a number"), (seconds, Real, "a number of seconds")
+    for rows, kind, expected in number_kinds:
+        for name, number, low in rows:
+            if number is None:
+                continue
+            if isinstance(number, bool) or not isinstance(number, kind):
+                raise ConfigError(f"{name} = {number!r} has the wrong type; expected {expected}")
+            if rows is seconds and not number > low:
+                raise ConfigError(f"{name} = {number} is out of range; expected more than {low} seconds")
+            if not number >= low:
+                raise ConfigError(f"{name} = {number} is out of range; expected at least {low}")
     if budget.target_epochs is not None and budget.target is None:
         raise ConfigError("target_epochs says how long the target must hold; expected target with it")
     if study.script is not None or has_script(study.study_name_or_file):

@@ -181,6 +181,12 @@ def test_a_model_has_the_weights_of_the_best_epoch_and_the_data_are_those_of_the
     assert not any(module.training for module in model.modules())
 
 
+def test_a_notebook_shows_data_in_a_few_lines(data_folder):
+    shown = repr(ft.load_data(str(data_folder)))
+    assert str(data_folder) in shown
+    assert len(shown) - len(str(data_folder)) < 500
+
+
 def test_a_model_of_a_study_on_a_baselines_outputs_takes_raw_views_too():
     text = SMALL.replace("num_layers = 1\n", 'num_layers = 1\ninputs = "ridge"\n')
     Path("ridge.toml").write_text(text, encoding="utf-8")
@@ -214,6 +220,16 @@ def test_an_error_is_the_commands_and_shows_its_hint(searched, tmp_path):
         (lambda: ft.run("smal.toml"), ft.errors.StudyFileError, "smal.toml", None),
         (lambda: ft.run(layout="keypiont"), ft.errors.ConfigError, "did you mean 'keypoint'?", None),
         (lambda: ft.run(trials=0), ft.errors.ConfigError, "trials = 0 is out of range; expected at least 1", None),
+        (lambda: ft.run(trials="3"), ft.errors.ConfigError, "trials = '3' has the wrong type; expected a whole", None),
+        (lambda: ft.run(epochs=2.5), ft.errors.ConfigError, "epochs = 2.5 has the wrong type; expected a whole", None),
+        (lambda: ft.run(folds=True), ft.errors.ConfigError, "folds = True has the wrong type; expected a whole", None),
+        (
+            lambda: ft.run(timeout="8h"),
+            ft.errors.ConfigError,
+            "timeout = '8h' has the wrong type; expected a",
+            None,
+        ),
+        (lambda: ft.load_data("nowhere"), ft.errors.DataError, "nowhere: no such folder; expected a folder with", None),
         (lambda: ft.run(target_epochs=2), ft.errors.ConfigError, "expected target with it", None),
     ):
         with pytest.raises(kind) as caught:
