@@ -59,7 +59,10 @@ def device_name(device: torch.device) -> str:
     """Return the GPU's own name, or e.g. `cpu (8 threads)`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+    if device.type != "cpu":
+        return device.type
+    threads = torch.get_num_threads()
+    return f"{device.type} ({threads} thread{'s' * (threads > 1)})"
 
 
 def choose_precision(amp: Amp, *devices: torch.device) -> tuple[Precision, str | None]:

@@ -164,7 +164,7 @@ def _note_state(trial: "FrozenTrial") -> None:
     if is_foreign(trial):
         say(f"note: trial {trial.number} was ended from outside, so face3d-tune knows no value of it", err=True)
     elif trial.state.name != "COMPLETE":
-        say(f"note: trial {trial.number} is {trial.state.name.lower()}, not completed", err=True)
+        say(f"note: trial {trial.number} has not completed: its state is {trial.state.name.lower()}", err=True)
 
 
 @click.command(cls=Command, epilog=example("face3d-tune presets\nface3d-tune presets recommended"))

@@ -76,7 +76,9 @@ class TerminalView:
         """Print the result, and the commands to type next."""
         before_and_after(opened.search.study)
         if not opened.nothing_to_do:
-            self._console.print(f"{self._tally}; {(time.monotonic() - self._started) / 60:.1f} minutes")
+            seconds = time.monotonic() - self._started
+            in_seconds = f"{self._tally}; {seconds:.0f} s"
+            self._console.print(in_seconds if seconds < 60 else f"{self._tally}; {seconds / 60:.1f} minutes")
         _say_what_is_next(opened.search, opened.storage, self._data_dir)
 
 

@@ -100,7 +100,8 @@ def _lines(study: dict[str, Any]) -> list[str]:
         return [f"study    {study['study']}: {states}; made by another program ({goals})"]
     imported = f", {study['imported']} of them imported" if study["imported"] else ""
     by_hand = f"; {study['by_hand']} more added by hand, not counted" if study["by_hand"] else ""
-    lines = [f"study    {study['study']}: {states}{imported}{by_hand}"]
+    progress = f"; {study['finished']} of {study['budget']} trials finished" if study["budget"] else ""
+    lines = [f"study    {study['study']}: {states}{imported}{progress}{by_hand}"]
     if why := in_words(study["causes"]):
         lines.append(f"         failed: {why}")
     if study["script"]:

@@ -23,7 +23,7 @@ from face3d_tune import __version__
 from face3d_tune.config import Layout, TrialConfig, resolve
 from face3d_tune.data.convert import excerpt
 from face3d_tune.data.face_data import FaceData, load
-from face3d_tune.data.pairs import TurnAngle
+from face3d_tune.data.pairs import PARTS, TurnAngle
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.device import choose_device, choose_precision, device_name
 from face3d_tune.errors import NoStudiesError, TuneError
@@ -168,8 +168,9 @@ def _memory() -> Finding:
 
 def _data(folder: Path | None, turn_angle: TurnAngle) -> Finding:
     data = load(folder, turn_angle=turn_angle)
-    pairs = {part: len(rows) for part, rows in data.parts.items()}
-    text = f"{data.source}: {sum(map(len, data.people.values()))} people, pairs {pairs}"
+    people = sum(map(len, data.people.values()))
+    train, validation, test = (len(data.parts[part]) for part in PARTS)
+    text = f"{data.source}: {people} people; pairs: {train} train, {validation} validation, {test} test"
     if data.warnings:
         return Finding("data", "warning", f"{text}; {data.warnings[0]}", "face3d-tune data check lists everything")
     return Finding("data", "ok", text)

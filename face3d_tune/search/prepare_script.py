@@ -78,7 +78,7 @@ class PreparedScript:
     @property
     def opening(self) -> str:
         """Return what takes time when the study is created."""
-        return "an epoch of the script, to compare it with the built-in trainer"
+        return "training an epoch of the script, to compare it with the built-in trainer"
 
     def open(self, storage: RDBStorage, workers: WorkerOptions) -> ScriptSearch:
         """Open or create the study. Raises StudyError."""

@@ -50,7 +50,7 @@ class PreparedTrainer:
     @property
     def opening(self) -> str:
         """Return what takes time when the study is created: half a minute for wide embeddings."""
-        return "what ridge and kernel ridge reach, which are the lines to pass"
+        return "measuring ridge and kernel ridge, the lines to pass"
 
     def open(self, storage: RDBStorage, workers: WorkerOptions) -> TrainerSearch:
         """Open or create the study. Raises StudyError."""

@@ -211,7 +211,7 @@ def _hint(key: str, before: object) -> str:
         return f"values of two objectives do not compare: continue it with --objective {before}, or {ANOTHER}"
     if key.startswith("space."):
         return f"the ranges of a study only grow, by --space FILE.toml; or {ANOTHER}"
-    return ANOTHER
+    return f"continue it with --{key} {before}, or {ANOTHER}" if key in ("epochs", "layout", "seed") else ANOTHER
 
 
 def missing_options(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -9,7 +9,17 @@ from face3d_tune.study.causes import count_causes
 from face3d_tune.study.exclusions import exclusions_in, read_trials
 from face3d_tune.study.objective import Objective
 from face3d_tune.study.other_programs import count_foreign, is_own_study
-from face3d_tune.study.trials import best_trial, count_imported, count_states, folds_of, kept_cosine, origin, stopped
+from face3d_tune.study.trials import (
+    best_trial,
+    budget_of,
+    count_imported,
+    count_states,
+    folds_of,
+    kept_cosine,
+    origin,
+    stopped,
+    trained_here,
+)
 
 
 def summary(study: optuna.Study) -> dict[str, Any]:
@@ -21,6 +31,8 @@ def summary(study: optuna.Study) -> dict[str, Any]:
         "own": own,
         "directions": [direction.name.lower() for direction in study.directions],
         "states": count_states(study),
+        "finished": sum(map(trained_here, read_trials(study))) if own else None,
+        "budget": budget_of(attrs),
         "causes": count_causes(read_trials(study) if own else []),
         "from": StudyAttr.follows.get(attrs),
         "stop": stopped(attrs),

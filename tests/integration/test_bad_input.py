@@ -234,6 +234,15 @@ def test_bad_input_is_answered_with_one_line_and_a_hint(type_in, line):
     check_refusal(type_in(line), LINES[line])
 
 
+@pytest.mark.parametrize(
+    ("given", "made_with"),
+    [("--epochs 9", "--epochs 2"), ("--seed 7", "--seed 42"), ("--layout pose", "--layout keypoint")],
+)
+def test_an_option_that_a_study_was_made_without_is_answered_with_the_one_that_continues_it(type_in, given, made_with):
+    hint = f"hint: continue it with {made_with}, or start another study with --study-name NEW\n"
+    assert type_in(f"{RUN} {given}").err.endswith(hint)
+
+
 @pytest.mark.parametrize("kind", STORAGES)
 @pytest.mark.parametrize("command", ["run", *READERS])
 def test_a_storage_that_cannot_be_used_is_answered_with_one_line_and_a_hint(type_in, command, kind):

@@ -224,7 +224,7 @@ def test_status_shows_what_optuna_knows(session):
     printed = session.ask("status").out
     best = session.study.best_trial
     assert str((session.folder / "studies.db").resolve()) in printed
-    assert f"study    quick: {TRIALS} complete\n" in printed
+    assert f"study    quick: {TRIALS} complete; {TRIALS} of {TRIALS} trials finished\n" in printed
     assert f"best validation cosine {best.value:.4f}, trial {best.number} ({best.user_attrs['preset']})" in printed
 
 
@@ -250,7 +250,7 @@ def test_status_tells_what_to_do_about_a_storage_without_results(session, tmp_pa
     assert json.loads(session.call("status", "--json", "--storage", storage).out)["studies"] == []
     session.call(*session.run, "--storage", storage, "--timeout", "0.001")
     answer = session.call("status", "--storage", storage)
-    assert answer.out.endswith("study    quick: 5 waiting\n         no completed trial yet\n")
+    assert answer.out.endswith("study    quick: 5 waiting; 0 of 6 trials finished\n         no completed trial yet\n")
 
 
 # a trial that others' curves ended
@@ -273,13 +273,13 @@ def test_a_pruned_trial_counts_and_is_marked_in_the_table(session, pruned):
     value = f"{session.trials[1].value:.4f}"
     assert f" {value} (pruned) " in answer.out
     assert rows(answer.out)["quickstart"] == ["=", *rows(answer.out)["recommended"]]
-    assert "study    quick: 5 complete, 1 pruned\n" in session.call("status", *pruned).out
+    assert "study    quick: 5 complete, 1 pruned; 6 of 6 trials finished\n" in session.call("status", *pruned).out
 
 
 def test_a_pruned_trial_is_exported_and_trained_when_asked_for(session, pruned, tmp_path):
     exported = session.call("export", *pruned, "--trial", "1")
     assert exported.code == 0
-    assert exported.err == "note: trial 1 is pruned, not completed\n"
+    assert exported.err == "note: trial 1 has not completed: its state is pruned\n"
     assert exported.out == session.ask("export", "--trial", "1").out
     trained = session.call("train", *pruned, "--trial", "1", "--device", "cpu", "--out", tmp_path / "out")
     assert f"reached {session.trials[1].value:.4f} on validation: the same" in trained.out

@@ -412,7 +412,7 @@ def test_status_shows_each_study_as_what_it_is(place):
     assert lines[1:4] == [
         "study    empty: no trials; made by another program (maximize)",
         "study    loss: 3 complete; made by another program (minimize)",
-        "study    quick: 5 complete, 1 fail; 9 more added by hand, not counted",
+        "study    quick: 5 complete, 1 fail; 5 of 5 trials finished; 9 more added by hand, not counted",
     ]
     assert lines[-1] == "study    several: 2 complete; made by another program (minimize and maximize)"
     assert sum("best validation cosine" in line for line in lines) == 1

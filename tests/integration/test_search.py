@@ -25,6 +25,7 @@ import face3d_tune
 from face3d_tune.cli.main import main
 from face3d_tune.config import TrialConfig, resolve
 from face3d_tune.data import face_data
+from face3d_tune.device import device_name
 from face3d_tune.errors import StudyError, StudyFileError, TrainingError
 from face3d_tune.search import search as search_module
 from face3d_tune.search import trainer_search
@@ -286,7 +287,7 @@ def test_every_trial_keeps_what_is_promised_about_it(finished):
         assert (bands["15-45"] + 2 * bands["45-90"]) / 3 == pytest.approx(trial.value, abs=1e-6)
         assert isinstance(attrs["seed"], int)
         assert attrs["seconds"] > 0
-        assert attrs["device"] == f"cpu ({torch.get_num_threads()} threads)"
+        assert attrs["device"] == device_name(torch.device("cpu"))
     assert len({trial.user_attrs["seed"] for trial in finished.trials}) == WHOLE
 
 

@@ -187,6 +187,12 @@ def test_one_core_is_left_to_others_but_one_thread_always_remains(monkeypatch, c
     assert asked == [threads]
 
 
+@pytest.mark.parametrize(("threads", "name"), [(1, "cpu (1 thread)"), (2, "cpu (2 threads)")])
+def test_a_cpu_is_named_with_its_threads(monkeypatch, threads, name):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert device_names([torch.device("cpu")]) == name
+
+
 def test_a_number_of_threads_that_is_asked_for_is_what_torch_uses(monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)

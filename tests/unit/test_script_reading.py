@@ -43,7 +43,7 @@ def test_status_says_the_script_the_best_and_which_direction_is_better(sqlite, t
     answer = call("status", cwd=tmp_path, **HERE)
     assert answer.code == 0, answer.err
     assert [each.strip() for each in answer.out.splitlines()][1:] == [
-        "study    triplet: 13 complete, 2 pruned, 2 fail",
+        "study    triplet: 13 complete, 2 pruned, 2 fail; 15 of 20 trials finished",
         "failed: 1 out of memory, 1 by an error",
         "searches the script train_3d_triplet.py",
         line,

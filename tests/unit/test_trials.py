@@ -268,6 +268,8 @@ def test_a_summary_counts_every_state_and_names_the_best(storage):
         "own": True,
         "directions": ["maximize"],
         "states": {"complete": 0, "pruned": 0, "fail": 0, "running": 0, "waiting": 0},
+        "finished": 0,
+        "budget": None,
         "causes": dict.fromkeys(("diverged", "out_of_memory", "timeout", "error", "outside", "queued_again"), 0),
         "from": None,
         "stop": None,
