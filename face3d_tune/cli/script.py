@@ -146,7 +146,7 @@ def _print_flags(path: Path, count: int, plan: "ScriptStart") -> None:
     """Print what the flags of the script are for."""
     roles = plan.roles
     none = word("no flag")
-    say(f"script       {path}, {count} flags")
+    say(f"script       {path}, {count} flag{'s' * (count > 1)}")
     for name, flag in (("epochs", roles.epochs), ("seed", roles.seed), ("resume", roles.resume)):
         click.echo(f"{padded(word(name), 12)} {flag or none}")
     click.echo(f"{padded(word('folders'), 12)} {', '.join(roles.folders) or none}")

@@ -38,7 +38,11 @@ def recognised(content: Content, say: Words) -> list[Block]:
     sizes = {"judged": held["judged"], "enrolled": held["enrolled"]}
     of_best = content.best is not None and content.best.recognition is not None
     marked = first if of_best else None
-    blocks: list[Block] = [Paragraph(say("recognised", views=held["views"], people=held["people"], **sizes))]
+    if content.folds == 1:
+        told = say("recognised", views=held["views"], people=held["people"], **sizes)
+    else:
+        told = say("recognised_over_folds", folds=content.folds, people=held["people"], **sizes)
+    blocks: list[Block] = [Paragraph(told)]
     if (chart := charts.recognised(content, say)) is not None:
         dots = (("legend_best", "s0-dot"), ("legend_complete", "done-dot"), ("legend_pruned_trial", "pruned-dot"))
         legend = [(say.text(name), kind) for name, kind in dots]

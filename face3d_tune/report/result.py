@@ -18,7 +18,8 @@ def answer(content: Content, say: Words) -> list[Block]:
     best, gain, script, states = content.best, content.gain, content.script, content.states
     finished = states["complete"] + states["pruned"]
     blocks = _question(content, say) if script is None else scripts.question(content, script, say)
-    if states["running"] or states["waiting"]:
+    done = content.budget is not None and finished - content.imported >= content.budget
+    if states["running"] or (states["waiting"] and not done):  # a spent budget leaves presets waiting
         going = say("unfinished", finished=finished, running=states["running"], waiting=states["waiting"])
         blocks.insert(0, Paragraph(going, "warning"))
     if best is None or gain is None or best.value is None:

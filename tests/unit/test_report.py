@@ -181,6 +181,8 @@ def test_a_report_on_several_folds_says_that_values_are_means_and_of_which_fold_
     assert (held.folds, held.best.cosine, [fold["value"] for fold in held.best.folds]) == (3, 0.6, [0.5, 0.6, 0.7])
     assert "each repeated on up to 3 folds, so that 10 people (60 pairs of views) are each judged by" in page.text
     assert "The value is the mean of 3 trainings, each judged on other people (0.5000, 0.6000, 0.7000)" in page.text
+    assert "not yet confirmed on the 2 test people" in page.text
+    assert "`face3d-tune confirm --study-name faces` asks them" in report(find(over_folds()), "md", "en", MADE)
     assert page.text.count("Curves, kept epochs and what is read from them are those of fold 1.") == 2
     assert "5 of 5" in page.text  # the kept epoch is one of those of fold 1, not of all 15
     assert "5 of 15" not in page.text
@@ -341,6 +343,20 @@ def test_recognition_has_a_section_and_its_warning_stands_before_the_answer():
     assert held["best"]["recognition"] == recognition_of(0.65, 0.7)
     assert held["recognition"]["kernel ridge"] == recognition_of(0.8, 0.65)
     assert (held["no_better_than"], held["trials"][0]["rank1"]) == (["ridge", "kernel ridge"], 0.4)
+
+
+def test_recognition_over_several_folds_is_said_to_be_a_mean_of_people_who_validate_in_each():
+    page = page_of(recognised(settings=attrs_of()["settings"] | {"folds": 3})).text
+    assert "So in each of the 3 folds every view of its 3 validation people is also put beside" in page
+    assert "Every number is the mean over the folds." in page
+    assert "mean over the folds" not in page_of(recognised()).text
+
+
+@pytest.mark.parametrize(("budget", "finished"), [(13, False), (12, True)])
+def test_a_study_whose_budget_is_spent_has_finished_whatever_still_waits(budget, finished):
+    effort = attrs_of()["effort"] | {"trials": budget}
+    page = page_of(study_of(*searched()[:12], trial_of("WAITING", minute=60), effort=effort)).text
+    assert ("Not finished: 0 trials in training and 1 waiting" not in page) is finished
 
 
 def tables(section):
