@@ -38,18 +38,18 @@ def sentence(compared: Mapping[str, Any], part: str = "test") -> str:
     if difference is None:
         return f"not compared with {name}: no pairs"
     if low is None:
-        return f"one {part} person is too few for a verdict against {name}: {difference:+.4f}, without an interval"
-    span = f"({low:+.4f} to {high:+.4f})"
+        return f"one {part} person is too few for a verdict against {name}: {difference:+z.4f}, without an interval"
+    span = f"({low:+z.4f} to {high:+z.4f})"
     match compared["verdict"]:
         case "better":
             return f"better than {name} by {difference:.4f} ({low:.4f} to {high:.4f})"
         case "worse":
             return f"worse than {name} by {-difference:.4f} ({-high:.4f} to {-low:.4f})"
         case "same":
-            return f"not distinguishable from {name}: {difference:+.4f} {span}"
+            return f"not distinguishable from {name}: {difference:+z.4f} {span}"
         case _:
             few = f"{compared['people']} {part} people are too few"
-            return f"{few} for a verdict against {name}: {difference:+.4f} {span}"
+            return f"{few} for a verdict against {name}: {difference:+z.4f} {span}"
 
 
 def headline(confirmation: Mapping[str, Any]) -> str:

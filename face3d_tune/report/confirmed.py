@@ -120,7 +120,7 @@ def _numbers(entry: Mapping[str, Any], say: Words) -> dict[str, Any]:
     """Return the values of a verdict's sentence; for a worse one, by how much it is worse."""
     sign = -1 if entry["verdict"] == "worse" else 1
     low, high = (None, None) if entry["low"] is None else sorted(sign * entry[key] for key in ("low", "high"))
-    form = "{:.4f}" if entry["verdict"] in ("better", "worse") else "{:+.4f}"
+    form = "{:.4f}" if entry["verdict"] in ("better", "worse") else "{:+z.4f}"
     numbers = {"by": sign * entry["difference"], "low": low, "high": high}
     return {
         "name": _name(entry, say),
@@ -183,8 +183,8 @@ def _differences(confirmation: Mapping[str, Any], say: Words) -> Table:
         (
             _name(entry, say),
             say.text(f"verdict_{entry['verdict']}"),
-            _interval(entry, "{:+.4f}", say),
-            *(_interval(entry["by_yaw"][band], "{:+.3f}", say) for band in bands),
+            _interval(entry, "{:+z.4f}", say),
+            *(_interval(entry["by_yaw"][band], "{:+z.3f}", say) for band in bands),
         )
         for entry in confirmation["against"]
     ]
@@ -205,7 +205,7 @@ def _recognised(confirmation: Mapping[str, Any], say: Words) -> list[Block]:
             _name(entry, say),
             _three(entry["rate"]),
             say.text(f"verdict_{entry['verdict']}"),
-            _interval(entry, "{:+.3f}", say),
+            _interval(entry, "{:+z.3f}", say),
         )
         for entry in recognised_against(confirmation)
     ]

@@ -193,6 +193,24 @@ def test_every_entry_is_found_before_others():
             "#4 sampled         cosine 0.2322 (fold 1, 1 epoch, raced out after fold 1, 5 s)",
             "#4 sampled         余弦 0.2322（第 1 折，1 个 epoch，第 1 折后淘汰，5 秒）",
         ),
+        (
+            "blend, 0.55 kernel ridge, rank-1 of 160: worse than ridge by 0.0385 (0.0136 to 0.0635)",
+            "混合（核岭回归占 0.55），160 人中的 rank-1：比岭回归差 0.0385（0.0136 到 0.0635）",
+        ),
+        (
+            "ensemble of 2 raises the cosine, but recognises people no better than ridge or kernel ridge.",
+            "2 个的集成提高了余弦，但识别人并不比岭回归和核岭回归更好。",
+        ),
+        (
+            "note: blend, 1.00 ridge: its weight was chosen on the people judged here, which flatters it",
+            "说明：混合，岭回归占 1.00：权重是用这里被评估的人选的，所以它的成绩偏高",
+        ),
+        ("error: a.npy and a.json exist already", "错误：a.npy 和 a.json 已存在"),
+        ("script   train.py", "脚本     train.py"),
+        (
+            "engine   cpu; scripts at once: 2; threads of each: 1",
+            "引擎     cpu；同时运行 2 个脚本，每个 1 个线程",
+        ),
         ("storage a.db cannot be reached: the disk is on fire", "无法访问存储 a.db：the disk is on fire"),
         ("the disk is on fire", "the disk is on fire"),
         ('{"study": "no trials", "error": "missing"}', '{"study": "no trials", "error": "missing"}'),

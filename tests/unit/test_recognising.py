@@ -5,7 +5,7 @@ import io
 import pytest
 from stored_study import confirmation_of, recognising_people
 
-from face3d_tune.analysis.confirmation import no_better_recognised, told
+from face3d_tune.analysis.confirmation import no_better_recognised, sentence, told
 from face3d_tune.analysis.recognising import only_raises_cosine
 from face3d_tune.cli import result_tables
 from face3d_tune.cli.console import Console
@@ -93,3 +93,8 @@ def test_a_confirmation_is_printed_with_its_warning_first(monkeypatch):
     monkeypatch.setattr(result_tables, "results_console", lambda: console)
     result_tables.confirmed(held)
     assert console.file.getvalue().startswith(f"{no_better_recognised(held)}\n\n")
+
+
+def test_a_difference_that_rounds_to_zero_has_no_minus():
+    compared = {"name": "ridge", "difference": -0.00001, "low": -0.00002, "high": 0.00001, "verdict": "same"}
+    assert sentence(compared, "validation") == "not distinguishable from ridge: +0.0000 (+0.0000 to +0.0000)"
