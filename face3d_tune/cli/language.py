@@ -238,8 +238,10 @@ def _value(text: str, name: str, kind: str) -> str | None:
         return text if all(map(_NUMBER.fullmatch, numbers)) else None
     if name.startswith("_"):
         return text if re.fullmatch(r"\w*", text) else None
+    if kind in ("", "=") and "; " in f"{text} ":  # another sentence follows
+        return None
     if kind == "=":
-        return None if "; " in text else text  # then another sentence follows
+        return text
     if kind == "!" and not _covers(text.strip()):
         return None
     chinese = _sentence(text, kind == "~") if kind or " " in text else None

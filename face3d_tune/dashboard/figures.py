@@ -64,8 +64,8 @@ def _curves(findings: Findings) -> Figure | None:
     last = max((step for trace in traces for step in trace["x"] if step), default=0)
     if not last:
         return None
-    where = "" if folds_of(findings.attrs) == 1 else ", all of fold 1"
-    layout = _layout(f"Learning curves: best, presets, pruned{where}", "epoch", _text(findings.objective.axis))
+    which = ": best, presets, pruned" if folds_of(findings.attrs) == 1 else ", all of fold 1"
+    layout = _layout(f"Learning curves{which}", "epoch", _text(findings.objective.axis))
     return {"data": [*traces, *_levels(findings, 1, last)], "layout": layout}
 
 
@@ -175,7 +175,7 @@ def _importance(findings: Findings) -> Figure | None:
         "hovertemplate": "%{x:.0f} %",
         "showlegend": False,
     }
-    layout = _layout("Which parameters the differences between trials go with", "share of their variance, %", "")
+    layout = _layout("Parameter importance, beside chance", "share of the variance between trials, %", "")
     layout["yaxis"]["automargin"] = True
     layout["xaxis"]["rangemode"] = "tozero"
     chance, upright = 100 * rows[0].chance, {"yref": "paper", "y0": 0, "y1": 1}
@@ -234,6 +234,7 @@ def _stroke(colour: str, width: int, dash: str = "solid") -> Figure:
 
 
 def _layout(title: str, x: str, y: str) -> Figure:
+    """Return the layout of a figure. Plotly's tool bar covers what a title of more than 40 characters says last."""
     grid = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.5)"}
     return {
         "title": {"text": title, "x": 0.02, "font": {"size": 18}},

@@ -47,6 +47,7 @@ _LEAST = {"torch": (2, 6), "optuna": (5, 0), "optuna-dashboard": (0, 21), "sqlal
 _LITTLE_DISK, _NO_DISK = 5 * 2**30, 2**28  # bytes
 _LITTLE_MEMORY = 2**30  # bytes
 _CLOCKS_APART = 10.0  # seconds
+_NAMED = 3  # things that a script lacks; the others are counted
 _SAMPLE = 0.3  # seconds for which the busy cores are measured
 _BATCH, _BATCHES = 8, 8  # of the epoch that the users' script trains
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -246,10 +247,11 @@ def _script(script: ScriptToTry, folder: Path | None) -> Finding:
     text = f"{script.path} trains here"
     if tested.weights is not None:
         text += f", and builds the {script.layout} layout as the flags say"
-    if warnings := [
-        *tested.warnings,
-        *(f"it cannot express {line}" for line in commands(config, use, accepted).missing),
-    ]:
+    missing = commands(config, use, accepted).missing
+    warnings = [*tested.warnings, *(f"it cannot express {line}" for line in missing[:_NAMED])]
+    if len(missing) > _NAMED:  # another trainer: no flag of the guide's script says anything about it
+        warnings.append(f"and {len(missing) - _NAMED} more")
+    if warnings:
         advice = "see docs/your-script.md for what a search needs of a script"
         return Finding("script", "warning", f"{text}; {'; '.join(warnings)}", advice)
     return Finding("script", "ok", text)

@@ -437,7 +437,9 @@ def test_the_doctor_does_not_ask_a_script_for_what_it_has_no_flag_for(tmp_path, 
     found = {look.name: look for look in examine("sqlite:///none.db", None, data_folder, script=to_try)}["script"]
     assert (asked[0].num_layers, asked[0].dim_feedforward, asked[0].use_pose_attention) == (4, 48, False)
     assert found.level == "warning"
-    assert f"it cannot express num_layers = 4: {script} has no --num_layers" in found.said
+    assert f"it cannot express nhead = 8: {script} has no --nhead" in found.said
+    assert found.said.count("cannot express") == 3
+    assert re.search(r"; and \d+ more$", found.said)
 
 
 def test_the_doctor_says_why_a_script_does_not_train(tmp_path, data_folder):

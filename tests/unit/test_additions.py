@@ -18,10 +18,12 @@ from stored_study import (
     confirmation_of,
     of_one_person,
     our_study,
+    over_folds,
     recognised,
     recognising_people,
     recognition_of,
     rotation_of,
+    study_of,
     trial_of,
     without_method,
 )
@@ -602,3 +604,11 @@ def test_artifacts_that_cannot_be_listed_are_said_once_and_the_study_is_shown_wi
     assert {file["filename"] for file in shown["trials"][12]["artifacts"]} == {"learning-curve.svg", "command.txt"}
     assert shown["note"]["body"].startswith("## triplet")
     assert served.said == ["cannot list the bucket: Access Denied"]
+
+
+@pytest.mark.parametrize("study", [recognised, over_folds])
+def test_plotlys_tool_bar_covers_no_title_of_a_figure(study):
+    trials = [trial_of("COMPLETE", 0.3 + 0.01 * place, lr=1e-3 * (1 + place)) for place in range(12)]
+    drawn = figures(find(study())) | figures(find(study_of(*trials)))
+    assert {"learning-curves", "importance"} <= drawn.keys()
+    assert max(len(each["layout"]["title"]["text"]) for each in drawn.values()) <= 40

@@ -205,6 +205,10 @@ def test_every_entry_is_found_before_others():
             "note: blend, 1.00 ridge: its weight was chosen on the people judged here, which flatters it",
             "说明：混合，岭回归占 1.00：权重是用这里被评估的人选的，所以它的成绩偏高",
         ),
+        (
+            "x.py trains here; it cannot express a = b: x.py has no --a; and 3 more",
+            "x.py 能在这里训练；它无法表达 a = b: x.py 没有 --a；以及另外 3 个",
+        ),
         ("error: a.npy and a.json exist already", "错误：a.npy 和 a.json 已存在"),
         ("script   train.py", "脚本     train.py"),
         (
