@@ -17,7 +17,7 @@ def read_two(here: "Storage", typed: tuple[str, ...]) -> "tuple[tuple[Findings, 
     for each in typed:
         place, name = named_elsewhere(each, here)
         with place.opened() as opened:
-            found.append(find(find_study(opened, name)))
+            found.append(find(find_study(opened, name, place)))
         places.append(str(place))
     first, second = found
     if first.name != second.name:

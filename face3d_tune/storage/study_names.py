@@ -21,14 +21,18 @@ def study_names(storage: BaseStorage) -> list[str]:
     return sorted(far() if far else optuna.get_all_study_names(storage))
 
 
-def existing_name(storage: BaseStorage, name: str | None) -> str:
-    """Return that name if a study has it; without a name, the only study's. Raises StudyError."""
+def existing_name(storage: BaseStorage, name: str | None, elsewhere: Storage | None = None) -> str:
+    """Return that name if a study has it; without a name, the only study's. Raises StudyError.
+
+    `elsewhere` is the storage if it was typed as `URL#STUDY`, where --study-name would name another study.
+    """
     names = study_names(storage)
     if name is None and len(names) == 1:
         name = names[0]
     listed = f"{listed_names(names)}{'' if names else ' yet; make one with `face3d-tune run`'}"
     if name is None:
-        raise StudyError(f"which study? {listed}", "name one with --study-name" if names else None)
+        hint = "name one with --study-name" if elsewhere is None else f"name one after the URL: {elsewhere}#STUDY"
+        raise StudyError(f"which study? {listed}", hint if names else None)
     if existing := alike(name, names):
         return existing
     raise StudyError(f"no study named {name!r}{did_you_mean(name, names)}", listed)

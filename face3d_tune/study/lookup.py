@@ -40,9 +40,9 @@ def read_trial(place: Storage, study_name: str | None, number: int | None) -> St
         return StoredTrial(study.study_name, study.user_attrs, pick_trial(study, number), trials)
 
 
-def find_study(storage: BaseStorage, name: str | None) -> optuna.Study:
-    """Find the study of that name; without a name, the only one. Raises StudyError."""
-    name = existing_name(storage, name)
+def find_study(storage: BaseStorage, name: str | None, elsewhere: Storage | None = None) -> optuna.Study:
+    """Find the study of that name; without a name, the only one. Raises StudyError, as `existing_name` does."""
+    name = existing_name(storage, name, elsewhere)
     study = optuna.load_study(study_name=name, storage=storage)
     if not is_own_study(study):
         raise StudyError(f"study {name!r} was not made by face3d-tune", "name another with --study-name")

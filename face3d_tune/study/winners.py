@@ -62,9 +62,9 @@ def winners_of(
     if not place.holds_studies():
         raise NoStudiesError(f"storage {place} holds no study", "name a study on other data with --like")
     with place.opened() as storage:
-        if place == here and existing_name(storage, wanted) == name:
+        if place == here and existing_name(storage, wanted, place) == name:
             raise StudyError(f"study {name!r} cannot begin with its own winners", "name another study with --like")
-        study = find_study(storage, wanted)
+        study = find_study(storage, wanted, place)
         _require_same_program(study, script)
         best = completed_trials(study)
         if not best:

@@ -260,3 +260,12 @@ def test_run_says_whose_winners_it_tries(tmp_path, data_folder, file):
     assert answer.code == 0, answer.err
     assert "like     faces, trial 2, 1, 0; after the presets" in answer.err
     assert "like faces trial 2" in answer.out
+
+
+def test_of_several_studies_elsewhere_one_is_named_after_the_url(tmp_path, file, data):
+    url = other(tmp_path)
+    with Storage.parse(url).opened() as storage:
+        study_of(storage=storage, name="second")
+    with pytest.raises(StudyError, match=r"which study\?") as caught:
+        winners(url, file, data)
+    assert caught.value.hint == f"name one after the URL: {url}#STUDY"
