@@ -128,10 +128,12 @@ class Answers:
 
 
 _answers: WeakKeyDictionary[Engine, Answers] = WeakKeyDictionary()
+_one_at_a_time = threading.Lock()  # else two threads could get different ones
 
 
 def answers_of(engine: Engine) -> Answers:
     """Return the known answers of a server."""
-    if engine not in _answers:
-        _answers[engine] = Answers(engine)
-    return _answers[engine]
+    with _one_at_a_time:
+        if engine not in _answers:
+            _answers[engine] = Answers(engine)
+        return _answers[engine]

@@ -283,8 +283,10 @@ class Storage:
             # No pool: Optuna keeps its engine when it refuses a file, and a pool would keep the file open.
             return {"poolclass": NullPool, "connect_args": patience(str(self))}
         # Without keepalives a server that vanished from the network would be waited for.
-        connect = {"connect_timeout": _CONNECT_WAIT, "keepalives_idle": 10, "keepalives_interval": 5}
+        connect: dict[str, Any] = {"connect_timeout": _CONNECT_WAIT, "keepalives_idle": 10, "keepalives_interval": 5}
         connect |= {"keepalives_count": 3, "tcp_user_timeout": 20_000}
+        connect |= {"client_encoding": "utf8"}  # whatever a role, a database or PGCLIENTENCODING has for a default
+        connect |= {"prepare_threshold": None}  # a pooler gives each transaction another server process
         options = {"pool_events": POOL_EVENTS, "pool_size": 2, "max_overflow": 0, "connect_args": connect}
         options |= {"use_native_hstore": False}
         with suppress(ImportError):  # `_engine` says what is missing

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, text
 from face3d_tune.storage import times
 from face3d_tune.storage.answers import Answers, answers_of
 from face3d_tune.storage.optuna_internals import FIXED_PARAMS, NO_RECORD, StorageOfTrials, read_step, read_value
-from face3d_tune.storage.questions import Question, Rows, question
+from face3d_tune.storage.questions import Question, Rows, ask_at_once, filled, question, row_of_study
 
 # Numbers as text: JSON would turn -0.0 into 0.
 _TRIALS = """
@@ -53,13 +53,13 @@ ALL_STUDIES = question(  # a storage without studies gives a row without a name
     "from (select 1) always left join studies s on true"
 )
 _FEW = 200  # trials that are read by one question
+# After `row_of_study`.
 _ENQUEUE = """
 with given as (
     select value, place from jsonb_array_elements(cast(:trials as jsonb)) with ordinality as each (value, place)
-), study as (
-    select study_id from studies where study_id = :study for update
 ), held as (
-    select (select count(*) from trials where study_id = study.study_id) as held from study
+    select (select count(*) from trials where study_id = study.study_id) as held
+    from studies study where study_id = :study
 ), made as (
     insert into trials (number, study_id, state)
     select held + place - 1, :study, cast('WAITING' as trialstate) from given, held
@@ -200,8 +200,8 @@ class FarStorage(StorageOfTrials):
 
     def enqueue_trials(self, study_id: int, trials: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
         """Queue trials with these parameters and user attributes, all or none."""
-        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as database:
-            _enqueue(database, study_id, trials)
+        with self.engine.connect() as database:
+            _enqueue(database, study_id, trials, "commit")
 
     def requeue(
         self,
@@ -288,12 +288,13 @@ def _trial(
 
 
 def _enqueue(
-    database: Connection, study_id: int, trials: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
+    database: Connection, study_id: int, trials: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], *then: str
 ) -> None:
-    """Queue trials with these parameters and user attributes by one question."""
+    """Queue trials with these parameters and user attributes in one journey, with the statements that come `then`."""
     rows = [{"user": _stored(attrs), "system": _stored({FIXED_PARAMS: dict(params)})} for params, attrs in trials]
     if rows:
-        database.execute(text(_ENQUEUE), {"study": study_id, "trials": json.dumps(rows)})
+        queueing = filled(database, _ENQUEUE, {"study": study_id, "trials": json.dumps(rows)})
+        ask_at_once(database, row_of_study(database, study_id), queueing, *then)
 
 
 def _number(stored: str | None) -> float | None:

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DisconnectionError
 
 DRIVER = "postgresql+face3d"  # of an engine with this dialect
-_BEGIN = "begin"
+_BEGIN = "begin isolation level read committed"  # whatever a database or a role has for a default
 _RESTED = 30.0  # seconds without use after which a connection is tried: on the way it may have been forgotten
 _READS = re.compile(r"\s*(select|show|with)\b", re.IGNORECASE).match
 _IGNORED = re.compile(r"error ignored terminating").match
@@ -99,7 +99,7 @@ def cursors_of(psycopg: Any) -> tuple[Any, Any]:
             return None
         level = connection.isolation_level
         usual = level in (None, psycopg.IsolationLevel.READ_COMMITTED)
-        return _BEGIN if usual else f"{_BEGIN} isolation level {level.name.replace('_', ' ')}"
+        return _BEGIN if usual else f"begin isolation level {level.name.replace('_', ' ')}"
 
     return Cursor, PiecewiseCursor
 
@@ -128,11 +128,16 @@ def _rest(_: Any, record: Any) -> None:
 
 
 def _look(connection: Any, record: Any, _: Any) -> None:
-    """Raise DisconnectionError, which gets a new connection, if this one is closed, or does not answer after a rest."""
+    """Raise DisconnectionError, which gets a new connection, if this one is closed, or does not answer after a rest.
+
+    The first statement shows whether a new one is closed: SQLAlchemy takes two closed ones for a mistake of the caller.
+    """
+    if (rests_since := record.info.get("rests_since")) is None:
+        return
     try:
         while _readable(connection.fileno()):
             connection.pgconn.consume_input()
-        if time.monotonic() - record.info.get("rests_since", time.monotonic()) > _RESTED:
+        if time.monotonic() - rests_since > _RESTED:
             connection.execute("select 1")
     except Exception as error:
         raise DisconnectionError from error

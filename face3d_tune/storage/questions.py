@@ -46,6 +46,15 @@ def filled(database: Connection, sql: str, values: Mapping[str, Any]) -> str:
     return str(connection.filled(str(text(sql).compile(dialect=database.dialect)), values))
 
 
+def row_of_study(database: Connection, study_id: int) -> str:
+    """Return the SQL that waits for the row of a study, and keeps it until the transaction ends.
+
+    Optuna, too, numbers trials while it has this row. It must be a statement of its own before the one that counts the
+    trials: a statement does not see what was stored while it waited.
+    """
+    return filled(database, "select study_id from studies where study_id = :study for update", {"study": study_id})
+
+
 def ask_at_once(database: Connection, *statements: str) -> list[Rows]:
     """Execute statements without parameters, to a server in one journey; return the rows of each.
 

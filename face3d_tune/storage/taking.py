@@ -12,19 +12,19 @@ from face3d_tune.storage import claims
 from face3d_tune.storage.claimed_trials import attr_rows, put
 from face3d_tune.storage.claims import CLAIMS, Claim
 from face3d_tune.storage.optuna_internals import SYSTEM_ATTRS, TRIALS, USER_ATTRS
-from face3d_tune.storage.questions import ask_at_once, filled
+from face3d_tune.storage.questions import ask_at_once, filled, row_of_study
 from face3d_tune.storage.times import utc_now
 
 _WAITING = """
     update trials set state = 'RUNNING', datetime_start = :now
     where trial_id = :waiting and state = 'WAITING' returning trial_id, number
 """
-# Optuna, too, numbers trials while it has the row of the study.
+# After `row_of_study`.
 _NEW = """
     insert into trials (study_id, state, datetime_start, number)
     select study_id, cast('RUNNING' as trialstate), :now,
         (select count(*) from trials t where t.study_id = study.study_id)
-    from (select study_id from studies where study_id = :study for update) study returning trial_id, number
+    from studies study where study_id = :study returning trial_id, number
 """
 _TAKE = """
 with taken as ({taken}), claim as (
@@ -86,8 +86,8 @@ def _take_far(
     }
     values |= {"keys": list(attrs), "values": [json.dumps(value) for value in attrs.values()]}
     values |= sign.values
-    taking = _TAKE.format(taken=_NEW if waiting is None else _WAITING, beat=sign.sql)
-    rows, *_ = ask_at_once(lock, filled(lock, taking, values), "commit")
+    taking = filled(lock, _TAKE.format(taken=_NEW if waiting is None else _WAITING, beat=sign.sql), values)
+    _, rows, *_ = ask_at_once(lock, row_of_study(lock, study_id), taking, "commit")
     return Claim(rows[0][0], rows[0][1], sign.values["worker"], mark) if rows else None
 
 

@@ -115,10 +115,11 @@ def _fill_curves(trials: dict[int, FrozenTrial], rows: Rows, unread: Collection[
 
 def _fill_attrs(attrs: dict[int, dict[str, Any]], rows: Iterable[Any]) -> None:
     """Add attributes to those of the trials; short texts and numbers are made once."""
-    short: dict[str, Any] = {}
+    keys: dict[str, str] = {}
+    values: dict[str, Any] = {}
     for trial_id, key, text in rows:
         if trial_id in attrs:
-            attrs[trial_id][short.setdefault(key, key)] = _value(text, short)
+            attrs[trial_id][keys.setdefault(key, key)] = _value(text, keys, values)
 
 
 @lru_cache(maxsize=1000)
@@ -127,14 +128,14 @@ def _distribution(text: str) -> BaseDistribution:
     return json_to_distribution(text)
 
 
-def _value(text: str, short: dict[str, Any]) -> Any:
+def _value(text: str, keys: dict[str, str], values: dict[str, Any]) -> Any:
     if text.startswith("{"):
-        return {short.setdefault(key, key): value for key, value in json.loads(text).items()}
+        return {keys.setdefault(key, key): value for key, value in json.loads(text).items()}
     if len(text) > _SHORT or text.startswith("["):
         return json.loads(text)
-    if (value := short.get(text, short)) is short:
-        value = short[text] = json.loads(text)
-    return value
+    if text not in values:
+        values[text] = json.loads(text)
+    return values[text]
 
 
 def _rows(database: Connection, chosen: str, name: str, columns: str, only: str = "") -> Iterable[Any]:

@@ -1,13 +1,16 @@
 """Answers of a far server that are used again: only as long as they are good."""
 
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from unittest.mock import patch
 
 import optuna
 import pytest
 from optuna.study import StudyDirection
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
 from face3d_tune.storage.answers import Answers, answers_of, ask
 from face3d_tune.storage.database import Storage
@@ -135,6 +138,21 @@ def test_a_question_that_does_not_last_is_always_asked(engine, theirs, far_serve
     assert ask(engine, now) == []
     add(theirs, "one")
     assert [tuple(row) for row in ask(engine, now)] == [("one",)]
+
+
+def test_threads_that_ask_at_once_for_the_first_time_share_their_answers(engine, monkeypatch):
+    """Else what one of them takes for an answer under the lock could be older than the lock."""
+    fresh, make, meet = create_engine("sqlite://"), Answers.__init__, threading.Barrier(2, timeout=1.0)
+
+    def slow(self, engine):
+        with suppress(threading.BrokenBarrierError):
+            meet.wait()
+        make(self, engine)
+
+    monkeypatch.setattr(Answers, "__init__", slow)
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(answers_of, [fresh, fresh])
+    assert first is second
 
 
 def test_a_value_is_text_whatever_is_in_it(engine):

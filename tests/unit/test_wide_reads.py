@@ -79,6 +79,15 @@ def test_every_field_of_every_trial_is_the_one_that_optuna_reads(storage, study)
     assert read[0].intermediate_values[2] == float("inf")
 
 
+def test_a_key_that_looks_like_a_value_stays_a_key(sqlite):
+    attrs = {"1": {"null": 1, "1": "1", "true": True}, "null": None, "true": True, '"x"': "x", "number": 1}
+    study = study_of(trial_of("COMPLETE", 0.6), storage=sqlite)
+    study.add_trial(create_trial(value=0.5, user_attrs={"number": 1, "none": None}))
+    study.add_trial(create_trial(value=0.5, user_attrs=attrs, system_attrs=attrs))
+    read = study.get_trials()[-1]
+    assert read.user_attrs == read.system_attrs == attrs
+
+
 def test_of_many_trials_too_which_are_read_by_study_and_not_by_id(storage, study, monkeypatch):
     monkeypatch.setattr(wide_reads, "_FEW", 2)
     assert told(storage._get_trials(study._study_id, None, set(), -1)) == told(as_optuna_reads(storage, study))
