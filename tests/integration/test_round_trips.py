@@ -39,7 +39,7 @@ def counted(monkeypatch):
     return count
 
 
-def test_the_round_trips_of_ask_report_and_tell(postgres_tables_url, tmp_path, data, counted):
+def test_the_round_trips_of_ask_report_and_tell(postgres_tables_url, tmp_path, data, counted, near_server):
     """A heartbeat in between would count too; none is due so soon."""
     with Proxy(postgres_tables_url) as proxy:
         for owner, name in (
@@ -49,7 +49,7 @@ def test_the_round_trips_of_ask_report_and_tell(postgres_tables_url, tmp_path, d
             (TrialReporter, "should_prune"),
         ):
             counted(proxy, owner, name)
-        with worker_of(proxy.url, file_of(tmp_path, RANDOM_ONLY), data) as search:
+        with worker_of(proxy.url, file_of(tmp_path, RANDOM_ONLY), data, silence=3600.0) as search:
             search.run(3, Watch(), slots=Scripted(1, lambda task, number: (0.1, "finished" if number == 5 else None)))
     counts = counted.counts
     epochs = [report + prune for report, prune in zip(counts["report"], [*counts["should_prune"], 0] * 3, strict=False)]
@@ -63,6 +63,7 @@ def test_the_round_trips_until_the_first_epoch(request, tmp_path, data_folder, m
     """The server is named before it is asked. Where an answer takes 0.6 s, 20 of them are 12 s."""
     url = request.getfixturevalue("postgres_tables_url" if tables == "there" else "postgres_url")
     words = ("--data-dir", data_folder, "--trials", 1, "--epochs", 1, "--device", "cpu", "--slots", 1)
+    words = (*words, "--worker-timeout", "1h")  # heartbeats would count
     begun = []
     with Proxy(url, delay=0.05) as proxy:
         started = TrialQueue.store

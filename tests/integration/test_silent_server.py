@@ -5,6 +5,7 @@ import time
 
 import psycopg
 import pytest
+import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from proxy import Proxy
 from searches import SAMPLED_ONLY, Scripted, Watch, file_of
@@ -13,7 +14,6 @@ from test_workers import check, record, worker_of
 
 from face3d_tune.errors import StorageAwayError, StorageError
 from face3d_tune.storage import bounded_psycopg, server_lock
-from face3d_tune.storage import database as database_module
 from face3d_tune.storage.database import Storage
 from face3d_tune.system import signals
 
@@ -23,12 +23,19 @@ RANDOM = SAMPLED_ONLY.replace('"tpe"', '"random"').replace("n_startup_trials = 2
 
 @pytest.fixture
 def proxy(postgres_url, monkeypatch):
-    monkeypatch.setattr(bounded_psycopg, "SILENCE", 0.5)
-    monkeypatch.setattr(database_module, "_CONNECT_WAIT", 2)  # the least that libpq takes
+    """A server that is waited for briefly once it is silent, and before that as long as a busy machine takes."""
     seconds = psycopg.connection.timeout_from_conninfo
-    monkeypatch.setattr(psycopg.connection, "timeout_from_conninfo", lambda conninfo: seconds(conninfo) / 4)
+
+    class Silent(set):
+        def __ior__(self, ways):
+            monkeypatch.setattr(bounded_psycopg, "SILENCE", 0.5)
+            monkeypatch.setattr(psycopg.connection, "timeout_from_conninfo", lambda conninfo: 0.05 * seconds(conninfo))
+            self.update(ways)
+            return self
+
     monkeypatch.setattr("face3d_tune.storage.retry._PAUSES", (0.05, 0.05))
     with Proxy(postgres_url) as proxy:
+        proxy.silent = Silent()
         yield proxy
 
 
@@ -38,7 +45,7 @@ def test_a_search_says_that_the_server_is_silent_and_goes_on_when_it_speaks_agai
 
     def play(task, number):
         if (task.number, number) == (1, 2):
-            proxy.silent.add(way)
+            proxy.silent |= {way}
         if watch.notes:
             proxy.silent.clear()
         return 0.1, "finished" if number == 20 else None
@@ -65,17 +72,17 @@ def test_a_search_ends_after_the_storage_timeout_although_the_connection_stands(
 
 
 def test_a_server_that_is_silent_at_once_is_an_error(proxy, monkeypatch):
-    monkeypatch.setattr(database_module, "_LOST_AT_THE_START", ())
-    proxy.silent.add("from")
+    monkeypatch.setattr("face3d_tune.storage.database._LOST_AT_THE_START", ())
+    proxy.silent |= {"from"}
     with pytest.raises(StorageError, match="cannot be reached: "), Storage.parse(proxy.url).opened(create=True):
         pass
 
 
 def test_after_a_second_signal_a_silent_server_is_waited_for_no_longer(proxy, monkeypatch):
-    monkeypatch.setattr(bounded_psycopg, "SILENCE", 600.0)
-    monkeypatch.setattr(bounded_psycopg, "_HURRIED", 0.3)
     with Storage.parse(proxy.url).opened(create=True) as opened, signals.handled(lambda *_: None):
-        proxy.silent.add("from")
+        proxy.silent |= {"from"}
+        monkeypatch.setattr(bounded_psycopg, "SILENCE", 600.0)
+        monkeypatch.setattr(bounded_psycopg, "_HURRIED", 0.3)
         with pytest.raises(KeyboardInterrupt), signals.interrupt.held():  # noqa: PT012 - it waits for the block's end
             signals.interrupt.now()
             began = time.monotonic()
@@ -85,13 +92,16 @@ def test_after_a_second_signal_a_silent_server_is_waited_for_no_longer(proxy, mo
 
 
 def test_who_waits_for_the_lock_of_another_worker_is_not_taken_for_one_whom_nobody_answers(postgres_url, monkeypatch):
-    monkeypatch.setattr(bounded_psycopg, "SILENCE", 1.0)
+    assert 1.4 * server_lock._LOCK_TRY < bounded_psycopg.SILENCE  # to each attempt the server answers in time
+    attempts = []
     monkeypatch.setattr(server_lock, "_LOCK_TRY", 0.4)
     with Storage.parse(postgres_url).connected() as first, Storage.parse(postgres_url).connected() as second:
         with first.connect() as holder:
             holder.exec_driver_sql(f"select pg_advisory_xact_lock({server_lock._LOCK_KEY})")
             monkeypatch.setattr(server_lock, "_LOCK_WAIT", 1.0)
+            sqlalchemy.event.listen(second, "before_cursor_execute", lambda *_: attempts.append(1))
             with pytest.raises(OperationalError, match="lock timeout"), server_lock.one_at_a_time(second):
                 pass
+            assert len(attempts) > 1
         with server_lock.one_at_a_time(second):
             pass

@@ -4,6 +4,7 @@ A worker here is a search in a thread with connections of its own; its slots onl
 """
 
 import os
+import re
 import sqlite3
 import sys
 import threading
@@ -41,6 +42,11 @@ def worker_of(url, file, data, **options):
     """One more worker of the study "quick", with connections of its own."""
     with Storage.parse(url).opened(create=True) as opened:
         yield open_search(opened, "quick", file, Settings("keypoint", 2, None), Setup(data, CPU, "off"), **options)
+
+
+def beat_often(search):
+    """Let a worker that may be silent for long, as on a busy machine, send heartbeats and look around several times."""
+    search.worker.interval = 0.2
 
 
 @contextmanager
@@ -115,7 +121,8 @@ def test_workers_that_start_at_once_on_a_new_study_do_exactly_what_was_asked_for
 
     def work():
         try:
-            with worker_of(postgres_url, quick, data, silence=2.0) as search:
+            with worker_of(postgres_url, quick, data) as search:
+                beat_often(search)
                 opened.append(search)
                 everyone.wait()
                 search.enqueue_presets()
@@ -170,10 +177,9 @@ def test_a_dead_worker_is_missed_in_time_even_by_one_that_is_busy_in_a_long_epoc
         assert silence < when - last_sign < silence + silence / 6 + SLACK
         trials = living.study.trials
         assert trials[1].state == TrialState.FAIL
-        reason = (
-            f"its process ended without notice ({dying.worker.label.replace(':', ', process ')}, no heartbeat for 1 s)"
-        )
-        assert trials[1].user_attrs["error"] == reason
+        who = re.escape(dying.worker.label.replace(":", ", process "))
+        reason = trials[1].user_attrs["error"]
+        assert re.fullmatch(rf"its process ended without notice \({who}, no heartbeat for \d+ s\)", reason)
         assert line == f"trial 1 was left running: {reason}"
         (again,) = [trial for trial in trials if trial.user_attrs.get("retry_of") == 1]
         assert (again.state, again.user_attrs["preset"]) == (TrialState.COMPLETE, DISTINCT[1])
@@ -204,8 +210,9 @@ def test_a_worker_that_only_slept_loses_its_trial_and_goes_on(postgres_url, quic
     asleep, woken = threading.Event(), threading.Event()
     with (
         worker_of(postgres_url, quick, data, silence=1.0) as sleeper,
-        worker_of(postgres_url, quick, data, silence=1.0) as other,
+        worker_of(postgres_url, quick, data) as other,
     ):
+        beat_often(other)
 
         def play(task, number):
             time.sleep(0.05)
@@ -218,7 +225,8 @@ def test_a_worker_that_only_slept_loses_its_trial_and_goes_on(postgres_url, quic
 
         def note(line):
             others.notes.append(line)
-            if "left running" in line:
+            if "left running" in line:  # from now on a busy machine may be silent, too
+                executed(other.queue.engine, "update face3d_tune_workers set silence = 60")
                 woken.set()
 
         slept, others = Watch(), Watch()
@@ -243,14 +251,15 @@ def test_a_worker_that_only_slept_loses_its_trial_and_goes_on(postgres_url, quic
 def test_a_worker_whose_clock_is_wrong_changes_nothing(postgres_url, quick, quick_study, data, data_folder, hours):
     total, watch, begun = 5, Watch(), threading.Event()
     words = ("run", "--study", quick_study, "--data-dir", data_folder, "--storage", postgres_url, "--device", "cpu")
-    words = (*words, "--slots", 1, "--trials", total, "--worker-timeout", "1s")
+    words = (*words, "--slots", 1, "--trials", total, "--worker-timeout", "20s")
 
     def play(task, number):
         begun.set()
         until(lambda: states(search.study).count("COMPLETE") == total - 1)  # those of the other one
         return lasting(0.1)(task, number)
 
-    with worker_of(postgres_url, quick, data, silence=1.0) as search:
+    with worker_of(postgres_url, quick, data, silence=20.0) as search:
+        beat_often(search)
         record(search.queue.engine)
         search.enqueue_presets()
         with at_work(search, total, Scripted(1, play), watch):
@@ -324,15 +333,15 @@ def test_nothing_is_lost_while_the_database_is_away_for_longer_than_a_worker_may
     url, total = own_server.new_database(), 2
     watches, slots = (Watch(), Watch()), [Scripted(1, lasting(0.05, epochs=45)) for _ in range(2)]
     with (
-        worker_of(url, quick, data, silence=1.0) as first,
-        worker_of(url, quick, data, silence=1.0) as second,
+        worker_of(url, quick, data, silence=3.0) as first,
+        worker_of(url, quick, data, silence=3.0) as second,
     ):
         record(first.queue.engine)
         first.enqueue_presets()
         with at_work(first, total, slots[0], watches[0]), at_work(second, total, slots[1], watches[1]):
             until(lambda: all(max(scripted.epochs.values(), default=0) >= 3 for scripted in slots))
             with absence(own_server, url) as reason:
-                time.sleep(1.5)
+                time.sleep(4.0)
         for watch in watches:
             assert watch.lost == []
             gone, back = watch.notes
@@ -356,7 +365,7 @@ def test_a_server_that_stays_away_ends_the_search_and_the_next_worker_takes_over
     with worker_of(url, quick, data, silence=1.0, storage_timeout=1.0) as search:
         record(search.queue.engine)
         search.enqueue_presets()
-        away = pytest.raises(StorageAwayError, match=r"^the storage did not answer for [1-5] s: connection ")
+        away = pytest.raises(StorageAwayError, match=r"^the storage did not answer for \d+ s: connection ")
         with away, at_work(search, total, slots, watch):
             until(lambda: slots.epochs.get(1, 0) >= 3)
             own_server.stop()
@@ -382,6 +391,11 @@ def test_a_worker_that_searches_has_two_connections_and_never_more(postgres_url,
 
     doing = "opening"
 
+    def play(task, number):
+        if (task.number, number) == (11, 5):
+            until(lambda: len(seen["searching"]) > 100)
+        return lasting(0.02, epochs=5)(task, number)
+
     def sample():
         with psycopg.connect(elsewhere, autocommit=True) as connection:
             while not over.is_set():
@@ -395,11 +409,10 @@ def test_a_worker_that_searches_has_two_connections_and_never_more(postgres_url,
             search.enqueue_presets()
             until(lambda: max(seen["opening"][-30:]) <= 2)  # the connection of the opening is closed
             doing = "searching"
-            search.run(12, Watch(), slots=Scripted(3, lasting(0.02, epochs=5)))
+            search.run(12, Watch(), slots=Scripted(3, play))
     finally:
         over.set()
         sampler.join(PATIENCE)
-    assert len(seen["searching"]) > 100
     assert max(seen["searching"]) == 2
     assert max(seen["opening"]) <= 3  # while the tables are made, under a lock of another connection
 
