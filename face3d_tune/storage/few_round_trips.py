@@ -62,6 +62,7 @@ def cursors_of(psycopg: Any) -> tuple[Any, Any]:
             """Begin a transaction only for what writes, and then without waiting for that."""
             begin = self._begin(query)
             if ";" in str(query) and not any(args):  # several commands, which neither a pipeline nor `prepare` takes
+                query = str(query).replace("%%", "%") if args else query  # as psycopg does for empty values
                 super().execute(f"{begin}; {query}" if begin else query, prepare=False, **options)
                 if begin:
                     self.nextset()  # past BEGIN

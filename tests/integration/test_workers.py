@@ -33,7 +33,7 @@ from face3d_tune.storage.workers import Heartbeat, Worker, read_workers
 from face3d_tune.study.settings import Settings
 from face3d_tune.study.trials import FINISHED
 
-PATIENCE = 30.0  # seconds after which something that should have happened has not
+PATIENCE = 120.0  # seconds after which something that should have happened has not
 SLACK = 8.0  # seconds that a busy machine may take
 
 

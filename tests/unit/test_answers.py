@@ -165,6 +165,11 @@ def test_a_value_is_text_whatever_is_in_it(engine):
     assert [list(map(tuple, rows)) for rows in answers_of(engine)._ask(asked, NAMES)] == [[(name,)], [(name,)]]
 
 
+def test_a_text_in_a_statement_is_no_end_of_it(engine):
+    with engine.connect() as database:
+        assert database.execute(text("select '1 %; 2 %'")).scalar_one() == "1 %; 2 %"
+
+
 @pytest.mark.parametrize("several", [True, False])
 def test_a_transaction_has_all_rows_that_it_wrote_or_none(engine, near_server, several):
     rows = [{"name": "one"}, {"name": "two"}] if several else {"name": "one"}
