@@ -124,9 +124,13 @@ class Worker:
         if now < self._last:
             with self._engine.begin() as database:
                 database.execute(text(_forget_the_future(_now(database))))
-        if not 0 <= now - self._last <= 2 * self.interval:
-            self._steady = now  # a delay, or a clock set back, may have affected the others too
+        if self._is_late(now):
+            self._steady = now
         self._last = now
+
+    def _is_late(self, now: float) -> bool:
+        """Tell whether this worker's heartbeat is late, or the clock was set back: that may affect the others too."""
+        return not 0 <= now - self._last <= 2 * self.interval
 
     def _sign(self) -> float:
         """Store that this worker lives, and return the time by the database's clock."""
@@ -224,6 +228,7 @@ class Worker:
         found = ask(self._engine, self.running(), *soon)
         now, started = map(float, found[0][8:]) if found else (0.0, 0.0)
         started = started if started <= now else 0.0  # the database's clock was set back since
+        steady = now if self._is_late(now) else self._steady
         rows = [row[:8] for row in found if row[1] is not None]
         orphans = []
         mine = {json.loads(row[2]) for row in rows if row[2] and row[3] == self.name}
@@ -239,7 +244,7 @@ class Worker:
                 orphans.append(Orphan(number, trial_id, "no worker claims it"))
             elif host is None:
                 orphans.append(Orphan(number, trial_id, "its process ended without notice"))
-            elif self._alone or now - max(seen, started, self._steady) > silence:
+            elif self._alone or now - max(seen, started, steady) > silence:
                 silent = f"{host}, process {pid}, no heartbeat for {max(0.0, now - seen):.0f} s"
                 orphans.append(Orphan(number, trial_id, f"its process ended without notice ({silent})"))
         return orphans, gone

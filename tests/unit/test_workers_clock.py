@@ -54,3 +54,18 @@ def test_a_dead_worker_is_noticed_in_its_time_although_the_clock_was_set_back(st
     assert [orphan.number for orphan in living.orphans()] == [0]
     rows = read_workers(storage.engine, study._study_id)
     assert sorted(row.alive for row in rows) == [False, True]
+
+
+def test_a_worker_that_is_back_presumes_nobody_dead_before_the_others_had_time_for_a_heartbeat(storage, study, clock):
+    """After an absence of the database its search may ask for a trial before it sends a heartbeat itself."""
+    other, first = join(storage, study), join(storage, study)
+    with one_at_a_time(storage.engine) as lock:
+        other.take(lock, None, {})
+    clock["ahead"] += 2 * SILENCE
+    assert first.orphans() == []
+    first.beat()
+    assert first.orphans() == []
+    for _ in range(7):
+        clock["ahead"] += SILENCE / 6
+        first.beat()
+    assert [orphan.number for orphan in first.orphans()] == [0]
