@@ -21,7 +21,7 @@ MOMENTS = {
     "between writing a checkpoint and its name": ("before", "os.replace"),
     "between checkpoint and report": ("after", "face3d_tune.executor.checkpoints.Checkpoints.save"),
     "between report and tell": ("before", "face3d_tune.search.trial_queue.TrialQueue.tell"),
-    "while its end is stored": ("before", "face3d_tune.storage.claimed_trials._utc"),
+    "while its end is stored": ("before", "face3d_tune.storage.claimed_trials.utc_now"),
     "after tell": ("after", "face3d_tune.search.trial_queue.TrialQueue.tell"),
     "before its weights are kept": ("before", "face3d_tune.search.retention.Retention.take"),
 }
