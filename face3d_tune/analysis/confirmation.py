@@ -119,10 +119,19 @@ def choice(confirmation: Mapping[str, Any]) -> str:
     )
 
 
+def tells_curse(confirmation: Mapping[str, Any]) -> bool:
+    """Tell whether the winner's value in the study and over fresh seeds are of the same validation people.
+
+    They are not over rotations, nor in a study of folds, whose values are means over other people and other trainings.
+    """
+    folded = confirmation.get("folds", 1) > 1
+    return confirmation["winner"]["value"] is not None and "rotations" not in confirmation and not folded
+
+
 def curse(confirmation: Mapping[str, Any]) -> str:
-    """Describe the winner's curse with its numbers; empty over rotations, which have other validation people."""
+    """Describe the winner's curse with its numbers; empty where other people gave the value in the study."""
     name, winner = confirmation["winner"]["name"], chosen_by(confirmation["winner"])
-    if winner["value"] is None or "rotations" in confirmation:
+    if not tells_curse(confirmation):
         return ""
     spread = "" if winner["validation_sd"] is None else f" ± {winner['validation_sd']:.4f}"
     fall = winner["value"] - winner["validation"]

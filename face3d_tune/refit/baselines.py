@@ -35,7 +35,7 @@ Fitted = ridge.Ridge | kernel_ridge.KernelRidge | NoModel
 def fit(data: FaceData, attrs: Mapping[str, Any] | None = None) -> dict[str, Fitted]:
     """Fit every method on the training people, by name.
 
-    `attrs` are the user attributes of a study on these data: what it has chosen is not chosen again.
+    `attrs` are the user attributes of a study on these data: see `fit_one`.
     """
     return {"no model": NoModel(), **{name: fit_one(kind, data, attrs) for kind, name in NAMES.items()}}
 
@@ -43,8 +43,12 @@ def fit(data: FaceData, attrs: Mapping[str, Any] | None = None) -> dict[str, Fit
 def fit_one(
     kind: Blended, data: FaceData, attrs: Mapping[str, Any] | None = None
 ) -> ridge.Ridge | kernel_ridge.KernelRidge:
-    """Fit ridge or kernel ridge on the training people."""
-    attrs = attrs or {}
+    """Fit ridge or kernel ridge on the training people.
+
+    `attrs` are the user attributes of a study on these data: what it has chosen is not chosen again. A study of folds
+    has chosen on the training people of fold 1, who may validate here, so its choice does not count.
+    """
+    attrs = attrs if attrs is not None and folds_of(attrs) == 1 else {}
     if kind == "ridge":
         return ridge.fit(data, StudyAttr.ridge_penalty.get(attrs))
     stored = StudyAttr.kernel_ridge_choice.get(attrs)

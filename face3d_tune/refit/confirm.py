@@ -31,6 +31,7 @@ from face3d_tune.storage.server_lock import one_at_a_time
 from face3d_tune.study.attrs import Attr, StudyAttr
 from face3d_tune.study.objective import IDENTITY, Objective
 from face3d_tune.study.presence import still_present
+from face3d_tune.study.trials import folds_of
 from face3d_tune.training.base import PairTensors
 from face3d_tune.training.plain import Trainer
 from face3d_tune.training.recognition import WHERE, Gallery, Judging
@@ -155,6 +156,7 @@ class Confirmation(StoredTrainings[Job]):
             "objective": self._objective.name,
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             **self._described(),
+            "folds": folds_of(self.study.user_attrs),
             "people": sum(len(data.people["test"]) for data in self._rounds),
             "pairs": _pairs(self._rounds),
             "candidates": rows,

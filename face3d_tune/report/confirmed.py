@@ -13,6 +13,7 @@ from face3d_tune.analysis.confirmation import (
     recognised_alike,
     resolved,
     simple_methods,
+    tells_curse,
     value_in_study,
 )
 from face3d_tune.report.blocks import Block, Paragraph, Runs, Table, Tiles
@@ -39,7 +40,7 @@ def confirmed(content: Content, say: Words) -> list[Block]:
         *_recognised(confirmation, say),
         *_resolution(confirmation, say),
     ]
-    if confirmation["winner"]["value"] is not None:
+    if tells_curse(confirmation):
         blocks.append(Paragraph(_curse(confirmation["winner"], seeds, say)))
     if "by_identity" in (winner := confirmation["winner"]):
         again = f"{chosen_by(winner)['validation']:.4f}"

@@ -46,3 +46,13 @@ def test_what_a_study_has_chosen_is_not_chosen_again(data, monkeypatch):
     found = baselines.fit(data, attrs)
     assert found["ridge"].penalty == 10.0
     assert found["kernel ridge"].choice == kernel_ridge.Hyperparameters("none", 2.0, 3.0)
+
+
+def test_what_a_study_of_folds_has_chosen_is_chosen_again_for_the_ordinary_split(data):
+    # With four folds validation people of the ordinary split train in fold 1, so they would have a part in the choice.
+    assert set(data.fold(1, of=4).people["train"]) & set(data.people["validation"])
+    choice = {"landmarks": "none", "gamma": 4.0, "penalty": 1000.0}
+    attrs = {"ridge_penalty": 1000.0, "kernel_ridge_choice": choice, "settings": {"folds": 4}}
+    found = baselines.fit(data, attrs)
+    assert found["ridge"].penalty == ridge.choose_penalty(data) != 1000.0
+    assert found["kernel ridge"].choice == kernel_ridge.choose(data) != kernel_ridge.Hyperparameters.of(choice)

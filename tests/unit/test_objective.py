@@ -215,6 +215,13 @@ def test_the_winner_of_a_study_for_identity_is_chosen_by_it_and_so_is_its_curse_
     assert "had -0.1000 on the validation people; over 2 fresh seeds it is -0.1250, so 0.0250" in curse(confirmation)
 
 
+def test_a_mean_over_folds_and_the_ordinary_split_measure_no_winners_curse():
+    winner = {"name": "trial 3", "value": 0.7, "validation": 0.6, "validation_sd": 0.1}
+    confirmation = {"winner": winner, "seeds": [1, 2]}
+    assert "0.1000 of it was luck" in curse(confirmation | {"folds": 1})
+    assert curse(confirmation | {"folds": 3}) == ""  # other people and other trainings, not luck
+
+
 def test_records_of_a_candidate_are_summarised_by_identity():
     candidate = Candidate("trial 3", SMALL, 3, False, 0.7, -0.25)
     records = [[{"validation": 0.6, "validation_identity": value}] for value in (-0.25, -0.5)]

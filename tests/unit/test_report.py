@@ -271,6 +271,8 @@ def test_a_report_names_the_winners_curse_the_looks_and_what_is_out_of_date():
     assert "not yet confirmed" not in once
     assert "Out of date: another trial is the best now" in old
     assert "Winner's curse: none seen." in page_of(STUDIES["diverged"]()).text
+    folded = study_of(*searched(), confirmation=confirmation_of(folds=3))
+    assert "Winner's curse" not in page_of(folded).text  # its value is of other people than the fresh seeds'
     assert "on the test people trial 12 is worse than ridge regression" in page_of(STUDIES["confirmed worse"]()).text
 
 
