@@ -39,6 +39,8 @@ def sentence(compared: Mapping[str, Any], part: str = "test") -> str:
         return f"not compared with {name}: no pairs"
     if low is None:
         return f"one {part} person is too few for a verdict against {name}: {difference:+z.4f}, without an interval"
+    if difference == low == high == 0:  # people without any deviation do not show how sure that is
+        return f"the same as {name} for all {compared['people']} {part} people"
     span = f"({low:+z.4f} to {high:+z.4f})"
     match compared["verdict"]:
         case "better":
@@ -176,9 +178,12 @@ def intervals(confirmation: Mapping[str, Any]) -> str:
 
 
 def resolved(confirmation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the comparisons with headline and line to pass, where it is known what their people can show."""
+    """Return the comparisons with headline and line to pass, where it is known what their people can show.
+
+    People who do not deviate at all, as between two trainings with equal predictions, do not show it.
+    """
     first, line = (entry_of(confirmation, preset) for preset in (confirmation["headline"], None))
-    return [entry for entry in ([first] if first is line else [first, line]) if entry.get("half_width") is not None]
+    return [entry for entry in ([first] if first is line else [first, line]) if entry.get("half_width")]
 
 
 def resolution(confirmation: Mapping[str, Any]) -> str:

@@ -2,13 +2,15 @@
 
 import io
 
+import numpy as np
 import pytest
 from stored_study import confirmation_of, recognising_people
 
-from face3d_tune.analysis.confirmation import no_better_recognised, sentence, told
+from face3d_tune.analysis.confirmation import no_better_recognised, resolved, sentence, told
 from face3d_tune.analysis.recognising import only_raises_cosine
 from face3d_tune.cli import result_tables
 from face3d_tune.cli.console import Console
+from face3d_tune.refit.intervals import compare
 
 # Of the sample's validation people: cosine, and rank-1 among everyone enrolled.
 SAMPLE = {"no model": (0.5545, 0.695), "ridge": (0.6322, 0.709)}
@@ -98,3 +100,10 @@ def test_a_confirmation_is_printed_with_its_warning_first(monkeypatch):
 def test_a_difference_that_rounds_to_zero_has_no_minus():
     compared = {"name": "ridge", "difference": -0.00001, "low": -0.00002, "high": 0.00001, "verdict": "same"}
     assert sentence(compared, "validation") == "not distinguishable from ridge: +0.0000 (+0.0000 to +0.0000)"
+
+
+def test_people_without_any_deviation_get_no_interval_and_no_smallest_difference():
+    alike = {"name": "ridge", "kind": "simple"} | compare(np.full((2, 6), 0.5), np.full((1, 6), 0.5))
+    assert (alike["low"], alike["high"], alike["half_width"]) == (0, 0, 0)
+    assert sentence(alike) == "the same as ridge for all 6 test people"
+    assert resolved({"headline": None, "against": [alike], "ridge": {}}) == []
