@@ -186,9 +186,9 @@ def checkpoint_args(config: TrialConfig, use: DataUse) -> dict[str, Any]:
     """Return the `args` of a checkpoint: every flag of old and new copies of the script, None where a trial has no
     value.
 
-    The folder is the one that the data was read from. The limits are those of the script, in degrees of the angle that
-    it limits. `pose_unit`, `layout`, `turn_angle`, `landmark_scale` and `data_fingerprint`, which no flag sets, are
-    there as well.
+    The folder is the one that the data was read from. `min_yaw_angle` and `max_yaw_angle` are the limits of the script,
+    in degrees of the angle that it limits. What no flag sets is there as well: `pose_unit`, `layout`, `turn_angle`,
+    `min_yaw` and `max_yaw` (the limits of that angle), `landmark_scale` and `data_fingerprint`.
     """
     low, high = use.script_limits
     return {
@@ -201,6 +201,8 @@ def checkpoint_args(config: TrialConfig, use: DataUse) -> dict[str, Any]:
         "min_yaw_angle": low,
         "max_yaw_angle": high,
         "turn_angle": use.turn_angle,
+        "min_yaw": use.min_yaw,
+        "max_yaw": use.max_yaw,
         "landmark_scale": use.landmark_scale,
         "data_fingerprint": use.fingerprint,
     }

@@ -19,6 +19,7 @@ from face3d_tune.config import TrialConfig
 from face3d_tune.data.face_data import load
 from face3d_tune.data.provenance import DataUse
 from face3d_tune.refit.inference import predict as script
+from face3d_tune.refit.inference.sources import recorded_data
 from face3d_tune.storage.artifacts import Artifacts, best_weights, unique_name
 from face3d_tune.storage.database import Storage
 from face3d_tune.training import baseline_file, kernel_ridge, predictor, ridge
@@ -282,6 +283,15 @@ def test_people_of_other_data_choose_no_weight(folder, data):
     answer = refused(export(folder, "far.pth", "--blend", "ridge", "--force"))
     assert "far.pth was trained on other data, or another split or limits (0123), than " in answer
     assert "whose people cannot choose the weight hint: give the training data with --data-dir" in answer
+
+
+@pytest.mark.parametrize("turn_angle", ["first", "second", "third"])
+def test_people_of_the_same_limits_of_whichever_head_turn_choose_the_weight(tmp_path, data_folder, turn_angle):
+    limited = load(data_folder, min_yaw=2, max_yaw=15, turn_angle=turn_angle)
+    save(tmp_path / "limited.pth", limited)
+    again = recorded_data([predictor.read(tmp_path / "limited.pth", torch.device("cpu"))], None)
+    assert again.fingerprint() == limited.fingerprint() != load(data_folder, turn_angle=turn_angle).fingerprint()
+    exported(tmp_path, "limited.pth", "--blend", "ridge")
 
 
 def test_a_damaged_checkpoint(folder):

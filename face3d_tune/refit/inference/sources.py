@@ -55,6 +55,8 @@ def of_checkpoints(predictors: Sequence[Predictor], data: FaceData | None) -> li
 def recorded_data(predictors: Sequence[Predictor], folder: Path | None) -> FaceData:
     """Load the data in `folder`, or those that the first checkpoint records, with its limits.
 
+    A checkpoint of a script or of an earlier version records the limits of the script alone.
+
     Raises DataError if they cannot be read, and CheckpointError if they hold a baseline's outputs, not raw views.
     """
     first = predictors[0]
@@ -68,9 +70,10 @@ def recorded_data(predictors: Sequence[Predictor], folder: Path | None) -> FaceD
             f"{folder} holds the outputs of a baseline: the exported folder gets raw views",
             f"give {folder / BASELINE_FILE} with --baseline, and the data that it was made from with --data-dir",
         )
+    low, high = (first.args.get(name, first.args.get(f"{name}_angle")) for name in ("min_yaw", "max_yaw"))
     return load(
         folder,
-        min_yaw=checkpoint_file.number(first.args.get("min_yaw_angle")) or 0.0,
-        max_yaw=checkpoint_file.number(first.args.get("max_yaw_angle")),
+        min_yaw=checkpoint_file.number(low) or 0.0,
+        max_yaw=checkpoint_file.number(high),
         turn_angle=turn if turn in TURN_ANGLES else "first",
     )
