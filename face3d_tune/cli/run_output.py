@@ -162,11 +162,14 @@ def _say_what_is_next(search: Search, place: Storage, data_dir: Path | None) -> 
     study = [*storage, "--study-name", search.study.study_name]
     data = ["--data-dir", str(data_dir)] if data_dir else []
     say("\nNext, with this storage's URL in FACE3D_TUNE_STORAGE:" if place.holds_secret else "\nNext:")
-    script = StudyAttr.script.held_by(search.study.user_attrs)
+    attrs = search.study.user_attrs
+    script = StudyAttr.script.held_by(attrs)
+    tested = script or StudyAttr.data.of(attrs)["split"] != "none"  # else there are no test people to confirm by
     again = "is it really better? trained again, with other seeds"
+    why = again if script else "is it really better? trained again, on people never seen"
     steps = (
         (["export", *study], "the training command of the best trial"),
-        (["confirm", *study, *data], again if script else "is it really better? trained again, on people never seen"),
+        *([(["confirm", *study, *data], why)] if tested else []),
         *([] if script else [(["train", *study, *data], "train it here: checkpoint, history, curve")]),
         (["dashboard", *storage], "look at every trial in the browser"),
     )

@@ -90,9 +90,9 @@ def rows(printed):
     return {row[1]: row[2].split() for row in found}
 
 
-def next_commands(printed):
+def next_commands(printed, count=4):
     lines = printed.partition("\nNext:\n")[2].splitlines()
-    assert len(lines) == 4
+    assert len(lines) == count
     return [shlex.split(line, comments=True) for line in lines]
 
 
@@ -402,6 +402,10 @@ def wide(session):
 def test_validation_on_training_pairs_is_called_that(wide):
     assert "warning: split = none: validation on the training pairs themselves" in wide.err
     assert wide.out.startswith("Validation on the TRAINING pairs: this says nothing about people never seen:")
+
+
+def test_next_names_no_confirm_without_test_people(wide):
+    assert [words[1] for words in next_commands(wide.out, 3)] == ["export", "train", "dashboard"]
 
 
 def test_amp_that_a_cpu_cannot_do_is_told_once(wide):
