@@ -13,6 +13,7 @@ from face3d_tune.executor.plan import Engine
 from face3d_tune.script.study_file import has_script
 from face3d_tune.search.search_options import SearchOptions
 from face3d_tune.study.objective import ObjectiveName
+from face3d_tune.system import durations
 
 
 def check(options: SearchOptions, given: Sequence[str]) -> None:
@@ -63,6 +64,8 @@ def check(options: SearchOptions, given: Sequence[str]) -> None:
                 raise ConfigError(f"{name} = {number!r} has the wrong type; expected {expected}")
             if rows is seconds and not number > low:
                 raise ConfigError(f"{name} = {number} is out of range; expected more than {low} seconds")
+            if rows is seconds and number > durations.MOST:
+                raise ConfigError(f"{name} = {number} is out of range; expected at most {durations.MOST} seconds")
             if not number >= low:
                 raise ConfigError(f"{name} = {number} is out of range; expected at least {low}")
     if budget.target_epochs is not None and budget.target is None:

@@ -73,6 +73,7 @@ LINES = {
     "run --target nan": "'--target': nan is not a number",
     "run --seed -1": "'--seed': -1 is not in the range",
     "run --timeout soon": "'soon' is not a duration; expected seconds, or a number with s, m or h, such as 8h",
+    "run --worker-timeout 1001h": "'1001h' is not a duration; expected seconds, or a number with s, m or h, such as 8h",
     "run --timeout 0": "'0' is not a duration",
     "run --min-yaw 181": "'--min-yaw': 181.0 is not in the range",
     "run --max-yaw nan": "'--max-yaw': nan is not a number",

@@ -13,6 +13,7 @@ from face3d_tune.search.retention import DEFAULT_KEEP
 from face3d_tune.storage.retry import DEFAULT_TIMEOUT
 from face3d_tune.storage.workers import DEFAULT_SILENCE
 from face3d_tune.study.settings import DEFAULT_SEED
+from face3d_tune.system import durations
 
 
 @click.command()
@@ -56,6 +57,11 @@ def test_the_time_between_checkpoints_is_a_duration_or_nothing(text, seconds):
 @pytest.mark.parametrize("text", ["-1", "often", "nan", ""])
 def test_another_time_is_refused(text):
     assert "is not a duration; expected seconds" in given("--checkpoint-every", text)
+
+
+def test_a_duration_is_at_most_what_every_system_can_wait_for():
+    assert durations.seconds("1000h") == 3_600_000
+    assert [durations.seconds(text) for text in ("1001h", "99999999999h", f"{'9' * 400}s")] == [None] * 3
 
 
 def test_how_many_best_weights_are_kept():

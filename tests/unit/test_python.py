@@ -316,6 +316,12 @@ def test_a_number_that_the_command_refuses_is_refused(name, number):
         ft.run(**{name: number})
 
 
+@pytest.mark.parametrize("name", ["timeout", "worker_timeout", "trial_timeout", "storage_timeout"])
+def test_a_time_that_no_system_can_wait_for_is_refused(name):
+    with pytest.raises(ft.errors.ConfigError, match=f"{name} = .* is out of range; expected at most 3600000 seconds"):
+        ft.run(**{name: 3_600_001})
+
+
 @pytest.mark.parametrize("typed", ["two", "-1", "0"])
 def test_a_number_of_slots_in_the_environment_that_the_command_refuses_is_refused(typed, monkeypatch):
     monkeypatch.setenv("FACE3D_TUNE_SLOTS", typed)
