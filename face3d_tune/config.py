@@ -3,6 +3,7 @@
 Field names are the flags of the users' `train_3d.py` (trainer contract §5), so that a name means one thing everywhere.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
@@ -158,6 +159,8 @@ def check_kind(name: str, value: object, expected: Any) -> None:
     if not fits or (isinstance(value, bool) and expected is not bool):
         word = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[expected]
         raise ConfigError(f"{name} = {value!r} has the wrong type; expected {word}")
+    if expected is float and isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise ConfigError(f"{name} is a whole number that no float can hold; expected at most 1e308")
 
 
 def resolve(values: Mapping[str, Any], *, feature_size: int, epochs: int, layout: Layout) -> TrialConfig:

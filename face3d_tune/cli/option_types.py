@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class SlotCount(click.ParamType[int]):
         """Return the number, or None."""
         if value in ("auto", None):
             return None
-        if isinstance(value, int) or (isinstance(value, str) and value.isdecimal() and int(value) > 0):
+        if isinstance(value, int) or (isinstance(value, str) and re.fullmatch(r"0*[1-9]\d{,8}", value)):
             return int(value)
         return self.fail(f"{value!r} is not in range; expected auto or a whole number of at least 1", param, ctx)
 

@@ -18,6 +18,7 @@ from face3d_tune.script.guesses import Guess, Roles, ScriptStart
 from face3d_tune.script.metrics import Metric, ProbedNumber
 from face3d_tune.script.probe import Probe
 from face3d_tune.study.presets import PRESETS
+from face3d_tune.system.safe_text import visible
 
 _EPOCHS, _TRIALS = 100, 50
 _OF_THE_GUIDE = {"lr", "mse_weight", "cosine_weight"}  # a script with these flags knows the guide's presets
@@ -62,6 +63,11 @@ def write(draft: Draft) -> str:
     if draft.script.flags.keys() >= _OF_THE_GUIDE:
         fitting = [name for name in PRESETS if _reads_back(draft, name)]
     text = _text(draft, fitting)
+    if text != text.encode(errors="replace").decode():
+        raise StudyFileError(
+            f"{draft.out} would hold text that is not Unicode, such as a file name of another encoding",
+            "rename the file, or give the flag another value after --",
+        )
     study_file.parse(draft.out, tomllib.loads(text))
     return text
 
@@ -82,9 +88,10 @@ def _text(draft: Draft, presets: Sequence[str]) -> str:
 
 
 def _head(draft: Draft) -> Iterator[str]:
-    yield f"# A search with {os.path.basename(draft.script.path)}, drafted by `face3d-tune script` from its flags"
+    name = visible(os.path.basename(draft.script.path))
+    yield f"# A search with {name}, drafted by `face3d-tune script` from its flags"
     yield "# and from two epochs of it. Edit it, then search:" if draft.probe else "# alone. Edit it, then search:"
-    yield f"#   face3d-tune run --study {shlex.quote(draft.out.name)}"
+    yield f"#   face3d-tune run --study {visible(shlex.quote(draft.out.name))}"
     yield ""
 
 

@@ -169,7 +169,7 @@ def values(script: Script, words: Sequence[str]) -> tuple[dict[str, Any], list[s
     waiting = list(words)
     while waiting:
         word, equals, bound = waiting.pop(0).partition("=")
-        flag = script.flags.get(by_word.get(word, ""))
+        flag = script.flags[by_word[word]] if word in by_word else None
         texts = [bound] if equals else []
         if flag is not None and flag.takes_value and not equals:
             count = next((n for n, text in enumerate(waiting) if text.startswith("--")), len(waiting))
@@ -250,12 +250,12 @@ def _calls(tree: ast.Module, method: str) -> Iterator[ast.Call]:
 def _add(flags: dict[str, Flag], call: ast.Call) -> None:
     """Enter the option that an `add_argument` call declares under its destination and each of its long names."""
     words = [_literal(argument) for argument in call.args]
-    names = [word[2:] for word in words if isinstance(word, str) and word.startswith("--")]
+    names = [word[2:] for word in words if isinstance(word, str) and re.match("--.", word)]
     if not names:
         return  # a positional argument, a short option, or a name that only running the script would show
     keywords = _keywords(call)
     stated = _literal(keywords["dest"]) if "dest" in keywords else None
-    destination = stated if isinstance(stated, str) else names[0]
+    destination = stated if stated and isinstance(stated, str) else names[0]
     flag = _flag(names[0], keywords)
     # `--no_amp` with dest="amp" is amp = false: no_amp = true would read as its opposite.
     words = [destination, *names] if flag.name else [destination]

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,7 +74,8 @@ def distinct(script: Script) -> dict[str, Flag]:
 
 def roles(script: Script) -> Roles:
     """Guess which flags set epochs, seed and folders, and which takes a checkpoint."""
-    valued = {name: flag for name, flag in distinct(script).items() if flag.takes_value and not flag.many}
+    flags = distinct(script).items()
+    valued = {name: flag for name, flag in flags if flag.takes_value and not flag.many and not flag.choices}
     names = {name: " ".join({name, (flag.name or "").replace("-", "_")}).lower() for name, flag in valued.items()}
 
     def find(pattern: str, *kinds: str) -> list[str]:
@@ -188,7 +190,7 @@ def _row(name: str, flag: Flag) -> tuple[Values, bool] | None:
     if flag.kind == "int" and isinstance(default, int) and not isinstance(default, bool):
         return _whole(name, default, schedule)
     if flag.kind == "float" and isinstance(default, int | float) and not isinstance(default, bool):
-        return _number(name, float(default), schedule)
+        return _number(name, float(default), schedule) if abs(default) <= sys.float_info.max else None
     return ([False, True], False) if flag.kind == "bool" else None
 
 

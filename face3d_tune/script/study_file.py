@@ -171,19 +171,21 @@ class ScriptStudyFile:
 
         Raises StudyFileError.
         """
-        for place, values in self._values():
-            for name, value in values.items():
-                said = arguments(self.flags, name, value)
-                if isinstance(said, str):
-                    raise StudyFileError(f"{self.path}: {place}.{name} = {_shown(value)}: {said}")
+        for place, name, value in self._values():
+            said = arguments(self.flags, name, value)
+            if isinstance(said, str):
+                raise StudyFileError(f"{self.path}: {place} = {_shown(value)}: {said}")
         self.initial_trials()
 
-    def _values(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Yield every table of values, and each end or choice of the space."""
-        yield "fixed", self.fixed
+    def _values(self) -> Iterator[tuple[str, str, Any]]:
+        """Yield every value of a table, and each end or choice of the space: its place, its flag and itself."""
+        if self.script.epochs_flag is not None and self.epochs is not None:
+            yield "budget.epochs", self.script.epochs_flag, self.epochs
+        yield from ((f"fixed.{name}", name, value) for name, value in self.fixed.items())
         for name, row in self.space.items():
-            yield from (("space", {name: value}) for value in space_module.ends(row))
-        yield from ((f"presets.{name}", preset) for name, preset in self.presets.items())
+            yield from ((f"space.{name}", name, value) for value in space_module.ends(row))
+        for preset, values in self.presets.items():
+            yield from ((f"presets.{preset}.{name}", name, value) for name, value in values.items())
 
 
 def has_script(name_or_path: str) -> bool:

@@ -1,7 +1,9 @@
 """The database of studies: its URL and its connections. No text shows its password."""
 
+import errno
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -103,9 +105,13 @@ class Storage:
         _require_one_meaning(typed, url.database)
         path = str(expanded(url.database)) if url.database.startswith("~") else url.database
         try:
-            os.stat(path)
+            path.encode()  # as SQLite does
+            if stat.S_ISDIR(os.stat(path).st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         except (FileNotFoundError, NotADirectoryError):
             pass  # opening creates it, or says what is missing
+        except UnicodeEncodeError as error:
+            raise StorageError("the storage has a name that is not UTF-8, which SQLite needs", hint) from error
         except (OSError, ValueError) as error:  # a name too long or with a NUL in it, or no permission
             message = error.strerror if isinstance(error, OSError) else str(error)
             raise StorageError(f"storage {masked(typed)} cannot be reached: {message}", hint) from error

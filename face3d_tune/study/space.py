@@ -21,6 +21,7 @@ from face3d_tune.errors import ConfigError
 
 Space = Mapping[str, BaseDistribution]
 
+_LARGEST_WHOLE = 2**53  # which Optuna's tables keep exactly, as floats
 _STEP = 0.1  # of a range: the distance of a neighbour
 
 
@@ -40,7 +41,7 @@ def parse(name: str, row: Any, kind: Any = None) -> BaseDistribution:
         raise ConfigError(f"{name} = {row!r} is not a range; expected {{ low = …, high = … }} or a list of choices")
     if unknown := set(row) - {"low", "high", "scale"}:
         raise ConfigError(f"{name}: unknown key {min(unknown)!r}; expected low, high, scale")
-    if kind is bool or get_args(kind):
+    if kind in (bool, str) or get_args(kind):
         raise ConfigError(f"{name} has no order, so no range; expected a list of choices")
     if missing := {"low", "high"} - set(row):
         raise ConfigError(f"{name}: {min(missing)} is missing; expected {{ low = …, high = … }}")
@@ -53,6 +54,10 @@ def parse(name: str, row: Any, kind: Any = None) -> BaseDistribution:
         raise ConfigError(f"{name}: low = {low} is above high = {high}")
     if scale == "log" and low <= 0:
         raise ConfigError(f"{name}: low = {low} is not above 0, which a log scale needs")
+    if kind is int and max(abs(low), abs(high)) > _LARGEST_WHOLE:
+        raise ConfigError(f"{name}: low or high is beyond 2**53, where whole numbers are no longer exact")
+    if not math.isfinite(float(high) - low):
+        raise ConfigError(f"{name}: the range from low = {low} to high = {high} is too wide for a float")
     distribution = IntDistribution if kind is int else FloatDistribution
     return distribution(low, high, log=scale == "log")
 

@@ -88,7 +88,8 @@ def learn(secret: str) -> None:
     """Remember a secret in every form in which a program may repeat it."""
     for form in {secret, unquote(secret), unquote_plus(secret)}:
         if form.strip() and form != HIDDEN:
-            _secrets.update((form, repr(form)[1:-1], quote(form, safe=""), quote(form, safe=" +"), quote_plus(form)))
+            typed = form.encode(errors="surrogatepass")  # not all text that is typed is Unicode
+            _secrets.update((form, repr(form)[1:-1], quote(typed, safe=""), quote(typed, safe=" +"), quote_plus(typed)))
 
 
 def forget() -> None:

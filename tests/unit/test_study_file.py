@@ -422,7 +422,7 @@ SPACE = "space.lr = [1e-4, 1e-3]\n"
         ("space.dropout = { low = 0.0, high = 1.0 }", "space.dropout = 1.0 is out of range; expected at least 0"),
         ("space.dropout = [0.1, 1.5, 0.2]", "space.dropout = 1.5 is out of range; expected at least 0 and below 1"),
         ("space.lr = { low = 0.0, high = 1.0 }", "space.lr = 0.0 is out of range; expected a number above 0"),
-        ("space.lr = { low = 1.0, high = inf }", "space.lr = inf is out of range; expected a number above 0"),
+        ("space.lr = { low = 1.0, high = inf }", "space.lr: the range from low = 1.0 to high = inf is too wide"),
         ("space.scheduler_factor = [0.5, 1.0]", "space.scheduler_factor = 1.0 is out of range"),
         ("space.cosine_weight = { low = 0.5, high = 1.5 }", "space.cosine_weight = 1.5 is above 1, so mse_weight"),
         ("space.nhead = [0, 8]", "space.nhead = 0 is out of range; expected a number of at least 1"),
