@@ -25,18 +25,6 @@ from face3d_tune.training.unsearched_flags import UNSEARCHED_FLAGS, schedule_arg
 _MAGIC = b"face3d-tune training 1\n"  # 1 is the version of the content
 
 
-def _empty_dict(*_: object) -> dict[Any, Any]:
-    return {}
-
-
-# Types that scripts store in their checkpoints and torch refuses: numpy's numbers, and dicts with a default.
-_SCALAR = np.float64(0).__reduce__()[0]  # the function that makes a numpy scalar, by its names in numpy 2 and 1
-_PLAIN: list[Any] = [
-    np.dtype,
-    *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"},
-    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),
-    (_empty_dict, "collections.defaultdict"),
-]
 _BEGINNINGS = (b"PK", b"\x80")  # a zip archive; a pickle, before version 1.6
 _SHOWN = 60  # characters of a value in a message
 _HEAD = len(_MAGIC) + hashlib.sha256().digest_size
@@ -75,6 +63,44 @@ class Foreign:
 
     def __repr__(self) -> str:
         return f"{type(self).__module__}.{type(self).__name__}({', '.join(map(repr, self.parts))})"
+
+
+class _Dtype(Foreign):
+    """A numpy type other than of numbers, such as text, dates or objects; a type of numbers is numpy's own."""
+
+    def __new__(cls, code: object, *parts: Any) -> Any:
+        return np.dtype(code) if isinstance(code, str) and code in _NUMBERS else super().__new__(cls, code, *parts)
+
+
+class _Scalar(Foreign):
+    """A numpy scalar other than a number; a number is numpy's own."""
+
+    def __new__(cls, dtype: object, *parts: Any) -> Any:
+        return _NUMBER(dtype, *parts) if isinstance(dtype, np.dtype) else super().__new__(cls, dtype, *parts)
+
+
+def _empty_dict(*_: object) -> dict[Any, Any]:
+    return {}
+
+
+def _empty_list(*_: object) -> list[Any]:
+    return []
+
+
+for _class, _name in ((_Dtype, "dtype"), (_Scalar, "scalar")):
+    _class.__module__, _class.__name__ = "numpy", _name  # for messages
+_NUMBER: Any = np.float64(0).__reduce__()[0]  # the function that makes a numpy scalar
+_NUMBERS = {
+    np.dtype(code).str[1:]: np.dtype(code) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"
+}
+# What scripts store in their checkpoints and torch refuses: numpy's numbers, and dicts and lists of other classes.
+_PLAIN: list[Any] = [
+    (_Dtype, "numpy.dtype"),
+    *{type(each) for each in _NUMBERS.values()},
+    *((_Scalar, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),  # in numpy 2 and 1
+    (_empty_dict, "collections.defaultdict"),
+    (_empty_list, "collections.deque"),
+]
 
 
 def mapping(value: Any) -> Mapping[str, Any] | None:

@@ -8,7 +8,7 @@ import os
 import pickle
 import random
 import zipfile
-from collections import defaultdict
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PureWindowsPath
@@ -211,6 +211,34 @@ def test_an_object_among_the_flags_comes_as_what_it_was_made_from(path, value, t
 def test_a_checkpoint_with_the_state_of_numpys_generator_is_read(path, state):
     torch.save({"epoch": 4, "rng": state}, path)
     assert checkpoint_file.load(path)["epoch"] == 4
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(np.str_("a"), np.bytes_(b"a"), np.datetime64("2026-01-01"), np.timedelta64(3, "s"), np.void(b"abc")),
+        *(np.array(["a"]), np.array(["2026-01-01"], dtype="M8[s]"), np.array([None, 1], dtype=object)),
+        np.array([(1, 2.0)], dtype="i4,f4"),
+    ],
+    ids=repr,
+)
+def test_the_numbers_beside_values_of_numpy_that_are_none_are_read(path, value):
+    torch.save({"epoch": 4, "beside": value, "loss": np.float64(0.5)}, path)
+    loaded = checkpoint_file.load(path)
+    assert (loaded["epoch"], loaded["loss"]) == (4, 0.5)
+    assert isinstance(loaded["beside"], checkpoint_file.Foreign)
+
+
+def test_an_object_array_runs_no_code_of_the_file(path):
+    folder = path.with_name("made by the file")
+    torch.save({"epoch": 4, "beside": np.array([Code(str(folder))], dtype=object)}, path)
+    refused(path)
+    assert not folder.exists()
+
+
+def test_a_deque_is_read_as_a_list(path):
+    torch.save({"val_loss_history": deque([0.5, 0.4], maxlen=5), "times": deque([1.0])}, path)
+    assert checkpoint_file.load(path) == {"val_loss_history": [0.5, 0.4], "times": [1.0]}
 
 
 def test_a_path_of_windows_is_read_on_any_machine(path):
