@@ -4,6 +4,8 @@ import csv
 import json
 import math
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -698,3 +700,10 @@ def test_the_epochs_that_a_source_names_are_told_as_it_counts_them(numbers):
     assert numbers.steps("json", "loss") == [100, 300]
     assert numbers.steps("printed", "val loss") == []
     assert numbers.steps("csv", "loss") == []
+
+
+def test_a_printed_path_of_windows_brings_no_warning_onto_the_terminal():
+    code = 'from face3d_tune.script.running import records; records.of_line(\'{"path": "C:\\\\data", 1: None}\')'
+    answer = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True)
+    assert "invalid escape" not in answer.stderr
+    assert answer.returncode == 0

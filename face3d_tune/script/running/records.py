@@ -4,6 +4,7 @@ import ast
 import json
 import math
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ Given = tuple[str, int | None, float]  # the name of a number, its epoch if the 
 _SAYS_EPOCH = ("epoch", "轮次", "轮", "step", "global_step", "iteration", "iter")
 _DEEPEST = 4  # dicts in dicts
 _WRAPPED = re.compile(r"\b(?:(?:np|numpy)\.\w+|tensor|array)\(\s*\[?([^()\[\],]*)\]?[^()]*\)")
+warnings.filterwarnings("ignore", module="<unknown>")  # of `literal_eval`, at a printed path such as "C:\\data"
 _WORDS = {"nan": "NaN", "inf": "Infinity", "None": "null", "True": "true", "False": "false"}
 
 
