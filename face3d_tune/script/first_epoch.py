@@ -31,10 +31,13 @@ def checkpoints_in(folder: Path) -> tuple[dict[Path, Mapping[str, Any]], list[st
     checkpoints: dict[Path, Mapping[str, Any]] = {}
     unreadable = []
     for path in sorted(folder.rglob("*"), key=lambda path: (path.name != BEST, path)):
-        if not path.is_file() or not checkpoint_file.begins_like_one(path):
+        if not path.is_file():
             continue
         try:
-            checkpoints[path] = checkpoint_file.load(path)
+            if checkpoint_file.begins_like_one(path):
+                checkpoints[path] = checkpoint_file.load(path)
+        except OSError as error:
+            unreadable.append(f"{path.name} cannot be read: {error.strerror}")
         except TrainingError as error:
             unreadable.append(error.message.replace(str(path), path.name))
     return checkpoints, unreadable

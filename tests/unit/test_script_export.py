@@ -1,5 +1,6 @@
 """A trial of the user's own script is exported as the command that a person types, as JSON and as a preset."""
 
+import errno
 import json
 import shlex
 import subprocess
@@ -12,9 +13,11 @@ from own_script import own_study, write_script
 from stored_script import searched_script, study_of_script
 
 from face3d_tune.script.command import command, seed_for
+from face3d_tune.script.first_epoch import checkpoints_in
 from face3d_tune.script.flags import read_script
 from face3d_tune.script.one_epoch import OneEpoch, difference
 from face3d_tune.study.lookup import StoredTrial
+from face3d_tune.training import checkpoint_file
 
 TYPED = "python train_3d_triplet.py --lr 0.003 --margin 0.5 --optimizer sgd --batch_size 16 --epochs 5 --seed 11"
 
@@ -185,3 +188,19 @@ def test_check_shows_what_a_script_that_fails_printed(sqlite_url, script):
     assert (answer.code, answer.out) == (1, "")
     assert "  | no data here" in answer.err
     assert "does not train with these flags" in answer.err
+
+
+def test_a_file_that_cannot_be_read_hides_no_checkpoint_of_the_first_epoch(tmp_path, monkeypatch):
+    checkpoint_file.save({"val_loss_history": [0.5]}, tmp_path / "best_model.pth")
+    (tmp_path / "theirs.pth").write_bytes(b"PK")
+    begins = checkpoint_file.begins_like_one
+
+    def refusing(path):  # as for a file of another user; root may read every file
+        if path.name == "theirs.pth":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return begins(path)
+
+    monkeypatch.setattr(checkpoint_file, "begins_like_one", refusing)
+    found, unreadable = checkpoints_in(tmp_path)
+    assert [path.name for path in found] == ["best_model.pth"]
+    assert unreadable == ["theirs.pth cannot be read: Permission denied"]
