@@ -10,6 +10,7 @@ from face3d_tune.script.export import commands
 from face3d_tune.script.stored_command import stored_command
 from face3d_tune.study.attrs import StoredSettings, StudyAttr
 from face3d_tune.study.builtin import STUDIES
+from face3d_tune.study.lookup import name_again
 from face3d_tune.study.objective import COSINE
 from face3d_tune.study.trials import budget_of, effort_of, repeatable_config
 
@@ -45,7 +46,7 @@ def to_search_again(found: Findings) -> list[str]:
     effort = effort_of(found.attrs)
     own = not (STUDIES / f"{settings['study_file']}.toml").exists()
     words = ["face3d-tune", "run", "--study", settings["study_file"] + (".toml" if own else "")]
-    words += ["--study-name", f"{found.name}-again"]
+    words += ["--study-name", name_again(found.name)]
     words += ["--from", StudyAttr.follows.of(found.attrs)["study"]] if StudyAttr.follows.held_by(found.attrs) else []
     words += ["--data-dir", data["source"]] if data and data["source"] != SAMPLE_NAME else []
     words += ["--trials", str(budget_of(found.attrs) or max(1, found.finished))]

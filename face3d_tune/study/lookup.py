@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from face3d_tune.errors import StudyError
 from face3d_tune.storage.database import Storage
-from face3d_tune.storage.study_names import existing_name
+from face3d_tune.storage.study_names import LONGEST_NAME, existing_name
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.exclusions import read_trials
 from face3d_tune.study.other_programs import is_foreign, is_own_study
@@ -73,3 +73,9 @@ def pick_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
         why = f"failed before it began: {error}" if failed else "has not started"
         raise StudyError(f"trial {number} {why}, so there is nothing to train", "see `face3d-tune status`")
     return trials[number]
+
+
+def name_again(name: str) -> str:
+    """Return the name of a study that repeats another one, short enough for a new study."""
+    ending = "-again"
+    return name[: LONGEST_NAME - len(ending)] + ending

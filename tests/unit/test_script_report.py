@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from optuna.trial import TrialState
@@ -12,6 +13,7 @@ from test_report import MADE, Page
 from face3d_tune.analysis.findings import find
 from face3d_tune.analysis.of_script import further_numbers, kept_epoch
 from face3d_tune.dashboard.notes import study_note
+from face3d_tune.report.commands import to_search_again
 from face3d_tune.report.content import content
 from face3d_tune.report.render import report
 from face3d_tune.script.stored_command import stored_command
@@ -201,6 +203,12 @@ def test_parameters_are_flags_and_groups_have_the_metrics_means():
     assert "how much of the differences in val\\_loss lie between the groups" in text
     # Of lr 0.002: 1 - (0.61 + 0.005 · 4.5)
     assert "5e-5: 0.4500 (1); 0.001: 0.4000 (1); 0.002: 0.3675 (10); 0.003: 0.3000 (1)" in text
+
+
+def test_the_command_that_searches_again_names_a_study_that_can_be_made():
+    found = find(searched("maximize"))
+    words = to_search_again(replace(found, name="a" * 200))
+    assert words[words.index("--study-name") + 1] == "a" * 194 + "-again"  # 200 characters
 
 
 def test_the_commands_train_the_best_and_search_again_without_face_data():
