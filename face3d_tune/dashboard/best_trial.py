@@ -4,9 +4,10 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from face3d_tune.storage.failures import is_away
 from face3d_tune.study.other_programs import is_own_study
 from face3d_tune.study.trials import best_trial
+
+_DAMAGED = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # of attributes with other content than ours
 
 
 def answer_with_own_best(storage: BaseStorage) -> None:
@@ -20,9 +21,7 @@ def answer_with_own_best(storage: BaseStorage) -> None:
         study = optuna.load_study(study_name=storage.get_study_name_from_id(study_id), storage=storage)
         try:
             counts = best_trial(study) if is_own_study(study) else None
-        except Exception as error:
-            if is_away(error):
-                raise
+        except _DAMAGED:
             counts = None
         return counts or optunas(study_id)
 

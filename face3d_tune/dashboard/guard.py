@@ -154,7 +154,7 @@ class Guard:
         """Answer a health check, without anything about the content."""
         try:
             self._check()
-        except Exception as error:
+        except Exception as error:  # a health check answers, whatever is broken: its caller restarts what is unhealthy
             return send_json(start_response, HTTPStatus.SERVICE_UNAVAILABLE, {"status": type(error).__name__})
         return send_json(start_response, HTTPStatus.OK, {"status": "ok"})
 

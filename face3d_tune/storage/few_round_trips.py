@@ -140,7 +140,7 @@ def _look(connection: Any, record: Any, _: Any) -> None:
             connection.pgconn.consume_input()
         if time.monotonic() - rests_since > _RESTED:
             connection.execute("select 1")
-    except Exception as error:
+    except Exception as error:  # psycopg, select and a closed socket differ: whatever it is, a new connection is right
         raise DisconnectionError from error
 
 

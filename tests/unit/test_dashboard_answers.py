@@ -13,9 +13,10 @@ import optuna
 import pytest
 from optuna.artifacts import upload_artifact
 from served import ask, begin, detail, ours, serving, theirs
-from stored_study import trial_of
+from stored_study import study_of, trial_of
 from waitress import wasyncore
 
+from face3d_tune.dashboard import best_trial as own_best
 from face3d_tune.dashboard.honest_answers import HonestAnswers, header_value
 from face3d_tune.dashboard.server import make_dashboard
 from face3d_tune.errors import ArtifactError, StorageError
@@ -386,3 +387,22 @@ def test_a_file_in_the_place_of_the_one_that_was_read_is_shown_though_all_its_id
         assert after["best_trials"][0]["values"] == [0.7]
         assert headers["X-Study-Key"] != later["X-Study-Key"]
         assert optuna.load_study(study_name="faces", storage=opened).best_value == 0.7
+
+
+@pytest.mark.parametrize(
+    ("error", "swallowed"), [(KeyError("config"), True), (RuntimeError("a mistake of ours"), False)]
+)
+def test_optunas_best_trial_stands_in_for_a_damaged_study_and_hides_no_other_error(monkeypatch, error, swallowed):
+    study = study_of(trial_of("COMPLETE", 0.6))
+    storage = study._storage
+
+    def raising(_):
+        raise error
+
+    monkeypatch.setattr(own_best, "best_trial", raising)
+    own_best.answer_with_own_best(storage)
+    if swallowed:
+        assert storage.get_best_trial(study._study_id).value == 0.6
+    else:
+        with pytest.raises(RuntimeError, match="a mistake of ours"):
+            storage.get_best_trial(study._study_id)
