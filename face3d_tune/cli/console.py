@@ -11,6 +11,8 @@ from rich.status import Status
 from face3d_tune.cli.language import translate, word
 from face3d_tune.system.safe_text import visible
 
+ANY_WIDTH = 1000  # columns, to measure how many a table needs
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 

@@ -11,7 +11,7 @@ from rich.measure import Measurement
 from face3d_tune.analysis import confirmation, recognising
 from face3d_tune.analysis.likely_best import likely_best
 from face3d_tune.cli import script_results
-from face3d_tune.cli.console import Console, TranslatedTable
+from face3d_tune.cli.console import ANY_WIDTH, Console, TranslatedTable
 from face3d_tune.cli.language import translate, word
 from face3d_tune.config import TrialConfig
 from face3d_tune.data.yaw_bands import COLUMNS, YAW_BANDS, label
@@ -32,7 +32,6 @@ from face3d_tune.study.trials import (
 )
 
 _WIDTH = 100  # columns without a terminal
-_ANY = 1000  # columns, to measure how many a table needs
 
 
 def results_console() -> Console:
@@ -110,7 +109,7 @@ def _fitting(
 
     `sizes` are those of the galleries; without them no column is about recognition.
     """
-    unlimited = console.options.update(max_width=_ANY)
+    unlimited = console.options.update(max_width=ANY_WIDTH)
     inputs = (_INPUT,) if {row.cells.get("input") for row in rows} - {None, word("view")} else ()
     values = (_IDENTITY, _COSINE) if objective == IDENTITY else (_COSINE,)
     narrowest = (_RATES, _BANDS, _LOSS, *((_SCHEDULER,) if objective == IDENTITY else ()))
@@ -167,7 +166,7 @@ def confirmed(found: Mapping[str, Any]) -> None:
     """
     console, rotated = results_console(), found.get("rotations")
     enrolled = found["recognition"]["enrolled"] if confirmation.rank1_known(found) else None
-    table, unlimited = _candidates(found, enrolled), console.options.update(max_width=_ANY)
+    table, unlimited = _candidates(found, enrolled), console.options.update(max_width=ANY_WIDTH)
     if enrolled and Measurement.get(console, unlimited, table).maximum > console.width:
         enrolled, table = None, _candidates(found, None)
     if warning := confirmation.no_better_recognised(found):

@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.measure import Measurement
 
 from face3d_tune.analysis.of_script import further_numbers, kept_epoch
-from face3d_tune.cli.console import Console, TranslatedTable
+from face3d_tune.cli.console import ANY_WIDTH, Console, TranslatedTable
 from face3d_tune.cli.language import translate, word
 from face3d_tune.study.attrs import StudyAttr, TrialAttr
 from face3d_tune.study.exclusions import excluded
@@ -17,7 +17,6 @@ from face3d_tune.study.objective import Objective
 from face3d_tune.study.stored_start import WarmStart
 from face3d_tune.study.trials import best_trial, is_imported, origin, preset_rows, queued_by_request
 
-_ANY = 1000  # columns, to measure how many a table needs
 _SIGNIFICANT = 4  # digits of a flag's value
 
 
@@ -28,7 +27,7 @@ def before_and_after(console: Console, study: optuna.Study) -> None:
     rows, best = _rows(study), best_trial(study)
     held = TrialAttr.numbers.get(best.user_attrs, {}) if best else {}
     flags, numbers = [*StudyAttr.settings.of(attrs)["space"]], further_numbers(held, script)
-    unlimited, fewest = console.options.update(max_width=_ANY), [*range(len(flags), 0, -1)] or [0]
+    unlimited, fewest = console.options.update(max_width=ANY_WIDTH), [*range(len(flags), 0, -1)] or [0]
     for shown, also in [(fewest[0], numbers), *((count, []) for count in fewest)]:
         table = _table(rows, flags[:shown], [objective.name, *also], objective)
         if Measurement.get(console, unlimited, table).maximum <= console.width:

@@ -5,7 +5,6 @@ ridge.npz, kernel.npz   the baselines, fitted to the training people, for a blen
 ensemble.json           the members and baselines by SHA-256, what they reach on validation people, and blend weights
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -24,7 +23,7 @@ from face3d_tune.refit.candidates import Candidate
 from face3d_tune.refit.full_training import Trained
 from face3d_tune.refit.judge import Judgement, judge
 from face3d_tune.refit.retrain import Epoch, Job, Kept, retrain
-from face3d_tune.system.whole_file import replacing
+from face3d_tune.system.whole_file import replacing, sha256_of
 from face3d_tune.training import baseline_file, predictor
 from face3d_tune.training.model import Model
 
@@ -142,11 +141,11 @@ class Members:
             assert not isinstance(baseline, baselines.NoModel)
             baseline_file.save(path, baseline)
             (row,) = (row for row in judgement.rows if row.baseline == name)
-            held[kind] = {"file": path.name, "sha256": _sha256(path), "weight": row.weight}
+            held[kind] = {"file": path.name, "sha256": sha256_of(path), "weight": row.weight}
         members = [
             {
                 "file": f"{_MEMBER}{number}/best_model.pth",
-                "sha256": _sha256(self.place(number) / "best_model.pth"),
+                "sha256": sha256_of(self.place(number) / "best_model.pth"),
                 "seed": seed,
             }
             for number, seed in zip(self._numbers, self.seeds, strict=True)
@@ -171,8 +170,3 @@ def megabytes(config: TrialConfig, feature_size: int) -> float:
     weights = Model(config, feature_size, None).state_dict().values()
     size: int = sum(each.numel() * each.element_size() for each in weights)
     return size / 1e6
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

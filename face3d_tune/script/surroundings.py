@@ -23,6 +23,11 @@ def program(python: str) -> str:
     return os.path.abspath(program)
 
 
+def absolute(program: str) -> str:
+    """Return a program's path, valid in any folder; of one that is not found, where it would be."""
+    return os.path.abspath(shutil.which(program) or program)
+
+
 def environment(import_from: Sequence[str]) -> dict[str, str]:
     """Return the environment of a script that is tried; it also imports from the folders `import_from`.
 

@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,7 @@ from face3d_tune.script.first_epoch import FirstEpoch, checkpoints_in, first_epo
 from face3d_tune.script.running import device_environment, failure
 from face3d_tune.script.running.run_once import OneRun, run_once
 from face3d_tune.script.study_file import ScriptStudyFile
-from face3d_tune.script.surroundings import environment
+from face3d_tune.script.surroundings import absolute, environment
 from face3d_tune.system.signals import endings_interrupt
 from face3d_tune.training import weights
 from face3d_tune.training.base import EpochResult
@@ -168,7 +167,7 @@ def _run(
     program, script, *words = file.command(values, epochs=epochs)
     for name in table.folder_flags:
         words += [file.flags.flags[name].typed, str(folder / name)]
-    command = [os.path.abspath(shutil.which(program) or program), script, *words]
+    command = [absolute(program), script, *words]
     cwd, log = table.start_in or folder, folder.with_suffix(".log")
     return run_once(command, cwd=cwd, environment=variables, log=log, timeout=TIMEOUT)
 

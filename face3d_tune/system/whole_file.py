@@ -1,5 +1,6 @@
 """Files that are there whole or not at all: written beside their name, then renamed over it."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,3 +27,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):  # on a full disk half a file is only in the way
             partial.unlink()
         raise
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,6 @@ member-1.pth …            a checkpoint of each member, whose weights load in t
 baseline.npz              the baseline of the blend
 """
 
-import hashlib
 import json
 import os
 import re
@@ -22,6 +21,7 @@ import torch
 from face3d_tune import __version__
 from face3d_tune.errors import ConfigError
 from face3d_tune.refit.inference.ensemble import Ensemble, ExportedMember
+from face3d_tune.system.whole_file import sha256_of
 from face3d_tune.training import baseline_file
 from face3d_tune.training.inputs import with_baseline
 
@@ -61,7 +61,7 @@ def write(out: Path, ensemble: Ensemble) -> dict[str, Any]:
             torch.save(_checkpoint(member), beside / f"member-{number}.pth")
         if ensemble.blend is not None:
             baseline_file.save(beside / BASELINE, ensemble.blend.baseline.fitted)
-        config = _config(ensemble, {path.name: _sha256(path) for path in beside.iterdir()})
+        config = _config(ensemble, {path.name: sha256_of(path) for path in beside.iterdir()})
         text = json.dumps(config, indent=1, ensure_ascii=False) + "\n"
         (beside / CONFIG).write_bytes(text.encode("utf-8", errors="backslashreplace"))
         for name in COPIED:
@@ -83,11 +83,6 @@ def _checkpoint(member: ExportedMember) -> dict[str, Any]:
     weights = {name: value.detach().to("cpu", copy=True) for name, value in predictor.model.state_dict().items()}
     content = {"epoch": predictor.epoch, "model_state_dict": weights, "args": _plain(predictor.args)}
     return with_baseline(content, predictor.baseline)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _config(ensemble: Ensemble, sha256: Mapping[str, str]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from face3d_tune.script.running.numbers import Numbers
 from face3d_tune.script.running.process import ScriptProcess, sweep
 from face3d_tune.script.running.resumed_from import ResumedFrom
 from face3d_tune.script.running.tasks import Running, ScriptTask
-from face3d_tune.script.surroundings import Files, changed, files_in
+from face3d_tune.script.surroundings import Files, absolute, changed, files_in
 from face3d_tune.system.memory_kills import killed_for_memory
 
 _LOOK_SHARE, _LOOK_MOST = 100, 5.0  # a look of t seconds is followed by a pause of 100 t, of 5 s at most
@@ -154,7 +153,7 @@ class Attempt:
             flags += [flag, str(self._folder / flag.lstrip("-"))]
         if self._resumed is not None and self._how.resume_flag is not None:
             flags += [self._how.resume_flag, str(self._resumed.checkpoint)]
-        return [os.path.abspath(shutil.which(program) or program), os.path.abspath(script), *flags]
+        return [absolute(program), os.path.abspath(script), *flags]
 
     def _look_at_files(self, *, now: bool, ended: bool) -> None:
         """Look into the files, seldom if that takes long."""
