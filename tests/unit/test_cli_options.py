@@ -4,7 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from face3d_tune.cli.option_types import Choice
+from face3d_tune.cli.option_types import Choice, SlotCount
 from face3d_tune.cli.options import checkpoint_options
 from face3d_tune.cli.run import run
 from face3d_tune.config import DEFAULTS
@@ -96,3 +96,15 @@ def test_the_help_states_the_defaults_that_no_option_holds():
     assert f"[default: {DEFAULT_SILENCE:g}s]" in stated["--worker-timeout"]
     assert f"[default: {DEFAULT_TIMEOUT / 60:g}m]" in stated["--storage-timeout"]
     assert f"[default: {DEFAULT_SEED}]" in stated["--seed"]
+
+
+@pytest.mark.parametrize(("typed", "slots"), [("auto", None), ("1", 1), ("012", 12), (3, 3)])
+def test_slots_are_a_number_or_left_to_the_program(typed, slots):
+    assert SlotCount().convert(typed, None, None) == slots
+
+
+@pytest.mark.parametrize("typed", ["0", "000", "-1", "1.5", "many", "", "²", "9" * 5000])
+def test_another_number_of_slots_is_refused(typed):
+    """Python reads no number of 5,000 digits."""
+    with pytest.raises(click.BadParameter, match="is not in range; expected auto or a whole number of at least 1"):
+        SlotCount().convert(typed, None, None)

@@ -209,6 +209,20 @@ def test_three_slashes_where_four_were_meant_are_noticed(tmp_path, monkeypatch):
     assert error_of(lambda: open_and_close("sqlite:///nowhere/x.db", create=True)).hint == "create it first"
 
 
+@pytest.mark.parametrize("create", [True, False])
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("sqlite:////", "storage sqlite://// cannot be reached: Is a directory"),
+        ("sqlite:///\udcff.db", "the storage has a name that is not UTF-8, which SQLite needs"),
+    ],
+    ids=ascii,
+)
+def test_what_can_be_no_file_of_sqlite_is_refused(url, message, create):
+    error = error_of(lambda: open_and_close(url, create=create))
+    assert (error.message, error.hint.startswith("use sqlite:///FILE")) == (message, True)
+
+
 def test_two_slashes_name_a_host_which_sqlite_does_not_know():
     error = error_of(lambda: Storage.parse("sqlite://studies.db"))
     assert error.message == "storage sqlite://studies.db: SQLite knows no hosts"

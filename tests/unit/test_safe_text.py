@@ -40,6 +40,11 @@ def test_a_secret_is_removed_in_every_form_in_which_a_program_repeats_it():
     assert redact(repr({"password": "a\\b'c"})) == "{'password': \"***\"}"
 
 
+def test_a_secret_that_is_not_utf_8_is_removed():
+    learn("lone \udcff")
+    assert redact("password=lone \udcff!") == "password=***!"
+
+
 def test_a_short_secret_is_removed_as_a_word_and_not_from_the_middle_of_others():
     learn("a")
     assert redact('password "a" of a cat') == 'password "***" of *** cat'

@@ -68,12 +68,32 @@ def test_a_whole_number_among_the_choices_of_a_number_is_that_number():
             {"low": False, "high": True},
             "use_pose_attention has no order, so no range; expected a list of choices",
         ),
+        (
+            "nhead",
+            {"low": 1, "high": 2**53 + 1},
+            "nhead: low or high is beyond 2**53, where whole numbers are no longer exact",
+        ),
+        (
+            "lr",
+            {"low": -1e308, "high": 1e308},
+            "lr: the range from low = -1e+308 to high = 1e+308 is too wide for a float",
+        ),
+        (
+            "lr",
+            {"low": 0, "high": 10**400},
+            "lr is a whole number that no float can hold; expected at most 1e308",
+        ),
     ],
 )
 def test_a_row_that_says_nothing_sensible_is_refused_with_its_name_and_the_reason(name, row, message):
     with pytest.raises(ConfigError) as caught:
         space.parse(name, row)
     assert caught.value.message == message
+
+
+def test_a_range_of_texts_is_refused():
+    with pytest.raises(ConfigError, match=r"^mode has no order, so no range; expected a list of choices$"):
+        space.parse("mode", {"low": "a", "high": "b"}, str)
 
 
 @pytest.mark.parametrize(
