@@ -22,6 +22,10 @@ class Number(click.FloatRange):
             self.fail(f"{value} is not a number", param, ctx)
         return number
 
+    def _describe_range(self) -> str:
+        """Return the range for the help text; "" without one, where click says `x<=None`."""
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
 
 class Choice(click.Choice[str]):
     """A choice of words that suggests the nearest one for a mistyped word."""

@@ -62,8 +62,7 @@ class Tally:
     ) -> None:
         self.study, self.budget, self.objective = study, budget, objective
         self._clear()
-        for trial in trials:
-            self.add(trial)
+        self.catch_up(trials)
 
     def _clear(self) -> None:
         self._ended: list[FrozenTrial] = []
@@ -78,8 +77,14 @@ class Tally:
         """Count again, now that these trials are excluded: none of them is the best, or the preset to beat."""
         trials = marked(self._ended, exclusions)
         self._clear()
+        self.catch_up(trials)
+
+    def catch_up(self, trials: Iterable[FrozenTrial]) -> None:
+        """Count the ended ones among these trials that are not counted yet, e.g. those of other workers."""
+        known = {trial.number for trial in self._ended}
         for trial in trials:
-            self.add(trial)
+            if trial.state.is_finished() and trial.number not in known:
+                self.add(trial)
 
     def add(self, trial: FrozenTrial) -> bool:
         """Count an ended trial, unless it is of another program; return whether it is the best so far."""

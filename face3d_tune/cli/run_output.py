@@ -22,7 +22,7 @@ from face3d_tune.search.run_search import OpenSearch, View
 from face3d_tune.search.search import Search
 from face3d_tune.storage.database import Storage
 from face3d_tune.study.attrs import StudyAttr
-from face3d_tune.study.exclusions import read_trials
+from face3d_tune.study.exclusions import marked, read_trials
 from face3d_tune.study.trials import best_trial
 
 
@@ -62,7 +62,7 @@ class TerminalView:
         if opened.nothing_to_do:
             say(_nothing_to_do(opened.search))
         self._tally = _tally(opened)
-        opened.search.exclusions.changed = self._tally.recount
+        _follow(opened.search, self._tally)
         return SearchProgress(self._console, self._tally)
 
     def interrupted(self, opened: OpenSearch) -> None:
@@ -76,9 +76,8 @@ class TerminalView:
         """Print the result, and the commands to type next."""
         before_and_after(opened.search.study)
         if not opened.nothing_to_do:
-            seconds = time.monotonic() - self._started
-            in_seconds = f"{self._tally}; {seconds:.0f} s"
-            self._console.print(in_seconds if seconds < 60 else f"{self._tally}; {seconds / 60:.1f} minutes")
+            seconds, tally = time.monotonic() - self._started, _tally(opened)
+            self._console.print(f"{tally}; {seconds:.0f} s" if seconds < 60 else f"{tally}; {seconds / 60:.1f} minutes")
         _say_what_is_next(opened.search, opened.storage, self._data_dir)
 
 
@@ -108,7 +107,7 @@ class JsonView:
         Also the winners of another study, and with the documented trainer as script how the built-in trainer compares.
         """
         self._tally = _tally(opened)
-        opened.search.exclusions.changed = self._tally.recount
+        _follow(opened.search, self._tally)
         self._lines = JsonLines(self._console, self._tally, self._write)
         follows: dict[str, object] = {"from": opened.stage.to_attr()} if opened.stage else {}
         if opened.winners:
@@ -130,20 +129,26 @@ class JsonView:
         The warning says that the best recognises people no better than a baseline. Where the study knows the noise of
         its values, `likely_best` says what the best would likely reach again.
         """
-        value, number = self._tally.best or (None, None)
-        study = opened.search.study
+        tally, study = _tally(opened), opened.search.study
+        value, number = tally.best or (None, None)
         warning = recognising.warning(best_trial(study), study.user_attrs)
         more: dict[str, object] = {"warning": warning} if warning else {}
         if likely := likely_best(study):
             more["likely_best"] = asdict(likely)
         seconds = time.monotonic() - self._started
-        self._lines.say("finished", done=self._tally.done, value=value, trial=number, seconds=seconds, **more)
+        self._lines.say("finished", done=tally.done, value=value, trial=number, seconds=seconds, **more)
 
 
 def _tally(opened: OpenSearch) -> Tally:
     study = opened.search.study
     objective = opened.search.objective
     return Tally(study.study_name, opened.search.queue.budget, read_trials(study), objective)
+
+
+def _follow(search: Search, tally: Tally) -> None:
+    """Count what other workers end, and what people exclude, while the search runs."""
+    search.exclusions.changed = tally.recount
+    search.queue.read = lambda trials: tally.catch_up(marked(trials, search.exclusions.seen))
 
 
 def _nothing_to_do(search: Search) -> str:

@@ -63,25 +63,26 @@ class ExclusionWatch:
     Attributes:
         note: Takes one line about each change.
         changed: Takes all exclusions after a change.
+        seen: The exclusions at the last look.
     """
 
     def __init__(self, study: optuna.Study) -> None:
         self.note: Callable[[str], object] = lambda line: None
         self.changed: Callable[[Exclusions], object] = lambda exclusions: None
         self._study = study
-        self._seen, self._pace = exclusions_of(study), Pace()
+        self.seen, self._pace = exclusions_of(study), Pace()
 
     def look_sometimes(self) -> bool:
         """Look into the database, at most once a second; return whether something has changed."""
         if not self._pace.due():
             return False
         with self._pace.looking():
-            before, self._seen = self._seen, exclusions_of(self._study)
-        for line in changes(before, self._seen):
+            before, self.seen = self.seen, exclusions_of(self._study)
+        for line in changes(before, self.seen):
             self.note(line)
-        if before != self._seen:
-            self.changed(self._seen)
-        return before != self._seen
+        if before != self.seen:
+            self.changed(self.seen)
+        return before != self.seen
 
 
 def changes(before: Exclusions, after: Exclusions) -> list[str]:

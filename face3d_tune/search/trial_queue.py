@@ -65,6 +65,7 @@ class TrialQueue:
     Attributes:
         budget: Total number of finished trials, earlier runs included; 0 until a search sets it.
         note: Takes one line about each trial of a dead worker.
+        read: Takes all trials of the study when they are read to claim one.
         storage: Of the study.
         engine: Of the storage.
     """
@@ -73,6 +74,7 @@ class TrialQueue:
         self.study, self._silence = study, silence
         self.budget = 0
         self.note: Callable[[str], object] = lambda line: None
+        self.read: Callable[[Sequence[FrozenTrial]], object] = lambda trials: None
         self.storage = storage
         self.engine = storage.engine
         self._storage, self._study_id = storage_of(study), study_id(study)
@@ -129,7 +131,9 @@ class TrialQueue:
             counts = self.counts()
             if sum(counts.get(state, 0) for state in (*FINISHED, TrialState.RUNNING)) >= self.budget:
                 return None
-            trial = self._take(self._trials(), lock)
+            trials = self._trials()
+            trial = self._take(trials, lock)
+        self.read(trials)
         return trial or self.ask()  # another program was faster
 
     def _all_at_once(self) -> list[Question]:

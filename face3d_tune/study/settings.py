@@ -167,13 +167,19 @@ def refuse_differences(name: str, before: Mapping[str, Any], now: Mapping[str, A
     free = {"study_file", "grown"} | ({"seed"} if seed is None else set())
     for key, was, is_now in differences(before, now):
         if key not in free:
-            told = f"study {name!r} was made with {key} = {_told(key, was)}, now it is {_told(key, is_now)}"
+            if was is None:
+                told = f"study {name!r} was made without {key}, now it is {_told(key, is_now)}"
+                raise StudyError(told, _hint(key, was))
+            told = f"study {name!r} was made with {key} = {_told(key, was)}"
+            if is_now is None:
+                raise StudyError(f"{told}, now without it", ANOTHER)
+            told = f"{told}, now it is {_told(key, is_now)}"
             raise StudyError(told, ANOTHER if "layout" not in before and key == "objective" else _hint(key, was))
 
 
 def _told(key: str, value: Any) -> str:
     """Format a setting; of a searched parameter its range."""
-    if value is None or not key.startswith("space."):
+    if not key.startswith("space."):
         return str(value)
     return space_module.describe(space_module.from_stored({key: value})[key])
 

@@ -92,6 +92,7 @@ def test_an_option_says_what_it_means_and_what_it_is_without(name):
     assert option.help
     assert option.help.rstrip("]").endswith(".") or "[default: " in option.help
     _, shown = option.get_help_record(context)
+    assert "=None" not in shown  # no range without a limit
     parsed = context.command.make_context(context.info_name, [], parent=context.parent, resilient_parsing=True)
     if parsed.params.get(option.name) not in (None, False):
         assert "[default: " in shown or "; default: " in shown

@@ -110,6 +110,8 @@ def test_two_workers_share_a_study_without_doing_anything_twice(url, data_folder
     assert len(trials) in (7, 8)  # the other worker may be in its last trial when the seventh ends
     trained = [[int(number) for number in re.findall(r"^#(\d+) ", text, re.MULTILINE)] for text in printed]
     assert Counter(trained[0] + trained[1]) == Counter(range(len(trials)))
+    counted = [re.findall(r"^(\d+) of 7 trials finished", text, re.MULTILINE) for text in printed]
+    assert all(int(number) >= 7 for (number,) in counted), counted  # those of the other worker too
     presets = Counter(trial.user_attrs["preset"] for trial in trials)
     assert {name: presets[name] for name in DISTINCT} == dict.fromkeys(DISTINCT, 1)
     assert len({trial.user_attrs["seed"] for trial in trials}) == len(trials)

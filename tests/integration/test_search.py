@@ -552,13 +552,13 @@ def continued_otherwise(tmp_path, data):
         "more fixed": (
             {},
             text.replace("[fixed]", "[fixed]\nweight_decay = 0.1"),
-            "made with fixed.weight_decay = None, now it is 0.1",
+            "made without fixed.weight_decay, now it is 0.1",
         ),
         "space": ({}, text.replace("high = 0.5", "high = 0.6"), "made with space.dropout = .*0.5.*, now it is .*0.6"),
         "smaller space": (
             {},
             text.replace('pose_unit = ["degrees", "radians"]', ""),
-            "made with space.pose_unit = .*radians.*, now it is None",
+            "made with space.pose_unit = .*radians.*, now without it",
         ),
     }
 

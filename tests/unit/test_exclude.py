@@ -19,6 +19,7 @@ from stored_study import START, searched, study_of, trial_of
 
 from face3d_tune.analysis.findings import find
 from face3d_tune.cli.progress import Tally
+from face3d_tune.cli.run_output import _follow
 from face3d_tune.dashboard.notes import study_note, trial_note
 from face3d_tune.report.csv_files import csv_files
 from face3d_tune.report.render import report
@@ -375,6 +376,20 @@ def test_two_workers_on_postgresql_notice_it_and_the_budget_stays_exact(
         for watch in watches:
             assert [BY.sub("by ME at NOW", line) for line in watch.notes] == ['trial 0 is excluded by ME at NOW: "old"']
         assert sum(map(trained_here, read_trials(study))) == 4
+
+
+def test_a_search_counts_what_other_workers_ended_but_nothing_excluded_as_the_best(sqlite, tmp_path, data):
+    def again():
+        return search_in(sqlite, file_of(tmp_path, SAMPLED_ONLY), data, epochs=2)
+
+    study, tally = again().study, Tally("quick", 4)
+    for value in (0.8, 0.9):
+        study.add_trial(trial_of("COMPLETE", value))
+    out(study, 1, "old")
+    search = again()
+    _follow(search, tally)
+    search.run(4, Watch(), slots=Scripted(1, lambda task, number: (0.5, "finished" if number == 2 else None)))
+    assert (tally.done, tally.best) == (3, (0.8, 0))  # and its own first trial, as it took the last one
 
 
 def test_watch_says_it_and_what_is_the_best_then(sqlite, tmp_path, monkeypatch):

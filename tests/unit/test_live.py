@@ -4,6 +4,7 @@ import io
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from rich.cells import cell_len
@@ -14,8 +15,11 @@ from stored_study import add_trial, our_study, recognised, recognition_of, searc
 from face3d_tune.cli import language, result_tables
 from face3d_tune.cli.live import InTraining, Picture, Standing
 from face3d_tune.cli.progress import JsonLines, SearchProgress, Tally, ended
+from face3d_tune.cli.run_output import JsonView
 from face3d_tune.cli.watch import _in_training
 from face3d_tune.config import TrialConfig
+from face3d_tune.search.run_search import OpenSearch
+from face3d_tune.study.objective import COSINE
 from face3d_tune.training.recognition import Recognition
 
 STANDING = Standing("default", 17, 6, 50, 0.6532, 16, ("baseline", 0.5971), (540.0, 840.0))
@@ -374,3 +378,27 @@ def test_the_table_names_the_models_input_where_a_trial_has_another_one_than_the
     assert re.search(r"^baseline .* view +deg .*\n(.*\n)*best trial .* kernel +deg ", shown, re.M)
     assert "input" not in of_views
     assert max(map(len, shown.splitlines())) <= width
+
+
+def test_what_other_workers_ended_counts_once_and_decides_what_is_the_best_so_far(study):
+    tally = Tally("faces", 50, study.trials)
+    add_trial(study, "COMPLETE", [0.8])
+    add_trial(study, "RUNNING", [0.9])
+    for _ in range(2):
+        tally.catch_up(study.trials)
+    assert (tally.done, tally.best) == (4, (0.8, 4))
+    assert not tally.add(trial_of("COMPLETE", 0.75))
+
+
+def test_the_last_event_has_the_whole_study_and_not_only_what_this_worker_ended(study):
+    written = []
+    search = SimpleNamespace(
+        study=study, objective=COSINE, queue=SimpleNamespace(budget=4), exclusions=SimpleNamespace(), worker=None
+    )
+    opened = OpenSearch(search, "sqlite:///x.db", SimpleNamespace(engine="plain"), None, 0, False)
+    view = JsonView(Console(file=io.StringIO()), written.append)
+    view.opened(opened)
+    add_trial(study, "COMPLETE", [0.8])  # by another worker
+    view.ended(opened)
+    last = json.loads(written[-1])
+    assert (last["event"], last["done"], last["value"], last["trial"]) == ("finished", 4, 0.8, 4)
