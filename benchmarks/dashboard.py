@@ -5,7 +5,7 @@ another checkout, if `--before FOLDER` names one. Each is a new process, asked a
 the data again, and for what an open page asks (`?after=`). In brackets stands the time of the server's processor, which
 says more on a machine that does other things too. The page is opened three times, in a browser that has never seen a
 dashboard: it has to fetch and compile its program, which it keeps, as browsers do, from the third time on. A second
-table has the commands that look at such a study.
+table has the commands that look at such a study. `--postgresql` puts the studies on a server of its own.
 """
 
 import os
@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import optuna
@@ -29,6 +29,7 @@ from face3d_tune.storage.database import Storage
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from chromium import QUIET, executable
+from servers import server
 from stored_study import add_many, many_trials, our_study
 
 ROOT = Path(__file__).parent.parent
@@ -120,11 +121,12 @@ def median_row(times: Times) -> list[float]:
     return [statistics.median(column) for column in zip(*times, strict=True)]
 
 
-def compare(playwright, count: int, packages: Mapping[str, Path], repeats: int) -> None:
+def compare(playwright, count: int, packages: Mapping[str, Path], repeats: int, *, postgresql: bool = False) -> None:
     """Print both tables of a study of so many trials."""
-    with tempfile.TemporaryDirectory() as folder:
-        url = f"sqlite:///{folder}/studies.db"
-        with Storage.parse(url).opened(create=True) as opened:
+    with tempfile.TemporaryDirectory() as folder, server() if postgresql else nullcontext() as database:
+        place = Storage.parse(database.new_database() if database else f"sqlite:///{folder}/studies.db")
+        url = str(place)
+        with place.opened(create=True) as opened:
             study = our_study(opened, "faces", effort={"trials": count // 2, "sampler": "tpe", "pruner": "median"})
             add_many(study, opened, many_trials(count))
         found: dict[str, Times] = {name: [] for name in packages}
@@ -164,13 +166,15 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--before", type=Path, help="another checkout of this repository, to compare with")
     parser.add_argument("--trials", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--postgresql", action="store_true", help="on a server, not in SQLite")
     asked = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     print(machine(), flush=True)
     packages = {"optuna": ROOT} | ({"before": asked.before.resolve()} if asked.before else {}) | {"ours": ROOT}
     with sync_playwright() as playwright:
         for count in [50] if asked.quick else asked.trials:
-            compare(playwright, count, packages, repeats=1 if asked.quick or count > 1000 else 3)
+            repeats = 1 if asked.quick or count > 1000 else 3
+            compare(playwright, count, packages, repeats, postgresql=asked.postgresql)
 
 
 if __name__ == "__main__":

@@ -74,9 +74,9 @@ class TerminalView:
 
     def ended(self, opened: OpenSearch) -> None:
         """Print the result, and the commands to type next."""
+        tally, seconds = _tally(opened), time.monotonic() - self._started
         before_and_after(opened.search.study)
         if not opened.nothing_to_do:
-            seconds, tally = time.monotonic() - self._started, _tally(opened)
             self._console.print(f"{tally}; {seconds:.0f} s" if seconds < 60 else f"{tally}; {seconds / 60:.1f} minutes")
         _say_what_is_next(opened.search, opened.storage, self._data_dir)
 

@@ -110,6 +110,7 @@ class Loop:
         self._retain, self._stop_watch, self._exclusions = retain, stop, exclusions
         self._completed = CompletedTrials(queue.study)
         self._running: dict[int, _Running] = {}
+        self._late = False  # the deadline has passed, and the watcher knows
         self._failures_in_a_row = FailuresInARow(queue.study)
 
     def run(self) -> None:
@@ -172,11 +173,16 @@ class Loop:
         if self._exclusions.look_sometimes():
             self._completed.forget()
         if self._target_reached():
+            again = "the target is reached: trials in training are queued again"
+            self._watcher.note(again if self._running else "the target is reached")
             self._abandon("another trial reached the target")
             return True
         if self._stop_watch.look_sometimes():
             return False
         in_time = time.monotonic() < self._deadline
+        if not in_time and not self._late:
+            self._late = True
+            self._watcher.note("the time limit is reached: no further trial starts")
         while in_time and len(self._running) < self._slots.count and (trial := self._ask()):
             entry = _Running(trial, TrialReporter(trial, self._completed, self._attempt, self._queue.report))
             self._running[trial.number] = entry

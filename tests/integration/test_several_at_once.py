@@ -132,7 +132,9 @@ def test_at_the_deadline_no_trial_starts_and_all_that_run_are_finished(scripted,
         clock.now += 1
         return 0.1, "finished" if number == 4 + task.number else None
 
-    search = scripted(Scripted(3, play), 10, deadline=6.0)
+    watch = Watch()
+    search = scripted(Scripted(3, play), 10, watch, deadline=6.0)
+    assert watch.notes == ["the time limit is reached: no further trial starts"]
     assert states(search.study) == ["COMPLETE"] * 3
     assert [trial.user_attrs["epochs_run"] for trial in search.study.trials] == [4, 5, 6]
 
@@ -140,7 +142,8 @@ def test_at_the_deadline_no_trial_starts_and_all_that_run_are_finished(scripted,
 def test_a_target_puts_the_other_running_trials_back(sqlite, tmp_path, data):
     search = search_in(sqlite, file_of(tmp_path, SAMPLED_ONLY), data, target=0.8)
     slots = Scripted(4, lambda task, number: (0.9 if (task.number, number) == (1, 2) else 0.5,))
-    search.run(10, Watch(), slots=slots)
+    search.run(10, watch := Watch(), slots=slots)
+    assert watch.notes == ["the target is reached: trials in training are queued again"]
     assert states(search.study) == ["FAIL", "COMPLETE", "FAIL", "FAIL"] + ["WAITING"] * 3
     assert search.study.trials[1].user_attrs["stop_reason"] == "target"
     check_put_back(search.study, [0, 2, 3], "another trial reached the target")
