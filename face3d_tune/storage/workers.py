@@ -244,9 +244,12 @@ class Worker:
                 orphans.append(Orphan(number, trial_id, "no worker claims it"))
             elif host is None:
                 orphans.append(Orphan(number, trial_id, "its process ended without notice"))
-            elif self._alone or now - max(seen, started, steady) > silence:
+            elif self._alone:  # this process has the lock of the file
                 silent = f"{host}, process {pid}, no heartbeat for {max(0.0, now - seen):.0f} s"
                 orphans.append(Orphan(number, trial_id, f"its process ended without notice ({silent})"))
+            elif now - max(seen, started, steady) > silence:  # it ended, it sleeps, or the database is out of its reach
+                silent = f"no heartbeat from its worker for {now - seen:.0f} s ({host}, process {pid})"
+                orphans.append(Orphan(number, trial_id, silent))
         return orphans, gone
 
     def leave(self) -> None:
