@@ -104,7 +104,10 @@ def test_every_command_speaks_chinese(place, tmp_path, words):
         ("run --trials 0", "错误：'--trials' 的值无效：0 不在范围 x>=1 内。\n"),
         ("run --trials many", "错误：'--trials' 的值无效：'many' 不是整数。\n"),
         ("run --target high", "错误：'--target' 的值无效：'high' 不是数。\n"),
-        ("run --timeout 5x", "错误：'--timeout' 的值无效：'5x' 不是时长；应为秒数，或带 s、m、h 的数，例如 8h\n"),
+        (
+            "run --timeout 5x",
+            "错误：'--timeout' 的值无效：'5x' 不是时长；应为秒数，或带 s、m、h 的数，例如 8h，最多 1000h\n",
+        ),
         ("run --split folds", "错误：'--split' 的值无效：'folds' 不是 'person', 'none' 之一\n"),
         ("run --split persn", "错误：'--split' 的值无效：'persn' 不是 'person', 'none' 之一；是不是 'person'？\n"),
         ("import", "错误：缺少参数 'PATH...'。\n"),

@@ -94,7 +94,11 @@ IMPOSSIBLE = {
     "nothing": ({"lr": None}, {}, "lr = None has the wrong type; expected a number"),
     "a list": ({"use_pose_attention": [True]}, {}, "use_pose_attention = [True] has the wrong type"),
     "1 for true": ({"use_pose_attention": 1}, {}, "use_pose_attention = 1 has the wrong type"),
-    "more than a float holds": ({"lr": 10**400}, {}, "lr = 1000000000000000000000000000000000000"),
+    "more than a float holds": (
+        {"lr": 10**400},
+        {},
+        "lr is a whole number that no float can hold; expected at most 1e308",
+    ),
     "overrides that are none": ({"lr": 1e-3}, {"overrides": 7}, "overrides = 7 cannot be used"),
     "unknown overrides": ({"lr": 1e-3}, {"overrides": {"speed": 9}}, "overrides = {'speed': 9} cannot be used"),
     "a seed that is none": ({"lr": 1e-3}, {"seed": "x"}, "seed = x cannot be used; expected a whole number of at"),

@@ -114,7 +114,7 @@ def test_run_continues_a_study_whose_built_in_file_searches_more_since_then(plac
 def test_run_refuses_a_file_of_the_users_own_that_searches_more(place):
     answer = run_a_wider_space(place)
     assert answer.code == 2
-    assert "study 'finished' was made with space.inputs = None" in answer.err
+    assert "study 'finished' was made without space.inputs" in answer.err
 
 
 def test_confirm_knows_its_first_evaluation_of_the_test_people(place):
