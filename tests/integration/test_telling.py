@@ -243,7 +243,6 @@ def test_of_several_workers_the_one_that_stored_a_new_best_tells_it_and_each_tel
         return value[task.number], "finished"
 
     def work(opened):
-        file = file_of(tmp_path, SAMPLED_ONLY)
         search = search_in(opened, file, data)
         told_here = telling.Telling(MessageOptions(("json://host",)), print)
         with told_here.to_the_end(), told_here.during(search, Storage.parse(url)):
@@ -253,7 +252,8 @@ def test_of_several_workers_the_one_that_stored_a_new_best_tells_it_and_each_tel
 
     best = []
     with Storage.parse(url).opened() as one, Storage.parse(url).opened() as other:
-        search_in(one, file_of(tmp_path, SAMPLED_ONLY), data)  # the study
+        file = file_of(tmp_path, SAMPLED_ONLY)
+        search_in(one, file, data)  # the study
         threads = [threading.Thread(target=work, args=(opened,)) for opened in (one, other)]
         for thread in threads:
             thread.start()
