@@ -122,7 +122,9 @@ def finish(script):
 
 def test_the_output_is_heard_and_logged_and_the_exit_code_returned(start, folder):
     heard = []
-    script = start("print('Verlust: 0.5 验证'); sys.stderr.write('warn\\n'); sys.exit(3)", hear=heard.append)
+    script = start(
+        "print('Verlust: 0.5 验证', flush=True); sys.stderr.write('warn\\n'); sys.exit(3)", hear=heard.append
+    )
     assert finish(script) == 3
     assert "".join(heard) == script.output == (folder / "log").read_text("utf-8") == "Verlust: 0.5 验证\nwarn\n"
     assert script.strays == ()
